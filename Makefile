@@ -1,0 +1,27 @@
+# Each target sets up .venv by itself; .venv/.ready is remade when the requirements change.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test test-all check clean
+
+demo: .venv/.ready
+	$(BIN)/python -m pocketdiffusion.demo build
+
+test: .venv/.ready
+	$(BIN)/python -m pytest -q
+
+test-all: .venv/.ready
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+check: .venv/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[export,dev]"
+	touch $@

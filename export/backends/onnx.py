@@ -1,0 +1,155 @@
+"""The ONNX backend: a component becomes `model.onnx` and, beside it, `model.onnx_data` with the weights.
+
+The file opens in onnxruntime, and under optimum's names in its `ORTDiffusionPipeline`. Its bytes depend on the model,
+the options and the versions of the exporter alone; nodes are named by the module that they come from.
+"""
+
+import logging
+import warnings
+from ast import literal_eval
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import cast, get_args
+
+import onnx_ir as ir
+import torch
+from onnxscript.optimizer import optimize_ir
+
+from pocketdiffusion.export.backends.onnx_lint import lint
+from pocketdiffusion.export.backends.onnx_lowering import OPSET, Profile, lowerings
+from pocketdiffusion.export.backends.onnx_weights import DATA, Storage, detach_weights, fold_turns, stream_weights
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.export.trace import Trace, trace
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+
+MODEL = "model.onnx"
+BATCH = "batch"
+_SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules that a node lies in
+_STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
+    """Writes onnx/NAME/model.onnx and its data below `folder`, as optimum lays them out.
+
+    Inputs, outputs and arithmetic are float32, whatever precision the weights are stored in. `open_batch` is for the
+    UNet, which guidance runs on two samples at once. Takes the memory of the largest tensor, not of the model. Raises
+    ProofError where sites are missing, a weight does not fit its storage, or profile or runtime lack an operator.
+    """
+    profile, storage = _options(artifact)
+    traced = trace(part, artifact.rewrites, open_batch=open_batch and part.spec.name == "unet")
+    model = _translate(part, traced, profile)
+    weights = detach_weights(model, part.weights)
+    optimize_ir(model)
+    weights = fold_turns(model, weights)
+    _name_nodes(model)
+    _name_batch(model)
+    _strip(model)
+    home = Path("onnx") / part.spec.name
+    (folder / home).mkdir(parents=True)
+    parameters = stream_weights(model, weights, folder / home, storage)
+    ops = lint(model, profile)
+    ir.save(model, folder / home / MODEL)
+    return Graph(
+        path=(home / MODEL).as_posix(),
+        files=((home / MODEL).as_posix(), (home / DATA).as_posix()),
+        spec=_spec(part.spec, model),
+        profile=profile,
+        recipe=artifact.recipe,
+        storage=storage,
+        arithmetic="float32",
+        compute_unit=artifact.compute_unit,
+        rewrites=dict(traced.rewrites),
+        ops=ops,
+        parameters=parameters,
+    )
+
+
+def _options(artifact: Artifact) -> tuple[Profile, Storage]:
+    if artifact.recipe not in _STORAGE:
+        raise UserError(
+            f"the recipe {artifact.recipe!r} is unknown to the ONNX backend, which has {', '.join(_STORAGE)}"
+        )
+    if artifact.profile not in get_args(Profile):
+        raise UserError(f"the profile {artifact.profile!r} is unknown, choose from {', '.join(get_args(Profile))}")
+    return cast(Profile, artifact.profile), _STORAGE[artifact.recipe]
+
+
+def _translate(part: Component, traced: Trace, profile: Profile) -> ir.Model:
+    """PyTorch's exporter with our lowerings, its advice kept off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.onnx.export(
+                traced.program,
+                (),
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[tensor.name for tensor in part.spec.inputs],
+                output_names=[tensor.name for tensor in part.spec.outputs],
+                custom_translation_table=lowerings(profile),
+            )
+    finally:
+        logger.setLevel(level)
+    assert exported is not None
+    return exported.model
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Names each node by its module and operator, as `unet.mid_block.resnets.0.conv1/Conv`."""
+    taken: Counter[str] = Counter()
+    scope = ""
+    for node in model.graph:
+        if _SCOPES in node.metadata_props:
+            scope = literal_eval(node.metadata_props[_SCOPES])[-2]
+            scope = "" if scope.startswith("_") else scope  # torch's name for what lies in no module
+        name = f"{scope}/{node.op_type}" if scope else node.op_type
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _name_batch(model: ir.Model) -> None:
+    """Calls the open dimension "batch", where the exporter has a symbol; what is computed from it goes unnamed."""
+    first = model.graph.inputs[0].shape
+    symbol = first[0] if first is not None else None
+    for value in _values(model):
+        if value.shape is not None and not isinstance(symbol, int):
+            value.shape = ir.Shape(
+                [BATCH if size == symbol else size if isinstance(size, int) else None for size in value.shape]
+            )
+
+
+def _strip(model: ir.Model) -> None:
+    """Removes what the exporter noted for itself: stack traces, source paths, names of classes, versions."""
+    model.producer_name, model.producer_version, model.domain, model.graph.name = "pocketdiffusion", None, None, "main"
+    for noted in (model, model.graph, *model.graph, *_values(model)):
+        noted.metadata_props.clear()
+        noted.doc_string = None
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    yield from model.graph.initializers.values()
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _spec(wanted: GraphSpec, model: ir.Model) -> GraphSpec:
+    """The component's spec with the names, shapes and dtypes that the artifact really has."""
+    docs = {tensor.name: tensor.doc for tensor in (*wanted.inputs, *wanted.outputs)}
+
+    def tensors(values: Iterable[ir.Value]) -> Iterator[TensorSpec]:
+        for value in values:
+            assert value.name is not None and value.shape is not None and value.dtype is not None
+            shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+            yield TensorSpec(value.name, shape, value.dtype.numpy().name, docs[value.name])
+
+    return GraphSpec(wanted.name, tuple(tensors(model.graph.inputs)), tuple(tensors(model.graph.outputs)))

@@ -1,0 +1,126 @@
+"""Weights go from the checkpoint to the artifact one tensor at a time.
+
+While the graph is shaped, its weights are graph inputs: named, typed, and out of reach of every optimizer. Nodes that
+only turn a weight around are then folded into its reading, and the tensors are streamed to `model.onnx_data`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.runtime.errors import ProofError
+
+Storage = Literal["float32", "float16"]
+Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+DATA = "model.onnx_data"
+_PAGE = 4096  # ONNX asks for offsets that can be mapped into memory
+_HALF_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of the checkpoint, and how the graph wants it turned."""
+
+    ref: TensorRef
+    turns: tuple[Turn, ...] = ()
+
+    def read(self) -> NDArray[np.float32]:
+        array = self.ref.read()
+        for turn in self.turns:
+            array = turn(array)
+        return np.ascontiguousarray(array)
+
+
+def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> dict[ir.Value, Weight]:
+    """Makes graph inputs of all initializers. Raises ProofError for one that the checkpoint does not hold."""
+    weights = {}
+    for name, value in list(model.graph.initializers.items()):
+        if name not in refs:
+            raise ProofError(f"{name}: the graph needs this tensor and the checkpoint has no place for it")
+        del model.graph.initializers[name]
+        value.const_value = None
+        model.graph.inputs.append(value)
+        weights[value] = Weight(refs[name])
+    return weights
+
+
+def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight]) -> dict[ir.Value, Weight]:
+    """Moves each Transpose and Reshape of a mere weight from the graph into the reading of that weight."""
+    folded = dict(weights)
+    for node in list(model.graph):
+        source = node.inputs[0] if node.inputs else None
+        turn = _turn(node)
+        if source is None or source not in folded or turn is None:
+            continue
+        old = node.outputs[0]
+        new = ir.Value(name=f"{source.name}.{node.op_type.lower()}", type=old.type, shape=old.shape)
+        ir.convenience.replace_all_uses_with(old, new)
+        model.graph.remove(node, safe=True)
+        model.graph.inputs.append(new)
+        folded[new] = Weight(folded[source].ref, (*folded[source].turns, turn))
+    return folded
+
+
+def _turn(node: ir.Node) -> Turn | None:
+    if node.op_type == "Transpose":
+        axes = tuple(node.attributes["perm"].as_ints())
+        return lambda array: array.transpose(axes)
+    shape = ir.convenience.get_const_tensor(node.inputs[1]) if node.op_type == "Reshape" and node.inputs[1] else None
+    if shape is not None:
+        sizes = tuple(shape.numpy().tolist())
+        return lambda array: array.reshape(sizes)
+    return None
+
+
+def stream_weights(model: ir.Model, weights: Mapping[ir.Value, Weight], folder: Path, storage: Storage) -> int:
+    """Writes the weights that the graph uses to `folder`/model.onnx_data and makes initializers of them again.
+
+    Vectors (biases, gains of norms) stay float32 inside the model file: they are small, and the sums that they enter
+    are where precision is lost. All else is stored as `storage`; float16 weights pass a Cast to float32 in the graph.
+    Returns the number of parameters written. Raises ProofError for a weight that is not finite, or that float16 cannot
+    hold.
+    """
+    parameters = 0
+    with open(folder / DATA, "wb") as file:
+        for value, weight in weights.items():
+            model.graph.inputs.remove(value)
+            if not value.uses():
+                continue
+            array = weight.read()
+            parameters += array.size
+            if not np.isfinite(array).all():
+                raise ProofError(f"{value.name}: the checkpoint holds values that are not finite")
+            if len(weight.ref.shape) < 2:
+                value.const_value = ir.tensor(array, name=value.name)
+                model.graph.initializers.add(value)
+                continue
+            if storage == "float16":
+                value = _store_as_half(model, value)
+                if np.abs(array).max(initial=0) > _HALF_MAX:
+                    raise ProofError(f"{value.name}: {np.abs(array).max():g} is over 65504; export this model as fp32")
+                array = array.astype(np.float16)
+            file.write(bytes(-file.tell() % _PAGE))
+            dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
+            value.const_value = ir.ExternalTensor(
+                DATA, file.tell(), array.nbytes, dtype, shape=shape, name=str(value.name), base_dir=folder
+            )
+            file.write(array.data)
+            model.graph.initializers.add(value)
+    return parameters
+
+
+def _store_as_half(model: ir.Model, value: ir.Value) -> ir.Value:
+    """Puts a float16 value and its Cast in the place of `value`; the float16 one inherits the name."""
+    half = ir.Value(name=value.name, type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape)
+    cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT}, name=f"{value.name}/Cast")
+    single = cast.outputs[0]
+    single.name, single.shape, single.type = f"{value.name}.float32", value.shape, value.type
+    ir.convenience.replace_all_uses_with(value, single)
+    model.graph.insert_before(model.graph[0], cast)
+    return half

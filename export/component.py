@@ -1,0 +1,65 @@
+"""One part of a model: its graph's contract, how to build it, and where its weights lie on disk."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pocketdiffusion.runtime.spec import GraphSpec
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """One tensor inside a safetensors file: little-endian, C order, `nbytes` bytes from `offset`."""
+
+    file: Path
+    offset: int
+    nbytes: int
+    dtype: str  # numpy's name; "bfloat16" where numpy has none
+    shape: tuple[int, ...]
+
+    def read(self) -> NDArray[np.float32]:
+        """The tensor as float32, read with plain file reads, so that no mapped page counts as memory."""
+        raw = np.fromfile(self.file, np.uint8, self.nbytes, offset=self.offset)
+        if self.dtype == "bfloat16":
+            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+        return raw.view(self.dtype).astype(np.float32).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Component:
+    """`build()` makes the untouched original module without weights, on whatever device or fake mode is current.
+
+    The module takes the tensors of `spec.inputs` in order and returns those of `spec.outputs` as a tuple. `weights`
+    maps every name of its state_dict to its place on disk. `example(seed)` gives inputs of the real shapes, float32,
+    as the sampler would feed them. `sites` counts, from the configuration alone, what tracing must find, by
+    operator: "attention", "group_norm", "layer_norm", "silu", "gelu" (that of GEGLU too), "quick_gelu".
+    """
+
+    spec: GraphSpec
+    build: Callable[[], nn.Module]
+    weights: Mapping[str, TensorRef]
+    example: Callable[[int], dict[str, Tensor]]
+    sites: Mapping[str, int]
+
+
+def load_module(component: Component) -> nn.Module:
+    """The original module with its weights, float32, in evaluation mode.
+
+    Built without storage and given its tensors one by one: what the checkpoint lacks stays without storage and cannot
+    be run, rather than holding whatever lay in memory.
+    """
+    with torch.device("meta"):
+        module = component.build()
+    module.load_state_dict({name: torch.from_numpy(weight) for name, weight in read_weights(component)}, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def read_weights(component: Component) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """One tensor at a time, so that a caller that keeps none needs the memory of one."""
+    for name, ref in component.weights.items():
+        yield name, ref.read()

@@ -1,0 +1,142 @@
+"""Stable Diffusion 1 and 2: one CLIP text encoder, a UNet with cross-attention, a KL autoencoder.
+
+The graphs have the names and shapes of optimum's `ORTDiffusionPipeline`. A v-prediction model differs in its
+scheduler's configuration only. A UNet for inpainting differs in `in_channels`: latents, mask, masked latents.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pocketdiffusion.export import autoencoder_kl, clip_text, unet2d
+from pocketdiffusion.export.arguments import tensor_shapes
+from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.component import Component, TensorRef
+from pocketdiffusion.export.weights import bind
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+CLASSES = {"text_encoder": clip_text.CLASSES, "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}
+
+
+def components(checkpoint: Checkpoint, width: int | None, height: int | None) -> list[Component]:
+    """text_encoder, unet, vae_decoder, vae_encoder. `width` and `height` in pixels, None for the model's own size."""
+    for part, classes in CLASSES.items():
+        entry = checkpoint.model_index.get(part)
+        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if found not in classes or part not in checkpoint.configs:
+            raise UserError(f"{checkpoint.name}: {part} is a {found}, which is not supported; {classes[0]} is")
+    configs, tensors = checkpoint.configs, checkpoint.tensors
+    text = clip_text.read_config("text_encoder", configs["text_encoder"])
+    unet = unet2d.read_config("unet", configs["unet"])
+    vae = autoencoder_kl.read_config("vae", configs["vae"])
+
+    build_text = partial(clip_text.TextEncoder, text)
+    build_unet = partial(unet2d.Denoiser, unet)
+    build_decoder = partial(autoencoder_kl.LatentDecoder, vae)
+    build_encoder = partial(autoencoder_kl.LatentEncoder, vae)
+    text_shapes, unet_shapes = tensor_shapes("text_encoder", build_text), tensor_shapes("unet", build_unet)
+    decoder_shapes, encoder_shapes = tensor_shapes("vae", build_decoder), tensor_shapes("vae", build_encoder)
+    text_weights = bind(text_shapes, clip_text.modern_names("text_encoder", tensors["text_encoder"]), "text_encoder")
+    unet_weights = bind(unet_shapes, {f"unet.{name}": ref for name, ref in tensors["unet"].items()}, "unet")
+    vae_weights = bind(decoder_shapes | encoder_shapes, autoencoder_kl.modern_names("vae", tensors["vae"]), "vae")
+
+    _check_fit(text.hidden_size, unet, vae)
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    w, h = latent_size(unet["sample_size"], factor, width, height)
+    text_spec, unet_spec, decoder_spec, encoder_spec = _specs(
+        tokens=text.max_position_embeddings,
+        states=text.hidden_size,
+        sample=unet["in_channels"],
+        latent=vae["latent_channels"],
+        size=(h, w),
+        picture=(h * factor, w * factor),
+    )
+    return [
+        Component(text_spec, build_text, text_weights, partial(clip_text.example, text), clip_text.sites(text)),
+        _component(unet_spec, build_unet, unet_weights, unet2d.sites(unet)),
+        _component(decoder_spec, build_decoder, _of(decoder_shapes, vae_weights), autoencoder_kl.decoder_sites(vae)),
+        _component(encoder_spec, build_encoder, _of(encoder_shapes, vae_weights), autoencoder_kl.encoder_sites(vae)),
+    ]
+
+
+def latent_size(own: Any, factor: int, width: int | None, height: int | None) -> tuple[int, int]:
+    """Width and height of the latents, from those of the picture in pixels or the UNet's `sample_size`."""
+    own_h, own_w = own if isinstance(own, list | tuple) and len(own) == 2 else (own, own)
+    if not all(size is None or isinstance(size, int) for size in (own_h, own_w)):
+        raise UserError(f"unet: sample_size {own!r} in config.json is neither a number nor two")
+    if (width is None and own_w is None) or (height is None and own_h is None):
+        raise UserError("unet: config.json has no sample_size: give the size of the pictures, --size WxH")
+    w, h = own_w * factor if width is None else width, own_h * factor if height is None else height
+    if w <= 0 or h <= 0 or w % factor or h % factor:
+        raise UserError(f"pictures of {w}x{h} do not fit this model: both must be multiples of {factor}")
+    return w // factor, h // factor
+
+
+def _check_fit(states: int, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    """Raises UserError unless the UNet takes what the text encoder and the autoencoder give."""
+    widths = unet["cross_attention_dim"]
+    for width in widths if isinstance(widths, list | tuple) else [widths]:
+        if width != states:
+            raise UserError(f"unet: cross_attention_dim {width} does not fit the text encoder's hidden_size {states}")
+    latent = vae["latent_channels"]
+    if unet["in_channels"] not in (latent, 2 * latent + 1) or unet["out_channels"] != latent:
+        raise UserError(
+            f"unet: in_channels {unet['in_channels']} and out_channels {unet['out_channels']} do not fit the vae: its "
+            f"{latent} latent_channels want {latent} and {latent}, or for inpainting {2 * latent + 1} and {latent}"
+        )
+
+
+def _specs(
+    tokens: int, states: int, sample: int, latent: int, size: tuple[int, int], picture: tuple[int, int]
+) -> tuple[GraphSpec, GraphSpec, GraphSpec, GraphSpec]:
+    text = TensorSpec("last_hidden_state", (1, tokens, states), "float32", "a state for each token")
+    return (
+        GraphSpec(
+            "text_encoder",
+            (TensorSpec("input_ids", (1, tokens), "int32", "token ids, padded"),),
+            (text, TensorSpec("pooler_output", (1, states), "float32", "the state at the end of the text")),
+        ),
+        GraphSpec(
+            "unet",
+            (
+                TensorSpec("sample", (1, sample, *size), "float32", "noisy latents, scaled by the sampler"),
+                TensorSpec("timestep", (1,), "float32", "from 0, clean, to the number of training steps, noise"),
+                TensorSpec("encoder_hidden_states", text.shape, "float32", "the text encoder's last_hidden_state"),
+            ),
+            (TensorSpec("out_sample", (1, latent, *size), "float32", "epsilon or v, as the scheduler says"),),
+        ),
+        GraphSpec(
+            "vae_decoder",
+            (TensorSpec("latent_sample", (1, latent, *size), "float32", "latents divided by the scaling factor"),),
+            (TensorSpec("sample", (1, 3, *picture), "float32", "the picture, -1 to 1"),),
+        ),
+        GraphSpec(
+            "vae_encoder",
+            (TensorSpec("sample", (1, 3, *picture), "float32", "a picture, -1 to 1"),),
+            (TensorSpec("latent_parameters", (1, 2 * latent, *size), "float32", "mean, then log of the variance"),),
+        ),
+    )
+
+
+def _component(
+    spec: GraphSpec, build: Callable[[], nn.Module], weights: Mapping[str, TensorRef], sites: Mapping[str, int]
+) -> Component:
+    return Component(spec, build, weights, partial(_example, spec), sites)
+
+
+def _of(shapes: Mapping[str, Any], weights: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+    return {name: weights[name] for name in shapes}
+
+
+def _example(spec: GraphSpec, seed: int) -> dict[str, Tensor]:
+    """Normal noise, and a timestep among the usual thousand."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {t.name: torch.randn([int(n) for n in t.shape], generator=generator) for t in spec.inputs}
+    if "timestep" in inputs:
+        inputs["timestep"] = torch.randint(0, 1000, (1,), generator=generator).float()
+    return inputs

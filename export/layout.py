@@ -1,0 +1,131 @@
+"""What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, and the manifest that names them."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.targets import Target
+from pocketdiffusion.export.vocabulary import write_vocabulary
+from pocketdiffusion.runtime.golden import write_golden
+from pocketdiffusion.runtime.manifest import (
+    Draft,
+    Golden,
+    Graph,
+    Latents,
+    ModelInfo,
+    Provenance,
+    Scheduler,
+    TargetInfo,
+    Tokenizer,
+    Vae,
+)
+from pocketdiffusion.runtime.samplers import default_sampler, sampler_names, step_table
+from pocketdiffusion.runtime.schedule import read_schedule
+from pocketdiffusion.runtime.steps import StepTable
+from pocketdiffusion.runtime.trajectory import Trajectory
+
+TABLED_STEPS = (1, 2, 4, 8, 10, 15, 20, 25, 30, 50)
+TOOLCHAIN = (
+    "diffusers",
+    "numpy",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+def assemble(
+    folder: Path,
+    checkpoint: Checkpoint,
+    target: Target,
+    graphs: Mapping[str, Mapping[str, Graph]],
+    trajectories: Sequence[Trajectory],
+) -> Draft:
+    """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts."""
+    spec = next(iter(graphs.values()))["unet"].spec
+    _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
+    vae = checkpoint.configs["vae"]
+    schedule = read_schedule(checkpoint.scheduler)
+    return Draft(
+        model=ModelInfo(
+            name=checkpoint.name,
+            family="stable_diffusion",
+            pipeline=checkpoint.model_index["_class_name"],
+            prediction_type=schedule.prediction_type,  # type: ignore[arg-type]  # pydantic checks it
+            licence=checkpoint.licence,
+            revision=checkpoint.revision,
+            fingerprint=checkpoint.fingerprint,
+        ),
+        target=TargetInfo(
+            name=target.name,
+            title=target.title,
+            soc=target.soc,
+            memory_mb=target.memory_mb,
+            os_floor=target.os_floor,
+        ),
+        latents=Latents(
+            channels=int(vae.get("latent_channels", 4)),
+            height=height,
+            width=width,
+            scale=2 ** (len(vae["block_out_channels"]) - 1),
+        ),
+        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=vae.get("shift_factor") or 0.0),
+        tokenizer=write_tokenizer(folder, checkpoint),
+        scheduler=Scheduler(
+            config=spell_infinity(checkpoint.scheduler), default_sampler=default_sampler(checkpoint.scheduler)
+        ),
+        graphs={format: dict(named) for format, named in graphs.items()},
+        step_tables=tables(checkpoint.scheduler),
+        golden=Golden(
+            trajectories=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)), cases=()
+        ),
+        verdicts=(),
+        provenance=Provenance(
+            exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
+            python=".".join(str(n) for n in sys.version_info[:3]),
+            toolchain={name: version(name) for name in TOOLCHAIN},
+        ),
+    )
+
+
+def tables(config: Mapping[str, Any]) -> tuple[StepTable, ...]:
+    """The step tables that apps read: every sampler at each of TABLED_STEPS, from pure noise."""
+    schedule = read_schedule(config)
+    return tuple(step_table(name, schedule, steps) for name in sampler_names() for steps in TABLED_STEPS)
+
+
+def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """diffusers writes -Infinity into its JSON files, though JSON has no such number: here it becomes a string."""
+    words = {inf: "Infinity", -inf: "-Infinity"}
+    return {key: words.get(value, value) if isinstance(value, float) else value for key, value in config.items()}
+
+
+def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> Tokenizer:
+    """Writes vocab.json and merges.txt. The special tokens' ids come from the checkpoint's own tokenizer settings."""
+    source = checkpoint.tokenizers["tokenizer"]
+    write_vocabulary(source, folder / "tokenizer")
+    vocab = json.loads((folder / "tokenizer/vocab.json").read_text(encoding="utf-8"))
+    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+
+    def special(key: str, default: str) -> int:
+        token = settings.get(key) or default
+        return int(vocab[token["content"] if isinstance(token, dict) else token])
+
+    return Tokenizer(
+        kind="clip",
+        vocab="tokenizer/vocab.json",
+        merges="tokenizer/merges.txt",
+        max_length=min(int(settings.get("model_max_length", 77)), 77),
+        bos_id=special("bos_token", "<|startoftext|>"),
+        eos_id=special("eos_token", "<|endoftext|>"),
+        pad_id=special("pad_token", "<|endoftext|>"),
+    )

@@ -1,0 +1,34 @@
+"""Rewrites change torch modules in place, so that tracing yields operators that a backend can lower whole.
+
+The folder is the registry: `fused_attention` names export/rewrites/fused_attention.py, which states its rule and where
+it must not fire, and holds
+
+    apply(module) -> int     changes the module in place and returns the number of sites changed
+    MARKS                    the operators that it leaves in the traced program, by the kind of site that they stand for
+"""
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from pocketdiffusion.runtime.errors import ProofError
+
+
+def apply_rewrites(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
+    """Applies each rewrite in turn, in place. Returns the sites that each changed."""
+    return {name: import_module(f"{__name__}.{name}").apply(module) for name in names}
+
+
+def marks(names: Iterable[str]) -> dict[str, Any]:
+    """The operators that these rewrites leave in a traced program, by kind of site."""
+    return {kind: mark for name in names for kind, mark in import_module(f"{__name__}.{name}").MARKS.items()}
+
+
+def check_sites(graph: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
+    """Raises ProofError unless every kind of site was found as often as the model's configuration says."""
+    for kind in sorted({*expected, *found}):
+        want, have = expected.get(kind, 0), found.get(kind, 0)
+        if want != have:
+            raise ProofError(f"{graph}: the graph has {have} {kind} sites where its configuration makes {want}")

@@ -1,0 +1,110 @@
+"""Rule: an attention module becomes its four projections around ONE operator, `pocketdiffusion::attention`.
+
+The operator takes query, key and value as the projections leave them, [batch, tokens, channels], so that a backend
+decides how heads are split; traced through `view` and `transpose`, the heads would have to be found again by pattern.
+
+Fires on diffusers' `Attention` with the plain processors (AttnProcessor, AttnProcessor2_0) and on the attention of a
+CLIP text model, where the only mask is the causal one. Must NOT fire on attention that normalises queries or keys,
+adds projections or rotary positions (other processors), nor on CLIP's vision tower, which is not causal. A mask other
+than the causal one is an error when the module is traced.
+
+Source: scaled dot-product attention, https://arxiv.org/abs/1706.03762, section 3.2.
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from torch import Tensor, nn
+from transformers.models.clip.configuration_clip import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPAttention
+
+
+@torch.library.custom_op("pocketdiffusion::attention", mutates_args=())
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
+    """softmax(scale * q k^T) v for each head. Query [batch, n, channels], key and value [batch, m, channels].
+
+    Returns [batch, n, channels]. `causal` hides from each query the keys after its own position.
+    """
+    q, k, v = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (query, key, value))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    return mixed.transpose(1, 2).flatten(-2).contiguous()
+
+
+@attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
+    return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+MARKS = {"attention": torch.ops.pocketdiffusion.attention.default}
+
+
+def apply(module: nn.Module) -> int:
+    """Rewrites `module` in place; names of parameters stay. Returns the number of attentions changed."""
+    found = [(name, child) for name, child in module.named_modules() if _is_plain(child)]
+    for name, child in found:
+        if isinstance(child, Attention):
+            child.set_processor(FusedProcessor(child.scale if type(child.processor) is AttnProcessor else None))
+        else:
+            module.set_submodule(name, FusedCLIPAttention(child))
+    return len(found)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    if isinstance(module, Attention):
+        plain = type(module.processor) in (AttnProcessor, AttnProcessor2_0)
+        return plain and module.norm_q is None and module.norm_k is None
+    return isinstance(module, CLIPAttention) and isinstance(module.config, CLIPTextConfig)
+
+
+class FusedProcessor:
+    """The processor of a diffusers `Attention`. `scale` None means 1/sqrt(channels of a head)."""
+
+    def __init__(self, scale: float | None) -> None:
+        self.scale = scale
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        if attention_mask is not None:
+            raise ValueError("fused attention takes no mask")
+        x = hidden_states if attn.spatial_norm is None else attn.spatial_norm(hidden_states, temb)
+        image = x.shape if x.ndim == 4 else None
+        if image is not None:
+            x = x.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            x = attn.group_norm(x.transpose(1, 2)).transpose(1, 2)
+        context = x if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(context)
+
+        query, key, value = attn.to_q(x), attn.to_k(context), attn.to_v(context)
+        scale = (query.shape[-1] // attn.heads) ** -0.5 if self.scale is None else self.scale
+        x = attn.to_out[0](attention(query, key, value, attn.heads, scale, False))
+
+        if image is not None:
+            x = x.transpose(1, 2).reshape(image)
+        if attn.residual_connection:
+            x = x + hidden_states
+        scaled: Tensor = x / attn.rescale_output_factor
+        return scaled
+
+
+class FusedCLIPAttention(nn.Module):
+    """Takes the place of transformers' `CLIPAttention` in a text model and keeps its projections by name."""
+
+    def __init__(self, original: CLIPAttention) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = original.q_proj, original.k_proj, original.v_proj
+        self.out_proj = original.out_proj
+        self.heads, self.scale = original.num_heads, original.scale
+
+    def forward(self, hidden_states: Tensor, *masks: Tensor | None, **options: object) -> tuple[Tensor, None]:
+        """[batch, tokens, channels] to the same; the second value stands for the attention weights."""
+        query, key, value = (project(hidden_states) for project in (self.q_proj, self.k_proj, self.v_proj))
+        mixed: Tensor = self.out_proj(attention(query, key, value, self.heads, self.scale, True))
+        return mixed, None

@@ -1,0 +1,45 @@
+"""Rule: CLIP's QuickGELU module becomes ONE operator, `pocketdiffusion::quick_gelu`, x * sigmoid(1.702 x).
+
+Traced as it is written, it would be a product, a sigmoid and a product, to be found again by pattern. SiLU, the same
+function with the factor 1, needs no rewrite: ATen has an operator of that name, which tracing keeps.
+
+Fires on transformers' `QuickGELUActivation`. Must NOT fire on GELU or on its tanh approximation, which other CLIP text
+models use (OpenCLIP's ViT-H in Stable Diffusion 2, ViT-bigG in SDXL): the functions differ by up to 0.02.
+
+Source: https://github.com/hendrycks/GELUs, section 2 of https://arxiv.org/abs/1606.08415.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import QuickGELUActivation
+
+
+@torch.library.custom_op("pocketdiffusion::quick_gelu", mutates_args=())
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), of any shape."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+@quick_gelu.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+MARKS = {"quick_gelu": torch.ops.pocketdiffusion.quick_gelu.default}
+
+
+def apply(module: nn.Module) -> int:
+    """Rewrites `module` in place. Returns the number of QuickGELU modules changed."""
+    found = [name for name, child in module.named_modules() if type(child) is QuickGELUActivation]
+    for name in found:
+        module.set_submodule(name, QuickGELU())
+    return len(found)
+
+
+class QuickGELU(nn.Module):
+    """Takes the place of transformers' `QuickGELUActivation`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise, of any shape."""
+        activated: Tensor = quick_gelu(x)
+        return activated

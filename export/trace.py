@@ -1,0 +1,63 @@
+"""A component becomes a traced program without its weights ever being in memory."""
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, marks
+from pocketdiffusion.runtime.spec import TensorSpec
+
+# Sites that need no rewrite: ATen has an operator of that name, and tracing keeps it whole.
+ATEN_SITES: Mapping[str, Any] = {
+    "gelu": torch.ops.aten.gelu.default,
+    "group_norm": torch.ops.aten.group_norm.default,
+    "layer_norm": torch.ops.aten.layer_norm.default,
+    "silu": torch.ops.aten.silu.default,
+}
+_LARGEST_BATCH = 32  # diffusers takes another path from 64 on
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The parameters of `program` are fake: shapes and dtypes without values. `rewrites` counts the sites changed."""
+
+    program: ExportedProgram
+    rewrites: Mapping[str, int]
+
+
+def trace(component: Component, rewrites: Sequence[str], *, open_batch: bool) -> Trace:
+    """The rewritten component as an ATen program of static shapes, or with its batch open from 1 to 32.
+
+    An open batch is dimension 0 of every input that has more than one; the timestep keeps its shape. Raises ProofError
+    unless the program has each kind of site as often as the component's configuration promises.
+    """
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = component.build().eval().requires_grad_(False)
+        changed = apply_rewrites(module, rewrites)
+        inputs = tuple(_fake_input(spec, open_batch) for spec in component.spec.inputs)
+        batch = Dim("batch", max=_LARGEST_BATCH)
+        shapes = tuple({0: batch} if open_batch and tensor.ndim > 1 else {} for tensor in inputs)
+        program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+    kinds = {**ATEN_SITES, **marks(rewrites)}
+    calls = Counter(node.target for node in program.graph.nodes if node.op == "call_function")
+    expected = {kind: count for kind, count in component.sites.items() if kind in kinds}
+    check_sites(component.spec.name, expected, {kind: calls[operator] for kind, operator in kinds.items()})
+    return Trace(program, changed)
+
+
+def _fake_input(spec: TensorSpec, open_batch: bool) -> Tensor:
+    """Tracing takes a dimension of 1 for a constant, so an open batch is traced at 2."""
+    sizes = [int(size) for size in spec.shape]
+    if open_batch and len(sizes) > 1:
+        sizes[0] = 2
+    return torch.zeros(sizes, dtype=getattr(torch, spec.dtype))

@@ -1,0 +1,3 @@
+from pocketdiffusion.cli import main
+
+main()

@@ -1,0 +1,223 @@
+"""The gate: every artifact re-read from disk, run as users run it, compared with the recorded original.
+
+Teacher-forced, each graph and each stage gets the original's own inputs, so that its report blames it alone. Then whole
+pictures are drawn, free-running, and compared with the original's.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle import Bundle
+from pocketdiffusion.runtime.image import to_uint8
+from pocketdiffusion.runtime.manifest import Verdict
+from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.parity import Comparison, ParityReport, floor_db, image_psnr_db, measure, psnr_db, ssim
+from pocketdiffusion.runtime.pipeline import find_table, generate, guide, tokenize, unscale_latents
+from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.runners import open_graph
+from pocketdiffusion.runtime.steps import advance
+from pocketdiffusion.runtime.trajectory import Trajectory, cases
+
+EXACT_DB = 200.0  # one wrong token id, or one level of one pixel, is far below
+NOISE_DB = 130.0  # 1e-6 on values up to about 4
+SAMPLER_DB = 105.0  # float32 arithmetic in another order
+PICTURE_FLOORS_DB = {"float32": (50.0, 50.0), "float16": (35.0, 25.0)}  # by storage: median, minimum over prompts
+
+
+@dataclass(frozen=True)
+class PictureReport:
+    """One prompt drawn free-running. `drift_db` is the PSNR of the latents after each call against the original's;
+    `first_diverging` is the first call whose latents fall under 20 dB, 0 if none does."""
+
+    format: str
+    prompt: str
+    psnr_db: float
+    ssim: float
+    drift_db: tuple[float, ...]
+    picture: Array
+
+    @property
+    def rmse(self) -> float:
+        """In levels of 0..255."""
+        return float(255 * 10 ** (-self.psnr_db / 20))
+
+    @property
+    def first_diverging(self) -> int:
+        return next((n for n, db in enumerate(self.drift_db, 1) if db < 20), 0)
+
+
+def judge_runner(
+    runner: Runner,
+    trajectories: Sequence[Trajectory],
+    *,
+    format: str | None,
+    rung: str,
+    storage: str = "float32",
+    arithmetic: str = "float32",
+) -> list[ParityReport]:
+    """One report per output of the graph, named "graph.output". `format` is None for a torch module."""
+    found: dict[str, list[Comparison]] = {tensor.name: [] for tensor in runner.spec.outputs}
+    for trajectory in trajectories:
+        for case in cases(runner.spec.name, trajectory):
+            given = runner(case.inputs)
+            for name, comparisons in found.items():
+                comparisons.append(Comparison(case.label, case.outputs[name], given[name]))
+    return [
+        measure(
+            f"{runner.spec.name}.{name}",
+            comparisons,
+            rung=rung,
+            floor=floor_db(storage, arithmetic),
+            format=format,
+            storage=storage,
+            arithmetic=arithmetic,
+        )
+        for name, comparisons in found.items()
+    ]
+
+
+def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
+    """The parts of the pipeline that are no graphs: tokenizer, noise, timesteps, sampler, vae_scale, image."""
+    checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
+        ("tokenizer", EXACT_DB, _tokenizer),
+        ("noise", NOISE_DB, _noise),
+        ("timesteps", SAMPLER_DB, _timesteps),
+        ("sampler", SAMPLER_DB, _sampler),
+        ("vae_scale", SAMPLER_DB, _vae_scale),
+        ("image", EXACT_DB, _image),
+    )
+    reports = []
+    for stage, floor, compare in checks:
+        comparisons = [
+            Comparison(f"{t.prompt!r}", reference.astype(np.float32), given.astype(np.float32))
+            for t in trajectories
+            for reference, given in compare(bundle, t)
+        ]
+        reports.append(measure(stage, comparisons, rung="stage", floor=floor))
+    return reports
+
+
+def _tokenizer(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    for ids, prompt in zip(t.ids, (t.negative_prompt, t.prompt), strict=True):
+        yield ids, tokenize(bundle, prompt).ids[0]
+
+
+def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    size = bundle.manifest.latents
+    yield t.noise, TorchRandom(t.seed).randn((1, size.channels, size.height, size.width))
+
+
+def _timesteps(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    rows = find_table(bundle, t.sampler, t.steps, 0).rows
+    yield t.timesteps, np.array([row.timestep for row in rows], np.float32)
+
+
+def _sampler(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    """Each step from the original's latents and outputs: what the UNet would be given, and the latents after it."""
+    table = find_table(bundle, t.sampler, t.steps, 0)
+    random = TorchRandom(t.seed)
+    random.randn(t.noise.shape)
+    yield t.latents[:1], t.noise * np.float32(table.init_noise_sigma)
+    history: tuple[Array, ...] = ()
+    for n, row in enumerate(table.rows[: len(t.samples)]):
+        latents = t.latents[n : n + 1]
+        yield t.samples[n : n + 1], latents * np.float32(row.input_scale)
+        noise = random.randn(t.noise.shape) if row.c else None
+        guided = guide(t.outputs[n, 0:1], t.outputs[n, 1:2], t.guidance)
+        following, history = advance(row, latents, guided, history, noise)
+        yield t.latents[n + 1 : n + 2], following
+
+
+def _vae_scale(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    yield t.unscaled, unscale_latents(bundle, t.latents[-1:])
+
+
+def _image(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    yield t.picture, to_uint8(t.decoded)
+
+
+def draw_pictures(bundle: Bundle, trajectories: Iterable[Trajectory], format: str) -> Iterator[PictureReport]:
+    """Each trajectory's prompt, drawn by the bundle alone."""
+    for t in trajectories:
+        drift: list[float] = []
+        picture = None
+        peak = float(np.abs(t.latents).max())
+        drafts = generate(
+            bundle,
+            t.prompt,
+            negative_prompt=t.negative_prompt,
+            seed=t.seed,
+            steps=t.steps,
+            guidance=t.guidance,
+            sampler=t.sampler,
+            format=format,
+        )
+        for draft in drafts:
+            drift.append(psnr_db(t.latents[draft.step][None], draft.latents, peak))
+            picture = draft.picture
+        assert picture is not None
+        yield PictureReport(
+            format, t.prompt, image_psnr_db(t.picture, picture), ssim(t.picture, picture), tuple(drift), picture
+        )
+
+
+def judge_pictures(reports: Sequence[PictureReport], storage: str, arithmetic: str) -> list[ParityReport]:
+    """The median and the minimum over the prompts, each against its floor."""
+    ranked = sorted(reports, key=lambda report: report.psnr_db)
+    judged = []
+    for name, report, floor in zip(
+        ("median", "minimum"), (ranked[(len(ranked) - 1) // 2], ranked[0]), PICTURE_FLOORS_DB[storage], strict=True
+    ):
+        judged.append(
+            ParityReport(
+                subject=f"pictures.{name}",
+                rung="pictures",
+                format=report.format,
+                storage=storage,
+                arithmetic=arithmetic,
+                floor_db=floor,
+                psnr_db=report.psnr_db,
+                peak=255.0,
+                max_abs=report.rmse,
+                worst=(),
+                worst_case=repr(report.prompt),
+                relative=report.rmse / 255,
+                finite=all(db > -inf for db in report.drift_db),
+                cases=len(reports),
+            )
+        )
+    return judged
+
+
+def judge(
+    bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
+) -> tuple[list[ParityReport], list[PictureReport]]:
+    """Everything: stages, every graph of every format, pictures."""
+    say("stages")
+    reports = judge_stages(bundle, trajectories)
+    pictures: list[PictureReport] = []
+    for format, graphs in bundle.manifest.graphs.items():
+        for name, graph in graphs.items():
+            say(f"{format} {name}")
+            reports += judge_runner(
+                open_graph(bundle, name, format),
+                trajectories,
+                format=format,
+                rung=graph.recipe,
+                storage=graph.storage,
+                arithmetic=graph.arithmetic,
+            )
+        say(f"{format} pictures")
+        drawn = list(draw_pictures(bundle, trajectories, format))
+        storage = "float16" if any(graph.storage == "float16" for graph in graphs.values()) else "float32"
+        reports += judge_pictures(drawn, storage, graphs["unet"].arithmetic)
+        pictures += drawn
+    return reports, pictures
+
+
+def record_verdict(report: ParityReport) -> Verdict:
+    """The report as the manifest holds it."""
+    return Verdict(**vars(report), max_abs_limit=report.max_abs_limit, passed=report.passed)

@@ -1,0 +1,152 @@
+"""How equal two tensors are, and how equal they must be. Every comparison is written so that NaN fails.
+
+PSNR is 20 log10(peak / rmse) with peak = max |reference| over all recorded cases of that output: never taken from the
+candidate, which could raise it by being wrong. The case with the worst PSNR is the one that is judged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, log10
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOORS_DB = {("float32", "float32"): 105.0, ("float16", "float32"): 65.0, ("float16", "float16"): 58.0}
+
+
+def floor_db(storage: str, arithmetic: str) -> float:
+    """The least PSNR, teacher-forced, of a graph with weights in `storage`, run in `arithmetic`."""
+    return FLOORS_DB[storage, arithmetic]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """One output of one graph (or one stage of the pipeline), over all its recorded cases.
+
+    `format` is None where no artifact was judged. `worst` is the index of the largest absolute error and `worst_case`
+    names the case it lies in. `relative` is the norm of the error over that of the reference, in the worst case.
+    """
+
+    subject: str
+    rung: str
+    format: str | None
+    storage: str
+    arithmetic: str
+    floor_db: float
+    psnr_db: float
+    peak: float
+    max_abs: float
+    worst: tuple[int, ...]
+    worst_case: str
+    relative: float
+    finite: bool
+    cases: int
+
+    @property
+    def max_abs_limit(self) -> float:
+        """Ten times the error that the floor allows on average, so that one wrong element cannot hide."""
+        return 10 * self.peak * 10 ** (-self.floor_db / 20)
+
+    @property
+    def passed(self) -> bool:
+        return self.cases > 0 and self.finite and self.psnr_db >= self.floor_db and self.max_abs <= self.max_abs_limit
+
+    def describe(self) -> str:
+        """One line for a person: what, where, how far from the floor."""
+        where = f"{self.format} " if self.format else ""
+        if not self.finite:
+            return f"{where}{self.subject} ({self.rung}) is not finite, or of another shape, first in {self.worst_case}"
+        return (
+            f"{where}{self.subject} ({self.rung}): {self.psnr_db:.1f} dB, floor {self.floor_db:.0f} dB; largest error "
+            f"{self.max_abs:.2g}, limit {self.max_abs_limit:.2g}, at {list(self.worst)} in {self.worst_case}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One recorded case: the reference and the candidate, of one shape, and the case's name."""
+
+    label: str
+    reference: NDArray[np.float32]
+    candidate: NDArray[np.float32]
+
+
+def psnr_db(reference: NDArray[np.float32], candidate: NDArray[np.float32], peak: float) -> float:
+    """inf where equal, -inf where the candidate is not finite or the shapes differ."""
+    if reference.shape != candidate.shape or not np.isfinite(candidate).all():
+        return -inf
+    error = np.sqrt(np.mean(np.square(reference.astype(np.float64) - candidate)))
+    return inf if error == 0 else -inf if peak == 0 else 20 * log10(peak / error)
+
+
+def measure(
+    subject: str,
+    cases: Sequence[Comparison],
+    *,
+    rung: str,
+    floor: float,
+    format: str | None = None,
+    storage: str = "float32",
+    arithmetic: str = "float32",
+) -> ParityReport:
+    """The report of one output over `cases`."""
+    peak = max((float(np.abs(c.reference).max()) for c in cases), default=0.0)
+    finite, lowest, relative = True, inf, 0.0
+    largest, where = 0.0, ""
+    place: tuple[int, ...] = ()
+    for case in cases:
+        lowest = min(lowest, psnr_db(case.reference, case.candidate, peak))
+        if case.reference.shape != case.candidate.shape or not np.isfinite(case.candidate).all():
+            finite = False
+            if largest < inf:
+                bad = np.argwhere(~np.isfinite(case.candidate))
+                largest, where, place = inf, case.label, tuple(int(i) for i in bad[0]) if len(bad) else ()
+            continue
+        error = np.abs(case.reference.astype(np.float64) - case.candidate)
+        norm = float(np.linalg.norm(case.reference))
+        relative = max(relative, float(np.linalg.norm(error)) / norm if norm else inf if error.any() else 0.0)
+        if error.max() > largest:
+            index = np.unravel_index(int(error.argmax()), error.shape)
+            largest, where, place = float(error.max()), case.label, tuple(int(i) for i in index)
+    return ParityReport(
+        subject=subject,
+        rung=rung,
+        format=format,
+        storage=storage,
+        arithmetic=arithmetic,
+        floor_db=floor,
+        psnr_db=lowest,
+        peak=peak,
+        max_abs=largest,
+        worst=place,
+        worst_case=where,
+        relative=relative,
+        finite=finite,
+        cases=len(cases),
+    )
+
+
+def image_psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Between two 8-bit pictures, peak 255, computed in float64 (in uint8 the difference would wrap around)."""
+    return psnr_db(a.astype(np.float32), b.astype(np.float32), 255.0)
+
+
+def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Mean structural similarity of two pictures uint8 [H, W, 3]: Wang et al. 2004, Gaussian window of sigma 1.5 cut at
+    11 pixels, K1 = 0.01, K2 = 0.03, averaged over channels and over the places where the whole window fits."""
+    if a.shape != b.shape:
+        raise ValueError(f"pictures of different shapes: {a.shape} and {b.shape}")
+    window = np.exp(-np.square(np.arange(11) - 5) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def blur(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        for axis in (0, 1):
+            x = np.apply_along_axis(np.convolve, axis, x, window, "valid")
+        return x
+
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y, both = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    score = (2 * mean_x * mean_y + c1) * (2 * both + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return float(score.mean())

@@ -1,0 +1,39 @@
+"""The kinds of field that the manifest's records are made of."""
+
+from math import inf
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+WORDS = {"Infinity": inf, "-Infinity": -inf, "NaN": float("nan")}
+
+_PART = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?"  # neither hidden, "." nor "..", nor changed by Windows
+BundlePath = Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$", max_length=240)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class Record(BaseModel):
+    """Never changed, no unknown fields, no number that JSON cannot write."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
+
+
+def _from_word(value: Any) -> Any:
+    return WORDS.get(value, value) if isinstance(value, str) else value
+
+
+def _to_word(value: float) -> float | str:
+    return value if abs(value) < inf else "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+AnyFloat = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    BeforeValidator(_from_word),
+    PlainSerializer(_to_word, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(WORDS)}]}),
+]

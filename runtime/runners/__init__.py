@@ -1,0 +1,32 @@
+"""The folder is the registry: runners/NAME.py runs the artifacts of format NAME."""
+
+from importlib import import_module
+from pathlib import Path
+
+from pocketdiffusion.runtime.bundle import Bundle
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.runner import Runner
+
+
+def graph_format(bundle: Bundle, wanted: str | None = None) -> str:
+    """`wanted`, or the bundle's first format. Raises UserError where the bundle holds none such."""
+    formats = list(bundle.manifest.graphs)
+    if wanted is None:
+        return formats[0]
+    if wanted not in formats:
+        raise UserError(f"{bundle.folder} holds no {wanted} artifacts, it holds {', '.join(formats)}")
+    return wanted
+
+
+def open_graph(bundle: Bundle, name: str, format: str) -> Runner:
+    """Loads one artifact of a bundle. Raises UserError where the engine is not installed, ProofError where it cannot
+    load the file."""
+    return load_runner(bundle.folder, format, bundle.manifest.graphs[format][name])
+
+
+def load_runner(folder: Path, format: str, graph: Graph) -> Runner:
+    """As `open_graph`, for an artifact below `folder` that belongs to no bundle yet."""
+    module = import_module(f"pocketdiffusion.runtime.runners.{format}")
+    runner: Runner = module.open_runner(folder / graph.path, graph.spec)
+    return runner

@@ -1,0 +1,90 @@
+"""CLIP's tokenizer (Radford et al. 2021): byte-level byte-pair encoding over vocab.json and merges.txt.
+
+The text is composed (Unicode NFC), runs of white space become one space, letters are lowered. It is then cut into words
+(runs of letters, single digits, runs of other signs, English endings such as 's), each word into UTF-8 bytes, and the
+bytes are joined by the merges in their order of rank. Every text has ids, since every byte has one.
+
+A prompt that spells out a special token, such as "<|endoftext|>", gets its id, as in transformers. So does the padding
+token: where a checkpoint pads with "!" (Stable Diffusion 2), each "!" in a prompt is id 0, not the id of the word "!".
+
+The ids are those of transformers 5's CLIPTokenizer, of which CLIPTokenizerFast is another name, and of transformers 4's
+CLIPTokenizerFast (which also knows special tokens in capitals). transformers 4's slow CLIPTokenizer differs: it sets
+Chinese characters apart, drops control characters and lowers a final Greek sigma as such.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+
+from pocketdiffusion.runtime.errors import UserError
+
+WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """`encoder` gives the ids of a text of any length; the rest says how they fill the text encoder's input."""
+
+    encoder: tokenizers.Tokenizer
+    max_length: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`ids` is int32 [1, max_length]. `cut` is the end of the prompt that did not fit, as it was typed, or ""."""
+
+    ids: NDArray[np.int32]
+    cut: str
+
+
+def load_tokenizer(vocab: Path, merges: Path, *, max_length: int, bos_id: int, eos_id: int, pad_id: int) -> Tokenizer:
+    """CLIP's tokenizer from its two files. `max_length` counts the beginning and the end token (77 in CLIP).
+
+    Raises UserError where a file cannot be read as such, or an id is not in the vocabulary.
+    """
+    try:
+        entries, pairs = models.BPE.read_file(str(vocab), str(merges))
+        names = {number: entry for entry, number in entries.items()}
+        special = [names[number] for number in dict.fromkeys((bos_id, eos_id, pad_id))]
+        model = models.BPE(entries, pairs, end_of_word_suffix="</w>", unk_token=names[eos_id])
+    except KeyError as error:
+        raise UserError(f"{vocab} has no entry of id {error}: bos_id, eos_id and pad_id must be in it") from None
+    except Exception as error:  # the library raises plain Exception
+        reason = " ".join(str(error).split())
+        raise UserError(f"{vocab} and {merges} are no byte-pair vocabulary ({reason}): fetch them again") from None
+    if max_length < 2:
+        raise UserError(f"max_length {max_length} leaves no room for the beginning and the end token: 77 is usual")
+
+    encoder = tokenizers.Tokenizer(model)
+    encoder.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    encoder.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    encoder.add_special_tokens([AddedToken(entry, normalized=False, special=True) for entry in special])
+    return Tokenizer(encoder, max_length, bos_id, eos_id, pad_id)
+
+
+def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
+    """Ids of `prompt`: the beginning token, at most max_length - 2 of the text, the end token, then padding.
+
+    Where the cut falls inside a character of several bytes, `cut` begins with that character.
+    """
+    encoding = tokenizer.encoder.encode(prompt, add_special_tokens=False)
+    room = tokenizer.max_length - 2
+    ids = np.full((1, tokenizer.max_length), tokenizer.pad_id, np.int32)
+    kept = [tokenizer.bos_id, *encoding.ids[:room], tokenizer.eos_id]
+    ids[0, : len(kept)] = kept
+    cut = prompt[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
+    return Tokens(ids, cut)

@@ -1,0 +1,338 @@
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sample_bundle import verdict, write_sample
+
+from pocketdiffusion.runtime.bundle import open_bundle, open_unproven, read_array, seal, write_array
+from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
+from pocketdiffusion.runtime.manifest import ArrayRef, Manifest, decode, encode
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read it, never write to it."""
+    folder = tmp_path_factory.mktemp("sealed")
+    seal(folder, write_sample(folder))
+    return folder
+
+
+@pytest.fixture
+def bundle(sealed: Path, tmp_path: Path) -> Path:
+    """A copy of one's own."""
+    return Path(shutil.copytree(sealed, tmp_path / "bundle"))
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def rewrite_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """What a careful forger does: another manifest, with a digest that fits."""
+    fields = json.loads((folder / "manifest.json").read_bytes())
+    change(fields)
+    raw = json.dumps(fields).encode()
+    (folder / "manifest.json").write_bytes(raw)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  manifest.json\n")
+
+
+def refused(folder: Path, kind: type[PocketDiffusionError] = ProofError, **options: bool) -> str:
+    with pytest.raises(kind) as caught:
+        open_unproven(folder, **options)
+    with pytest.raises(kind):
+        open_bundle(folder, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_sealed_folder_opens(sealed: Path) -> None:
+    bundle = open_bundle(sealed)
+    assert bundle.folder == sealed
+    assert sorted([*bundle.manifest.files, "manifest.json", "manifest.sha256"]) == files_of(sealed)
+    ref = bundle.manifest.golden.cases[0].outputs["sample"]
+    assert read_array(sealed, ref).shape == (1, 3, 16, 16)
+    subprocess.run(["sha256sum", "--check", "--strict", "manifest.sha256"], cwd=sealed, check=True)
+
+
+def test_two_seals_of_one_content_are_equal(tmp_path: Path) -> None:
+    manifests = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        manifests.append(seal(folder, write_sample(folder)))
+    assert manifests[0] == manifests[1]
+    for name in ("manifest.json", "manifest.sha256"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_sealing_again_changes_nothing_but_what_changed(bundle: Path) -> None:
+    before = open_bundle(bundle).manifest
+    assert seal(bundle, before) == before
+    (bundle / "report/report.json").write_text("later")
+    later = seal(bundle, before)
+    assert later.bundle_id == before.bundle_id and later.files != before.files
+    (bundle / "tokenizer/merges.txt").write_text("#version: 0.2\nb a</w>\n")
+    assert seal(bundle, before).bundle_id != before.bundle_id
+    open_bundle(bundle)
+
+
+def test_a_flipped_bit_in_any_file_is_named(bundle: Path) -> None:
+    chance = random.Random(5)
+    for name in files_of(bundle):
+        content = (bundle / name).read_bytes()
+        for place in {0, len(content) - 1, *(chance.randrange(len(content)) for _ in range(4))}:
+            changed = bytearray(content)
+            changed[place] ^= 1 << chance.randrange(8)
+            (bundle / name).write_bytes(changed)
+            assert str(bundle / name) in refused(bundle) or name == "manifest.sha256" in refused(bundle)
+        (bundle / name).write_bytes(content)
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["manifest.sha256", "onnx/unet/model.onnx"])
+def test_every_bit_of_a_small_file_counts(bundle: Path, name: str) -> None:
+    content = (bundle / name).read_bytes()
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        (bundle / name).write_bytes(changed)
+        with pytest.raises(ProofError, match=name):
+            open_bundle(bundle)
+
+
+def test_without_check_sizes_still_count_and_digests_do_not(bundle: Path) -> None:
+    weights = bundle / "onnx/unet/model.onnx_data"
+    content = weights.read_bytes()
+    weights.write_bytes(content[::-1])
+    open_bundle(bundle, check=False)
+    weights.write_bytes(content[:-1])
+    assert "599 bytes, not 600" in refused(bundle, check=False)
+    (bundle / "manifest.json").write_bytes(
+        (bundle / "manifest.json").read_bytes().replace(b"apache-2.0", b"apache-2.1")
+    )
+    assert "manifest.json is damaged" in refused(bundle, check=False)
+
+
+def test_missing_files_are_named(bundle: Path) -> None:
+    for name in files_of(bundle):
+        (bundle / name).rename(bundle.parent / "away")
+        if not any((bundle / name).parent.iterdir()):
+            (bundle / name).parent.rmdir()
+        said = refused(bundle)
+        assert name in said and "missing" in said
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle.parent / "away").rename(bundle / name)
+    open_bundle(bundle)
+
+
+@pytest.mark.parametrize("length", [0, 1, 599, 601])
+def test_cut_and_grown_files_are_named(bundle: Path, length: int) -> None:
+    with (bundle / "onnx/unet/model.onnx_data").open("r+b") as file:
+        file.truncate(length)
+    assert f"onnx/unet/model.onnx_data is damaged: {length} bytes, not 600" in refused(bundle)
+
+
+def test_a_cut_manifest_is_named(bundle: Path) -> None:
+    for name in ("manifest.json", "manifest.sha256"):
+        content = (bundle / name).read_bytes()
+        for length in (0, 1, len(content) - 1):
+            (bundle / name).write_bytes(content[:length])
+            assert name in refused(bundle)
+        (bundle / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "onnx/unet/model.onnx.bak", "onnx/unet2/model.onnx", ".hidden", "a\nb"])
+def test_extra_files_are_named(bundle: Path, name: str) -> None:
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).touch()
+    said = refused(bundle)
+    assert repr(name) in said and "not in the manifest" in said
+
+
+def test_many_extra_files_make_one_short_line(bundle: Path) -> None:
+    for number in range(500):
+        (bundle / f"onnx/{number:03}").touch()
+    assert "'onnx/000', 'onnx/001', 'onnx/002' and 497 more not in the manifest" in refused(bundle)
+
+
+def test_renamed_and_swapped_files_are_named(bundle: Path) -> None:
+    (bundle / "onnx/unet/model.onnx").rename(bundle / "onnx/unet/Model.onnx")
+    said = refused(bundle)
+    assert "'onnx/unet/model.onnx' missing" in said and "'onnx/unet/Model.onnx' not in the manifest" in said
+    (bundle / "onnx/unet/Model.onnx").rename(bundle / "onnx/unet/model.onnx")
+    one, two = bundle / "onnx/unet/model.onnx_data", bundle / "onnx/vae_decoder/model.onnx_data"
+    one.rename(bundle / "x")
+    two.rename(one)
+    (bundle / "x").rename(two)
+    assert "onnx/unet/model.onnx_data is damaged: its sha256" in refused(bundle)
+
+
+def test_links_and_odd_files_are_refused(bundle: Path) -> None:
+    weights = bundle / "onnx/unet/model.onnx_data"
+    outside = weights.rename(bundle.parent / "outside")
+    weights.symlink_to(outside)
+    assert "'onnx/unet/model.onnx_data' is a link" in refused(bundle)
+    weights.unlink()
+    os.mkfifo(weights)
+    assert "'onnx/unet/model.onnx_data' is a link or no ordinary file" in refused(bundle)
+    weights.unlink()
+    outside.rename(weights)
+    (bundle / ".DS_Store").symlink_to("/etc")
+    assert "'.DS_Store' is a link" in refused(bundle)
+    (bundle / ".DS_Store").unlink()
+    tokenizer = (bundle / "tokenizer").rename(bundle.parent / "tokenizer")
+    (bundle / "tokenizer").symlink_to(tokenizer)
+    assert "'tokenizer' is a link" in refused(bundle)
+    (bundle / "tokenizer").unlink()
+    tokenizer.rename(bundle / "tokenizer")
+    for name in ("manifest.json", "manifest.sha256"):
+        (bundle / name).rename(bundle.parent / name)
+        (bundle / name).symlink_to(bundle.parent / name)
+        assert f"{name} is a link" in refused(bundle)
+        (bundle / name).unlink()
+        (bundle.parent / name).rename(bundle / name)
+    open_bundle(bundle)
+
+
+def test_what_file_browsers_leave_is_overlooked(bundle: Path) -> None:
+    before = open_bundle(bundle).manifest
+    for name in (".DS_Store", "onnx/.DS_Store", "onnx/unet/._model.onnx", "tokenizer/Thumbs.db"):
+        (bundle / name).write_bytes(b"junk")
+    assert open_bundle(bundle).manifest == before
+    assert seal(bundle, before) == before
+
+
+@pytest.mark.parametrize("name", ["empty", "onnx/empty", "._folder", "manifest"])
+def test_empty_folders_are_named(bundle: Path, name: str) -> None:
+    (bundle / name).mkdir()
+    assert f"'{name}/' is empty" in refused(bundle)
+
+
+def test_a_forged_table_is_refused(bundle: Path) -> None:
+    (bundle / "onnx/unet/model.onnx_data").write_bytes(bytes(600))
+    digest = hashlib.sha256(bytes(600)).hexdigest()
+
+    def forge(fields: dict[str, Any]) -> None:
+        fields["files"]["onnx/unet/model.onnx_data"]["sha256"] = digest
+
+    rewrite_manifest(bundle, forge)
+    assert "bundle_id is not the digest of the file table" in refused(bundle)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("../outside", "pattern"),
+        ("onnx/UNet/model.onnx", "case alone"),
+        ("manifest.json", "own digest"),
+        ("onnx/x", "missing"),
+    ],
+)
+def test_forged_paths_are_refused(bundle: Path, path: str, said: str) -> None:
+    (bundle.parent / "outside").write_bytes(b"")
+    entry = {"sha256": hashlib.sha256(b"").hexdigest(), "size": 0}
+
+    def forge(fields: dict[str, Any]) -> None:
+        fields["files"][path] = entry
+        lines = (f"{e['sha256']}  {p}\n" for p, e in sorted(fields["files"].items()) if not p.startswith("report/"))
+        fields["bundle_id"] = hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    rewrite_manifest(bundle, forge)
+    assert said in refused(bundle)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"version": "1"}', b'{"version": 1}']
+)
+def test_rubbish_with_the_right_digest_is_refused(bundle: Path, raw: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(raw)
+    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  manifest.json\n")
+    assert "manifest.json is not a manifest" in refused(bundle)
+
+
+def test_what_is_no_bundle_is_the_users_mistake(tmp_path: Path, bundle: Path) -> None:
+    assert "is not a folder" in refused(tmp_path / "absent", UserError)
+    assert "is not a folder" in refused(bundle / "manifest.json", UserError)
+    assert "has no manifest.json" in refused(bundle / "onnx", UserError)
+    rewrite_manifest(bundle, lambda fields: fields.update(version=2))
+    assert "is a bundle of version 2, where this pocketdiffusion reads version 1" in refused(bundle, UserError)
+
+
+def test_failed_bundles_open_only_where_asked(bundle: Path) -> None:
+    proven = open_bundle(bundle).manifest
+    failed = proven.model_copy(update={"verdicts": (*proven.verdicts, verdict("unet.out_sample", psnr_db=41.26))})
+    seal(bundle, failed)
+    with pytest.raises(
+        ProofError, match=r"unet.out_sample failed its proof \(fp16, 41.3 dB where 65.0 dB is the floor\)"
+    ):
+        open_bundle(bundle)
+    assert not open_unproven(bundle).manifest.verdicts[-1].passed
+
+
+def test_a_graph_that_nobody_judged_does_not_open(bundle: Path) -> None:
+    proven = open_bundle(bundle).manifest
+    for unproven in (
+        [v for v in proven.verdicts if not v.subject.startswith("unet")],
+        [v.model_copy(update={"format": None}) if v.subject.startswith("unet") else v for v in proven.verdicts],
+        [v.model_copy(update={"storage": "float32"}) if v.subject.startswith("unet") else v for v in proven.verdicts],
+        [v.model_copy(update={"subject": v.subject.replace("out_sample", "x")}) for v in proven.verdicts],
+    ):
+        seal(bundle, proven.model_copy(update={"verdicts": tuple(unproven)}))
+        with pytest.raises(ProofError, match="no verdict on out_sample of the onnx graph unet"):
+            open_bundle(bundle)
+        open_unproven(bundle)
+
+
+def test_what_cannot_be_sealed(tmp_path: Path) -> None:
+    draft = write_sample(tmp_path)
+    (tmp_path / "a name with spaces").touch()
+    with pytest.raises(ValueError, match="pattern"):
+        seal(tmp_path, draft)
+    (tmp_path / "a name with spaces").unlink()
+    (tmp_path / "link").symlink_to("tokenizer")
+    with pytest.raises(ProofError, match="'link' is a link"):
+        seal(tmp_path, draft)
+    (tmp_path / "link").unlink()
+    (tmp_path / "tokenizer/merges.txt").unlink()
+    with pytest.raises(ValueError, match="tokenizer.merges is tokenizer/merges.txt, which is not in the file table"):
+        seal(tmp_path, draft)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (2, 0, 3), (3, 4), (2, 3, 4, 5)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int32", "int64", "uint8", ">f4", ">i8"])
+def test_arrays_come_back_as_they_were(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    array = (1000 * np.random.default_rng(4).standard_normal(shape)).astype(np.float32).astype("int64").astype(dtype).T
+    ref = write_array(tmp_path, "golden/a.bin", array)
+    again = read_array(tmp_path, ref)
+    assert again.shape == array.shape and again.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(again, array)
+    assert again.flags.writeable and again.flags.c_contiguous
+    assert (tmp_path / "golden/a.bin").read_bytes() == array.astype(array.dtype.newbyteorder("<")).tobytes("C")
+
+
+def test_arrays_of_another_size_or_place_are_refused(tmp_path: Path) -> None:
+    ref = write_array(tmp_path, "a.bin", np.zeros((2, 3), np.float32))
+    assert read_array(tmp_path, ref).tobytes() == bytes(24)
+    with pytest.raises(ProofError, match=r"a.bin is damaged: 24 bytes, where float32\[2, 4\] has 32"):
+        read_array(tmp_path, ArrayRef(path="a.bin", dtype="float32", shape=(2, 4)))
+    with pytest.raises(ValueError, match="dtype"):
+        write_array(tmp_path, "b.bin", np.zeros(2, np.complex64))
+    with pytest.raises(ValueError, match="path"):
+        write_array(tmp_path, "../b.bin", np.zeros(2, np.float32))
+    assert files_of(tmp_path) == ["a.bin"] and files_of(tmp_path.parent / tmp_path.name) == ["a.bin"]
+
+
+def test_the_manifest_on_disk_is_canonical(sealed: Path) -> None:
+    raw = (sealed / "manifest.json").read_bytes()
+    manifest: Manifest = decode(raw)
+    assert encode(manifest) == raw

@@ -1,0 +1,452 @@
+"""Checkpoints from the built-in name, folders and the hub; what is wrong with one is said in one line."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.vocabulary import write_vocabulary
+from pocketdiffusion.runtime.errors import UserError
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def quiet(line: str) -> None:
+    """What `say` is where nothing is to be said."""
+    raise AssertionError(f"said: {line}")
+
+
+@pytest.fixture
+def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint, to be spoilt."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "tiny-copy"))
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The message, which must be one line."""
+    with pytest.raises(UserError) as caught:
+        action()
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def opened(path: Path) -> Checkpoint:
+    return open_checkpoint(str(path), say=lambda line: None)
+
+
+# What a whole checkpoint says.
+
+
+def test_folder_gives_configs_scheduler_and_every_tensor(tiny_checkpoint: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny_checkpoint), say=quiet)
+    assert checkpoint.name == tiny_checkpoint.name and checkpoint.revision is None
+    assert set(checkpoint.configs) == set(checkpoint.tensors) == {"text_encoder", "unet", "vae"}
+    assert checkpoint.configs["unet"]["block_out_channels"] == [16, 32]
+    assert checkpoint.scheduler["_class_name"] == "PNDMScheduler" and checkpoint.scheduler["skip_prk_steps"]
+    assert checkpoint.tokenizers == {"tokenizer": tiny_checkpoint / "tokenizer"}
+    for part, tensors in checkpoint.tensors.items():
+        (file,) = (tiny_checkpoint / part).glob("*.safetensors")
+        stored = load_file(file)
+        assert set(tensors) == set(stored)
+        for name, ref in tensors.items():
+            np.testing.assert_array_equal(ref.read(), stored[name].numpy())
+
+
+def test_built_in_model_opens_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = open_checkpoint("emoji", say=lambda line: None)
+    assert checkpoint.name == "emoji" and set(checkpoint.tensors) == {"text_encoder", "unet", "vae"}
+
+
+def test_missing_scaling_factor_is_the_one_that_diffusers_assumes(folder: Path) -> None:
+    file = folder / "vae/config.json"
+    config = json.loads(file.read_text())
+    del config["scaling_factor"]
+    file.write_text(json.dumps(config))
+    assert opened(folder).configs["vae"]["scaling_factor"] == 0.18215
+
+
+def test_fingerprint_is_that_of_the_weights_alone(folder: Path, tiny_checkpoint: Path) -> None:
+    (folder / "README.md").write_text("words")
+    assert opened(folder).fingerprint == opened(tiny_checkpoint).fingerprint
+    with (folder / UNET).open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"\x77")
+    assert opened(folder).fingerprint != opened(tiny_checkpoint).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({}, "unknown"),
+        (
+            {"README.md": "---\nlicense: creativeml-openrail-m\ntags:\n- x\n---\n# Model\nlicense: mit\n"},
+            "creativeml-openrail-m",
+        ),
+        ({"README.md": "---\nlicense:\n- apache-2.0\n---\n"}, "apache-2.0"),
+        ({"README.md": "---\nlicense: other\nlicense_name: some-terms\n---\n"}, "some-terms"),
+        ({"README.md": "license: mit\n", "LICENSE.md": "words"}, "see LICENSE.md"),
+    ],
+)
+def test_licence_comes_from_the_card_or_a_file(folder: Path, files: dict[str, str], licence: str) -> None:
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    assert opened(folder).licence == licence
+
+
+def test_shards_are_read_as_one(folder: Path, tiny_checkpoint: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    whole = opened(tiny_checkpoint).tensors["unet"]
+    model = UNet2DConditionModel.from_pretrained(tiny_checkpoint / "unet")
+    shutil.rmtree(folder / "unet")
+    model.save_pretrained(folder / "unet", max_shard_size="300KB")
+    shards = sorted((folder / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 2
+    tensors = open_checkpoint(str(folder), say=quiet).tensors["unet"]
+    assert set(tensors) == set(whole)
+    for name, ref in tensors.items():
+        np.testing.assert_array_equal(ref.read(), whole[name].read())
+    shards[1].unlink()
+    assert "lacks part 2 of" in refusal(lambda: opened(folder))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_variant_alone_is_read(folder: Path, dtype: torch.dtype) -> None:
+    stored = {name: tensor.to(dtype) for name, tensor in load_file(folder / UNET).items()}
+    save_file(stored, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
+    (folder / UNET).unlink()
+    tensors = open_checkpoint(str(folder), say=quiet).tensors["unet"]
+    for name, ref in tensors.items():
+        np.testing.assert_array_equal(ref.read(), stored[name].float().numpy())
+
+
+def test_what_is_not_used_is_named_in_one_line_and_the_full_weights_win(folder: Path) -> None:
+    shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
+    shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.non_ema.safetensors")
+    (folder / "vae/diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "v1-5-pruned.ckpt").write_bytes(b"pickle")
+    index = json.loads((folder / "model_index.json").read_text())
+    for part in ("safety_checker", "feature_extractor"):
+        (folder / part).mkdir()
+        index[part] = ["transformers", "Something"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    said: list[str] = []
+    checkpoint = open_checkpoint(str(folder), say=said.append)
+    assert {ref.file.name for ref in checkpoint.tensors["unet"].values()} == {Path(UNET).name}
+    (line,) = said
+    assert line.endswith(
+        "feature_extractor, safety_checker, v1-5-pruned.ckpt, unet/diffusion_pytorch_model.fp16.safetensors, "
+        "unet/diffusion_pytorch_model.non_ema.safetensors, vae/diffusion_pytorch_model.bin"
+    )
+
+
+def test_vocabulary_is_taken_out_of_tokenizer_json(tokenizer_folder: Path, tmp_path: Path) -> None:
+    from transformers import CLIPTokenizerFast
+
+    CLIPTokenizerFast.from_pretrained(tokenizer_folder).save_pretrained(tmp_path / "saved")
+    saved = tmp_path / "saved"
+    for name in ("vocab.json", "merges.txt"):
+        (saved / name).unlink(missing_ok=True)
+    assert (saved / "tokenizer.json").is_file()
+    (tmp_path / "out").mkdir()
+    write_vocabulary(saved, tmp_path / "out")
+    real = json.loads((tokenizer_folder / "vocab.json").read_text())
+    assert json.loads((tmp_path / "out/vocab.json").read_text()) == real
+    merges = [
+        file.read_text().splitlines()[1:] for file in (tmp_path / "out/merges.txt", tokenizer_folder / "merges.txt")
+    ]
+    assert merges[0] == merges[1] and len(merges[0]) == 48894
+    (saved / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}, "merges": []}}')
+    assert "no CLIP tokenizer" in refusal(lambda: write_vocabulary(saved, tmp_path / "out"))
+
+
+# What is wrong with one that is not whole.
+
+
+def test_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    assert "no model_index.json" in refusal(lambda: opened(tmp_path))
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    assert "no folder" in refusal(lambda: opened(tmp_path / "nothing"))
+
+
+def test_revision_of_a_folder(tiny_checkpoint: Path) -> None:
+    assert "hub ids only" in refusal(lambda: open_checkpoint(str(tiny_checkpoint), revision="main"))
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.pth", "model.bin"])
+def test_pickled_file_is_refused_and_never_opened(tmp_path: Path, name: str) -> None:
+    trap = tmp_path / "ran"
+    (tmp_path / name).write_bytes(pickle.dumps(Trap(trap)))
+    assert "safe_serialization=True" in refusal(lambda: opened(tmp_path / name))
+    assert not trap.exists()
+
+
+class Trap:
+    """Unpickling it writes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self.file),)
+
+
+def test_single_safetensors_file_is_refused_with_the_way_out(folder: Path) -> None:
+    assert "from_single_file" in refusal(lambda: opened(folder / UNET))
+
+
+def test_pickled_weights_are_refused_and_never_opened(folder: Path, tmp_path: Path) -> None:
+    (folder / UNET).unlink()
+    (folder / "unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
+    message = refusal(lambda: opened(folder))
+    assert message.startswith("unet/diffusion_pytorch_model.bin is a pickle") and "safe_serialization=True" in message
+    assert not (tmp_path / "ran").exists()
+
+
+def _remove(name: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return spoil
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], None]:
+    return _edit(name, lambda _: content)
+
+
+def _edit(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return spoil
+
+
+def _header(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[Path], None]:
+    """Changes the header of the UNet's weights and leaves the data."""
+
+    def edit(data: bytes) -> bytes:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        header.pop("__metadata__", None)
+        change(header)
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+    return _edit(UNET, edit)
+
+
+FIRST = "conv_in.bias"
+SPOILT: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "index is no JSON": (_write("model_index.json", b"{oops"), ("model_index.json", "no valid JSON")),
+    "index is a list": (_write("model_index.json", b"[]"), ("model_index.json", "no JSON object")),
+    "index is no text": (_write("model_index.json", b"\xff\xfe\x00"), ("model_index.json", "no valid JSON")),
+    "index without a tokenizer": (_write("model_index.json", b'{"scheduler": ["a", "b"]}'), ("tokenizer",)),
+    "no component folder": (_remove("vae"), ("vae", "no such folder")),
+    "no component config": (_remove("vae/config.json"), ("vae/config.json", "missing")),
+    "config is no JSON": (_write("unet/config.json", b"\x80\x04K\x01."), ("unet/config.json", "no valid JSON")),
+    "no weights": (_remove(UNET), ("unet", "no safetensors file")),
+    "no scheduler config": (_remove("scheduler/scheduler_config.json"), ("scheduler_config.json", "missing")),
+    "no tokenizer": (_remove("tokenizer"), ("tokenizer", "no such folder")),
+    "no tokenizer settings": (_remove("tokenizer/tokenizer_config.json"), ("tokenizer_config.json",)),
+    "empty weights": (_write(UNET, b""), (UNET, "truncated")),
+    "weights cut in the header": (_edit(UNET, lambda data: data[:100]), (UNET, "truncated")),
+    "weights cut in the data": (_edit(UNET, lambda data: data[:-4]), (UNET, "should have")),
+    "weights too long": (_edit(UNET, lambda data: data + b"1234"), (UNET, "should have")),
+    "weights are text": (_write(UNET, b"<html><body>404: not found</body></html>"), (UNET, "truncated")),
+    "weights are a pointer": (_write(UNET, b"version https://git-lfs.github.com/spec/v1\n"), (UNET, "git lfs pull")),
+    "header is no JSON": (_edit(UNET, lambda data: data[:8] + b"?" + data[9:]), (UNET, "corrupt header")),
+    "header is a list": (_edit(UNET, lambda data: b"\x02" + bytes(7) + b"[]"), (UNET, "corrupt header")),
+    "header lacks a field": (_header(lambda h: h[FIRST].pop("dtype")), (UNET, "corrupt header", "dtype")),
+    "unknown dtype": (_header(lambda h: h[FIRST].update(dtype="F8_E5M2")), (UNET, "F8_E5M2")),
+    "size is not the shape's": (_header(lambda h: h[FIRST].update(shape=[99])), (UNET, "F32[99]")),
+    "negative shape": (_header(lambda h: h[FIRST].update(shape=[-4, -4])), (UNET, "natural numbers")),
+    "shape is text": (_header(lambda h: h[FIRST].update(shape="16")), (UNET, "corrupt header")),
+    "a gap": (_header(lambda h: h.pop(FIRST)), (UNET, "gap or overlap")),
+    "two tensors in one place": (_header(lambda h: h.update(copy=h[FIRST])), (UNET, "gap or overlap")),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_spoilt_folder_is_refused_in_one_line(folder: Path, kind: str) -> None:
+    spoil, words = SPOILT[kind]
+    spoil(folder)
+    message = refusal(lambda: opened(folder))
+    assert all(word in message for word in words), message
+
+
+def test_folder_without_any_vocabulary(folder: Path) -> None:
+    for name in ("vocab.json", "tokenizer.json"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    assert "vocab.json and merges.txt" in refusal(lambda: opened(folder))
+
+
+# The weights must be those of the configuration.
+
+
+def change_tensors(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(file)
+    change(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+
+
+def test_missing_tensor_is_named(folder: Path) -> None:
+    change_tensors(folder / UNET, lambda t: t.pop("mid_block.resnets.0.conv1.weight"))
+    message = refusal(lambda: components(opened(folder)))
+    assert "1 missing: unet.mid_block.resnets.0.conv1.weight" in message
+
+
+def test_unexpected_tensor_is_named(folder: Path) -> None:
+    change_tensors(folder / "vae/diffusion_pytorch_model.safetensors", lambda t: t.update(extra=torch.zeros(1)))
+    assert "vae: " in (message := refusal(lambda: components(opened(folder)))) and "1 unexpected: extra" in message
+
+
+def test_misshapen_tensor_is_named_with_both_shapes(folder: Path) -> None:
+    change_tensors(folder / UNET, lambda t: t.update({"conv_in.weight": t["conv_in.weight"][:, :3]}))
+    message = refusal(lambda: components(opened(folder)))
+    assert "1 misshapen: unet.conv_in.weight is [16, 3, 3, 3] and should be [16, 4, 3, 3]" in message
+
+
+def test_tensor_of_integers_is_named(folder: Path) -> None:
+    change_tensors(folder / UNET, lambda t: t.update({FIRST: t[FIRST].to(torch.int8)}))
+    assert f"unet.{FIRST} is int8" in refusal(lambda: components(opened(folder)))
+
+
+def test_long_lists_are_cut_and_counted(folder: Path) -> None:
+    change_tensors(folder / UNET, lambda t: [t.pop(name) for name in list(t)[:25]])
+    message = refusal(lambda: components(opened(folder)))
+    assert "25 missing: " in message and "and 15 more" in message
+
+
+# The hub.
+
+REPO, COMMIT = "someone/tiny-sd", "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "hub/models--someone--tiny-sd"
+    shutil.copytree(tiny_checkpoint, repo / "snapshots" / COMMIT)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(COMMIT)
+    cached, other = in_subprocess(
+        [REPO, "someone/other"], {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    )
+    assert cached == f"{REPO} {COMMIT} {opened(tiny_checkpoint).fingerprint}"
+    assert other.startswith("UserError someone/other is no folder, is not in the hub's cache, and cannot be fetched: ")
+
+
+def test_hub_id_is_downloaded_without_what_is_not_needed(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
+    (folder / "v1-5-pruned.ckpt").write_bytes(b"pickle")
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker/model.safetensors").write_bytes(b"weights")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    files = {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+    pickled = {f"{n[:-12]}.bin" if n.startswith("unet/d") else n: b for n, b in files.items()}
+    repositories = {
+        REPO: files,
+        "someone/no-index": {n: b for n, b in files.items() if n != "model_index.json"},
+        "someone/pickled": pickled,
+    }
+    server, asked = hub_of(repositories)
+    environment = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+    try:
+        whole, *others = in_subprocess([*repositories, "someone/unknown"], environment)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert whole == f"{REPO} {COMMIT} {opened(folder).fingerprint}"
+    got = [path.partition(f"/resolve/{COMMIT}/") for path in asked if "/resolve/" in path]
+    assert {repo for repo, _, _ in got} == {f"/{REPO}"}
+    assert {name for _, _, name in got} == {
+        *("README.md", "model_index.json", "scheduler/scheduler_config.json", UNET, "unet/config.json"),
+        *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
+        *("text_encoder/config.json", "text_encoder/model.safetensors"),
+        *(f"tokenizer/{file.name}" for file in (folder / "tokenizer").iterdir()),
+    }
+    for said, words in zip(others, ["no model_index.json", "is a pickle", "no such model on the hub"], strict=True):
+        assert said.startswith("UserError ") and words in said
+    assert in_subprocess([REPO], {**environment, "HF_HUB_OFFLINE": "1"}) == [whole]
+
+
+def in_subprocess(names: list[str], environment: dict[str, str]) -> list[str]:
+    """Opens checkpoints in a new process, since huggingface_hub reads its settings once. Each as a line."""
+    code = (
+        "import sys\n"
+        "from pocketdiffusion.export.checkpoint import open_checkpoint\n"
+        "from pocketdiffusion.runtime.errors import UserError\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        c = open_checkpoint(name, say=lambda line: None)\n"
+        "        print(c.name, c.revision, c.fingerprint)\n"
+        "    except UserError as error:\n"
+        "        print('UserError', error)\n"
+    )
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and not k.lower().endswith("_proxy")}
+    settings = plain | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
+    run = subprocess.run(
+        [sys.executable, "-c", code, *names], env=settings, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(names)
+    return lines
+
+
+def hub_of(repositories: dict[str, dict[str, bytes]]) -> tuple[ThreadingHTTPServer, list[str]]:
+    """A running hub on this machine, with the listings of repositories and their files; and the paths asked of it."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            asked.append(path)
+            for repo, files in repositories.items():
+                if path in (f"/api/models/{repo}", f"/api/models/{repo}/revision/main"):
+                    siblings = [{"rfilename": name} for name in files]
+                    return self.answer(json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
+                if path.startswith(f"/api/models/{repo}/tree/"):
+                    tree = [{"type": "file", "path": n, "size": len(b), "oid": "0" * 40} for n, b in files.items()]
+                    return self.answer(json.dumps(tree).encode())
+                content = files.get(path.removeprefix(f"/{repo}/resolve/{COMMIT}/"))
+                if content is not None:
+                    return self.answer(content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=COMMIT)
+            self.answer(b"", 404, X_Error_Code="RepoNotFound")
+
+        do_HEAD = do_GET
+
+        def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, asked

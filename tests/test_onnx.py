@@ -1,0 +1,231 @@
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from traced_parts import artifact, component_of, emit_and_run, narrow_sd15_unet, psnr
+
+from pocketdiffusion.export.backends.onnx import emit
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.weights import read_header
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.runners.onnx import open_runner
+from pocketdiffusion.runtime.spec import TensorSpec
+
+NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+FLOORS = {"fp32": 105, "fp16": 65}
+
+
+@cache
+def parts(folder: Path) -> dict[str, Component]:
+    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
+
+
+def read(folder: Path, graph: Graph) -> onnx.ModelProto:
+    return onnx.load(folder / graph.path, load_external_data=False)
+
+
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Component:
+    return narrow_sd15_unet(tmp_path_factory.mktemp("sd15"))
+
+
+@pytest.fixture(scope="module")
+def sd15_half(sd15: Component, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Graph]:
+    """The UNet of Stable Diffusion 1.5 with few channels, as exported for a phone."""
+    folder = tmp_path_factory.mktemp("sd15_half")
+    return folder, emit(sd15, artifact("ort", "fp16"), folder, open_batch=False)
+
+
+@pytest.mark.parametrize("recipe", FLOORS)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("profile", ["ort", "std"])
+def test_parity_of_every_part(tiny_checkpoint: Path, tmp_path: Path, name: str, profile: str, recipe: str) -> None:
+    part = parts(tiny_checkpoint)[name]
+    graph, found, reference = emit_and_run(part, artifact(profile, recipe), tmp_path)
+    assert graph.spec == part.spec
+    assert graph.path == f"onnx/{name}/model.onnx"
+    assert sorted(graph.files) == sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*"))
+    assert (graph.storage, graph.arithmetic) == ({"fp32": "float32", "fp16": "float16"}[recipe], "float32")
+    for key, wanted in reference.items():
+        assert psnr(wanted, found[key]) >= FLOORS[recipe]
+
+
+@pytest.mark.parametrize(
+    ("profile", "recipe"),
+    [
+        pytest.param("ort", "fp32", marks=pytest.mark.slow),
+        ("ort", "fp16"),
+        ("std", "fp32"),
+        pytest.param("std", "fp16", marks=pytest.mark.slow),
+    ],
+)
+def test_topology_of_stable_diffusion_15(sd15: Component, tmp_path: Path, profile: str, recipe: str) -> None:
+    """47 of the 68 SiLU are left: the one on the time embedding is the same in all 22 residual blocks."""
+    own = {"ort": {"MultiHeadAttention": 32, "QuickGelu": 47}, "std": {"Softmax": 32, "Sigmoid": 47}}[profile]
+    ops = {"Gelu": 16, "InstanceNormalization": 61, "LayerNormalization": 48, **own}
+    graph, found, reference = emit_and_run(sd15, artifact(profile, recipe), tmp_path)
+    assert {op: graph.ops.get(op, 0) for op in ops} == ops
+    assert graph.ops.get("Cast", 0) == (recipe == "fp16") * sum(len(ref.shape) > 1 for ref in sd15.weights.values())
+    assert graph.rewrites == {"fused_attention": 32, "quick_gelu": 0}
+    assert graph.parameters == sum(tensor.numel() for tensor in load_module(sd15).parameters())
+    assert psnr(reference["out_sample"], found["out_sample"]) >= FLOORS[recipe]
+
+
+def test_an_open_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = parts(tiny_checkpoint)["unet"]
+    graph = emit(part, artifact(), tmp_path, open_batch=True)
+    assert [t.shape[0] for t in graph.spec.inputs] == ["batch", 1, "batch"]
+    assert [t.shape[0] for t in graph.spec.outputs] == ["batch"]
+    runner, module = open_runner(tmp_path / graph.path, graph.spec, threads=1), load_module(part)
+    for batch in (1, 2, 3):
+        torch.manual_seed(batch)
+        inputs = {t.name: torch.randn([s if isinstance(s, int) else batch for s in t.shape]) for t in graph.spec.inputs}
+        with torch.no_grad():
+            reference = module(*inputs.values())[0].numpy()
+        found = runner({key: tensor.numpy() for key, tensor in inputs.items()})["out_sample"]
+        assert psnr(reference, found) >= 105
+
+
+def test_only_the_unet_opens_its_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = parts(tiny_checkpoint)["vae_decoder"]
+    assert emit(part, artifact(), tmp_path, open_batch=True).spec == part.spec
+
+
+@pytest.mark.parametrize(("name", "profile", "recipe"), [("unet", "std", "fp16"), ("text_encoder", "ort", "fp32")])
+def test_two_exports_are_the_same_bytes(
+    tiny_checkpoint: Path, tmp_path: Path, name: str, profile: str, recipe: str
+) -> None:
+    part = parts(tiny_checkpoint)[name]
+    graphs = [emit(part, artifact(profile, recipe), tmp_path / side, open_batch=True) for side in ("a", "b")]
+    assert graphs[0] == graphs[1]
+    for file in graphs[0].files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_says_nothing_of_where_it_was_made(
+    tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    graph = emit(parts(tiny_checkpoint)["text_encoder"], artifact(), tmp_path, open_batch=False)
+    assert capfd.readouterr() == ("", "")
+    raw = (tmp_path / graph.path).read_bytes()
+    for word in (
+        b".py",
+        b"torch",
+        b"transformers",
+        b"site-packages",
+        b"Traceback",
+        bytes(Path.home()),
+        bytes(tmp_path),
+    ):
+        assert word not in raw
+    model = read(tmp_path, graph)
+    assert not model.metadata_props and not model.doc_string and model.producer_name == "pocketdiffusion"
+    named = (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer)
+    assert not any(each.doc_string or each.metadata_props for each in (*named, *model.graph.value_info, model.graph))
+
+
+def test_nodes_are_named_by_module(sd15: Component, sd15_half: tuple[Path, Graph]) -> None:
+    names = [node.name for node in read(*sd15_half).graph.node if node.op_type != "Cast"]
+    assert len(set(names)) == len(names)
+    assert "unet.up_blocks.1.attentions.2.transformer_blocks.0.attn2/MultiHeadAttention" in names
+    assert {name.rpartition("/")[0] for name in names} <= {name for name, _ in sd15.build().named_modules()}
+
+
+def test_weights_are_turned_aligned_and_stored_once(sd15: Component, sd15_half: tuple[Path, Graph]) -> None:
+    graph = read(*sd15_half).graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        assert node.op_type not in ("Transpose", "Reshape", "Identity") or node.input[0] not in stored, node.name
+    external = [t for t in stored.values() if t.data_location == onnx.TensorProto.EXTERNAL]
+    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in external]
+    assert {place["location"] for place in places} == {"model.onnx_data"}
+    assert all(int(place["offset"]) % 4096 == 0 for place in places)
+    assert all(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in external)
+    assert len(external) == sum(len(ref.shape) > 1 for ref in sd15.weights.values())
+    assert all(node.input[0] in stored for node in graph.node if node.op_type == "Cast")
+    bias = stored["unet.conv_in.bias"]
+    assert bias.data_type == onnx.TensorProto.FLOAT and not bias.external_data
+
+
+def test_a_half_weight_is_the_checkpoints(sd15: Component, sd15_half: tuple[Path, Graph]) -> None:
+    """A Linear weight in the file is the checkpoint's, transposed and rounded to the nearest float16."""
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    folder, graph = sd15_half
+    model = onnx.load(folder / graph.path)
+    found = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == f"{name}.transpose")
+    assert np.array_equal(found, sd15.weights[name].read().T.astype(np.float16))
+
+
+def changed(part: Component, folder: Path, name: str, value: float) -> Component:
+    """The component with one element of one tensor replaced."""
+    tensors = load_file(next(iter(part.weights.values())).file)
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, folder / "changed.safetensors")
+    return replace(part, weights=read_header(folder / "changed.safetensors"))
+
+
+def linear(folder: Path) -> Component:
+    return component_of(folder, lambda: nn.Linear(8, 8), {"x": torch.randn(1, 8)}, {"y": (1, 8)}, {})
+
+
+def test_a_weight_too_large_for_half(tmp_path: Path) -> None:
+    part = changed(linear(tmp_path), tmp_path, "weight", 70000.0)
+    emit(part, artifact("ort", "fp32"), tmp_path / "fp32", open_batch=False)
+    with pytest.raises(ProofError, match="^weight: 70000 is over 65504.*fp32"):
+        emit(part, artifact("ort", "fp16"), tmp_path / "fp16", open_batch=False)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite(tmp_path: Path, name: str, value: float) -> None:
+    part = changed(linear(tmp_path), tmp_path, name, value)
+    with pytest.raises(ProofError, match=f"^{name}: the checkpoint holds values that are not finite"):
+        emit(part, artifact(), tmp_path, open_batch=False)
+
+
+def test_a_tensor_without_a_place(tmp_path: Path) -> None:
+    part = linear(tmp_path)
+    part = replace(part, weights={"weight": part.weights["weight"]})
+    with pytest.raises(ProofError, match="^bias: the graph needs this tensor"):
+        emit(part, artifact(), tmp_path, open_batch=False)
+
+
+def test_a_site_missing_writes_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = parts(tiny_checkpoint)["text_encoder"]
+    with pytest.raises(ProofError, match="text_encoder: the graph has 2 attention sites"):
+        emit(replace(part, sites={**part.sites, "attention": 3}), artifact(), tmp_path, open_batch=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("profile", "recipe"), [("ort", "int4"), ("coreml", "fp32")])
+def test_unknown_options(tmp_path: Path, profile: str, recipe: str) -> None:
+    with pytest.raises(UserError, match="int4|coreml"):
+        emit(linear(tmp_path), artifact(profile, recipe), tmp_path, open_batch=False)
+
+
+def test_without_rewrites_the_exporter_does_its_own(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = parts(tiny_checkpoint)["text_encoder"]
+    graph, found, reference = emit_and_run(part, artifact("ort", rewrites=()), tmp_path)
+    assert graph.rewrites == {} and "MultiHeadAttention" not in graph.ops
+    assert psnr(reference["last_hidden_state"], found["last_hidden_state"]) >= 105
+
+
+def test_names_are_optimums(tiny_checkpoint: Path) -> None:
+    specs = {name: part.spec for name, part in parts(tiny_checkpoint).items()}
+    names = {name: ([t.name for t in s.inputs], [t.name for t in s.outputs]) for name, s in specs.items()}
+    assert names == {
+        "text_encoder": (["input_ids"], ["last_hidden_state", "pooler_output"]),
+        "unet": (["sample", "timestep", "encoder_hidden_states"], ["out_sample"]),
+        "vae_decoder": (["latent_sample"], ["sample"]),
+        "vae_encoder": (["sample"], ["latent_parameters"]),
+    }
+    assert specs["unet"].inputs[1] == TensorSpec("timestep", (1,), "float32", specs["unet"].inputs[1].doc)

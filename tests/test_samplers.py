@@ -1,0 +1,328 @@
+"""Every sampler against its scheduler in diffusers, driven as Stable Diffusion's pipelines drive it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+)
+from numpy.typing import NDArray
+
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.samplers import default_sampler, sampler_names, step_table
+from pocketdiffusion.runtime.schedule import read_schedule
+from pocketdiffusion.runtime.step_columns import StepColumns, unpack_steps
+from pocketdiffusion.runtime.steps import REACH, Step, StepTable, advance
+
+Latents = NDArray[np.float32]
+
+SHAPE = (1, 4, 8, 8)
+COUNTS = (1, 2, 5, 10, 20, 50)
+BASE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+SD15 = {**BASE, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "clip_sample": False}
+ZERO_SNR = {**SD15, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {  # what the pipelines and the samplers' files fix
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {"use_karras_sigmas": False}),
+    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+}
+WEIGHTS = TorchRandom(1).randn((256, 256)) / np.float32(10)
+OFFSET = TorchRandom(2).randn((256,))
+IMAGE = TorchRandom(3).randn(SHAPE)
+
+
+def model(x: Latents, timestep: float) -> Latents:
+    """A fixed nonlinear map that depends on the latents and on the timestep."""
+    values = np.tanh(x.reshape(-1) @ WEIGHTS + OFFSET * np.float32(timestep / 300))
+    return np.asarray(values * np.float32(1.3), np.float32).reshape(SHAPE)
+
+
+def draw(table: StepTable, seed: int) -> Latents:
+    random = TorchRandom(seed)
+    noise = random.randn(SHAPE)
+    if table.start:
+        x = np.float32(table.signal_scale) * IMAGE + np.float32(table.noise_scale) * noise
+    else:
+        x = np.float32(table.init_noise_sigma) * noise
+    history: tuple[Latents, ...] = ()
+    for row in table.rows:
+        output = model(np.float32(row.input_scale) * x, row.timestep)
+        x, history = advance(row, x, output, history, random.randn(SHAPE) if row.c else None)
+    return x
+
+
+def draw_by_diffusers(name: str, config: dict[str, Any], steps: int, start: int, seed: int) -> Latents:
+    """As StableDiffusionPipeline does where `start` is 0, else as StableDiffusionImg2ImgPipeline."""
+    kind, fixed = SCHEDULERS[name]
+    scheduler = kind.from_config({**config, **fixed})
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(SHAPE, generator=generator)
+    timesteps = scheduler.timesteps[start:]
+    if start:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(start)
+        x = scheduler.add_noise(torch.from_numpy(IMAGE), noise, timesteps[:1])
+    else:
+        x = noise * scheduler.init_noise_sigma
+    options = {"generator": generator} if name == "euler_ancestral" else {}
+    for timestep in timesteps:
+        scaled = scheduler.scale_model_input(x, timestep)
+        output = torch.from_numpy(model(scaled.numpy(), timestep.item()))
+        x = scheduler.step(output, timestep, x, **options).prev_sample
+    return np.asarray(x.numpy())
+
+
+def compare(name: str, config: dict[str, Any], steps: int, start: int = 0) -> float:
+    """The largest difference of the final latents, over their standard deviation."""
+    table = step_table(name, read_schedule(config), steps, start)
+    expected = draw_by_diffusers(name, config, steps, start, seed=7)
+    return float(np.abs(draw(table, 7) - expected).max() / expected.std())
+
+
+def check_equal(name: str, config: dict[str, Any], starts: bool = True) -> None:
+    for steps in COUNTS:
+        for start in {0, 1, 2, steps // 2, steps - 1} if starts else {0}:
+            if start < steps:
+                error = compare(name, config, steps, start)
+                assert error < 1e-4, f"{steps} steps from {start}: {error:.1e}"
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_equals_diffusers(name: str, spacing: str, prediction_type: str) -> None:
+    """All five classes take all three spacings; Karras' sigmas pass over them. All take one step."""
+    check_equal(name, {**SD15, "timestep_spacing": spacing, "prediction_type": prediction_type})
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_equals_diffusers_by_its_own_defaults(name: str) -> None:
+    """Each class has its own for timestep_spacing and set_alpha_to_one."""
+    check_equal(name, BASE)
+
+
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("ddim", {"set_alpha_to_one": True}),
+        ("pndm", {"set_alpha_to_one": True}),
+        ("dpmpp_2m", {"lower_order_final": False}),
+        ("dpmpp_2m", {"lower_order_final": False, "final_sigmas_type": "sigma_min"}),
+        ("dpmpp_2m", {"final_sigmas_type": "sigma_min", "euler_at_final": True}),
+        ("dpmpp_2m", {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}),
+        (
+            "dpmpp_2m",
+            {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1, "timestep_spacing": "trailing"},
+        ),
+        ("dpmpp_2m_karras", {"final_sigmas_type": "sigma_min"}),
+        ("dpmpp_2m_karras", {"sigma_min": 0.1, "sigma_max": 9.0}),
+        ("euler", {"use_karras_sigmas": True}),
+        ("euler", {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 9.0}),
+        ("euler", {"final_sigmas_type": "sigma_min"}),
+        ("ddim", {"prediction_type": "sample"}),
+        ("dpmpp_2m", {"prediction_type": "sample"}),
+        ("euler", {"prediction_type": "sample"}),
+        ("ddim", {"trained_betas": list(np.linspace(0.001, 0.02, 300)), "num_train_timesteps": 300}),
+        ("pndm", {"beta_schedule": "linear", "beta_end": 0.02}),
+        ("euler_ancestral", {"beta_schedule": "linear", "beta_end": 0.02}),
+    ],
+)
+def test_equals_diffusers_with_other_settings(name: str, settings: dict[str, Any]) -> None:
+    check_equal(name, {**SD15, **settings})
+
+
+@pytest.mark.parametrize("steps", [14, 15, 16])
+def test_few_steps_end_in_a_lower_order(steps: int) -> None:
+    """lower_order_final counts under 15 steps, and shows where the last sigma is not 0."""
+    assert compare("dpmpp_2m", {**SD15, "final_sigmas_type": "sigma_min"}, steps) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "pndm"])
+def test_equals_diffusers_at_zero_snr(name: str) -> None:
+    """PNDM ignores the rescaling, there and here."""
+    check_equal(name, ZERO_SNR)
+
+
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral"])
+def test_equals_diffusers_at_zero_snr_in_sigma(name: str) -> None:
+    """Here sigma begins at 4096 and the first latents reach 14,000. diffusers brings them down by subtracting float32
+    numbers of that size, so its result is uncertain by one unit in their last place, which is over 1e-4 of the result.
+    """
+    for steps in COUNTS:
+        table = step_table(name, read_schedule(ZERO_SNR), steps)
+        expected = draw_by_diffusers(name, ZERO_SNR, steps, 0, seed=7)
+        largest = np.abs(TorchRandom(7).randn(SHAPE)).max() * np.float32(table.init_noise_sigma)
+        assert np.abs(draw(table, 7) - expected).max() <= np.spacing(largest), steps
+        if steps > 2:
+            assert compare(name, ZERO_SNR, steps, 2) < 1e-4
+
+
+def test_karras_timesteps_may_repeat() -> None:
+    """Over a cosine schedule the first two fall on one timestep. diffusers then begins at the second sigma and runs
+    off the end, unless told where to begin, as image-to-image does. Here every start works.
+    """
+    config = {**BASE, "beta_schedule": "squaredcos_cap_v2"}
+    with pytest.raises(IndexError):
+        draw_by_diffusers("dpmpp_2m_karras", config, 20, 0, seed=7)
+    rows = step_table("dpmpp_2m_karras", read_schedule(config), 20).rows
+    assert len(rows) == 20 and rows[0].timestep == rows[1].timestep
+    for start in (1, 2, 10, 19):
+        assert compare("dpmpp_2m_karras", config, 20, start) < 1e-4
+
+
+def test_pndm_calls_the_unet_once_more() -> None:
+    """The second call goes back to the first latents. Starts count calls, as diffusers' image-to-image does."""
+    schedule = read_schedule(SD15)
+    assert [row.timestep for row in step_table("pndm", schedule, 4).rows] == [751, 501, 501, 251, 1]
+    assert [row.timestep for row in step_table("pndm", schedule, 4, 3).rows] == [251, 1]
+    assert [row.timestep for row in step_table("pndm", schedule, 1).rows] == [1]
+    assert compare("pndm", SD15, 4, 4) < 1e-4
+
+
+def test_noise_is_drawn_for_every_ancestral_step_but_the_last() -> None:
+    rows = step_table("euler_ancestral", read_schedule(SD15), 10).rows
+    assert [bool(row.c) for row in rows] == [True] * 9 + [False]
+    for name in set(SCHEDULERS) - {"euler_ancestral"}:
+        assert not any(row.c for row in step_table(name, read_schedule(SD15), 10).rows)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_rows_reach_no_further_back_than_there_are_rows(name: str) -> None:
+    """Nor further than REACH, and many steps are no trouble: timesteps repeat where there are nearly as many."""
+    config = {**SD15, "steps_offset": 0, "prediction_type": "v_prediction"}
+    for spacing in ("leading", "trailing", "linspace"):
+        for steps in (1, 2, 3, 50, 501, 998):
+            table = step_table(name, read_schedule({**config, "timestep_spacing": spacing}), steps, steps // 3)
+            assert (table.sampler, table.steps, table.start) == (name, steps, steps // 3)
+            for number, row in enumerate(table.rows, 1):
+                assert len(row.b) <= min(number, REACH)
+                assert np.isfinite([row.timestep, row.input_scale, row.p, row.q, row.a, *row.b, row.c]).all()
+                assert 0 <= row.timestep <= 999
+
+
+def test_advance_applies_a_row_in_float32() -> None:
+    row = Step(timestep=1, input_scale=1, p=0.5, q=2, a=3, b=(4, 0, -5), c=6)
+    x, output, older, oldest, noise = (np.full((1, 4, 1, 1), value, np.float32) for value in (1, 2, 3, 4, 5))
+    after, history = advance(row, x, output, (older, oldest), noise)
+    assert after.dtype == np.float32 and after[0, 0, 0, 0] == 3 * 1 + 4 * 4.5 - 5 * 4 + 6 * 5
+    assert [m[0, 0, 0, 0] for m in history] == [4.5, 3, 4]
+    for _ in range(9):
+        after, history = advance(row, after, output, history, noise)
+    assert len(history) == REACH
+
+
+def test_a_factor_of_zero_leaves_its_array_out() -> None:
+    row = Step(timestep=1, input_scale=1, p=0, q=1, a=0, b=(1, 0), c=0)
+    broken = np.full((1,), np.inf, np.float32)
+    after, _ = advance(row, broken, np.ones((1,), np.float32), (broken,))
+    assert after.tolist() == [1]
+
+
+def test_runs_the_golden_vectors() -> None:
+    golden = json.loads((Path(__file__).parent / "golden/steps.json").read_text())
+    assert {case["table"]["sampler"] for case in golden["cases"]} == set(SCHEDULERS)
+    for case in golden["cases"]:
+        table, shape = unpack_steps(StepColumns(**case["table"])), tuple(case["shape"])
+
+        def near(
+            array: Latents, expected: list[float], size: tuple[int, ...] = shape, name: str = table.sampler
+        ) -> None:
+            wanted = np.array(expected, np.float32).reshape(size)
+            assert np.abs(array - wanted).max() <= golden["tolerance"] * wanted.std(), name
+
+        ours = step_table(table.sampler, read_schedule(case["scheduler"]), table.steps, table.start)
+        assert len(ours.rows) == len(table.rows) == len(case["rows"])
+        for mine, row in zip(ours.rows, table.rows, strict=True):
+            np.testing.assert_allclose([mine.p, mine.q, mine.a, *mine.b], [row.p, row.q, row.a, *row.b], rtol=1e-6)
+
+        random = TorchRandom(int(case["seed"]))
+        noise = random.randn(shape)
+        near(noise, case["noise"])
+        if table.start:
+            image = np.array(case["image"], np.float32).reshape(shape)
+            x = np.float32(table.signal_scale) * image + np.float32(table.noise_scale) * noise
+        else:
+            x = np.float32(table.init_noise_sigma) * noise
+        near(x, case["first"])
+        history: tuple[Latents, ...] = ()
+        for row, expected in zip(table.rows, case["rows"], strict=True):
+            near(np.float32(row.input_scale) * x, expected["scaled"])
+            assert row.timestep == pytest.approx(expected["timestep"])
+            fresh = random.randn(shape) if row.c else None
+            if fresh is not None:
+                near(fresh, expected["fresh"])
+            output = np.array(expected["output"], np.float32).reshape(shape)
+            x, history = advance(row, x, output, history, fresh)
+            near(x, expected["latents"])
+
+
+def test_the_folder_is_the_registry() -> None:
+    assert sampler_names() == sorted(SCHEDULERS)
+    with pytest.raises(UserError, match="did you mean euler_ancestral"):
+        step_table("euler_ancestrall", read_schedule(SD15), 10)
+    with pytest.raises(UserError, match="there are ddim, dpmpp_2m,"):
+        step_table("xyz", read_schedule(SD15), 10)
+    with pytest.raises(UserError, match="no sampler is called '__init__'"):
+        step_table("__init__", read_schedule(SD15), 10)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_refuses_what_leaves_no_step(name: str) -> None:
+    schedule = read_schedule(SD15)
+    for steps in (0, -3, 1001):
+        with pytest.raises(UserError, match="steps must be from 1 to 1000"):
+            step_table(name, schedule, steps)
+    for start in (-1, 11):
+        with pytest.raises(UserError, match="leaves no step to run"):
+            step_table(name, schedule, 10, start)
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEDULERS) - {"dpmpp_2m_karras"}))
+def test_refuses_timesteps_beyond_the_training(name: str) -> None:
+    with pytest.raises(UserError, match="take fewer steps"):
+        step_table(name, read_schedule({**SD15, "timestep_spacing": "leading", "steps_offset": 999}), 10)
+
+
+def test_refuses_predictions_it_cannot_step() -> None:
+    with pytest.raises(UserError, match="pndm takes epsilon and v_prediction"):
+        step_table("pndm", read_schedule({**SD15, "prediction_type": "sample"}), 10)
+    with pytest.raises(UserError, match="needs v_prediction"):
+        step_table("ddim", read_schedule({**ZERO_SNR, "prediction_type": "epsilon"}), 10)
+
+
+@pytest.mark.parametrize(
+    "config, name",
+    [
+        ({"_class_name": "PNDMScheduler"}, "pndm"),
+        ({"_class_name": "DDIMScheduler"}, "ddim"),
+        ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}, "euler"),
+        ({"_class_name": "EulerAncestralDiscreteScheduler"}, "euler_ancestral"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": False}, "dpmpp_2m"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "dpmpp_2m_karras"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_karras_sigmas": True}, "dpmpp_2m_karras"),
+        ({"_class_name": "LMSDiscreteScheduler"}, "euler"),
+        ({"_class_name": "DDPMScheduler"}, "ddim"),
+    ],
+)
+def test_default_sampler_is_the_checkpoints_or_the_nearest(config: dict[str, Any], name: str) -> None:
+    assert default_sampler(config) == name
+    assert name in sampler_names()
+
+
+def test_default_sampler_refuses_models_of_another_kind() -> None:
+    for config in ({"_class_name": "LCMScheduler"}, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, {}):
+        with pytest.raises(UserError, match="no sampler here comes near"):
+            default_sampler(config)
