@@ -14,7 +14,6 @@ from pocketdiffusion.export.vocabulary import write_vocabulary
 from pocketdiffusion.runtime.golden import write_golden
 from pocketdiffusion.runtime.manifest import (
     Draft,
-    Golden,
     Graph,
     Latents,
     ModelInfo,
@@ -85,9 +84,7 @@ def assemble(
         ),
         graphs={format: dict(named) for format, named in graphs.items()},
         step_tables=tables(checkpoint.scheduler),
-        golden=Golden(
-            trajectories=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)), cases=()
-        ),
+        golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         verdicts=(),
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",

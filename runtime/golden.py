@@ -21,7 +21,7 @@ def write_golden(folder: Path, number: int, trajectory: Trajectory) -> Recorded:
 def read_golden(bundle: Bundle) -> list[Trajectory]:
     """The trajectories that the bundle was judged by. Raises ProofError where it holds none, or not all arrays."""
     trajectories = []
-    for number, recorded in enumerate(bundle.manifest.golden.trajectories):
+    for number, recorded in enumerate(bundle.manifest.golden):
         if set(recorded.arrays) != set(ARRAYS):
             raise ProofError(
                 f"{bundle.folder}: golden vector {number} lacks {sorted(set(ARRAYS) - set(recorded.arrays))}"

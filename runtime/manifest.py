@@ -114,15 +114,6 @@ class ArrayRef(Record):
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-class Case(Record):
-    """One recorded call of one graph of the original model. `label` is such as "prompt 0, step 10, conditional"."""
-
-    graph: str
-    label: str
-    inputs: dict[str, ArrayRef]
-    outputs: dict[str, ArrayRef]
-
-
 class Trajectory(Record):
     """One picture drawn by the original model, and all that it takes to draw it again. `image` is a PNG; `arrays` is
     what was computed on the way, by the names of trajectory.Trajectory."""
@@ -134,12 +125,7 @@ class Trajectory(Record):
     sampler: str
     guidance: float
     image: BundlePath
-    arrays: dict[str, ArrayRef] = {}
-
-
-class Golden(Record):
-    trajectories: tuple[Trajectory, ...]
-    cases: tuple[Case, ...]
+    arrays: dict[str, ArrayRef]
 
 
 class Verdict(Record):
@@ -194,7 +180,7 @@ class Draft(Record):
     scheduler: Scheduler
     graphs: dict[str, dict[str, Graph]]
     step_tables: tuple[PackedSteps, ...]
-    golden: Golden
+    golden: tuple[Trajectory, ...]
     verdicts: tuple[Verdict, ...]
     provenance: Provenance
 
@@ -220,10 +206,6 @@ class Manifest(Draft):
                     raise ValueError(f"the {format} graph {name} calls itself {graph.spec.name}")
                 if not any(file == graph.path or file.startswith(graph.path + "/") for file in graph.files):
                     raise ValueError(f"the {format} graph {name} does not list its own file {graph.path}")
-        known = {name for graphs in self.graphs.values() for name in graphs}
-        for case in self.golden.cases:
-            if case.graph not in known:
-                raise ValueError(f"{case.label} was recorded from {case.graph}, which the bundle does not have")
         if self.bundle_id != bundle_id(self.files):
             raise ValueError("bundle_id is not the digest of the file table")
         return self
@@ -273,16 +255,13 @@ def _named_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
         for name, graph in graphs.items():
             for file in graph.files:
                 yield f"a file of the {format} graph {name}", file
-    for trajectory in manifest.golden.trajectories:
+    for trajectory in manifest.golden:
         yield f"the image of {trajectory.prompt!r}", trajectory.image
     for name, ref in _arrays(manifest):
         yield name, ref.path
 
 
 def _arrays(manifest: Manifest) -> Iterator[tuple[str, ArrayRef]]:
-    for trajectory in manifest.golden.trajectories:
+    for trajectory in manifest.golden:
         for name, ref in trajectory.arrays.items():
             yield f"{name} of {trajectory.prompt!r}", ref
-    for case in manifest.golden.cases:
-        for name, ref in (*case.inputs.items(), *case.outputs.items()):
-            yield f"{case.graph}.{name} of {case.label}", ref

@@ -9,9 +9,8 @@ import numpy as np
 from pocketdiffusion.runtime.bundle import write_array
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.manifest import (
-    Case,
+    ArrayRef,
     Draft,
-    Golden,
     Graph,
     Latents,
     ModelInfo,
@@ -36,7 +35,9 @@ GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
 def write_sample(folder: Path, *, many: int = 0) -> Draft:
     """Writes the files of a bundle, and `many` golden arrays more, into `folder`; returns what there is to seal."""
     random = np.random.default_rng(7)
-    graphs, cases, verdicts = {}, [], [verdict("image")]
+    graphs: dict[str, Graph] = {}
+    arrays: dict[str, ArrayRef] = {}
+    verdicts = [verdict("image")]
     for name, (given, returned) in GRAPHS.items():
         model = folder / "onnx" / name / "model.onnx"
         model.parent.mkdir(parents=True)
@@ -63,14 +64,7 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
         for name, shape, _ in (given, returned):
             array = random.standard_normal([int(size) for size in shape]).astype(np.float32)
             refs.append(write_array(folder, f"golden/{number}/{name}.bin", array))
-        cases.append(
-            Case(
-                graph="vae_decoder",
-                label=f"prompt {number}",
-                inputs={given[0]: refs[0]},
-                outputs={returned[0]: refs[1]},
-            )
-        )
+        arrays |= {f"{given[0]}_{number}": refs[0], f"{returned[0]}_{number}": refs[1]}
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer/vocab.json").write_text(json.dumps({"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}))
     (folder / "tokenizer/merges.txt").write_text("#version: 0.2\na b</w>\n")
@@ -109,20 +103,17 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
         ),
         graphs={"onnx": graphs},
         step_tables=tuple(steps(n) for n in (1, 2, 4)),
-        golden=Golden(
-            trajectories=(
-                Trajectory(
-                    prompt=prompt,
-                    negative_prompt="",
-                    seed=2**63,
-                    steps=4,
-                    sampler="ddim",
-                    guidance=7.5,
-                    image="golden/0.png",
-                    arrays={"latents": latents},
-                ),
+        golden=(
+            Trajectory(
+                prompt=prompt,
+                negative_prompt="",
+                seed=2**63,
+                steps=4,
+                sampler="ddim",
+                guidance=7.5,
+                image="golden/0.png",
+                arrays={"latents": latents, **arrays},
             ),
-            cases=tuple(cases),
         ),
         verdicts=tuple(verdicts),
         provenance=Provenance(exported_by="pocketdiffusion 0.1.0", python="3.11", toolchain={"torch": "2.13.0"}),

@@ -58,7 +58,7 @@ def test_a_sealed_folder_opens(sealed: Path) -> None:
     bundle = open_bundle(sealed)
     assert bundle.folder == sealed
     assert sorted([*bundle.manifest.files, "manifest.json", "manifest.sha256"]) == files_of(sealed)
-    ref = bundle.manifest.golden.cases[0].outputs["sample"]
+    ref = bundle.manifest.golden[0].arrays["sample_0"]
     assert read_array(sealed, ref).shape == (1, 3, 16, 16)
     subprocess.run(["sha256sum", "--check", "--strict", "manifest.sha256"], cwd=sealed, check=True)
 

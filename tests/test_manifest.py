@@ -81,7 +81,7 @@ def test_schema_wants_every_field_that_is_written(manifest: Manifest) -> None:
         (("verdicts", 0, "psnr_db"), "Infinite"),
         (("verdicts", 0, "psnr_db"), None),
         (("step_tables", 0, "p"), ["0.5"]),
-        (("golden", "cases", 0, "inputs", "latent_sample", "dtype"), "float128"),
+        (("golden", 0, "arrays", "latents", "dtype"), "float128"),
         (("vae", "scaling_factor"), "Infinity"),
     ],
 )
@@ -102,9 +102,11 @@ def test_round_trip_is_exact(manifest: Manifest) -> None:
     assert again == manifest
     assert encode(again) == raw
     assert raw.endswith(b"}\n") and raw.count(b"\n") == 1
+    graphs = {format: dict(reversed(named.items())) for format, named in manifest.graphs.items()}
+    assert encode(manifest.model_copy(update={"graphs": graphs})) == raw
     assert again.graphs["onnx"]["unet"].spec.inputs[0].shape == ("batch", 4, 8, 8)
     assert again.step_tables == (steps(1), steps(2), steps(4))
-    assert again.golden.trajectories[0].prompt == "un café rouge 🍎" and "🍎".encode() in raw
+    assert again.golden[0].prompt == "un café rouge 🍎" and "🍎".encode() in raw
 
 
 def test_step_tables_keep_every_bit() -> None:

@@ -280,6 +280,27 @@ def test_processes_that_race_for_one_place(quick_path: Path) -> None:
     assert mark_of(quick_path / "bundle") in "abc" and inside(quick_path) == ["bundle"]
 
 
+def test_a_folder_whose_owner_ends_between_opening_and_locking_it(tmp_path: Path) -> None:
+    work = tmp_path / ".bundle.partial"
+
+    def run() -> None:
+        work.mkdir()  # an owner's, who is about to remove it
+        removed = False
+
+        def hook(event: str, _: object) -> None:
+            nonlocal removed
+            if event == "fcntl.flock" and not removed:
+                removed = True
+                work.rmdir()
+
+        sys.addaudithook(hook)
+        export(tmp_path / "bundle")
+        assert removed
+
+    assert wait(fork(run)) == 0
+    assert inside(tmp_path) == ["bundle"] and mark_of(tmp_path / "bundle") == "first"
+
+
 def test_sigint_in_another_process(tmp_path: Path) -> None:
     with running_export(tmp_path / "bundle") as child:
         os.kill(child, signal.SIGINT)

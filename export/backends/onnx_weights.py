@@ -72,10 +72,8 @@ def _turn(node: ir.Node) -> Turn | None:
         axes = tuple(node.attributes["perm"].as_ints())
         return lambda array: array.transpose(axes)
     shape = ir.convenience.get_const_tensor(node.inputs[1]) if node.op_type == "Reshape" and node.inputs[1] else None
-    if shape is not None:
-        sizes = tuple(shape.numpy().tolist())
-        return lambda array: array.reshape(sizes)
-    return None
+    sizes = () if shape is None else tuple(shape.numpy().tolist())
+    return None if shape is None or 0 in sizes else lambda array: array.reshape(sizes)  # 0 would keep a dimension
 
 
 def stream_weights(model: ir.Model, weights: Mapping[ir.Value, Weight], folder: Path, storage: Storage) -> int:

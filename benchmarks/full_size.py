@@ -1,0 +1,114 @@
+"""A checkpoint of Stable Diffusion 1.5's real shapes with seeded random weights, for benchmarks of memory and time.
+
+python benchmarks/full_size.py write FOLDER              the diffusers folder below FOLDER/sd15 (4.3 GB)
+python benchmarks/full_size.py emit FOLDER TARGET        its artifacts below FOLDER/artifacts, without the gate
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from pocketdiffusion.cli import run
+from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.targets import load_target
+
+EMOJI = Path(__file__).parents[1] / "pocketdiffusion/models/emoji"
+UNET: Mapping[str, Any] = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+VAE: Mapping[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+TEXT: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "pad_token_id": 49407,
+}
+SCHEDULER: Mapping[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+
+
+def write(folder: Path) -> None:
+    """Weights are normal with the variance that keeps activations at unit scale; norms start at one."""
+    with torch.device("meta"):
+        modules = {
+            "unet": UNet2DConditionModel(**UNET),
+            "vae": AutoencoderKL(**VAE),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT)),
+        }
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
+    for name, module in modules.items():
+        library = "transformers" if name == "text_encoder" else "diffusers"
+        index[name] = [library, type(module).__name__]
+        (folder / name).mkdir(parents=True)
+        stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
+        save_file(random_weights(module), folder / name / f"{stem}.safetensors")
+        if name == "text_encoder":
+            module.config.save_pretrained(folder / name)
+        else:
+            module.save_config(folder / name)
+    PNDMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    shutil.copytree(EMOJI / "tokenizer", folder / "tokenizer")
+    index |= {"scheduler": ["diffusers", "PNDMScheduler"], "tokenizer": ["transformers", "CLIPTokenizer"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def random_weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, param in module.named_parameters():
+        if param.ndim > 1:
+            fan_in = param[0].numel()
+            weights[name] = torch.randn(param.shape, generator=generator) / fan_in**0.5
+        else:
+            weights[name] = torch.ones(param.shape) if name.endswith("weight") else torch.zeros(param.shape)
+    return weights
+
+
+def emit_all(folder: Path, target_name: str) -> None:
+    target = load_target(target_name)
+    checkpoint = open_checkpoint(str(folder / "sd15"))
+    for artifact in target.artifacts:
+        for part in components(checkpoint):
+            emit(part, artifact, folder / "artifacts", open_batch=target.open_batch)
+
+
+def main() -> None:
+    verb, folder = sys.argv[1], Path(sys.argv[2])
+    if verb == "write":
+        write(folder / "sd15")
+    else:
+        emit_all(folder, sys.argv[3])
+
+
+if __name__ == "__main__":
+    run(main)
