@@ -37,27 +37,29 @@ def export(
     recipe: str | None = None,
     format: str | None = None,
     profile: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
     revision: str | None = None,
     token: str | None = None,
     say: Say = lambda line: None,
 ) -> Bundle:
     """Exports `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
-    `recipe` ("fp32", "fp16"), `format` ("onnx") and `profile` ("ort", "std") override the target's own. Raises
-    UserError where the input cannot be used, and ProofError where an artifact is not equal to the original: then the
+    `recipe` ("fp32", "fp16"), `format` ("onnx") and `profile` ("ort", "std") override the target's own, `width` and
+    `height` (pixels) the size that the model was trained at. Raises UserError where the input cannot be used, and ProofError where an artifact is not equal to the original: then the
     bundle is kept as `out`.failed, and `out` is not written.
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
     checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
-    parts = components(checkpoint)
+    parts = components(checkpoint, width=width, height=height)
     with stage(out) as folder:
         trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
         graphs: dict[str, dict[str, Graph]] = {}
         ladder: list[ParityReport] = []
         for artifact in target.artifacts:
             for part in parts:
-                ladder += judge_rungs(part, artifact, target, trajectories, say)
+                ladder += judge_rungs(part, artifact, target, trajectories, folder.parent, say)
                 say(f"writing {artifact.format} {part.spec.name}, {artifact.recipe}")
                 graph = emit(part, artifact, folder, open_batch=target.open_batch)
                 graphs.setdefault(artifact.format, {})[part.spec.name] = graph
@@ -67,9 +69,10 @@ def export(
         verdicts = [*ladder, *verdicts]
         say("writing the report")
         write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, peak_mb()))
-        manifest = seal(
-            folder, bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
-        )
+        judged = bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
+        manifest = seal(folder, judged)
+        if manifest.bundle_id != judged.bundle_id:
+            raise ProofError(f"{out}: a file changed between the proof and the seal: export again")
         failed = [verdict for verdict in verdicts if not verdict.passed]
         if failed:
             kept = keep_failed(folder, out)
@@ -78,16 +81,19 @@ def export(
 
 
 def judge_rungs(
-    part: Component, artifact: Artifact, target: Target, trajectories: list[Trajectory], say: Say
+    part: Component, artifact: Artifact, target: Target, trajectories: list[Trajectory], disk: Path, say: Say
 ) -> list[ParityReport]:
-    """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32."""
+    """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32.
+
+    That artifact is written below the folder `disk`, for as long as it is judged.
+    """
     name = part.spec.name
     few = [probe(t) for t in trajectories]
     say(f"verifying {name} after the rewrites")
     reports = judge_runner(open_rewritten(part, artifact.rewrites), few, format=None, rung="rewrites")
     if artifact.recipe != "fp32":
         say(f"verifying {artifact.format} {name}, fp32")
-        with TemporaryDirectory() as scratch:
+        with TemporaryDirectory(dir=disk) as scratch:
             graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
             runner = load_runner(Path(scratch), artifact.format, graph)
             reports += judge_runner(runner, few, format=artifact.format, rung="fp32")

@@ -1,63 +1,65 @@
 """The command line. Options become plain arguments here; torch is imported only by the commands that need it."""
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.tables import bundle_tables, model_tables, target_table, verdict_table
+from pocketdiffusion.terminal import console, progress, run, say
 
 app = typer.Typer(
     help="Stable Diffusion on a phone: a checkpoint becomes a bundle proven equal to the original.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a bundle, as export wrote it")]
-Format = Annotated[str | None, typer.Option("--format", help="onnx; by default the target's or the bundle's own")]
 Revision = Annotated[str | None, typer.Option(help="of a hub id: branch, tag or commit")]
 Token = Annotated[str | None, typer.Option(help="of the hub, for models that want one")]
 BUILT_IN = "emoji"
+USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own since it carries a copy of click
 
 
 @app.command()
 def targets() -> None:
-    """Table of the phones that export knows."""
+    """Show the phones that export knows."""
     from pocketdiffusion.export.targets import load_target, target_names
 
-    table = Table("target", "phone", "SoC", "RAM", "OS", "artifacts")
-    for name in target_names():
-        t = load_target(name)
-        artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
-        ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else "-"
-        table.add_row(t.name, t.title, t.soc or "-", ram, t.os_floor or "-", artifacts)
-    console.print(table)
+    console.print(target_table([load_target(name) for name in target_names()]))
 
 
 @app.command()
 def export(
-    target: Annotated[str, typer.Option(help="a phone, see the command targets")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle's folder")],
-    model: Annotated[str, typer.Argument(help="built-in name, diffusers folder, or hub id")] = BUILT_IN,
+    target: Annotated[str, typer.Option(metavar="PHONE", help="a phone, see the command targets")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="the bundle's folder")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a built-in name, a diffusers folder, or a hub id (user/model)")
+    ] = BUILT_IN,
     recipe: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the target's own")] = None,
-    format: Format = None,
+    format: Annotated[str | None, typer.Option(help="onnx; by default all that the target takes")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="ort (contrib operators) or std (standard operators only)")
+        str | None,
+        typer.Option(help="ort (onnxruntime's operators too) or std (standard ones only); by default the target's own"),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="of the pictures, in pixels; by default the model's own")
     ] = None,
     revision: Revision = None,
     token: Token = None,
 ) -> None:
     """Export a checkpoint for a phone and prove the result equal to the original."""
-    with needs_export():
-        from pocketdiffusion import build
-    with progress(console, f"exporting {model} for {target}") as say:
+    width, height = parse_size(size)
+    with progress(f"exporting {model} for {target}") as step:
+        step("loading torch")
+        with needs_export():
+            from pocketdiffusion import build
         exported = build.export(
             model,
             target,
@@ -65,21 +67,22 @@ def export(
             recipe=recipe,
             format=format,
             profile=profile,
+            width=width,
+            height=height,
             revision=revision,
             token=token,
-            say=say,
+            say=step,
         )
     console.print(verdict_table(exported.manifest.verdicts))
-    console.print(
-        f"{output} is whole, every verdict passed, bundle_id {exported.manifest.bundle_id[:16]}", markup=False
-    )
+    say(f"{output} is whole, every verdict passed, bundle_id {exported.manifest.bundle_id[:16]}")
 
 
 @app.command()
 def verify(
     bundle: Folder,
     against: Annotated[
-        str | None, typer.Option(help="record this original afresh instead of the bundle's vectors")
+        str | None,
+        typer.Option(metavar="MODEL", help="the original to record afresh, in place of the bundle's own vectors"),
     ] = None,
     revision: Revision = None,
     token: Token = None,
@@ -89,8 +92,8 @@ def verify(
     from pocketdiffusion.runtime.gate import judge
     from pocketdiffusion.runtime.golden import read_golden
 
-    with progress(console, f"verifying {bundle}") as say:
-        say("hashes")
+    with progress(f"verifying {bundle}") as step:
+        step("hashes")
         opened = open_bundle(bundle)
         trajectories = read_golden(opened)
         if against is not None:
@@ -98,28 +101,32 @@ def verify(
                 from pocketdiffusion.export.checkpoint import open_checkpoint
                 from pocketdiffusion.export.families import components
                 from pocketdiffusion.export.reference import record
-            checkpoint = open_checkpoint(against, revision=revision, token=token, say=say)
-            trajectories = record(checkpoint, components(checkpoint), say=say)
-        verdicts, _ = judge(opened, trajectories, say)
+            checkpoint = open_checkpoint(against, revision=revision, token=token, say=step)
+            latents = opened.manifest.latents
+            width, height = latents.width * latents.scale, latents.height * latents.scale
+            trajectories = record(checkpoint, components(checkpoint, width=width, height=height), say=step)
+        verdicts, _ = judge(opened, trajectories, step)
     console.print(verdict_table(verdicts))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
         raise ProofError(f"{bundle}: {failed[0].describe()}; {len(failed)} of {len(verdicts)} verdicts failed")
-    console.print(f"{bundle} passed all {len(verdicts)} verdicts")
+    say(f"{bundle} passed all {len(verdicts)} verdicts")
 
 
 @app.command()
 def generate(
     bundle: Folder,
-    prompt: Annotated[str, typer.Argument(help="what to draw")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the PNG file")] = Path("out.png"),
-    negative_prompt: Annotated[str, typer.Option(help="what not to draw")] = "",
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="what to draw")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the PNG file")] = Path("out.png"),
+    negative_prompt: Annotated[str, typer.Option(metavar="PROMPT", help="what not to draw")] = "",
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
     guidance: Annotated[float, typer.Option(help="guidance scale; 1 is none")] = 7.5,
-    sampler: Annotated[str | None, typer.Option(help="by default the checkpoint's own")] = None,
-    format: Format = None,
-    image: Annotated[Path | None, typer.Option(help="a picture to redraw (image-to-image)")] = None,
+    sampler: Annotated[str | None, typer.Option(help="such as ddim, euler, dpmpp_2m; by default the model's")] = None,
+    format: Annotated[str | None, typer.Option(help="onnx; by default the bundle's first")] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a picture to redraw (image-to-image), scaled to fit")
+    ] = None,
     strength: Annotated[float, typer.Option(help="of the redrawing, over 0 and at most 1")] = 0.8,
 ) -> None:
     """Draw a picture with a bundle's artifacts."""
@@ -127,9 +134,13 @@ def generate(
     from pocketdiffusion.runtime.bundle import open_bundle
     from pocketdiffusion.runtime.image import read_picture, write_png
 
+    if not prompt.strip():
+        raise UserError("the prompt is empty: say what to draw")
+    if not isfinite(guidance):
+        raise UserError(f"guidance {guidance} is no scale: 1 is none, 7.5 is usual")
     check_writable(output)
-    with progress(console, f"drawing {prompt!r}") as say:
-        say("hashes")
+    with progress(f"drawing {prompt!r}") as step:
+        step("hashes")
         opened = open_bundle(bundle)
         size = opened.manifest.latents
         start = None if image is None else read_picture(image, size.width * size.scale, size.height * size.scale)
@@ -147,10 +158,10 @@ def generate(
             image=start,
             strength=strength,
         ):
-            say(f"step {last.step} of {last.steps}")
+            step(f"step {last.step} of {last.steps}")
     assert last is not None and last.picture is not None
     if last.cut:
-        console.print(f"the prompt is too long: {last.cut!r} was cut off", markup=False)
+        say(f"the prompt is too long: {last.cut!r} was cut off")
     facts = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -160,17 +171,19 @@ def generate(
         "sampler": sampler,
         "bundle_id": opened.manifest.bundle_id,
     }
-    write_png(output, last.picture, facts)
-    console.print(
-        f"{output}: {last.picture.shape[1]}x{last.picture.shape[0]}, seed {seed}, {steps} steps, {sampler}",
-        markup=False,
-    )
+    if image is not None:
+        facts["strength"] = strength
+    try:
+        write_png(output, last.picture, facts)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from None
+    say(f"{output}: {last.picture.shape[1]}x{last.picture.shape[0]}, seed {seed}, {steps} steps, {sampler}")
 
 
 @app.command()
 def inspect(
     what: Annotated[
-        str, typer.Argument(metavar="DIR|MODEL", help="a bundle, a diffusers folder, a built-in name, a hub id")
+        str, typer.Argument(metavar="DIR|MODEL", help="a bundle, a built-in name, a diffusers folder, or a hub id")
     ],
     revision: Revision = None,
     token: Token = None,
@@ -189,99 +202,41 @@ def inspect(
     with needs_export():
         from pocketdiffusion.export.checkpoint import open_checkpoint
         from pocketdiffusion.export.families import components
-    checkpoint = open_checkpoint(what, revision=revision, token=token, say=console.print)
-    table = Table(
-        "component",
-        "inputs",
-        "outputs",
-        "parameters",
-        "stored as",
-        title=f"{checkpoint.name}, licence {checkpoint.licence}",
-    )
-    for part in components(checkpoint):
-        parameters = sum(count(ref.shape) for ref in part.weights.values())
-        stored = ", ".join(sorted({ref.dtype for ref in part.weights.values()}))
-        table.add_row(part.spec.name, shapes(part.spec.inputs), shapes(part.spec.outputs), f"{parameters:,}", stored)
-    console.print(table)
-
-
-def shapes(tensors: Any) -> str:
-    return "\n".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in tensors)
-
-
-def count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for dimension in shape:
-        total *= dimension
-    return total
-
-
-def bundle_tables(manifest: Any) -> Iterator[Table]:
-    """What inspect shows of a bundle."""
-    facts = Table("fact", "value", title=f"{manifest.model.name} for {manifest.target.title}", show_header=False)
-    facts.add_row("bundle_id", manifest.bundle_id)
-    facts.add_row(
-        "model", f"{manifest.model.pipeline}, {manifest.model.prediction_type}, licence {manifest.model.licence}"
-    )
-    size = manifest.latents
-    facts.add_row(
-        "picture",
-        f"{size.width * size.scale}x{size.height * size.scale}, latents {size.channels}x{size.height}x{size.width}",
-    )
-    facts.add_row("default sampler", manifest.scheduler.default_sampler)
-    facts.add_row("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB")
-    yield facts
-    graphs = Table("graph", "inputs", "outputs", "parameters", "MB", "storage", "arithmetic", "profile", "rewrites")
-    for format, named in manifest.graphs.items():
-        for name, g in named.items():
-            mb = sum(manifest.files[path].size for path in g.files) / 1e6
-            rewrites = "\n".join(f"{n} {k}" for k, n in g.rewrites.items())
-            graphs.add_row(
-                f"{format} {name}",
-                shapes(g.spec.inputs),
-                shapes(g.spec.outputs),
-                f"{g.parameters:,}",
-                f"{mb:.1f}",
-                g.storage,
-                g.arithmetic,
-                g.profile,
-                rewrites,
-            )
-    yield graphs
-    yield verdict_table(manifest.verdicts)
-
-
-def verdict_table(verdicts: Any) -> Table:
-    """The ladder: one row a verdict, in the order in which they were judged."""
-    table = Table(
-        "subject", "rung", "format", "storage", "arithmetic", "PSNR dB", "floor", "largest error", "limit", "cases", ""
-    )
-    for v in verdicts:
-        table.add_row(
-            v.subject,
-            v.rung,
-            v.format or "-",
-            v.storage,
-            v.arithmetic,
-            f"{v.psnr_db:.1f}",
-            f"{v.floor_db:.0f}",
-            f"{v.max_abs:.1e}",
-            f"{v.max_abs_limit:.1e}",
-            str(v.cases),
-            "passed" if v.passed else "[bold red]FAILED",
+    checkpoint = open_checkpoint(what, revision=revision, token=token, say=say)
+    parts = [
+        (
+            part.spec.name,
+            part.spec.inputs,
+            part.spec.outputs,
+            [ref.shape for ref in part.weights.values()],
+            ", ".join(sorted({ref.dtype for ref in part.weights.values()})),
         )
-    return table
+        for part in components(checkpoint)
+    ]
+    for table in model_tables(f"{checkpoint.name}, licence {checkpoint.licence}", parts):
+        console.print(table)
 
 
-@contextmanager
-def progress(console: Console, title: str) -> Iterator[Callable[[str], None]]:
-    """A line that says what is being done; where the output is no terminal, one printed line per step."""
-    if not console.is_terminal:
-        console.print(title, markup=False)
-        yield lambda step: console.print(f"  {step}", markup=False)
-        return
-    with console.status(title) as status:
-        yield lambda step: status.update(f"{title}: {step}")
+def parse_size(size: str | None) -> tuple[int | None, int | None]:
+    """Width and height of "512x768", None and None of None. Raises UserError."""
+    if size is None:
+        return None, None
+    parts = size.lower().split("x")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise UserError(f"--size {size} is no size: give width and height in pixels, such as 512x512")
+    return int(parts[0]), int(parts[1])
+
+
+def check_writable(output: Path) -> None:
+    """Before the work, not after it. Raises UserError."""
+    if output.suffix.lower() not in ("", ".png"):
+        raise UserError(f"cannot write {output}: pictures are written as PNG, name it {output.stem}.png")
+    if output.is_dir():
+        raise UserError(f"cannot write {output}: that is a folder, name a file in it")
+    if not output.resolve().parent.is_dir():
+        raise UserError(f"cannot write {output}: there is no folder {output.parent}")
+    if not os.access(output if output.exists() else output.resolve().parent, os.W_OK):
+        raise UserError(f"cannot write {output}: permission denied")
 
 
 @contextmanager
@@ -290,32 +245,24 @@ def needs_export() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if str(error.name).startswith("pocketdiffusion"):
+            raise
         raise UserError(f"this needs {error.name}: pip install 'pocketdiffusion[export]'") from error
 
 
-def check_writable(output: Path) -> None:
-    """Before the work, not after it. Raises UserError."""
-    if output.is_dir() or not output.resolve().parent.is_dir():
-        raise UserError(f"cannot write {output}: name a file in a folder that exists")
-
-
-def run(command: Callable[[], object]) -> NoReturn:
-    """Runs `command` and exits: 0, 1 for a failed proof, 2 for the user's mistake, 130 when interrupted."""
+def call(arguments: list[str]) -> None:
+    """Runs one command. Raises UserError where the arguments are none that a command takes."""
     try:
-        command()
-    except PocketDiffusionError as error:
-        finish(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        finish("interrupted", 130)
-    sys.exit(0)
-
-
-def finish(message: str, code: int) -> NoReturn:
-    Console(stderr=True).print(
-        f"pocketdiffusion: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True
-    )
-    sys.exit(code)
+        code = app(arguments or ["--help"], prog_name="pocketdiffusion", standalone_mode=False)
+    except USAGE_ERROR as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "pocketdiffusion"
+        raise UserError(f"{error.format_message().rstrip('.')}; see {path} --help") from None
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if code == 130:  # so typer hands on an interrupt
+        raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
-    run(app)
+    run(lambda: call(sys.argv[1:]))

@@ -108,12 +108,12 @@ img { width: 128px; image-rendering: pixelated; border: 1px solid #ddd }
 Licence of the model: {{ report.manifest.model.licence }}. Storage is the precision of the weights in the file,
 arithmetic that in which the artifact ran here: an fp16 file run in float32 proves its storage only.</p>
 <h2>Verdicts</h2>
-<table><tr><th>subject<th>rung<th>format<th>storage<th>arithmetic<th>PSNR dB<th>floor<th>largest error<th>limit
-<th>cases<th></tr>
-{% for v in report.verdicts %}<tr><td>{{ v.subject }}<td>{{ v.rung }}<td>{{ v.format or "-" }}<td>{{ v.storage }}
-<td>{{ v.arithmetic }}<td>{{ "%.1f" | format(v.psnr_db) }}<td>{{ "%.0f" | format(v.floor_db) }}
-<td>{{ "%.1e" | format(v.max_abs) }}<td>{{ "%.1e" | format(v.max_abs_limit) }}<td>{{ v.cases }}
-<td class="{{ "passed" if v.passed else "failed" }}">{{ "passed" if v.passed else "FAILED" }}</tr>
+<table><tr><th><th>subject<th>PSNR dB<th>floor<th>rung<th>format<th>storage<th>arithmetic<th>largest error<th>limit
+<th>cases<th>worst case</tr>
+{% for v in report.verdicts %}<tr><td class="{{ "passed" if v.passed else "failed" }}">
+{{- "passed" if v.passed else "FAILED" }}<td>{{ v.subject }}<td>{{ "%.1f" | format(v.psnr_db) }}
+<td>{{ "%.0f" | format(v.floor_db) }}<td>{{ v.rung }}<td>{{ v.format or "-" }}<td>{{ v.storage }}<td>{{ v.arithmetic }}
+<td>{{ "%.1e" | format(v.max_abs) }}<td>{{ "%.1e" | format(v.max_abs_limit) }}<td>{{ v.cases }}<td>{{ v.worst_case }}</tr>
 {% endfor %}</table>
 <h2>Pictures</h2>
 {% for row in rows %}<p><b>{{ row.report.prompt }}</b>, {{ row.report.format }}:

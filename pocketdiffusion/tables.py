@@ -1,0 +1,139 @@
+"""The tables that the commands print."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
+from typing import Protocol
+
+from rich import box
+from rich.table import Table
+
+from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.manifest import Graph, Manifest
+from pocketdiffusion.runtime.spec import TensorSpec
+
+
+class Judged(Protocol):
+    """A verdict, from the gate or from a manifest."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def rung(self) -> str: ...
+    @property
+    def format(self) -> str | None: ...
+    @property
+    def storage(self) -> str: ...
+    @property
+    def arithmetic(self) -> str: ...
+    @property
+    def psnr_db(self) -> float: ...
+    @property
+    def floor_db(self) -> float: ...
+    @property
+    def max_abs(self) -> float: ...
+    @property
+    def max_abs_limit(self) -> float: ...
+    @property
+    def cases(self) -> int: ...
+    @property
+    def passed(self) -> bool: ...
+
+
+def target_table(targets: Iterable[Target]) -> Table:
+    """One row a phone."""
+    table = _table("target", "phone", "SoC", "RAM", "OS", "artifacts")
+    for t in targets:
+        artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
+        ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else "any"
+        table.add_row(t.name, t.title, t.soc or "any", ram, t.os_floor or t.os, artifacts)
+    return table
+
+
+def verdict_table(verdicts: Iterable[Judged]) -> Table:
+    """The ladder: one row a verdict, in the order in which they were judged."""
+    table = _table("subject", "rung", "format", "storage", "arithmetic")
+    for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
+        table.add_column(number, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for v in verdicts:
+        table.add_row(
+            v.subject,
+            v.rung,
+            v.format or "-",
+            v.storage,
+            v.arithmetic,
+            f"{v.psnr_db:.1f}",
+            f"{v.floor_db:.0f}",
+            f"{v.max_abs:.1e}",
+            f"{v.max_abs_limit:.1e}",
+            str(v.cases),
+            "passed" if v.passed else "[bold red]FAILED",
+        )
+    return table
+
+
+def bundle_tables(manifest: Manifest) -> Iterator[Table]:
+    """What inspect shows of a bundle: facts, graphs, tensors, verdicts."""
+    model, size = manifest.model, manifest.latents
+    facts = _table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
+    facts.add_row("bundle_id", manifest.bundle_id)
+    facts.add_row("model", f"{model.pipeline}, {model.prediction_type}, licence {model.licence}")
+    facts.add_row(
+        "picture",
+        f"{size.width * size.scale}x{size.height * size.scale}, latents {size.channels}x{size.height}x{size.width}",
+    )
+    facts.add_row("default sampler", manifest.scheduler.default_sampler)
+    facts.add_row("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB")
+    facts.add_row("exported by", f"{manifest.provenance.exported_by}, Python {manifest.provenance.python}")
+    yield facts
+    named = [(f"{format} {name}", g) for format, graphs in manifest.graphs.items() for name, g in graphs.items()]
+    yield _graph_table(manifest, named)
+    yield _tensor_table((name, g.spec.inputs, g.spec.outputs) for name, g in named)
+    yield verdict_table(manifest.verdicts)
+
+
+def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Table:
+    table = _table("graph")
+    for number in ("parameters", "MB", "nodes"):
+        table.add_column(number, justify="right", no_wrap=True)
+    for column in ("storage", "arithmetic", "profile", "recipe", "rewrites"):
+        table.add_column(column)
+    for name, g in named:
+        mb = sum(manifest.files[path].size for path in g.files) / 1e6
+        rewrites = ", ".join(f"{sites} {rewrite}" for rewrite, sites in g.rewrites.items())
+        nodes = sum(g.ops.values())
+        table.add_row(
+            name, f"{g.parameters:,}", f"{mb:.1f}", f"{nodes:,}", g.storage, g.arithmetic, g.profile, g.recipe, rewrites
+        )
+    return table
+
+
+def model_tables(
+    title: str, parts: Sequence[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec], Sequence[tuple[int, ...]], str]]
+) -> Iterator[Table]:
+    """What inspect shows of a model. Of each part: name, inputs, outputs, the shapes of its weights, their dtypes."""
+    table = _table("component", title=title)
+    table.add_column("tensors", justify="right")
+    table.add_column("parameters", justify="right")
+    table.add_column("stored as")
+    for name, _, _, weights, stored in parts:
+        table.add_row(name, f"{len(weights):,}", f"{sum(prod(shape) for shape in weights):,}", stored)
+    yield table
+    yield _tensor_table((name, inputs, outputs) for name, inputs, outputs, _, _ in parts)
+
+
+def _tensor_table(rows: Iterable[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec]]]) -> Table:
+    table = _table("graph", "takes", "gives")
+    for name, inputs, outputs in rows:
+        table.add_row(name, _shapes(inputs), _shapes(outputs))
+    return table
+
+
+def _shapes(tensors: Sequence[TensorSpec]) -> str:
+    return "\n".join(rf"{t.name} {t.dtype} \[{', '.join(map(str, t.shape))}]" for t in tensors)
+
+
+def _table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+    return Table(
+        *columns, title=title, title_justify="left", title_style="bold", show_header=show_header, box=box.SIMPLE_HEAD
+    )
