@@ -19,8 +19,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.cli import run
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.terminal import run
 
 MB = 1e6
 

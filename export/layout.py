@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.optimum_layout import write_companions
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.export.vocabulary import write_vocabulary
 from pocketdiffusion.runtime.golden import write_golden
@@ -49,11 +50,16 @@ def assemble(
     graphs: Mapping[str, Mapping[str, Graph]],
     trajectories: Sequence[Trajectory],
 ) -> Draft:
-    """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts."""
+    """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
+
+    Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well.
+    """
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
     vae = checkpoint.configs["vae"]
     schedule = read_schedule(checkpoint.scheduler)
+    if target.open_batch and "onnx" in graphs:
+        write_companions(folder / "onnx", checkpoint, height, width)
     return Draft(
         model=ModelInfo(
             name=checkpoint.name,
@@ -109,6 +115,7 @@ def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
 def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> Tokenizer:
     """Writes vocab.json and merges.txt. The special tokens' ids come from the checkpoint's own tokenizer settings."""
     source = checkpoint.tokenizers["tokenizer"]
+    (folder / "tokenizer").mkdir()
     write_vocabulary(source, folder / "tokenizer")
     vocab = json.loads((folder / "tokenizer/vocab.json").read_text(encoding="utf-8"))
     settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -14,12 +15,12 @@ from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import record
-from pocketdiffusion.export.rewritten import open_rewritten
-from pocketdiffusion.export.targets import Artifact, Target, load_target
+from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
+from pocketdiffusion.export.targets import CHOICES, Artifact, Target, load_target
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.gate import judge, judge_runner, record_verdict
+from pocketdiffusion.runtime.gate import ROUNDING, judge, judge_runner, record_verdict
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.runners import load_runner
@@ -46,8 +47,9 @@ def export(
     """Exports `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
     `recipe` ("fp32", "fp16"), `format` ("onnx") and `profile` ("ort", "std") override the target's own, `width` and
-    `height` (pixels) the size that the model was trained at. Raises UserError where the input cannot be used, and ProofError where an artifact is not equal to the original: then the
-    bundle is kept as `out`.failed, and `out` is not written.
+    `height` (pixels) the size that the model was trained at. Raises UserError where the input cannot be used, and
+    ProofError where an artifact is not equal to the original: then the bundle is kept as `out`.failed, and `out` is not
+    written.
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
@@ -63,7 +65,8 @@ def export(
                 say(f"writing {artifact.format} {part.spec.name}, {artifact.recipe}")
                 graph = emit(part, artifact, folder, open_batch=target.open_batch)
                 graphs.setdefault(artifact.format, {})[part.spec.name] = graph
-        seal(folder, layout.assemble(folder, checkpoint, target, graphs, trajectories))
+        draft = layout.assemble(folder, checkpoint, target, graphs, trajectories)
+        seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
         bundle = open_unproven(folder)
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))
         verdicts = [*ladder, *verdicts]
@@ -83,9 +86,10 @@ def export(
 def judge_rungs(
     part: Component, artifact: Artifact, target: Target, trajectories: list[Trajectory], disk: Path, say: Say
 ) -> list[ParityReport]:
-    """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32.
+    """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
+    rounding to float16 costs in torch, which raises the floor of the artifact that ships.
 
-    That artifact is written below the folder `disk`, for as long as it is judged.
+    The artifact in float32 is written below the folder `disk`, for as long as it is judged.
     """
     name = part.spec.name
     few = [probe(t) for t in trajectories]
@@ -97,11 +101,23 @@ def judge_rungs(
             graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
             runner = load_runner(Path(scratch), artifact.format, graph)
             reports += judge_runner(runner, few, format=artifact.format, rung="fp32")
+    if artifact.recipe == "fp16":
+        say(f"verifying {name} with rounded weights")
+        rounded = open_rounded(part, artifact.rewrites)
+        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16")
     return reports
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:
-    """The target with the artifacts that the options ask for. Raises UserError where it has none of that format."""
+    """The target with the artifacts that the options ask for.
+
+    Raises UserError at a value that no target knows, and where this target takes no artifacts of that format.
+    """
+    for option, value in (("recipe", recipe), ("format", format), ("profile", profile)):
+        if value is not None and value not in CHOICES[option]:
+            near = get_close_matches(value.lower(), CHOICES[option], n=2, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CHOICES[option])}"
+            raise UserError(f"there is no {option} {value}: {hint}")
     artifacts = [a for a in target.artifacts if format in (None, a.format)]
     if not artifacts:
         known = ", ".join(sorted({a.format for a in target.artifacts}))

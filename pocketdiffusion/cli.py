@@ -1,11 +1,11 @@
 """The command line. Options become plain arguments here; torch is imported only by the commands that need it."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -132,7 +132,7 @@ def generate(
     """Draw a picture with a bundle's artifacts."""
     from pocketdiffusion.runtime import pipeline
     from pocketdiffusion.runtime.bundle import open_bundle
-    from pocketdiffusion.runtime.image import read_picture, write_png
+    from pocketdiffusion.runtime.image import write_png
 
     if not prompt.strip():
         raise UserError("the prompt is empty: say what to draw")
@@ -143,7 +143,7 @@ def generate(
         step("hashes")
         opened = open_bundle(bundle)
         size = opened.manifest.latents
-        start = None if image is None else read_picture(image, size.width * size.scale, size.height * size.scale)
+        start = None if image is None else open_picture(image, size.width * size.scale, size.height * size.scale)
         sampler = sampler or opened.manifest.scheduler.default_sampler
         last: pipeline.Draft | None = None
         for last in pipeline.generate(
@@ -176,6 +176,8 @@ def generate(
     try:
         write_png(output, last.picture, facts)
     except OSError as error:
+        if output.is_file():
+            output.unlink()
         raise UserError(f"cannot write {output}: {error.strerror or error}") from None
     say(f"{output}: {last.picture.shape[1]}x{last.picture.shape[0]}, seed {seed}, {steps} steps, {sampler}")
 
@@ -217,6 +219,20 @@ def inspect(
         console.print(table)
 
 
+def open_picture(path: Path, width: int, height: int) -> Any:
+    """`path` as uint8 [height, width, 3]. Raises UserError where it is no picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    from pocketdiffusion.runtime.image import read_picture
+
+    try:
+        return read_picture(path, width, height)
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is no picture that can be read: PNG and JPEG can") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
 def parse_size(size: str | None) -> tuple[int | None, int | None]:
     """Width and height of "512x768", None and None of None. Raises UserError."""
     if size is None:
@@ -235,8 +251,11 @@ def check_writable(output: Path) -> None:
         raise UserError(f"cannot write {output}: that is a folder, name a file in it")
     if not output.resolve().parent.is_dir():
         raise UserError(f"cannot write {output}: there is no folder {output.parent}")
-    if not os.access(output if output.exists() else output.resolve().parent, os.W_OK):
-        raise UserError(f"cannot write {output}: permission denied")
+    try:
+        with output.open("ab") if output.exists() else TemporaryFile(dir=output.resolve().parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
 
 
 @contextmanager

@@ -10,11 +10,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from pocketdiffusion.build import export
-from pocketdiffusion.cli import progress, run, verdict_table
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import Request, record
@@ -22,19 +20,20 @@ from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures
 from pocketdiffusion.runtime.image import contact_sheet, write_png
+from pocketdiffusion.tables import verdict_table
+from pocketdiffusion.terminal import console, progress, run
 
 
 def demo(folder: Path, target: str) -> None:
-    console = Console()
-    with progress(console, f"exporting emoji for {target}") as say:
+    with progress(f"exporting emoji for {target}") as say:
         bundle = export("emoji", target, folder / f"emoji-{target}", say=say)
     console.print(verdict_table(bundle.manifest.verdicts))
     checkpoint = open_checkpoint("emoji")
     requests = [Request(prompt, seed=seed, steps=20, guidance=5.0) for seed, prompt in enumerate(SHEET)]
-    with progress(console, "drawing the sheet with the original, float32") as say:
+    with progress("drawing the sheet with the original, float32") as say:
         originals = record(checkpoint, components(checkpoint), requests, say)
     reports: list[PictureReport] = []
-    with progress(console, "drawing the sheet with the exported artifacts") as say:
+    with progress("drawing the sheet with the exported artifacts") as say:
         for report in draw_pictures(bundle, originals, next(iter(bundle.manifest.graphs))):
             say(report.prompt)
             reports.append(report)

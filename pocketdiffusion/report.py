@@ -113,7 +113,8 @@ arithmetic that in which the artifact ran here: an fp16 file run in float32 prov
 {% for v in report.verdicts %}<tr><td class="{{ "passed" if v.passed else "failed" }}">
 {{- "passed" if v.passed else "FAILED" }}<td>{{ v.subject }}<td>{{ "%.1f" | format(v.psnr_db) }}
 <td>{{ "%.0f" | format(v.floor_db) }}<td>{{ v.rung }}<td>{{ v.format or "-" }}<td>{{ v.storage }}<td>{{ v.arithmetic }}
-<td>{{ "%.1e" | format(v.max_abs) }}<td>{{ "%.1e" | format(v.max_abs_limit) }}<td>{{ v.cases }}<td>{{ v.worst_case }}</tr>
+<td>{{ "%.1e" | format(v.max_abs) }}<td>{{ "%.1e" | format(v.max_abs_limit) }}<td>{{ v.cases }}
+<td>{{ v.worst_case }}</tr>
 {% endfor %}</table>
 <h2>Pictures</h2>
 {% for row in rows %}<p><b>{{ row.report.prompt }}</b>, {{ row.report.format }}:

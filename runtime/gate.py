@@ -4,7 +4,7 @@ Teacher-forced, each graph and each stage gets the original's own inputs, so tha
 pictures are drawn, free-running, and compared with the original's.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -15,12 +15,16 @@ from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.manifest import Verdict
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.parity import Comparison, ParityReport, floor_db, image_psnr_db, measure, psnr_db, ssim
-from pocketdiffusion.runtime.pipeline import find_table, generate, guide, tokenize, unscale_latents
+from pocketdiffusion.runtime.pipeline import find_table, generate, guide, open_tokenizer, unscale_latents
 from pocketdiffusion.runtime.runner import Array, Runner
-from pocketdiffusion.runtime.runners import open_graph
-from pocketdiffusion.runtime.steps import advance
-from pocketdiffusion.runtime.trajectory import Trajectory, cases
+from pocketdiffusion.runtime.runners import find_graph, open_graph
+from pocketdiffusion.runtime.samplers import step_table
+from pocketdiffusion.runtime.schedule import read_schedule
+from pocketdiffusion.runtime.steps import REACH, StepTable, advance
+from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases
 
+ROUNDING = "rounding"  # the rung that tells what storage in float16 costs, measured in torch
 EXACT_DB = 200.0  # one wrong token id, or one level of one pixel, is far below
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
 SAMPLER_DB = 105.0  # float32 arithmetic in another order
@@ -57,8 +61,12 @@ def judge_runner(
     rung: str,
     storage: str = "float32",
     arithmetic: str = "float32",
+    rounding_db: Mapping[str, float] = {},
 ) -> list[ParityReport]:
-    """One report per output of the graph, named "graph.output". `format` is None for a torch module."""
+    """One report per output of the graph, named "graph.output". `format` is None for a torch module.
+
+    `rounding_db` is what the storage alone costs, by the name of the report, where that was measured.
+    """
     found: dict[str, list[Comparison]] = {tensor.name: [] for tensor in runner.spec.outputs}
     for trajectory in trajectories:
         for case in cases(runner.spec.name, trajectory):
@@ -70,7 +78,7 @@ def judge_runner(
             f"{runner.spec.name}.{name}",
             comparisons,
             rung=rung,
-            floor=floor_db(storage, arithmetic),
+            floor=floor_db(storage, arithmetic, rounding_db.get(f"{runner.spec.name}.{name}")),
             format=format,
             storage=storage,
             arithmetic=arithmetic,
@@ -80,7 +88,9 @@ def judge_runner(
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
-    """The parts of the pipeline that are no graphs: tokenizer, noise, timesteps, sampler, vae_scale, image."""
+    """The parts of the pipeline that are no graphs: tokenizer, noise, step_tables, timesteps, sampler, vae_scale and
+    image. What was recorded uses one step table; step_tables compares all those of the manifest with what the samplers
+    make of the manifest's schedule, each number relative to its size."""
     checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
         ("tokenizer", EXACT_DB, _tokenizer),
         ("noise", NOISE_DB, _noise),
@@ -97,17 +107,37 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
             for reference, given in compare(bundle, t)
         ]
         reports.append(measure(stage, comparisons, rung="stage", floor=floor))
+    reports.insert(2, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
     return reports
 
 
 def _tokenizer(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    tokenizer = open_tokenizer(bundle)
     for ids, prompt in zip(t.ids, (t.negative_prompt, t.prompt), strict=True):
-        yield ids, tokenize(bundle, prompt).ids[0]
+        yield ids, encode(tokenizer, prompt).ids[0]
 
 
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     size = bundle.manifest.latents
     yield t.noise, TorchRandom(t.seed).randn((1, size.channels, size.height, size.width))
+
+
+def _step_tables(bundle: Bundle) -> Iterator[Comparison]:
+    schedule = read_schedule(bundle.manifest.scheduler.config)
+    for table in bundle.manifest.step_tables:
+        wanted = dict(_columns(step_table(table.sampler, schedule, table.steps, table.start)))
+        for name, given in _columns(table):
+            size = np.where(wanted[name] == 0, 1, np.abs(wanted[name]))
+            scaled = given / size if given.shape == size.shape else given
+            label = f"{name} of {table.sampler} at {table.steps} steps"
+            yield Comparison(label, (wanted[name] / size).astype(np.float32), scaled.astype(np.float32))
+
+
+def _columns(table: StepTable) -> Iterator[tuple[str, Array]]:
+    yield "start", np.array([table.init_noise_sigma, table.signal_scale, table.noise_scale])
+    for name in ("timestep", "input_scale", "p", "q", "a", "c"):
+        yield name, np.array([getattr(row, name) for row in table.rows])
+    yield "b", np.array([(*row.b, *[0.0] * (REACH - len(row.b))) for row in table.rows])
 
 
 def _timesteps(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
@@ -195,12 +225,15 @@ def judge_pictures(reports: Sequence[PictureReport], storage: str, arithmetic: s
 def judge(
     bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[ParityReport], list[PictureReport]]:
-    """Everything: stages, every graph of every format, pictures."""
+    """Everything: stages, every graph of every format, pictures. The manifest's verdicts of the rung "rounding" raise
+    the floors of graphs that are stored in float16."""
+    rounding_db = {v.subject: v.psnr_db for v in bundle.manifest.verdicts if v.rung == ROUNDING}
     say("stages")
     reports = judge_stages(bundle, trajectories)
     pictures: list[PictureReport] = []
     for format, graphs in bundle.manifest.graphs.items():
-        for name, graph in graphs.items():
+        for name in GRAPHS:
+            graph = find_graph(bundle, name, format)
             say(f"{format} {name}")
             reports += judge_runner(
                 open_graph(bundle, name, format),
@@ -209,6 +242,7 @@ def judge(
                 rung=graph.recipe,
                 storage=graph.storage,
                 arithmetic=graph.arithmetic,
+                rounding_db=rounding_db,
             )
         say(f"{format} pictures")
         drawn = list(draw_pictures(bundle, trajectories, format))

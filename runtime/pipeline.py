@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from pocketdiffusion.runtime.runners import graph_format, open_graph
 from pocketdiffusion.runtime.samplers import step_table
 from pocketdiffusion.runtime.schedule import read_schedule
 from pocketdiffusion.runtime.steps import StepTable, advance
-from pocketdiffusion.runtime.tokenizer import Tokens, encode, load_tokenizer
+from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, load_tokenizer
 
 Latents = NDArray[np.float32]
 
@@ -55,15 +56,18 @@ def generate(
     """
     manifest = bundle.manifest
     format = graph_format(bundle, format)
+    if not isfinite(guidance):
+        raise UserError(f"guidance must be a number, not {guidance}: 7.5 is usual, 1 is none")
     start = start_step(steps, 1.0 if image is None else strength)
     table = find_table(bundle, sampler or manifest.scheduler.default_sampler, steps, start)
-    tokens = tokenize(bundle, prompt)
+    tokenizer = open_tokenizer(bundle)
+    tokens = encode(tokenizer, prompt)
     random = TorchRandom(seed)
 
     text_encoder = open_graph(bundle, "text_encoder", format)
     states = encode_text(text_encoder, tokens)
     guided = guidance > 1
-    negative = encode_text(text_encoder, tokenize(bundle, negative_prompt)) if guided else states
+    negative = encode_text(text_encoder, encode(tokenizer, negative_prompt)) if guided else states
     del text_encoder
 
     shape = (1, manifest.latents.channels, manifest.latents.height, manifest.latents.width)
@@ -74,8 +78,10 @@ def generate(
         latents = np.float32(table.signal_scale) * drawn + np.float32(table.noise_scale) * random.randn(shape)
 
     unet = open_graph(bundle, "unet", format)
-    if batched is None:
-        batched = isinstance(unet.spec.inputs[0].shape[0], str)
+    batchable = isinstance(unet.spec.inputs[0].shape[0], str)
+    if batched and not batchable:
+        raise UserError(f"{bundle.folder}: the {format} UNet takes one sample at a time, both guidance halves are two")
+    batched = batchable if batched is None else batched
     history: tuple[Latents, ...] = ()
     for number, row in enumerate(table.rows, 1):
         scaled = latents * np.float32(row.input_scale)
@@ -124,10 +130,10 @@ def find_table(bundle: Bundle, sampler: str, steps: int, start: int) -> StepTabl
     return step_table(sampler, read_schedule(bundle.manifest.scheduler.config), steps, start)
 
 
-def tokenize(bundle: Bundle, prompt: str) -> Tokens:
-    """Token ids int32 [1, max_length] of `prompt` by the bundle's own vocabulary, and the text that was cut."""
+def open_tokenizer(bundle: Bundle) -> Tokenizer:
+    """The bundle's own vocabulary and settings."""
     settings = bundle.manifest.tokenizer
-    tokenizer = load_tokenizer(
+    return load_tokenizer(
         bundle.folder / settings.vocab,
         bundle.folder / settings.merges,
         max_length=settings.max_length,
@@ -135,7 +141,6 @@ def tokenize(bundle: Bundle, prompt: str) -> Tokens:
         eos_id=settings.eos_id,
         pad_id=settings.pad_id,
     )
-    return encode(tokenizer, prompt)
 
 
 def encode_text(text_encoder: Runner, tokens: Tokens) -> NDArray[np.float32]:
@@ -170,9 +175,9 @@ def encode_image(bundle: Bundle, image: NDArray[np.uint8], format: str, random: 
     """A draw from the VAE's posterior of `image`, scaled as the UNet expects."""
     size = bundle.manifest.latents
     wanted = (size.height * size.scale, size.width * size.scale, 3)
-    if image.shape != wanted:
+    if image.shape != wanted or image.dtype != np.uint8:
         raise UserError(
-            f"the picture is {image.shape[1]}x{image.shape[0]}, this bundle draws {wanted[1]}x{wanted[0]}: resize it"
+            f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
         )
     parameters = open_graph(bundle, "vae_encoder", format)({"sample": from_uint8(image)})["latent_parameters"]
     mean, log_variance = np.split(parameters, 2, axis=1)

@@ -99,3 +99,4 @@ def _vae_encoder(t: Trajectory) -> Iterator[Case]:
 
 
 _CASES = {"text_encoder": _text_encoder, "unet": _unet, "vae_decoder": _vae_decoder, "vae_encoder": _vae_encoder}
+GRAPHS = tuple(_CASES)  # what a bundle must hold in each of its formats

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pocketdiffusion.runtime.bundle import Bundle
+
 TOKENIZER = Path(__file__).parents[1] / "pocketdiffusion/models/emoji/tokenizer"
 
 
@@ -84,3 +86,27 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: 
     pipeline.save_pretrained(folder, safe_serialization=True)
     shutil.copytree(tokenizer_folder, folder / "tokenizer", dirs_exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint` exported for the target generic: float32, standard operators. Read it, never write to it."""
+    from pocketdiffusion.build import export
+
+    return export(str(tiny_checkpoint), "generic", tmp_path_factory.mktemp("bundles") / "tiny").folder
+
+
+@pytest.fixture(scope="session")
+def emoji_fp16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The built-in model as it ships. It takes about 70 s of processor time. Read it, never write to it."""
+    from pocketdiffusion.build import export
+
+    return export("emoji", "pixel-8", tmp_path_factory.mktemp("bundles") / "emoji_fp16", recipe="fp16")
+
+
+@pytest.fixture(scope="session")
+def emoji_fp32(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The built-in model in float32. It takes about 45 s of processor time. Read it, never write to it."""
+    from pocketdiffusion.build import export
+
+    return export("emoji", "pixel-8", tmp_path_factory.mktemp("bundles") / "emoji_fp32", recipe="fp32")

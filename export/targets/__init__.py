@@ -81,7 +81,7 @@ _FIGURE: Mapping[str, tuple[type, bool]] = {
     "unit": (str, False),
     "source": (str, False),
 }
-_CHOICES = {"format": ("onnx",), "profile": ("ort", "std"), "recipe": ("fp32", "fp16"), "compute_unit": ("cpu",)}
+CHOICES = {"format": ("onnx",), "profile": ("ort", "std"), "recipe": ("fp32", "fp16"), "compute_unit": ("cpu",)}
 _FACTS = ("soc", "memory_mb", "os_floor")  # each needs its source
 
 
@@ -127,7 +127,7 @@ def load_target(name: str, folder: Path = FOLDER) -> Target:
 
 def _artifact(file: str, where: str, row: Any) -> Artifact:
     _check(file, where, row, _ARTIFACT)
-    for key, choices in _CHOICES.items():
+    for key, choices in CHOICES.items():
         if row[key] not in choices:
             raise UserError(f"{file}: {where}{key} is {row[key]!r} and must be one of {', '.join(choices)}")
     if not all(isinstance(name, str) for name in row["rewrites"]):

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pocketdiffusion.runtime.bundle import Bundle
-from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.runner import Runner
 
@@ -21,8 +21,16 @@ def graph_format(bundle: Bundle, wanted: str | None = None) -> str:
 
 def open_graph(bundle: Bundle, name: str, format: str) -> Runner:
     """Loads one artifact of a bundle. Raises UserError where the engine is not installed, ProofError where it cannot
-    load the file."""
-    return load_runner(bundle.folder, format, bundle.manifest.graphs[format][name])
+    load the file or the bundle has no such graph."""
+    return load_runner(bundle.folder, format, find_graph(bundle, name, format))
+
+
+def find_graph(bundle: Bundle, name: str, format: str) -> Graph:
+    """The manifest's record of one artifact. Raises ProofError where there is none."""
+    graphs = bundle.manifest.graphs[format]
+    if name not in graphs:
+        raise ProofError(f"{bundle.folder} holds no {format} graph {name}: export the model again")
+    return graphs[name]
 
 
 def load_runner(folder: Path, format: str, graph: Graph) -> Runner:

@@ -16,7 +16,8 @@ _FATAL = 4  # onnxruntime's log level: what it has to say arrives as an exceptio
 
 @dataclass(frozen=True)
 class OnnxRunner:
-    """An open session. The same inputs give the same outputs, bit for bit, on the same machine."""
+    """An open session. The same inputs give the same outputs, bit for bit, on the same machine. Raises
+    ValueError for inputs that are not those of `spec`, and ProofError where the graph cannot be run."""
 
     spec: GraphSpec
     session: Any
@@ -24,7 +25,11 @@ class OnnxRunner:
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         check_inputs(self.spec, inputs)
         names = [tensor.name for tensor in self.spec.outputs]
-        return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
+        try:
+            outputs = self.session.run(names, dict(inputs))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise ProofError(f"{self.spec.name}: onnxruntime cannot run this graph: {_reason(error)}") from None
+        return dict(zip(names, outputs, strict=True))
 
 
 def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:

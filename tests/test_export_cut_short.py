@@ -1,0 +1,105 @@
+"""Real exports that are interrupted, killed, or run out of disk: a bundle is whole or it is not there."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pocketdiffusion.runtime.bundle import open_bundle
+
+KILLS = 20
+
+
+def start(checkpoint: Path, out: Path, **options: str) -> subprocess.Popen[str]:
+    """An export that goes on while the test does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pocketdiffusion", "export", str(checkpoint), "--target", "generic", "-o", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **options},
+    )
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["loading torch", "recording the original: UNet", "writing onnx unet"])
+def test_an_interrupt_leaves_nothing(moment: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    export = start(tiny_checkpoint, tmp_path / "out")
+    assert export.stdout is not None
+    for line in export.stdout:
+        if moment in line:
+            break
+    time.sleep(0.5)
+    export.send_signal(signal.SIGINT)
+    _, said = export.communicate(timeout=200)
+    assert (export.returncode, said) == (130, "pocketdiffusion: interrupted\n")
+    assert inside(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_no_half_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Killed at random moments, first where there is no bundle yet, then where an older one is in its place."""
+    moments = random.Random(20)
+    out = tmp_path / "out"
+    begun = time.monotonic()
+    first = start(tiny_checkpoint, out)
+    assert first.communicate()[1] == ""
+    seconds = time.monotonic() - begun
+    older = open_bundle(out).manifest.bundle_id
+    finished = 0
+    for kill in range(KILLS):
+        if kill < KILLS // 2 and out.exists():
+            shutil.rmtree(out)
+        elif kill >= KILLS // 2 and not out.exists():
+            assert start(tiny_checkpoint, out).wait() == 0
+        export = start(tiny_checkpoint, out)
+        try:
+            export.wait(seconds * moments.uniform(0.3, 1.05))  # before, Python is only starting
+            finished += 1
+        except subprocess.TimeoutExpired:
+            export.kill()
+        export.communicate()
+        if out.exists():
+            assert open_bundle(out).manifest.bundle_id == older
+        elif kill >= KILLS // 2:
+            pytest.fail("the older bundle is gone")
+        assert set(inside(tmp_path)) <= {"out", ".out.partial"}
+    assert finished < KILLS // 2, "too few were killed to prove anything"
+    assert start(tiny_checkpoint, out).wait() == 0
+    assert inside(tmp_path) == ["out"]
+    assert open_bundle(out).manifest.bundle_id == older
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of so many bytes. Only root may mount one."""
+    if os.geteuid() != 0 or sys.platform != "linux":
+        pytest.skip("mounting a disk needs root on Linux")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(disk)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small_disk", ["2m", "9m", "11m", "13m"], indirect=True)
+def test_a_full_disk(small_disk: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    """The disks fill up in the graphs, in the golden vectors, in the report: a bundle of this model has 14 MB."""
+    export = start(tiny_checkpoint, small_disk / "out")
+    _, said = export.communicate(timeout=300)
+    assert export.returncode == 2
+    assert said.startswith("pocketdiffusion: cannot write ") and "disk full" in said and len(said.splitlines()) == 1
+    assert inside(small_disk) == []
