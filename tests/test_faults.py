@@ -200,6 +200,7 @@ def stale_merges(folder: Path, manifest: Manifest) -> None:
     path.write_text("\n".join([header, *reversed(pairs)]) + "\n", encoding="utf-8")
 
 
+TINY = float32(1e-3)
 POOLED, TEXT = {"text_encoder.pooler_output"}, {"text_encoder.last_hidden_state", "text_encoder.pooler_output"}
 UNET, DECODER, ENCODER = {"unet.out_sample"}, {"vae_decoder.sample"}, {"vae_encoder.latent_parameters"}
 
@@ -395,15 +396,31 @@ def test_verify_names_the_graph_whose_weights_were_swapped(emoji_fp16: Bundle, f
     assert code == 1 and "onnx unet.out_sample (fp16): " in said and "floor" in said
 
 
-# What it does not catch, with what was measured: the errors lie under the floor, 105 dB in both precisions here.
+# What it does not catch, with the PSNR that was measured. The floor is 105 dB, here in both precisions.
 
 
-def attribute(graph: str, operator: str, name: str, value: float) -> Fault:
+def other_epsilon(operator: str) -> Fault:
+    """1e-6 where 1e-5 is right."""
+
     def fault(folder: Path, manifest: Manifest) -> None:
-        with edited(folder, graph) as model:
-            found = [a for n in model.graph.node if n.op_type == operator for a in n.attribute if a.name == name]
-            assert found and all(abs(a.f - value) > 1e-9 for a in found)
+        with edited(folder, "unet") as model:
+            found = [a for n in model.graph.node if n.op_type == operator for a in n.attribute if a.name == "epsilon"]
+            assert found and all(abs(a.f - 1e-5) < 1e-9 for a in found)
             for a in found:
-                a.f = value
+                a.f = 1e-6
 
     return fault
+
+
+UNDETECTABLE: list[tuple[str, Fault]] = [
+    ("another epsilon in the LayerNorms of unet, 118 dB", other_epsilon("LayerNormalization")),
+    ("a timestep that is 0.001 late, 117 dB", lambda f, m: before_input(f, "unet", "timestep", ("Add", [TINY], {}))),
+    ("one outlier of 0.001 % in unet, 128 dB", one_element("unet", "out_sample", share=1e-5)),
+    ("an output of unet that is 0.0001 % too large, 131 dB", scaled_output("unet", "out_sample", 1 + 1e-6)),
+]
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=what) for what, fault in UNDETECTABLE])
+def test_a_fault_below_the_floor_is_not_caught(bundle: Bundle, fault: Fault, folder: Path) -> None:
+    """So that nobody believes otherwise. Where one of these is caught one day, the list is out of date."""
+    assert blamed(inject(bundle, fault, folder)) == set()

@@ -299,9 +299,11 @@ def train_decoder(data: Path, folder: Path, minutes: float) -> None:
     vae.save_pretrained(folder / "vae_sharp")
 
 
-def train_unet(data: Path, folder: Path, minutes: float) -> None:
-    """Epsilon prediction. The loss is weighted by 1 / alpha_bar (at most 50), which makes it the v-prediction loss
-    (Salimans and Ho, arXiv 2202.00512): the noisy steps, where the text decides what is drawn, count as much as others.
+def train_unet(data: Path, folder: Path, minutes: float, begin: Path | None = None) -> None:
+    """Epsilon prediction, from scratch or from the weights of the diffusers folder `begin`.
+
+    The loss is weighted by 1 / alpha_bar (at most 50), which makes it the v-prediction loss (Salimans and Ho, arXiv
+    2202.00512): the noisy steps, where the text decides what is drawn, count as much as others.
     """
     rows = emoji_rows(data)
     tokenizer = write_tokenizer(data, folder / "tokenizer")
@@ -310,6 +312,9 @@ def train_unet(data: Path, folder: Path, minutes: float) -> None:
         latents = torch.cat([vae.encode(b).latent_dist.mean for b in torch.split(load_images(data, rows), 64)])
     latents = (latents * vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
     unet, text_encoder = make_unet().to(memory_format=torch.channels_last), make_text_encoder()
+    if begin is not None:
+        unet.load_state_dict(UNet2DConditionModel.from_pretrained(begin / "unet").float().state_dict())
+        text_encoder.load_state_dict(CLIPTextModel.from_pretrained(begin / "text_encoder").float().state_dict())
     last, convolve = unet.conv_out, unet.conv_out.forward
     last.forward = torch.autocast("cpu", enabled=False)(lambda x: convolve(x.float()))  # bfloat16 is too coarse here
     scheduler = DDPMScheduler(**BETAS)
@@ -317,7 +322,7 @@ def train_unet(data: Path, folder: Path, minutes: float) -> None:
     rng = random.Random(SEED)
     fillers = filler_words(tokenizer, rows)
     run = Run(folder, "unet", minutes, {"unet": unet, "text_encoder": text_encoder}, 1e-3)
-    run.log(f"{len(rows)} emoji")
+    run.log(f"{len(rows)} emoji, from {'scratch' if begin is None else 'earlier weights'}")
     while run.unfinished():
         i = torch.randint(len(rows), (32,))
         captions = [pad_out(caption(rows[k], rng), fillers, rng) for k in i.tolist()]
@@ -368,17 +373,23 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--begin", type=Path, help="of the stage unet: a diffusers folder whose weights to begin with")
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
     if arguments.stage == "data":
         for row in emoji_rows(arguments.data):
             print(row["image"], *row["names"], sep=" | ", end=f"  # {', '.join(row['keywords'])}\n")
-    elif arguments.stage == "ship":
+        return
+    if arguments.stage == "ship":
         ship(arguments.data, arguments.run, arguments.out)
+        return
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    if arguments.stage == "vae":
+        train_vae(arguments.data, arguments.run, arguments.minutes)
+    elif arguments.stage == "unet":
+        train_unet(arguments.data, arguments.run, arguments.minutes, arguments.begin)
     else:
-        arguments.run.mkdir(parents=True, exist_ok=True)
-        stages = {"vae": train_vae, "unet": train_unet, "decoder": train_decoder}
-        stages[arguments.stage](arguments.data, arguments.run, arguments.minutes)
+        train_decoder(arguments.data, arguments.run, arguments.minutes)
 
 
 if __name__ == "__main__":
