@@ -32,6 +32,7 @@ LIBRARIES = {
     "pocketdiffusion/": set(),
     "pocketdiffusion/cli.py": {"PIL", "typer"},
     "pocketdiffusion/demo.py": {"numpy", "rich"},
+    "pocketdiffusion/plots.py": {"matplotlib"},
     "pocketdiffusion/report.py": {"PIL", "jinja2", "numpy"},
     "pocketdiffusion/tables.py": {"rich"},
     "pocketdiffusion/terminal.py": {"rich"},

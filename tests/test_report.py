@@ -1,0 +1,75 @@
+"""The report of an export: one page that needs nothing else, and the same for machines."""
+
+import json
+from html.parser import HTMLParser
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketdiffusion.plots import drift_plot
+from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.runtime.gate import PictureReport
+
+
+class Page(HTMLParser):
+    """What a page shows, what it loads, and which of its elements were never closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.elements: list[str] = []
+        self.shown = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.loaded += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]
+
+    def handle_data(self, data: str) -> None:
+        self.shown += data
+
+
+@pytest.fixture(scope="module")
+def page(tiny_bundle: Path) -> Page:
+    return Page((tiny_bundle / "report/report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_loads_nothing(page: Page) -> None:
+    assert page.loaded and all(place.startswith(("data:image/png;base64,", "#")) for place in page.loaded)
+    assert "script" not in page.elements and "link" not in page.elements
+
+
+def test_the_page_shows_every_verdict_graph_and_picture(page: Page, tiny_bundle: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    for verdict in manifest.verdicts:
+        assert verdict.subject in page.shown
+    for format, graphs in manifest.graphs.items():
+        for name in graphs:
+            assert f"{format} {name}" in page.shown
+    for trajectory in manifest.golden:
+        assert trajectory.prompt in page.shown
+    assert page.elements.count("img") == 3 * len(manifest.golden) and page.elements.count("svg") == 1
+    assert "FAILED" not in page.shown and "peak resident memory" in page.shown
+
+
+def test_the_machines_report_says_the_same(tiny_bundle: Path) -> None:
+    report = json.loads((tiny_bundle / "report/report.json").read_text())
+    manifest = open_bundle(tiny_bundle).manifest
+    assert [v["subject"] for v in report["verdicts"]] == [v.subject for v in manifest.verdicts]
+    assert all(v["passed"] is True for v in report["verdicts"])
+    assert [len(p["drift_db"]) for p in report["pictures"]] == [t.steps + 1 for t in manifest.golden]  # PNDM's one more
+    assert report["peak_mb"] > 100 and sum(report["seconds"].values()) > 1
+
+
+def test_the_plot_is_always_the_same_and_text_stays_text() -> None:
+    """Also where latents are equal, or not finite."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    reports = [
+        PictureReport("onnx", "a very long prompt that no legend has room for", inf, 1.0, (inf, 90.0, -inf), picture),
+        PictureReport("coreml", "<b>", 40.0, 1.0, (60.0, 50.0, 40.0), picture),
+    ]
+    first, second = drift_plot(reports), drift_plot(reports)
+    assert first == second and first.startswith("<svg")
+    assert "onnx: a very long prompt that no…" in first and "coreml: &lt;b&gt;" in first
