@@ -31,6 +31,7 @@ from pocketdiffusion.runtime.trajectory import Trajectory
 
 TABLED_STEPS = (1, 2, 4, 8, 10, 15, 20, 25, 30, 50)
 TOOLCHAIN = (
+    "coremltools",
     "diffusers",
     "numpy",
     "onnx",
