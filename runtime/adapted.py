@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.spec import GraphSpec
 
 @dataclass(frozen=True)
 class AdaptedRunner:
-    """`inner` has the tensors of `spec` in the same order. Raises ValueError for inputs that are not those of `spec`."""
+    """`inner` has the tensors of `spec` in the same order. Raises ValueError for inputs that `spec` does not name."""
 
     spec: GraphSpec
     inner: Runner

@@ -63,7 +63,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
         path=path.as_posix(),
         files=tuple((path / file).as_posix() for file in files),
         spec=part.spec,
-        file_spec=own,
+        file_spec=None if own == part.spec else own,
         transposes=transposes,
         profile=artifact.profile,
         recipe=artifact.recipe,

@@ -2,6 +2,7 @@
 
 Importing this file registers them with coremltools, for the whole process.
 """
+# ruff: noqa: E402
 
 import logging
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of every version that it was not tested with
-import coremltools as ct  # noqa: E402
+import coremltools as ct
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil import register_torch_op
 from coremltools.converters.mil.mil.block import is_current_opset_version_compatible_with

@@ -21,7 +21,7 @@ from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 
 @dataclass(frozen=True)
 class ProgramRunner:
-    """The executor. Raises ValueError for inputs that are not those of `spec`, ProofError where the program is wrong."""
+    """Our executor. Raises ValueError for inputs that are not those of `spec`, ProofError for a wrong program."""
 
     spec: GraphSpec
     program: Program
@@ -55,14 +55,14 @@ def open_runner(path: Path, spec: GraphSpec) -> Runner:
     and outputs are not those of `spec`.
     """
     program = read_program(path)
-    found = {TensorSpec(name, kind.shape, kind.stored.name) for name, kind in program.inputs.items()}
-    wanted = {TensorSpec(tensor.name, tensor.shape, tensor.dtype) for tensor in spec.inputs}
-    if found != wanted:
-        raise ProofError(f"{path}: inputs are {_describe(found)}, not {_describe(wanted)}")
-    outputs = set(program.output_types.items())
-    promised = {TensorSpec(tensor.name, tensor.shape, tensor.dtype) for tensor in spec.outputs}
-    if {TensorSpec(name, kind.shape, kind.stored.name) for name, kind in outputs} != promised:
-        raise ProofError(f"{path}: outputs are {sorted(program.outputs)}, not {_describe(promised)}")
+    for what, wanted, found in (
+        ("inputs", spec.inputs, program.inputs),
+        ("outputs", spec.outputs, program.output_types),
+    ):
+        actual = {_describe(TensorSpec(name, kind.shape, kind.stored.name)) for name, kind in found.items()}
+        promised = [_describe(tensor) for tensor in wanted]
+        if actual != set(promised):
+            raise ProofError(f"{path}: {what} are {', '.join(sorted(actual))}, not {', '.join(promised)}")
     if sys.platform == "darwin":
         return MacRunner(spec, _open_on_mac(path))
     return ProgramRunner(spec, program)
@@ -79,5 +79,5 @@ def _open_on_mac(path: Path) -> Any:
         raise ProofError(f"{path}: Core ML cannot load this package: {error}") from None
 
 
-def _describe(tensors: set[TensorSpec]) -> str:
-    return ", ".join(sorted(f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" for tensor in tensors))
+def _describe(tensor: TensorSpec) -> str:
+    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}"
