@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from traced_parts import component_of, narrow_sd15_unet, psnr
 
+from pocketdiffusion.export.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml import emit
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
@@ -312,3 +313,27 @@ def test_a_weight_that_does_not_fit(tmp_path: Path, value: float, recipe: str, w
     part = component_of(tmp_path, build, {"x": torch.randn(1, 8)}, {"y": (1, 8)}, {})
     with pytest.raises(ProofError, match=f"^weight: .*{words}"):
         emit(part, artifact(recipe=recipe), tmp_path, open_batch=False)
+
+
+def test_the_script_for_apple(tmp_path: Path) -> None:
+    """With a compiler that only copies: what is called for what, and the folder that Swift opens."""
+    for path in ("tokenizer/vocab.json", "tokenizer/merges.txt", *(f"coreml/{name}.mlpackage/x" for name in APPLE)):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    write_script(tmp_path / "coreml", 0.18215)
+    xcrun = tmp_path / "bin/xcrun"
+    xcrun.parent.mkdir()
+    xcrun.write_text(
+        '#!/bin/sh\ntest "$1 $2" = "coremlcompiler compile"\nmkdir "$4/$(basename "$3" .mlpackage).mlmodelc"\n'
+    )
+    xcrun.chmod(0o755)
+    script, out = tmp_path / "coreml/compile_for_apple.sh", tmp_path / "out dir"
+    subprocess.run(["sh", script, out], env={"PATH": f"{xcrun.parent}:/usr/bin:/bin"}, check=True)
+    assert {path.name for path in out.iterdir()} == {f"{name}.mlmodelc" for name in APPLE} | {
+        "vocab.json",
+        "merges.txt",
+    }
+    assert "to 0.18215." in script.read_text()
+    assert subprocess.run(["sh", script], capture_output=True, text=True).stderr.endswith(
+        "usage: sh compile_for_apple.sh OUT\n"
+    )
