@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
-from pocketdiffusion.runtime.spec import GraphSpec
+from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,17 @@ class AdaptedRunner:
         for own, file in zip(self.spec.inputs, self.inner.spec.inputs, strict=True):
             array = inputs[own.name]
             array = array.transpose(self.transposes[own.name]) if own.name in self.transposes else array
-            given[file.name] = np.ascontiguousarray(array.reshape(file.shape), np.dtype(file.dtype))
+            given[file.name] = np.ascontiguousarray(array.reshape(_sizes(file)), np.dtype(file.dtype))
         outputs = self.inner(given)
         found = {}
         for own, file in zip(self.spec.outputs, self.inner.spec.outputs, strict=True):
-            axes = self.transposes.get(own.name, tuple(range(len(own.shape))))
-            array = outputs[file.name].reshape([own.shape[axis] for axis in axes])
+            sizes = _sizes(own)
+            axes = self.transposes.get(own.name, tuple(range(len(sizes))))
+            array = outputs[file.name].reshape([sizes[axis] for axis in axes])
             found[own.name] = np.ascontiguousarray(array.transpose(np.argsort(axes)), np.dtype(own.dtype))
         return found
+
+
+def _sizes(tensor: TensorSpec) -> list[int]:
+    """Of a file whose shapes are fixed."""
+    return [int(size) for size in tensor.shape]

@@ -112,7 +112,7 @@ def test_parity_of_every_part(tiny_checkpoint: Path, emitted: Emitted, name: str
     assert sorted(graph.files) == sorted(p.relative_to(folder).as_posix() for p in package.rglob("*") if p.is_file())
     assert set(graph.ops) <= set(OPERATORS)
     for decibels in compare(part, folder, graph).values():
-        assert decibels >= FLOORS_DB[PRECISION[recipe], PRECISION[recipe]]
+        assert decibels >= FLOORS_DB[PRECISION[recipe], PRECISION[recipe]] + 20 * (recipe == "fp32")
 
 
 @pytest.mark.parametrize("profile", PROFILES)

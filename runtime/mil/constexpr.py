@@ -51,7 +51,7 @@ def lut_to_dense(indices: Array, lut: Array, shape: Any = None, vector_axis: Any
     axis = int(vector_axis) % indices.ndim
     sizes = list(indices.shape)
     sizes[axis] *= length
-    return np.moveaxis(value, -1, axis + 1).reshape(sizes)
+    return np.asarray(np.moveaxis(value, -1, axis + 1).reshape(sizes))
 
 
 def _spread(blocks: Array, shape: tuple[int, ...]) -> Array:

@@ -44,13 +44,15 @@ def gelu(x: Array, mode: str = "EXACT") -> Array:
     """x * Phi(x), or one of the approximations of https://arxiv.org/abs/1606.08415."""
     half = np.float32(0.5)
     if mode == "SIGMOID_APPROXIMATION":
-        return x * sigmoid(np.float32(1.702) * x)
-    if mode == "TANH_APPROXIMATION":
+        value: Array = x * sigmoid(np.float32(1.702) * x)
+    elif mode == "TANH_APPROXIMATION":
         inner = np.float32(np.sqrt(2 / pi)) * (x + np.float32(0.044715) * x**3)
-        return half * x * (1 + np.tanh(inner))
-    if mode == "EXACT":
-        return half * x * (1 + erf(x * np.float32(0.5**0.5)))
-    raise ValueError(f"there is no mode {mode}")
+        value = half * x * (1 + np.tanh(inner))
+    elif mode == "EXACT":
+        value = half * x * (1 + erf(x * np.float32(0.5**0.5)))
+    else:
+        raise ValueError(f"there is no mode {mode}")
+    return value
 
 
 def cast(x: Array, dtype: str) -> Array:
@@ -69,7 +71,7 @@ def softmax(x: Array, axis: Any = -1) -> Array:
 
 
 def reduce_mean(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
-    return x.mean(_axes(axes, x), keepdims=bool(keep_dims))
+    return np.asarray(x.mean(_axes(axes, x), keepdims=bool(keep_dims)))
 
 
 def reduce_argmax(x: Array, axis: Any = -1, keep_dims: Any = False, output_dtype: str = "int32") -> Array:
@@ -81,7 +83,7 @@ def layer_norm(x: Array, axes: Any = None, gamma: Any = None, beta: Any = None, 
     """`gamma` and `beta` have the shape of the normalised axes, which are the last."""
     over = _axes(axes, x)
     centred = x - x.mean(over, keepdims=True)
-    value = centred / np.sqrt(np.square(centred).mean(over, keepdims=True) + np.float32(epsilon))
+    value: Array = centred / np.sqrt(np.square(centred).mean(over, keepdims=True) + np.float32(epsilon))
     value = value if gamma is None else value * gamma
     return value if beta is None else value + beta
 
@@ -94,7 +96,7 @@ def batch_norm(
     def spread(values: Array) -> Array:
         return values.reshape(-1, *[1] * (x.ndim - 2))
 
-    value = (x - spread(mean)) / np.sqrt(spread(variance) + np.float32(epsilon))
+    value: Array = (x - spread(mean)) / np.sqrt(spread(variance) + np.float32(epsilon))
     value = value if gamma is None else value * spread(gamma)
     return value if beta is None else value + spread(beta)
 

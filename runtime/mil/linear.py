@@ -85,7 +85,7 @@ def conv(
     out, inner, kh, kw = weight.shape
     top, bottom, left, right = _padding(x, weight, (sh, sw), (dh, dw), pad_type, pad)
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right))) if top + bottom + left + right else x
-    windows = sliding_window_view(padded, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(2, 3))  # type: ignore[call-overload]
+    windows = sliding_window_view(padded, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(2, 3))
     windows = windows[:, :, ::sh, ::sw, ::dh, ::dw]
     batch, _, h, w = windows.shape[:4]
     matrix = weight.reshape(parts, out // parts, inner * kh * kw)

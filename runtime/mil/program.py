@@ -104,9 +104,14 @@ def _protobuf() -> ModuleType:
     """coremltools' Model_pb2, without what importing coremltools itself does (it takes seconds, and warns)."""
     alias = "pocketdiffusion_coremltools_proto"
     if alias not in sys.modules:
-        found = find_spec("coremltools")
+        try:
+            found = find_spec("coremltools")
+        except ModuleNotFoundError:
+            found = None
         if found is None or not found.submodule_search_locations:
-            raise UserError("coremltools is not installed: pip install coremltools")
+            raise UserError(
+                "Core ML packages are read with coremltools, which is not installed: pip install coremltools"
+            )
         package = ModuleType(alias)
         package.__path__ = [str(Path(found.submodule_search_locations[0]) / "proto")]
         sys.modules[alias] = package
