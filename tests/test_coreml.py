@@ -15,18 +15,21 @@ import torch
 from torch import nn
 from traced_parts import component_of, narrow_sd15_unet, psnr
 
+from pocketdiffusion.build import export
 from pocketdiffusion.export.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml import emit
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.runtime.bundle import open_bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.mil.execute import run
 from pocketdiffusion.runtime.mil.operators import OPERATORS
 from pocketdiffusion.runtime.mil.program import read_program
 from pocketdiffusion.runtime.parity import FLOORS_DB
+from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.runners import load_runner
 from pocketdiffusion.runtime.runners.coreml import open_runner
@@ -313,6 +316,17 @@ def test_a_weight_that_does_not_fit(tmp_path: Path, value: float, recipe: str, w
     part = component_of(tmp_path, build, {"x": torch.randn(1, 8)}, {"y": (1, 8)}, {})
     with pytest.raises(ProofError, match=f"^weight: .*{words}"):
         emit(part, artifact(recipe=recipe), tmp_path, open_batch=False)
+
+
+@pytest.mark.slow
+def test_export_for_an_iphone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Through the whole gate; the bundle then opens, holds Apple's script and draws."""
+    bundle = export(str(tiny_checkpoint), "iphone-15", tmp_path / "bundle")
+    shipped = [v for v in bundle.manifest.verdicts if v.rung == "fp16"]
+    assert len(shipped) == 5 and all(v.passed and (v.storage, v.arithmetic) == ("float16",) * 2 for v in shipped)
+    assert {v.rung for v in bundle.manifest.verdicts} >= {"rewrites", "fp32", "fp16", "pictures"}
+    assert open_bundle(bundle.folder).manifest.files["coreml/compile_for_apple.sh"].size > 0
+    assert draw(bundle, "red apple", steps=2).shape == (32, 32, 3)
 
 
 def test_the_script_for_apple(tmp_path: Path) -> None:

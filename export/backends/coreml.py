@@ -99,7 +99,7 @@ def _check_weights(module: nn.Module, precision: str) -> None:
         largest = float(parameter.abs().max())
         if not np.isfinite(largest):
             raise ProofError(f"{name}: the checkpoint holds values that are not finite: download it again")
-        if precision == "float16" and largest > np.finfo(np.float16).max:
+        if precision == "float16" and largest > float(np.finfo(np.float16).max):
             raise ProofError(f"{name}: {largest:g} is over 65504, the largest float16: export with --recipe fp32")
 
 
