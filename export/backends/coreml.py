@@ -111,7 +111,7 @@ def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[s
         inputs.append(x.reshape([int(size) for size in tensor.shape]).to(getattr(torch, tensor.dtype)))
     with torch.no_grad(), _silence():
         shaped = InFileShapes(module, part.spec, own, turned).eval()
-        return torch.jit.trace(shaped, tuple(inputs), check_trace=False)
+        return torch.jit.trace(shaped, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
 
 
 def _check_sites(part: Component, traced: Any, artifact: Artifact) -> None:

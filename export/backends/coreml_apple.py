@@ -35,7 +35,7 @@ PACKAGES: Mapping[str, Package] = {
     "vae_decoder": Package("VAEDecoder", {"latent_sample": "z", "sample": "image"}),
     "vae_encoder": Package("VAEEncoder", {"sample": "x", "latent_parameters": "latent"}),
 }
-TURN = (0, 2, 1)  # as numpy.transpose takes it; the axis of size 1 comes after
+TURN: tuple[int, ...] = (0, 2, 1)  # as numpy.transpose takes it; the axis of size 1 comes after
 
 
 def package_of(spec: GraphSpec) -> Package:
