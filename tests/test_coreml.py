@@ -18,6 +18,7 @@ from traced_parts import component_of, narrow_sd15_unet, psnr
 from pocketdiffusion.build import export
 from pocketdiffusion.export.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml import emit
+from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
@@ -130,11 +131,17 @@ def test_attention_is_as_the_system_has_it(emitted: Emitted, profile: str) -> No
     assert ops["gelu"] == 2
 
 
+def test_the_timestep_stays_float32(emitted: Emitted) -> None:
+    folder, graph = emitted("unet", "ios17", "fp16")
+    program = read_program(folder / graph.path)
+    declared = {o.results[0].type.dtype for o in program.operations if o.kind in ("sin", "cos", "expand_dims")}
+    kept = [o.kind for o in program.operations if o.results[0].type.dtype == "FLOAT32"]
+    assert sorted(kept) == ["cast", "cos", "expand_dims", "mul", "sin"] and declared == {"FLOAT16", "FLOAT32"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_names_and_shapes_are_apples(emitted: Emitted, name: str, profile: str) -> None:
-    import coremltools as ct
-
     folder, graph = emitted(name, profile, "fp16")
     spec = ct.models.MLModel(str(folder / graph.path), skip_model_load=True).get_spec()
     package = Path(graph.path).name.removesuffix(".mlpackage")
@@ -214,8 +221,7 @@ def test_says_nothing_of_where_it_was_made(
 
 def compressed(model: Any, scheme: str) -> Any:
     """The package with its weights compressed by coremltools itself."""
-    import coremltools.optimize.coreml as cto
-
+    cto = ct.optimize.coreml
     kind, _, detail = scheme.partition(" ")
     if kind == "palette":
         options = {"mode": "kmeans", "nbits": int(detail.split()[0])}
@@ -252,8 +258,6 @@ def test_compressed_weights(
     tiny_checkpoint: Path, emitted: Emitted, tmp_path: Path, profile: str, scheme: str, operator: str
 ) -> None:
     """The executor on a compressed package, and on what coremltools' own decompression makes of it: the same bits."""
-    import coremltools as ct
-
     folder, graph = emitted("vae_decoder", profile, "fp16")
     small = compressed(ct.models.MLModel(str(folder / graph.path), skip_model_load=True), scheme)
     small.save(str(tmp_path / "small.mlpackage"))

@@ -7,20 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketdiffusion.export.backends import coreml_lowering  # keeps coremltools from warning
+from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.mil.constants import HEADER, SENTINEL, Blob, TensorType, decode, read_blob
 from pocketdiffusion.runtime.mil.execute import round_half, run
 from pocketdiffusion.runtime.mil.program import Program, read_program
 
-assert coreml_lowering
 HOME = "Data/com.apple.CoreML"
 
 
 def build(folder: Path, body: Callable[[Any, Any], Any], *shape: int, half: bool = True) -> Path:
     """A package of the program `body(mb, x)` for iOS 18."""
-    import coremltools as ct
-    from coremltools.converters.mil import Builder as mb
+    mb = ct.converters.mil.Builder
 
     @mb.program(input_specs=[mb.TensorSpec(shape=shape)], opset_version=ct.target.iOS18)  # type: ignore[untyped-decorator]
     def program(x: Any) -> Any:

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import coremltools as ct
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import coreml_lowering
 from pocketdiffusion.export.backends.coreml_apple import TURN, file_spec, package_of
+from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, marks
 from pocketdiffusion.export.targets import Artifact
@@ -132,6 +132,8 @@ def _convert(traced: Any, own: GraphSpec, profile: str, precision: str) -> Any:
     passes = ct.PassPipeline()
     if precision == "float32":
         passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
+    half = ct.transform.FP16ComputePrecision(op_selector=lambda operation: not _leads_to_a_sine(operation))
+    compute = half if precision == "float16" else ct.precision.FLOAT32
     with _silence():
         return ct.convert(
             traced,
@@ -139,10 +141,19 @@ def _convert(traced: Any, own: GraphSpec, profile: str, precision: str) -> Any:
             inputs=[ct.TensorType(t.name, t.shape, np.dtype(t.dtype)) for t in own.inputs],
             outputs=[ct.TensorType(t.name, dtype=np.dtype(t.dtype)) for t in own.outputs],
             minimum_deployment_target=PROFILES[profile],
-            compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
+            compute_precision=compute,
             pass_pipeline=passes,
             skip_model_load=True,
         )
+
+
+def _leads_to_a_sine(operation: Any, steps: int = 4) -> bool:
+    """The sines and cosines of the timestep, and what they are taken of: they stay float32. An angle of up to 1000 has
+    an error of 0.25 in float16, which costs the built-in model's UNet 2 to 3 dB at the timesteps 250 and 733."""
+    if operation.op_type in ("sin", "cos"):
+        return True
+    children = (child for output in operation.outputs for child in output.child_ops)
+    return steps > 0 and any(_leads_to_a_sine(child, steps - 1) for child in children)
 
 
 @contextlib.contextmanager

@@ -2,19 +2,14 @@
 
 Importing this file registers them with coremltools, for the whole process.
 """
-# ruff: noqa: E402
 
-import logging
 from typing import Any
 
 import numpy as np
 
-logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of every version that it was not tested with
-import coremltools as ct
-from coremltools.converters.mil import Builder as mb
-from coremltools.converters.mil import register_torch_op
-from coremltools.converters.mil.mil.block import is_current_opset_version_compatible_with
+from pocketdiffusion.export.backends.coreml_tools import ct
 
+mb, register_torch_op = ct.converters.mil.Builder, ct.converters.mil.register_torch_op
 HIDDEN = -3e4  # what a masked score becomes: finite in float16, and far enough down that its weight is zero
 
 
@@ -28,7 +23,7 @@ def pocketdiffusion_attention(context: Any, node: Any) -> None:
     query, key, value, heads, scale, causal = (context[name] for name in node.inputs)
     q, k, v = (_split_heads(x, heads.val) for x in (query, key, value))
     mask = np.triu(np.full((query.shape[1], key.shape[1]), HIDDEN, np.float32), 1) if causal.val else None
-    if is_current_opset_version_compatible_with(ct.target.iOS18):
+    if ct.converters.mil.mil.block.is_current_opset_version_compatible_with(ct.target.iOS18):
         factor = scale.val * q.shape[-1] ** 0.5
         q = q if np.isclose(factor, 1, rtol=1e-6) else mb.mul(x=q, y=np.float32(factor))
         masked = {} if mask is None else {"attn_mask": mask}
