@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from pocketdiffusion.export.apple_layout import write_script
 from pocketdiffusion.export.checkpoint import Checkpoint
 from pocketdiffusion.export.optimum_layout import write_companions
 from pocketdiffusion.export.targets import Target
@@ -31,6 +32,7 @@ from pocketdiffusion.runtime.trajectory import Trajectory
 
 TABLED_STEPS = (1, 2, 4, 8, 10, 15, 20, 25, 30, 50)
 TOOLCHAIN = (
+    "coremltools",
     "diffusers",
     "numpy",
     "onnx",
@@ -52,7 +54,8 @@ def assemble(
 ) -> Draft:
     """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
-    Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well.
+    Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well; coreml/ gets a script
+    that makes it one for Apple's Swift pipeline.
     """
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
@@ -60,6 +63,8 @@ def assemble(
     schedule = read_schedule(checkpoint.scheduler)
     if target.open_batch and "onnx" in graphs:
         write_companions(folder / "onnx", checkpoint, height, width)
+    if "coreml" in graphs:
+        write_script(folder / "coreml", vae["scaling_factor"])
     return Draft(
         model=ModelInfo(
             name=checkpoint.name,

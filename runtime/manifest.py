@@ -84,8 +84,9 @@ class Scheduler(Record):
 class Graph(Record):
     """One artifact. `files` are all the files it consists of, `path` among them or the folder that holds them.
 
-    `transposes` holds, for each tensor laid out otherwise than `spec` of the original says, the order of the original's
-    axes in this graph's tensor, as numpy.transpose takes it.
+    `file_spec` is there where the file's own inputs and outputs differ from `spec`: its tensors are those of `spec`, in
+    the same order, under the file's names, in its shapes and dtypes. `transposes` holds, for each tensor of `spec` that
+    the file lays out otherwise, the order of its axes there, as numpy.transpose takes it; axes of size 1 come after.
     """
 
     path: BundlePath
@@ -100,6 +101,7 @@ class Graph(Record):
     ops: dict[str, Count]
     parameters: Count
     transposes: dict[str, tuple[Count, ...]] = {}
+    file_spec: GraphSpec | None = None
 
 
 class ArrayRef(Record):

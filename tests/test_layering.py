@@ -25,9 +25,11 @@ TORCH = {"torch", "diffusers", "transformers"}
 # The libraries of each file: the longest path that it begins with counts.
 LIBRARIES = {
     "runtime/": RUNTIME,
-    "runtime/runners/": RUNTIME | {"onnxruntime"},
+    "runtime/runners/": RUNTIME | {"coremltools", "onnxruntime"},
     "quantize/": RUNTIME,
-    "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
+    "export/": RUNTIME
+    | TORCH
+    | {"coremltools", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
     "export/targets/": set(),
     "pocketdiffusion/": set(),
     "pocketdiffusion/cli.py": {"PIL", "typer"},
@@ -40,6 +42,7 @@ LIBRARIES = {
 }
 NEEDS_EXPORT = (
     *TORCH,
+    "coremltools",
     "onnx",
     "onnx_ir",
     "onnxscript",
@@ -125,6 +128,8 @@ def test_every_module_is_looked_at() -> None:
         ("runtime/noise.py", "from pocketdiffusion.export.targets import load_target"),
         ("runtime/noise.py", "import pocketdiffusion.build"),
         ("runtime/runners/onnx.py", "import onnx"),
+        ("runtime/mil/program.py", "import coremltools"),
+        ("runtime/mil/execute.py", "import torch"),
         ("runtime/samplers/new.py", "from ..export import layout"),
         ("export/targets/__init__.py", "import torch"),
         ("export/layout.py", "from pocketdiffusion import cli"),

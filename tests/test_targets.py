@@ -1,4 +1,4 @@
-"""Targets: four that hold real facts with their sources, and a clear line for every mistake in a file."""
+"""Targets: five that hold real facts with their sources, and a clear line for every mistake in a file."""
 
 import subprocess
 import sys
@@ -21,13 +21,16 @@ def refusal(name: str, folder: Path = FOLDER) -> str:
     return message
 
 
-def test_the_four_targets() -> None:
-    assert target_names() == ["galaxy-a13", "galaxy-s24", "generic", "pixel-8"]
+def test_the_five_targets() -> None:
+    assert target_names() == ["galaxy-a13", "galaxy-s24", "generic", "iphone-15", "pixel-8"]
     pixel = load_target("pixel-8")
     assert (pixel.name, pixel.title, pixel.soc) == ("pixel-8", "Google Pixel 8", "Google Tensor G3")
     assert (pixel.memory_mb, pixel.os, pixel.os_floor) == (8192, "Android", "Android 14")
     assert load_target("galaxy-s24").memory_mb == 8192
     assert load_target("galaxy-a13").memory_mb == 4096
+    iphone = load_target("iphone-15")
+    assert (iphone.memory_mb, iphone.os, iphone.os_floor) == (6144, "iOS", "iOS 17")
+    assert [(a.format, a.profile, a.recipe) for a in iphone.artifacts] == [("coreml", "ios17", "fp16")]
 
 
 @pytest.mark.parametrize("name", target_names())

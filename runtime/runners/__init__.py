@@ -3,6 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
+from pocketdiffusion.runtime.adapted import AdaptedRunner
 from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
@@ -36,5 +37,5 @@ def find_graph(bundle: Bundle, name: str, format: str) -> Graph:
 def load_runner(folder: Path, format: str, graph: Graph) -> Runner:
     """As `open_graph`, for an artifact below `folder` that belongs to no bundle yet."""
     module = import_module(f"pocketdiffusion.runtime.runners.{format}")
-    runner: Runner = module.open_runner(folder / graph.path, graph.spec)
-    return runner
+    runner: Runner = module.open_runner(folder / graph.path, graph.file_spec or graph.spec)
+    return runner if graph.file_spec is None else AdaptedRunner(graph.spec, runner, graph.transposes)
