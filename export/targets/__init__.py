@@ -17,10 +17,10 @@ FOLDER = Path(__file__).parent
 class Artifact:
     """What to emit: the format, its dialect, the precision, the unit it is meant to run on, the rewrites before it."""
 
-    format: str  # "onnx"
+    format: str  # "onnx", "tflite"
     profile: str  # "ort": onnxruntime's own operators too; "std": the standard's alone
     recipe: str  # "fp32", "fp16"
-    compute_unit: str  # "cpu"
+    compute_unit: str  # "cpu", "gpu"
     rewrites: tuple[str, ...]  # files of export/rewrites
 
 
@@ -81,7 +81,12 @@ _FIGURE: Mapping[str, tuple[type, bool]] = {
     "unit": (str, False),
     "source": (str, False),
 }
-CHOICES = {"format": ("onnx",), "profile": ("ort", "std"), "recipe": ("fp32", "fp16"), "compute_unit": ("cpu",)}
+CHOICES = {
+    "format": ("onnx", "tflite"),
+    "profile": ("ort", "std"),
+    "recipe": ("fp32", "fp16"),
+    "compute_unit": ("cpu", "gpu"),
+}
 _FACTS = ("soc", "memory_mb", "os_floor")  # each needs its source
 
 
