@@ -46,10 +46,10 @@ def export(
 ) -> Bundle:
     """Exports `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
-    `recipe` ("fp32", "fp16"), `format` ("onnx", "tflite") and `profile` ("ort", "std") override the target's own, `width` and
-    `height` (pixels) the size that the model was trained at. Raises UserError where the input cannot be used, and
-    ProofError where an artifact is not equal to the original: then the bundle is kept as `out`.failed, and `out` is not
-    written.
+    `recipe` ("fp32", "fp16"), `format` ("onnx", "tflite") and `profile` ("ort", "std") override the target's own,
+    `width` and `height` (pixels) the size that the model was trained at. Raises UserError where the input cannot be
+    used, and ProofError where an artifact is not equal to the original: then the bundle is kept as `out`.failed, and
+    `out` is not written.
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)

@@ -33,8 +33,8 @@ Storage = Literal["float32", "float16"]
 PROFILE = "std"
 _STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 _HALF_MAX = 65504.0
-# litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight is
-# kept out of the converter's reach; lower, and biases are no longer fused.
+# litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight
+# is kept out of the converter's reach; lower, and biases are no longer fused.
 _SETTINGS = {"RESOURCE_CONSTANT_NUMEL_THRESHOLD": "100000", "LITERT_TORCH_SHOW_PROGRESS": "n"}
 
 
@@ -168,7 +168,7 @@ def _convert(part: Component, module: nn.Module, path: Path, *, lean: bool) -> N
         try:
             import litert_torch
         except ImportError:
-            raise UserError("litert-torch is not installed: see README.md, TFLite") from None
+            raise UserError("litert-torch is not installed: pip install --no-deps -r requirements-tflite.txt") from None
         options: dict[str, Any] = {"lightweight_conversion": True, "runtime_constant_folding": False} if lean else {}
         signature = litert_torch.signature(part.spec.name, module, sample_kwargs=part.example(0))
         signature.convert(**options).export(str(path))

@@ -58,7 +58,7 @@ def finish(raw: Path, path: Path, *, halves: bool) -> None:
         _store_halves(model)
     _name_tensors(model)
     _strip(model)
-    _write(model, path)
+    write_model(model, path)
 
 
 def _dequantize_casts(model: Any) -> None:
@@ -170,7 +170,8 @@ class _AlignedBuffer:
         return schema.BufferEnd(builder)
 
 
-def _write(model: Any, path: Path) -> None:
+def write_model(model: Any, path: Path) -> None:
+    """Writes `path`. Raises ProofError where it would be larger than the format allows."""
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     if size > LARGEST:
         raise ProofError(f"{path.name}: {size / 1e9:.1f} GB of weights, where a TFLite file holds 2.1: use recipe fp16")

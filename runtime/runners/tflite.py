@@ -1,7 +1,8 @@
 """TFLite artifacts, run by LiteRT on the CPU, with XNNPACK where it has a kernel."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
         with path.open("rb") as file:
             if file.read(8)[4:] != _IDENTIFIER:
                 raise ValueError("it is no TFLite file")
-        interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
-        interpreter.allocate_tensors()
+        with _hushed():
+            interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+            interpreter.allocate_tensors()
         signature = interpreter.get_signature_runner(spec.name)
     except (OSError, RuntimeError, ValueError) as error:
         raise ProofError(f"{path}: LiteRT cannot load this file: {_reason(error)}") from None
@@ -64,6 +66,19 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
             promised = ", ".join(_describe(t) for t in wanted)
             raise ProofError(f"{path}: {kind} are {', '.join(sorted(actual))}, not {promised}")
     return TfliteRunner(spec, interpreter, signature)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """LiteRT greets on the process's own stderr, and says there what arrives as an exception as well."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _reason(error: Exception) -> str:
