@@ -74,9 +74,10 @@ def test_parity_of_whole_models(tiny_checkpoint: Path) -> None:
             assert psnr(one.numpy(), other.numpy()) > 120
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.3, 1.0])
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_operator_alone(causal: bool) -> None:
+def test_the_operator_alone(causal: bool, scale: float) -> None:
     q, k, v = (torch.randn(1, 5, 8) for _ in "qkv")
-    torch.testing.assert_close(batched_attention(q, k, v, 2, 0.5, causal), attention(q, k, v, 2, 0.5, causal))
+    torch.testing.assert_close(batched_attention(q, k, v, 2, scale, causal), attention(q, k, v, 2, scale, causal))
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(batched_attention, (q, k, v, 2, 0.5, causal), test_utils=checks)
+    torch.library.opcheck(batched_attention, (q, k, v, 2, scale, causal), test_utils=checks)

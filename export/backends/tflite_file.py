@@ -20,13 +20,15 @@ LARGEST = 2**31 - 1  # offsets in a flatbuffer are of 32 bits, signed in most re
 WEIGHT_OPERAND = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "EMBEDDING_LOOKUP": 1, "GATHER": 0}
 _KEPT_METADATA = (b"min_runtime_version",)
 _IDENTIFIER = b"TFL3"
-OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-TYPES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+OPERATORS: dict[int, str] = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+}
+TYPES: dict[int, str] = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 
 
 def read_model(path: Path) -> Any:
     """The file as the schema's ModelT. Large weights are not read until they are used."""
-    return schema.ModelT.InitFromPackedBuf(memoryview(np.memmap(path, np.uint8, mode="r")), 0)
+    return schema.ModelT.InitFromPackedBuf(np.memmap(path, np.uint8, mode="r").data, 0)
 
 
 def operator_name(model: Any, operator: Any) -> str:
@@ -65,9 +67,9 @@ def _dequantize_casts(model: Any) -> None:
     """CAST of a float16 constant becomes DEQUANTIZE, which delegates fold and the interpreter runs once."""
     for graph in model.subgraphs:
         for operator in graph.operators:
-            source = graph.tensors[operator.inputs[0]] if len(operator.inputs) else None
-            if operator_name(model, operator) == "CAST" and source.type == schema.TensorType.FLOAT16:
-                if data_of(model, source) is not None:
+            if operator_name(model, operator) == "CAST":
+                source = graph.tensors[operator.inputs[0]]
+                if source.type == schema.TensorType.FLOAT16 and data_of(model, source) is not None:
                     _make_dequantize(model, operator)
 
 
@@ -162,7 +164,7 @@ class _AlignedBuffer:
         if self.data is not None:
             builder.StartVector(1, len(self.data), ALIGNMENT)
             builder.head -= len(self.data)
-            builder.Bytes[builder.head : builder.head + len(self.data)] = memoryview(np.ascontiguousarray(self.data))
+            builder.Bytes[builder.head : builder.head + len(self.data)] = np.ascontiguousarray(self.data).data
             vector = builder.EndVector()
         schema.BufferStart(builder)
         if vector is not None:
