@@ -44,13 +44,15 @@ def test_refuses_other_inputs(file: Path, inputs: dict[str, Any]) -> None:
         open_runner(file, SPEC)(inputs)
 
 
-@pytest.mark.parametrize("how", ["garbage", "empty", "missing", "another signature"])
+@pytest.mark.parametrize("how", ["garbage", "empty", "half", "missing", "another signature"])
 def test_a_damaged_file_is_one_line(file: Path, tmp_path: Path, how: str) -> None:
     path, spec = tmp_path / "part.tflite", SPEC
     if how == "garbage":
         path.write_bytes(b"no flatbuffer at all")
     elif how == "empty":
         path.write_bytes(b"")
+    elif how == "half":
+        path.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif how == "another signature":
         path.write_bytes(file.read_bytes())
         spec = replace(SPEC, name="other")
