@@ -104,12 +104,10 @@ def test_every_matrix_is_stored_in_half(
     assert "DEQUANTIZE" not in emitted["fp32", name][1].ops
     model = read_model(folder / graph.path)
     tensors = model.subgraphs[0].tensors
-    made_by = {int(made): operator for operator in model.subgraphs[0].operators for made in operator.outputs}
     for operator in model.subgraphs[0].operators:
         place = WEIGHT_OPERAND.get(operator_name(model, operator))
-        if place is not None:
-            weight = int(operator.inputs[place])
-            assert weight in made_by and operator_name(model, made_by[weight]) == "DEQUANTIZE", tensors[weight].name
+        if place is not None:  # a constant would be one in float32; attention of one head has computed "weights"
+            assert data_of(model, tensors[operator.inputs[place]]) is None
     halves = [data_of(model, tensor) for tensor in tensors if TYPES[tensor.type] == "FLOAT16"]
     assert sum(data.size // 2 for data in halves if data is not None) == sum(
         prod(weights[key].shape) for key in matrices

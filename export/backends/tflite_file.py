@@ -178,6 +178,6 @@ def write_model(model: Any, path: Path) -> None:
     if size > LARGEST:
         raise ProofError(f"{path.name}: {size / 1e9:.1f} GB of weights, where a TFLite file holds 2.1: use recipe fp16")
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
-    builder = flatbuffers.Builder(1024)
+    builder = flatbuffers.Builder(min(size + 2**20, 2**31))  # at once, rather than doubled and copied up to there
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     path.write_bytes(memoryview(builder.Bytes)[builder.head :])
