@@ -21,7 +21,8 @@ check: .venv/.ready
 clean:
 	rm -rf .venv build dist *.egg-info
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt requirements-tflite.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[export,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-tflite.txt
 	touch $@

@@ -43,6 +43,7 @@ TOOLCHAIN = (
     "torch",
     "transformers",
 )
+CONVERTERS = {"tflite": ("ai-edge-litert", "litert-converter", "litert-torch")}  # by format, where others are needed
 
 
 def assemble(
@@ -100,7 +101,9 @@ def assemble(
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),
-            toolchain={name: version(name) for name in TOOLCHAIN},
+            toolchain={
+                name: version(name) for name in (*TOOLCHAIN, *(n for f in graphs for n in CONVERTERS.get(f, ())))
+            },
         ),
     )
 

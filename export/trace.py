@@ -48,11 +48,16 @@ def trace(component: Component, rewrites: Sequence[str], *, open_batch: bool) ->
         batch = Dim("batch", max=_LARGEST_BATCH)
         shapes = tuple({0: batch} if open_batch and tensor.ndim > 1 else {} for tensor in inputs)
         program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+    check_program(component, rewrites, program)
+    return Trace(program, changed)
+
+
+def check_program(component: Component, rewrites: Sequence[str], program: ExportedProgram) -> None:
+    """Raises ProofError unless `program` has each kind of site as often as the component's configuration promises."""
     kinds = {**ATEN_SITES, **marks(rewrites)}
     calls = Counter(node.target for node in program.graph.nodes if node.op == "call_function")
     expected = {kind: count for kind, count in component.sites.items() if kind in kinds}
     check_sites(component.spec.name, expected, {kind: calls[operator] for kind, operator in kinds.items()})
-    return Trace(program, changed)
 
 
 def _fake_input(spec: TensorSpec, open_batch: bool) -> Tensor:

@@ -46,7 +46,7 @@ def export(
 ) -> Bundle:
     """Exports `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
-    `recipe` ("fp32", "fp16"), `format` ("onnx", "coreml") and `profile` ("ort", "ios17") override the target's own,
+    `recipe` ("fp32", "fp16"), `format` ("onnx", "coreml", "tflite") and `profile` override the target's own,
     `width` and `height` (pixels) the size that the model was trained at. Raises UserError where the input cannot be
     used, and ProofError where an artifact is not equal to the original: then the bundle is kept as `out`.failed, and
     `out` is not written.

@@ -43,7 +43,9 @@ def export(
         str, typer.Argument(metavar="MODEL", help="a built-in name, a diffusers folder, or a hub id (user/model)")
     ] = BUILT_IN,
     recipe: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the target's own")] = None,
-    format: Annotated[str | None, typer.Option(help="onnx or coreml; by default all that the target takes")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="onnx, coreml or tflite; by default all that the target takes")
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(help="ort (onnxruntime's operators too) or std (standard ones only); by default the target's own"),
@@ -123,7 +125,7 @@ def generate(
     steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
     guidance: Annotated[float, typer.Option(help="guidance scale; 1 is none")] = 7.5,
     sampler: Annotated[str | None, typer.Option(help="such as ddim, euler, dpmpp_2m; by default the model's")] = None,
-    format: Annotated[str | None, typer.Option(help="onnx or coreml; by default the bundle's first")] = None,
+    format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default the bundle's first")] = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="a picture to redraw (image-to-image), scaled to fit")
     ] = None,

@@ -25,11 +25,12 @@ TORCH = {"torch", "diffusers", "transformers"}
 # The libraries of each file: the longest path that it begins with counts.
 LIBRARIES = {
     "runtime/": RUNTIME,
-    "runtime/runners/": RUNTIME | {"coremltools", "onnxruntime"},
+    "runtime/runners/": RUNTIME | {"ai_edge_litert", "coremltools", "onnxruntime"},
     "quantize/": RUNTIME,
-    "export/": RUNTIME
-    | TORCH
-    | {"coremltools", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
+    "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
+    "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
+    "export/backends/coreml": RUNTIME | TORCH | {"coremltools"},
+    "export/backends/tflite": RUNTIME | TORCH | {"ai_edge_litert", "flatbuffers", "litert_torch"},
     "export/targets/": set(),
     "pocketdiffusion/": set(),
     "pocketdiffusion/cli.py": {"PIL", "typer"},
@@ -46,6 +47,7 @@ NEEDS_EXPORT = (
     "onnx",
     "onnx_ir",
     "onnxscript",
+    "litert_torch",
     "huggingface_hub",
     "safetensors",
     "jinja2",
@@ -130,6 +132,8 @@ def test_every_module_is_looked_at() -> None:
         ("runtime/runners/onnx.py", "import onnx"),
         ("runtime/mil/program.py", "import coremltools"),
         ("runtime/mil/execute.py", "import torch"),
+        ("runtime/runners/tflite.py", "import litert_torch"),
+        ("export/backends/onnx.py", "import litert_torch"),
         ("runtime/samplers/new.py", "from ..export import layout"),
         ("export/targets/__init__.py", "import torch"),
         ("export/layout.py", "from pocketdiffusion import cli"),

@@ -5,9 +5,11 @@ it must not fire, and holds
 
     apply(module) -> int     changes the module in place and returns the number of sites changed
     MARKS                    the operators that it leaves in the traced program, by the kind of site that they stand for
+    BODIES                   of each such operator, the function of ATen's operators that it computes; for backends
+                             that do not lower it whole, and left out by a rewrite that is of no use to those
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +26,12 @@ def apply_rewrites(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
 def marks(names: Iterable[str]) -> dict[str, Any]:
     """The operators that these rewrites leave in a traced program, by kind of site."""
     return {kind: mark for name in names for kind, mark in import_module(f"{__name__}.{name}").MARKS.items()}
+
+
+def bodies(names: Iterable[str]) -> dict[Any, Callable[..., Any]]:
+    """What these rewrites' operators compute, as a table of decompositions."""
+    modules = (import_module(f"{__name__}.{name}") for name in names)
+    return {mark: body for module in modules for mark, body in getattr(module, "BODIES", {}).items()}
 
 
 def check_sites(graph: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:

@@ -11,6 +11,8 @@ than the causal one is an error when the module is traced.
 Source: scaled dot-product attention, https://arxiv.org/abs/1706.03762, section 3.2.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
@@ -40,12 +42,18 @@ MARKS = {"attention": torch.ops.pocketdiffusion.attention.default}
 
 def apply(module: nn.Module) -> int:
     """Rewrites `module` in place; names of parameters stay. Returns the number of attentions changed."""
+    return install(module, attention)
+
+
+def install(module: nn.Module, operator: Callable[..., Tensor]) -> int:
+    """As `apply`, for any operator with the arguments of `attention`."""
     found = [(name, child) for name, child in module.named_modules() if _is_plain(child)]
     for name, child in found:
         if isinstance(child, Attention):
-            child.set_processor(FusedProcessor(child.scale if type(child.processor) is AttnProcessor else None))
+            scale = child.scale if type(child.processor) is AttnProcessor else None
+            child.set_processor(FusedProcessor(scale, operator))
         else:
-            module.set_submodule(name, FusedCLIPAttention(child))
+            module.set_submodule(name, FusedCLIPAttention(child, operator))
     return len(found)
 
 
@@ -59,8 +67,8 @@ def _is_plain(module: nn.Module) -> bool:
 class FusedProcessor:
     """The processor of a diffusers `Attention`. `scale` None means 1/sqrt(channels of a head)."""
 
-    def __init__(self, scale: float | None) -> None:
-        self.scale = scale
+    def __init__(self, scale: float | None, operator: Callable[..., Tensor] = attention) -> None:
+        self.scale, self.operator = scale, operator
 
     def __call__(
         self,
@@ -84,7 +92,7 @@ class FusedProcessor:
 
         query, key, value = attn.to_q(x), attn.to_k(context), attn.to_v(context)
         scale = (query.shape[-1] // attn.heads) ** -0.5 if self.scale is None else self.scale
-        x = attn.to_out[0](attention(query, key, value, attn.heads, scale, False))
+        x = attn.to_out[0](self.operator(query, key, value, attn.heads, scale, False))
 
         if image is not None:
             x = x.transpose(1, 2).reshape(image)
@@ -97,14 +105,14 @@ class FusedProcessor:
 class FusedCLIPAttention(nn.Module):
     """Takes the place of transformers' `CLIPAttention` in a text model and keeps its projections by name."""
 
-    def __init__(self, original: CLIPAttention) -> None:
+    def __init__(self, original: CLIPAttention, operator: Callable[..., Tensor] = attention) -> None:
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj = original.q_proj, original.k_proj, original.v_proj
         self.out_proj = original.out_proj
-        self.heads, self.scale = original.num_heads, original.scale
+        self.heads, self.scale, self.operator = original.num_heads, original.scale, operator
 
     def forward(self, hidden_states: Tensor, *masks: Tensor | None, **options: object) -> tuple[Tensor, None]:
         """[batch, tokens, channels] to the same; the second value stands for the attention weights."""
         query, key, value = (project(hidden_states) for project in (self.q_proj, self.k_proj, self.v_proj))
-        mixed: Tensor = self.out_proj(attention(query, key, value, self.heads, self.scale, True))
+        mixed: Tensor = self.out_proj(self.operator(query, key, value, self.heads, self.scale, True))
         return mixed, None

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from transformers.activations import QuickGELUActivation
 
 
-@torch.library.custom_op("pocketdiffusion::quick_gelu", mutates_args=())
-def quick_gelu(x: Tensor) -> Tensor:
+def product(x: Tensor) -> Tensor:
     """x * sigmoid(1.702 x), of any shape."""
     return x * torch.sigmoid(1.702 * x)
+
+
+quick_gelu = torch.library.custom_op("pocketdiffusion::quick_gelu", product, mutates_args=())
 
 
 @quick_gelu.register_fake
@@ -26,6 +28,7 @@ def _(x: Tensor) -> Tensor:
 
 
 MARKS = {"quick_gelu": torch.ops.pocketdiffusion.quick_gelu.default}
+BODIES = {torch.ops.pocketdiffusion.quick_gelu.default: product}
 
 
 def apply(module: nn.Module) -> int:

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 class Artifact:
     """What to emit: the format, its dialect, the precision, the unit it is meant to run on, the rewrites before it."""
 
-    format: str  # "onnx", "coreml"
+    format: str  # "onnx", "coreml", "tflite"
     profile: str  # "ort": onnxruntime's own operators too; "std": the standard's alone; "ios17": from that system on
     recipe: str  # "fp32", "fp16"
     compute_unit: str  # "cpu", "gpu"
@@ -82,7 +82,7 @@ _FIGURE: Mapping[str, tuple[type, bool]] = {
     "source": (str, False),
 }
 CHOICES = {
-    "format": ("onnx", "coreml"),
+    "format": ("onnx", "coreml", "tflite"),
     "profile": ("ort", "std", "ios16", "ios17", "ios18"),
     "recipe": ("fp32", "fp16"),
     "compute_unit": ("cpu", "gpu"),

@@ -1,0 +1,207 @@
+"""The TFLite backend: a component becomes `tflite/NAME.tflite`, weights inside, one signature of the component's names.
+
+The module, its markers replaced by what they compute, goes through litert-torch; the file is then finished by
+`tflite_file`. Its bytes depend on the model, the options and the versions of the converter alone.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.func import functional_call
+
+from pocketdiffusion.export.backends.tflite_file import finish
+from pocketdiffusion.export.backends.tflite_lint import lint
+from pocketdiffusion.export.component import Component, read_weights
+from pocketdiffusion.export.rewrites import apply_rewrites, bodies
+from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.export.trace import check_program
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.manifest import Graph
+
+Storage = Literal["float32", "float16"]
+PROFILE = "std"
+_STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
+_HALF_MAX = 65504.0
+# litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight
+# is kept out of the converter's reach; lower, and biases are no longer fused.
+_SETTINGS = {"RESOURCE_CONSTANT_NUMEL_THRESHOLD": "100000", "LITERT_TORCH_SHOW_PROGRESS": "n"}
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
+    """Writes tflite/NAME.tflite below `folder`. Shapes are static, of one sample, so `open_batch` changes nothing.
+
+    Inputs, outputs and arithmetic are float32, token ids int32. Recipe fp16 stores each matrix as float16, behind a
+    DEQUANTIZE that LiteRT runs once, and holds no float32 copy of the weights meanwhile. Raises UserError for options
+    that the backend does not have and where litert-torch is not installed, ProofError where sites are missing, a weight
+    does not fit its storage, or the file holds what phones do not take.
+    """
+    storage = _options(artifact)
+    module = StoredModule(part, artifact.rewrites, storage)
+    program = _export(part, module)
+    check_program(part, artifact.rewrites, program)
+    lowered = NamedModule(part, _without_markers(part, artifact, program))
+    path = f"tflite/{part.spec.name}.tflite"
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder / "tflite") as scratch:
+        raw = Path(scratch) / "raw.tflite"
+        _convert(part, lowered, raw, lean=storage == "float16")
+        finish(raw, folder / path, halves=storage == "float16")
+    ops = lint(folder / path)
+    return Graph(
+        path=path,
+        files=(path,),
+        spec=part.spec,
+        profile=PROFILE,
+        recipe=artifact.recipe,
+        storage=storage,
+        arithmetic="float32",
+        compute_unit=artifact.compute_unit,
+        rewrites=module.rewrites,
+        ops=ops,
+        parameters=module.parameter_count,
+    )
+
+
+def _options(artifact: Artifact) -> Storage:
+    if artifact.recipe not in _STORAGE:
+        known = ", ".join(_STORAGE)
+        raise UserError(f"the recipe {artifact.recipe!r} is unknown to the TFLite backend, which has {known}")
+    if artifact.profile != PROFILE:
+        raise UserError(f"the profile {artifact.profile!r} is unknown to the TFLite backend, which has {PROFILE}")
+    return _STORAGE[artifact.recipe]
+
+
+class StoredModule(nn.Module):
+    """The rewritten module of a component, its weights held as the file is to store them.
+
+    In float16, matrices are held as such and widened on the way in; the kernels of convolutions lie as TFLite wants
+    them, [out, height, width, in], and the turn back meets the converter's own, so that the two cancel. Raises
+    ProofError for a weight that is not finite, or that float16 cannot hold.
+    """
+
+    def __init__(self, part: Component, rewrites: tuple[str, ...], storage: Storage) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            module = part.build().eval().requires_grad_(False)
+        self.rewrites = apply_rewrites(module, rewrites)
+        self.parameter_count = 0
+        self._hollow = (module,)  # in a tuple, so that its weights without storage are not taken for ours
+        self._places: dict[str, str] = {}
+        for name, weight in read_weights(part):
+            self.parameter_count += weight.size
+            self._places[name] = f"weight{len(self._places)}"
+            self.register_buffer(self._places[name], _stored(name, weight, storage))
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """As the component's module: inputs and outputs in the order of its spec."""
+        weights = {name: _widened(getattr(self, place)) for name, place in self._places.items()}
+        outputs = functional_call(self._hollow[0], weights, inputs)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _stored(name: str, weight: NDArray[np.float32], storage: Storage) -> Tensor:
+    if not np.isfinite(weight).all():
+        raise ProofError(f"{name}: the checkpoint holds values that are not finite")
+    tensor = torch.from_numpy(weight)
+    if storage == "float32" or tensor.ndim < 2:  # vectors stay float32: they are small, and enter sums
+        return tensor
+    if np.abs(weight).max(initial=0) > _HALF_MAX:
+        raise ProofError(f"{name}: {np.abs(weight).max():g} is over 65504; export this model as fp32")
+    return (tensor.permute(0, 2, 3, 1).contiguous() if tensor.ndim == 4 else tensor).half()
+
+
+def _widened(weight: Tensor) -> Tensor:
+    if weight.dtype == torch.float32:
+        return weight
+    return weight.float().permute(0, 3, 1, 2) if weight.ndim == 4 else weight.float()
+
+
+class NamedModule(nn.Module):
+    """Takes the inputs of a component's spec by name and returns a table of its outputs: the file's signature."""
+
+    def __init__(self, part: Component, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._inputs = [tensor.name for tensor in part.spec.inputs]
+        self._outputs = [tensor.name for tensor in part.spec.outputs]
+        self.training = False  # without the wrapped one, which torch.export does not let be set
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self._outputs, self.module(*(inputs[name] for name in self._inputs)), strict=True))
+
+
+def _export(part: Component, module: nn.Module) -> ExportedProgram:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return torch.export.export(module, tuple(part.example(0).values()), strict=False)
+
+
+def _without_markers(part: Component, artifact: Artifact, program: ExportedProgram) -> nn.Module:
+    """The program with each marker replaced by its body. Raises ProofError for a marker that has none."""
+    table = bodies(artifact.rewrites)
+    module = program.module()
+    assert isinstance(module, torch.fx.GraphModule)
+    for node in module.graph.nodes:
+        if node.target in table:
+            node.target = table[node.target]
+        elif getattr(node.target, "namespace", None) == "pocketdiffusion":
+            raise ProofError(f"{part.spec.name}: TFLite has no form of the operator {node.target}")
+    module.recompile()
+    return module
+
+
+def _convert(part: Component, module: nn.Module, path: Path, *, lean: bool) -> None:
+    """litert-torch, its advice kept off the user's screen. `lean` keeps large weights as they are, untouched."""
+    with _settings(), _quiet():
+        try:
+            import litert_torch
+        except ImportError:
+            raise UserError("litert-torch is not installed: pip install --no-deps -r requirements-tflite.txt") from None
+        options: dict[str, Any] = {"lightweight_conversion": True, "runtime_constant_folding": False} if lean else {}
+        signature = litert_torch.signature(part.spec.name, module, sample_kwargs=part.example(0))
+        signature.convert(**options).export(str(path))
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _SETTINGS}
+    os.environ.update(_SETTINGS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter and what it imports write to the process's own streams, from C++ too."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    try:
+        with open(os.devnull, "wb") as nowhere, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for stream, _ in kept:
+                os.dup2(nowhere.fileno(), stream)
+            yield
+    finally:
+        logging.disable(disabled)
+        for stream, copy in kept:
+            os.dup2(copy, stream)
+            os.close(copy)

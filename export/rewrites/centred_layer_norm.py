@@ -1,0 +1,62 @@
+"""Rule: LayerNorm becomes ONE operator, `pocketdiffusion::centred_layer_norm`, that centres before it squares.
+
+d = x - mean(x), then d / sqrt(mean(d^2) + eps) * weight + bias, along the last axis. Decomposed by the converter,
+LayerNorm is x * k - mean * k, which loses in float16 what the two terms have in common, and takes twice the operators.
+
+Fires on `torch.nn.LayerNorm` over one axis, with weight and bias. Must NOT fire on one over several axes or without
+either of them, nor on subclasses.
+
+Source: layer normalisation, https://arxiv.org/abs/1607.06450, section 3.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def by_row(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """x [..., channels], weight and bias [channels], to the shape of x."""
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps) * weight + bias
+
+
+centred_layer_norm = torch.library.custom_op("pocketdiffusion::centred_layer_norm", by_row, mutates_args=())
+
+
+@centred_layer_norm.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+MARKS = {"layer_norm": torch.ops.pocketdiffusion.centred_layer_norm.default}
+BODIES = {torch.ops.pocketdiffusion.centred_layer_norm.default: by_row}
+
+
+def apply(module: nn.Module) -> int:
+    """Rewrites `module` in place; names of parameters stay. Returns the number of LayerNorms changed."""
+    found = [(name, child) for name, child in module.named_modules() if _is_plain(child)]
+    for name, child in found:
+        assert isinstance(child, nn.LayerNorm)
+        module.set_submodule(name, CentredLayerNorm(child))
+    return len(found)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.LayerNorm
+        and len(module.normalized_shape) == 1
+        and module.weight is not None
+        and module.bias is not None
+    )
+
+
+class CentredLayerNorm(nn.Module):
+    """Takes the place of a `torch.nn.LayerNorm` and keeps its weight and bias by name."""
+
+    def __init__(self, original: nn.LayerNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = original.weight, original.bias, original.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., channels] to the same."""
+        normal: Tensor = centred_layer_norm(x, self.weight, self.bias, self.eps)
+        return normal

@@ -1,0 +1,218 @@
+"""The TFLite backend on `tiny_checkpoint`: each graph is converted once, in both precisions, for all tests."""
+
+from dataclasses import replace
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import pytest
+import torch
+from traced_parts import SD15_SITES, component_of, narrow_sd15_unet, psnr
+
+from pocketdiffusion.export.backends.tflite import emit
+from pocketdiffusion.export.backends.tflite_file import (
+    ALIGNMENT,
+    TYPES,
+    WEIGHT_OPERAND,
+    data_of,
+    operator_name,
+    read_model,
+)
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.runners.tflite import open_runner
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+FLOORS = {"fp32": 105, "fp16": 65}
+REWRITES = ("batched_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
+
+
+@cache
+def parts(folder: Path) -> dict[str, Component]:
+    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
+
+
+def artifact(recipe: str = "fp16", rewrites: tuple[str, ...] = REWRITES) -> Artifact:
+    return Artifact("tflite", "std", recipe, "gpu", rewrites)
+
+
+@pytest.fixture(scope="module")
+def emitted(
+    tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], tuple[Path, Graph]]:
+    """By recipe and name: the folder and the graph."""
+    made = {}
+    for recipe in FLOORS:
+        folder = tmp_path_factory.mktemp(recipe)
+        for name in NAMES:
+            graph = emit(parts(tiny_checkpoint)[name], artifact(recipe), folder, open_batch=False)
+            made[recipe, name] = (folder, graph)
+    return made
+
+
+def worst_psnr(part: Component, path: Path, rounded: bool = False) -> float:
+    """Of all outputs, against the original module, its matrices in float16 if `rounded`, on the component's example."""
+    example, module = part.example(0), load_module(part)
+    for parameter in module.parameters():
+        if rounded and parameter.ndim > 1:
+            parameter.copy_(parameter.half())
+    found = open_runner(path, part.spec, threads=1)({key: tensor.numpy() for key, tensor in example.items()})
+    with torch.no_grad():
+        reference = module(*example.values())
+    return min(psnr(r.numpy(), found[t.name]) for t, r in zip(part.spec.outputs, reference, strict=True))
+
+
+@pytest.mark.parametrize("recipe", FLOORS)
+@pytest.mark.parametrize("name", NAMES)
+def test_parity_of_every_part(
+    tiny_checkpoint: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]], name: str, recipe: str
+) -> None:
+    """Opening the runner compares names, dtypes and shapes with the spec."""
+    part, (folder, graph) = parts(tiny_checkpoint)[name], emitted[recipe, name]
+    assert graph.path == f"tflite/{name}.tflite" and graph.files == (graph.path,)
+    assert (graph.spec, graph.profile, graph.recipe, graph.compute_unit) == (part.spec, "std", recipe, "gpu")
+    assert (graph.storage, graph.arithmetic) == ({"fp32": "float32", "fp16": "float16"}[recipe], "float32")
+    assert graph.rewrites == {
+        "batched_attention": part.sites.get("attention", 0),
+        "centred_group_norm": part.sites.get("group_norm", 0),
+        "centred_layer_norm": part.sites.get("layer_norm", 0),
+        "quick_gelu": part.sites.get("quick_gelu", 0),
+    }
+    assert graph.parameters == sum(tensor.numel() for tensor in load_module(part).parameters())
+    assert graph.ops["SOFTMAX"] == part.sites["attention"]
+    products = 1 if name.startswith("vae") else 2  # of one head, the converter makes a FULLY_CONNECTED of the other
+    assert graph.ops["BATCH_MATMUL"] == products * part.sites["attention"]
+    assert graph.ops["RSQRT"] == part.sites.get("group_norm", 0) + part.sites.get("layer_norm", 0)
+    assert sorted(p.name for p in (folder / "tflite").iterdir()) == sorted(f"{each}.tflite" for each in NAMES)
+    assert worst_psnr(part, folder / graph.path) >= FLOORS[recipe]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_matrix_is_stored_in_half(
+    tiny_checkpoint: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]], name: str
+) -> None:
+    """The table of positions is looked up while converting, and added: no operand that takes weights."""
+    folder, graph = emitted["fp16", name]
+    weights = parts(tiny_checkpoint)[name].weights
+    matrices = [key for key, ref in weights.items() if len(ref.shape) > 1 and "position_embedding" not in key]
+    assert graph.ops["DEQUANTIZE"] == len(matrices)
+    assert "DEQUANTIZE" not in emitted["fp32", name][1].ops
+    model = read_model(folder / graph.path)
+    tensors = model.subgraphs[0].tensors
+    for operator in model.subgraphs[0].operators:
+        place = WEIGHT_OPERAND.get(operator_name(model, operator))
+        if place is not None:  # a constant would be one in float32; attention of one head has computed "weights"
+            assert data_of(model, tensors[operator.inputs[place]]) is None
+    halves = [data_of(model, tensor) for tensor in tensors if TYPES[tensor.type] == "FLOAT16"]
+    assert sum(data.size // 2 for data in halves if data is not None) == sum(
+        prod(weights[key].shape) for key in matrices
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_buffers_are_aligned(emitted: dict[tuple[str, str], tuple[Path, Graph]], name: str) -> None:
+    """The file is mapped at a page's start, so addresses tell offsets."""
+    folder, graph = emitted["fp16", name]
+    buffers = [buffer.data for buffer in read_model(folder / graph.path).buffers if buffer.data is not None]
+    assert len(buffers) > 50
+    assert {array.__array_interface__["data"][0] % ALIGNMENT for array in buffers} == {0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rounding_is_all_that_half_costs(
+    tiny_checkpoint: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]], name: str
+) -> None:
+    """Against the original with its matrices rounded, the file is as good as in float32: nothing is rounded twice."""
+    part, (folder, graph) = parts(tiny_checkpoint)[name], emitted["fp16", name]
+    assert worst_psnr(part, folder / graph.path, rounded=True) >= FLOORS["fp32"]
+
+
+def test_two_exports_are_the_same_bytes(
+    tiny_checkpoint: Path, tmp_path: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]]
+) -> None:
+    folder, first = emitted["fp16", "text_encoder"]
+    second = emit(parts(tiny_checkpoint)["text_encoder"], artifact(), tmp_path, open_batch=True)
+    assert first == second
+    assert (folder / first.path).read_bytes() == (tmp_path / second.path).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "recipe"), [("unet", "fp16"), ("vae_decoder", "fp16"), ("vae_encoder", "fp32")])
+def test_two_exports_of_the_others_too(
+    tiny_checkpoint: Path, tmp_path: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]], name: str, recipe: str
+) -> None:
+    folder, first = emitted[recipe, name]
+    second = emit(parts(tiny_checkpoint)[name], artifact(recipe), tmp_path, open_batch=False)
+    assert (folder / first.path).read_bytes() == (tmp_path / second.path).read_bytes()
+
+
+@pytest.mark.parametrize("recipe", FLOORS)
+@pytest.mark.parametrize("name", NAMES)
+def test_says_nothing_of_where_it_was_made(
+    emitted: dict[tuple[str, str], tuple[Path, Graph]], name: str, recipe: str
+) -> None:
+    folder, graph = emitted[recipe, name]
+    raw = (folder / graph.path).read_bytes()
+    for word in (b".py", b"torch", b"site-packages", b"Traceback", b"Module", bytes(Path.home()), bytes(ROOT)):
+        assert word not in raw
+
+
+def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    emit(linear(tmp_path), artifact(), tmp_path, open_batch=False)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_topology_of_stable_diffusion_15(tmp_path: Path) -> None:
+    part = narrow_sd15_unet(tmp_path)
+    graph = emit(part, artifact(), tmp_path, open_batch=False)
+    assert graph.rewrites == {
+        "batched_attention": 32,
+        "centred_group_norm": 61,
+        "centred_layer_norm": 48,
+        "quick_gelu": 0,
+    }
+    ops = {"SOFTMAX": 32, "BATCH_MATMUL": 64, "GELU": 16, "RSQRT": 61 + 48}
+    assert {op: graph.ops.get(op, 0) for op in ops} == ops
+    assert graph.ops["DEQUANTIZE"] == sum(len(ref.shape) > 1 for ref in part.weights.values())
+    example = part.example(0)
+    found = open_runner(tmp_path / graph.path, part.spec)({key: tensor.numpy() for key, tensor in example.items()})
+    with torch.no_grad():
+        (reference,) = load_module(part)(*example.values())
+    assert psnr(reference.numpy(), found["out_sample"]) >= FLOORS["fp16"]
+    assert SD15_SITES["silu"] == part.sites["silu"]
+
+
+def test_a_site_missing_writes_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = parts(tiny_checkpoint)["text_encoder"]
+    with pytest.raises(ProofError, match="text_encoder: the graph has 2 attention sites"):
+        emit(replace(part, sites={**part.sites, "attention": 3}), artifact(), tmp_path, open_batch=False)
+    assert not list(tmp_path.iterdir())
+
+
+def linear(folder: Path) -> Component:
+    inputs = {"x": torch.randn(1, 8)}
+    return component_of(folder, lambda: torch.nn.Linear(8, 8), inputs, {"y": (1, 8)}, {})
+
+
+@pytest.mark.parametrize(("profile", "recipe"), [("std", "int4"), ("ort", "fp32")])
+def test_unknown_options(tmp_path: Path, profile: str, recipe: str) -> None:
+    with pytest.raises(UserError, match="int4|ort"):
+        emit(linear(tmp_path), replace(artifact(recipe), profile=profile), tmp_path, open_batch=False)
+
+
+def test_a_marker_without_a_body(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = parts(tiny_checkpoint)["text_encoder"]
+    wanted = artifact(rewrites=("fused_attention", "quick_gelu"))
+    with pytest.raises(ProofError, match="TFLite has no form of the operator pocketdiffusion.attention"):
+        emit(part, wanted, tmp_path, open_batch=False)
+
+
+def test_the_galaxy_asks_for_these_rewrites() -> None:
+    (wanted,) = load_target("galaxy-s24").artifacts
+    assert wanted == artifact()

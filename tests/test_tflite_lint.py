@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tflite_files import Value, write_tflite
+
+from pocketdiffusion.export.backends.tflite_lint import lint
+from pocketdiffusion.runtime.errors import ProofError
+
+X, Y = Value("x"), Value("y")
+HALF = Value("half", dtype="FLOAT16", data=np.ones(4, np.float16))
+SINGLE = Value("single", data=np.ones(4, np.float32))
+
+
+def test_counts_operators(tmp_path: Path) -> None:
+    values = (X, HALF, Value("wide"), Value("z"), Y)
+    operators = [("DEQUANTIZE", "half", "wide"), ("MUL", "x wide", "z"), ("MUL", "z wide", "y")]
+    assert lint(write_tflite(tmp_path / "part.tflite", values, operators, "part")) == {"DEQUANTIZE": 1, "MUL": 2}
+
+
+@pytest.mark.parametrize(
+    ("values", "operator", "message"),
+    [
+        ((X, Value("y", (1, 1, 1, 2, 2))), ("LOGISTIC", "x", "y"), "tensor y of LOGISTIC has rank 5, where 4 is"),
+        ((Value("x", (1, 1, 1, 1, 4)), Y), ("LOGISTIC", "x", "y"), "tensor x has rank 5"),
+        ((X, Value("y", dtype="INT64")), ("ARG_MAX", "x", "y"), "tensor y of ARG_MAX is int64"),
+        ((X, Value("y", dtype="FLOAT64")), ("CAST", "x", "y"), "tensor y of CAST is float64"),
+        ((X, Y), ("BROADCAST_TO", "x", "y"), "BROADCAST_TO, which makes y, is an operator that phones do not have"),
+        ((X, Y), ("CUSTOM", "x", "y"), "CUSTOM, which makes y, is an operator that"),
+        ((X, Y), ("STABLEHLO_COMPOSITE", "x", "y"), "STABLEHLO_COMPOSITE, which makes y, is an operator that"),
+        ((HALF, Y), ("CAST", "half", "y"), "CAST, which makes y, works on the constant half at every call"),
+        ((SINGLE, Y), ("TRANSPOSE", "single", "y"), "TRANSPOSE, which makes y, works on the constant single"),
+        ((Value("x", dtype="FLOAT16"), Y), ("DEQUANTIZE", "x", "y"), "DEQUANTIZE, which makes y, works on x, which is"),
+    ],
+)
+def test_a_planted_violation(
+    tmp_path: Path, values: tuple[Value, ...], operator: tuple[str, str, str], message: str
+) -> None:
+    path = write_tflite(tmp_path / "part.tflite", values, [operator], "part")
+    with pytest.raises(ProofError, match=f"^part.tflite: {message}"):
+        lint(path)
+
+
+def test_what_is_computed_may_be_cast_and_turned(tmp_path: Path) -> None:
+    operators = [("CAST", "x", "z"), ("TRANSPOSE", "z", "y")]
+    path = write_tflite(tmp_path / "part.tflite", (X, Value("z"), Y), operators, "part")
+    assert lint(path) == {"CAST": 1, "TRANSPOSE": 1}
