@@ -16,7 +16,7 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
-from pocketdiffusion.export.targets import CHOICES, Artifact, Target, load_target
+from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -109,21 +109,26 @@ def judge_rungs(
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:
-    """The target with the artifacts that the options ask for.
+    """The target with the artifacts that the options ask for: `profile` is for the formats that have it.
 
-    Raises UserError at a value that no target knows, and where this target takes no artifacts of that format.
+    Raises UserError at a value that no target knows, and where none of the formats has that profile.
     """
     for option, value in (("recipe", recipe), ("format", format), ("profile", profile)):
         if value is not None and value not in CHOICES[option]:
             near = get_close_matches(value.lower(), CHOICES[option], n=2, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CHOICES[option])}"
             raise UserError(f"there is no {option} {value}: {hint}")
-    artifacts = [a for a in target.artifacts if format in (None, a.format)]
-    if not artifacts:
-        known = ", ".join(sorted({a.format for a in target.artifacts}))
-        raise UserError(f"{target.name} takes no {format} artifacts, it takes {known}")
-    changed = [replace(a, recipe=recipe or a.recipe, profile=profile or a.profile) for a in artifacts]
-    return replace(target, artifacts=tuple(changed))
+    artifacts = [a for a in target.artifacts if format in (None, a.format)] or [DEFAULTS[str(format)]]
+    if profile is not None and not any(profile in PROFILES[a.format] for a in artifacts):
+        known = "; ".join(f"{a.format} has {', '.join(PROFILES[a.format])}" for a in artifacts)
+        raise UserError(f"{target.name} takes no artifacts of profile {profile}: {known}")
+    return replace(
+        target,
+        artifacts=tuple(
+            replace(a, recipe=recipe or a.recipe, profile=profile if profile in PROFILES[a.format] else a.profile)
+            for a in artifacts
+        ),
+    )
 
 
 def timed(say: Say) -> tuple[Say, dict[str, float]]:

@@ -1,15 +1,15 @@
-"""`make demo`: export the built-in model for a phone, draw a sheet with the artifacts, compare it with the original's.
+"""`make demo`: export the built-in model for a Pixel, a Galaxy and an iPhone, draw with each, compare the pictures.
 
-    python -m pocketdiffusion.demo FOLDER [TARGET]
+    python -m pocketdiffusion.demo FOLDER
 
 Exits 1 where a verdict fails, or the pictures are further from the original's than the floors allow.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 from rich.table import Table
 
 from pocketdiffusion.build import export
@@ -17,54 +17,82 @@ from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures
 from pocketdiffusion.runtime.image import contact_sheet, write_png
+from pocketdiffusion.runtime.trajectory import Trajectory
 from pocketdiffusion.tables import verdict_table
 from pocketdiffusion.terminal import console, progress, run
 
+TARGETS = {"pixel-8": len(SHEET), "galaxy-s24": 12, "iphone-15": 12}  # how many prompts of the sheet each draws
+SHOWN = 4  # prompts that formats.png has of each
 
-def demo(folder: Path, target: str) -> None:
+
+def demo(folder: Path) -> None:
+    bundles = {target: export_for(target, folder) for target in TARGETS}
+    originals = draw_originals()
+    drawn = {target: draw_with(bundles[target], originals[:count]) for target, count in TARGETS.items()}
+    sheet = contact_sheet([report.picture for report in drawn["pixel-8"]], columns=6)
+    write_png(folder / "sheet.png", sheet, {"prompts": list(SHEET)})
+    rows = [[original.picture for original in originals], *([r.picture for r in reports] for reports in drawn.values())]
+    formats = contact_sheet([picture for row in rows for picture in row[:SHOWN]], columns=SHOWN)
+    write_png(
+        folder / "formats.png", formats, {"rows": ["original", *(reports[0].format for reports in drawn.values())]}
+    )
+    for target, reports in drawn.items():
+        console.print(picture_table(target, reports))
+    for target, reports in drawn.items():
+        check(target, reports)
+    console.print(f"pictures in {folder / 'sheet.png'} and {folder / 'formats.png'}")
+
+
+def export_for(target: str, folder: Path) -> Bundle:
     with progress(f"exporting emoji for {target}") as say:
         bundle = export("emoji", target, folder / f"emoji-{target}", say=say)
     console.print(verdict_table(bundle.manifest.verdicts))
+    return bundle
+
+
+def draw_originals() -> list[Trajectory]:
+    """The sheet, drawn by the original in float32."""
     checkpoint = open_checkpoint("emoji")
     requests = [Request(prompt, seed=seed, steps=20, guidance=5.0) for seed, prompt in enumerate(SHEET)]
     with progress("drawing the sheet with the original, float32") as say:
-        originals = record(checkpoint, components(checkpoint), requests, say)
-    reports: list[PictureReport] = []
-    with progress("drawing the sheet with the exported artifacts") as say:
-        for report in draw_pictures(bundle, originals, next(iter(bundle.manifest.graphs))):
+        return record(checkpoint, components(checkpoint), requests, say)
+
+
+def draw_with(bundle: Bundle, originals: Sequence[Trajectory]) -> list[PictureReport]:
+    (format,) = bundle.manifest.graphs
+    reports = []
+    with progress(f"drawing with {format} for {bundle.manifest.target.title}") as say:
+        for report in draw_pictures(bundle, originals, format):
             say(report.prompt)
             reports.append(report)
-    pairs = np.concatenate(
-        [
-            contact_sheet([report.picture for report in reports], columns=len(reports) // 2),
-            contact_sheet([original.picture for original in originals], columns=len(reports) // 2),
-        ]
-    )
-    write_png(folder / "sheet.png", contact_sheet([r.picture for r in reports], columns=6), {"prompts": list(SHEET)})
-    write_png(folder / "sheet-against-original.png", pairs, {"rows": "artifacts above, original below"})
-    console.print(picture_table(reports))
-    values = [report.psnr_db for report in reports]
-    console.print(f"median {median(values):.1f} dB, minimum {min(values):.1f} dB; pictures in {folder / 'sheet.png'}")
-    least_median, least = PICTURE_FLOORS_DB["float16"]
-    if not (median(values) >= least_median and min(values) >= least):
-        raise ProofError(
-            f"the artifacts' pictures differ: the floors are {least_median} dB (median) and {least} dB (minimum)"
-        )
+    return reports
 
 
-def picture_table(reports: list[PictureReport]) -> Table:
-    table = Table(
-        "prompt", "PSNR dB", "SSIM", "first diverging step", title="exported artifacts against the original, float32"
-    )
+def picture_table(target: str, reports: Sequence[PictureReport]) -> Table:
+    table = Table("prompt", "PSNR dB", "SSIM", "first diverging step")
     for report in reports:
         diverging = str(report.first_diverging) if report.first_diverging else "-"
         table.add_row(report.prompt, f"{report.psnr_db:.1f}", f"{report.ssim:.4f}", diverging)
+    values = [report.psnr_db for report in reports]
+    table.title = f"{target}: {reports[0].format} artifacts against the original in float32"
+    table.caption = f"median {median(values):.1f} dB, minimum {min(values):.1f} dB"
     return table
 
 
+def check(target: str, reports: Sequence[PictureReport]) -> None:
+    """Raises ProofError where the pictures are further away than the gate's floors for fp16."""
+    values = [report.psnr_db for report in reports]
+    least_median, least = PICTURE_FLOORS_DB["float16"]
+    if not (median(values) >= least_median and min(values) >= least):
+        raise ProofError(
+            f"{target}: the pictures differ, median {median(values):.1f} dB, minimum {min(values):.1f} dB; the floors "
+            f"are {least_median:g} and {least:g} dB"
+        )
+
+
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    run(lambda: demo(Path(arguments[0] if arguments else "build"), arguments[1] if len(arguments) > 1 else "pixel-8"))
+    run(lambda: demo(Path(sys.argv[1] if len(sys.argv) > 1 else "build")))

@@ -90,10 +90,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint` exported for the target generic: float32, standard operators. Read it, never write to it."""
+    """`tiny_checkpoint` for the target generic, as ONNX: float32, standard operators. Read it, never write to it."""
     from pocketdiffusion.build import export
 
-    return export(str(tiny_checkpoint), "generic", tmp_path_factory.mktemp("bundles") / "tiny").folder
+    return export(str(tiny_checkpoint), "generic", tmp_path_factory.mktemp("bundles") / "tiny", format="onnx").folder
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 def test_two_exports_of_a_model_are_one_bundle(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Another folder, another name for it: every file but the report and the manifest, which holds its hash."""
     moved = shutil.copytree(tiny_checkpoint, tmp_path / tiny_checkpoint.name)
-    again = build.export(str(moved), "generic", tmp_path / "again")
+    again = build.export(str(moved), "generic", tmp_path / "again", format="onnx")
     first = open_bundle(tiny_bundle)
     assert again.manifest.bundle_id == first.manifest.bundle_id
     assert {path for path, entry in again.manifest.files.items() if entry != first.manifest.files[path]} <= {
@@ -53,7 +53,7 @@ def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(build, "emit", faulty)
     with pytest.raises(ProofError, match=r"onnx vae_decoder.sample \(fp32\).*the bundle is kept as .*out\.failed"):
-        build.export(str(tiny_checkpoint), "generic", tmp_path / "out")
+        build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["out.failed"]
     verdicts = open_unproven(tmp_path / "out.failed").manifest.verdicts
     assert {v.subject for v in verdicts if not v.passed and v.rung != "pictures"} == {"vae_decoder.sample"}

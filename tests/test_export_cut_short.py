@@ -20,7 +20,8 @@ KILLS = 20
 def start(checkpoint: Path, out: Path, **options: str) -> subprocess.Popen[str]:
     """An export that goes on while the test does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pocketdiffusion", "export", str(checkpoint), "--target", "generic", "-o", str(out)],
+        [sys.executable, "-m", "pocketdiffusion", "export", str(checkpoint), "--target", "generic"]
+        + ["--format", "onnx", "-o", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -70,7 +70,7 @@ def test_companions_say_nothing_of_where_they_came_from(tiny_checkpoint: Path, t
 @pytest.mark.slow
 def test_optimum_draws_the_same_picture(tmp_path: Path) -> None:
     """The built-in model, exported for generic: optimum's pipeline opens DIR/onnx unchanged, in its own environment."""
-    bundle = export("emoji", "generic", tmp_path / "bundle")
+    bundle = export("emoji", "generic", tmp_path / "bundle", format="onnx")
     environment = tmp_path / "optimum"
     venv.create(environment, with_pip=True)
     python = environment / "bin/python"

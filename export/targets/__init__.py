@@ -87,6 +87,15 @@ CHOICES = {
     "recipe": ("fp32", "fp16"),
     "compute_unit": ("cpu", "gpu"),
 }
+PROFILES = {"onnx": ("ort", "std"), "coreml": ("ios16", "ios17", "ios18"), "tflite": ("std",)}
+_MARKED = ("fused_attention", "quick_gelu")
+_FLAT = ("batched_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
+# What a format is where the user asks a phone for one that its file does not name.
+DEFAULTS = {
+    "onnx": Artifact("onnx", "ort", "fp16", "cpu", _MARKED),
+    "coreml": Artifact("coreml", "ios17", "fp16", "gpu", _MARKED),
+    "tflite": Artifact("tflite", "std", "fp16", "gpu", _FLAT),
+}
 _FACTS = ("soc", "memory_mb", "os_floor")  # each needs its source
 
 
@@ -135,6 +144,9 @@ def _artifact(file: str, where: str, row: Any) -> Artifact:
     for key, choices in CHOICES.items():
         if row[key] not in choices:
             raise UserError(f"{file}: {where}{key} is {row[key]!r} and must be one of {', '.join(choices)}")
+    if row["profile"] not in PROFILES[row["format"]]:
+        known = ", ".join(PROFILES[row["format"]])
+        raise UserError(f"{file}: {where}profile is {row['profile']!r}, and {row['format']} has {known}")
     if not all(isinstance(name, str) for name in row["rewrites"]):
         raise UserError(f"{file}: {where}rewrites must be a list of names")
     return Artifact(**{**row, "rewrites": tuple(row["rewrites"])})
