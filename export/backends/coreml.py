@@ -149,7 +149,8 @@ def _convert(traced: Any, own: GraphSpec, profile: str, precision: str) -> Any:
 
 def _leads_to_a_sine(operation: Any, steps: int = 4) -> bool:
     """The sines and cosines of the timestep, and what they are taken of: they stay float32. An angle of up to 1000 has
-    an error of 0.25 in float16, which costs the built-in model's UNet 2 to 3 dB at the timesteps 250 and 733."""
+    an error of 0.25 in float16. It cost the built-in model's UNet 2.8 dB at timestep 733.27 (Karras samplers
+    have such ones), 2.3 dB at 250, and nothing that shows on the gate's own trajectories."""
     if operation.op_type in ("sin", "cos"):
         return True
     children = (child for output in operation.outputs for child in output.child_ops)
