@@ -361,6 +361,9 @@ def ship(data: Path, folder: Path, out: Path) -> None:
     pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
     write_tokenizer(data, out / "tokenizer")
     (out / "tokenizer/tokenizer.json").unlink(missing_ok=True)  # the same again, three times as large
+    config = json.loads((out / "vae/config.json").read_text())
+    config.pop("_name_or_path", None)  # a folder of the machine that trained it
+    (out / "vae/config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = out / "text_encoder/model.safetensors"
     prefixed = {f"text_model.{name}": tensor for name, tensor in load_file(weights).items()}
     save_file(prefixed, weights, {"format": "pt"})  # as every version of transformers reads it, not 5 alone
