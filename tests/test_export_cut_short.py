@@ -26,6 +26,7 @@ def start(checkpoint: Path, out: Path, **options: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **options},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
 
 
@@ -96,9 +97,9 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("small_disk", ["2m", "9m", "11m", "13m"], indirect=True)
+@pytest.mark.parametrize("small_disk", ["2m", "9m", "11m"], indirect=True)
 def test_a_full_disk(small_disk: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
-    """The disks fill up in the graphs, in the golden vectors, in the report: a bundle of this model has 14 MB."""
+    """The disks fill up in the graphs, in the golden vectors, in the report: a bundle of this model has 12 MB."""
     export = start(tiny_checkpoint, small_disk / "out")
     _, said = export.communicate(timeout=300)
     assert export.returncode == 2

@@ -234,6 +234,7 @@ def running_export(out: Path) -> Iterator[int]:
     reader, writer = os.pipe()
 
     def run() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         with stage(out) as folder:
             write_sample(folder)
             os.write(writer, b"!")
