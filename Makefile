@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-all check clean
+.PHONY: demo phones test test-all check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
+
+phones: .venv/.ready
+	$(BIN)/python -m pocketdiffusion.demo build pixel-8 galaxy-s24 iphone-15
 
 test: .venv/.ready
 	$(BIN)/python -m pytest -q

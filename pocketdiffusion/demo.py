@@ -1,6 +1,8 @@
-"""`make demo`: export the built-in model for a Pixel, a Galaxy and an iPhone, draw with each, compare the pictures.
+"""`make demo`: export the built-in model for a phone, draw the sample sheet with it, compare with the original.
 
-    python -m pocketdiffusion.demo FOLDER
+    python -m pocketdiffusion.demo FOLDER [TARGET ...]
+
+`make phones` does it for a Pixel, a Galaxy and an iPhone, which take three formats.
 
 Exits 1 where a verdict fails, or the pictures are further from the original's than the floors allow.
 """
@@ -25,15 +27,14 @@ from pocketdiffusion.runtime.trajectory import Trajectory
 from pocketdiffusion.tables import verdict_table
 from pocketdiffusion.terminal import console, progress, run
 
-TARGETS = {"pixel-8": len(SHEET), "galaxy-s24": 12, "iphone-15": 12}  # how many prompts of the sheet each draws
 SHOWN = 4  # prompts that formats.png has of each
 
 
-def demo(folder: Path) -> None:
-    bundles = {target: export_for(target, folder) for target in TARGETS}
+def demo(folder: Path, targets: Sequence[str]) -> None:
+    bundles = {target: export_for(target, folder) for target in targets}
     originals = draw_originals()
-    drawn = {target: draw_with(bundles[target], originals[:count]) for target, count in TARGETS.items()}
-    sheet = contact_sheet([report.picture for report in drawn["pixel-8"]], columns=6)
+    drawn = {target: draw_with(bundle, originals) for target, bundle in bundles.items()}
+    sheet = contact_sheet([report.picture for report in drawn[targets[0]]], columns=6)
     write_png(folder / "sheet.png", sheet, {"prompts": list(SHEET)})
     rows = [[original.picture for original in originals], *([r.picture for r in reports] for reports in drawn.values())]
     formats = contact_sheet([picture for row in rows for picture in row[:SHOWN]], columns=SHOWN)
@@ -95,4 +96,4 @@ def check(target: str, reports: Sequence[PictureReport]) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: demo(Path(sys.argv[1] if len(sys.argv) > 1 else "build")))
+    run(lambda: demo(Path(sys.argv[1] if len(sys.argv) > 1 else "build"), sys.argv[2:] or ["pixel-8"]))
