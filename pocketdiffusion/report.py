@@ -119,9 +119,9 @@ body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 60rem
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 14px }
 td, th { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
 .failed { color: #b00; font-weight: bold } .passed { color: #070 }
-figure { margin: 0; display: inline-block } figcaption { font-size: 13px }
+figure { margin: 0; display: inline-block; width: 31%; max-width: 128px } figcaption { font-size: 13px }
 td:last-child { white-space: normal; min-width: 16rem } svg { max-width: 100%; height: auto }
-img { width: 128px; image-rendering: pixelated; border: 1px solid #ddd }
+img { width: 100%; box-sizing: border-box; image-rendering: pixelated; border: 1px solid #ddd }
 </style></head><body>
 <h1>{{ report.manifest.model.name }} for {{ report.manifest.target.title }}</h1>
 <p>{{ report.verdicts | selectattr("passed") | list | length }} of {{ report.verdicts | length }} verdicts passed.

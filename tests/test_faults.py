@@ -371,7 +371,7 @@ def swapped_weights(graph: str, one: str, other: str) -> Fault:
 
 SWAPPED_WEIGHTS = [
     ("text_encoder", "layers.0.mlp.fc1.weight.transpose", "layers.1.mlp.fc1.weight.transpose"),
-    ("unet", "down_blocks.1.resnets.0.conv2.weight", "down_blocks.1.resnets.1.conv2.weight"),
+    ("unet", "up_blocks.0.resnets.0.conv2.weight", "up_blocks.0.resnets.1.conv2.weight"),
     (
         "unet",
         "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight.transpose",
