@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,14 +25,15 @@ from pocketdiffusion.export.backends.coreml_apple import TURN, file_spec, packag
 from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, marks
+from pocketdiffusion.export.storage import Storage, check_storable
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import ATEN_SITES
-from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec
 
 PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
-_PRECISIONS: Mapping[str, Literal["float32", "float16"]] = {"fp32": "float32", "fp16": "float16"}
+_PRECISIONS: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 _AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
 assert coreml_lowering  # imported for the operators that it registers
 
@@ -50,7 +51,8 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
         raise UserError(f"the profile {artifact.profile!r} is unknown to the Core ML backend: {', '.join(PROFILES)}")
     precision = _PRECISIONS[artifact.recipe]
     module = load_module(part)
-    _check_weights(module, precision)
+    for name, parameter in module.named_parameters():
+        check_storable(name, parameter.numpy(), precision)
     rewrites = apply_rewrites(module, artifact.rewrites)
     own, package = file_spec(part.spec), package_of(part.spec)
     transposes = {name: TURN for name in package.turned}
@@ -92,15 +94,6 @@ class InFileShapes(nn.Module):
             canonical.append(x.to(getattr(torch, tensor.dtype)))
         outputs: tuple[Tensor, ...] = self.module(*canonical)
         return outputs
-
-
-def _check_weights(module: nn.Module, precision: str) -> None:
-    for name, parameter in module.named_parameters():
-        largest = float(parameter.abs().max())
-        if not np.isfinite(largest):
-            raise ProofError(f"{name}: the checkpoint holds values that are not finite: download it again")
-        if precision == "float16" and largest > float(np.finfo(np.float16).max):
-            raise ProofError(f"{name}: {largest:g} is over 65504, the largest float16: export with --recipe fp32")
 
 
 def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[str, Any]) -> Any:

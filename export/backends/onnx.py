@@ -18,8 +18,9 @@ from onnxscript.optimizer import optimize_ir
 
 from pocketdiffusion.export.backends.onnx_lint import lint
 from pocketdiffusion.export.backends.onnx_lowering import OPSET, Profile, lowerings
-from pocketdiffusion.export.backends.onnx_weights import DATA, Storage, detach_weights, fold_turns, stream_weights
+from pocketdiffusion.export.backends.onnx_weights import DATA, detach_weights, fold_turns, stream_weights
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.storage import Storage
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import Trace, trace
 from pocketdiffusion.runtime.errors import UserError

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,15 +24,14 @@ from pocketdiffusion.export.backends.tflite_file import finish
 from pocketdiffusion.export.backends.tflite_lint import lint
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
+from pocketdiffusion.export.storage import Storage, check_storable
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import check_program
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 
-Storage = Literal["float32", "float16"]
 PROFILE = "std"
 _STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
-_HALF_MAX = 65504.0
 # litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight
 # is kept out of the converter's reach; lower, and biases are no longer fused.
 _SETTINGS = {"RESOURCE_CONSTANT_NUMEL_THRESHOLD": "100000", "LITERT_TORCH_SHOW_PROGRESS": "n"}
@@ -112,13 +111,11 @@ class StoredModule(nn.Module):
 
 
 def _stored(name: str, weight: NDArray[np.float32], storage: Storage) -> Tensor:
-    if not np.isfinite(weight).all():
-        raise ProofError(f"{name}: the checkpoint holds values that are not finite")
     tensor = torch.from_numpy(weight)
-    if storage == "float32" or tensor.ndim < 2:  # vectors stay float32: they are small, and enter sums
+    storage = storage if tensor.ndim > 1 else "float32"  # vectors are small, and enter sums
+    check_storable(name, weight, storage)
+    if storage == "float32":
         return tensor
-    if np.abs(weight).max(initial=0) > _HALF_MAX:
-        raise ProofError(f"{name}: {np.abs(weight).max():g} is over 65504; export this model as fp32")
     return (tensor.permute(0, 2, 3, 1).contiguous() if tensor.ndim == 4 else tensor).half()
 
 
