@@ -93,7 +93,8 @@ def _dataflow(graph: fx.Graph, largest: Mapping[str, float]) -> Dataflow:
     fixed: set[str] = set()
     affine: list[Affine] = []
     norms: list[Norm] = []
-    lists: dict[fx.Node, fx.Node] = {}  # what has several results has no magnitude of its own: its parts lead back to what it was made of
+    # What has several results has no magnitude of its own: its parts lead back to what it was made of.
+    lists: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         kind = _kind(node)
         takes = [lists.get(source, source) for source in node.all_input_nodes if source.op != "get_attr"]

@@ -20,7 +20,6 @@ from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.trajectory import Trajectory
 
-
 NEAREST = 10  # results of each graph that the report shows
 
 

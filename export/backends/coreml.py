@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections import Counter
@@ -154,11 +155,17 @@ def _leads_to_a_sine(operation: Any, steps: int = 4) -> bool:
 
 
 def _is_island(operation: Any, islands: frozenset[str]) -> bool:
-    """Whether its result is named in `islands`, or is taken by one such alone, with which it may be fused later."""
-    if any(output.name in islands for output in operation.outputs):
+    """Whether it is named in `islands`, or its result is taken by one such alone, with which it may be fused later."""
+    if _final_name(operation) in islands:
         return True
     children = [child for output in operation.outputs for child in output.child_ops]
-    return len(children) == 1 and any(output.name in islands for output in children[0].outputs)
+    return len(children) == 1 and _final_name(children[0]) in islands
+
+
+def _final_name(operation: Any) -> str:
+    """As coremltools will spell it in the program, where names are identifiers."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", operation.name)
+    return f"var_{name}" if name[0].isdigit() else name
 
 
 @contextlib.contextmanager
