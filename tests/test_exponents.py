@@ -23,7 +23,7 @@ def test_the_least_power_of_two_that_leaves_room() -> None:
 
 
 def test_what_is_added_has_one_exponent_that_of_the_largest() -> None:
-    assert exponents(flow({"a": 1.0, "b": 1e5, "c": 2.0, "d": 1.0}, [("a", "c"), ("b", "c")])) == dict.fromkeys(
+    assert exponents(flow({"a": 1.0, "b": 1e5, "c": 2.0, "d": 1.0}, (("a", "c"), ("b", "c")))) == dict.fromkeys(
         "abc", 3
     )
 
