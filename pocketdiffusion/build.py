@@ -15,12 +15,13 @@ from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import record
+from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.gate import ROUNDING, judge, judge_runner, record_verdict
+from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, judge, judge_runner, record_verdict
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.runners import load_runner
@@ -89,22 +90,31 @@ def judge_rungs(
     """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
     rounding to float16 costs in torch, which raises the floor of the artifact that ships.
 
-    The artifact in float32 is written below the folder `disk`, for as long as it is judged.
+    Rewrites that change the model come after the others, against the floor that they declare; the artifact in float32
+    is then compared with the changed module. It is written below the folder `disk`, for as long as it is judged.
     """
-    name = part.spec.name
+    name, format = part.spec.name, artifact.format
     few = [probe(t) for t in trajectories]
+    changing = changes(artifact.rewrites)
     say(f"verifying {name} after the rewrites")
-    reports = judge_runner(open_rewritten(part, artifact.rewrites), few, format=None, rung="rewrites")
-    if artifact.recipe != "fp32":
-        say(f"verifying {artifact.format} {name}, fp32")
+    exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
+    reports = judge_runner(exact, few, format=None, rung="rewrites")
+    changed = open_rewritten(part, artifact.rewrites) if changing else None
+    if changed is not None:
+        say(f"verifying {name} as {' and '.join(changing)} changes it")
+        floor = changed_floor_db(changing)
+        reports += judge_runner(changed, few, format=format, rung=CHANGED, floor=floor)
+    if artifact.recipe != "fp32" or changed is not None:
+        say(f"verifying {format} {name}, fp32")
         with TemporaryDirectory(dir=disk) as scratch:
             graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
-            runner = load_runner(Path(scratch), artifact.format, graph)
-            reports += judge_runner(runner, few, format=artifact.format, rung="fp32")
+            runner = load_runner(Path(scratch), format, graph)
+            reports += judge_runner(runner, few, format=format, rung="fp32", reference=changed)
     if artifact.recipe == "fp16":
         say(f"verifying {name} with rounded weights")
         rounded = open_rounded(part, artifact.rewrites)
-        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16")
+        changed_db = {report.subject: report.psnr_db for report in reports if report.rung == CHANGED}
+        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16", changed_db=changed_db)
     return reports
 
 
