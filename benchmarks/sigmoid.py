@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.activations import QuickGELUActivation
 
 from pocketdiffusion.export.activations import FORMS, measure_forms
 from pocketdiffusion.export.backends import emit
@@ -37,11 +38,14 @@ from pocketdiffusion.runtime.runners import onnx, tflite
 from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.trajectory import Trajectory, cases
 from pocketdiffusion.terminal import run
-from transformers.activations import QuickGELUActivation
 
 SHAPE = (1, 320, 64, 64)
 ENGINES = (("onnx", "ort"), ("onnx", "std"), ("tflite", "std"))
-ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"silu": nn.SiLU, "quick_gelu": QuickGELUActivation, "gelu": nn.GELU}
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "quick_gelu": QuickGELUActivation,
+    "gelu": nn.GELU,
+}
 REWRITE = {"silu": "tanh_sigmoid", "quick_gelu": "tanh_sigmoid", "gelu": "tanh_gelu"}
 _OPEN: Mapping[str, Callable[..., Runner]] = {"onnx": onnx.open_runner, "tflite": tflite.open_runner}
 

@@ -74,7 +74,9 @@ _FUSED_GELU = "one operator, which rounds once"
 _NO_TANH = "exact in the negative tail, where tanh is not, in fewer operators"
 CHOICES: Mapping[tuple[str, str], Mapping[str, Choice]] = {
     ("onnx", "ort"): {
-        "silu": Choice("fused", "QuickGelu(alpha=1)", "onnxruntime's kernel: the fastest form measured, and no sigmoid"),
+        "silu": Choice(
+            "fused", "QuickGelu(alpha=1)", "onnxruntime's kernel: the fastest form measured, and no sigmoid"
+        ),
         "quick_gelu": Choice("fused", "QuickGelu(alpha=1.702)", "onnxruntime's kernel: the fastest form measured"),
         "gelu": Choice("fused", "Gelu", _FUSED_GELU),
     },

@@ -2,22 +2,24 @@
 
 import resource
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from pocketdiffusion.export import layout
+from pocketdiffusion.export.activations import FormError
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
+from pocketdiffusion.findings import Findings, find, find_forms
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -54,25 +56,72 @@ def export(
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
+    original = record_original(model, width=width, height=height, revision=revision, token=token, say=say)
+    return export_original(original, target, out, say=say, seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model that was recorded: all that exports for several phones have in common.
+
+    `forms` is what each form of its activations costs in float16, by component.
+    """
+
+    checkpoint: Checkpoint
+    parts: Sequence[Component]
+    trajectories: list[Trajectory]
+    forms: Mapping[str, Sequence[FormError]]
+
+
+def record_original(
+    model: str,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    say: Say = lambda line: None,
+) -> Original:
+    """Opens a model, with the arguments of `export`, and draws the gate's prompts with its own modules."""
     checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
     parts = components(checkpoint, width=width, height=height)
+    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
+    say("recording the original: its activations in float16")
+    return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})
+
+
+def export_original(
+    original: Original,
+    target: Target,
+    out: Path,
+    *,
+    say: Say = lambda line: None,
+    seconds: Mapping[str, float] = {},
+) -> Bundle:
+    """As `export`, of a model that was recorded. `seconds` is for the report: it is read at the end."""
+    trajectories = original.trajectories
     with stage(out) as folder:
-        trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
         graphs: dict[str, dict[str, Graph]] = {}
         ladder: list[ParityReport] = []
+        findings: dict[str, dict[str, Findings]] = {}
         for artifact in target.artifacts:
-            for part in parts:
-                ladder += judge_rungs(part, artifact, target, trajectories, folder.parent, say)
-                say(f"writing {artifact.format} {part.spec.name}, {artifact.recipe}")
+            for part in original.parts:
+                name = part.spec.name
+                rungs = judge_rungs(part, artifact, target, trajectories, folder.parent, say)
+                ladder += rungs
+                say(f"writing {artifact.format} {name}, {artifact.recipe}")
                 graph = emit(part, artifact, folder, open_batch=target.open_batch)
-                graphs.setdefault(artifact.format, {})[part.spec.name] = graph
-        draft = layout.assemble(folder, checkpoint, target, graphs, trajectories)
+                graphs.setdefault(artifact.format, {})[name] = graph
+                say(f"looking at what the rewrites did to {name}")
+                found = find(part, artifact, graph, trajectories[0], rungs, original.forms[name])
+                findings.setdefault(artifact.format, {})[name] = found
+        draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories)
         seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
         bundle = open_unproven(folder)
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))
         verdicts = [*ladder, *verdicts]
         say("writing the report")
-        write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, peak_mb()))
+        write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, peak_mb(), findings))
         judged = bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
         manifest = seal(folder, judged)
         if manifest.bundle_id != judged.bundle_id:

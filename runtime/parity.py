@@ -15,9 +15,7 @@ FLOORS_DB = {("float32", "float32"): 105.0, ("float16", "float32"): 65.0, ("floa
 MARGIN_DB = 6.0  # other prompts, other steps
 
 
-def floor_db(
-    storage: str, arithmetic: str, rounding_db: float | None = None, changed_db: float | None = None
-) -> float:
+def floor_db(storage: str, arithmetic: str, rounding_db: float | None = None, changed_db: float | None = None) -> float:
     """The least PSNR, teacher-forced, of a graph with weights in `storage`, run in `arithmetic`.
 
     65 dB for storage in float16 suits the worst model. Faults hide between that and what the storage of this model

@@ -76,5 +76,7 @@ def test_the_operator_alone() -> None:
 
 
 def test_it_is_the_only_one_that_changes_the_model_and_no_target_asks_for_it() -> None:
-    asked = {name for target in target_names() for artifact in load_target(target).artifacts for name in artifact.rewrites}
+    asked = {
+        name for target in target_names() for artifact in load_target(target).artifacts for name in artifact.rewrites
+    }
     assert not changes(asked) and set(changes([*asked, "tanh_gelu", "tanh_sigmoid"])) == {"tanh_gelu"}

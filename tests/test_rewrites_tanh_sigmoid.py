@@ -68,7 +68,9 @@ def test_parity_of_whole_models(tiny_checkpoint: Path) -> None:
 def test_onnx_has_tanh_and_no_sigmoid(tmp_path: Path, profile: str) -> None:
     part = narrow_sd15_unet(tmp_path)
     graph, found, reference = emit_and_run(part, onnx_artifact(profile, rewrites=WITH), tmp_path)
-    assert graph.ops["Tanh"] == SD15_SITES["silu"] - 21  # what acts on the same time embedding 22 times is computed once
+    assert (
+        graph.ops["Tanh"] == SD15_SITES["silu"] - 21
+    )  # what acts on the same time embedding 22 times is computed once
     assert not {"Sigmoid", "QuickGelu"} & set(graph.ops)
     assert psnr(reference["out_sample"], found["out_sample"]) > 105
 
