@@ -127,11 +127,11 @@ def interleave(runners: Mapping[Any, Runner], inputs: Mapping[str, Array], round
     return times
 
 
-class InForm(TorchDispatchMode):
+class InForm(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Computes the activations in one form, in float16, all else as it is."""
 
     def __init__(self, forms: Mapping[Any, Callable[[Tensor], Tensor]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.forms = forms
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

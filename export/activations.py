@@ -138,11 +138,11 @@ def measure_forms(part: Component, calls: Iterable[Mapping[str, Array]]) -> list
     return sums.errors()
 
 
-class FormSums(TorchDispatchMode):
+class FormSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up, while modules run, the errors of all forms. Sites are told apart by the order of their calls."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.sites: dict[tuple[str, str, int], dict[str, float]] = {}
         self.calls: dict[str, int] = {}
 

@@ -68,11 +68,11 @@ def count_calls(component: Component, rewrites: Sequence[str]) -> dict[str, int]
     return dict(counts.calls.most_common())
 
 
-class CallCounts(TorchDispatchMode):
+class CallCounts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

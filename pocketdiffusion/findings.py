@@ -27,8 +27,8 @@ class Findings:
     `changed`: modules that each rewrite changed. `kept`: those of its kind that it left, by reason. `changes`: what a
     rewrite changes in the model, where it does. `alone_db`: the PSNR of the component's worst output with that rewrite
     alone, in torch on one recorded step; left out where it changes nothing. `together_db`: with all of them, from the
-    verdicts: "rewrites" is those that change nothing in the model, "changed" all. `calls_before`, `calls_after`: how often
-    torch calls each ATen operator in one pass, without and with the rewrites; a rewrite's marker counts as one.
+    verdicts: "rewrites" is those that change nothing in the model, "changed" all. `calls_before`, `calls_after`: how
+    often torch calls each ATen operator in one pass, without and with the rewrites; a rewrite's marker counts as one.
     `sigmoids_before`: sigmoids of the activations as the model is written; `sigmoids_after`: in the artifact, and
     `tanhs_after`. `choices`: the form of each kind of activation; `forms`: what all forms cost in float16.
     """

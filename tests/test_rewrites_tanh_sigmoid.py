@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.activations import FP32SiLU
 from torch import Tensor, nn
+from torch._library.custom_ops import CustomOpDef
 from traced_parts import SD15_SITES, emit_and_run, narrow_sd15_unet, psnr
 from traced_parts import artifact as onnx_artifact
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -76,7 +77,7 @@ def test_onnx_has_tanh_and_no_sigmoid(tmp_path: Path, profile: str) -> None:
 
 
 @pytest.mark.parametrize(("operator", "original"), [(tanh_silu, F.silu), (tanh_quick_gelu, QuickGELUActivation())])
-def test_the_operator_alone(operator: torch.library.CustomOpDef, original: nn.Module) -> None:
+def test_the_operator_alone(operator: CustomOpDef, original: nn.Module) -> None:
     x: Tensor = torch.linspace(-12, 12, 1001)
     torch.testing.assert_close(operator(x), original(x), rtol=0, atol=2e-6)
     torch.library.opcheck(operator, (x,), test_utils=("test_schema", "test_faketensor"))

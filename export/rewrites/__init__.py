@@ -30,7 +30,8 @@ def apply_rewrites(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
 
 def kept_sites(module: nn.Module, names: Iterable[str]) -> dict[str, dict[str, int]]:
     """What each rewrite leaves alone, by reason; before they are applied. A rewrite that leaves nothing is left out."""
-    found = {name: getattr(import_module(f"{__name__}.{name}"), "kept", lambda module: {})(module) for name in names}
+    rewrites = {name: import_module(f"{__name__}.{name}") for name in names}
+    found = {name: rewrite.kept(module) for name, rewrite in rewrites.items() if hasattr(rewrite, "kept")}
     return {name: reasons for name, reasons in found.items() if reasons}
 
 

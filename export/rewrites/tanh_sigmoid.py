@@ -1,8 +1,8 @@
 """Rule: a sigmoid becomes a tanh: x * sigmoid(a x) = x/2 * (1 + tanh(a x / 2)), for SiLU (a = 1) and QuickGELU (1.702).
 
 Exact, and no faster on a CPU: two operators become four. It is for compute units that have tanh and lack sigmoid, or
-are slow at it. In float16 1 + tanh cancels where x is far below 0, and the negative tail is lost: at x = -8 SiLU is 27 %
-off. benchmarks/RESULTS.md, section Sigmoid, has what that costs on real activations, and why no shipped target asks
+are slow at it. In float16 1 + tanh cancels where x is far below 0, and the negative tail is lost: at x = -8 SiLU is off
+by 27 %. benchmarks/RESULTS.md, section Sigmoid, has what that costs on real activations, and why no shipped target asks
 for it.
 
 Fires on `torch.nn.SiLU`, which diffusers' UNet and VAE use, each at one or more sites (that of a residual block acts
