@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, marks
@@ -50,6 +51,34 @@ def trace(component: Component, rewrites: Sequence[str], *, open_batch: bool) ->
         program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
     check_program(component, rewrites, program)
     return Trace(program, changed)
+
+
+def count_calls(component: Component, rewrites: Sequence[str]) -> dict[str, int]:
+    """How often torch calls each operator in one pass of the rewritten component, by ATen's name, most frequent first.
+
+    What a backend emits differs: it fuses some, and splits others. A rewrite's marker is one call.
+    """
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), torch.no_grad():
+        module = component.build().eval()
+        apply_rewrites(module, rewrites)
+        inputs = [_fake_input(spec, open_batch=False) for spec in component.spec.inputs]
+        counts = CallCounts()
+        with counts:
+            module(*inputs)
+    return dict(counts.calls.most_common())
+
+
+class CallCounts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "prim":  # questions that torch asks itself, such as for a device
+            self.calls[func._schema.name] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def check_program(component: Component, rewrites: Sequence[str], program: ExportedProgram) -> None:

@@ -2,26 +2,29 @@
 
 import resource
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from pocketdiffusion.export import layout
+from pocketdiffusion.export.activations import FormError
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.fitting import Audit, emit_fitted
+from pocketdiffusion.export.fitting import Fitted, emit_fitted
 from pocketdiffusion.export.reference import record
+from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
-from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
+from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
+from pocketdiffusion.findings import Findings, find, find_forms
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.gate import ROUNDING, judge, judge_runner, record_verdict
+from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, judge, judge_runner, record_verdict
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.runners import load_runner
@@ -54,29 +57,73 @@ def export(
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
+    original = record_original(model, width=width, height=height, revision=revision, token=token, say=say)
+    return export_original(original, target, out, say=say, seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model that was recorded: all that exports for several phones have in common.
+
+    `forms` is what each form of its activations costs in float16, by component.
+    """
+
+    checkpoint: Checkpoint
+    parts: Sequence[Component]
+    trajectories: list[Trajectory]
+    forms: Mapping[str, Sequence[FormError]]
+
+
+def record_original(
+    model: str,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    say: Say = lambda line: None,
+) -> Original:
+    """Opens a model, with the arguments of `export`, and draws the gate's prompts with its own modules."""
     checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
     parts = components(checkpoint, width=width, height=height)
+    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
+    say("recording the original: its activations in float16")
+    return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})
+
+
+def export_original(
+    original: Original,
+    target: Target,
+    out: Path,
+    *,
+    say: Say = lambda line: None,
+    seconds: Mapping[str, float] = {},
+) -> Bundle:
+    """As `export`, of a model that was recorded. `seconds` is for the report: it is read at the end."""
+    trajectories = original.trajectories
     with stage(out) as folder:
-        trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
         graphs: dict[str, dict[str, Graph]] = {}
         ladder: list[ParityReport] = []
-        audits: list[Audit] = []
+        findings: dict[str, dict[str, Findings]] = {}
         few = [probe(trajectory) for trajectory in trajectories]
         for artifact in target.artifacts:
-            for part in parts:
-                say(f"writing {artifact.format} {part.spec.name}, {artifact.recipe}")
+            for part in original.parts:
+                name = part.spec.name
+                say(f"writing {artifact.format} {name}, {artifact.recipe}")
                 fitted = emit_fitted(part, artifact, folder, few, open_batch=target.open_batch)
-                ladder += judge_rungs(fitted.part, fitted.artifact, target, few, folder.parent, say)
-                ladder += fitted.verdicts
-                audits += [fitted.audit] if fitted.audit else []
-                graphs.setdefault(artifact.format, {})[part.spec.name] = fitted.graph
-        draft = layout.assemble(folder, checkpoint, target, graphs, trajectories)
+                graphs.setdefault(artifact.format, {})[name] = fitted.graph
+                rungs = judge_rungs(fitted, target, few, folder.parent, say)
+                ladder += rungs
+                say(f"looking at what the rewrites did to {name}")
+                found = find(fitted, trajectories[0], rungs, original.forms[name])
+                findings.setdefault(artifact.format, {})[name] = found
+        draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories)
         seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
         bundle = open_unproven(folder)
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))
         verdicts = [*ladder, *verdicts]
         say("writing the report")
-        write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, audits, seconds, peak_mb()))
+        write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, peak_mb(), findings))
         judged = bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
         manifest = seal(folder, judged)
         if manifest.bundle_id != judged.bundle_id:
@@ -88,28 +135,36 @@ def export(
     return Bundle(out, manifest)
 
 
-def judge_rungs(
-    part: Component, artifact: Artifact, target: Target, few: list[Trajectory], disk: Path, say: Say
-) -> list[ParityReport]:
+def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], disk: Path, say: Say) -> list[ParityReport]:
     """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
-    rounding to float16 costs in torch, which raises the floor of the artifact that ships.
+    rounding to float16 costs in torch, which raises the floor of the artifact that ships, then its replay in float16.
 
-    The artifact in float32 is written below the folder `disk`, for as long as it is judged.
+    Rewrites that change the model come after the others, against the floor that they declare; the artifact in float32
+    is then compared with the changed module. It is written below the folder `disk`, for as long as it is judged.
     """
-    name = part.spec.name
+    part, artifact = fitted.part, fitted.artifact
+    name, format = part.spec.name, artifact.format
+    changing = changes(artifact.rewrites)
     say(f"verifying {name} after the rewrites")
-    reports = judge_runner(open_rewritten(part, artifact.rewrites), few, format=None, rung="rewrites")
-    if artifact.recipe != "fp32":
-        say(f"verifying {artifact.format} {name}, fp32")
+    exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
+    reports = judge_runner(exact, few, format=None, rung="rewrites")
+    changed = open_rewritten(part, artifact.rewrites) if changing else None
+    if changed is not None:
+        say(f"verifying {name} as {' and '.join(changing)} changes it")
+        floor = changed_floor_db(changing)
+        reports += judge_runner(changed, few, format=format, rung=CHANGED, floor=floor)
+    if artifact.recipe != "fp32" or changed is not None:
+        say(f"verifying {format} {name}, fp32")
         with TemporaryDirectory(dir=disk) as scratch:
             graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
-            runner = load_runner(Path(scratch), artifact.format, graph)
-            reports += judge_runner(runner, few, format=artifact.format, rung="fp32")
+            runner = load_runner(Path(scratch), format, graph)
+            reports += judge_runner(runner, few, format=format, rung="fp32", reference=changed)
     if artifact.recipe == "fp16":
         say(f"verifying {name} with rounded weights")
         rounded = open_rounded(part, artifact.rewrites)
-        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16")
-    return reports
+        changed_db = {report.subject: report.psnr_db for report in reports if report.rung == CHANGED}
+        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16", changed_db=changed_db)
+    return [*reports, *fitted.verdicts]
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:

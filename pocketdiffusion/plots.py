@@ -4,23 +4,63 @@ import io
 from collections.abc import Sequence
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pocketdiffusion.runtime.gate import PictureReport
+from pocketdiffusion.runtime.parity import ParityReport
+from pocketdiffusion.runtime.trajectory import HALVES, Trajectory
 
 CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
 _COLOURS = {"onnx": "#1f77b4", "coreml": "#d62728", "tflite": "#2ca02c"}
 _DASHES = ("-", "--", ":", "-.")
 
 
+def forced_db(
+    verdicts: Sequence[ParityReport], originals: Sequence[Trajectory]
+) -> dict[str, dict[str, tuple[float, ...]]]:
+    """PSNR (dB) of the shipped UNets' output at each step, teacher-forced, the worst prompt's: by format and half."""
+    calls = sum(len(t.timesteps) for t in originals)
+    steps = range(max((len(t.timesteps) for t in originals), default=0))
+    found = {}
+    for verdict in verdicts:
+        if (
+            verdict.format is None
+            or verdict.subject != "unet.out_sample"
+            or len(verdict.case_db) != calls * len(HALVES)
+        ):
+            continue  # the rungs below judge some of the steps only
+        heights = iter(verdict.case_db)  # a prompt after the other, a step after the other, both halves
+        rows = [[[next(heights) for _ in HALVES] for _ in t.timesteps] for t in originals]
+        found[verdict.format] = {
+            half: tuple(min(row[step][i] for row in rows if step < len(row)) for step in steps)
+            for i, half in enumerate(HALVES)
+        }
+    return found
+
+
+def forced_plot(verdicts: Sequence[ParityReport], originals: Sequence[Trajectory]) -> str:
+    """`forced_db` as an <svg> element: one colour a format, one dash a half."""
+    figure, axes = _axes("PSNR of the UNet's output, dB")
+    for format, halves in forced_db(verdicts, originals).items():
+        for dash, (half, heights) in zip(_DASHES, halves.items(), strict=False):
+            axes.plot(
+                range(1, len(heights) + 1),
+                [min(max(db, 0.0), CEILING_DB) for db in heights],
+                dash,
+                color=_COLOURS.get(format, "#555"),
+                label=f"{format}: {half} half",
+            )
+    axes.legend(fontsize=7, loc="lower left")
+    return _svg(figure)
+
+
 def drift_plot(pictures: Sequence[PictureReport]) -> str:
     """PSNR (dB) of the latents after each UNet call, free-running, against the original's: one line a picture, one
     colour a format, one dash a prompt. An <svg> element."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
+    figure, axes = _axes("PSNR of the latents, dB")
     prompts = list(dict.fromkeys(picture.prompt for picture in pictures))
     for picture in pictures:
         heights = [min(max(db, 0.0), CEILING_DB) for db in picture.drift_db]
@@ -31,13 +71,21 @@ def drift_plot(pictures: Sequence[PictureReport]) -> str:
             color=_COLOURS.get(picture.format, "#555"),
             label=f"{picture.format}: {_short(picture.prompt)}",
         )
+    axes.legend(fontsize=7, loc="lower left")
+    return _svg(figure)
+
+
+def _axes(label: str) -> tuple[Figure, Axes]:
+    """An empty plot of decibels by step."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
     axes.set_xlabel("step")
-    axes.set_ylabel("PSNR of the latents, dB")
+    axes.set_ylabel(label)
     axes.set_ylim(0, CEILING_DB + 5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="lower left")
-    return _svg(figure)
+    return figure, axes
 
 
 def _short(prompt: str) -> str:

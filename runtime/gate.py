@@ -25,6 +25,7 @@ from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases
 
 ROUNDING = "rounding"  # the rung that tells what storage in float16 costs, measured in torch
+CHANGED = "changed"  # the rung that tells what a rewrite that changes the model costs it, measured in torch
 EXACT_DB = 200.0  # one wrong token id, or one level of one pixel, is far below
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
 SAMPLER_DB = 105.0  # float32 arithmetic in another order
@@ -62,29 +63,39 @@ def judge_runner(
     storage: str = "float32",
     arithmetic: str = "float32",
     rounding_db: Mapping[str, float] = {},
+    changed_db: Mapping[str, float] = {},
+    reference: Runner | None = None,
+    floor: float | None = None,
 ) -> list[ParityReport]:
     """One report per output of the graph, named "graph.output". `format` is None for a torch module.
 
-    `rounding_db` is what the storage alone costs, by the name of the report, where that was measured.
+    `rounding_db` is what the storage alone costs, and `changed_db` what rewrites that change the model cost, by the
+    name of the report, where that was measured. `reference` is what to compare with, on the recorded inputs, if that
+    is not the original; `floor` (dB) is that of a rung which has one of its own.
     """
     found: dict[str, list[Comparison]] = {tensor.name: [] for tensor in runner.spec.outputs}
     for trajectory in trajectories:
         for case in cases(runner.spec.name, trajectory):
             given = runner(case.inputs)
+            wanted = case.outputs if reference is None else reference(case.inputs)
             for name, comparisons in found.items():
-                comparisons.append(Comparison(case.label, case.outputs[name], given[name]))
-    return [
-        measure(
-            f"{runner.spec.name}.{name}",
-            comparisons,
-            rung=rung,
-            floor=floor_db(storage, arithmetic, rounding_db.get(f"{runner.spec.name}.{name}")),
-            format=format,
-            storage=storage,
-            arithmetic=arithmetic,
+                comparisons.append(Comparison(case.label, wanted[name], given[name]))
+    reports = []
+    for name, comparisons in found.items():
+        subject = f"{runner.spec.name}.{name}"
+        by_precision = floor_db(storage, arithmetic, rounding_db.get(subject), changed_db.get(subject))
+        reports.append(
+            measure(
+                subject,
+                comparisons,
+                rung=rung,
+                floor=by_precision if floor is None else floor,
+                format=format,
+                storage=storage,
+                arithmetic=arithmetic,
+            )
         )
-        for name, comparisons in found.items()
-    ]
+    return reports
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
@@ -226,8 +237,10 @@ def judge(
     bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[ParityReport], list[PictureReport]]:
     """Everything: stages, every graph of every format, pictures. The manifest's verdicts of the rung "rounding" raise
-    the floors of graphs that are stored in float16."""
-    rounding_db = {v.subject: v.psnr_db for v in bundle.manifest.verdicts if v.rung == ROUNDING}
+    the floors of graphs that are stored in float16; those of the rung "changed" lower the floors of the graphs of their
+    format, and of no other."""
+    verdicts = bundle.manifest.verdicts
+    rounding_db = {v.subject: v.psnr_db for v in verdicts if v.rung == ROUNDING}
     say("stages")
     reports = judge_stages(bundle, trajectories)
     pictures: list[PictureReport] = []
@@ -243,6 +256,7 @@ def judge(
                 storage=graph.storage,
                 arithmetic=graph.arithmetic,
                 rounding_db=rounding_db,
+                changed_db={v.subject: v.psnr_db for v in verdicts if v.rung == CHANGED and v.format == format},
             )
         say(f"{format} pictures")
         drawn = list(draw_pictures(bundle, trajectories, format))
@@ -253,5 +267,6 @@ def judge(
 
 
 def record_verdict(report: ParityReport) -> Verdict:
-    """The report as the manifest holds it."""
-    return Verdict(**vars(report), max_abs_limit=report.max_abs_limit, passed=report.passed)
+    """The report as the manifest holds it: without its single cases."""
+    kept = {name: value for name, value in vars(report).items() if name != "case_db"}
+    return Verdict(**kept, max_abs_limit=report.max_abs_limit, passed=report.passed)

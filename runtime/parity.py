@@ -12,20 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLOORS_DB = {("float32", "float32"): 105.0, ("float16", "float32"): 65.0, ("float16", "float16"): 58.0}
-ROUNDING_MARGIN_DB = 6.0  # other prompts, other steps
+MARGIN_DB = 6.0  # other prompts, other steps
 
 
-def floor_db(storage: str, arithmetic: str, rounding_db: float | None = None) -> float:
+def floor_db(storage: str, arithmetic: str, rounding_db: float | None = None, changed_db: float | None = None) -> float:
     """The least PSNR, teacher-forced, of a graph with weights in `storage`, run in `arithmetic`.
 
     65 dB for storage in float16 suits the worst model. Faults hide between that and what the storage of this model
     costs: `rounding_db`, infinite where its weights were float16 from the beginning. Where it is known and arithmetic
     is float32, the artifact may err twice as much, and no more; never less than float32 itself may.
+
+    `changed_db` is there where a rewrite changes the model, and says how far that alone takes it from the original, in
+    torch. The artifact then may be twice as far, where its precision allows less.
     """
     floor = FLOORS_DB[storage, arithmetic]
+    if changed_db is not None:
+        floor = min(floor, changed_db - MARGIN_DB)
     if rounding_db is None or arithmetic != "float32":
         return floor
-    return max(floor, min(rounding_db - ROUNDING_MARGIN_DB, FLOORS_DB["float32", "float32"]))
+    return max(floor, min(rounding_db - MARGIN_DB, FLOORS_DB["float32", "float32"]))
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class ParityReport:
 
     `format` is None where no artifact was judged. `worst` is the index of the largest absolute error and `worst_case`
     names the case it lies in. `relative` is the norm of the error over that of the reference, in the worst case.
+    `case_db` has the PSNR of each case, in the order in which they were recorded.
     """
 
     subject: str
@@ -50,6 +56,7 @@ class ParityReport:
     relative: float
     finite: bool
     cases: int
+    case_db: tuple[float, ...] = ()
 
     @property
     def max_abs_limit(self) -> float:
@@ -100,11 +107,11 @@ def measure(
 ) -> ParityReport:
     """The report of one output over `cases`."""
     peak = max((float(np.abs(c.reference).max()) for c in cases), default=0.0)
-    finite, lowest, relative = True, inf, 0.0
+    case_db = tuple(psnr_db(case.reference, case.candidate, peak) for case in cases)
+    finite, relative = True, 0.0
     largest, where = 0.0, ""
     place: tuple[int, ...] = ()
     for case in cases:
-        lowest = min(lowest, psnr_db(case.reference, case.candidate, peak))
         if not _comparable(case.reference, case.candidate):
             finite = False
             if largest < inf:
@@ -124,7 +131,7 @@ def measure(
         storage=storage,
         arithmetic=arithmetic,
         floor_db=floor,
-        psnr_db=lowest,
+        psnr_db=min(case_db, default=inf),
         peak=peak,
         max_abs=largest,
         worst=place,
@@ -132,6 +139,7 @@ def measure(
         relative=relative,
         finite=finite,
         cases=len(cases),
+        case_db=case_db,
     )
 
 

@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.rewrites.batched_attention import apply, batched_attention
+from pocketdiffusion.export.rewrites.batched_attention import apply, batched_attention, kept
 from pocketdiffusion.export.rewrites.fused_attention import attention
 
 
@@ -34,6 +34,7 @@ def test_does_not_fire_on_attention_that_does_more() -> None:
     normed = Attention(32, heads=4, dim_head=8, qk_norm="layer_norm")
     added = Attention(32, heads=4, dim_head=8, added_kv_proj_dim=16, processor=AttnAddedKVProcessor2_0())
     assert apply(nn.ModuleList([normed, added])) == 0
+    assert sum(kept(nn.ModuleList([normed, added, Attention(32)])).values()) == 2
 
 
 def test_more_than_one_sample_is_refused() -> None:

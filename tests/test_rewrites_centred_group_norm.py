@@ -9,7 +9,7 @@ from traced_parts import SD15_SITES, narrow_sd15_unet, psnr
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.rewrites.centred_group_norm import apply, by_channel, centred_group_norm
+from pocketdiffusion.export.rewrites.centred_group_norm import apply, by_channel, centred_group_norm, kept
 
 
 def test_fires_on_every_group_norm(tmp_path: Path) -> None:
@@ -26,6 +26,7 @@ def test_does_not_fire_on_other_norms() -> None:
 
     others = nn.ModuleList([nn.GroupNorm(2, 4, affine=False), Other(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4)])
     assert apply(others) == 0
+    assert kept(others) == {"has no weight and bias": 1, "is a subclass": 1} and kept(nn.GroupNorm(2, 4)) == {}
 
 
 def test_parity_of_whole_models(tiny_checkpoint: Path) -> None:

@@ -8,7 +8,7 @@ from traced_parts import SD15_SITES, narrow_sd15_unet, psnr
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.rewrites.centred_layer_norm import apply, by_row, centred_layer_norm
+from pocketdiffusion.export.rewrites.centred_layer_norm import apply, by_row, centred_layer_norm, kept
 
 
 def test_fires_on_every_layer_norm(tmp_path: Path) -> None:
@@ -26,6 +26,8 @@ def test_does_not_fire_on_other_norms() -> None:
     plain, no_bias = nn.LayerNorm(4, elementwise_affine=False), nn.LayerNorm(4, bias=False)
     others = nn.ModuleList([nn.LayerNorm((3, 4)), plain, no_bias, Other(4), nn.GroupNorm(2, 4), nn.RMSNorm(4)])
     assert apply(others) == 0
+    assert kept(others) == {"is a subclass": 1, "is over several axes": 1, "has no weight and bias": 2}
+    assert kept(nn.LayerNorm(4)) == {}
 
 
 def test_parity_of_whole_models(tiny_checkpoint: Path) -> None:

@@ -13,7 +13,7 @@ from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites import apply_rewrites
-from pocketdiffusion.export.rewrites.fused_attention import apply, attention
+from pocketdiffusion.export.rewrites.fused_attention import apply, attention, kept
 
 
 def text_model() -> nn.Module:
@@ -52,6 +52,11 @@ def test_does_not_fire_on_attention_that_does_more() -> None:
             patch_size=8,
         )
     )
+    assert kept(nn.ModuleList([normed, added, vision, Attention(32)])) == {
+        "normalises its queries or keys": 1,
+        "has another processor, AttnAddedKVProcessor2_0": 1,
+        "is not of a text model, and not causal": 2,
+    }
     for module in (normed, added, vision):
         holder = nn.ModuleList([module])
         assert apply(holder) == 0

@@ -3,7 +3,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.activations import GELUActivation, QuickGELUActivation
 
-from pocketdiffusion.export.rewrites.quick_gelu import apply, quick_gelu
+from pocketdiffusion.export.rewrites.quick_gelu import apply, kept, quick_gelu
 
 
 def text_model(act: str) -> nn.Module:
@@ -26,6 +26,7 @@ def test_fires_once_per_layer() -> None:
 
 def test_does_not_fire_on_gelu() -> None:
     assert apply(text_model("gelu")) == 0
+    assert kept(text_model("gelu")) == {"is GELU, another function": 3} and kept(text_model("quick_gelu")) == {}
     assert apply(nn.Sequential(nn.GELU(), nn.GELU("tanh"), nn.SiLU(), GELUActivation())) == 0
 
 

@@ -48,6 +48,27 @@ def pocketdiffusion_quick_gelu(context: Any, node: Any) -> None:
     context.add(mb.gelu(x=context[node.inputs[0]], mode="SIGMOID_APPROXIMATION", name=node.name))
 
 
+@register_torch_op(torch_alias=["pocketdiffusion::tanh_silu"])  # type: ignore[untyped-decorator]
+def pocketdiffusion_tanh_silu(context: Any, node: Any) -> None:
+    """x/2 * (1 + tanh(x/2))."""
+    half = mb.mul(x=context[node.inputs[0]], y=np.float32(0.5))
+    context.add(mb.mul(x=half, y=mb.add(x=mb.tanh(x=half), y=np.float32(1)), name=node.name))
+
+
+@register_torch_op(torch_alias=["pocketdiffusion::tanh_quick_gelu"])  # type: ignore[untyped-decorator]
+def pocketdiffusion_tanh_quick_gelu(context: Any, node: Any) -> None:
+    """x/2 * (1 + tanh(0.851 x))."""
+    x = context[node.inputs[0]]
+    raised = mb.add(x=mb.tanh(x=mb.mul(x=x, y=np.float32(0.851))), y=np.float32(1))
+    context.add(mb.mul(x=mb.mul(x=x, y=np.float32(0.5)), y=raised, name=node.name))
+
+
+@register_torch_op(torch_alias=["pocketdiffusion::tanh_gelu"])  # type: ignore[untyped-decorator]
+def pocketdiffusion_tanh_gelu(context: Any, node: Any) -> None:
+    """`gelu` has that mode from iOS 15 on."""
+    context.add(mb.gelu(x=context[node.inputs[0]], mode="TANH_APPROXIMATION", name=node.name))
+
+
 @register_torch_op(torch_alias=["int"], override=True)  # type: ignore[untyped-decorator]
 def _int(context: Any, node: Any) -> None:
     """torch's int() of a tensor of one element. coremltools 9.0 calls int() on an array, an error since numpy 2.4."""

@@ -14,7 +14,7 @@ from onnx.defs import OpSchema
 from onnxscript import opset20 as op
 from onnxscript.values import Op, Opset
 
-from pocketdiffusion.export.rewrites import fused_attention, quick_gelu
+from pocketdiffusion.export.rewrites import fused_attention, quick_gelu, tanh_gelu, tanh_sigmoid
 
 Profile = Literal["ort", "std"]
 OPSET = 20  # the oldest with Gelu; onnxruntime 1.17 (February 2024) and later run it
@@ -24,9 +24,15 @@ def lowerings(profile: Profile) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The `custom_translation_table` of torch.onnx.export: an operator and the function that emits its nodes."""
     attention, quick = fused_attention.MARKS["attention"], quick_gelu.MARKS["quick_gelu"]
     group, silu = torch.ops.aten.group_norm.default, torch.ops.aten.silu.default
+    table: dict[Callable[..., Any], Callable[..., Any]] = {
+        group: group_norm,
+        tanh_gelu.MARKS["gelu"]: gelu_by_tanh,
+        tanh_sigmoid.MARKS["silu"]: silu_by_tanh,
+        tanh_sigmoid.MARKS["quick_gelu"]: quick_gelu_by_tanh,
+    }
     if profile == "ort":
-        return {group: group_norm, attention: ort_attention, quick: ort_quick_gelu, silu: ort_silu}
-    return {group: group_norm, attention: std_attention, quick: std_quick_gelu, silu: std_silu}
+        return table | {attention: ort_attention, quick: ort_quick_gelu, silu: ort_silu}
+    return table | {attention: std_attention, quick: std_quick_gelu, silu: std_silu}
 
 
 def group_norm(
@@ -79,6 +85,25 @@ def ort_silu(x: Any) -> Any:
 
 def std_silu(x: Any) -> Any:
     return op.Mul(x, op.Sigmoid(x))
+
+
+def silu_by_tanh(x: Any) -> Any:
+    return _by_tanh(x, 1.0)
+
+
+def quick_gelu_by_tanh(x: Any) -> Any:
+    return _by_tanh(x, 1.702)
+
+
+def _by_tanh(x: Any, factor: float) -> Any:
+    """x * sigmoid(factor * x)."""
+    half = op.Mul(x, _constant(np.float32(0.5)))
+    inner = half if factor == 1 else op.Mul(x, _constant(np.float32(factor / 2)))
+    return op.Mul(half, op.Add(op.Tanh(inner), _constant(np.float32(1))))
+
+
+def gelu_by_tanh(x: Any) -> Any:
+    return op.Gelu(x, approximate="tanh")
 
 
 def _constant(values: Any) -> Any:

@@ -3,14 +3,19 @@
 The folder is the registry: `fused_attention` names export/rewrites/fused_attention.py, which states its rule and where
 it must not fire, and holds
 
-    apply(module) -> int     changes the module in place and returns the number of sites changed
+    apply(module) -> int     changes the module in place and returns the number of modules changed
     MARKS                    the operators that it leaves in the traced program, by the kind of site that they stand for
     BODIES                   of each such operator, the function of ATen's operators that it computes; for backends
                              that do not lower it whole, and left out by a rewrite that is of no use to those
+    kept(module) -> dict     before `apply`: the modules that are of its kind and that it leaves alone, counted by the
+                             reason, as `{"normalises its queries": 2}`; left out where there cannot be any
+    CHANGES                  only of a rewrite that changes the model: what it changes, in words for the report
+    FLOOR_DB                 with it: the least PSNR (dB) of the changed module, by measurement
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from math import inf
 from typing import Any
 
 from torch import nn
@@ -21,6 +26,24 @@ from pocketdiffusion.runtime.errors import ProofError
 def apply_rewrites(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
     """Applies each rewrite in turn, in place. Returns the sites that each changed."""
     return {name: import_module(f"{__name__}.{name}").apply(module) for name in names}
+
+
+def kept_sites(module: nn.Module, names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """What each rewrite leaves alone, by reason; before they are applied. A rewrite that leaves nothing is left out."""
+    rewrites = {name: import_module(f"{__name__}.{name}") for name in names}
+    found = {name: rewrite.kept(module) for name, rewrite in rewrites.items() if hasattr(rewrite, "kept")}
+    return {name: reasons for name, reasons in found.items() if reasons}
+
+
+def changes(names: Iterable[str]) -> dict[str, str]:
+    """The rewrites among `names` that change the model, and what each changes."""
+    modules = {name: import_module(f"{__name__}.{name}") for name in names}
+    return {name: module.CHANGES for name, module in modules.items() if hasattr(module, "CHANGES")}
+
+
+def changed_floor_db(names: Iterable[str]) -> float:
+    """The least PSNR of a module that these rewrites change: the lowest of theirs, infinite where none does."""
+    return min((import_module(f"{__name__}.{name}").FLOOR_DB for name in changes(names)), default=inf)
 
 
 def marks(names: Iterable[str]) -> dict[str, Any]:

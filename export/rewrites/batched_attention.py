@@ -60,6 +60,9 @@ MARKS = {"attention": torch.ops.pocketdiffusion.batched_attention.default}
 BODIES = {torch.ops.pocketdiffusion.batched_attention.default: products}
 
 
+kept = fused_attention.kept
+
+
 def apply(module: nn.Module) -> int:
     """Rewrites `module` in place; names of parameters stay. Returns the number of attentions changed."""
     return fused_attention.install(module, batched_attention)

@@ -51,6 +51,14 @@ def apply(module: nn.Module) -> int:
     return len(found)
 
 
+def kept(module: nn.Module) -> dict[str, int]:
+    """GroupNorms that are left alone, by reason."""
+    left = [child for child in module.modules() if isinstance(child, nn.GroupNorm)]
+    bare = sum(type(child) is nn.GroupNorm and not child.affine for child in left)
+    counts = {"has no weight and bias": bare, "is a subclass": sum(type(child) is not nn.GroupNorm for child in left)}
+    return {reason: count for reason, count in counts.items() if count}
+
+
 class CentredGroupNorm(nn.Module):
     """Takes the place of a `torch.nn.GroupNorm` and keeps its weight and bias by name."""
 

@@ -49,6 +49,19 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
+def kept(module: nn.Module) -> dict[str, int]:
+    """LayerNorms that are left alone, by reason."""
+    left = [child for child in module.modules() if isinstance(child, nn.LayerNorm) and not _is_plain(child)]
+    plain = [child for child in left if type(child) is nn.LayerNorm]
+    several = sum(len(child.normalized_shape) > 1 for child in plain)
+    counts = {
+        "is a subclass": len(left) - len(plain),
+        "is over several axes": several,
+        "has no weight and bias": len(plain) - several,
+    }
+    return {reason: count for reason, count in counts.items() if count}
+
+
 class CentredLayerNorm(nn.Module):
     """Takes the place of a `torch.nn.LayerNorm` and keeps its weight and bias by name."""
 

@@ -11,6 +11,7 @@ than the causal one is an error when the module is traced.
 Source: scaled dot-product attention, https://arxiv.org/abs/1706.03762, section 3.2.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -57,11 +58,25 @@ def install(module: nn.Module, operator: Callable[..., Tensor]) -> int:
     return len(found)
 
 
+def kept(module: nn.Module) -> dict[str, int]:
+    """Attention modules that are left alone, by reason."""
+    reasons = (_reason(child) for child in module.modules() if isinstance(child, Attention | CLIPAttention))
+    return dict(Counter(reason for reason in reasons if reason))
+
+
 def _is_plain(module: nn.Module) -> bool:
-    if isinstance(module, Attention):
-        plain = type(module.processor) in (AttnProcessor, AttnProcessor2_0)
-        return plain and module.norm_q is None and module.norm_k is None
-    return isinstance(module, CLIPAttention) and isinstance(module.config, CLIPTextConfig)
+    return isinstance(module, Attention | CLIPAttention) and not _reason(module)
+
+
+def _reason(module: Attention | CLIPAttention) -> str:
+    """Why an attention module stays as it is, or nothing."""
+    if isinstance(module, CLIPAttention):
+        return "" if isinstance(module.config, CLIPTextConfig) else "is not of a text model, and not causal"
+    if module.norm_q is not None or module.norm_k is not None:
+        return "normalises its queries or keys"
+    if type(module.processor) not in (AttnProcessor, AttnProcessor2_0):
+        return f"has another processor, {type(module.processor).__name__}"
+    return ""
 
 
 class FusedProcessor:

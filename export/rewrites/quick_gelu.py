@@ -10,8 +10,9 @@ Source: https://github.com/hendrycks/GELUs, section 2 of https://arxiv.org/abs/1
 """
 
 import torch
+from diffusers.models.activations import GEGLU, GELU
 from torch import Tensor, nn
-from transformers.activations import QuickGELUActivation
+from transformers.activations import GELUActivation, QuickGELUActivation
 
 
 def product(x: Tensor) -> Tensor:
@@ -37,6 +38,12 @@ def apply(module: nn.Module) -> int:
     for name in found:
         module.set_submodule(name, QuickGELU())
     return len(found)
+
+
+def kept(module: nn.Module) -> dict[str, int]:
+    """GELUs that are left alone, by reason."""
+    gelus = sum(isinstance(child, (nn.GELU, GELUActivation, GELU, GEGLU)) for child in module.modules())
+    return {"is GELU, another function": gelus} if gelus else {}
 
 
 class QuickGELU(nn.Module):

@@ -1,0 +1,195 @@
+"""Forms of SiLU, QuickGELU and GELU: which one an artifact has and why, and what each costs in float16.
+
+A form is a function of ATen's operators. Run on float16 tensors, torch computes each operator in float32 and rounds its
+result, as a phone does that has an instruction for it; "fused" is the form that rounds once. The inputs are those that
+the model's own activations get, at every site, on recorded calls.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import inf, log10, pi, sqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.rewrites import quick_gelu
+from pocketdiffusion.export.rewrites.tanh_sigmoid import quick_gelu_by_tanh, silu_by_tanh
+from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.runtime.runner import Array
+
+Form = Callable[[Tensor], Tensor]
+TAIL = -4.0  # below it a sigmoid is small, and 1 + tanh cancels
+SIGMOIDS = ("LOGISTIC", "Sigmoid", "sigmoid")  # operators, as the formats spell them
+
+
+def gelu_by_erf(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.erf(x * sqrt(0.5)))
+
+
+def gelu_by_tanh(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
+
+
+FORMS: Mapping[str, Mapping[str, Form]] = {
+    "silu": {
+        "fused": F.silu,
+        "product": lambda x: x * torch.sigmoid(x),
+        "exponential": lambda x: x / (1.0 + torch.exp(-x)),
+        "tanh": silu_by_tanh,
+    },
+    "quick_gelu": {
+        "fused": lambda x: quick_gelu.product(x.double()).to(x.dtype),
+        "product": quick_gelu.product,
+        "tanh": quick_gelu_by_tanh,
+    },
+    "gelu": {
+        "fused": F.gelu,
+        "error function": gelu_by_erf,
+        "tanh, fused": lambda x: F.gelu(x, approximate="tanh"),
+        "tanh": gelu_by_tanh,
+    },
+}
+_EXACT: Mapping[str, Form] = {"silu": F.silu, "quick_gelu": quick_gelu.product, "gelu": F.gelu}
+_KINDS = {
+    torch.ops.aten.silu.default: "silu",
+    torch.ops.aten.gelu.default: "gelu",
+    quick_gelu.MARKS["quick_gelu"]: "quick_gelu",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The form that an artifact has of one kind of activation, its operators there, and why that one."""
+
+    form: str
+    operators: str
+    reason: str
+
+
+_FUSED_GELU = "one operator, which rounds once"
+_NO_TANH = "exact in the negative tail, where tanh is not, in fewer operators"
+CHOICES: Mapping[tuple[str, str], Mapping[str, Choice]] = {
+    ("onnx", "ort"): {
+        "silu": Choice(
+            "fused", "QuickGelu(alpha=1)", "onnxruntime's kernel: the fastest form measured, and no sigmoid"
+        ),
+        "quick_gelu": Choice("fused", "QuickGelu(alpha=1.702)", "onnxruntime's kernel: the fastest form measured"),
+        "gelu": Choice("fused", "Gelu", _FUSED_GELU),
+    },
+    ("onnx", "std"): {
+        "silu": Choice("product", "Sigmoid, Mul", f"the standard has no operator for it before opset 24; {_NO_TANH}"),
+        "quick_gelu": Choice("product", "Mul, Sigmoid, Mul", f"the standard has no operator for it; {_NO_TANH}"),
+        "gelu": Choice("fused", "Gelu", _FUSED_GELU),
+    },
+    ("coreml", ""): {
+        "silu": Choice("fused", "silu", "Core ML's own operator: rounds once, and no sigmoid"),
+        "quick_gelu": Choice("fused", "gelu(SIGMOID_APPROXIMATION)", "Core ML's own operator: rounds once"),
+        "gelu": Choice("fused", "gelu(EXACT)", _FUSED_GELU),
+    },
+    ("tflite", ""): {
+        "silu": Choice("product", "LOGISTIC, MUL", f"LiteRT has no operator for it; {_NO_TANH}"),
+        "quick_gelu": Choice("product", "MUL, LOGISTIC, MUL", f"LiteRT has no operator for it; {_NO_TANH}"),
+        "gelu": Choice("fused", "GELU", _FUSED_GELU),
+    },
+}
+_ASKED = "the target asks for it"
+
+
+def choice(artifact: Artifact, kind: str) -> Choice:
+    """The form of `kind` ("silu", "quick_gelu", "gelu") in an artifact."""
+    if kind in ("silu", "quick_gelu") and "tanh_sigmoid" in artifact.rewrites:
+        return Choice("tanh", "multiplications, tanh, addition", _ASKED)
+    if kind == "gelu" and "tanh_gelu" in artifact.rewrites:
+        return Choice("tanh, fused", "GELU's operator in its tanh mode", f"{_ASKED}; it changes the model")
+    by_profile = CHOICES.get((artifact.format, artifact.profile)) or CHOICES[artifact.format, ""]
+    return by_profile[kind]
+
+
+@dataclass(frozen=True)
+class FormError:
+    """What a form costs in float16, against float64, over all `sites` (calls of the activation in one pass).
+
+    `psnr_db` is that of the worst site, with its own largest value as the peak; `tail` is the error, in the root mean
+    square and relative to the activation, of inputs under -4: 0.1 means 10 %. `tail_share` is the share of such inputs.
+    """
+
+    kind: str
+    form: str
+    sites: int
+    psnr_db: float
+    max_abs: float
+    tail: float
+    tail_share: float
+
+
+def measure_forms(part: Component, calls: Iterable[Mapping[str, Array]]) -> list[FormError]:
+    """Every form of every kind of activation that `part` has, on its inputs in the original's `calls`, in float32."""
+    module = load_module(part)
+    quick_gelu.apply(module)
+    sums = FormSums()
+    for inputs in calls:
+        sums.restart()
+        with torch.no_grad(), sums:
+            module(*(torch.from_numpy(inputs[tensor.name].copy()) for tensor in part.spec.inputs))
+    return sums.errors()
+
+
+class FormSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up, while modules run, the errors of all forms. Sites are told apart by the order of their calls."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sites: dict[tuple[str, str, int], dict[str, float]] = {}
+        self.calls: dict[str, int] = {}
+
+    def restart(self) -> None:
+        """The next call is that of the first site again."""
+        self.calls = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kind = _KINDS.get(func)
+        if kind is not None and not kwargs:
+            site = self.calls[kind] = self.calls.get(kind, 0) + 1
+            self._add(kind, site, args[0])
+        return func(*args, **(kwargs or {}))
+
+    def _add(self, kind: str, site: int, given: Tensor) -> None:
+        x = given.half()
+        exact = _EXACT[kind](x.double())
+        low = x < TAIL
+        for form, function in FORMS[kind].items():
+            error = function(x).double() - exact
+            s = self.sites.setdefault((kind, form, site), dict.fromkeys(("n", "square", "peak", "most", "low"), 0.0))
+            s["n"] += error.numel()
+            s["square"] += float(error.square().sum())
+            s["peak"] = max(s["peak"], float(exact.abs().max()))
+            s["most"] = max(s["most"], float(error.abs().max()))
+            s["low"] += int(low.sum())
+            s["low_square"] = s.get("low_square", 0.0) + float(error[low].square().sum())
+            s["low_exact"] = s.get("low_exact", 0.0) + float(exact[low].square().sum())
+
+    def errors(self) -> list[FormError]:
+        found = []
+        for kind, form in dict.fromkeys((kind, form) for kind, form, _ in self.sites):
+            sites = [s for (k, f, _), s in self.sites.items() if (k, f) == (kind, form)]
+            low_exact = sum(s["low_exact"] for s in sites)
+            found.append(
+                FormError(
+                    kind=kind,
+                    form=form,
+                    sites=len(sites),
+                    psnr_db=min(_psnr_db(s) for s in sites),
+                    max_abs=max(s["most"] for s in sites),
+                    tail=sqrt(sum(s["low_square"] for s in sites) / low_exact) if low_exact else 0.0,
+                    tail_share=sum(s["low"] for s in sites) / sum(s["n"] for s in sites),
+                )
+            )
+        return found
+
+
+def _psnr_db(s: Mapping[str, float]) -> float:
+    return 10 * log10(s["peak"] ** 2 * s["n"] / s["square"]) if s["square"] else inf
