@@ -15,10 +15,11 @@ from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.fitting import Fitted, emit_fitted
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
-from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
+from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
 from pocketdiffusion.findings import Findings, find, find_forms
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
@@ -104,16 +105,17 @@ def export_original(
         graphs: dict[str, dict[str, Graph]] = {}
         ladder: list[ParityReport] = []
         findings: dict[str, dict[str, Findings]] = {}
+        few = [probe(trajectory) for trajectory in trajectories]
         for artifact in target.artifacts:
             for part in original.parts:
                 name = part.spec.name
-                rungs = judge_rungs(part, artifact, target, trajectories, folder.parent, say)
-                ladder += rungs
                 say(f"writing {artifact.format} {name}, {artifact.recipe}")
-                graph = emit(part, artifact, folder, open_batch=target.open_batch)
-                graphs.setdefault(artifact.format, {})[name] = graph
+                fitted = emit_fitted(part, artifact, folder, few, open_batch=target.open_batch)
+                graphs.setdefault(artifact.format, {})[name] = fitted.graph
+                rungs = judge_rungs(fitted, target, few, folder.parent, say)
+                ladder += rungs
                 say(f"looking at what the rewrites did to {name}")
-                found = find(part, artifact, graph, trajectories[0], rungs, original.forms[name])
+                found = find(fitted, trajectories[0], rungs, original.forms[name])
                 findings.setdefault(artifact.format, {})[name] = found
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories)
         seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
@@ -133,17 +135,15 @@ def export_original(
     return Bundle(out, manifest)
 
 
-def judge_rungs(
-    part: Component, artifact: Artifact, target: Target, trajectories: list[Trajectory], disk: Path, say: Say
-) -> list[ParityReport]:
+def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], disk: Path, say: Say) -> list[ParityReport]:
     """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
-    rounding to float16 costs in torch, which raises the floor of the artifact that ships.
+    rounding to float16 costs in torch, which raises the floor of the artifact that ships, then its replay in float16.
 
     Rewrites that change the model come after the others, against the floor that they declare; the artifact in float32
     is then compared with the changed module. It is written below the folder `disk`, for as long as it is judged.
     """
+    part, artifact = fitted.part, fitted.artifact
     name, format = part.spec.name, artifact.format
-    few = [probe(t) for t in trajectories]
     changing = changes(artifact.rewrites)
     say(f"verifying {name} after the rewrites")
     exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
@@ -164,7 +164,7 @@ def judge_rungs(
         rounded = open_rounded(part, artifact.rewrites)
         changed_db = {report.subject: report.psnr_db for report in reports if report.rung == CHANGED}
         reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16", changed_db=changed_db)
-    return reports
+    return [*reports, *fitted.verdicts]
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:

@@ -8,12 +8,11 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pocketdiffusion.export.activations import FORMS, SIGMOIDS, Choice, FormError, choice, measure_forms
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.fitting import Audit, Fitted
 from pocketdiffusion.export.rewrites import changes, kept_sites
 from pocketdiffusion.export.rewritten import open_rewritten
-from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import count_calls
 from pocketdiffusion.runtime.gate import CHANGED, judge_runner
-from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.trajectory import Trajectory, cases, probe
 
@@ -30,7 +29,8 @@ class Findings:
     verdicts: "rewrites" is those that change nothing in the model, "changed" all. `calls_before`, `calls_after`: how
     often torch calls each ATen operator in one pass, without and with the rewrites; a rewrite's marker counts as one.
     `sigmoids_before`: sigmoids of the activations as the model is written; `sigmoids_after`: in the artifact, and
-    `tanhs_after`. `choices`: the form of each kind of activation; `forms`: what all forms cost in float16.
+    `tanhs_after`. `choices`: the form of each kind of activation; `forms`: what all forms cost in float16. `audit`:
+    that of ranges.
     """
 
     changed: Mapping[str, int]
@@ -45,18 +45,13 @@ class Findings:
     tanhs_after: int
     choices: Mapping[str, Choice]
     forms: Sequence[FormError]
+    audit: Audit | None
 
 
-def find(
-    part: Component,
-    artifact: Artifact,
-    graph: Graph,
-    trajectory: Trajectory,
-    rungs: Sequence[ParityReport],
-    forms: Sequence[FormError],
-) -> Findings:
-    """`rungs` are the verdicts below the artifact that `graph` describes, `forms` is what `find_forms` gives for its
-    component: that does not depend on the artifact."""
+def find(fitted: Fitted, trajectory: Trajectory, rungs: Sequence[ParityReport], forms: Sequence[FormError]) -> Findings:
+    """`rungs` are the verdicts below the artifact, `forms` is what `find_forms` gives for its component: that does not
+    depend on the artifact."""
+    part, artifact, graph = fitted.part, fitted.artifact, fitted.graph
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
         kept = kept_sites(part.build(), artifact.rewrites)
     kinds = [kind for kind in part.sites if kind in FORMS]
@@ -77,6 +72,7 @@ def find(
         tanhs_after=sum(count for name, count in graph.ops.items() if name.lower() == "tanh"),
         choices={kind: choice(artifact, kind) for kind in kinds},
         forms=forms,
+        audit=fitted.audit,
     )
 
 

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.trajectory import Trajectory
 
 PAGE = Path(__file__).with_name("report.html")  # the template
+NEAREST = 10  # results of each graph that the range audit shows
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def write_report(folder: Path, report: Report) -> None:
         .from_string(PAGE.read_text(encoding="utf-8"))
         .render(
             report=report,
+            nearest=NEAREST,
+            audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
             rows=_rows(report),
             sizes=_sizes(folder, report.manifest),
             forced=forced_plot(report.verdicts, report.originals),
@@ -76,12 +79,17 @@ def _machine(report: Report) -> dict[str, Any]:
             for p in report.pictures
         ],
         "rewrites": {
-            format: {name: _words(asdict(found)) for name, found in graphs.items()}
+            format: {name: _findings(found) for name, found in graphs.items()}
             for format, graphs in report.findings.items()
         },
         "seconds": {stage: round(seconds, 2) for stage, seconds in report.seconds.items()},
         "peak_mb": round(report.peak_mb),
     }
+
+
+def _findings(found: Findings) -> Any:
+    audit = found.audit and replace(found.audit, ranges=found.audit.ranges[:NEAREST])
+    return _words(asdict(replace(found, audit=audit)))
 
 
 def _sizes(folder: Path, manifest: Draft) -> dict[str, float]:
