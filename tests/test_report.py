@@ -56,7 +56,7 @@ def test_the_page_shows_every_verdict_graph_and_picture(page: Page, tiny_bundle:
 
 def test_the_page_says_what_became_of_rewrites_and_sigmoids(page: Page, tiny_bundle: Path) -> None:
     graphs = open_bundle(tiny_bundle).manifest.graphs["onnx"]
-    for name, graph in graphs.items():
+    for graph in graphs.values():
         sigmoids = graph.ops.get("Sigmoid", 0)
         assert f"{sigmoids} in the file" in page.shown and f"In the file:\n{sum(graph.ops.values())} op" in page.shown
     assert "2: is GELU, another function" in page.shown  # two GEGLUs
