@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo phones test test-all check clean
+.PHONY: demo pixel test test-all check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
 
-phones: .venv/.ready
-	$(BIN)/python -m pocketdiffusion.demo build pixel-8 galaxy-s24 iphone-15
+pixel: .venv/.ready
+	$(BIN)/python -m pocketdiffusion.demo build pixel-8
 
 test: .venv/.ready
 	$(BIN)/python -m pytest -q

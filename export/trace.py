@@ -14,7 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, marks
+from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, kept_sites, marks
 from pocketdiffusion.runtime.spec import TensorSpec
 
 # Sites that need no rewrite: ATen has an operator of that name, and tracing keeps it whole.
@@ -66,6 +66,12 @@ def count_calls(component: Component, rewrites: Sequence[str]) -> dict[str, int]
         with counts:
             module(*inputs)
     return dict(counts.calls.most_common())
+
+
+def count_kept(component: Component, rewrites: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The modules of the component that each rewrite leaves alone, by reason."""
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
+        return kept_sites(component.build(), rewrites)
 
 
 class CallCounts(TorchDispatchMode):  # type: ignore[no-untyped-call]

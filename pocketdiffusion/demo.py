@@ -1,23 +1,29 @@
-"""`make demo`: export the built-in model for a phone, draw the sample sheet with it, compare with the original.
+"""`make demo`: export the built-in model for three phones, draw with the artifacts, compare with the original.
 
     python -m pocketdiffusion.demo FOLDER [TARGET ...]
 
-`make phones` does it for a Pixel, a Galaxy and an iPhone, which take three formats.
-
-Exits 1 where a verdict fails, or the pictures are further from the original's than the floors allow.
+The model is recorded once; the phones are then exported in processes of their own, as many at once as there are cores,
+while the original draws the sheet in this one. Exits 1 where a verdict fails, or the pictures of a phone are further
+from the original's than the floors for fp16 allow.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from queue import Queue
 from statistics import median
+from threading import Thread
+from time import perf_counter
 
+import torch
 from rich.table import Table
 
-from pocketdiffusion.build import export
-from pocketdiffusion.export.checkpoint import open_checkpoint
-from pocketdiffusion.export.families import components
+from pocketdiffusion.build import Original, export_original, record_original, timed
 from pocketdiffusion.export.reference import Request, record
+from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
@@ -27,16 +33,23 @@ from pocketdiffusion.runtime.trajectory import Trajectory
 from pocketdiffusion.tables import verdict_table
 from pocketdiffusion.terminal import console, progress, run
 
+PHONES = ("pixel-8", "galaxy-s24", "iphone-15")
+COMPARED = 12  # prompts that every phone draws; the first draws the whole sheet
 SHOWN = 4  # prompts that formats.png has of each
+Lines = Queue[tuple[str, str]]  # who says it, and what
 
 
 def demo(folder: Path, targets: Sequence[str]) -> None:
-    bundles = {target: export_for(target, folder) for target in targets}
-    originals = draw_originals()
-    drawn = {target: draw_with(bundle, originals) for target, bundle in bundles.items()}
+    begun = perf_counter()
+    with progress("emoji") as say:
+        original = record_original("emoji", say=say)
+        bundles, originals, drawn = export_and_draw(original, targets, folder, say)
+    for target in targets:
+        console.print(f"[bold]{target}")
+        console.print(verdict_table(bundles[target].manifest.verdicts))
     sheet = contact_sheet([report.picture for report in drawn[targets[0]]], columns=6)
     write_png(folder / "sheet.png", sheet, {"prompts": list(SHEET)})
-    rows = [[original.picture for original in originals], *([r.picture for r in reports] for reports in drawn.values())]
+    rows = [[t.picture for t in originals], *([report.picture for report in reports] for reports in drawn.values())]
     formats = contact_sheet([picture for row in rows for picture in row[:SHOWN]], columns=SHOWN)
     write_png(
         folder / "formats.png", formats, {"rows": ["original", *(reports[0].format for reports in drawn.values())]}
@@ -46,30 +59,58 @@ def demo(folder: Path, targets: Sequence[str]) -> None:
     for target, reports in drawn.items():
         check(target, reports)
     console.print(f"pictures in {folder / 'sheet.png'} and {folder / 'formats.png'}")
+    console.print(f"{len(targets)} phones in {perf_counter() - begun:.0f} s, each picture within its floor")
 
 
-def export_for(target: str, folder: Path) -> Bundle:
-    with progress(f"exporting emoji for {target}") as say:
-        bundle = export("emoji", target, folder / f"emoji-{target}", say=say)
-    console.print(verdict_table(bundle.manifest.verdicts))
-    return bundle
+def export_and_draw(
+    original: Original, targets: Sequence[str], folder: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Bundle], list[Trajectory], dict[str, list[PictureReport]]]:
+    """The bundles by target, the sheet by the original, and the same prompts by each bundle."""
+    context = get_context("spawn")  # torch and the engines have threads, which do not survive a fork
+    workers = min(len(targets), os.cpu_count() or 1)
+    with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context) as pool:
+        lines: Lines = manager.Queue()
+        Thread(target=relay, args=(lines, say), daemon=True).start()
+        exports = {target: pool.submit(export_for, original, target, folder, workers, lines) for target in targets}
+        requests = [Request(prompt, seed=seed, steps=20, guidance=5.0) for seed, prompt in enumerate(SHEET)]
+        originals = record(
+            original.checkpoint,
+            original.parts,
+            requests,
+            lambda part: say(f"drawing the sheet with the original: {part}"),
+        )
+        drawings: dict[str, Future[list[PictureReport]]] = {}
+        bundles = {}
+        for number, (target, export) in enumerate(exports.items()):
+            bundles[target] = export.result()
+            wanted = originals if number == 0 else originals[:COMPARED]
+            drawings[target] = pool.submit(draw_with, bundles[target], wanted, target, lines)
+        return bundles, originals, {target: drawing.result() for target, drawing in drawings.items()}
 
 
-def draw_originals() -> list[Trajectory]:
-    """The sheet, drawn by the original in float32."""
-    checkpoint = open_checkpoint("emoji")
-    requests = [Request(prompt, seed=seed, steps=20, guidance=5.0) for seed, prompt in enumerate(SHEET)]
-    with progress("drawing the sheet with the original, float32") as say:
-        return record(checkpoint, components(checkpoint), requests, say)
+def relay(lines: Lines, say: Callable[[str], None]) -> None:
+    """Shows what the processes say, for as long as their queue is there."""
+    try:
+        while True:
+            say(": ".join(lines.get()))
+    except (EOFError, OSError):
+        return
 
 
-def draw_with(bundle: Bundle, originals: Sequence[Trajectory]) -> list[PictureReport]:
+def export_for(original: Original, target: str, folder: Path, workers: int, lines: Lines) -> Bundle:
+    """In a process of its own, one of `workers` that share the cores."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    say, seconds = timed(lambda line: lines.put((target, line)))
+    return export_original(original, load_target(target), folder / f"emoji-{target}", say=say, seconds=seconds)
+
+
+def draw_with(bundle: Bundle, originals: Sequence[Trajectory], target: str, lines: Lines) -> list[PictureReport]:
+    """The prompts of `originals`, drawn by the bundle and compared with them."""
     (format,) = bundle.manifest.graphs
     reports = []
-    with progress(f"drawing with {format} for {bundle.manifest.target.title}") as say:
-        for report in draw_pictures(bundle, originals, format):
-            say(report.prompt)
-            reports.append(report)
+    for report in draw_pictures(bundle, originals, format):
+        lines.put((target, f"drawn with {format}: {report.prompt}"))
+        reports.append(report)
     return reports
 
 
@@ -79,8 +120,12 @@ def picture_table(target: str, reports: Sequence[PictureReport]) -> Table:
         diverging = str(report.first_diverging) if report.first_diverging else "-"
         table.add_row(report.prompt, f"{report.psnr_db:.1f}", f"{report.ssim:.4f}", diverging)
     values = [report.psnr_db for report in reports]
-    table.title = f"{target}: {reports[0].format} artifacts against the original in float32"
-    table.caption = f"median {median(values):.1f} dB, minimum {min(values):.1f} dB"
+    least_median, least = PICTURE_FLOORS_DB["float16"]
+    table.title = f"{target}: {reports[0].format} artifacts in fp16 against the original in float32"
+    table.caption = (
+        f"{len(values)} prompts: median {median(values):.1f} dB (at least {least_median:g}), "
+        f"minimum {min(values):.1f} dB (at least {least:g})"
+    )
     return table
 
 
@@ -96,4 +141,4 @@ def check(target: str, reports: Sequence[PictureReport]) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: demo(Path(sys.argv[1] if len(sys.argv) > 1 else "build"), sys.argv[2:] or ["pixel-8"]))
+    run(lambda: demo(Path(sys.argv[1] if len(sys.argv) > 1 else "build"), sys.argv[2:] or PHONES))

@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
 from pocketdiffusion.export.activations import FORMS, SIGMOIDS, Choice, FormError, choice, measure_forms
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.fitting import Audit, Fitted
-from pocketdiffusion.export.rewrites import changes, kept_sites
+from pocketdiffusion.export.rewrites import changes
 from pocketdiffusion.export.rewritten import open_rewritten
-from pocketdiffusion.export.trace import count_calls
+from pocketdiffusion.export.trace import count_calls, count_kept
 from pocketdiffusion.runtime.gate import CHANGED, judge_runner
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.trajectory import Trajectory, cases, probe
@@ -52,12 +49,10 @@ def find(fitted: Fitted, trajectory: Trajectory, rungs: Sequence[ParityReport], 
     """`rungs` are the verdicts below the artifact, `forms` is what `find_forms` gives for its component: that does not
     depend on the artifact."""
     part, artifact, graph = fitted.part, fitted.artifact, fitted.graph
-    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
-        kept = kept_sites(part.build(), artifact.rewrites)
     kinds = [kind for kind in part.sites if kind in FORMS]
     return Findings(
         changed=graph.rewrites,
-        kept=kept,
+        kept=count_kept(part, artifact.rewrites),
         changes=changes(name for name in artifact.rewrites if graph.rewrites[name]),
         alone_db={name: _alone_db(part, name, trajectory) for name, count in graph.rewrites.items() if count},
         together_db={

@@ -76,8 +76,8 @@ def drift_plot(pictures: Sequence[PictureReport]) -> str:
 
 
 def _axes(label: str) -> tuple[Figure, Axes]:
-    """An empty plot of decibels by step."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    """An empty plot of decibels by step, of a phone's width, where text is as large as it is drawn."""
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     axes.set_xlabel("step")

@@ -35,7 +35,7 @@ LIBRARIES = {
     "export/targets/": set(),
     "pocketdiffusion/": set(),
     "pocketdiffusion/cli.py": {"PIL", "typer"},
-    "pocketdiffusion/demo.py": {"numpy", "rich"},
+    "pocketdiffusion/demo.py": {"rich", "torch"},
     "pocketdiffusion/plots.py": {"matplotlib"},
     "pocketdiffusion/report.py": {"PIL", "jinja2", "numpy"},
     "pocketdiffusion/tables.py": {"rich"},

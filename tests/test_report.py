@@ -50,8 +50,33 @@ def test_the_page_shows_every_verdict_graph_and_picture(page: Page, tiny_bundle:
             assert f"{format} {name}" in page.shown
     for trajectory in manifest.golden:
         assert trajectory.prompt in page.shown
-    assert page.elements.count("img") == 3 * len(manifest.golden) and page.elements.count("svg") == 1
+    assert page.elements.count("img") == 3 * len(manifest.golden) and page.elements.count("svg") == 2
     assert "FAILED" not in page.shown and "peak resident memory" in page.shown
+
+
+def test_the_page_says_what_became_of_rewrites_and_sigmoids(page: Page, tiny_bundle: Path) -> None:
+    graphs = open_bundle(tiny_bundle).manifest.graphs["onnx"]
+    for graph in graphs.values():
+        sigmoids = graph.ops.get("Sigmoid", 0)
+        assert f"{sigmoids} in the file" in page.shown and f"In the file:\n{sum(graph.ops.values())} op" in page.shown
+    assert "2: is GELU, another function" in page.shown  # two GEGLUs
+    assert "changes the model" not in page.shown
+
+
+def test_the_machines_report_has_the_rewrites_and_the_steps(tiny_bundle: Path) -> None:
+    report = json.loads((tiny_bundle / "report/report.json").read_text())
+    manifest = open_bundle(tiny_bundle).manifest
+    unet = report["rewrites"]["onnx"]["unet"]
+    assert unet["changed"] == manifest.graphs["onnx"]["unet"].rewrites
+    assert sum(unet["calls_after"].values()) < sum(unet["calls_before"].values())
+    assert unet["calls_after"]["pocketdiffusion::attention"] == unet["changed"]["fused_attention"]
+    assert unet["together_db"]["rewrites"] == "inf" or unet["together_db"]["rewrites"] > 105
+    assert {form["kind"] for form in unet["forms"]} == {"gelu", "silu"}
+    assert unet["sigmoids_after"] == manifest.graphs["onnx"]["unet"].ops["Sigmoid"] <= unet["sigmoids_before"]
+    (shipped,) = [v for v in report["verdicts"] if v["subject"] == "unet.out_sample" and v["format"]]
+    assert len(shipped["case_db"]) == shipped["cases"] and min(shipped["case_db"]) == shipped["psnr_db"]
+    assert set(report["steps"]["onnx"]) == {"negative", "positive"}
+    assert min(map(min, report["steps"]["onnx"].values())) == shipped["psnr_db"]
 
 
 def test_the_machines_report_says_the_same(tiny_bundle: Path) -> None:

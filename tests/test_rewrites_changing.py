@@ -1,0 +1,92 @@
+"""A rewrite that changes the model: what the gate then asks, and that it asks nothing less of any other export."""
+
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from pocketdiffusion.build import Original, export_original, record_original
+from pocketdiffusion.export.rewrites import changed_floor_db
+from pocketdiffusion.export.rewritten import open_rewritten
+from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.runtime.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.gate import CHANGED, judge, judge_runner
+from pocketdiffusion.runtime.parity import FLOORS_DB, floor_db
+from pocketdiffusion.runtime.trajectory import probe
+
+CHANGING = ("fused_attention", "quick_gelu", "tanh_gelu")
+
+
+@pytest.fixture(scope="module")
+def original(tiny_checkpoint: Path) -> Original:
+    return record_original(str(tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def changed(original: Original, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny checkpoint as ONNX in float32, with GELU by tanh."""
+    target = replace(load_target("generic"), artifacts=(Artifact("onnx", "std", "fp32", "cpu", CHANGING),))
+    return export_original(original, target, tmp_path_factory.mktemp("changed") / "bundle")
+
+
+def test_floors_are_lowered_to_what_the_change_costs_and_no_further() -> None:
+    assert floor_db("float32", "float32", None, 90.0) == 84
+    assert floor_db("float16", "float32", None, 90.0) == 65
+    assert floor_db("float32", "float32", None, inf) == FLOORS_DB["float32", "float32"]
+    assert floor_db("float16", "float32", 88.0, 90.0) == 82  # rounding was measured with the change in it
+
+
+def test_the_verdicts_say_so(changed: Bundle) -> None:
+    """The text encoder and the VAE have no GELU: nothing is lowered there."""
+    verdicts = open_bundle(changed.folder).manifest.verdicts
+    by_rung = {(v.subject, v.rung): v for v in verdicts}
+    cost = by_rung["unet.out_sample", CHANGED]
+    assert cost.format == "onnx" and changed_floor_db(CHANGING) == cost.floor_db < cost.psnr_db < 105
+    floors = [v.floor_db for v in verdicts if v.subject == "unet.out_sample" and v.rung == "fp32"]
+    assert floors == [105, pytest.approx(cost.psnr_db - 6)]  # against the changed module, then against the original
+    assert by_rung["unet.out_sample", "rewrites"].floor_db == 105
+    for v in verdicts:
+        assert v.floor_db >= 105 or v.subject in ("unet.out_sample", "pictures.median", "pictures.minimum"), v.subject
+
+
+def test_the_report_says_so(changed: Bundle) -> None:
+    page = (changed.folder / "report/report.html").read_text(encoding="utf-8")
+    assert page.count("tanh_gelu changes the model: GELU is its tanh approximation") == 1
+    assert "all, with those that change it" in page
+
+
+def test_no_other_format_is_judged_by_it(changed: Bundle, original: Original) -> None:
+    """The same artifacts, had another format been changed: they fail."""
+    manifest = changed.manifest
+    moved = tuple(replace_format(v, "tflite") if v.rung == CHANGED else v for v in manifest.verdicts)
+    other = Bundle(changed.folder, manifest.model_copy(update={"verdicts": moved}))
+    few = [probe(trajectory) for trajectory in original.trajectories[:1]]
+    failed = {r.subject for r in judge(other, few)[0] if not r.passed}
+    assert failed == {"unet.out_sample"}
+
+
+def replace_format(verdict: object, format: str) -> object:
+    return verdict.model_copy(update={"format": format})  # type: ignore[attr-defined]
+
+
+def test_a_change_that_the_artifact_does_not_have_is_caught(original: Original) -> None:
+    """And so is one that it has and does not say: each is compared at float32's own floor."""
+    unet = next(part for part in original.parts if part.spec.name == "unet")
+    few = [probe(trajectory) for trajectory in original.trajectories[:1]]
+    exact, by_tanh = open_rewritten(unet, ("fused_attention",)), open_rewritten(unet, CHANGING)
+    for runner, reference in ((exact, by_tanh), (by_tanh, None)):
+        (report,) = judge_runner(runner, few, format="onnx", rung="fp32", reference=reference)
+        assert not report.passed and report.floor_db == 105
+
+
+def test_a_change_that_costs_too_much_fails(
+    original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketdiffusion.export.rewrites import tanh_gelu
+
+    monkeypatch.setattr(tanh_gelu, "FLOOR_DB", 104.0)
+    target = replace(load_target("generic"), artifacts=(Artifact("onnx", "std", "fp32", "cpu", CHANGING),))
+    with pytest.raises(ProofError, match=r"unet.out_sample \(changed\).*floor 104 dB"):
+        export_original(original, target, tmp_path / "out")
