@@ -8,8 +8,6 @@ it must not fire, and holds
                              a tuple of operators where the rewrite leaves some sites of a kind as they are
     BODIES                   of each such operator, the function of ATen's operators that it computes; for backends
                              that do not lower it whole, and left out by a rewrite that is of no use to those
-    kept(module) -> dict     the number of sites that it leaves alone, by the reason for it, as a person reads it; asked
-                             before any rewrite has changed the module, and left out by a rewrite that leaves none
 """
 
 from collections.abc import Callable, Iterable, Mapping

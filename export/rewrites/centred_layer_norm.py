@@ -33,15 +33,14 @@ BODIES = {torch.ops.pocketdiffusion.centred_layer_norm.default: by_row}
 
 def apply(module: nn.Module) -> int:
     """Rewrites `module` in place; names of parameters stay. Returns the number of LayerNorms changed."""
-    found = [(name, child) for name, child in module.named_modules() if is_plain(child)]
+    found = [(name, child) for name, child in module.named_modules() if _is_plain(child)]
     for name, child in found:
         assert isinstance(child, nn.LayerNorm)
         module.set_submodule(name, CentredLayerNorm(child))
     return len(found)
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether it is a LayerNorm over the last axis with weight and bias."""
+def _is_plain(module: nn.Module) -> bool:
     return (
         type(module) is nn.LayerNorm
         and len(module.normalized_shape) == 1

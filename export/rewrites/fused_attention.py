@@ -47,7 +47,7 @@ def apply(module: nn.Module) -> int:
 
 def install(module: nn.Module, operator: Callable[..., Tensor]) -> int:
     """As `apply`, for any operator with the arguments of `attention`."""
-    found = [(name, child) for name, child in module.named_modules() if is_plain(child)]
+    found = [(name, child) for name, child in module.named_modules() if _is_plain(child)]
     for name, child in found:
         if isinstance(child, Attention):
             scale = child.scale if type(child.processor) is AttnProcessor else None
@@ -57,8 +57,7 @@ def install(module: nn.Module, operator: Callable[..., Tensor]) -> int:
     return len(found)
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether it is an attention that this rewrite fires on."""
+def _is_plain(module: nn.Module) -> bool:
     if isinstance(module, Attention):
         plain = type(module.processor) in (AttnProcessor, AttnProcessor2_0)
         return plain and module.norm_q is None and module.norm_k is None

@@ -94,10 +94,10 @@ def _attends(module: nn.Module) -> bool:
 
 def _why(attention: Any) -> str:
     if isinstance(attention, CLIPAttention):
-        return "a text encoder's: causal, over 77 tokens, and run once a picture"
+        return "belongs to a text encoder, which runs once a picture; Apple's converter leaves it too"
     if attention.heads == 1:
-        return "a VAE's: one head has nothing to split, and it is run once a picture"
-    return "in a transformer of another kind than this rewrite knows"
+        return "belongs to a VAE, has one head and so nothing to split; Apple's converter leaves it too"
+    return "lies in a transformer of another kind"
 
 
 def _fits(module: Any) -> bool:
@@ -115,7 +115,7 @@ def _is_plain(block: Any) -> bool:
         return False
     return (
         [type(layer) for layer in block.ff.net] == [GEGLU, nn.Dropout, nn.Linear]
-        and all(centred_layer_norm.is_plain(norm) for norm in (block.norm1, block.norm2, block.norm3))
+        and all(centred_layer_norm._is_plain(norm) for norm in (block.norm1, block.norm2, block.norm3))
         and all(_is_plain_attention(attention) for attention in (block.attn1, block.attn2))
     )
 
@@ -124,7 +124,7 @@ def _is_plain_attention(attention: Any) -> bool:
     """Projections, heads, a projection: nothing around them, which in a UNet belongs to the block."""
     return (
         type(attention) is Attention
-        and fused_attention.is_plain(attention)
+        and fused_attention._is_plain(attention)
         and attention.group_norm is None
         and attention.spatial_norm is None
         and not attention.norm_cross
