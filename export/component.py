@@ -14,20 +14,26 @@ from pocketdiffusion.runtime.spec import GraphSpec
 
 @dataclass(frozen=True)
 class TensorRef:
-    """One tensor inside a safetensors file: little-endian, C order, `nbytes` bytes from `offset`."""
+    """One tensor inside a safetensors file: little-endian, C order, `nbytes` bytes from `offset`.
+
+    What is read is 2^`exponent` times what is stored.
+    """
 
     file: Path
     offset: int
     nbytes: int
     dtype: str  # numpy's name; "bfloat16" where numpy has none
     shape: tuple[int, ...]
+    exponent: int = 0
 
     def read(self) -> NDArray[np.float32]:
         """The tensor as float32, read with plain file reads, so that no mapped page counts as memory."""
         raw = np.fromfile(self.file, np.uint8, self.nbytes, offset=self.offset)
         if self.dtype == "bfloat16":
-            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        return raw.view(self.dtype).astype(np.float32).reshape(self.shape)
+            stored = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            stored = raw.view(self.dtype).astype(np.float32)
+        return (np.ldexp(stored, self.exponent) if self.exponent else stored).reshape(self.shape)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.fitting import Audit, emit_fitted
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
@@ -59,19 +60,23 @@ def export(
         trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
         graphs: dict[str, dict[str, Graph]] = {}
         ladder: list[ParityReport] = []
+        audits: list[Audit] = []
+        few = [probe(trajectory) for trajectory in trajectories]
         for artifact in target.artifacts:
             for part in parts:
-                ladder += judge_rungs(part, artifact, target, trajectories, folder.parent, say)
                 say(f"writing {artifact.format} {part.spec.name}, {artifact.recipe}")
-                graph = emit(part, artifact, folder, open_batch=target.open_batch)
-                graphs.setdefault(artifact.format, {})[part.spec.name] = graph
+                fitted = emit_fitted(part, artifact, folder, few, open_batch=target.open_batch)
+                ladder += judge_rungs(fitted.part, fitted.artifact, target, few, folder.parent, say)
+                ladder += fitted.verdicts
+                audits += [fitted.audit] if fitted.audit else []
+                graphs.setdefault(artifact.format, {})[part.spec.name] = fitted.graph
         draft = layout.assemble(folder, checkpoint, target, graphs, trajectories)
         seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
         bundle = open_unproven(folder)
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))
         verdicts = [*ladder, *verdicts]
         say("writing the report")
-        write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, peak_mb()))
+        write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, audits, seconds, peak_mb()))
         judged = bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
         manifest = seal(folder, judged)
         if manifest.bundle_id != judged.bundle_id:
@@ -84,7 +89,7 @@ def export(
 
 
 def judge_rungs(
-    part: Component, artifact: Artifact, target: Target, trajectories: list[Trajectory], disk: Path, say: Say
+    part: Component, artifact: Artifact, target: Target, few: list[Trajectory], disk: Path, say: Say
 ) -> list[ParityReport]:
     """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
     rounding to float16 costs in torch, which raises the floor of the artifact that ships.
@@ -92,7 +97,6 @@ def judge_rungs(
     The artifact in float32 is written below the folder `disk`, for as long as it is judged.
     """
     name = part.spec.name
-    few = [probe(t) for t in trajectories]
     say(f"verifying {name} after the rewrites")
     reports = judge_runner(open_rewritten(part, artifact.rewrites), few, format=None, rung="rewrites")
     if artifact.recipe != "fp32":

@@ -12,12 +12,15 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
+from pocketdiffusion.export.fitting import Audit
 from pocketdiffusion.plots import drift_plot
 from pocketdiffusion.runtime.gate import PictureReport
 from pocketdiffusion.runtime.manifest import Draft
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.trajectory import Trajectory
+
+NEAREST = 10  # results of each graph that the report shows
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Report:
     verdicts: Sequence[ParityReport]
     pictures: Sequence[PictureReport]
     originals: Sequence[Trajectory]
+    audits: Sequence[Audit]
     seconds: Mapping[str, float]
     peak_mb: float
 
@@ -41,6 +45,7 @@ def write_report(folder: Path, report: Report) -> None:
         .from_string(_PAGE)
         .render(
             report=report,
+            nearest=NEAREST,
             rows=_rows(report),
             sizes=_sizes(folder, report.manifest),
             drift=drift_plot(report.pictures),
@@ -68,8 +73,21 @@ def _machine(report: Report) -> dict[str, Any]:
             }
             for p in report.pictures
         ],
+        "range_audit": [_audit(audit) for audit in report.audits],
         "seconds": {stage: round(seconds, 2) for stage, seconds in report.seconds.items()},
         "peak_mb": round(report.peak_mb),
+    }
+
+
+def _audit(audit: Audit) -> dict[str, Any]:
+    return {
+        "format": audit.format,
+        "graph": audit.graph,
+        "results": len(audit.ranges),
+        "nearest": [{k: _word(v) for k, v in asdict(r).items()} for r in audit.ranges[:NEAREST]],
+        "mends": audit.mends,
+        "underflows": [asdict(u) for u in audit.underflows],
+        "replayed_db": {v.subject: _word(v.psnr_db) for v in audit.replayed},
     }
 
 
@@ -157,6 +175,21 @@ in. Under 20 dB the pictures part.</p>
 {% for op, n in g.ops | dictsort(by="value", reverse=true) %}{{ n }} {{ op }}{{ ", " if not loop.last }}
 {%- endfor %}</tr>
 {% endfor %}{% endfor %}</table>
+{% if report.audits %}<h2>Range audit</h2>
+<p>How near the results of each graph, as it was emitted, come to 65504, where float16 ends, and what became of those
+that came too near. Replayed: the artifact with the result of every operator rounded to float16, against the original in
+float32. Where a phone computes in float32, as onnxruntime does on a CPU, none of this is needed.</p>
+{% for a in report.audits %}<h3>{{ a.format }} {{ a.graph }}</h3>
+<p>Replayed: {% for v in a.replayed %}{{ v.subject }} {{ "%.1f" | format(v.psnr_db) }} dB{{ ", " if not loop.last }}
+{%- endfor %}; {{ a.ranges | length }} results.
+{% for mend in a.mends %}<br>Mended: {{ mend }}.{% endfor %}
+{% for u in a.underflows %}<br>Stored badly: {{ u.name }}, {{ "%.2g" | format(100 * u.lost) }} % of it becomes zero, its
+relative error is {{ "%.1e" | format(u.relative) }}.{% endfor %}</p>
+<table><tr><th>operator<th>largest<th>room<th>result</tr>
+{% for r in a.ranges[:nearest] %}<tr><td>{{ r.operator }}<td>{{ "%.4g" | format(r.largest) }}
+<td>{{ "%.3g" | format(65504 / r.largest) if r.largest else "" }}<td>{{ r.result }}</tr>
+{% endfor %}</table>
+{% endfor %}{% endif %}
 <h2>Time and memory</h2>
 <table>{% for stage, seconds in report.seconds.items() %}
 <tr><td>{{ stage }}<td>{{ "%.1f" | format(seconds) }} s</tr>{% endfor %}

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections import Counter
@@ -58,7 +59,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     transposes = {name: TURN for name in package.turned}
     traced = _trace(part, module, own, transposes)
     check_calls(part, artifact.rewrites, Counter(node.kind() for node in traced.inlined_graph.nodes()))
-    model = _convert(traced, own, artifact.profile, precision)
+    model = _convert(traced, own, artifact, precision)
     path = Path("coreml") / f"{package.name}.mlpackage"
     files = _write_package(model, own, folder / path)
     return Graph(
@@ -107,7 +108,7 @@ def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[s
         return torch.jit.trace(shaped, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
 
 
-def _convert(traced: Any, own: GraphSpec, profile: str, precision: str) -> Any:
+def _convert(traced: Any, own: GraphSpec, artifact: Artifact, precision: str) -> Any:
     """coremltools' model, its advice kept off the user's screen.
 
     One of its passes writes a scale and a shift by channel as a batch_norm of variance 1, and forgets the epsilon. It
@@ -116,7 +117,10 @@ def _convert(traced: Any, own: GraphSpec, profile: str, precision: str) -> Any:
     passes = ct.PassPipeline()
     if precision == "float32":
         passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
-    half = ct.transform.FP16ComputePrecision(op_selector=lambda operation: not _leads_to_a_sine(operation))
+    islands = frozenset(artifact.islands)
+    half = ct.transform.FP16ComputePrecision(
+        op_selector=lambda operation: not (_leads_to_a_sine(operation) or _is_island(operation, islands))
+    )
     compute = half if precision == "float16" else ct.precision.FLOAT32
     with _silence():
         return ct.convert(
@@ -124,7 +128,7 @@ def _convert(traced: Any, own: GraphSpec, profile: str, precision: str) -> Any:
             convert_to="mlprogram",
             inputs=[ct.TensorType(t.name, t.shape, np.dtype(t.dtype)) for t in own.inputs],
             outputs=[ct.TensorType(t.name, dtype=np.dtype(t.dtype)) for t in own.outputs],
-            minimum_deployment_target=PROFILES[profile],
+            minimum_deployment_target=PROFILES[artifact.profile],
             compute_precision=compute,
             pass_pipeline=passes,
             skip_model_load=True,
@@ -139,6 +143,20 @@ def _leads_to_a_sine(operation: Any, steps: int = 4) -> bool:
         return True
     children = (child for output in operation.outputs for child in output.child_ops)
     return steps > 0 and any(_leads_to_a_sine(child, steps - 1) for child in children)
+
+
+def _is_island(operation: Any, islands: frozenset[str]) -> bool:
+    """Whether it is named in `islands`, or its result is taken by one such alone, with which it may be fused later."""
+    if _final_name(operation) in islands:
+        return True
+    children = [child for output in operation.outputs for child in output.child_ops]
+    return len(children) == 1 and _final_name(children[0]) in islands
+
+
+def _final_name(operation: Any) -> str:
+    """As coremltools will spell it in the program, where names are identifiers."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", operation.name)
+    return f"var_{name}" if name[0].isdigit() else name
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from pocketdiffusion.export.backends.coreml_tools import ct
 
 mb, register_torch_op = ct.converters.mil.Builder, ct.converters.mil.register_torch_op
-HIDDEN = -3e4  # what a masked score becomes: finite in float16, and far enough down that its weight is zero
+HIDDEN = -1e4  # what a masked score becomes: far from float16's end, and far enough down that its weight is zero
 
 
 @register_torch_op(torch_alias=["pocketdiffusion::attention"])  # type: ignore[untyped-decorator]

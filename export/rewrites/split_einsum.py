@@ -94,7 +94,7 @@ def _attends(module: nn.Module) -> bool:
 
 def _why(attention: Any) -> str:
     if isinstance(attention, CLIPAttention):
-        return "belongs to a text encoder, which runs once a picture; Apple's converter leaves it too"
+        return "belongs to a text encoder, which runs once a prompt; Apple's converter leaves it too"
     if attention.heads == 1:
         return "belongs to a VAE, has one head and so nothing to split; Apple's converter leaves it too"
     return "lies in a transformer of another kind"

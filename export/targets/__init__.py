@@ -22,6 +22,7 @@ class Artifact:
     recipe: str  # "fp32", "fp16"
     compute_unit: str  # "cpu", "gpu", "ane": Apple's Neural Engine
     rewrites: tuple[str, ...]  # files of export/rewrites
+    islands: tuple[str, ...] = ()  # results that stay float32 in a graph of float16: found by the range audit
 
 
 @dataclass(frozen=True)

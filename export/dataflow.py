@@ -1,0 +1,145 @@
+"""Where each result of a component goes, and how large it gets: what exponents are computed from.
+
+The component is traced with its weights after the rewrites of the artifact, so that its results are those of the
+module, and every operator's rule is stated once, for ATen and the markers.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.rewrites import apply_rewrites
+from pocketdiffusion.quantize.exponents import Flow
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.runner import Array
+
+# Operators by the last part of their name: the result has the exponent of all that they take,
+_LINEAR = frozenset({"conv2d", "linear", "embedding"})  # or, by their weights, any;
+_NORMS = frozenset({"group_norm", "layer_norm", "centred_group_norm", "centred_layer_norm"})  # or none, of any;
+_ATTENTION = frozenset(
+    {"attention", "batched_attention", "chunked_attention", "split_einsum"}
+)  # or that of the values;
+_ALIKE = frozenset(
+    """
+    add sub cat stack clone contiguous alias detach to _to_copy view reshape _unsafe_view flatten unflatten permute
+    transpose unsqueeze squeeze expand slice select split chunk split_with_sizes getitem upsample_nearest2d mean sum
+    dropout pad constant_pad_nd neg avg_pool2d
+    """.split()
+)
+_SCALED = frozenset({"mul", "div"})  # or that of the one tensor, if the other operand is a number; all else wants none.
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A convolution, a matrix product or a table: `weight` and `bias` are names of the state_dict."""
+
+    source: str
+    result: str
+    weight: str
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation by the module at `path`, whose `eps` is meant."""
+
+    source: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """All names but those of weights and modules are those of results."""
+
+    flow: Flow
+    affine: tuple[Affine, ...]
+    norms: tuple[Norm, ...]
+
+
+def follow(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str, Array]]) -> Dataflow:
+    """The dataflow of a component, its results as large as they get for `inputs`. Holds its weights in float32."""
+    module = load_module(part)
+    apply_rewrites(module, rewrites)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(module, tuple(part.example(0).values()), strict=False).module()
+    assert isinstance(program, fx.GraphModule)
+    seen = _Magnitudes(program)
+    with torch.no_grad():
+        for case in inputs:
+            seen.run(*(torch.from_numpy(case[tensor.name].copy()) for tensor in part.spec.inputs))
+    return _dataflow(program.graph, seen.largest)
+
+
+class _Magnitudes(fx.Interpreter):
+    def __init__(self, program: fx.GraphModule) -> None:
+        super().__init__(program)
+        self.largest: dict[str, float] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
+            self.largest[n.name] = max(self.largest.get(n.name, 0.0), float(result.abs().max()))
+        return result
+
+
+def _dataflow(graph: fx.Graph, largest: Mapping[str, float]) -> Dataflow:
+    ties: list[tuple[str, str]] = []
+    fixed: set[str] = set()
+    affine: list[Affine] = []
+    norms: list[Norm] = []
+    # What has several results has no magnitude of its own: its parts lead back to what it was made of.
+    lists: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        kind = _kind(node)
+        takes = [lists.get(source, source) for source in node.all_input_nodes if source.op != "get_attr"]
+        if node.op == "call_function" and node.name not in largest and kind in _ALIKE and takes:
+            lists[node] = takes[0]
+            continue
+        sources = [source.name for source in takes if source.name in largest]
+        if kind in _LINEAR and (weights := _weights(node)):
+            affine.append(Affine(takes[0].name, node.name, weights[0], weights[1] if len(weights) > 1 else None))
+        elif kind in _NORMS:
+            norms.append(Norm(takes[0].name, _path(node)))
+            fixed.add(node.name)
+        elif kind in _ATTENTION:
+            fixed |= set(sources[:2])
+            ties.append((sources[-1], node.name))
+        elif (kind in _ALIKE and _adds_no_number(node, kind)) or (kind in _SCALED and len(takes) == 1):
+            ties += [(source, node.name) for source in sources]
+            if len(sources) < len(takes):  # an input of the graph among them, or a constant
+                fixed.add(node.name)
+        else:
+            fixed |= {*sources, node.name}
+    squared = frozenset(norm.source for norm in norms) & frozenset(largest)
+    return Dataflow(Flow(largest, ties, frozenset(fixed) & frozenset(largest), squared), tuple(affine), tuple(norms))
+
+
+def _kind(node: fx.Node) -> str:
+    if node.op != "call_function":
+        return node.op
+    name = getattr(node.target, "_opname", None) or getattr(node.target, "__name__", str(node.target))
+    return str(name).split(".")[0]
+
+
+def _weights(node: fx.Node) -> list[str]:
+    """The weight and the bias, if both are nothing but that; an empty list where another operator takes them too."""
+    found = [source for source in node.all_input_nodes if source.op == "get_attr"]
+    return [str(source.target) for source in found] if all(len(source.users) == 1 for source in found) else []
+
+
+def _adds_no_number(node: fx.Node, kind: str) -> bool:
+    return kind not in ("add", "sub") or all(isinstance(argument, fx.Node) for argument in node.args[:2])
+
+
+def _path(node: fx.Node) -> str:
+    """The module that calls the operator."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    if not stack:
+        raise ProofError(f"{node.name}: this normalisation belongs to no module, so that its eps cannot be changed")
+    return str(stack[-1][0])

@@ -1,0 +1,159 @@
+"""An artifact in float16 that stays within float16: audited as it was emitted, and mended where it does not.
+
+Powers of two in the weights come first: they cost nothing on any phone, and change nothing. What they cannot mend
+becomes an island of float32 where the format has such: in Core ML.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.component import Component, read_weights
+from pocketdiffusion.export.replay import open_replay
+from pocketdiffusion.export.rescaled import plan, rescale
+from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.quantize.islands import islands
+from pocketdiffusion.quantize.ranges import Found, Range, Underflow, closest, underflow, widen
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.gate import judge_runner
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.mil.program import read_program
+from pocketdiffusion.runtime.parity import ParityReport
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.trajectory import Trajectory, cases
+
+REPLAY = "replay"  # the rung at which every result of an artifact is rounded to float16
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Of one artifact in float16, on recorded cases: the ranges of its results, the nearest to float16's end first;
+    what was done about those beyond it; weights that float16 stores badly; and the proof, the artifact replayed with
+    every result rounded to float16."""
+
+    format: str
+    graph: str
+    ranges: tuple[Range, ...]
+    mends: tuple[str, ...]
+    underflows: tuple[Underflow, ...]
+    replayed: tuple[ParityReport, ...]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An emitted graph, and the component and the options that it was emitted from."""
+
+    graph: Graph
+    part: Component
+    artifact: Artifact
+    audit: Audit | None  # None where nothing is float16
+
+    @property
+    def verdicts(self) -> tuple[ParityReport, ...]:
+        """What must pass before it ships: the replay, where a phone computes in float16 and the gate here does not."""
+        judged = self.audit is not None and self.artifact.compute_unit != "cpu" and self.graph.arithmetic == "float32"
+        return self.audit.replayed if self.audit is not None and judged else ()
+
+
+def emit_fitted(
+    part: Component, artifact: Artifact, folder: Path, trajectories: Sequence[Trajectory], *, open_batch: bool
+) -> Fitted:
+    """As `emit`; in recipe fp16 the graph that is left in `folder` holds nothing beyond float16 on `trajectories`, as
+    far as that can be had."""
+    graph = emit(part, artifact, folder, open_batch=open_batch)
+    if artifact.recipe != "fp16":
+        return Fitted(graph, part, artifact, None)
+    mends: list[str] = []
+    replayed, ranges = replay(folder, artifact.format, graph, trajectories)
+    for mend in (_rescale, _upcast):
+        if all(r.fits for r in ranges):
+            break
+        beyond = measure_ranges(folder, artifact.format, graph, trajectories)
+        mended = mend(part, artifact, folder / graph.path, beyond, trajectories)
+        if mended is None:
+            continue
+        part, artifact, said = mended
+        mends.append(said)
+        remove(folder, graph)
+        graph = emit(part, artifact, folder, open_batch=open_batch)
+        replayed, ranges = replay(folder, artifact.format, graph, trajectories)
+    lost = (underflow(name, weight) for name, weight in read_weights(part) if weight.ndim > 1)
+    underflows = tuple(each for each in lost if each is not None)
+    audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(mends), underflows, tuple(replayed))
+    return Fitted(graph, part, artifact, audit)
+
+
+def replay(
+    folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]
+) -> tuple[list[ParityReport], list[Range]]:
+    """The artifact with each result rounded to float16: its verdicts, and the ranges of its results, the nearest to
+    the end of float16 first; infinite for one that overflowed."""
+    found: Found = {}
+    runner = open_replay(folder, format, graph, "float16", partial(widen, found))
+    reports = judge_runner(
+        runner, trajectories, format=format, rung=REPLAY, storage=graph.storage, arithmetic="float16"
+    )
+    return reports, closest(found)
+
+
+def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]) -> list[Range]:
+    """How large each result of an artifact gets in float32, which goes on where float16 ends."""
+    found: Found = {}
+    runner = open_replay(folder, format, graph, "float32", partial(widen, found))
+    for inputs in _inputs(graph.spec.name, trajectories):
+        runner(inputs)
+    return closest(found)
+
+
+def remove(folder: Path, graph: Graph) -> None:
+    """Removes a graph's files, and the folders that held nothing else."""
+    for file in graph.files:
+        (folder / file).unlink()
+    for parent in sorted({p for file in graph.files for p in Path(file).parents}, reverse=True):
+        if parent != Path() and (folder / parent).is_dir() and not any((folder / parent).iterdir()):
+            (folder / parent).rmdir()
+
+
+Mended = tuple[Component, Artifact, str]
+
+
+def _rescale(
+    part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
+) -> Mended | None:
+    try:
+        found = plan(part, artifact.rewrites, _inputs(part.spec.name, trajectories))
+    except ProofError:  # the next mend's
+        return None
+    if not found.weights:
+        return None
+    said = (
+        f"{ranges[0].describe()}: {len(found.weights)} weights and {len(found.epsilons)} epsilons of norms were "
+        f"multiplied by powers of two, from 2^{min(found.weights.values())} to 2^{max(found.weights.values())}"
+    )
+    return rescale(part, found), artifact, said
+
+
+def _upcast(
+    part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
+) -> Mended | None:
+    if artifact.format != "coreml":
+        return None
+    operations = [
+        ([result.name for result in operation.results], list(operation.uses))
+        for operation in read_program(path).operations
+    ]
+    found = tuple(sorted({*artifact.islands, *(bare_name(name) for name in islands(operations, ranges))}))
+    return part, replace(artifact, islands=found), f"{ranges[0].describe()}: {len(found)} operators stay float32"
+
+
+def bare_name(result: str) -> str:
+    """Core ML's name of a result before it became float16."""
+    return result.removesuffix("_cast_fp16").removesuffix("_to_fp16")
+
+
+def _inputs(graph: str, trajectories: Sequence[Trajectory]) -> Iterator[Mapping[str, Array]]:
+    for trajectory in trajectories:
+        for case in cases(graph, trajectory):
+            yield case.inputs

@@ -1,0 +1,35 @@
+"""Runs an artifact so that every result of it is seen: its largest magnitude, and in float16 if that is asked for.
+
+The folder is the registry: replay/NAME.py replays the artifacts of format NAME, the graph as it was emitted.
+
+    open_replay(path, spec, arithmetic, note) -> Runner
+
+In the arithmetic "float16" the result of each operator is rounded to float16 before the next one takes it; within an
+operator everything stays float32, so that what a fused operator holds inside is not seen.
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+from pocketdiffusion.quantize.ranges import Note
+from pocketdiffusion.runtime.adapted import AdaptedRunner
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.mil.execute import Arithmetic
+from pocketdiffusion.runtime.runner import Runner
+
+MOVES = frozenset(  # operators, in the spelling of all formats, that only move values, which were rounded before
+    """
+    cast concat const gather identity reshape slice_by_index slice_by_size split squeeze stack transpose expand_dims
+    upsample_nearest_neighbor
+    Cast Concat Constant Flatten Gather Identity Reshape Resize Slice Split Squeeze Transpose Unsqueeze
+    CAST CONCATENATION DEQUANTIZE EXPAND_DIMS GATHER PAD RESHAPE RESIZE_NEAREST_NEIGHBOR SLICE SPLIT SQUEEZE
+    STRIDED_SLICE TRANSPOSE
+    """.split()
+)
+
+
+def open_replay(folder: Path, format: str, graph: Graph, arithmetic: Arithmetic, note: Note) -> Runner:
+    """The artifact `graph` below `folder` as a runner that calls `note` with each result of each run."""
+    module = import_module(f"{__name__}.{format}")
+    runner: Runner = module.open_replay(folder / graph.path, graph.file_spec or graph.spec, arithmetic, note)
+    return runner if graph.file_spec is None else AdaptedRunner(graph.spec, runner, graph.transposes)

@@ -1,0 +1,143 @@
+"""TFLite: the file gets, behind each operator, a pair of CASTs that rounds its result, and a maximum as an output."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from pocketdiffusion.export.replay import MOVES
+from pocketdiffusion.quantize.ranges import Note
+from pocketdiffusion.runtime.mil.execute import Arithmetic
+from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
+from pocketdiffusion.runtime.runners.tflite import open_runner
+from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+
+
+@dataclass(frozen=True)
+class TfliteReplay:
+    """`noted` names, for each further output of the file, the operator and the result that it is the maximum of."""
+
+    spec: GraphSpec
+    runner: Runner
+    noted: Mapping[str, tuple[str, str]]
+    note: Note
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        check_inputs(self.spec, inputs)
+        outputs = self.runner(inputs)
+        for name, (operator, result) in self.noted.items():
+            self.note(operator, result, float(outputs[name]))
+        return {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}
+
+
+def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> TfliteReplay:
+    """Of a .tflite, whose operators LiteRT runs by the kernels that it has for them."""
+    from pocketdiffusion.export.backends.tflite_file import read_model, write_model
+
+    model = read_model(path)
+    (graph,) = model.subgraphs
+    probes = _Probes(model, graph)
+    for number in probes.results():
+        probes.watch(number, rounding=arithmetic == "float16")
+    probes.finish()
+    further = tuple(TensorSpec(name, (), "float32") for name in probes.noted)
+    with TemporaryDirectory(dir=path.parent) as scratch:
+        write_model(model, Path(scratch) / "replay.tflite")
+        runner = open_runner(Path(scratch) / "replay.tflite", GraphSpec(spec.name, spec.inputs, spec.outputs + further))
+    return TfliteReplay(spec, runner, probes.noted, note)
+
+
+class _Probes:
+    """What is put behind the operators of one graph, all at once, when `finish` is called."""
+
+    def __init__(self, model: Any, graph: Any) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self.schema, self.model, self.graph = schema, model, graph
+        self.noted: dict[str, tuple[str, str]] = {}
+        self.behind: dict[int, list[Any]] = {}  # by the number of the operator
+        self.exact: dict[int, int] = {}  # the tensor that an operator writes instead, where its result is rounded
+        self.outputs: list[tuple[str, int]] = []
+
+    def results(self) -> list[int]:
+        """The numbers of the operators whose one result is computed in float32."""
+        from pocketdiffusion.export.backends.tflite_file import operator_name
+
+        self.names = [operator_name(self.model, operator) for operator in self.graph.operators]
+        return [
+            number
+            for number, operator in enumerate(self.graph.operators)
+            if self.names[number] not in MOVES
+            and self.graph.tensors[operator.outputs[0]].type == self.schema.TensorType.FLOAT32
+        ]
+
+    def watch(self, number: int, *, rounding: bool) -> None:
+        """The result keeps its tensor, so that whoever takes it takes the rounded one."""
+        operator, schema = self.graph.operators[number], self.schema
+        result = int(operator.outputs[0])
+        shape = self.graph.tensors[result].shape
+        behind = self.behind.setdefault(number, [])
+        if rounding:
+            self.exact[number] = self.tensor("exact", shape, schema.TensorType.FLOAT32)
+            half = self.tensor("half", shape, schema.TensorType.FLOAT16)
+            behind.append(self.operator("CAST", [self.exact[number]], half))
+            behind.append(self.operator("CAST", [half], result))
+        magnitude = self.tensor("magnitude", shape, schema.TensorType.FLOAT32)
+        largest = self.tensor("largest", [], schema.TensorType.FLOAT32)
+        axes = self.constant(np.arange(len(shape), dtype=np.int32))
+        behind.append(self.operator("ABS", [result], magnitude))
+        behind.append(self.operator("REDUCE_MAX", [magnitude, axes], largest))
+        name = f"largest_{number}"
+        self.outputs.append((name, largest))
+        self.noted[name] = (self.names[number], self.graph.tensors[result].name.decode())
+
+    def finish(self) -> None:
+        """Puts everything in its place, and the maxima among the outputs of the signature."""
+        operators = []
+        for number, operator in enumerate(self.graph.operators):
+            if number in self.exact:
+                operator.outputs = [self.exact[number]]
+            operators += [operator, *self.behind.get(number, ())]
+        self.graph.operators = operators
+        self.graph.outputs = [*self.graph.outputs, *(index for _, index in self.outputs)]
+        for name, index in self.outputs:
+            entry = self.schema.TensorMapT()
+            entry.name, entry.tensorIndex = name.encode(), index
+            self.model.signatureDefs[0].outputs.append(entry)
+
+    def tensor(self, name: str, shape: Any, kind: int, buffer: int = 0) -> int:
+        """Adds one, and returns its index."""
+        tensor = self.schema.TensorT()
+        tensor.shape, tensor.type, tensor.buffer = list(shape), kind, buffer
+        tensor.name = f"{name}_{len(self.graph.tensors)}".encode()
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def constant(self, values: Any) -> int:
+        """Adds a tensor of int32 with its buffer, and returns its index."""
+        self.model.buffers.append(self.schema.BufferT(values.view(np.uint8)))
+        return self.tensor("axes", values.shape, self.schema.TensorType.INT32, len(self.model.buffers) - 1)
+
+    def operator(self, name: str, inputs: list[int], output: int) -> Any:
+        """One of CAST, ABS and REDUCE_MAX."""
+        operator = self.schema.OperatorT()
+        operator.opcodeIndex = self.code(getattr(self.schema.BuiltinOperator, name))
+        operator.inputs, operator.outputs = inputs, [output]
+        if name == "REDUCE_MAX":
+            operator.builtinOptionsType = self.schema.BuiltinOptions.ReducerOptions
+            operator.builtinOptions = self.schema.ReducerOptionsT()
+        return operator
+
+    def code(self, builtin: int) -> int:
+        """The index of the operator among those of the file, which gets it where it lacks it."""
+        for index, code in enumerate(self.model.operatorCodes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+                return index
+        code = self.schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.version = 1
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1

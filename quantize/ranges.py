@@ -1,0 +1,72 @@
+"""The range audit: how near the results of a graph come to the end of float16, and which weights fall below it.
+
+The largest finite float16 is 65504; a result beyond it becomes an infinity, and a few operators later the picture is
+black. Its smallest normal number is 2^-14: a weight below loses digits, and below 2^-25 it becomes zero.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+HALF_MAX = 65504.0
+HEADROOM = 4.0  # other prompts, other seeds: results are kept this far from the end
+ROUNDED = 1e-3  # relative error of a whole weight: what float16 costs is 2.8e-4 at most where nothing is lost
+
+Note = Callable[[str, str, float], None]  # operator, result, largest magnitude
+Found = dict[tuple[str, str], float]  # the largest magnitude so far, by operator and result
+
+
+@dataclass(frozen=True)
+class Range:
+    """`largest` is the largest magnitude of a result over all runs, infinite or NaN where the result was not finite."""
+
+    operator: str
+    result: str
+    largest: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether float16 holds it with room for other prompts."""
+        return self.largest <= HALF_MAX / HEADROOM
+
+    def describe(self) -> str:
+        """For a person, in one line."""
+        return f"{self.operator} ({self.result}) comes to {self.largest:.3g}, where float16 ends at {HALF_MAX:g}"
+
+
+def widen(found: Found, operator: str, result: str, largest: float) -> None:
+    """Notes one result of one run in `found`. What is not finite stays so."""
+    before = found.get((operator, result), 0.0)
+    found[operator, result] = before if before >= largest or before != before else largest
+
+
+def closest(found: Found) -> list[Range]:
+    """All results, the one nearest to the end of float16 first."""
+    ranges = [Range(operator, result, largest) for (operator, result), largest in found.items()]
+    return sorted(ranges, key=lambda r: (-np.nan_to_num(r.largest, nan=np.inf), r.result))
+
+
+@dataclass(frozen=True)
+class Underflow:
+    """A weight that float16 stores badly. `lost` is the share of its values that become zero without being zero;
+    `relative` the norm of the error over the norm of the weight."""
+
+    name: str
+    lost: float
+    relative: float
+
+
+def underflow(name: str, weight: NDArray[np.float32]) -> Underflow | None:
+    """None where float16 holds the weight as well as it holds any."""
+    half = weight.astype(np.float16).astype(np.float32)
+    norm = float(np.linalg.norm(weight))
+    relative = float(np.linalg.norm(weight - half)) / norm if norm else 0.0
+    lost = float(np.mean((half == 0) & (weight != 0))) if weight.size else 0.0
+    return Underflow(name, lost, relative) if relative > ROUNDED else None
+
+
+def largest_by_result(found: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """The ranges by the name of the result alone."""
+    return {result: largest for (_, result), largest in found.items()}
