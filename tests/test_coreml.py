@@ -338,7 +338,7 @@ def test_the_script_for_apple(tmp_path: Path) -> None:
     for path in ("tokenizer/vocab.json", "tokenizer/merges.txt", *(f"coreml/{name}.mlpackage/x" for name in APPLE)):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    write_script(tmp_path / "coreml", 0.18215)
+    write_script(tmp_path / "coreml", 0.18215, "ane")
     xcrun = tmp_path / "bin/xcrun"
     xcrun.parent.mkdir()
     xcrun.write_text(
@@ -351,7 +351,7 @@ def test_the_script_for_apple(tmp_path: Path) -> None:
         "vocab.json",
         "merges.txt",
     }
-    assert "to 0.18215." in script.read_text()
+    assert "to 0.18215." in script.read_text() and "computeUnits = .cpuAndNeuralEngine" in script.read_text()
     assert subprocess.run(["sh", script], capture_output=True, text=True).stderr.endswith(
         "usage: sh compile_for_apple.sh OUT\n"
     )

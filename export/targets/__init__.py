@@ -20,7 +20,7 @@ class Artifact:
     format: str  # "onnx", "coreml", "tflite"
     profile: str  # "ort": onnxruntime's own operators too; "std": the standard's alone; "ios17": from that system on
     recipe: str  # "fp32", "fp16"
-    compute_unit: str  # "cpu", "gpu"
+    compute_unit: str  # "cpu", "gpu", "ane": Apple's Neural Engine
     rewrites: tuple[str, ...]  # files of export/rewrites
     islands: tuple[str, ...] = ()  # results that stay float32 in a graph of float16: found by the range audit
 
@@ -86,7 +86,7 @@ CHOICES = {
     "format": ("onnx", "coreml", "tflite"),
     "profile": ("ort", "std", "ios16", "ios17", "ios18"),
     "recipe": ("fp32", "fp16"),
-    "compute_unit": ("cpu", "gpu"),
+    "compute_unit": ("cpu", "gpu", "ane"),
 }
 PROFILES = {"onnx": ("ort", "std"), "coreml": ("ios16", "ios17", "ios18"), "tflite": ("std",)}
 _MARKED = ("fused_attention", "quick_gelu")

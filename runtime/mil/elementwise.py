@@ -80,12 +80,13 @@ def reduce_argmax(x: Array, axis: Any = -1, keep_dims: Any = False, output_dtype
 
 
 def layer_norm(x: Array, axes: Any = None, gamma: Any = None, beta: Any = None, epsilon: Any = 1e-5) -> Array:
-    """`gamma` and `beta` have the shape of the normalised axes, which are the last."""
+    """`gamma` and `beta` have the shape of the normalised axes."""
     over = _axes(axes, x)
+    spread = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
     centred = x - x.mean(over, keepdims=True)
     value: Array = centred / np.sqrt(np.square(centred).mean(over, keepdims=True) + np.float32(epsilon))
-    value = value if gamma is None else value * gamma
-    return value if beta is None else value + beta
+    value = value if gamma is None else value * gamma.reshape(spread)
+    return value if beta is None else value + beta.reshape(spread)
 
 
 def batch_norm(
