@@ -8,8 +8,12 @@ from torch import nn
 
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.rewrites import apply_rewrites
-from pocketdiffusion.runtime.runner import Array, check_inputs
+from pocketdiffusion.runtime.parity import Comparison, ParityReport, floor_db, measure
+from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 from pocketdiffusion.runtime.spec import GraphSpec
+from pocketdiffusion.runtime.trajectory import Trajectory, cases
+
+SAME_WEIGHTS = "same weights"  # the rung of `judge_conversion`
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,24 @@ def open_rounded(part: Component, rewrites: Sequence[str]) -> TorchRunner:
         if parameter.ndim > 1:  # vectors stay float32 in the artifacts as well
             parameter.copy_(parameter.half())
     return runner
+
+
+def judge_conversion(
+    artifact: Runner, rounded: Runner, trajectories: Sequence[Trajectory], format: str
+) -> list[ParityReport]:
+    """An artifact that stores float16 against the module with the same weights, `rounded`, by the floor of float32.
+
+    For a component that its format cannot hold in float32: what the conversion costs, without what rounding costs.
+    """
+    given = [case for trajectory in trajectories for case in cases(artifact.spec.name, trajectory)]
+    pairs = [(case.label, rounded(case.inputs), artifact(case.inputs)) for case in given]
+    return [
+        measure(
+            f"{artifact.spec.name}.{tensor.name}",
+            [Comparison(label, wanted[tensor.name], found[tensor.name]) for label, wanted, found in pairs],
+            rung=SAME_WEIGHTS,
+            floor=floor_db("float32", "float32"),
+            format=format,
+        )
+        for tensor in artifact.spec.outputs
+    ]

@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from pocketdiffusion.export import layout
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends import emit, holds_float32
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import record
-from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
+from pocketdiffusion.export.rewritten import judge_conversion, open_rewritten, open_rounded
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
@@ -89,13 +89,15 @@ def judge_rungs(
     """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
     rounding to float16 costs in torch, which raises the floor of the artifact that ships.
 
-    The artifact in float32 is written below the folder `disk`, for as long as it is judged.
+    The artifact in float32 is written below the folder `disk`, for as long as it is judged. Where the format cannot
+    hold it, the artifact in float16 is compared with torch holding the same weights instead.
     """
     name = part.spec.name
     few = [probe(t) for t in trajectories]
     say(f"verifying {name} after the rewrites")
     reports = judge_runner(open_rewritten(part, artifact.rewrites), few, format=None, rung="rewrites")
-    if artifact.recipe != "fp32":
+    whole = holds_float32(part, artifact.format)
+    if artifact.recipe != "fp32" and whole:
         say(f"verifying {artifact.format} {name}, fp32")
         with TemporaryDirectory(dir=disk) as scratch:
             graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
@@ -105,6 +107,12 @@ def judge_rungs(
         say(f"verifying {name} with rounded weights")
         rounded = open_rounded(part, artifact.rewrites)
         reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16")
+        if not whole:
+            say(f"verifying {artifact.format} {name} against rounded weights")
+            with TemporaryDirectory(dir=disk) as scratch:
+                graph = emit(part, artifact, Path(scratch), open_batch=target.open_batch)
+                runner = load_runner(Path(scratch), artifact.format, graph)
+                reports += judge_conversion(runner, rounded, few, artifact.format)
     return reports
 
 

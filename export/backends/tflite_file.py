@@ -185,11 +185,16 @@ class _AlignedBuffer:
         return schema.BufferEnd(builder)
 
 
+def check_size(name: str, size: int) -> None:
+    """Raises ProofError, naming the component, for more bytes of weights than the format allows."""
+    if size > LARGEST:
+        raise ProofError(f"{name}: {size / 1e9:.1f} GB of weights, where a TFLite file holds 2.1: use recipe fp16")
+
+
 def write_model(model: Any, path: Path) -> None:
     """Writes `path`. Raises ProofError where it would be larger than the format allows."""
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
-    if size > LARGEST:
-        raise ProofError(f"{path.name}: {size / 1e9:.1f} GB of weights, where a TFLite file holds 2.1: use recipe fp16")
+    check_size(path.stem, size)
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(min(size + 2**20, 2**31))  # at once, rather than doubled and copied up to there
     builder.Finish(model.Pack(builder), _IDENTIFIER)
