@@ -45,9 +45,3 @@ def test_counts(graph: str, rewrite: str) -> None:
 def test_every_rewrite_is_counted() -> None:
     found = {file.stem for file in (ROOT / "export/rewrites").glob("*.py")} - {"__init__"}
     assert found == set(COUNTS)
-
-
-def test_the_sites_of_the_unet() -> None:
-    """Counted from the configuration alone: what tracing must find."""
-    sites = {"attention": 32, "gelu": 16, "group_norm": 61, "layer_norm": 48, "silu": 68}
-    assert unet2d.sites(unet2d.read_config("unet", UNET)) == sites
