@@ -54,8 +54,8 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> FullSize:
     inputs["timestep"] = torch.tensor([601.0])
     build = partial(unet2d.Denoiser, config)
     with torch.device("meta"):
-        module = build()
-    save_file(random_weights(module), folder / "unet.safetensors")
+        hollow = build()
+    save_file(random_weights(hollow), folder / "unet.safetensors")
     part = Component(SPEC, build, read_header(folder / "unet.safetensors"), lambda _: inputs, unet2d.sites(config))
     module = load_module(part)
     with torch.no_grad():
