@@ -34,6 +34,7 @@ from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec
 
 PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
+LARGEST = None
 _PRECISIONS: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 _AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
 assert coreml_lowering and coreml_split_einsum  # imported for the operators that they register

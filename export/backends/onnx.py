@@ -29,6 +29,7 @@ from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 
 MODEL = "model.onnx"
 BATCH = "batch"
+LARGEST = None
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules that a node lies in
 _STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 

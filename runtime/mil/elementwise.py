@@ -65,9 +65,10 @@ def select(cond: Array, a: Array, b: Array) -> Array:
 
 
 def softmax(x: Array, axis: Any = -1) -> Array:
-    weights = np.exp(x - x.max(int(axis), keepdims=True))
-    value: Array = weights / weights.sum(int(axis), keepdims=True)
-    return value
+    weights: Array = x - x.max(int(axis), keepdims=True)
+    np.exp(weights, out=weights)  # in place: an attention over 4096 tokens has half a gigabyte of them
+    weights /= weights.sum(int(axis), keepdims=True)
+    return weights
 
 
 def reduce_mean(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
