@@ -139,12 +139,13 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], disk: Pat
     """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
     rounding to float16 costs in torch, which raises the floor of the artifact that ships, then its replay in float16.
 
-    Rewrites that change the model come after the others, against the floor that they declare; the artifact in float32
-    is then compared with the changed module. It is written below the folder `disk`, for as long as it is judged.
+    Rewrites that change this part of the model come after the others, against the floor that they declare; the artifact
+    in float32 is then compared with the changed module. It is written below the folder `disk`, for as long as it is
+    judged.
     """
     part, artifact = fitted.part, fitted.artifact
     name, format = part.spec.name, artifact.format
-    changing = changes(artifact.rewrites)
+    changing = changes(rewrite for rewrite, count in fitted.graph.rewrites.items() if count)
     say(f"verifying {name} after the rewrites")
     exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
     reports = judge_runner(exact, few, format=None, rung="rewrites")
