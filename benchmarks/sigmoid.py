@@ -9,6 +9,7 @@ the UNet's output with its activations computed so, all else in float32.
 """
 
 import json
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -116,12 +117,14 @@ _SHOWN = ("Sigmoid", "QuickGelu", "Tanh", "Gelu", "LOGISTIC", "TANH", "GELU")
 
 
 def interleave(runners: Mapping[Any, Runner], inputs: Mapping[str, Array], rounds: int) -> dict[Any, list[float]]:
-    """Milliseconds of processor time of each runner's calls, one call of each in every round, after one that warms."""
+    """Milliseconds of processor time of each runner's calls, after one that warms: one call of each in every round, in
+    an order that is drawn anew, as a call is slower after that of another engine."""
+    rng = random.Random(0)
     times: dict[Any, list[float]] = {key: [] for key in runners}
     for number in range(rounds + 1):
-        for key, runner in runners.items():
+        for key in rng.sample(list(runners), len(runners)):
             start = time.process_time()
-            runner(inputs)
+            runners[key](inputs)
             if number:
                 times[key].append(1e3 * (time.process_time() - start))
     return times

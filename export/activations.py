@@ -70,8 +70,9 @@ class Choice:
     reason: str
 
 
+_ORT = "one kernel of onnxruntime's, faster than tanh; it makes the same of Sigmoid and Mul, where it may optimize"
 _FUSED_GELU = "one operator, which rounds once"
-_NO_TANH = "exact in the negative tail, where tanh is not, in fewer operators"
+_NO_TANH = "tanh is not exact in the negative tail, and takes two operators more"
 CHOICES: Mapping[tuple[str, str], Mapping[str, Choice]] = {
     ("onnx", "ort"): {
         "silu": Choice(
