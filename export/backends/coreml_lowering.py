@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from pocketdiffusion.export.backends.coreml_tools import ct
+from pocketdiffusion.export.rewrites import fused_attention, quick_gelu
 
 mb, register_torch_op = ct.converters.mil.Builder, ct.converters.mil.register_torch_op
+# The rewrites' operators that are lowered here; of others the bodies are traced.
+LOWERED = (fused_attention.MARKS["attention"], quick_gelu.MARKS["quick_gelu"])
 HIDDEN = -3e4  # what a masked score becomes: finite in float16, and far enough down that its weight is zero
 
 
