@@ -25,9 +25,9 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
     rounding to float16 costs in torch, which raises the floor of the artifact that ships, then its replay in float16.
 
     Rewrites that change this part of the model come after the others, against the floor that they declare; the artifact
-    in float32 is then compared with the changed module. It is written beside `folder`, which holds the graph that ships,
-    for as long as it is judged; where the format cannot hold it, the graph that ships is compared with torch holding
-    the same float16 weights instead.
+    in float32 is then compared with the changed module. It is written beside `folder`, which holds the graph that
+    ships, for as long as it is judged; where the format cannot hold it, the graph that ships is compared with torch
+    holding the same float16 weights instead.
     """
     part, artifact = fitted.part, fitted.artifact
     name, format = part.spec.name, artifact.format

@@ -75,6 +75,10 @@ def reduce_mean(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
     return np.asarray(x.mean(_axes(axes, x), keepdims=bool(keep_dims)))
 
 
+def reduce_max(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
+    return np.asarray(x.max(_axes(axes, x), keepdims=bool(keep_dims)))
+
+
 def reduce_argmax(x: Array, axis: Any = -1, keep_dims: Any = False, output_dtype: str = "int32") -> Array:
     """The first of equals."""
     return np.asarray(x.argmax(int(axis), keepdims=bool(keep_dims)))
@@ -121,13 +125,16 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "cast": cast,
     "cos": _unary(np.cos),
     "equal": _binary(np.equal),
+    "exp": _unary(np.exp),
     "gelu": gelu,
     "greater_equal": _binary(np.greater_equal),
     "layer_norm": layer_norm,
+    "maximum": _binary(np.maximum),
     "mul": _binary(np.multiply),
     "pow": _binary(np.power),
     "real_div": _binary(np.divide),
     "reduce_argmax": reduce_argmax,
+    "reduce_max": reduce_max,
     "reduce_mean": reduce_mean,
     "select": select,
     "sigmoid": sigmoid,
