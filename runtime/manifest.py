@@ -134,7 +134,8 @@ class Verdict(Record):
     """What the gate found. The fields are those of parity.ParityReport; decibels, errors and limits may be infinite.
 
     `subject` is a graph ("unet"), one of its outputs ("unet.out_sample") or a stage ("image"); `format` is None where
-    no artifact was judged, as for the rewrites. `passed` is what the other fields say, or the manifest is refused.
+    no artifact was judged, as for the rewrites; `device` is where it ran. `passed` is what the other fields say, or the
+    manifest is refused.
     """
 
     subject: str
@@ -153,6 +154,7 @@ class Verdict(Record):
     finite: bool
     cases: Count
     passed: bool
+    device: Literal["host", "arm64", "gpu"] = "host"
 
     @model_validator(mode="after")
     def _passed_is_derived(self) -> Self:
