@@ -7,6 +7,8 @@ no CUSTOM, no STABLEHLO_*   an operator that only some builds have
 no CAST, TRANSPOSE of a     work on weights at every call, and a weight that is computed is refused by the GPU
   constant
 DEQUANTIZE of constants     the mark of a weight that is stored in float16, which delegates fold
+Two operators of text encoders are for the CPU alone, since LiteRT's GPU delegate refuses them: GATHER_ND, and
+EMBEDDING_LOOKUP in a table that is stored in float16. A graph that has one says that its unit is the CPU.
 """
 
 from collections import Counter
@@ -18,6 +20,7 @@ from pocketdiffusion.export.backends.tflite_file import TYPES, data_of, operands
 from pocketdiffusion.runtime.errors import ProofError
 
 HIGHEST_RANK = 4
+ON_CPU = {"EMBEDDING_LOOKUP", "GATHER_ND"}
 _REFUSED = ("BROADCAST_TO", "CUSTOM")
 
 
