@@ -74,10 +74,10 @@ class Standin:
     launch: Launch
     core: str = ""
 
-    def open(self, bundle: Bundle, way: Way, graph: Graph) -> Runner:
-        """Raises ProofError where the stand-in cannot load the graph, ends or takes too long."""
+    def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
+        """A graph below `folder`. Raises ProofError where the stand-in cannot load it, ends or takes too long."""
         file_spec = graph.file_spec or graph.spec
-        child = ChildRunner(self.launch, way.engine, bundle.folder / graph.path, file_spec)
+        child = ChildRunner(self.launch, way.engine, folder / graph.path, file_spec)
         if self.device == "arm64":
             check_core(child, self.core)
         return child if graph.file_spec is None else AdaptedRunner(graph.spec, child, graph.transposes)
@@ -126,7 +126,7 @@ def _judge_way(
 
     @cache
     def opened(name: str) -> Runner:
-        return place.open(bundle, way, graphs[name])
+        return place.open(bundle.folder, way, graphs[name])
 
     for name, graph in graphs.items():
         say(f"{format} {name} on {place.launch.title}, {way.arithmetic}")
@@ -156,9 +156,7 @@ def _judge_way(
         return open_graph(bundle, name, format) if name in on_host else opened(name)
 
     say(f"{format} picture on {place.launch.title}, {way.arithmetic}")
-    (drawn,) = draw_pictures(
-        bundle, [draw_on_host(bundle, trajectory, format)], format, opener
-    )
+    (drawn,) = draw_pictures(bundle, [draw_on_host(bundle, trajectory, format)], format, opener)
     storage = "float16" if any(graph.storage == "float16" for graph in graphs.values()) else "float32"
     return reports + judge_pictures([drawn], storage, way.arithmetic, place.device)[1:], skipped
 
