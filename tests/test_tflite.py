@@ -98,7 +98,8 @@ def test_parity_of_every_part(
     """Opening the runner compares names, dtypes and shapes with the spec."""
     part, (folder, graph) = parts(tiny_checkpoint)[name], emitted[recipe, name]
     assert graph.path == f"tflite/{name}.tflite" and graph.files == (graph.path,)
-    assert (graph.spec, graph.profile, graph.recipe, graph.compute_unit) == (part.spec, "std", recipe, "gpu")
+    unit = "cpu" if name == "text_encoder" else "gpu"  # the GPU delegate refuses its lookups
+    assert (graph.spec, graph.profile, graph.recipe, graph.compute_unit) == (part.spec, "std", recipe, unit)
     assert (graph.storage, graph.arithmetic) == ({"fp32": "float32", "fp16": "float16"}[recipe], "float32")
     assert graph.rewrites == {
         "batched_attention": part.sites.get("attention", 0),

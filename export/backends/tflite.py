@@ -22,7 +22,7 @@ from torch.export import ExportedProgram
 from torch.func import functional_call
 
 from pocketdiffusion.export.backends.tflite_file import LARGEST, check_size, finish
-from pocketdiffusion.export.backends.tflite_lint import lint
+from pocketdiffusion.export.backends.tflite_lint import ON_CPU, lint
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
 from pocketdiffusion.export.storage import Storage, check_storable
@@ -68,7 +68,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
         recipe=artifact.recipe,
         storage=storage,
         arithmetic="float32",
-        compute_unit=artifact.compute_unit,
+        compute_unit="cpu" if ops.keys() & ON_CPU else artifact.compute_unit,
         rewrites=module.rewrites,
         ops=ops,
         parameters=module.parameter_count,

@@ -8,6 +8,8 @@ no CAST, TRANSPOSE of a     work on weights at every call, and a weight that is 
   constant
 DEQUANTIZE of constants     the mark of a weight that is stored in float16, which delegates fold
 no operand without value    neither an input of the graph, nor a constant, nor computed: a weight that got lost
+Two operators of text encoders are for the CPU alone, since LiteRT's GPU delegate refuses them: GATHER_ND, and
+EMBEDDING_LOOKUP in a table that is stored in float16. A graph that has one says that its unit is the CPU.
 """
 
 from collections import Counter
@@ -19,6 +21,7 @@ from pocketdiffusion.export.backends.tflite_file import TYPES, data_of, operands
 from pocketdiffusion.runtime.errors import ProofError
 
 HIGHEST_RANK = 4
+ON_CPU = {"EMBEDDING_LOOKUP", "GATHER_ND"}
 _REFUSED = ("BROADCAST_TO", "CUSTOM")
 
 
