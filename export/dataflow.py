@@ -20,9 +20,11 @@ from pocketdiffusion.runtime.runner import Array
 
 # Operators by the last part of their name: the result has the exponent of all that they take,
 _LINEAR = frozenset({"conv2d", "linear", "embedding"})  # or, by their weights, any;
-_NORMS = frozenset({"group_norm", "layer_norm", "centred_group_norm", "centred_layer_norm"})  # or none, of any;
+_NORMS = frozenset(
+    {"group_norm", "layer_norm", "centred_group_norm", "centred_layer_norm", "channel_layer_norm"}
+)  # or none, of any;
 _ATTENTION = frozenset(
-    {"attention", "batched_attention", "chunked_attention", "split_einsum"}
+    {"attention", "batched_attention", "chunked_attention", "split_attention"}
 )  # or that of the values;
 _ALIKE = frozenset(
     """
