@@ -58,7 +58,8 @@ SCHEDULER: Mapping[str, Any] = {
 
 
 def write(folder: Path) -> None:
-    """Weights are normal with the variance that keeps activations at unit scale; norms start at one."""
+    """Matrices are normal with the variance that keeps activations at unit scale. Factors are near one and biases near
+    zero, not at it: whoever left one out would not be found out, and a converter would drop it."""
     with torch.device("meta"):
         modules = {
             "unet": UNet2DConditionModel(**UNET),
@@ -90,7 +91,7 @@ def random_weights(module: nn.Module) -> dict[str, torch.Tensor]:
             fan_in = param[0].numel()
             weights[name] = torch.randn(param.shape, generator=generator) / fan_in**0.5
         else:
-            weights[name] = torch.ones(param.shape) if name.endswith("weight") else torch.zeros(param.shape)
+            weights[name] = float(name.endswith("weight")) + 0.1 * torch.randn(param.shape, generator=generator)
     return weights
 
 

@@ -9,48 +9,16 @@ A model is anything that `export` takes; `sd15` is Stable Diffusion 1.5 with see
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import psutil
 import typer
+from cost import run_and_watch
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.terminal import run
-
-MB = 1e6
-
-
-def peak_of(command: list[str]) -> tuple[float, float]:
-    """Runs `command`. Its peak in MB and its seconds. Raises ProofError where it fails."""
-    start, peak = time.perf_counter(), 0.0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-        root = psutil.Process(child.pid)
-        while child.poll() is None:
-            peak = max(peak, tree_memory(root))
-            time.sleep(0.05)
-        output = child.stdout.read() if child.stdout else ""
-    if child.returncode:
-        raise ProofError(f"{' '.join(command[-6:])} failed: {output.strip().splitlines()[-1]}")
-    return peak / MB, time.perf_counter() - start
-
-
-def tree_memory(root: psutil.Process) -> float:
-    """Resident bytes of a process and all below it."""
-    total = 0.0
-    try:
-        for process in (root, *root.children(recursive=True)):
-            try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-    except psutil.NoSuchProcess:
-        return total
-    return total
 
 
 def main(
@@ -67,10 +35,23 @@ def main(
             else:
                 out = str(Path(scratch) / "bundle")
                 command = [sys.executable, "-m", "pocketdiffusion", "export", model, "--target", target, "-o", out]
-            peak, seconds = peak_of(command)
-        rows.append({"model": model, "target": target, "peak_mb": round(peak), "seconds": round(seconds, 1)})
+            cost = run_and_watch(command)
+        rows.append(
+            {
+                "model": model,
+                "target": target,
+                "peak_mb": round(cost.peak_mb),
+                "seconds": round(cost.seconds, 1),
+                "cpu_seconds": round(cost.cpu_seconds, 1),
+            }
+        )
     table = Table(
-        "model", "target", "peak MB", "seconds", title="export: sampled sum of resident memory over its processes"
+        "model",
+        "target",
+        "peak MB",
+        "seconds",
+        "CPU seconds",
+        title="export: sampled sum of resident memory over its processes",
     )
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))

@@ -1,16 +1,20 @@
 """What makes coreml/ a folder that Apple's Swift pipeline opens: a script for a Mac, since only Xcode has the compiler.
 
 Source: https://github.com/apple/ml-stable-diffusion at e12202c, StableDiffusionPipeline+Resources.swift (the names of
-the files) and StableDiffusionPipeline.Configuration.swift (the scale factors; their defaults are Stable Diffusion 1's).
+the files, and the MLModelConfiguration) and StableDiffusionPipeline.Configuration.swift (the scale factors; their
+defaults are Stable Diffusion 1's). The units are cases of Core ML's MLComputeUnits.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 SCRIPT = "compile_for_apple.sh"
+UNITS: Mapping[str, str] = {"cpu": "cpuOnly", "gpu": "cpuAndGPU", "ane": "cpuAndNeuralEngine"}
 _TEXT = """\
 #!/bin/sh
 # Compiles the packages beside this script into a folder that opens as StableDiffusionPipeline(resourcesAt:). On a Mac
-# with Xcode: sh {script} OUT. In the configuration, set decoderScaleFactor and encoderScaleFactor to {scale}.
+# with Xcode: sh {script} OUT. The packages are made for computeUnits = .{unit} of MLModelConfiguration.
+# In the pipeline's configuration, set decoderScaleFactor and encoderScaleFactor to {scale}.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${{1:?usage: sh {script} OUT}}
@@ -22,6 +26,8 @@ cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
 """
 
 
-def write_script(folder: Path, scaling_factor: float) -> None:
-    """Writes `folder`/compile_for_apple.sh, for the packages of `folder` and the tokenizer beside it."""
-    (folder / SCRIPT).write_text(_TEXT.format(script=SCRIPT, scale=scaling_factor), encoding="utf-8")
+def write_script(folder: Path, scaling_factor: float, compute_unit: str) -> None:
+    """Writes `folder`/compile_for_apple.sh, for the packages of `folder`, made for "cpu", "gpu" or "ane", and the
+    tokenizer beside it."""
+    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit])
+    (folder / SCRIPT).write_text(text, encoding="utf-8")

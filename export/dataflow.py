@@ -18,12 +18,14 @@ from pocketdiffusion.quantize.exponents import Flow
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
 
-# Operators by the last part of their name: the result has the exponent of all that they take,
-_LINEAR = frozenset({"conv2d", "linear", "embedding"})  # or, by their weights, any;
-_NORMS = frozenset({"group_norm", "layer_norm", "centred_group_norm", "centred_layer_norm"})  # or none, of any;
-_ATTENTION = frozenset(
-    {"attention", "batched_attention", "chunked_attention", "split_einsum"}
-)  # or that of the values;
+# What is known of an operator, by its name. Its result may have
+# - any exponent, by its weights, of whatever it takes:
+_LINEAR = frozenset({"conv2d", "linear", "embedding"})
+# - none, of whatever it takes:
+_NORMS = frozenset({"group_norm", "layer_norm", "centred_group_norm", "centred_layer_norm", "channel_layer_norm"})
+# - that of the values, and queries and keys none:
+_ATTENTION = frozenset({"attention", "batched_attention", "chunked_attention", "split_attention"})
+# - that of all that it takes:
 _ALIKE = frozenset(
     """
     add sub cat stack clone contiguous alias detach to _to_copy view reshape _unsafe_view flatten unflatten permute
@@ -31,7 +33,10 @@ _ALIKE = frozenset(
     dropout pad constant_pad_nd neg avg_pool2d
     """.split()
 )
-_SCALED = frozenset({"mul", "div"})  # or that of the one tensor, if the other operand is a number; all else wants none.
+# - that of the one tensor that it takes, if its other operand is a number:
+_SCALED = frozenset({"mul", "div"})
+# All others take and give none.
+_RESHAPES = frozenset({"view", "reshape", "unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def _dataflow(graph: fx.Graph, largest: Mapping[str, float]) -> Dataflow:
     lists: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         kind = _kind(node)
-        takes = [lists.get(source, source) for source in node.all_input_nodes if source.op != "get_attr"]
+        takes = [lists.get(source, source) for source in node.all_input_nodes if _parameter(source) is None]
         if node.op == "call_function" and node.name not in largest and kind in _ALIKE and takes:
             lists[node] = takes[0]
             continue
@@ -128,9 +133,16 @@ def _kind(node: fx.Node) -> str:
 
 
 def _weights(node: fx.Node) -> list[str]:
-    """The weight and the bias, if both are nothing but that; an empty list where another operator takes them too."""
-    found = [source for source in node.all_input_nodes if source.op == "get_attr"]
+    """The weight and the bias; an empty list where another operator takes one of them too."""
+    found = [source for source in map(_parameter, node.all_input_nodes) if source is not None]
     return [str(source.target) for source in found] if all(len(source.users) == 1 for source in found) else []
+
+
+def _parameter(node: fx.Node) -> fx.Node | None:
+    """The weight that `node` is, or is a reshaped form of."""
+    while node.op == "call_function" and _kind(node) in _RESHAPES and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    return node if node.op == "get_attr" else None
 
 
 def _adds_no_number(node: fx.Node, kind: str) -> bool:

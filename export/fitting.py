@@ -53,7 +53,7 @@ class Fitted:
     @property
     def verdicts(self) -> tuple[ParityReport, ...]:
         """What must pass before it ships: the replay, where a phone computes in float16 and the gate here does not."""
-        judged = self.audit is not None and self.artifact.compute_unit != "cpu" and self.graph.arithmetic == "float32"
+        judged = self.graph.compute_unit != "cpu" and self.graph.arithmetic == "float32"
         return self.audit.replayed if self.audit is not None and judged else ()
 
 

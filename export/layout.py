@@ -65,7 +65,7 @@ def assemble(
     if target.open_batch and "onnx" in graphs:
         write_companions(folder / "onnx", checkpoint, height, width)
     if "coreml" in graphs:
-        write_script(folder / "coreml", vae["scaling_factor"])
+        write_script(folder / "coreml", vae["scaling_factor"], graphs["coreml"]["unet"].compute_unit)
     return Draft(
         model=ModelInfo(
             name=checkpoint.name,

@@ -89,10 +89,17 @@ class CallCounts(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def check_program(component: Component, rewrites: Sequence[str], program: ExportedProgram) -> None:
     """Raises ProofError unless `program` has each kind of site as often as the component's configuration promises."""
-    kinds = {**ATEN_SITES, **marks(rewrites)}
-    calls = Counter(node.target for node in program.graph.nodes if node.op == "call_function")
+    targets = (node.target for node in program.graph.nodes if node.op == "call_function")
+    check_calls(component, rewrites, Counter(t._schema.name for t in targets if isinstance(t, torch._ops.OpOverload)))
+
+
+def check_calls(component: Component, rewrites: Sequence[str], calls: Mapping[str, int]) -> None:
+    """As `check_program`, for any kind of traced program: `calls` says how often it calls each operator, by the name of
+    its schema, such as "aten::silu"."""
+    kinds = {**{kind: (operator,) for kind, operator in ATEN_SITES.items()}, **marks(rewrites)}
+    found = {kind: sum(calls.get(o._schema.name, 0) for o in operators) for kind, operators in kinds.items()}
     expected = {kind: count for kind, count in component.sites.items() if kind in kinds}
-    check_sites(component.spec.name, expected, {kind: calls[operator] for kind, operator in kinds.items()})
+    check_sites(component.spec.name, expected, found)
 
 
 def _fake_input(spec: TensorSpec, open_batch: bool) -> Tensor:

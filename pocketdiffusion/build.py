@@ -6,28 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from pocketdiffusion.export import layout
 from pocketdiffusion.export.activations import FormError
-from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.fitting import Fitted, emit_fitted
+from pocketdiffusion.export.fitting import emit_fitted
+from pocketdiffusion.export.ladder import judge_rungs
 from pocketdiffusion.export.reference import record
-from pocketdiffusion.export.rewrites import changed_floor_db, changes
-from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
 from pocketdiffusion.findings import Findings, find, find_forms
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, judge, judge_runner, record_verdict
+from pocketdiffusion.runtime.gate import judge, record_verdict
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
-from pocketdiffusion.runtime.runners import load_runner
 from pocketdiffusion.runtime.staging import keep_failed, stage
 from pocketdiffusion.runtime.trajectory import Trajectory, probe
 
@@ -112,7 +108,7 @@ def export_original(
                 say(f"writing {artifact.format} {name}, {artifact.recipe}")
                 fitted = emit_fitted(part, artifact, folder, few, open_batch=target.open_batch)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
-                rungs = judge_rungs(fitted, target, few, folder.parent, say)
+                rungs = judge_rungs(fitted, target, few, folder, say)
                 ladder += rungs
                 say(f"looking at what the rewrites did to {name}")
                 found = find(fitted, trajectories[0], rungs, original.forms[name])
@@ -133,39 +129,6 @@ def export_original(
             kept = keep_failed(folder, out)
             raise ProofError(f"{failed[0].describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
     return Bundle(out, manifest)
-
-
-def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], disk: Path, say: Say) -> list[ParityReport]:
-    """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
-    rounding to float16 costs in torch, which raises the floor of the artifact that ships, then its replay in float16.
-
-    Rewrites that change this part of the model come after the others, against the floor that they declare; the artifact
-    in float32 is then compared with the changed module. It is written below the folder `disk`, for as long as it is
-    judged.
-    """
-    part, artifact = fitted.part, fitted.artifact
-    name, format = part.spec.name, artifact.format
-    changing = changes(rewrite for rewrite, count in fitted.graph.rewrites.items() if count)
-    say(f"verifying {name} after the rewrites")
-    exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
-    reports = judge_runner(exact, few, format=None, rung="rewrites")
-    changed = open_rewritten(part, artifact.rewrites) if changing else None
-    if changed is not None:
-        say(f"verifying {name} as {' and '.join(changing)} changes it")
-        floor = changed_floor_db(changing)
-        reports += judge_runner(changed, few, format=format, rung=CHANGED, floor=floor)
-    if artifact.recipe != "fp32" or changed is not None:
-        say(f"verifying {format} {name}, fp32")
-        with TemporaryDirectory(dir=disk) as scratch:
-            graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
-            runner = load_runner(Path(scratch), format, graph)
-            reports += judge_runner(runner, few, format=format, rung="fp32", reference=changed)
-    if artifact.recipe == "fp16":
-        say(f"verifying {name} with rounded weights")
-        rounded = open_rounded(part, artifact.rewrites)
-        changed_db = {report.subject: report.psnr_db for report in reports if report.rung == CHANGED}
-        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16", changed_db=changed_db)
-    return [*reports, *fitted.verdicts]
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -11,7 +12,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.tables import bundle_tables, model_tables, target_table, verdict_table
+from pocketdiffusion.tables import (
+    bundle_tables,
+    doctor_table,
+    model_tables,
+    not_run_table,
+    target_table,
+    verdict_table,
+)
 from pocketdiffusion.terminal import console, progress, run, say
 
 app = typer.Typer(
@@ -23,8 +31,18 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a bundle, as export wrote it")]
 Revision = Annotated[str | None, typer.Option(help="of a hub id: branch, tag or commit")]
 Token = Annotated[str | None, typer.Option(help="of the hub, for models that want one")]
+Standins = Annotated[Path, typer.Option(metavar="FOLDER", help="where setup puts the stand-ins for a phone")]
 BUILT_IN = "emoji"
+STANDINS = Path("~/.cache/pocketdiffusion/standins")
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own since it carries a copy of click
+
+
+class Place(Enum):
+    """Where verify runs the graphs."""
+
+    HOST = "host"
+    ARM64 = "arm64"
+    GPU = "gpu"
 
 
 @app.command()
@@ -86,13 +104,27 @@ def verify(
         str | None,
         typer.Option(metavar="MODEL", help="the original to record afresh, in place of the bundle's own vectors"),
     ] = None,
+    on: Annotated[
+        Place,
+        typer.Option(
+            metavar="host|arm64|gpu", help="this machine, the phone's instruction set, or its GPU delegate; see doctor"
+        ),
+    ] = Place.HOST,
+    core: Annotated[
+        str | None, typer.Option(help="of arm64: a processor, as qemu calls it; by default the target's own")
+    ] = None,
+    limit: Annotated[float, typer.Option(min=1, help="of arm64 and gpu: seconds for one call of one graph")] = 300,
+    standins: Standins = STANDINS,
     revision: Revision = None,
     token: Token = None,
 ) -> None:
-    """Judge a bundle again: every file's hash, every stage, every graph, whole pictures."""
+    """Judge a bundle again: every file's hash, every stage, every graph, whole pictures.
+
+    On a stand-in for the phone, its graphs and one small picture."""
     from pocketdiffusion.runtime.bundle import open_bundle
     from pocketdiffusion.runtime.gate import judge
     from pocketdiffusion.runtime.golden import read_golden
+    from pocketdiffusion.runtime.standins.judge import NotRun, find_place, judge_on
 
     with progress(f"verifying {bundle}") as step:
         step("hashes")
@@ -107,12 +139,46 @@ def verify(
             latents = opened.manifest.latents
             width, height = latents.width * latents.scale, latents.height * latents.scale
             trajectories = record(checkpoint, components(checkpoint, width=width, height=height), say=step)
-        verdicts, _ = judge(opened, trajectories, step)
+        skipped: list[NotRun] = []
+        if on is Place.HOST:
+            verdicts, _ = judge(opened, trajectories, step)
+        else:
+            core = core or core_of(opened.manifest.target.name)
+            place = find_place(on.value, standins.expanduser(), core, limit)
+            verdicts, skipped = judge_on(place, opened, trajectories, step)
     console.print(verdict_table(verdicts))
+    if skipped:
+        console.print(not_run_table(skipped))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
         raise ProofError(f"{bundle}: {failed[0].describe()}; {len(failed)} of {len(verdicts)} verdicts failed")
-    say(f"{bundle} passed all {len(verdicts)} verdicts")
+    if not verdicts:
+        raise ProofError(f"{bundle}: nothing of it was run on {on.value}: {skipped[0].reason}")
+    say(f"{bundle} passed all {len(verdicts)} verdicts" + (f" on {on.value}" if on is not Place.HOST else ""))
+
+
+@app.command()
+def setup(
+    names: Annotated[list[str], typer.Argument(metavar="arm64|gpu", help="the stand-ins to set up")],
+    standins: Standins = STANDINS,
+) -> None:
+    """Set up stand-ins for a phone, from the package registries that this machine is configured for."""
+    from pocketdiffusion.runtime.standins.packages import NAMES
+    from pocketdiffusion.runtime.standins.setup import set_up
+
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise UserError(f"there is no stand-in {unknown[0]}: known are {', '.join(NAMES)}")
+    for name in names:
+        say(f"{name} is set up in {set_up(name, standins.expanduser(), say)}")
+
+
+@app.command()
+def doctor(standins: Standins = STANDINS) -> None:
+    """Show which engines, toolchains and stand-ins this machine has, and how to get the others."""
+    from pocketdiffusion.doctor import examine
+
+    console.print(doctor_table(examine(standins.expanduser())))
 
 
 @app.command()
@@ -219,6 +285,14 @@ def inspect(
     ]
     for table in model_tables(f"{checkpoint.name}, licence {checkpoint.licence}", parts):
         console.print(table)
+
+
+def core_of(target: str) -> str:
+    """The processor, as qemu calls it, that the target's file names; else one that any phone's is at least."""
+    from pocketdiffusion.export.targets import load_target, target_names
+    from pocketdiffusion.runtime.standins.arm64 import CORE
+
+    return (load_target(target).core if target in target_names() else None) or CORE
 
 
 def open_picture(path: Path, width: int, height: int) -> Any:

@@ -7,9 +7,11 @@ from typing import Protocol
 from rich import box
 from rich.table import Table
 
+from pocketdiffusion.doctor import Finding
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.manifest import Graph, Manifest
 from pocketdiffusion.runtime.spec import TensorSpec
+from pocketdiffusion.runtime.standins.judge import NotRun
 
 
 class Judged(Protocol):
@@ -25,6 +27,8 @@ class Judged(Protocol):
     def storage(self) -> str: ...
     @property
     def arithmetic(self) -> str: ...
+    @property
+    def device(self) -> str: ...
     @property
     def psnr_db(self) -> float: ...
     @property
@@ -51,7 +55,7 @@ def target_table(targets: Iterable[Target]) -> Table:
 
 def verdict_table(verdicts: Iterable[Judged]) -> Table:
     """The ladder: one row a verdict, in the order in which they were judged."""
-    table = _table("subject", "rung", "format", "storage", "arithmetic")
+    table = _table("subject", "rung", "format", "storage", "arithmetic", "device")
     for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("verdict")
@@ -62,12 +66,31 @@ def verdict_table(verdicts: Iterable[Judged]) -> Table:
             v.format or "-",
             v.storage,
             v.arithmetic,
+            v.device,
             f"{v.psnr_db:.1f}",
             f"{v.floor_db:.0f}",
             f"{v.max_abs:.1e}",
             f"{v.max_abs_limit:.1e}",
             str(v.cases),
             "passed" if v.passed else "[bold red]FAILED",
+        )
+    return table
+
+
+def not_run_table(skipped: Iterable[NotRun]) -> Table:
+    """What a stand-in cannot show."""
+    table = _table("not run", "format", "device", "arithmetic", "reason")
+    for row in skipped:
+        table.add_row(row.subject, row.format, row.device, row.arithmetic, row.reason)
+    return table
+
+
+def doctor_table(findings: Iterable[Finding]) -> Table:
+    """What this machine has, and how to get the rest."""
+    table = _table("what", "here", "for", "how to get it")
+    for finding in findings:
+        table.add_row(
+            finding.name, finding.found or "[bold]no", finding.purpose, finding.remedy if not finding.found else ""
         )
     return table
 

@@ -17,7 +17,7 @@ from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.parity import Comparison, ParityReport, floor_db, image_psnr_db, measure, psnr_db, ssim
 from pocketdiffusion.runtime.pipeline import find_table, generate, guide, open_tokenizer, unscale_latents
 from pocketdiffusion.runtime.runner import Array, Runner
-from pocketdiffusion.runtime.runners import find_graph, open_graph
+from pocketdiffusion.runtime.runners import Opener, find_graph, open_graph
 from pocketdiffusion.runtime.samplers import step_table
 from pocketdiffusion.runtime.schedule import read_schedule
 from pocketdiffusion.runtime.steps import REACH, StepTable, advance
@@ -29,7 +29,10 @@ CHANGED = "changed"  # the rung that tells what a rewrite that changes the model
 EXACT_DB = 200.0  # one wrong token id, or one level of one pixel, is far below
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
 SAMPLER_DB = 105.0  # float32 arithmetic in another order
-PICTURE_FLOORS_DB = {"float32": (50.0, 50.0), "float16": (35.0, 25.0)}  # by storage: median, minimum over prompts
+PICTURE_FLOORS_DB = {
+    "float32": (50.0, 50.0),
+    "float16": (35.0, 25.0),
+}  # by the lower of storage and arithmetic: median, minimum over prompts
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def judge_runner(
     rung: str,
     storage: str = "float32",
     arithmetic: str = "float32",
+    device: str = "host",
     rounding_db: Mapping[str, float] = {},
     changed_db: Mapping[str, float] = {},
     reference: Runner | None = None,
@@ -83,7 +87,7 @@ def judge_runner(
     reports = []
     for name, comparisons in found.items():
         subject = f"{runner.spec.name}.{name}"
-        by_precision = floor_db(storage, arithmetic, rounding_db.get(subject), changed_db.get(subject))
+        by_precision = floor_db(storage, arithmetic, rounding_db.get(subject), changed_db.get(subject), device)
         reports.append(
             measure(
                 subject,
@@ -93,6 +97,7 @@ def judge_runner(
                 format=format,
                 storage=storage,
                 arithmetic=arithmetic,
+                device=device,
             )
         )
     return reports
@@ -180,8 +185,10 @@ def _image(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     yield t.picture, to_uint8(t.decoded)
 
 
-def draw_pictures(bundle: Bundle, trajectories: Iterable[Trajectory], format: str) -> Iterator[PictureReport]:
-    """Each trajectory's prompt, drawn by the bundle alone."""
+def draw_pictures(
+    bundle: Bundle, trajectories: Iterable[Trajectory], format: str, opener: Opener = open_graph
+) -> Iterator[PictureReport]:
+    """Each trajectory's prompt, drawn by the bundle alone, with the runners that `opener` opens."""
     for t in trajectories:
         drift: list[float] = []
         picture = None
@@ -195,6 +202,7 @@ def draw_pictures(bundle: Bundle, trajectories: Iterable[Trajectory], format: st
             guidance=t.guidance,
             sampler=t.sampler,
             format=format,
+            opener=opener,
         )
         for draft in drafts:
             drift.append(psnr_db(t.latents[draft.step][None], draft.latents, peak))
@@ -205,12 +213,15 @@ def draw_pictures(bundle: Bundle, trajectories: Iterable[Trajectory], format: st
         )
 
 
-def judge_pictures(reports: Sequence[PictureReport], storage: str, arithmetic: str) -> list[ParityReport]:
+def judge_pictures(
+    reports: Sequence[PictureReport], storage: str, arithmetic: str, device: str = "host"
+) -> list[ParityReport]:
     """The median and the minimum over the prompts, each against its floor."""
+    floors = PICTURE_FLOORS_DB["float16" if "float16" in (storage, arithmetic) else "float32"]
     ranked = sorted(reports, key=lambda report: report.psnr_db)
     judged = []
     for name, report, floor in zip(
-        ("median", "minimum"), (ranked[(len(ranked) - 1) // 2], ranked[0]), PICTURE_FLOORS_DB[storage], strict=True
+        ("median", "minimum"), (ranked[(len(ranked) - 1) // 2], ranked[0]), floors, strict=True
     ):
         judged.append(
             ParityReport(
@@ -228,6 +239,7 @@ def judge_pictures(reports: Sequence[PictureReport], storage: str, arithmetic: s
                 relative=report.rmse / 255,
                 finite=all(db > -inf for db in report.drift_db),
                 cases=len(reports),
+                device=device,
             )
         )
     return judged

@@ -135,7 +135,7 @@ class Verdict(Record):
 
     `subject` is a graph ("unet"), one of its outputs ("unet.out_sample") or a stage ("image"); `format` is None where
     no artifact was judged, as for the rewrites; that of the rung "changed" is the format whose floors it lowers.
-    `passed` is what the other fields say, or the manifest is refused.
+    `device` is where it ran. `passed` is what the other fields say, or the manifest is refused.
     """
 
     subject: str
@@ -154,6 +154,7 @@ class Verdict(Record):
     finite: bool
     cases: Count
     passed: bool
+    device: Literal["host", "arm64", "gpu"] = "host"
 
     @model_validator(mode="after")
     def _passed_is_derived(self) -> Self:

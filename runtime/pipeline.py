@@ -12,7 +12,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.runners import graph_format, open_graph
+from pocketdiffusion.runtime.runners import Opener, graph_format, open_graph
 from pocketdiffusion.runtime.samplers import step_table
 from pocketdiffusion.runtime.schedule import read_schedule
 from pocketdiffusion.runtime.steps import StepTable, advance
@@ -46,13 +46,15 @@ def generate(
     batched: bool | None = None,
     image: NDArray[np.uint8] | None = None,
     strength: float = 0.8,
+    opener: Opener = open_graph,
 ) -> Iterator[Draft]:
     """Draws `prompt`, one UNet call of the sampler at a time.
 
     `sampler` defaults to the checkpoint's own; `guidance` 1 or less draws without the negative prompt. `batched` asks
     the UNet for both guidance halves in one call, which its artifact must allow; by default it is done where it can be.
     With `image` (uint8 [H, W, 3] of the bundle's size) the last `strength` (0..1) of the steps redraw that picture.
-    Raises UserError where an argument is out of its range. Equal seeds give diffusers' latents on the CPU.
+    `opener` says where the graphs run. Raises UserError where an argument is out of its range. Equal seeds give
+    diffusers' latents on the CPU.
     """
     manifest = bundle.manifest
     format = graph_format(bundle, format)
@@ -64,7 +66,7 @@ def generate(
     tokens = encode(tokenizer, prompt)
     random = TorchRandom(seed)
 
-    text_encoder = open_graph(bundle, "text_encoder", format)
+    text_encoder = opener(bundle, "text_encoder", format)
     states = encode_text(text_encoder, tokens)
     guided = guidance > 1
     negative = encode_text(text_encoder, encode(tokenizer, negative_prompt)) if guided else states
@@ -74,10 +76,10 @@ def generate(
     if image is None:
         latents = random.randn(shape) * np.float32(table.init_noise_sigma)
     else:
-        drawn = encode_image(bundle, image, format, random)
+        drawn = encode_image(bundle, image, format, random, opener)
         latents = np.float32(table.signal_scale) * drawn + np.float32(table.noise_scale) * random.randn(shape)
 
-    unet = open_graph(bundle, "unet", format)
+    unet = opener(bundle, "unet", format)
     batchable = isinstance(unet.spec.inputs[0].shape[0], str)
     if batched and not batchable:
         raise UserError(f"{bundle.folder}: the {format} UNet takes one sample at a time, both guidance halves are two")
@@ -98,7 +100,7 @@ def generate(
         if number < len(table.rows):
             yield Draft(number, len(table.rows), row.timestep, latents, cut=tokens.cut)
     del unet
-    sample = decode_latents(bundle, latents, format)
+    sample = decode_latents(bundle, latents, format, opener)
     yield Draft(len(table.rows), len(table.rows), table.rows[-1].timestep, latents, to_uint8(sample), tokens.cut)
 
 
@@ -171,7 +173,9 @@ def guide(negative: Latents, positive: Latents, guidance: float) -> Latents:
     return negative + np.float32(guidance) * (positive - negative)
 
 
-def encode_image(bundle: Bundle, image: NDArray[np.uint8], format: str, random: TorchRandom) -> Latents:
+def encode_image(
+    bundle: Bundle, image: NDArray[np.uint8], format: str, random: TorchRandom, opener: Opener = open_graph
+) -> Latents:
     """A draw from the VAE's posterior of `image`, scaled as the UNet expects."""
     size = bundle.manifest.latents
     wanted = (size.height * size.scale, size.width * size.scale, 3)
@@ -179,7 +183,7 @@ def encode_image(bundle: Bundle, image: NDArray[np.uint8], format: str, random: 
         raise UserError(
             f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
         )
-    parameters = open_graph(bundle, "vae_encoder", format)({"sample": from_uint8(image)})["latent_parameters"]
+    parameters = opener(bundle, "vae_encoder", format)({"sample": from_uint8(image)})["latent_parameters"]
     mean, log_variance = np.split(parameters, 2, axis=1)
     drawn = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * random.randn(mean.shape)
     vae = bundle.manifest.vae
@@ -187,9 +191,9 @@ def encode_image(bundle: Bundle, image: NDArray[np.uint8], format: str, random: 
     return scaled
 
 
-def decode_latents(bundle: Bundle, latents: Latents, format: str) -> NDArray[np.float32]:
+def decode_latents(bundle: Bundle, latents: Latents, format: str, opener: Opener = open_graph) -> NDArray[np.float32]:
     """The VAE decoder's float32 [1, 3, H, W], about -1..1."""
-    return open_graph(bundle, "vae_decoder", format)({"latent_sample": unscale_latents(bundle, latents)})["sample"]
+    return opener(bundle, "vae_decoder", format)({"latent_sample": unscale_latents(bundle, latents)})["sample"]
 
 
 def unscale_latents(bundle: Bundle, latents: Latents) -> Latents:

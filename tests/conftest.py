@@ -1,11 +1,17 @@
 """Fixtures that several test files share."""
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pocketdiffusion.runtime.bundle import Bundle
+
+if TYPE_CHECKING:
+    from family_cases import Model
 
 TOKENIZER = Path(__file__).parents[1] / "pocketdiffusion/models/emoji/tokenizer"
 
@@ -86,6 +92,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: 
     pipeline.save_pretrained(folder, safe_serialization=True)
     shutil.copytree(tokenizer_folder, folder / "tokenizer", dirs_exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def make(tiny_checkpoint: Path, tmp_path: Path) -> "Callable[..., Model]":
+    """Writes the checkpoint of a `family_cases.Case`."""
+    from family_cases import write_checkpoint
+
+    return partial(write_checkpoint, tiny_checkpoint, tmp_path / "made")
 
 
 @pytest.fixture(scope="session")

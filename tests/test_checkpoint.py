@@ -1,15 +1,10 @@
-"""Checkpoints from the built-in name, folders and the hub; what is wrong with one is said in one line."""
+"""Checkpoints from the built-in name and folders; what is wrong with one is said in one line."""
 
-import hashlib
 import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -334,119 +329,3 @@ def test_long_lists_are_cut_and_counted(folder: Path) -> None:
     change_tensors(folder / UNET, lambda t: [t.pop(name) for name in list(t)[:25]])
     message = refusal(lambda: components(opened(folder)))
     assert "25 missing: " in message and "and 15 more" in message
-
-
-# The hub.
-
-REPO, COMMIT = "someone/tiny-sd", "0123456789abcdef0123456789abcdef01234567"
-
-
-def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    repo = tmp_path / "hub/models--someone--tiny-sd"
-    shutil.copytree(tiny_checkpoint, repo / "snapshots" / COMMIT)
-    (repo / "refs").mkdir()
-    (repo / "refs/main").write_text(COMMIT)
-    cached, other = in_subprocess(
-        [REPO, "someone/other"], {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    )
-    assert cached == f"{REPO} {COMMIT} {opened(tiny_checkpoint).fingerprint}"
-    assert other.startswith("UserError someone/other is no folder, is not in the hub's cache, and cannot be fetched: ")
-
-
-def test_hub_id_is_downloaded_without_what_is_not_needed(folder: Path, tmp_path: Path) -> None:
-    shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
-    (folder / "v1-5-pruned.ckpt").write_bytes(b"pickle")
-    (folder / "safety_checker").mkdir()
-    (folder / "safety_checker/model.safetensors").write_bytes(b"weights")
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
-    files = {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
-    pickled = {f"{n[:-12]}.bin" if n.startswith("unet/d") else n: b for n, b in files.items()}
-    repositories = {
-        REPO: files,
-        "someone/no-index": {n: b for n, b in files.items() if n != "model_index.json"},
-        "someone/pickled": pickled,
-    }
-    server, asked = hub_of(repositories)
-    environment = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-    try:
-        whole, *others = in_subprocess([*repositories, "someone/unknown"], environment)
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert whole == f"{REPO} {COMMIT} {opened(folder).fingerprint}"
-    got = [path.partition(f"/resolve/{COMMIT}/") for path in asked if "/resolve/" in path]
-    assert {repo for repo, _, _ in got} == {f"/{REPO}"}
-    assert {name for _, _, name in got} == {
-        *("README.md", "model_index.json", "scheduler/scheduler_config.json", UNET, "unet/config.json"),
-        *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
-        *("text_encoder/config.json", "text_encoder/model.safetensors"),
-        *(f"tokenizer/{file.name}" for file in (folder / "tokenizer").iterdir()),
-    }
-    for said, words in zip(others, ["no model_index.json", "is a pickle", "no such model on the hub"], strict=True):
-        assert said.startswith("UserError ") and words in said
-    assert in_subprocess([REPO], {**environment, "HF_HUB_OFFLINE": "1"}) == [whole]
-
-
-def in_subprocess(names: list[str], environment: dict[str, str]) -> list[str]:
-    """Opens checkpoints in a new process, since huggingface_hub reads its settings once. Each as a line."""
-    code = (
-        "import sys\n"
-        "from pocketdiffusion.export.checkpoint import open_checkpoint\n"
-        "from pocketdiffusion.runtime.errors import UserError\n"
-        "for name in sys.argv[1:]:\n"
-        "    try:\n"
-        "        c = open_checkpoint(name, say=lambda line: None)\n"
-        "        print(c.name, c.revision, c.fingerprint)\n"
-        "    except UserError as error:\n"
-        "        print('UserError', error)\n"
-    )
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and not k.lower().endswith("_proxy")}
-    settings = plain | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
-    run = subprocess.run(
-        [sys.executable, "-c", code, *names], env=settings, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
-    lines = run.stdout.splitlines()
-    assert len(lines) == len(names)
-    return lines
-
-
-def hub_of(repositories: dict[str, dict[str, bytes]]) -> tuple[ThreadingHTTPServer, list[str]]:
-    """A running hub on this machine, with the listings of repositories and their files; and the paths asked of it."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            path = self.path.split("?")[0]
-            asked.append(path)
-            for repo, files in repositories.items():
-                if path in (f"/api/models/{repo}", f"/api/models/{repo}/revision/main"):
-                    siblings = [{"rfilename": name} for name in files]
-                    return self.answer(json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
-                if path.startswith(f"/api/models/{repo}/tree/"):
-                    tree = [{"type": "file", "path": n, "size": len(b), "oid": "0" * 40} for n, b in files.items()]
-                    return self.answer(json.dumps(tree).encode())
-                content = files.get(path.removeprefix(f"/{repo}/resolve/{COMMIT}/"))
-                if content is not None:
-                    return self.answer(content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=COMMIT)
-            self.answer(b"", 404, X_Error_Code="RepoNotFound")
-
-        do_HEAD = do_GET
-
-        def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, asked

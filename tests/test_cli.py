@@ -62,7 +62,7 @@ def test_without_a_command_it_prints_its_help() -> None:
     assert done.returncode == 0 and "generate" in done.stdout and not done.stderr
 
 
-@pytest.mark.parametrize("command", ["targets", "export", "verify", "generate", "inspect"])
+@pytest.mark.parametrize("command", ["targets", "export", "verify", "setup", "doctor", "generate", "inspect"])
 def test_each_command_has_a_help(command: str) -> None:
     done = call(command, "--help")
     assert done.returncode == 0 and f"Usage: pocketdiffusion {command}" in done.stdout and not done.stderr
@@ -81,6 +81,8 @@ def test_each_command_has_a_help(command: str) -> None:
         (("generate", "DIR", "apple", "--seed", "x"), "--seed"),
         (("generate", "DIR", "apple", "--guidance", "nan"), "guidance nan"),
         (("generate", "DIR", " "), "the prompt is empty"),
+        (("verify", "DIR", "--on", "mars"), "Invalid value for '--on'"),
+        (("verify", "DIR", "--on", "arm64", "--limit", "0"), "--limit"),
         (("export", "--target", "generic", "-o", "DIR", "--size", "big"), "--size big"),
         (("export", "--target", "generic", "-o", "DIR", "--size", "0x64"), "--size 0x64"),
     ],

@@ -1,5 +1,6 @@
 """The faults of test_faults.py that lie in an artifact, for the formats whose files no test can edit: an exporter that
-gets them wrong writes each file anew. What lies outside of the artifacts is the same for every format, and is there."""
+gets them wrong writes each file anew, as a phone takes it. What lies outside of the artifacts is the same for every
+format, and is there."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,14 +19,15 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import REQUESTS, record
 from pocketdiffusion.export.rewrites import fused_attention
-from pocketdiffusion.export.targets import DEFAULTS
+from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.gate import judge_runner
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.runners import load_runner
 from pocketdiffusion.runtime.trajectory import Trajectory, probe
 
 Weights = dict[str, np.ndarray]
-FORMATS = ("coreml", "tflite")
+PHONES = {"coreml": "iphone-15", "tflite": "galaxy-s24"}
+FORMATS = tuple(PHONES)
 FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors"}
 
 
@@ -41,7 +43,8 @@ def part_of(checkpoint: Path, name: str) -> Component:
 
 def blamed(part: Component, format: str, recipe: str, originals: list[Trajectory], folder: Path) -> set[str]:
     """The outputs of the graph that fail once it is exported."""
-    graph = emit(part, replace(DEFAULTS[format], recipe=recipe), folder, open_batch=False)
+    (shipped,) = load_target(PHONES[format]).artifacts
+    graph = emit(part, replace(shipped, recipe=recipe), folder, open_batch=False)
     reports: list[ParityReport] = judge_runner(
         load_runner(folder, format, graph),
         originals,

@@ -147,7 +147,7 @@ def test_other_formats_fail_where_no_power_of_two_helps(
     assert (
         fitted.verdicts and not fitted.verdicts[0].passed and "(replay) is not finite" in fitted.verdicts[0].describe()
     )
-    on_cpu = replace(fitted, artifact=replace(fitted.artifact, compute_unit="cpu"))
+    on_cpu = replace(fitted, graph=fitted.graph.model_copy(update={"compute_unit": "cpu"}))
     assert on_cpu.verdicts == ()  # onnxruntime computes in float32 there
 
 

@@ -26,6 +26,7 @@ TORCH = {"torch", "diffusers", "transformers"}
 LIBRARIES = {
     "runtime/": RUNTIME,
     "runtime/runners/": RUNTIME | {"ai_edge_litert", "coremltools", "onnxruntime"},
+    "runtime/standins/compiled.py": RUNTIME | {"ai_edge_litert"},
     "quantize/": RUNTIME,
     "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},

@@ -40,6 +40,8 @@ CASES: list[tuple[str, Mapping[str, Any], Callable[[], torch.Tensor]]] = [
     ("square", {"x": X}, lambda: T["x"].square()),
     ("sin", {"x": 100 * X}, lambda: torch.sin(100 * T["x"])),
     ("cos", {"x": 100 * X}, lambda: torch.cos(100 * T["x"])),
+    ("exp", {"x": 10 * X}, lambda: (10 * T["x"]).exp()),
+    ("maximum", {"x": X, "y": Y[:, :1]}, lambda: torch.maximum(T["x"], T["y"][:, :1])),
     ("tanh", {"x": X}, lambda: T["x"].tanh()),
     ("sigmoid", {"x": 50 * X}, lambda: (50 * T["x"]).sigmoid()),
     ("silu", {"x": 50 * X}, lambda: F.silu(50 * T["x"])),
@@ -53,6 +55,8 @@ CASES: list[tuple[str, Mapping[str, Any], Callable[[], torch.Tensor]]] = [
     ("select", {"cond": X > 0, "a": X, "b": Y}, lambda: torch.where(T["x"] > 0, T["x"], T["y"])),
     ("reduce_mean", {"x": X, "axes": ints(2, -1), "keep_dims": np.array(True)}, lambda: T["x"].mean((2, 3), True)),
     ("reduce_mean", {"x": X, "axes": ints(1)}, lambda: T["x"].mean(1)),
+    ("reduce_max", {"x": X, "axes": ints(2, -1), "keep_dims": np.array(True)}, lambda: T["x"].amax((2, 3), True)),
+    ("reduce_max", {"x": X, "axes": ints(1)}, lambda: T["x"].amax(1)),
     ("reduce_argmax", {"x": X, "axis": np.array(1)}, lambda: T["x"].argmax(1)),
     ("reduce_argmax", {"x": ints(1, 3, 3), "output_dtype": "int32"}, lambda: torch.tensor(1)),
     (

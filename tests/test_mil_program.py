@@ -10,8 +10,10 @@ import pytest
 from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.mil.constants import HEADER, SENTINEL, Blob, TensorType, decode, read_blob
-from pocketdiffusion.runtime.mil.execute import round_half, run
+from pocketdiffusion.runtime.mil.execute import run
 from pocketdiffusion.runtime.mil.program import Program, read_program
+from pocketdiffusion.runtime.mil.rounding import round_half
+from pocketdiffusion.runtime.runner import Array
 
 HOME = "Data/com.apple.CoreML"
 
@@ -73,6 +75,22 @@ def test_half_arithmetic_rounds_every_result(squares: Path) -> None:
     (found,) = run(program, {"x": x}, "float16", observe).values()
     weight = round_half(np.arange(64, dtype=np.float32).reshape(8, 8) / 64)
     assert np.array_equal(found, round_half(round_half(round_half(x) ** 2) @ weight))
+
+
+def test_rounding_is_numpys() -> None:
+    """Bit by bit: every float16, what lies halfway between two, its neighbours, and arbitrary bits."""
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    ordered = np.sort(halves[np.isfinite(halves)])
+    middles = (ordered[1:] + ordered[:-1]) / 2  # exact in float32
+    near = [np.nextafter(middles, np.float32(side)) for side in (-np.inf, np.inf)]
+    random = np.random.default_rng(0).integers(0, 1 << 32, 1 << 20, dtype=np.uint32).view(np.float32)
+    likely, turned = random[np.abs(random) < 65519], ordered[:1024].reshape(-1, 2).T
+    arrays: list[Array] = [halves, ordered, middles, *near, random, likely, turned]
+    with np.errstate(all="ignore"):
+        for x in arrays:
+            wanted = x.astype(np.float16).astype(np.float32)
+            assert np.array_equal(round_half(x), wanted, equal_nan=True)
+            assert np.array_equal(np.signbit(round_half(x)), np.signbit(wanted))
 
 
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:

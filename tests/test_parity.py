@@ -84,7 +84,20 @@ def test_a_reference_of_zeros_fails_where_the_candidate_is_not_zero() -> None:
 def test_the_floors_are_those_of_the_design() -> None:
     assert floor_db("float32", "float32") == 105
     assert floor_db("float16", "float32") == 65
-    assert floor_db("float16", "float16") == 58
+    assert floor_db("float16", "float16") == floor_db("float32", "float16") == 58
+    assert floor_db("float16", "float32", inf) == floor_db("float16", "float32", inf, "arm64") == 105
+
+
+def test_a_gpu_has_a_floor_of_its_own() -> None:
+    assert floor_db("float32", "float32", None, "gpu") == floor_db("float16", "float32", inf, "gpu") == 90
+    assert floor_db("float16", "float32", 70, "gpu") == floor_db("float16", "float32", None, "gpu") == 65
+
+
+def test_a_verdict_names_where_it_ran() -> None:
+    case = Comparison("case", REFERENCE, 2 * REFERENCE)
+    report = measure("unet.out", [case], rung="fp16", floor=58, format="tflite", arithmetic="float16", device="arm64")
+    assert report.describe().startswith("on arm64 in float16, tflite unet.out (fp16): ")
+    assert measure("unet.out", [case], rung="fp16", floor=58).device == "host"
 
 
 def test_an_inverted_picture_does_not_pass_by_wrapping_around() -> None:

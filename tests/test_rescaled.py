@@ -17,6 +17,7 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rescaled import Rescale, rescale
 
 PLAIN = ("fused_attention", "quick_gelu")
+SPLIT = ("split_einsum", "fused_attention", "quick_gelu")
 LITE = ("batched_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
 
 
@@ -32,7 +33,7 @@ def outputs(part: Component) -> list[torch.Tensor]:
         return list(load_module(part)(*part.example(3).values()))
 
 
-@pytest.mark.parametrize("rewrites", [PLAIN, LITE])
+@pytest.mark.parametrize("rewrites", [PLAIN, SPLIT, LITE])
 @pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder", "vae_encoder"])
 def test_outputs_are_the_same_bit_for_bit(name: str, rewrites: tuple[str, ...], tiny_checkpoint: Path) -> None:
     part = next(p for p in components(open_checkpoint(str(tiny_checkpoint))) if p.spec.name == name)
@@ -47,9 +48,10 @@ def inputs_of(part: Component) -> Mapping[str, np.ndarray]:
     return {name: x.numpy() for name, x in part.example(0).items()}
 
 
-def test_every_norm_and_convolution_of_stable_diffusion_is_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rewrites", [SPLIT, LITE])
+def test_every_norm_and_convolution_of_stable_diffusion_is_followed(rewrites: tuple[str, ...], tmp_path: Path) -> None:
     part = narrow_sd15_unet(tmp_path)
-    data = follow(part, LITE, [inputs_of(part)])
+    data = follow(part, rewrites, [inputs_of(part)])
     assert len(data.norms) == 61 + 48
     weights = {name for name, _ in read_weights(part) if name.endswith("weight") and "norm" not in name}
     assert {each.weight for each in data.affine} == weights

@@ -1,4 +1,4 @@
-"""Targets: five that hold real facts with their sources, and a clear line for every mistake in a file."""
+"""Targets: six that hold real facts with their sources, and a clear line for every mistake in a file."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ def refusal(name: str, folder: Path = FOLDER) -> str:
     return message
 
 
-def test_the_five_targets() -> None:
-    assert target_names() == ["galaxy-a13", "galaxy-s24", "generic", "iphone-15", "pixel-8"]
+def test_the_six_targets() -> None:
+    assert target_names() == ["galaxy-a13", "galaxy-s24", "generic", "iphone-15", "iphone-16", "pixel-8"]
     pixel = load_target("pixel-8")
     assert (pixel.name, pixel.title, pixel.soc) == ("pixel-8", "Google Pixel 8", "Google Tensor G3")
     assert (pixel.memory_mb, pixel.os, pixel.os_floor) == (8192, "Android", "Android 14")
@@ -31,6 +31,15 @@ def test_the_five_targets() -> None:
     iphone = load_target("iphone-15")
     assert (iphone.memory_mb, iphone.os, iphone.os_floor) == (6144, "iOS", "iOS 17")
     assert [(a.format, a.profile, a.recipe) for a in iphone.artifacts] == [("coreml", "ios17", "fp16")]
+    newer = load_target("iphone-16")
+    assert (newer.memory_mb, newer.os_floor, newer.artifacts[0].profile) == (8192, "iOS 18", "ios18")
+
+
+def test_the_neural_engine_takes_split_attention_and_a_newer_gpu_the_fused_one() -> None:
+    units = {name: load_target(name).artifacts[0] for name in ("iphone-15", "iphone-16")}
+    assert {name: a.compute_unit for name, a in units.items()} == {"iphone-15": "ane", "iphone-16": "gpu"}
+    assert units["iphone-15"].rewrites == ("split_einsum", "fused_attention", "quick_gelu")
+    assert units["iphone-16"].rewrites == ("fused_attention", "quick_gelu")
 
 
 @pytest.mark.parametrize("name", target_names())

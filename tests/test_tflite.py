@@ -1,10 +1,15 @@
 """The TFLite backend on `tiny_checkpoint`: each graph is converted once, in both precisions, for all tests."""
 
+import os
+import subprocess
+import venv
 from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from traced_parts import SD15_SITES, component_of, narrow_sd15_unet, psnr
@@ -21,8 +26,12 @@ from pocketdiffusion.export.backends.tflite_file import (
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.fitting import REPLAY, emit_fitted
+from pocketdiffusion.export.ladder import SAME_WEIGHTS, judge_rungs
+from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.gate import ROUNDING
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.runners.tflite import open_runner
 
@@ -30,6 +39,20 @@ ROOT = Path(__file__).parents[1]
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 FLOORS = {"fp32": 105, "fp16": 65}
 REWRITES = ("batched_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
+
+
+TENSORFLOW = Path(__file__).parent / "tensorflow.txt"  # beside ours, coremltools would import it too: its own place
+INTERPRET = """
+import sys
+import numpy as np
+from tensorflow import lite
+
+for path, given, out in zip(*[iter(sys.argv[1:])] * 3):
+    interpreter = lite.Interpreter(path)
+    (name,) = interpreter.get_signature_list()
+    with np.load(given) as inputs:
+        np.savez(out, **interpreter.get_signature_runner(name)(**inputs))
+"""
 
 
 @cache
@@ -75,7 +98,8 @@ def test_parity_of_every_part(
     """Opening the runner compares names, dtypes and shapes with the spec."""
     part, (folder, graph) = parts(tiny_checkpoint)[name], emitted[recipe, name]
     assert graph.path == f"tflite/{name}.tflite" and graph.files == (graph.path,)
-    assert (graph.spec, graph.profile, graph.recipe, graph.compute_unit) == (part.spec, "std", recipe, "gpu")
+    unit = "cpu" if name == "text_encoder" else "gpu"  # the GPU delegate refuses its lookups
+    assert (graph.spec, graph.profile, graph.recipe, graph.compute_unit) == (part.spec, "std", recipe, unit)
     assert (graph.storage, graph.arithmetic) == ({"fp32": "float32", "fp16": "float16"}[recipe], "float32")
     assert graph.rewrites == {
         "batched_attention": part.sites.get("attention", 0),
@@ -193,6 +217,56 @@ def test_a_site_missing_writes_nothing(tiny_checkpoint: Path, tmp_path: Path) ->
     with pytest.raises(ProofError, match="text_encoder: the graph has 2 attention sites"):
         emit(replace(part, sites={**part.sites, "attention": 3}), artifact(), tmp_path, open_batch=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_tensorflows_own_interpreter_agrees(
+    tiny_checkpoint: Path, tmp_path: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]]
+) -> None:
+    """tf.lite.Interpreter, deprecated in favour of LiteRT, on every file, in an environment of its own."""
+    venv.create(tmp_path / "tensorflow", with_pip=True)
+    python = tmp_path / "tensorflow/bin/python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", TENSORFLOW], check=True)
+    examples = {name: parts(tiny_checkpoint)[name].example(0) for name in NAMES}
+    ours, arguments = {}, []
+    for (recipe, name), (folder, graph) in emitted.items():
+        inputs: dict[str, Any] = {key: tensor.numpy() for key, tensor in examples[name].items()}
+        given, out = tmp_path / f"{name}.npz", tmp_path / f"{recipe}_{name}.npz"
+        np.savez(given, **inputs)
+        ours[out] = open_runner(folder / graph.path, graph.spec, threads=1)(inputs)
+        arguments += [folder / graph.path, given, out]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([python, "-c", INTERPRET, *arguments], check=True, env=environment, timeout=600)
+    assert len(ours) == 8
+    for path, outputs in ours.items():
+        with np.load(path) as theirs:
+            assert set(theirs) == set(outputs)
+            for key, found in outputs.items():
+                assert psnr(theirs[key], found) >= FLOORS["fp32"], f"{path.stem}.{key}"
+
+
+def test_weights_that_no_file_can_hold(tmp_path: Path) -> None:
+    """Said before anything is read: the file that these weights are in holds eight of them."""
+    part = linear(tmp_path)
+    part = replace(part, weights={name: replace(ref, shape=(2**15, 2**14 + 1)) for name, ref in part.weights.items()})
+    with pytest.raises(ProofError, match="part: 4.3 GB of weights, where a TFLite file holds 2.1: use recipe fp16"):
+        emit(part, artifact("fp32"), tmp_path, open_batch=False)
+
+
+def test_the_ladder_where_a_file_cannot_hold_float32(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, name = open_checkpoint(str(tiny_checkpoint), say=lambda line: None), "vae_encoder"
+    trajectories = record(checkpoint, list(parts(tiny_checkpoint).values()), [Request("red apple", steps=1)])
+    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.LARGEST", 1000)
+    part, target = parts(tiny_checkpoint)[name], load_target("galaxy-s24")
+    folder = tmp_path / "bundle"
+    fitted = emit_fitted(part, artifact(), folder, trajectories, open_batch=False)
+    reports = judge_rungs(fitted, target, trajectories, folder, say=lambda line: None)
+    assert all(report.passed for report in reports)
+    assert [report.rung for report in reports] == ["rewrites", ROUNDING, SAME_WEIGHTS, REPLAY]
+    assert {report.floor_db for report in reports if report.rung == SAME_WEIGHTS} == {105}
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def linear(folder: Path) -> Component:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tflite_files import Value, write_tflite
 
+from pocketdiffusion.export.backends.tflite_file import read_model, write_model
 from pocketdiffusion.export.backends.tflite_lint import lint
 from pocketdiffusion.runtime.errors import ProofError
 
@@ -38,6 +39,17 @@ def test_a_planted_violation(
 ) -> None:
     path = write_tflite(tmp_path / "part.tflite", values, [operator], "part")
     with pytest.raises(ProofError, match=f"^part.tflite: {message}"):
+        lint(path)
+
+
+def test_a_weight_that_got_lost(tmp_path: Path) -> None:
+    operators = [("DEQUANTIZE", "half", "wide"), ("MUL", "x wide", "y")]
+    path = write_tflite(tmp_path / "part.tflite", (X, HALF, Value("wide"), Y), operators, "part")
+    model = read_model(path)
+    (lost,) = (tensor for tensor in model.subgraphs[0].tensors if tensor.name == b"half")
+    lost.buffer = 0
+    write_model(model, path)
+    with pytest.raises(ProofError, match="DEQUANTIZE, which makes wide, takes half, which has no value"):
         lint(path)
 
 

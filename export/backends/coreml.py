@@ -13,30 +13,32 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from pocketdiffusion.export.backends import coreml_lowering
+from pocketdiffusion.export.backends import coreml_lowering, coreml_split_einsum
 from pocketdiffusion.export.backends.coreml_apple import TURN, file_spec, package_of
 from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, marks
+from pocketdiffusion.export.rewrites import apply_rewrites, bodies
 from pocketdiffusion.export.storage import Storage, check_storable
 from pocketdiffusion.export.targets import Artifact
-from pocketdiffusion.export.trace import ATEN_SITES
+from pocketdiffusion.export.trace import check_calls
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec
 
 PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
+LARGEST = None
 _PRECISIONS: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 _AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
-assert coreml_lowering  # imported for the operators that it registers
+assert coreml_split_einsum  # imported for the operators that it registers
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
@@ -57,8 +59,10 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     rewrites = apply_rewrites(module, artifact.rewrites)
     own, package = file_spec(part.spec), package_of(part.spec)
     transposes = {name: TURN for name in package.turned}
-    traced = _trace(part, module, own, transposes)
-    _check_sites(part, traced, artifact)
+    with WithBodies(artifact.rewrites) as replaced:
+        traced = _trace(part, module, own, transposes)
+    calls = replaced.calls + Counter(node.kind() for node in traced.inlined_graph.nodes())
+    check_calls(part, artifact.rewrites, calls)
     model = _convert(traced, own, artifact, precision)
     path = Path("coreml") / f"{package.name}.mlpackage"
     files = _write_package(model, own, folder / path)
@@ -108,13 +112,19 @@ def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[s
         return torch.jit.trace(shaped, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
 
 
-def _check_sites(part: Component, traced: Any, artifact: Artifact) -> None:
-    """As trace.trace does it: each kind of site in the traced program as often as the configuration promises."""
-    kinds = {**ATEN_SITES, **marks(artifact.rewrites)}
-    calls = Counter(node.kind() for node in traced.inlined_graph.nodes())
-    names = {kind: operator._schema.name for kind, operator in kinds.items()}
-    expected = {kind: count for kind, count in part.sites.items() if kind in kinds}
-    check_sites(part.spec.name, expected, {kind: calls[name] for kind, name in names.items()})
+class WithBodies(TorchFunctionMode):
+    """Calls of markers that coremltools is not told how to lower become calls of their bodies, counted by marker."""
+
+    def __init__(self, rewrites: Iterable[str]) -> None:
+        super().__init__()
+        self.table = {mark: body for mark, body in bodies(rewrites).items() if mark not in coreml_lowering.LOWERED}
+        self.calls: Counter[str] = Counter()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in self.table:
+            self.calls[function._schema.name] += 1
+            function = self.table[function]
+        return function(*args, **(kwargs or {}))
 
 
 def _convert(traced: Any, own: GraphSpec, artifact: Artifact, precision: str) -> Any:

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from pocketdiffusion.export.backends.coreml_tools import ct
+from pocketdiffusion.export.rewrites import fused_attention, quick_gelu, tanh_gelu, tanh_sigmoid
 
 mb, register_torch_op = ct.converters.mil.Builder, ct.converters.mil.register_torch_op
+# The rewrites' operators that are lowered here; of others the bodies are traced.
+LOWERED = (
+    fused_attention.MARKS["attention"],
+    quick_gelu.MARKS["quick_gelu"],
+    tanh_gelu.MARKS["gelu"],
+    *tanh_sigmoid.MARKS.values(),
+)
 HIDDEN = -1e4  # what a masked score becomes: far from float16's end, and far enough down that its weight is zero
 
 

@@ -15,20 +15,23 @@ from typing import cast, get_args
 import onnx_ir as ir
 import torch
 from onnxscript.optimizer import optimize_ir
+from torch.export import ExportedProgram
 
 from pocketdiffusion.export.backends.onnx_lint import lint
 from pocketdiffusion.export.backends.onnx_lowering import OPSET, Profile, lowerings
 from pocketdiffusion.export.backends.onnx_weights import DATA, detach_weights, fold_turns, stream_weights
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.rewrites import bodies
 from pocketdiffusion.export.storage import Storage
 from pocketdiffusion.export.targets import Artifact
-from pocketdiffusion.export.trace import Trace, trace
+from pocketdiffusion.export.trace import trace
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 
 MODEL = "model.onnx"
 BATCH = "batch"
+LARGEST = None
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules that a node lies in
 _STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 
@@ -42,7 +45,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     """
     profile, storage = _options(artifact)
     traced = trace(part, artifact.rewrites, open_batch=open_batch and part.spec.name == "unet")
-    model = _translate(part, traced, profile)
+    model = _translate(part, _with_bodies(traced.program, artifact, profile), profile)
     weights = detach_weights(model, part.weights)
     optimize_ir(model)
     weights = fold_turns(model, weights)
@@ -79,7 +82,13 @@ def _options(artifact: Artifact) -> tuple[Profile, Storage]:
     return cast(Profile, artifact.profile), _STORAGE[artifact.recipe]
 
 
-def _translate(part: Component, traced: Trace, profile: Profile) -> ir.Model:
+def _with_bodies(program: ExportedProgram, artifact: Artifact, profile: Profile) -> ExportedProgram:
+    """The program, in which each marker that the profile has no lowering for is replaced by what it computes."""
+    table = {mark: body for mark, body in bodies(artifact.rewrites).items() if mark not in lowerings(profile)}
+    return program.run_decompositions(table) if table else program
+
+
+def _translate(part: Component, program: ExportedProgram, profile: Profile) -> ir.Model:
     """PyTorch's exporter with our lowerings, its advice kept off the user's screen."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -88,7 +97,7 @@ def _translate(part: Component, traced: Trace, profile: Profile) -> ir.Model:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             exported = torch.onnx.export(
-                traced.program,
+                program,
                 (),
                 dynamo=True,
                 optimize=False,

@@ -1,7 +1,8 @@
 """How the operators that matter for speed become ONNX nodes: one function for each, one table for each profile.
 
 `ort` may use onnxruntime's own operators (domain com.microsoft); `std` uses those of the ONNX standard alone. What the
-tables leave out is lowered by PyTorch's exporter, such as GELU, which is one `Gelu` node of opset 20 in both.
+tables leave out is lowered by PyTorch's exporter, such as GELU, which is one `Gelu` node of opset 20 in both, and what
+rewrites' own operators compute, where the table does not name them.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from onnx.defs import OpSchema
 from onnxscript import opset20 as op
 from onnxscript.values import Op, Opset
 
-from pocketdiffusion.export.rewrites import fused_attention, quick_gelu, tanh_gelu, tanh_sigmoid
+from pocketdiffusion.export.rewrites import chunked_attention, fused_attention, quick_gelu, tanh_gelu, tanh_sigmoid
 
 Profile = Literal["ort", "std"]
 OPSET = 20  # the oldest with Gelu; onnxruntime 1.17 (February 2024) and later run it
@@ -23,6 +24,7 @@ OPSET = 20  # the oldest with Gelu; onnxruntime 1.17 (February 2024) and later r
 def lowerings(profile: Profile) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The `custom_translation_table` of torch.onnx.export: an operator and the function that emits its nodes."""
     attention, quick = fused_attention.MARKS["attention"], quick_gelu.MARKS["quick_gelu"]
+    chunked = chunked_attention.MARKS["attention"]
     group, silu = torch.ops.aten.group_norm.default, torch.ops.aten.silu.default
     table: dict[Callable[..., Any], Callable[..., Any]] = {
         group: group_norm,
@@ -31,7 +33,8 @@ def lowerings(profile: Profile) -> dict[Callable[..., Any], Callable[..., Any]]:
         tanh_sigmoid.MARKS["quick_gelu"]: quick_gelu_by_tanh,
     }
     if profile == "ort":
-        return table | {attention: ort_attention, quick: ort_quick_gelu, silu: ort_silu}
+        attentions = {attention: ort_attention, chunked: ort_attention}
+        return table | attentions | {quick: ort_quick_gelu, silu: ort_silu}
     return table | {attention: std_attention, quick: std_quick_gelu, silu: std_silu}
 
 
@@ -53,8 +56,10 @@ def group_norm(
     return normal if bias is None else op.Add(normal, _reshape(bias, *by_channel))
 
 
-def ort_attention(query: Any, key: Any, value: Any, heads: int, scale: float, causal: bool) -> Any:
-    """One node that splits and joins the heads by itself and never holds all the scores."""
+def ort_attention(
+    query: Any, key: Any, value: Any, heads: int, scale: float, causal: bool, query_chunk: int = 0, key_chunk: int = 0
+) -> Any:
+    """One node that splits and joins the heads by itself and never holds all the scores: it has chunks of its own."""
     return _MULTI_HEAD_ATTENTION(query, key, value, num_heads=heads, scale=scale, unidirectional=int(causal))
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.func import functional_call
 
-from pocketdiffusion.export.backends.tflite_file import finish
-from pocketdiffusion.export.backends.tflite_lint import lint
+from pocketdiffusion.export.backends.tflite_file import LARGEST, check_size, finish
+from pocketdiffusion.export.backends.tflite_lint import ON_CPU, lint
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
 from pocketdiffusion.export.storage import Storage, check_storable
@@ -31,6 +32,7 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 
 PROFILE = "std"
+__all__ = ["LARGEST", "PROFILE", "emit"]
 _STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 # litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight
 # is kept out of the converter's reach; lower, and biases are no longer fused.
@@ -42,10 +44,11 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
 
     Inputs, outputs and arithmetic are float32, token ids int32. Recipe fp16 stores each matrix as float16, behind a
     DEQUANTIZE that LiteRT runs once, and holds no float32 copy of the weights meanwhile. Raises UserError for options
-    that the backend does not have and where litert-torch is not installed, ProofError where sites are missing, a weight
-    does not fit its storage, or the file holds what phones do not take.
+    that the backend does not have and where litert-torch is not installed, ProofError where the weights are too many
+    for one file, sites are missing, a weight does not fit its storage, or the file holds what phones do not take.
     """
     storage = _options(artifact)
+    check_size(part.spec.name, sum(_bytes(ref.shape, storage) for ref in part.weights.values()))
     module = StoredModule(part, artifact.rewrites, storage)
     program = _export(part, module)
     check_program(part, artifact.rewrites, program)
@@ -65,7 +68,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
         recipe=artifact.recipe,
         storage=storage,
         arithmetic="float32",
-        compute_unit=artifact.compute_unit,
+        compute_unit="cpu" if ops.keys() & ON_CPU else artifact.compute_unit,
         rewrites=module.rewrites,
         ops=ops,
         parameters=module.parameter_count,
@@ -79,6 +82,11 @@ def _options(artifact: Artifact) -> Storage:
     if artifact.profile != PROFILE:
         raise UserError(f"the profile {artifact.profile!r} is unknown to the TFLite backend, which has {PROFILE}")
     return _STORAGE[artifact.recipe]
+
+
+def _bytes(shape: tuple[int, ...], storage: Storage) -> int:
+    """Of a weight in the file: vectors stay float32, they are small, and enter sums."""
+    return prod(shape) * (2 if storage == "float16" and len(shape) > 1 else 4)
 
 
 class StoredModule(nn.Module):

@@ -20,6 +20,7 @@ LARGEST = 2**31 - 1  # offsets in a flatbuffer are of 32 bits, signed in most re
 WEIGHT_OPERAND = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "EMBEDDING_LOOKUP": 1, "GATHER": 0}
 _KEPT_METADATA = (b"min_runtime_version",)
 _IDENTIFIER = b"TFL3"
+_PLACEHOLDER = 1  # an offset up to this means none
 OPERATORS: dict[int, str] = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
@@ -27,8 +28,20 @@ TYPES: dict[int, str] = {value: name for name, value in vars(schema.TensorType).
 
 
 def read_model(path: Path) -> Any:
-    """The file as the schema's ModelT. Large weights are not read until they are used."""
-    return schema.ModelT.InitFromPackedBuf(np.memmap(path, np.uint8, mode="r").data, 0)
+    """The file as the schema's ModelT. Large weights are not read until they are used.
+
+    A buffer may lie behind the flatbuffer, at an `offset` in the file, as the converter does it where it expects more
+    than 2 GB: it then has its bytes here all the same. Raises ProofError where the file ends before it.
+    """
+    raw = np.memmap(path, np.uint8, mode="r")
+    model = schema.ModelT.InitFromPackedBuf(raw.data, 0)
+    for number, buffer in enumerate(model.buffers):
+        if buffer.offset > _PLACEHOLDER:
+            end = buffer.offset + buffer.size
+            if end > raw.size:
+                raise ProofError(f"{path.name} has {raw.size} bytes, and its buffer {number} would end at {end}")
+            buffer.data, buffer.offset, buffer.size = raw[buffer.offset : end], 0, 0
+    return model
 
 
 def operator_name(model: Any, operator: Any) -> str:
@@ -172,11 +185,16 @@ class _AlignedBuffer:
         return schema.BufferEnd(builder)
 
 
+def check_size(name: str, size: int) -> None:
+    """Raises ProofError, naming the component, for more bytes of weights than the format allows."""
+    if size > LARGEST:
+        raise ProofError(f"{name}: {size / 1e9:.1f} GB of weights, where a TFLite file holds 2.1: use recipe fp16")
+
+
 def write_model(model: Any, path: Path) -> None:
     """Writes `path`. Raises ProofError where it would be larger than the format allows."""
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
-    if size > LARGEST:
-        raise ProofError(f"{path.name}: {size / 1e9:.1f} GB of weights, where a TFLite file holds 2.1: use recipe fp16")
+    check_size(path.stem, size)
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(min(size + 2**20, 2**31))  # at once, rather than doubled and copied up to there
     builder.Finish(model.Pack(builder), _IDENTIFIER)

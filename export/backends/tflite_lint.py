@@ -7,6 +7,9 @@ no CUSTOM, no STABLEHLO_*   an operator that only some builds have
 no CAST, TRANSPOSE of a     work on weights at every call, and a weight that is computed is refused by the GPU
   constant
 DEQUANTIZE of constants     the mark of a weight that is stored in float16, which delegates fold
+no operand without value    neither an input of the graph, nor a constant, nor computed: a weight that got lost
+Two operators of text encoders are for the CPU alone, since LiteRT's GPU delegate refuses them: GATHER_ND, and
+EMBEDDING_LOOKUP in a table that is stored in float16. A graph that has one says that its unit is the CPU.
 """
 
 from collections import Counter
@@ -18,6 +21,7 @@ from pocketdiffusion.export.backends.tflite_file import TYPES, data_of, operands
 from pocketdiffusion.runtime.errors import ProofError
 
 HIGHEST_RANK = 4
+ON_CPU = {"EMBEDDING_LOOKUP", "GATHER_ND"}
 _REFUSED = ("BROADCAST_TO", "CUSTOM")
 
 
@@ -34,7 +38,7 @@ def lint(path: Path) -> dict[str, int]:
         for operator in graph.operators:
             name = operator_name(model, operator)
             counts[name] += 1
-            for problem in _operator_problems(model, graph, name, operator):
+            for problem in _operator_problems(model, graph, name, operator, known={*map(int, graph.inputs), *made_by}):
                 result = _name(graph.tensors[operator.outputs[0]]) if len(operator.outputs) else "nothing"
                 raise ProofError(f"{path.name}: {name}, which makes {result}, {problem}")
     return dict(sorted(counts.items()))
@@ -48,9 +52,14 @@ def _tensor_problems(tensor: Any) -> Iterator[str]:
         yield f"is {TYPES[tensor.type].lower()}"
 
 
-def _operator_problems(model: Any, graph: Any, name: str, operator: Any) -> Iterator[str]:
+def _operator_problems(model: Any, graph: Any, name: str, operator: Any, known: set[int]) -> Iterator[str]:
+    """`known` are the tensors that have a value without being constants."""
     if name in _REFUSED or name.startswith("STABLEHLO_"):
         yield "is an operator that phones do not have"
+    for index in operands(operator):
+        tensor = graph.tensors[index]
+        if index not in known and data_of(model, tensor) is None and 0 not in tensor.shape:
+            yield f"takes {_name(tensor)}, which has no value"
     sources = [graph.tensors[index] for index in operands(operator)[:1]]
     for source in sources:
         constant = data_of(model, source) is not None

@@ -4,7 +4,8 @@ The folder is the registry: `fused_attention` names export/rewrites/fused_attent
 it must not fire, and holds
 
     apply(module) -> int     changes the module in place and returns the number of modules changed
-    MARKS                    the operators that it leaves in the traced program, by the kind of site that they stand for
+    MARKS                    the operator that it leaves in the traced program, by the kind of site that it stands for;
+                             a tuple of operators where the rewrite leaves some sites of a kind as they are
     BODIES                   of each such operator, the function of ATen's operators that it computes; for backends
                              that do not lower it whole, and left out by a rewrite that is of no use to those
     kept(module) -> dict     before `apply`: the modules that are of its kind and that it leaves alone, counted by the
@@ -46,9 +47,14 @@ def changed_floor_db(names: Iterable[str]) -> float:
     return min((import_module(f"{__name__}.{name}").FLOOR_DB for name in changes(names)), default=inf)
 
 
-def marks(names: Iterable[str]) -> dict[str, Any]:
-    """The operators that these rewrites leave in a traced program, by kind of site."""
-    return {kind: mark for name in names for kind, mark in import_module(f"{__name__}.{name}").MARKS.items()}
+def marks(names: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """The operators that these rewrites leave in a traced program, by kind of site: of each kind, those of them all."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for name in names:
+        for kind, mark in import_module(f"{__name__}.{name}").MARKS.items():
+            more = mark if isinstance(mark, tuple) else (mark,)
+            found[kind] = tuple(dict.fromkeys((*found.get(kind, ()), *more)))
+    return found
 
 
 def bodies(names: Iterable[str]) -> dict[Any, Callable[..., Any]]:

@@ -30,20 +30,49 @@ def products(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float
     Returns [1, n, channels]. `causal` hides from each query the keys after its own position. Raises ValueError for more
     than one sample.
     """
+    check_one_sample(query)
+    q, k, v = (split_heads(t, heads) for t in (query, key, value))
+    power, rest = split_scale(scale)
+    scores = scores_of(q * power, k.transpose(1, 2), rest)
+    if causal:
+        scores = hide_later(scores)
+    return join_heads(torch.bmm(torch.softmax(scores, dim=-1), v))
+
+
+def check_one_sample(query: Tensor) -> None:
+    """Raises ValueError for more than one."""
     if query.shape[0] != 1:
         raise ValueError(f"batched attention takes one sample, not {query.shape[0]}")
-    q, k, v = (t.reshape(t.shape[1], heads, -1).transpose(0, 1) for t in (query, key, value))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[1, tokens, channels] to [heads, tokens, channels / heads]."""
+    return x.reshape(x.shape[1], heads, -1).transpose(0, 1)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """Back from `split_heads`."""
+    return x.transpose(0, 1).reshape(1, x.shape[1], -1)
+
+
+def split_scale(scale: float) -> tuple[float, float]:
+    """A power of two, and what is left of a positive scale: over 0.5, at most 1."""
     rest, exponent = frexp(scale)
     if rest == 0.5:  # a power of two, such as 1/8 for heads of 64 channels
         rest, exponent = 1.0, exponent - 1
-    scores = torch.bmm(q * 2.0**exponent, k.transpose(1, 2))
-    if rest != 1:
-        scores = scores * rest
-    if causal:
-        hidden = torch.ones(query.shape[1], key.shape[1], device=query.device).triu(1)
-        scores = scores + _MASKED * hidden
-    mixed = torch.bmm(torch.softmax(scores, dim=-1), v)
-    return mixed.transpose(0, 1).reshape(1, query.shape[1], -1)
+    return 2.0**exponent, rest
+
+
+def scores_of(q: Tensor, k: Tensor, rest: float) -> Tensor:
+    """[heads, n, d] times [heads, d, m], times what is left of the scale."""
+    scores = torch.bmm(q, k)
+    return scores if rest == 1 else scores * rest
+
+
+def hide_later(scores: Tensor) -> Tensor:
+    """[heads, n, m]: hides the keys after each query's own position."""
+    hidden = torch.ones(scores.shape[1:], device=scores.device, dtype=scores.dtype).triu(1)
+    return scores + _MASKED * hidden
 
 
 batched_attention = torch.library.custom_op("pocketdiffusion::batched_attention", products, mutates_args=())
@@ -51,8 +80,7 @@ batched_attention = torch.library.custom_op("pocketdiffusion::batched_attention"
 
 @batched_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
-    if query.shape[0] != 1:
-        raise ValueError(f"batched attention takes one sample, not {query.shape[0]}")
+    check_one_sample(query)
     return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 

@@ -20,7 +20,7 @@ class Artifact:
     format: str  # "onnx", "coreml", "tflite"
     profile: str  # "ort": onnxruntime's own operators too; "std": the standard's alone; "ios17": from that system on
     recipe: str  # "fp32", "fp16"
-    compute_unit: str  # "cpu", "gpu"
+    compute_unit: str  # "cpu", "gpu", "ane": Apple's Neural Engine
     rewrites: tuple[str, ...]  # files of export/rewrites
     islands: tuple[str, ...] = ()  # results that stay float32 in a graph of float16: found by the range audit
 
@@ -40,6 +40,7 @@ class Figure:
 class Target:
     """A phone. `soc`, `memory_mb` (all of its RAM) and `os_floor` (what it shipped with) are None where left open.
 
+    `core` is the processor that qemu has nearest to the phone's larger ones, for the stand-in arm64.
     `open_batch` leaves the batch of the UNet's graph open, for engines that run both halves of guidance at once.
     `sources` says, by field, where its fact is published.
     """
@@ -50,6 +51,7 @@ class Target:
     memory_mb: int | None
     os: str
     os_floor: str | None
+    core: str | None
     open_batch: bool
     artifacts: tuple[Artifact, ...]
     published: tuple[Figure, ...]
@@ -63,6 +65,7 @@ _TARGET: Mapping[str, tuple[type, bool]] = {
     "memory_mb": (int, True),
     "os": (str, False),
     "os_floor": (str, True),
+    "core": (str, True),
     "open_batch": (bool, False),
     "artifacts": (list, False),
     "published": (list, True),
@@ -86,7 +89,7 @@ CHOICES = {
     "format": ("onnx", "coreml", "tflite"),
     "profile": ("ort", "std", "ios16", "ios17", "ios18"),
     "recipe": ("fp32", "fp16"),
-    "compute_unit": ("cpu", "gpu"),
+    "compute_unit": ("cpu", "gpu", "ane"),
 }
 PROFILES = {"onnx": ("ort", "std"), "coreml": ("ios16", "ios17", "ios18"), "tflite": ("std",)}
 _MARKED = ("fused_attention", "quick_gelu")
@@ -131,6 +134,7 @@ def load_target(name: str, folder: Path = FOLDER) -> Target:
         memory_mb=table.get("memory_mb"),
         os=table["os"],
         os_floor=table.get("os_floor"),
+        core=table.get("core"),
         open_batch=table["open_batch"],
         artifacts=tuple(_artifact(file.name, f"artifacts[{i}].", row) for i, row in enumerate(table["artifacts"])),
         published=tuple(

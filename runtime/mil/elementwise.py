@@ -65,13 +65,18 @@ def select(cond: Array, a: Array, b: Array) -> Array:
 
 
 def softmax(x: Array, axis: Any = -1) -> Array:
-    weights = np.exp(x - x.max(int(axis), keepdims=True))
-    value: Array = weights / weights.sum(int(axis), keepdims=True)
-    return value
+    weights: Array = x - x.max(int(axis), keepdims=True)
+    np.exp(weights, out=weights)  # in place: an attention over 4096 tokens has half a gigabyte of them
+    weights /= weights.sum(int(axis), keepdims=True)
+    return weights
 
 
 def reduce_mean(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
     return np.asarray(x.mean(_axes(axes, x), keepdims=bool(keep_dims)))
+
+
+def reduce_max(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
+    return np.asarray(x.max(_axes(axes, x), keepdims=bool(keep_dims)))
 
 
 def reduce_argmax(x: Array, axis: Any = -1, keep_dims: Any = False, output_dtype: str = "int32") -> Array:
@@ -80,12 +85,13 @@ def reduce_argmax(x: Array, axis: Any = -1, keep_dims: Any = False, output_dtype
 
 
 def layer_norm(x: Array, axes: Any = None, gamma: Any = None, beta: Any = None, epsilon: Any = 1e-5) -> Array:
-    """`gamma` and `beta` have the shape of the normalised axes, which are the last."""
+    """`gamma` and `beta` have the shape of the normalised axes."""
     over = _axes(axes, x)
+    spread = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
     centred = x - x.mean(over, keepdims=True)
     value: Array = centred / np.sqrt(np.square(centred).mean(over, keepdims=True) + np.float32(epsilon))
-    value = value if gamma is None else value * gamma
-    return value if beta is None else value + beta
+    value = value if gamma is None else value * gamma.reshape(spread)
+    return value if beta is None else value + beta.reshape(spread)
 
 
 def batch_norm(
@@ -119,13 +125,16 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "cast": cast,
     "cos": _unary(np.cos),
     "equal": _binary(np.equal),
+    "exp": _unary(np.exp),
     "gelu": gelu,
     "greater_equal": _binary(np.greater_equal),
     "layer_norm": layer_norm,
+    "maximum": _binary(np.maximum),
     "mul": _binary(np.multiply),
     "pow": _binary(np.power),
     "real_div": _binary(np.divide),
     "reduce_argmax": reduce_argmax,
+    "reduce_max": reduce_max,
     "reduce_mean": reduce_mean,
     "select": select,
     "sigmoid": sigmoid,

@@ -14,6 +14,7 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.mil.constants import Blob, TensorType, read_blob
 from pocketdiffusion.runtime.mil.operators import MOVES, OPERATORS
 from pocketdiffusion.runtime.mil.program import Name, Operation, Program
+from pocketdiffusion.runtime.mil.rounding import round_half
 from pocketdiffusion.runtime.runner import Array
 
 Arithmetic = Literal["float32", "float16"]
@@ -45,11 +46,6 @@ def run(
                 if last.get(name, number) == number:
                     del values[name]
     return {name: values[name] for name in program.outputs}
-
-
-def round_half(x: Array) -> Array:
-    """float32 rounded to the nearest float16, still in float32: over 65519 it is infinite."""
-    return x.astype(np.float16).astype(np.float32)
 
 
 def _compute(operation: Operation, values: Mapping[str, Array]) -> tuple[Array, ...]:

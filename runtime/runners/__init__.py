@@ -1,5 +1,6 @@
 """The folder is the registry: runners/NAME.py runs the artifacts of format NAME."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.runner import Runner
+
+Opener = Callable[[Bundle, str, str], Runner]  # as `open_graph`: where a graph of a bundle is to run
 
 
 def graph_format(bundle: Bundle, wanted: str | None = None) -> str:

@@ -1,0 +1,165 @@
+"""One stage of full_size_unet.py, in a process of its own. Prints what it found as a line of JSON.
+
+python benchmarks/full_size_stages.py record FOLDER             the original draws; its first sampler step is kept
+python benchmarks/full_size_stages.py convert FOLDER FORMAT     writes the artifact below FOLDER/FORMAT
+python benchmarks/full_size_stages.py round FOLDER FORMAT       that step by torch, with weights rounded to float16
+python benchmarks/full_size_stages.py load FOLDER FORMAT        opens the artifact
+python benchmarks/full_size_stages.py step FOLDER FORMAT        opens it, runs that step and judges it
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketdiffusion.runtime.gate import ROUNDING, judge_runner, record_verdict
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.parity import FLOORS_DB, Comparison, ParityReport, measure
+from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.runners import load_runner
+from pocketdiffusion.runtime.spec import GraphSpec
+from pocketdiffusion.runtime.trajectory import ARRAYS, FACTS, Trajectory, cases
+from pocketdiffusion.terminal import run
+
+TARGETS = {"onnx": "pixel-8", "coreml": "iphone-15", "tflite": "galaxy-s24"}
+OUTPUT = "out_sample"
+SAME_WEIGHTS = "same weights"  # the artifact against torch with the weights that it stores: the conversion alone
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A runner that keeps what it gave."""
+
+    runner: Runner
+    given: list[Array] = field(default_factory=list)
+
+    @property
+    def spec(self) -> GraphSpec:
+        return self.runner.spec
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self.runner(inputs)
+        self.given.append(outputs[OUTPUT])
+        return outputs
+
+
+def record(folder: Path) -> dict[str, Any]:
+    from pocketdiffusion.export import reference
+
+    checkpoint, parts = _open(folder)
+    request = reference.Request("red apple", seed=1, steps=2)
+    (trajectory,) = reference.record(checkpoint, parts, [request])
+    kept = {key: getattr(trajectory, key)[:1] for key in ("timesteps", "samples", "outputs")}
+    np.savez(folder / "original.npz", **{key: getattr(replace(trajectory, **kept), key) for key in ARRAYS})
+    (folder / "original.json").write_text(json.dumps({key: getattr(trajectory, key) for key in FACTS}))
+    return {"timestep": float(trajectory.timesteps[0])}
+
+
+def original(folder: Path) -> Trajectory:
+    """What `record` kept: one call for each half of guidance."""
+    with np.load(folder / "original.npz") as arrays:
+        return Trajectory(**json.loads((folder / "original.json").read_text()), **arrays)
+
+
+def convert(folder: Path, format: str) -> dict[str, Any]:
+    from pocketdiffusion.export.backends import emit
+
+    part, artifact = _part_and_artifact(folder, format)
+    graph = emit(part, artifact, folder / format, open_batch=False)
+    (folder / f"{format}.json").write_text(graph.model_dump_json())
+    size = sum((folder / format / file).stat().st_size for file in graph.files)
+    return {
+        "mb": size / 1e6,
+        "profile": graph.profile,
+        "rewrites": graph.rewrites,
+        "operators": sum(graph.ops.values()),
+    }
+
+
+def round_weights(folder: Path, format: str) -> dict[str, Any]:
+    from pocketdiffusion.export.rewritten import open_rounded
+
+    part, artifact = _part_and_artifact(folder, format)
+    runner = Remembering(open_rounded(part, artifact.rewrites))
+    reports = judge_runner(runner, [original(folder)], format=None, rung=ROUNDING, storage="float16")
+    np.savez(folder / f"{format}-rounded.npz", np.stack(runner.given))
+    return {"rounding_db": {report.subject: report.psnr_db for report in reports}, "verdicts": _verdicts(reports)}
+
+
+def load(folder: Path, format: str) -> dict[str, Any]:
+    graph = Graph.model_validate_json((folder / f"{format}.json").read_bytes())
+    return {"opened": load_runner(folder / format, format, graph).spec.name}
+
+
+def step(folder: Path, format: str, rounding_db: Mapping[str, float]) -> dict[str, Any]:
+    graph = Graph.model_validate_json((folder / f"{format}.json").read_bytes())
+    runner, trajectory = Remembering(load_runner(folder / format, format, graph)), original(folder)
+    start, begun = time.perf_counter(), time.process_time()
+    reports = judge_runner(
+        runner,
+        [trajectory],
+        format=format,
+        rung=graph.recipe,
+        storage=graph.storage,
+        arithmetic=graph.arithmetic,
+        rounding_db=rounding_db,
+    )
+    took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - begun}
+    if graph.arithmetic == "float32":
+        with np.load(folder / f"{format}-rounded.npz") as rounded:
+            references = rounded["arr_0"]
+        labels = [case.label for case in cases(graph.spec.name, trajectory)]
+        reports.append(
+            measure(
+                f"{graph.spec.name}.{OUTPUT}",
+                [Comparison(*each) for each in zip(labels, references, runner.given, strict=True)],
+                rung=SAME_WEIGHTS,
+                floor=FLOORS_DB["float32", "float32"],
+                format=format,
+            )
+        )
+    return {**took, "verdicts": _verdicts(reports)}
+
+
+def _open(folder: Path) -> Any:
+    from pocketdiffusion.export.checkpoint import open_checkpoint
+    from pocketdiffusion.export.families import components
+
+    checkpoint = open_checkpoint(str(folder / "sd15"), say=lambda line: None)
+    return checkpoint, components(checkpoint)
+
+
+def _part_and_artifact(folder: Path, format: str) -> Any:
+    from pocketdiffusion.export.targets import load_target
+
+    (part,) = (part for part in _open(folder)[1] if part.spec.name == "unet")
+    (artifact,) = load_target(TARGETS[format]).artifacts
+    return part, replace(artifact, recipe="fp16")
+
+
+def _verdicts(reports: list[ParityReport]) -> list[dict[str, Any]]:
+    return [record_verdict(report).model_dump(mode="json") for report in reports]
+
+
+STAGES: dict[str, Callable[..., dict[str, Any]]] = {
+    "record": record,
+    "convert": convert,
+    "round": round_weights,
+    "load": load,
+    "step": step,
+}
+
+
+def main() -> None:
+    stage, folder, *rest = sys.argv[1:]
+    given = [*rest[:1], *map(json.loads, rest[1:])]
+    print(json.dumps(STAGES[stage](Path(folder), *given)))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,88 @@
+"""What float16 arithmetic would cost an ONNX bundle: its graphs rewritten to float16 throughout, on the stand-in arm64.
+
+    python benchmarks/half_onnx.py DIR [GRAPH ...] [--standins FOLDER] [--core CORE] [-o FILE.json]
+
+DIR is a bundle with ONNX graphs. onnxruntime's converter rewrites each; the operators between the timestep and the
+first product stay float32. Where onnxruntime has no float16 kernel it casts to float32 and back: on an x86 host nearly
+everywhere, while its aarch64 build has kernels for Conv, Gemm, MatMul, Add, Mul and LayerNormalization, and none for
+InstanceNormalization, MultiHeadAttention, Sigmoid and Resize. No bundle ships such a graph, so this is no verdict.
+"""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import onnx
+import typer
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from rich.console import Console
+from rich.table import Table
+
+from pocketdiffusion.cli import STANDINS, core_of
+from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.gate import judge_runner
+from pocketdiffusion.runtime.golden import read_golden
+from pocketdiffusion.runtime.runners.onnx import open_runner
+from pocketdiffusion.runtime.standins.judge import ONNX, find_place
+from pocketdiffusion.runtime.trajectory import GRAPHS, probe
+from pocketdiffusion.terminal import run
+
+
+def halve(source: Path, path: Path) -> None:
+    """Writes the graph of `source` with float16 arithmetic; inputs and outputs stay float32."""
+    model = onnx.load(source)
+    reached, kept = {"timestep"}, []
+    for node in model.graph.node:
+        if reached & set(node.input) and node.op_type not in ("Gemm", "MatMul"):
+            reached |= set(node.output)
+            kept.append(node.name)
+    onnx.save(convert_float_to_float16(model, keep_io_types=True, node_block_list=kept or None), path)
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="a bundle with ONNX graphs")],
+    names: Annotated[list[str] | None, typer.Argument(help="graphs; by default all")] = None,
+    standins: Annotated[Path, typer.Option(help="where the stand-ins are")] = STANDINS,
+    core: Annotated[str | None, typer.Option(help="as qemu calls it; by default the target's own")] = None,
+    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/half_onnx.json"),
+) -> None:
+    opened = open_bundle(bundle)
+    if "onnx" not in opened.manifest.graphs:
+        raise UserError(f"{bundle} holds no ONNX graphs")
+    trajectory = probe(read_golden(opened)[0])
+    place = find_place("arm64", standins.expanduser(), core or core_of(opened.manifest.target.name), 600)
+    table = Table("output", "host dB", "arm64 dB", "floor", title=f"{bundle} in float16 throughout, {place.core}")
+    rows = []
+    for name in names or GRAPHS:
+        graph = opened.manifest.graphs["onnx"][name]
+        with TemporaryDirectory() as scratch:
+            halve(bundle / graph.path, Path(scratch) / "model.onnx")
+            half = graph.model_copy(update={"path": "model.onnx"})
+            runners = {
+                "host": open_runner(Path(scratch) / "model.onnx", graph.spec),
+                "arm64": place.open(Path(scratch), ONNX, half),
+            }
+            found = {
+                device: judge_runner(
+                    runner,
+                    [trajectory],
+                    format="onnx",
+                    rung="half",
+                    storage=graph.storage,
+                    arithmetic="float16",
+                    device=device,
+                )
+                for device, runner in runners.items()
+            }
+        for here, there in zip(found["host"], found["arm64"], strict=True):
+            table.add_row(here.subject, f"{here.psnr_db:.1f}", f"{there.psnr_db:.1f}", f"{there.floor_db:.0f}")
+            rows.append({"output": here.subject, "host_db": here.psnr_db, "arm64_db": there.psnr_db})
+    Console().print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({"core": place.core, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(lambda: typer.run(main))

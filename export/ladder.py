@@ -1,0 +1,59 @@
+"""The ladder below the artifact that ships: which of its rungs cost what."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pocketdiffusion.export.backends import emit, holds_float32
+from pocketdiffusion.export.fitting import Fitted
+from pocketdiffusion.export.rewrites import changed_floor_db, changes
+from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
+from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, judge_runner
+from pocketdiffusion.runtime.parity import ParityReport
+from pocketdiffusion.runtime.runners import load_runner
+from pocketdiffusion.runtime.trajectory import Trajectory
+
+SAME_WEIGHTS = "same weights"  # the rung of an artifact beside torch with the float16 weights that it stores
+
+Say = Callable[[str], None]
+
+
+def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: Path, say: Say) -> list[ParityReport]:
+    """The ladder below the shipped artifact: the rewritten module in torch, then the artifact in float32, then what
+    rounding to float16 costs in torch, which raises the floor of the artifact that ships, then its replay in float16.
+
+    Rewrites that change this part of the model come after the others, against the floor that they declare; the artifact
+    in float32 is then compared with the changed module. It is written beside `folder`, which holds the graph that
+    ships, for as long as it is judged; where the format cannot hold it, the graph that ships is compared with torch
+    holding the same float16 weights instead.
+    """
+    part, artifact = fitted.part, fitted.artifact
+    name, format = part.spec.name, artifact.format
+    changing = changes(rewrite for rewrite, count in fitted.graph.rewrites.items() if count)
+    say(f"verifying {name} after the rewrites")
+    exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
+    reports = judge_runner(exact, few, format=None, rung="rewrites")
+    changed = open_rewritten(part, artifact.rewrites) if changing else None
+    if changed is not None:
+        say(f"verifying {name} as {' and '.join(changing)} changes it")
+        floor = changed_floor_db(changing)
+        reports += judge_runner(changed, few, format=format, rung=CHANGED, floor=floor)
+    whole = holds_float32(part, format)
+    if whole and (artifact.recipe != "fp32" or changed is not None):
+        say(f"verifying {format} {name}, fp32")
+        with TemporaryDirectory(dir=folder.parent) as scratch:
+            graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
+            runner = load_runner(Path(scratch), format, graph)
+            reports += judge_runner(runner, few, format=format, rung="fp32", reference=changed)
+    if artifact.recipe == "fp16":
+        say(f"verifying {name} with rounded weights")
+        rounded = open_rounded(part, artifact.rewrites)
+        changed_db = {report.subject: report.psnr_db for report in reports if report.rung == CHANGED}
+        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16", changed_db=changed_db)
+        if not whole:
+            say(f"verifying {format} {name} against rounded weights")
+            runner = load_runner(folder, format, fitted.graph)
+            reports += judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=rounded)
+    return [*reports, *fitted.verdicts]
