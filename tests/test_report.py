@@ -1,6 +1,7 @@
 """The report of an export: one page that needs nothing else, and the same for machines."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from math import inf
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketdiffusion.plots import drift_plot
+from pocketdiffusion.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle import open_bundle
 from pocketdiffusion.runtime.gate import PictureReport
+from pocketdiffusion.runtime.parity import Comparison, ParityReport, measure
+from pocketdiffusion.runtime.trajectory import ARRAYS, Trajectory
 
 
 class Page(HTMLParser):
@@ -86,6 +89,24 @@ def test_the_machines_report_says_the_same(tiny_bundle: Path) -> None:
     assert all(v["passed"] is True for v in report["verdicts"])
     assert [len(p["drift_db"]) for p in report["pictures"]] == [t.steps + 1 for t in manifest.golden]  # PNDM's one more
     assert report["peak_mb"] > 100 and sum(report["seconds"].values()) > 1
+
+
+def test_forced_steps_are_those_of_the_worst_prompt() -> None:
+    """Of two prompts of two and of three steps, each with both halves; a rung with fewer cases is left out."""
+
+    def told(steps: int) -> Trajectory:
+        arrays = {name: np.zeros(0, np.float32) for name in ARRAYS} | {"timesteps": np.zeros(steps, np.float32)}
+        return Trajectory("a", "", 0, steps, "ddim", 1.0, **arrays)
+
+    def verdict(format: str, *case_db: float) -> ParityReport:
+        zero = np.zeros(1, np.float32)
+        report = measure("unet.out_sample", [Comparison("", zero, zero)], rung="fp16", floor=60, format=format)
+        return replace(report, case_db=case_db)
+
+    verdicts = [verdict("onnx", 90, 80, 70, 60, 89, 85, 71, 50, 40, 30), verdict("tflite", 10, 10)]
+    found = forced_db(verdicts, [told(2), told(3)])
+    assert found == {"onnx": {"negative": (89, 70, 40), "positive": (80, 50, 30)}}
+    assert "onnx: negative half" in forced_plot(verdicts, [told(2), told(3)])
 
 
 def test_the_plot_is_always_the_same_and_text_stays_text() -> None:

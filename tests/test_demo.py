@@ -1,0 +1,52 @@
+"""`make demo`: what it states and refuses, and that a recorded model can be handed to another process."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from pocketdiffusion.build import Original
+from pocketdiffusion.demo import COMPARED, PHONES, SHOWN, check, picture_table
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.targets import load_target
+from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.gate import PictureReport
+
+
+def reports(*values: float) -> list[PictureReport]:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    return [PictureReport("onnx", f"prompt {n}", db, 1.0, (90.0,), picture) for n, db in enumerate(values)]
+
+
+def test_the_phones_take_all_formats() -> None:
+    assert {a.format for phone in PHONES for a in load_target(phone).artifacts} == {"onnx", "coreml", "tflite"}
+    assert SHOWN <= COMPARED <= len(SHEET) and COMPARED >= 12
+
+
+def test_the_table_states_the_floors() -> None:
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(picture_table("pixel-8", reports(36.0, 40.0, 26.0)))
+    text = " ".join(shown.get().split())
+    assert "3 prompts: median 36.0 dB (at least 35), minimum 26.0 dB (at least 25)" in text
+
+
+@pytest.mark.parametrize("values", [(34.0, 34.9, 90.0), (24.9, 90.0, 90.0), (float("-inf"), 90.0, 90.0)])
+def test_pictures_that_are_too_far_are_refused(values: tuple[float, ...]) -> None:
+    with pytest.raises(ProofError, match="pixel-8: the pictures differ, median .*; the floors are 35 and 25 dB"):
+        check("pixel-8", reports(*values))
+    check("pixel-8", reports(36.0, 26.0, 90.0))
+
+
+def test_a_recorded_model_goes_to_another_process(tiny_checkpoint: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    original = Original(checkpoint, components(checkpoint), [], {})
+    again = pickle.loads(pickle.dumps(original))
+    assert [part.spec for part in again.parts] == [part.spec for part in original.parts]
+    with torch.device("meta"):
+        assert list(again.parts[1].build().state_dict()) == list(original.parts[1].weights)
