@@ -27,8 +27,13 @@ def lowerings(profile: Profile) -> dict[Callable[..., Any], Callable[..., Any]]:
     chunked = chunked_attention.MARKS["attention"]
     group, silu = torch.ops.aten.group_norm.default, torch.ops.aten.silu.default
     if profile == "ort":
-        attentions = {attention: ort_attention, chunked: ort_attention}
-        return {group: group_norm, **attentions, quick: ort_quick_gelu, silu: ort_silu}
+        return {
+            group: group_norm,
+            attention: ort_attention,
+            chunked: ort_attention,
+            quick: ort_quick_gelu,
+            silu: ort_silu,
+        }
     return {group: group_norm, attention: std_attention, quick: std_quick_gelu, silu: std_silu}
 
 
