@@ -164,11 +164,17 @@ def main(
     with TemporaryDirectory() as scratch:
         rows = [measure(Path(scratch), *case) for case in CASES]
     titles = [f"{latent}x{latent}" for latent in LATENTS]
-    table = Table("graph", "form", *titles, "growth", title="peak of one attention, MB above that of 8x8")
+    table = Table(
+        "graph",
+        "form",
+        *titles,
+        "growth",
+        title="peak of one attention, MB above that of 8x8; growth is the power of tokens",
+    )
     for row in rows:
         for form, mb in row["mb"].items():
             name = f"{row['format']} {row['profile']}"
-            table.add_row(name, form, *(f"{value:.0f}" for value in mb), f"tokens^{row['growth'][form]}")
+            table.add_row(name, form, *(f"{value:.0f}" for value in mb), str(row["growth"][form]))
         if row["times"]:
             table.add_row(name, "time over without", *map(str, row["times"]), "")
     Console().print(table)

@@ -110,7 +110,7 @@ WRONG = {
     ),
     "unknown profile": ('profile = "std"', 'profile = "stp"', "artifacts[0].profile is 'stp'"),
     "profile of another format": ('profile = "std"', 'profile = "ios17"', "is 'ios17', and tflite has std"),
-    "rewrites of numbers": ('"batched_attention"', "1", "artifacts[0].rewrites must be a list of names"),
+    "rewrites of numbers": ('"chunked_attention"', "1", "artifacts[0].rewrites must be a list of names"),
     "no artifacts": ("[[artifacts]]", "[[published]]", "artifacts is missing"),
     "figure without a device": ('device = "Samsung Galaxy S23 Ultra"\n', "", "published[0].device is missing"),
     "fact without a source": ('\nsoc = "https', '\n# soc = "https', "sources.soc must name the source"),

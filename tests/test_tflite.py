@@ -38,7 +38,7 @@ from pocketdiffusion.runtime.runners.tflite import open_runner
 ROOT = Path(__file__).parents[1]
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 FLOORS = {"fp32": 105, "fp16": 65}
-REWRITES = ("batched_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
+REWRITES = ("chunked_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
 
 
 TENSORFLOW = Path(__file__).parent / "tensorflow.txt"  # beside ours, coremltools would import it too: its own place
@@ -102,7 +102,7 @@ def test_parity_of_every_part(
     assert (graph.spec, graph.profile, graph.recipe, graph.compute_unit) == (part.spec, "std", recipe, unit)
     assert (graph.storage, graph.arithmetic) == ({"fp32": "float32", "fp16": "float16"}[recipe], "float32")
     assert graph.rewrites == {
-        "batched_attention": part.sites.get("attention", 0),
+        "chunked_attention": part.sites.get("attention", 0),
         "centred_group_norm": part.sites.get("group_norm", 0),
         "centred_layer_norm": part.sites.get("layer_norm", 0),
         "quick_gelu": part.sites.get("quick_gelu", 0),
@@ -196,7 +196,7 @@ def test_topology_of_stable_diffusion_15(tmp_path: Path) -> None:
     part = narrow_sd15_unet(tmp_path)
     graph = emit(part, artifact(), tmp_path, open_batch=False)
     assert graph.rewrites == {
-        "batched_attention": 32,
+        "chunked_attention": 32,
         "centred_group_norm": 61,
         "centred_layer_norm": 48,
         "quick_gelu": 0,

@@ -93,7 +93,7 @@ CHOICES = {
 }
 PROFILES = {"onnx": ("ort", "std"), "coreml": ("ios16", "ios17", "ios18"), "tflite": ("std",)}
 _MARKED = ("fused_attention", "quick_gelu")
-_FLAT = ("batched_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
+_FLAT = ("chunked_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
 # What a format is where the user asks a phone for one that its file does not name.
 DEFAULTS = {
     "onnx": Artifact("onnx", "ort", "fp16", "cpu", _MARKED),
