@@ -28,6 +28,8 @@ from pocketdiffusion.runtime.standins.stamp import write_stamp
 
 Say = Callable[[str], None]
 TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
+_KEYRINGS = tuple(f"/usr/share/keyrings/debian-archive-keyring.{kind}" for kind in ("pgp", "gpg"))
+_FILTER = getattr(tarfile, "data_filter", lambda member, path: member)  # early releases of Python 3.11 have none
 _SWIFTSHADER = "package/bin/swiftshader.tar.br"
 _UNBROTLI = "process.stdout.write(require('zlib').brotliDecompressSync(require('fs').readFileSync(process.argv[1])))"
 
@@ -130,14 +132,16 @@ def _fetch_debian(packages: Sequence[Package], folder: Path, scratch: Path, say:
 
 def _apt_config(scratch: Path) -> Path:
     """A configuration of apt whose sources are the machine's own Debian mirror, and whose state lies in `scratch`."""
-    shown = _run("apt-get", ["apt-get", "indextargets", "--format", "$(REPO_URI) $(COMPONENT)", "Created-By: Packages"])
+    command = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"]
+    shown = _run("apt-get", [*command, "Created-By: Packages"])
     mirrors = [line.split()[0] for line in shown.splitlines() if re.search(r"/debian/? main$", line)]
     if not mirrors:
         raise UserError("apt's sources name no mirror of Debian: the stand-in arm64 is made of Debian's packages")
     state = scratch / "apt"
     for part in ("lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True)
-    (state / "sources.list").write_text(f"deb {mirrors[0]} {DEBIAN} main\n")
+    signers = [f"[signed-by={key}] " for key in _KEYRINGS if Path(key).is_file()]
+    (state / "sources.list").write_text(f"deb {''.join(signers[:1])}{mirrors[0]} {DEBIAN} main\n")
     lines = {
         "Dir::State": state,
         "Dir::State::Lists": state / "lists",
@@ -177,10 +181,11 @@ def _unpack_deb(file: Path, folder: Path, wanted: tuple[str, ...]) -> None:
     """Of the package's files those whose path begins with one of `wanted`, but no link to the machine's own files."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE) as reader:
         with tarfile.open(fileobj=reader.stdout, mode="r|") as archive:
+            archive.extraction_filter = _FILTER
             for member in archive:
                 own = not (member.issym() and member.linkname.startswith("/"))
                 if own and not member.isdir() and member.name.startswith(wanted):
-                    archive.extract(member, folder, filter="data")
+                    archive.extract(member, folder)
     if reader.returncode:
         raise UserError(f"dpkg-deb cannot read {file.name}")
 
@@ -188,14 +193,16 @@ def _unpack_deb(file: Path, folder: Path, wanted: tuple[str, ...]) -> None:
 def _unpack_gpu(files: dict[str, Path], folder: Path) -> None:
     (packed,) = files.values()
     with tarfile.open(packed) as archive:
-        archive.extract(_SWIFTSHADER, folder, filter="data")
+        archive.extraction_filter = _FILTER
+        archive.extract(_SWIFTSHADER, folder)
     done = subprocess.run(["node", "-e", _UNBROTLI, str(folder / _SWIFTSHADER)], capture_output=True)
     if done.returncode:
         raise UserError(f"node cannot unpack {_SWIFTSHADER}")
     (folder / "swiftshader.tar").write_bytes(done.stdout)
     with tarfile.open(folder / "swiftshader.tar") as archive:
+        archive.extraction_filter = _FILTER
         for name in FILES:
-            archive.extract(name, folder, filter="data")
+            archive.extract(name, folder)
     (folder / "swiftshader.tar").unlink()
     shutil.rmtree(folder / "package")
 
