@@ -20,8 +20,13 @@ COUNTS = {  # of each rewrite; what is not named is 0
     "batched_attention": ATTENTIONS,
     "centred_group_norm": {"unet": 61, "vae_decoder": 30, "vae_encoder": 22},
     "centred_layer_norm": {"text_encoder": 25, "unet": 48},
+    "chunked_attention": ATTENTIONS,
     "fused_attention": ATTENTIONS,
     "quick_gelu": {"text_encoder": 12},
+    "split_einsum": {"unet": 32},
+    "tanh_gelu": {"unet": 16},
+    # modules: one for each residual block, which calls it twice or thrice, one at the end, one for the timestep
+    "tanh_sigmoid": {"text_encoder": 12, "unet": 22 + 2, "vae_decoder": 14 + 1, "vae_encoder": 10 + 1},
 }
 
 
