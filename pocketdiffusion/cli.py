@@ -14,6 +14,7 @@ import typer
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.tables import (
     bundle_tables,
+    difference_tables,
     doctor_table,
     model_tables,
     not_run_table,
@@ -251,6 +252,93 @@ def generate(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="a bundle, also a failed one, or a model, to compare with")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="a bundle, also a failed one")],
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="one prompt a line; by default those that B was judged by")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the first prompt; each further one takes the next")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
+    guidance: Annotated[float, typer.Option(help="guidance scale, over 1")] = 7.5,
+    format: Annotated[
+        str | None, typer.Option(help="onnx, coreml or tflite, of both; by default each one's first")
+    ] = None,
+    min_psnr: Annotated[float | None, typer.Option(help="dB: exit with 1 where a picture is further from A's")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="a report.html; numbers go to report.json")
+    ] = None,
+    revision: Revision = None,
+    token: Token = None,
+) -> None:
+    """Draw the same prompts with two, and show how far they are apart: pictures, steps, graphs, sizes, time."""
+    from pocketdiffusion.runtime.bundle import open_unproven
+    from pocketdiffusion.runtime.compare import compare, step_ratio
+    from pocketdiffusion.runtime.recorded import record_bundle
+    from pocketdiffusion.runtime.runners import graph_format, open_graph
+
+    if not guidance > 1:
+        raise UserError(f"guidance {guidance:g} draws without the negative prompt: to compare, give more than 1")
+    if output is not None:
+        check_report(output)
+        with needs_export():
+            from pocketdiffusion import comparison
+    wanted = None if prompts is None else read_prompts(prompts)
+    with progress(f"comparing {b} with {a}") as step:
+        step("hashes")
+        candidate = open_unproven(b)
+        reference = open_unproven(Path(a)) if (Path(a) / "manifest.json").exists() else None
+        lines = wanted or [t.prompt for t in candidate.manifest.golden]
+        chosen = [(prompt, seed + number) for number, prompt in enumerate(lines)]
+        sampler = candidate.manifest.scheduler.default_sampler
+        ratio = None
+        if reference is not None:
+            recorded = []
+            for prompt, number in chosen:
+                step(f"drawing with {a}: {prompt}")
+                options = {"seed": number, "steps": steps, "guidance": guidance, "sampler": sampler, "format": format}
+                recorded.append(record_bundle(reference, prompt, **options))  # type: ignore[arg-type]
+        else:
+            with needs_export():
+                from pocketdiffusion.export.checkpoint import open_checkpoint
+                from pocketdiffusion.export.families import components
+                from pocketdiffusion.export.reference import Request, record
+            if not guidance > 1:
+                raise UserError(
+                    f"guidance {guidance:g} draws without the negative prompt: to compare, give more than 1"
+                )
+            checkpoint = open_checkpoint(a, revision=revision, token=token, say=step)
+            size = candidate.manifest.latents
+            parts = components(checkpoint, width=size.width * size.scale, height=size.height * size.scale)
+            requests = [Request(prompt, seed=n, steps=steps, guidance=guidance) for prompt, n in chosen]
+            recorded = record(checkpoint, parts, requests, say=lambda part: step(f"drawing with {a}: {part}"))
+        difference = compare(recorded, candidate, format, step)
+        if reference is not None:
+            step("timing")
+            one, other = (open_graph(each, "unet", graph_format(each, format)) for each in (reference, candidate))
+            ratio = step_ratio(one, other, recorded[0])
+    for table in difference_tables(difference):
+        console.print(table)
+    say(
+        f"pictures: median {difference.median_db:.1f} dB, minimum {difference.lowest_db:.1f} dB"
+        + ("" if ratio is None else f"; a UNet call takes {ratio:.2f} times as long")
+    )
+    broken = ""
+    if min_psnr is not None and not difference.lowest_db >= min_psnr:
+        broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"
+    if output is not None:
+        if reference is None:
+            first = comparison.Side(f"{a}, the original", "torch, float32, float32", 0)
+        else:
+            first = comparison.side_of(reference, graph_format(reference, format))
+        second = comparison.side_of(candidate, difference.format)
+        comparison.write_comparison(output, (first, second), recorded, difference, ratio, broken)
+        say(f"{output} and {output.with_suffix('.json').name}")
+    if broken:
+        raise ProofError(f"{b}: {broken}")
+
+
+@app.command()
 def inspect(
     what: Annotated[
         str, typer.Argument(metavar="DIR|MODEL", help="a bundle, a built-in name, a diffusers folder, or a hub id")
@@ -307,6 +395,25 @@ def open_picture(path: Path, width: int, height: int) -> Any:
         raise UserError(f"{path} is no picture that can be read: PNG and JPEG can") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
         raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises UserError."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
+    if not lines:
+        raise UserError(f"{path} holds no prompt: write one a line")
+    return lines
+
+
+def check_report(output: Path) -> None:
+    """Before the work, not after it. Raises UserError."""
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"cannot write {output}: the report is HTML, name it {output.stem}.html")
+    if output.is_dir() or not output.resolve().parent.is_dir():
+        raise UserError(f"cannot write {output}: there is no folder {output.parent}, or it is a folder itself")
 
 
 def parse_size(size: str | None) -> tuple[int | None, int | None]:

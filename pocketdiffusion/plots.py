@@ -75,6 +75,17 @@ def drift_plot(pictures: Sequence[PictureReport]) -> str:
     return _svg(figure)
 
 
+def guided_plot(rows: Sequence[Sequence[float]], prompts: Sequence[str], format: str) -> str:
+    """PSNR (dB) of the guided prediction at each step, teacher-forced: one line a prompt. An <svg> element."""
+    figure, axes = _axes("PSNR of the guided prediction, dB")
+    for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        heights = [min(max(db, 0.0), CEILING_DB) for db in row]
+        dash = _DASHES[number % len(_DASHES)]
+        axes.plot(range(1, len(row) + 1), heights, dash, color=_COLOURS.get(format, "#555"), label=_short(prompt))
+    axes.legend(fontsize=7, loc="lower left")
+    return _svg(figure)
+
+
 def _axes(label: str) -> tuple[Figure, Axes]:
     """An empty plot of decibels by step, of a phone's width, where text is as large as it is drawn."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")

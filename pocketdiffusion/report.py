@@ -49,7 +49,7 @@ def write_report(folder: Path, report: Report) -> None:
             report=report,
             nearest=NEAREST,
             audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
-            rows=_rows(report),
+            rows=picture_rows(report.pictures, report.originals),
             sizes=_sizes(folder, report.manifest),
             forced=forced_plot(report.verdicts, report.originals),
             drift=drift_plot(report.pictures),
@@ -62,7 +62,7 @@ def _machine(report: Report) -> dict[str, Any]:
     return {
         "model": report.manifest.model.model_dump(),
         "target": report.manifest.target.model_dump(),
-        "verdicts": [_words(asdict(verdict)) | {"passed": verdict.passed} for verdict in report.verdicts],
+        "verdicts": [words(asdict(verdict)) | {"passed": verdict.passed} for verdict in report.verdicts],
         "steps": {
             format: {half: list(map(_word, heights)) for half, heights in halves.items()}
             for format, halves in forced_db(report.verdicts, report.originals).items()
@@ -89,7 +89,7 @@ def _machine(report: Report) -> dict[str, Any]:
 
 def _findings(found: Findings) -> Any:
     audit = found.audit and replace(found.audit, ranges=found.audit.ranges[:NEAREST])
-    return _words(asdict(replace(found, audit=audit)))
+    return words(asdict(replace(found, audit=audit)))
 
 
 def _sizes(folder: Path, manifest: Draft) -> dict[str, float]:
@@ -101,27 +101,29 @@ def _sizes(folder: Path, manifest: Draft) -> dict[str, float]:
     }
 
 
-def _words(value: Any) -> Any:
+def words(value: Any) -> Any:
     """Numbers that JSON has no word for, as text, however deep they lie."""
     if isinstance(value, dict):
-        return {key: _words(each) for key, each in value.items()}
-    return [_words(each) for each in value] if isinstance(value, list | tuple) else _word(value)
+        return {key: words(each) for key, each in value.items()}
+    return [words(each) for each in value] if isinstance(value, list | tuple) else _word(value)
 
 
 def _word(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
-def _rows(report: Report) -> list[dict[str, Any]]:
-    originals = {t.prompt: t.picture for t in report.originals}
+def picture_rows(pictures: Sequence[PictureReport], originals: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """Of each picture its report, and as data URLs the original, the artifact's and the difference."""
+    wanted = {(t.prompt, t.seed): t.picture for t in originals}
+    keys = [(t.prompt, t.seed) for t in originals] * (len(pictures) // len(originals))
     return [
         {
             "report": p,
-            "original": _data_url(originals[p.prompt]),
+            "original": _data_url(wanted[key]),
             "artifact": _data_url(p.picture),
-            "difference": _data_url(_difference(originals[p.prompt], p.picture)),
+            "difference": _data_url(_difference(wanted[key], p.picture)),
         }
-        for p in report.pictures
+        for p, key in zip(pictures, keys, strict=True)
     ]
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pocketdiffusion.doctor import Finding
 from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.compare import Difference
 from pocketdiffusion.runtime.manifest import Graph, Manifest
 from pocketdiffusion.runtime.spec import TensorSpec
 from pocketdiffusion.runtime.standins.judge import NotRun
@@ -93,6 +94,29 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
             finding.name, finding.found or "[bold]no", finding.purpose, finding.remedy if not finding.found else ""
         )
     return table
+
+
+def difference_tables(difference: Difference) -> Iterator[Table]:
+    """What compare shows: the pictures, then the outputs of the graphs."""
+    table = _table("prompt", title="pictures")
+    for number in ("PSNR dB", "SSIM", "worst step dB", "guided dB", "part at step"):
+        table.add_column(number, justify="right", no_wrap=True)
+    for picture, guided in zip(difference.pictures, difference.guided_db, strict=True):
+        part = str(picture.first_diverging) if picture.first_diverging else "-"
+        drift = min(picture.drift_db)
+        table.add_row(
+            picture.prompt, f"{picture.psnr_db:.1f}", f"{picture.ssim:.4f}", f"{drift:.1f}", f"{min(guided):.1f}", part
+        )
+    yield table
+    table = _table("output", title="graphs, teacher-forced")
+    for number in ("PSNR dB", "largest error", "relative", "cases"):
+        table.add_column(number, justify="right", no_wrap=True)
+    table.add_column("worst case")
+    for v in difference.graphs:
+        table.add_row(
+            v.subject, f"{v.psnr_db:.1f}", f"{v.max_abs:.1e}", f"{v.relative:.2e}", str(v.cases), v.worst_case
+        )
+    yield table
 
 
 def bundle_tables(manifest: Manifest) -> Iterator[Table]:

@@ -1,0 +1,108 @@
+"""Two that draw the same prompts: how far the one is from the other, graph by graph, step by step, picture by picture.
+
+The first is given as trajectories: of an original (export/reference.py), or of another bundle (`record_bundle`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from statistics import median
+from time import process_time
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle import Bundle
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.gate import PictureReport, draw_pictures, judge_runner
+from pocketdiffusion.runtime.parity import ParityReport, psnr_db
+from pocketdiffusion.runtime.pipeline import guide
+from pocketdiffusion.runtime.recorded import RecordingRunner
+from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.runners import find_graph, graph_format, open_graph
+from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases
+
+RUNG = "compared"
+PAIRS = 15  # calls of each UNet that are timed, in turn
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`graphs`: each output of each graph, teacher-forced, with the dB of every case. `guided_db`: of each picture, the
+    PSNR of the guided prediction at each step, where guidance amplifies what the two halves differ by. `pictures`:
+    free-running. None of these has a floor."""
+
+    format: str
+    graphs: tuple[ParityReport, ...]
+    guided_db: tuple[tuple[float, ...], ...]
+    pictures: tuple[PictureReport, ...]
+
+    @property
+    def median_db(self) -> float:
+        """Over the pictures; of an even number the lower of the two in the middle."""
+        return sorted(picture.psnr_db for picture in self.pictures)[(len(self.pictures) - 1) // 2]
+
+    @property
+    def lowest_db(self) -> float:
+        """Over the pictures."""
+        return min(picture.psnr_db for picture in self.pictures)
+
+
+def compare(
+    trajectories: Sequence[Trajectory],
+    bundle: Bundle,
+    format: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Difference:
+    """`bundle` against what was recorded. Raises UserError where the pictures are of another size, or where the bundle
+    has no artifacts of `format`."""
+    format = graph_format(bundle, format)
+    size = bundle.manifest.latents
+    recorded, own = trajectories[0].noise.shape[1:], (size.channels, size.height, size.width)
+    if recorded != own:
+        raise UserError(f"{bundle.folder} has latents of {list(own)}, the other of {list(recorded)}: no two to compare")
+    graphs: list[ParityReport] = []
+    guided: tuple[tuple[float, ...], ...] = ()
+    for name in GRAPHS:
+        say(f"{format} {name}")
+        graph = find_graph(bundle, name, format)
+        runner = RecordingRunner(open_graph(bundle, name, format))
+        graphs += judge_runner(
+            runner,
+            trajectories,
+            format=format,
+            rung=RUNG,
+            storage=graph.storage,
+            arithmetic=graph.arithmetic,
+            floor=-inf,
+        )
+        if name == "unet":
+            guided = _guided_db(trajectories, runner)
+    say(f"{format} pictures")
+    return Difference(format, tuple(graphs), guided, tuple(draw_pictures(bundle, trajectories, format)))
+
+
+def _guided_db(trajectories: Sequence[Trajectory], runner: RecordingRunner) -> tuple[tuple[float, ...], ...]:
+    """From the calls that `runner` was judged by: a picture after the other, a step after the other, both halves."""
+    outputs = iter([output["out_sample"] for _, output in runner.calls])
+    found = []
+    for t in trajectories:
+        wanted = [guide(both[:1], both[1:], t.guidance) for both in t.outputs]
+        peak = max(float(np.abs(each).max()) for each in wanted)
+        given = [guide(next(outputs), next(outputs), t.guidance) for _ in wanted]
+        found.append(tuple(psnr_db(one, other, peak) for one, other in zip(wanted, given, strict=True)))
+    return tuple(found)
+
+
+def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:
+    """Processor time of a call of the UNet `other` over that of `one`: the median over pairs of calls in turn."""
+    inputs = next(cases("unet", trajectory)).inputs
+    ratios = []
+    for number in range(PAIRS + 1):
+        spent = [0.0, 0.0]
+        for which in (0, 1) if number % 2 else (1, 0):
+            begun = process_time()
+            (one, other)[which](inputs)
+            spent[which] = process_time() - begun
+        if number:  # the first pays for caches
+            ratios.append(spent[1] / max(spent[0], 1e-9))
+    return median(ratios)

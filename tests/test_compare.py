@@ -1,0 +1,112 @@
+"""Two that draw the same prompts: a bundle beside another, beside a failed one, beside the original."""
+
+import json
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import call, refusal
+
+from pocketdiffusion.runtime.bundle import Bundle, open_bundle, open_unproven
+from pocketdiffusion.runtime.compare import Difference, compare, step_ratio
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.golden import read_golden
+from pocketdiffusion.runtime.pipeline import draw
+from pocketdiffusion.runtime.recorded import record_bundle
+from pocketdiffusion.runtime.runners import open_graph
+from pocketdiffusion.runtime.trajectory import ARRAYS, Trajectory
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return open_bundle(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def recorded(bundle: Bundle) -> Trajectory:
+    return record_bundle(bundle, "red apple", negative_prompt="blurry", seed=3, steps=4, guidance=5.0)
+
+
+def test_a_bundle_records_what_the_original_does(bundle: Bundle) -> None:
+    golden = read_golden(bundle)[1]
+    facts = {name: getattr(golden, name) for name in ("negative_prompt", "seed", "steps", "guidance", "sampler")}
+    own = record_bundle(bundle, golden.prompt, **facts)
+    for name in ARRAYS:
+        wanted, found = getattr(golden, name), getattr(own, name)
+        assert wanted.shape == found.shape and wanted.dtype == found.dtype, name
+        if name != "picture":
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_a_bundle_is_equal_to_itself(bundle: Bundle, recorded: Trajectory) -> None:
+    found = compare([recorded], bundle)
+    assert found.median_db == found.lowest_db == inf
+    assert all(report.psnr_db == inf for report in found.graphs) and len(found.graphs) == 5
+    assert [len(row) for row in found.guided_db] == [len(recorded.timesteps)]
+    assert {db for row in found.guided_db for db in row} == {inf}
+    picture = draw(bundle, "red apple", negative_prompt="blurry", seed=3, steps=4, guidance=5.0)
+    np.testing.assert_array_equal(recorded.picture, picture)
+
+
+def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: Trajectory) -> None:
+    """One half a little off: the guided prediction is off by more."""
+    outputs = recorded.outputs.copy()
+    outputs[:, 1] += np.float32(1e-3)
+    found = compare([replace(recorded, outputs=outputs)], bundle)
+    (unet,) = [report for report in found.graphs if report.subject == "unet.out_sample"]
+    assert unet.max_abs == pytest.approx(1e-3, rel=1e-2)
+    assert all(0 < unet.psnr_db - db < 25 for db in found.guided_db[0])
+
+
+def test_bundles_of_other_sizes_are_refused(bundle: Bundle, recorded: Trajectory) -> None:
+    other = replace(recorded, noise=np.zeros((1, 4, 8, 8), np.float32))
+    with pytest.raises(UserError, match=r"latents of \[4, 16, 16\], the other of \[4, 8, 8\]"):
+        compare([other], bundle)
+    with pytest.raises(UserError, match="one half alone"):
+        record_bundle(bundle, "red apple", guidance=1.0)
+
+
+def test_the_ratio_of_times_is_about_one_for_the_same(bundle: Bundle, recorded: Trajectory) -> None:
+    unet = open_graph(bundle, "unet", "onnx")
+    assert 0.2 < step_ratio(unet, unet, recorded) < 5
+
+
+def test_the_command_says_it_in_a_table_a_page_and_numbers(tiny_bundle: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red apple\n\nblue heart\n")
+    page = tmp_path / "report.html"
+    done = call("compare", tiny_bundle, tiny_bundle, "--prompts", prompts, "--steps", "2", "-o", page)
+    assert done.returncode == 0, done.stderr
+    assert "blue heart" in done.stdout and "unet.out_sample" in done.stdout
+    numbers = json.loads(page.with_suffix(".json").read_text())
+    assert [p["prompt"] for p in numbers["pictures"]] == ["red apple", "blue heart"]
+    assert [p["seed"] for p in numbers["pictures"]] == [0, 1]
+    assert numbers["lowest_db"] == "inf" and numbers["a"]["mb"] > 0
+    text = page.read_text()
+    assert text.count("<img") == 6 and text.count("<svg") == 3 and "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_original_is_one_side_and_a_bound_can_break(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red apple\n")
+    arguments = ("compare", tiny_checkpoint, tiny_bundle, "--prompts", prompts, "--steps", "2")
+    assert call(*arguments, "--min-psnr", "40").returncode == 0
+    broken = call(*arguments, "--min-psnr", "1000", "-o", tmp_path / "out.html")
+    assert broken.returncode == 1 and "where 1000 were asked for" in broken.stderr
+    assert "where 1000 were asked for" in (tmp_path / "out.html").read_text()
+
+
+def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert "name it out.html" in refusal("compare", tiny_bundle, tiny_bundle, "-o", tmp_path / "out.pdf")
+    assert "cannot read the prompts" in refusal("compare", tiny_bundle, tiny_bundle, "--prompts", tmp_path / "none")
+    assert "holds no tflite" in refusal("compare", tiny_bundle, tiny_bundle, "--format", "tflite")
+    assert "give more than 1" in refusal("compare", tiny_bundle, tiny_bundle, "--guidance", "1")
+
+
+def test_a_failed_bundle_is_compared_too(bundle: Bundle, recorded: Trajectory) -> None:
+    found: Difference = compare([recorded], open_unproven(bundle.folder))
+    assert found.format == "onnx"
