@@ -1,6 +1,7 @@
 """Two that draw the same prompts: a bundle beside another, beside a failed one, beside the original."""
 
 import json
+import shutil
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_cli import call, refusal
+from test_report import Page
 
-from pocketdiffusion.runtime.bundle import Bundle, open_bundle, open_unproven
-from pocketdiffusion.runtime.compare import Difference, compare, step_ratio
-from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.bundle import Bundle, open_bundle, seal
+from pocketdiffusion.runtime.compare import compare, step_ratio
+from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.golden import read_golden
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.recorded import record_bundle
@@ -84,8 +86,9 @@ def test_the_command_says_it_in_a_table_a_page_and_numbers(tiny_bundle: Path, tm
     assert [p["prompt"] for p in numbers["pictures"]] == ["red apple", "blue heart"]
     assert [p["seed"] for p in numbers["pictures"]] == [0, 1]
     assert numbers["lowest_db"] == "inf" and numbers["a"]["mb"] > 0
-    text = page.read_text()
-    assert text.count("<img") == 6 and text.count("<svg") == 3 and "http" not in text.replace("http://www.w3.org", "")
+    shown = Page(page.read_text(encoding="utf-8"))
+    assert shown.elements.count("img") == 6 and shown.elements.count("svg") == 3
+    assert all(place.startswith(("data:image/png;base64,", "#")) for place in shown.loaded)
 
 
 def test_the_original_is_one_side_and_a_bound_can_break(
@@ -107,6 +110,14 @@ def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "give more than 1" in refusal("compare", tiny_bundle, tiny_bundle, "--guidance", "1")
 
 
-def test_a_failed_bundle_is_compared_too(bundle: Bundle, recorded: Trajectory) -> None:
-    found: Difference = compare([recorded], open_unproven(bundle.folder))
-    assert found.format == "onnx"
+def test_a_failed_bundle_is_compared_too(bundle: Bundle, tmp_path: Path) -> None:
+    failed = shutil.copytree(bundle.folder, tmp_path / "failed")
+    first, *others = bundle.manifest.verdicts
+    bad = first.model_copy(update={"psnr_db": 1.0, "passed": False})
+    seal(failed, bundle.manifest.model_copy(update={"verdicts": (bad, *others)}))
+    with pytest.raises(ProofError):
+        open_bundle(failed)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red apple\n")
+    done = call("compare", bundle.folder, failed, "--prompts", prompts, "--steps", "2")
+    assert done.returncode == 0 and "minimum inf dB" in done.stdout, done.stderr

@@ -36,6 +36,7 @@ LIBRARIES = {
     "export/targets/": set(),
     "pocketdiffusion/": set(),
     "pocketdiffusion/cli.py": {"PIL", "typer"},
+    "pocketdiffusion/comparison.py": {"jinja2"},
     "pocketdiffusion/demo.py": {"rich", "torch"},
     "pocketdiffusion/plots.py": {"matplotlib"},
     "pocketdiffusion/report.py": {"PIL", "jinja2", "numpy"},
