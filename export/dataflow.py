@@ -36,7 +36,6 @@ _ALIKE = frozenset(
 # - that of the one tensor that it takes, if its other operand is a number:
 _SCALED = frozenset({"mul", "div"})
 # All others take and give none.
-_RESHAPES = frozenset({"view", "reshape", "unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def _dataflow(graph: fx.Graph, largest: Mapping[str, float]) -> Dataflow:
     lists: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         kind = _kind(node)
-        takes = [lists.get(source, source) for source in node.all_input_nodes if _parameter(source) is None]
+        takes = [lists.get(source, source) for source in node.all_input_nodes if source.op != "get_attr"]
         if node.op == "call_function" and node.name not in largest and kind in _ALIKE and takes:
             lists[node] = takes[0]
             continue
@@ -134,15 +133,8 @@ def _kind(node: fx.Node) -> str:
 
 def _weights(node: fx.Node) -> list[str]:
     """The weight and the bias; an empty list where another operator takes one of them too."""
-    found = [source for source in map(_parameter, node.all_input_nodes) if source is not None]
+    found = [source for source in node.all_input_nodes if source.op == "get_attr"]
     return [str(source.target) for source in found] if all(len(source.users) == 1 for source in found) else []
-
-
-def _parameter(node: fx.Node) -> fx.Node | None:
-    """The weight that `node` is, or is a reshaped form of."""
-    while node.op == "call_function" and _kind(node) in _RESHAPES and len(node.all_input_nodes) == 1:
-        node = node.all_input_nodes[0]
-    return node if node.op == "get_attr" else None
 
 
 def _adds_no_number(node: fx.Node, kind: str) -> bool:

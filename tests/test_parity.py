@@ -85,12 +85,12 @@ def test_the_floors_are_those_of_the_design() -> None:
     assert floor_db("float32", "float32") == 105
     assert floor_db("float16", "float32") == 65
     assert floor_db("float16", "float16") == floor_db("float32", "float16") == 58
-    assert floor_db("float16", "float32", inf) == floor_db("float16", "float32", inf, "arm64") == 105
+    assert floor_db("float16", "float32", inf) == floor_db("float16", "float32", inf, device="arm64") == 105
 
 
 def test_a_gpu_has_a_floor_of_its_own() -> None:
-    assert floor_db("float32", "float32", None, "gpu") == floor_db("float16", "float32", inf, "gpu") == 90
-    assert floor_db("float16", "float32", 70, "gpu") == floor_db("float16", "float32", None, "gpu") == 65
+    assert floor_db("float32", "float32", device="gpu") == floor_db("float16", "float32", inf, device="gpu") == 90
+    assert floor_db("float16", "float32", 70, device="gpu") == floor_db("float16", "float32", device="gpu") == 65
 
 
 def test_a_verdict_names_where_it_ran() -> None:

@@ -61,7 +61,7 @@ def test_scores_that_overflow_the_exponential(key_chunk: int, sign: int) -> None
     q, k, v = 100 + torch.rand(1, 12, 8), sign * (100 + torch.rand(1, 12, 8)), torch.randn(1, 12, 8)
     scores = q[0, :, :4] @ k[0, :, :4].T
     assert scores.abs().min() > 88 and not torch.exp(scores.abs()).isfinite().any()
-    wanted = products(*(t.double() for t in (q, k, v)), 2, 1.0, False)
+    wanted = products(q.double(), k.double(), v.double(), 2, 1.0, False)
     assert psnr(wanted.numpy(), in_chunks(q, k, v, 2, 1.0, False, 5, key_chunk).numpy()) > 50
 
 
@@ -72,9 +72,9 @@ def test_it_holds_in_half(causal: bool, key_chunk: int) -> None:
     torch.manual_seed(0)
     for gain, keys in ((3.0, 12), (30.0, 12), (0.0, 1500)):
         q, k = (gain * torch.randn(1, keys, 8) for _ in "qk")
-        halves = [t.half() for t in (q, k, 60 + torch.randn(1, keys, 8))]
-        wanted = products(*(t.double() for t in halves), 2, 0.3, causal).numpy()
-        found = in_chunks(*halves, 2, 0.3, causal, 500, key_chunk if keys == 12 else 100 * key_chunk)
+        q, k, v = (t.half() for t in (q, k, 60 + torch.randn(1, keys, 8)))
+        wanted = products(q.double(), k.double(), v.double(), 2, 0.3, causal).numpy()
+        found = in_chunks(q, k, v, 2, 0.3, causal, 500, key_chunk if keys == 12 else 100 * key_chunk)
         assert found.dtype == torch.float16
         assert psnr(wanted, found.numpy()) > floor_db("float16", "float16")
 
@@ -82,10 +82,10 @@ def test_it_holds_in_half(causal: bool, key_chunk: int) -> None:
 def test_a_causal_mask_hides_what_comes_later() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 12, 8) for _ in "qkv")
-    changed = [t.clone() for t in (k, v)]
-    for t in changed:
+    later_k, later_v = k.clone(), v.clone()
+    for t in (later_k, later_v):
         t[:, 8:] += 1
-    one, other = in_chunks(q, k, v, 2, 0.3, True, 5, 3), in_chunks(q, *changed, 2, 0.3, True, 5, 3)
+    one, other = in_chunks(q, k, v, 2, 0.3, True, 5, 3), in_chunks(q, later_k, later_v, 2, 0.3, True, 5, 3)
     assert torch.equal(one[:, :8], other[:, :8])
     assert not torch.allclose(one[:, 8:], other[:, 8:])
 

@@ -11,7 +11,7 @@ Fires on diffusers' `Transformer2DModel` for pictures whose blocks are `BasicTra
 attention to itself and to the prompt (as `fused_attention` has it) and GEGLU: every one of a Stable Diffusion UNet.
 Must NOT fire on one with another norm, activation, attention or position, nor on one with a site that another rewrite
 has changed already: it comes first. It leaves the text encoder and the VAE alone, see `kept`; `fused_attention`, after
-it, takes those. Weights keep their names and shapes. A mask is an error when the module is traced.
+it, takes those. Weights keep their names and their bytes. A mask is an error when the module is traced.
 
 Source: "Deploying Transformers on the Apple Neural Engine",
 https://machinelearning.apple.com/research/neural-engine-transformers, principles 1 to 3; what Apple makes of it for
@@ -74,7 +74,7 @@ MARKS = {
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place; names and shapes of parameters stay. Returns the number of attentions changed."""
+    """Rewrites `module` in place; names of parameters stay. Returns the number of attentions changed."""
     found = [(name, child) for name, child in module.named_modules() if _fits(child)]
     for name, child in found:
         assert isinstance(child, Transformer2DModel)
@@ -135,15 +135,17 @@ def _is_plain_attention(attention: Any) -> bool:
 
 
 class Pointwise(nn.Module):
-    """Takes the place of a `torch.nn.Linear` as a 1x1 convolution, with its weight [out, in] and bias by name."""
+    """Takes the place of a `torch.nn.Linear` as a 1x1 convolution: its bias, and its weight as [out, in, 1, 1]."""
 
     def __init__(self, original: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = original.weight, original.bias
+        kernel = original.weight.detach()[:, :, None, None]
+        self.weight = nn.Parameter(kernel, requires_grad=original.weight.requires_grad)
+        self.bias = original.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, in, h, w] to [batch, out, h, w]."""
-        return F.conv2d(x, self.weight.reshape(*self.weight.shape, 1, 1), self.bias)
+        return F.conv2d(x, self.weight, self.bias)
 
 
 class ChannelNorm(nn.Module):
