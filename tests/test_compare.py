@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from test_cli import call, refusal
 from test_report import Page
 
@@ -96,11 +97,18 @@ def test_the_original_is_one_side_and_a_bound_can_break(
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("red apple\n")
-    arguments = ("compare", tiny_checkpoint, tiny_bundle, "--prompts", prompts, "--steps", "2")
-    assert call(*arguments, "--min-psnr", "40").returncode == 0
-    broken = call(*arguments, "--min-psnr", "1000", "-o", tmp_path / "out.html")
-    assert broken.returncode == 1 and "where 1000 were asked for" in broken.stderr
-    assert "where 1000 were asked for" in (tmp_path / "out.html").read_text()
+    arguments = (tiny_bundle, "--prompts", prompts, "--steps", "2", "--min-psnr", "40")
+    assert call("compare", tiny_checkpoint, *arguments).returncode == 0
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
+    file = other / "vae/diffusion_pytorch_model.safetensors"
+    weights = safetensors.numpy.load_file(file)
+    changed = {"decoder.conv_out.weight": 2 * weights["decoder.conv_out.weight"]}
+    safetensors.numpy.save_file({**weights, **changed}, file)
+    broken = call("compare", other, *arguments, "-o", tmp_path / "out.html")
+    assert broken.returncode == 1 and "where 40 were asked for" in broken.stderr
+    assert "where 40 were asked for" in (tmp_path / "out.html").read_text()
+    graphs = {g["subject"]: g["psnr_db"] for g in json.loads((tmp_path / "out.json").read_text())["graphs"]}
+    assert graphs["vae_decoder.sample"] < 20 < 100 < graphs["unet.out_sample"]
 
 
 def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
