@@ -1,6 +1,8 @@
 # Each target sets up .venv by itself; .venv/.ready is remade when the requirements change.
 PYTHON ?= python3
 BIN = .venv/bin
+# Two test files at once: a thread each for OpenMP, whose threads would wait for each other by spinning.
+PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: demo pixel test test-all check clean
 
@@ -11,10 +13,10 @@ pixel: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build pixel-8
 
 test: .venv/.ready
-	$(BIN)/python -m pytest -q
+	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: .venv/.ready
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
 
 check: .venv/.ready
 	$(BIN)/ruff format --check .
