@@ -15,7 +15,7 @@ import numpy as np
 from pocketdiffusion.runtime.adapted import AdaptedRunner
 from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.gate import ROUNDING, draw_pictures, judge_pictures, judge_runner
+from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, draw_pictures, judge_pictures, judge_runner
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.pipeline import generate
@@ -96,7 +96,6 @@ def judge_on(
 ) -> tuple[list[ParityReport], list[NotRun]]:
     """Every graph of every format, in each way that `place` runs it, and a picture. Raises ProofError where a graph
     cannot be run there, though its target says that it can."""
-    rounding_db = {v.subject: v.psnr_db for v in bundle.manifest.verdicts if v.rung == ROUNDING}
     reports: list[ParityReport] = []
     skipped: list[NotRun] = []
     for format in bundle.manifest.graphs:
@@ -106,7 +105,7 @@ def judge_on(
         if (place.device, format) == ("arm64", "onnx"):
             skipped.append(NotRun("all", format, place.device, "float16", ONNX_HALF))
         for way in ways:
-            judged, left_out = _judge_way(place, bundle, trajectories[0], format, way, rounding_db, say)
+            judged, left_out = _judge_way(place, bundle, trajectories[0], format, way, say)
             reports += judged
             skipped += left_out
     return reports, skipped
@@ -118,11 +117,11 @@ def _judge_way(
     trajectory: Trajectory,
     format: str,
     way: Way,
-    rounding_db: dict[str, float],
     say: Callable[[str], None],
 ) -> tuple[list[ParityReport], list[NotRun]]:
     reports: list[ParityReport] = []
     skipped: list[NotRun] = []
+    verdicts = bundle.manifest.verdicts
     graphs = {name: find_graph(bundle, name, format) for name in GRAPHS}
 
     @cache
@@ -146,7 +145,8 @@ def _judge_way(
             storage=graph.storage,
             arithmetic=way.arithmetic,
             device=place.device,
-            rounding_db=rounding_db,
+            rounding_db={v.subject: v.psnr_db for v in verdicts if v.rung == ROUNDING},
+            changed_db={v.subject: v.psnr_db for v in verdicts if v.rung == CHANGED and v.format == format},
         )
     on_host = {row.subject for row in skipped}
     if "unet" in on_host:
