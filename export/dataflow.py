@@ -7,6 +7,7 @@ module, and every operator's rule is stated once, for ATen and the markers.
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -88,7 +89,10 @@ class _Magnitudes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
-            self.largest[n.name] = max(self.largest.get(n.name, 0.0), float(result.abs().max()))
+            largest = float(result.abs().max())
+            if not isfinite(largest):
+                raise ProofError(f"{n.name} is not finite in float32, before any file was written")
+            self.largest[n.name] = max(self.largest.get(n.name, 0.0), largest)
         return result
 
 
@@ -114,9 +118,9 @@ def _dataflow(graph: fx.Graph, largest: Mapping[str, float]) -> Dataflow:
         elif kind in _ATTENTION:
             fixed |= set(sources[:2])
             ties.append((sources[-1], node.name))
-        elif (kind in _ALIKE and _adds_no_number(node, kind)) or (kind in _SCALED and len(takes) == 1):
+        elif (kind in _ALIKE and not _adds_constant(node, kind)) or (kind in _SCALED and _by_number(node, kind)):
             ties += [(source, node.name) for source in sources]
-            if len(sources) < len(takes):  # an input of the graph among them, or a constant
+            if len(sources) < len(node.all_input_nodes):  # an input of the graph among them, or a weight
                 fixed.add(node.name)
         else:
             fixed |= {*sources, node.name}
@@ -132,13 +136,24 @@ def _kind(node: fx.Node) -> str:
 
 
 def _weights(node: fx.Node) -> list[str]:
-    """The weight and the bias; an empty list where another operator takes one of them too."""
-    found = [source for source in node.all_input_nodes if source.op == "get_attr"]
-    return [str(source.target) for source in found] if all(len(source.users) == 1 for source in found) else []
+    """The weight and the bias; an empty list where one is computed, or taken by another operator too."""
+    given = node.args[:1] if _kind(node) == "embedding" else node.args[1:3]
+    found = [source for source in given if isinstance(source, fx.Node)]
+    own = all(source.op == "get_attr" and len(source.users) == 1 for source in found)
+    return [str(source.target) for source in found] if own else []
 
 
-def _adds_no_number(node: fx.Node, kind: str) -> bool:
-    return kind not in ("add", "sub") or all(isinstance(argument, fx.Node) for argument in node.args[:2])
+def _adds_constant(node: fx.Node, kind: str) -> bool:
+    """Whether a number is added, or padded with."""
+    if kind in ("add", "sub"):
+        return not all(isinstance(argument, fx.Node) for argument in node.args[:2])
+    return kind in ("pad", "constant_pad_nd") and any(node.args[3 if kind == "pad" else 2 :])
+
+
+def _by_number(node: fx.Node, kind: str) -> bool:
+    """Whether one tensor is multiplied, or divided, by a number."""
+    one, other = (isinstance(argument, fx.Node) for argument in node.args[:2])
+    return one != other and (one or kind == "mul")
 
 
 def _path(node: fx.Node) -> str:

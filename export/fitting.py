@@ -1,7 +1,8 @@
 """An artifact in float16 that stays within float16: audited as it was emitted, and mended where it does not.
 
-Powers of two in the weights come first: they cost nothing on any phone, and change nothing. What they cannot mend
-becomes an island of float32 where the format has such: in Core ML.
+Powers of two in the weights come first: they cost nothing on any phone, and change nothing in float32; what storing
+them in float16 then loses is judged by the floor of the weights as they were. What they cannot mend becomes an island
+of float32 where the format has such: in Core ML.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ class Fitted:
 
     graph: Graph
     part: Component
+    original: Component  # before any mend
     artifact: Artifact
     audit: Audit | None  # None where nothing is float16
 
@@ -64,7 +66,8 @@ def emit_fitted(
     far as that can be had."""
     graph = emit(part, artifact, folder, open_batch=open_batch)
     if artifact.recipe != "fp16":
-        return Fitted(graph, part, artifact, None)
+        return Fitted(graph, part, part, artifact, None)
+    original = part
     mends: list[str] = []
     replayed, ranges = replay(folder, artifact.format, graph, trajectories)
     for mend in (_rescale, _upcast):
@@ -74,15 +77,19 @@ def emit_fitted(
         mended = mend(part, artifact, folder / graph.path, beyond, trajectories)
         if mended is None:
             continue
-        part, artifact, said = mended
-        mends.append(said)
         remove(folder, graph)
-        graph = emit(part, artifact, folder, open_batch=open_batch)
-        replayed, ranges = replay(folder, artifact.format, graph, trajectories)
+        graph = emit(mended.part, mended.artifact, folder, open_batch=open_batch)
+        better, found = replay(folder, artifact.format, graph, trajectories)
+        if sum(not r.fits for r in found) < sum(not r.fits for r in ranges):
+            part, artifact, replayed, ranges = mended.part, mended.artifact, better, found
+            mends.append(mended.said)
+        else:  # what does not fit lies where this mend does not reach
+            remove(folder, graph)
+            graph = emit(part, artifact, folder, open_batch=open_batch)
     lost = (underflow(name, weight) for name, weight in read_weights(part) if weight.ndim > 1)
     underflows = tuple(each for each in lost if each is not None)
     audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(mends), underflows, tuple(replayed))
-    return Fitted(graph, part, artifact, audit)
+    return Fitted(graph, part, original, artifact, audit)
 
 
 def replay(
@@ -116,7 +123,13 @@ def remove(folder: Path, graph: Graph) -> None:
             (folder / parent).rmdir()
 
 
-Mended = tuple[Component, Artifact, str]
+@dataclass(frozen=True)
+class Mended:
+    """What to emit instead, and what was done, in one line."""
+
+    part: Component
+    artifact: Artifact
+    said: str
 
 
 def _rescale(
@@ -132,7 +145,7 @@ def _rescale(
         f"{ranges[0].describe()}: {len(found.weights)} weights and {len(found.epsilons)} epsilons of norms were "
         f"multiplied by powers of two, from 2^{min(found.weights.values())} to 2^{max(found.weights.values())}"
     )
-    return rescale(part, found), artifact, said
+    return Mended(rescale(part, found), artifact, said)
 
 
 def _upcast(
@@ -145,7 +158,8 @@ def _upcast(
         for operation in read_program(path).operations
     ]
     found = tuple(sorted({*artifact.islands, *(bare_name(name) for name in islands(operations, ranges))}))
-    return part, replace(artifact, islands=found), f"{ranges[0].describe()}: {len(found)} operators stay float32"
+    said = f"{ranges[0].describe()}: {len(found)} operators stay float32"
+    return Mended(part, replace(artifact, islands=found), said)
 
 
 def bare_name(result: str) -> str:

@@ -49,11 +49,11 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
             reports += judge_runner(runner, few, format=format, rung="fp32", reference=changed)
     if artifact.recipe == "fp16":
         say(f"verifying {name} with rounded weights")
-        rounded = open_rounded(part, artifact.rewrites)
+        rounded = open_rounded(fitted.original, artifact.rewrites)
         changed_db = {report.subject: report.psnr_db for report in reports if report.rung == CHANGED}
-        reports += judge_runner(rounded, few, format=None, rung=ROUNDING, storage="float16", changed_db=changed_db)
+        reports += judge_runner(rounded, few, format=format, rung=ROUNDING, storage="float16", changed_db=changed_db)
         if not whole:
             say(f"verifying {format} {name} against rounded weights")
-            runner = load_runner(folder, format, fitted.graph)
-            reports += judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=rounded)
+            runner, stored = load_runner(folder, format, fitted.graph), open_rounded(part, artifact.rewrites)
+            reports += judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=stored)
     return [*reports, *fitted.verdicts]

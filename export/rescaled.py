@@ -1,7 +1,8 @@
 """A component whose results are powers of two smaller inside, and the same outside.
 
 A convolution that gives a result with the exponent e has 2^-e times its weights; the normalisation that takes it has
-2^-2e times its epsilon. Both are exact, as long as nothing falls below the smallest normal float32.
+2^-2e times its epsilon. In float32 both are exact, as long as nothing falls below its smallest normal number; a file
+that stores float16 may lose the last bits of small weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,12 +47,12 @@ def _plan(data: Dataflow) -> Rescale:
     )
 
 
-def rescale(part: Component, plan: Rescale) -> Component:
-    """The component with the plan's powers of two in its weights and epsilons."""
+def rescale(part: Component, powers: Rescale) -> Component:
+    """The component with these powers of two in its weights and epsilons."""
     weights = {
-        name: replace(ref, exponent=ref.exponent + plan.weights.get(name, 0)) for name, ref in part.weights.items()
+        name: replace(ref, exponent=ref.exponent + powers.weights.get(name, 0)) for name, ref in part.weights.items()
     }
-    return replace(part, build=partial(_build, part.build, plan.epsilons), weights=weights)
+    return replace(part, build=partial(_build, part.build, powers.epsilons), weights=weights)
 
 
 def _build(build: Callable[[], nn.Module], epsilons: Mapping[str, int]) -> nn.Module:

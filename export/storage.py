@@ -5,10 +5,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketdiffusion.quantize.ranges import HALF_MAX
 from pocketdiffusion.runtime.errors import ProofError
 
 Storage = Literal["float32", "float16"]
-HALF_MAX = 65504.0  # the largest float16
 
 
 def check_storable(name: str, weight: NDArray[np.float32], storage: Storage) -> None:

@@ -148,7 +148,13 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
     return replace(
         target,
         artifacts=tuple(
-            replace(a, recipe=recipe or a.recipe, profile=profile if profile in PROFILES[a.format] else a.profile)
+            replace(
+                a,
+                recipe=recipe or a.recipe,
+                profile=profile if profile in PROFILES[a.format] else a.profile,
+                # the Neural Engine computes in float16 only
+                compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
+            )
             for a in artifacts
         ),
     )

@@ -27,7 +27,7 @@ class Flow:
 
 def exponents(flow: Flow) -> dict[str, int]:
     """The least exponent of each result whose class needs one. Raises ProofError, naming the result, where one that
-    must have none does not fit."""
+    must have none is beyond float16."""
     parent = {name: name for name in flow.largest}
 
     def root(name: str) -> str:
@@ -43,7 +43,7 @@ def exponents(flow: Flow) -> dict[str, int]:
         needed[root(name)] = max(needed.get(root(name), 0), _exponent(largest, squared=name in flow.squared))
     held = {root(name) for name in flow.fixed}
     for name, largest in flow.largest.items():
-        if root(name) in held and _exponent(largest, squared=False):
+        if root(name) in held and largest > HALF_MAX:
             raise ProofError(f"{name} comes to {largest:.3g}, and what is computed of it is not linear")
     return {name: needed[root(name)] for name in flow.largest if needed[root(name)] and root(name) not in held}
 

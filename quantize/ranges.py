@@ -4,7 +4,7 @@ The largest finite float16 is 65504; a result beyond it becomes an infinity, and
 black. Its smallest normal number is 2^-14: a weight below loses digits, and below 2^-25 it becomes zero.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,8 +65,3 @@ def underflow(name: str, weight: NDArray[np.float32]) -> Underflow | None:
     relative = float(np.linalg.norm(weight - half)) / norm if norm else 0.0
     lost = float(np.mean((half == 0) & (weight != 0))) if weight.size else 0.0
     return Underflow(name, lost, relative) if relative > ROUNDED else None
-
-
-def largest_by_result(found: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    """The ranges by the name of the result alone."""
-    return {result: largest for (_, result), largest in found.items()}

@@ -245,14 +245,17 @@ def judge_pictures(
     return judged
 
 
+def measured_db(bundle: Bundle, rung: str, format: str) -> dict[str, float]:
+    """What a rung below the artifacts of `format` measured, by the name of the output."""
+    return {v.subject: v.psnr_db for v in bundle.manifest.verdicts if (v.rung, v.format) == (rung, format)}
+
+
 def judge(
     bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[ParityReport], list[PictureReport]]:
     """Everything: stages, every graph of every format, pictures. The manifest's verdicts of the rung "rounding" raise
-    the floors of graphs that are stored in float16; those of the rung "changed" lower the floors of the graphs of their
+    the floors of graphs that are stored in float16, those of the rung "changed" lower floors: of the graphs of their
     format, and of no other."""
-    verdicts = bundle.manifest.verdicts
-    rounding_db = {v.subject: v.psnr_db for v in verdicts if v.rung == ROUNDING}
     say("stages")
     reports = judge_stages(bundle, trajectories)
     pictures: list[PictureReport] = []
@@ -267,8 +270,8 @@ def judge(
                 rung=graph.recipe,
                 storage=graph.storage,
                 arithmetic=graph.arithmetic,
-                rounding_db=rounding_db,
-                changed_db={v.subject: v.psnr_db for v in verdicts if v.rung == CHANGED and v.format == format},
+                rounding_db=measured_db(bundle, ROUNDING, format),
+                changed_db=measured_db(bundle, CHANGED, format),
             )
         say(f"{format} pictures")
         drawn = list(draw_pictures(bundle, trajectories, format))

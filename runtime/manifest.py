@@ -134,8 +134,8 @@ class Verdict(Record):
     """What the gate found. The fields are those of parity.ParityReport; decibels, errors and limits may be infinite.
 
     `subject` is a graph ("unet"), one of its outputs ("unet.out_sample") or a stage ("image"); `format` is None where
-    no artifact was judged, as for the rewrites; that of the rung "changed" is the format whose floors it lowers.
-    `device` is where it ran. `passed` is what the other fields say, or the manifest is refused.
+    no artifact was judged, as for the rewrites; that of the rungs "rounding" and "changed" is the format whose
+    floors they move. `device` is where it ran. `passed` is what the other fields say, or the manifest is refused.
     """
 
     subject: str

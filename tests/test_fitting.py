@@ -91,7 +91,7 @@ def test_without_a_look_the_picture_is_black(
 ) -> None:
     part, originals = loud_decoder
     graph = emit(part, artifact(format), tmp_path, open_batch=False)
-    naive = Fitted(graph, part, artifact(format), None)
+    naive = Fitted(graph, part, part, artifact(format), None)
     reports, ranges = replay(tmp_path, format, graph, originals)
     assert not reports[0].passed and not reports[0].finite
     assert not np.isfinite(ranges[0].largest)

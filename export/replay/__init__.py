@@ -17,16 +17,6 @@ from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.mil.execute import Arithmetic
 from pocketdiffusion.runtime.runner import Runner
 
-MOVES = frozenset(  # operators, in the spelling of all formats, that only move values, which were rounded before
-    """
-    cast concat const gather identity reshape slice_by_index slice_by_size split squeeze stack transpose expand_dims
-    upsample_nearest_neighbor
-    Cast Concat Constant Flatten Gather Identity Reshape Resize Slice Split Squeeze Transpose Unsqueeze
-    CAST CONCATENATION DEQUANTIZE EXPAND_DIMS GATHER PAD RESHAPE RESIZE_NEAREST_NEIGHBOR SLICE SPLIT SQUEEZE
-    STRIDED_SLICE TRANSPOSE
-    """.split()
-)
-
 
 def open_replay(folder: Path, format: str, graph: Graph, arithmetic: Arithmetic, note: Note) -> Runner:
     """The artifact `graph` below `folder` as a runner that calls `note` with each result of each run."""

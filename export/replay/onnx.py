@@ -1,6 +1,7 @@
 """ONNX: the graph gets, behind each operator, a pair of Casts that rounds its result, and a maximum as an output."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ import onnx
 import onnx_ir as ir
 
 from pocketdiffusion.export.backends.onnx_weights import DATA
-from pocketdiffusion.export.replay import MOVES
 from pocketdiffusion.quantize.ranges import Note
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.mil.execute import Arithmetic
@@ -19,6 +19,10 @@ from pocketdiffusion.runtime.runner import Array, check_inputs
 from pocketdiffusion.runtime.spec import GraphSpec
 
 _MODEL = "replay.onnx"
+# Operators that only move values, which were rounded before.
+MOVES = frozenset(
+    "Cast Concat Constant Flatten Gather Identity Reshape Resize Slice Split Squeeze Transpose Unsqueeze".split()
+)
 _FATAL = 4
 
 
@@ -54,10 +58,18 @@ def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with TemporaryDirectory(dir=path.parent.parent) as scratch:
-        os.link(path.parent / DATA, Path(scratch) / DATA)
+        _place(path.parent / DATA, Path(scratch) / DATA)
         onnx.save(ir.to_proto(model), Path(scratch) / _MODEL)
         session = onnxruntime.InferenceSession(Path(scratch) / _MODEL, options, providers=["CPUExecutionProvider"])
     return OnnxReplay(spec, session, noted, note)
+
+
+def _place(source: Path, target: Path) -> None:
+    """onnxruntime follows no link out of a model's folder but a hard one, which some disks do not have."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _instrument(model: ir.Model, *, rounding: bool) -> dict[str, tuple[str, str]]:

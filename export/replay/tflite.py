@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from pocketdiffusion.export.replay import MOVES
 from pocketdiffusion.quantize.ranges import Note
 from pocketdiffusion.runtime.mil.execute import Arithmetic
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 from pocketdiffusion.runtime.runners.tflite import open_runner
 from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+
+# Operators that only move values, which were rounded before.
+MOVES = frozenset(
+    """
+    CAST CONCATENATION DEQUANTIZE EXPAND_DIMS GATHER PAD RESHAPE RESIZE_NEAREST_NEIGHBOR SLICE SPLIT SQUEEZE
+    STRIDED_SLICE TRANSPOSE
+    """.split()
+)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ CHOICES = {
     "compute_unit": ("cpu", "gpu", "ane"),
 }
 PROFILES = {"onnx": ("ort", "std"), "coreml": ("ios16", "ios17", "ios18"), "tflite": ("std",)}
+REWRITES = Path(__file__).parents[1] / "rewrites"
 _MARKED = ("fused_attention", "quick_gelu")
 _FLAT = ("chunked_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
 # What a format is where the user asks a phone for one that its file does not name.
@@ -154,6 +155,9 @@ def _artifact(file: str, where: str, row: Any) -> Artifact:
         raise UserError(f"{file}: {where}profile is {row['profile']!r}, and {row['format']} has {known}")
     if not all(isinstance(name, str) for name in row["rewrites"]):
         raise UserError(f"{file}: {where}rewrites must be a list of names")
+    for name in row["rewrites"]:
+        if not (REWRITES / f"{name}.py").is_file():
+            raise UserError(f"{file}: {where}rewrites names {name}, which is no file of export/rewrites")
     return Artifact(**{**row, "rewrites": tuple(row["rewrites"])})
 
 

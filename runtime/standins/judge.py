@@ -15,7 +15,7 @@ import numpy as np
 from pocketdiffusion.runtime.adapted import AdaptedRunner
 from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, draw_pictures, judge_pictures, judge_runner
+from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, draw_pictures, judge_pictures, judge_runner, measured_db
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.pipeline import generate
@@ -121,7 +121,6 @@ def _judge_way(
 ) -> tuple[list[ParityReport], list[NotRun]]:
     reports: list[ParityReport] = []
     skipped: list[NotRun] = []
-    verdicts = bundle.manifest.verdicts
     graphs = {name: find_graph(bundle, name, format) for name in GRAPHS}
 
     @cache
@@ -145,8 +144,8 @@ def _judge_way(
             storage=graph.storage,
             arithmetic=way.arithmetic,
             device=place.device,
-            rounding_db={v.subject: v.psnr_db for v in verdicts if v.rung == ROUNDING},
-            changed_db={v.subject: v.psnr_db for v in verdicts if v.rung == CHANGED and v.format == format},
+            rounding_db=measured_db(bundle, ROUNDING, format),
+            changed_db=measured_db(bundle, CHANGED, format),
         )
     on_host = {row.subject for row in skipped}
     if "unet" in on_host:
