@@ -10,6 +10,7 @@ import pytest
 from faults import weight
 
 from pocketdiffusion import build
+from pocketdiffusion.export import fitting
 from pocketdiffusion.export.backends import emit as sound_emit
 from pocketdiffusion.runtime.bundle import list_files, open_bundle, open_unproven
 from pocketdiffusion.runtime.errors import ProofError
@@ -51,7 +52,7 @@ def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, mo
                 array[0] = 0
         return graph
 
-    monkeypatch.setattr(build, "emit", faulty)
+    monkeypatch.setattr(fitting, "emit", faulty)
     with pytest.raises(ProofError, match=r"onnx vae_decoder.sample \(fp32\).*the bundle is kept as .*out\.failed"):
         build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["out.failed"]
