@@ -13,6 +13,9 @@ from pocketdiffusion.runtime.bundle import Bundle
 if TYPE_CHECKING:
     from family_cases import Model
 
+for name in ("COLUMNS", "LINES"):  # pytest-xdist's workers get these, and the commands that tests run would obey them
+    os.environ.pop(name, None)
+
 TOKENIZER = Path(__file__).parents[1] / "pocketdiffusion/models/emoji/tokenizer"
 
 
