@@ -59,7 +59,8 @@ def demo(folder: Path, targets: Sequence[str]) -> None:
     for target, reports in drawn.items():
         check(target, reports)
     console.print(f"pictures in {folder / 'sheet.png'} and {folder / 'formats.png'}")
-    console.print(f"{len(targets)} phones in {perf_counter() - begun:.0f} s, each picture within its floor")
+    phones = "1 phone" if len(targets) == 1 else f"{len(targets)} phones"
+    console.print(f"{phones} in {perf_counter() - begun:.0f} s, each picture within its floor")
 
 
 def export_and_draw(
