@@ -142,8 +142,8 @@ def _rescale(
     if not found.weights:
         return None
     said = (
-        f"{ranges[0].describe()}: {len(found.weights)} weights and {len(found.epsilons)} epsilons of norms were "
-        f"multiplied by powers of two, from 2^{min(found.weights.values())} to 2^{max(found.weights.values())}"
+        f"{ranges[0].describe()}: {len(found.weights)} weights were multiplied by powers of two, from "
+        f"2^{min(found.weights.values())} to 2^{max(found.weights.values())}, and {len(found.epsilons)} epsilons of norms"
     )
     return Mended(rescale(part, found), artifact, said)
 
