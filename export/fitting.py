@@ -143,7 +143,7 @@ def _rescale(
         return None
     said = (
         f"{ranges[0].describe()}: {len(found.weights)} weights were multiplied by powers of two, from "
-        f"2^{min(found.weights.values())} to 2^{max(found.weights.values())}, and {len(found.epsilons)} epsilons of norms"
+        f"2^{min(found.weights.values())} to 2^{max(found.weights.values())}, and {len(found.epsilons)} epsilons"
     )
     return Mended(rescale(part, found), artifact, said)
 
