@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from enum import Enum
 from math import isfinite
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from pocketdiffusion.inputs import check_report, check_writable, open_picture, parse_size, read_prompts
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.tables import (
     bundle_tables,
@@ -303,10 +303,6 @@ def compare(
                 from pocketdiffusion.export.checkpoint import open_checkpoint
                 from pocketdiffusion.export.families import components
                 from pocketdiffusion.export.reference import Request, record
-            if not guidance > 1:
-                raise UserError(
-                    f"guidance {guidance:g} draws without the negative prompt: to compare, give more than 1"
-                )
             checkpoint = open_checkpoint(a, revision=revision, token=token, say=step)
             size = candidate.manifest.latents
             parts = components(checkpoint, width=size.width * size.scale, height=size.height * size.scale)
@@ -381,64 +377,6 @@ def core_of(target: str) -> str:
     from pocketdiffusion.runtime.standins.arm64 import CORE
 
     return (load_target(target).core if target in target_names() else None) or CORE
-
-
-def open_picture(path: Path, width: int, height: int) -> Any:
-    """`path` as uint8 [height, width, 3]. Raises UserError where it is no picture."""
-    from PIL import Image, UnidentifiedImageError
-
-    from pocketdiffusion.runtime.image import read_picture
-
-    try:
-        return read_picture(path, width, height)
-    except UnidentifiedImageError:
-        raise UserError(f"{path} is no picture that can be read: PNG and JPEG can") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
-        raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a text file that are not empty. Raises UserError."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
-    if not lines:
-        raise UserError(f"{path} holds no prompt: write one a line")
-    return lines
-
-
-def check_report(output: Path) -> None:
-    """Before the work, not after it. Raises UserError."""
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"cannot write {output}: the report is HTML, name it {output.stem}.html")
-    if output.is_dir() or not output.resolve().parent.is_dir():
-        raise UserError(f"cannot write {output}: there is no folder {output.parent}, or it is a folder itself")
-
-
-def parse_size(size: str | None) -> tuple[int | None, int | None]:
-    """Width and height of "512x768", None and None of None. Raises UserError."""
-    if size is None:
-        return None, None
-    parts = size.lower().split("x")
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise UserError(f"--size {size} is no size: give width and height in pixels, such as 512x512")
-    return int(parts[0]), int(parts[1])
-
-
-def check_writable(output: Path) -> None:
-    """Before the work, not after it. Raises UserError."""
-    if output.suffix.lower() not in ("", ".png"):
-        raise UserError(f"cannot write {output}: pictures are written as PNG, name it {output.stem}.png")
-    if output.is_dir():
-        raise UserError(f"cannot write {output}: that is a folder, name a file in it")
-    if not output.resolve().parent.is_dir():
-        raise UserError(f"cannot write {output}: there is no folder {output.parent}")
-    try:
-        with output.open("ab") if output.exists() else TemporaryFile(dir=output.resolve().parent):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
 
 
 @contextmanager

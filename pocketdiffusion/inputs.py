@@ -1,0 +1,65 @@
+"""What a user gives the commands, looked at before the work begins: sizes, pictures, prompts, places to write to."""
+
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from pocketdiffusion.runtime.errors import UserError
+
+
+def open_picture(path: Path, width: int, height: int) -> Any:
+    """`path` as uint8 [height, width, 3]. Raises UserError where it is no picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    from pocketdiffusion.runtime.image import read_picture
+
+    try:
+        return read_picture(path, width, height)
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is no picture that can be read: PNG and JPEG can") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises UserError."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
+    if not lines:
+        raise UserError(f"{path} holds no prompt: write one a line")
+    return lines
+
+
+def check_report(output: Path) -> None:
+    """Before the work, not after it. Raises UserError."""
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"cannot write {output}: the report is HTML, name it {output.stem}.html")
+    if output.is_dir() or not output.resolve().parent.is_dir():
+        raise UserError(f"cannot write {output}: there is no folder {output.parent}, or it is a folder itself")
+
+
+def parse_size(size: str | None) -> tuple[int | None, int | None]:
+    """Width and height of "512x768", None and None of None. Raises UserError."""
+    if size is None:
+        return None, None
+    parts = size.lower().split("x")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise UserError(f"--size {size} is no size: give width and height in pixels, such as 512x512")
+    return int(parts[0]), int(parts[1])
+
+
+def check_writable(output: Path) -> None:
+    """Before the work, not after it. Raises UserError."""
+    if output.suffix.lower() not in ("", ".png"):
+        raise UserError(f"cannot write {output}: pictures are written as PNG, name it {output.stem}.png")
+    if output.is_dir():
+        raise UserError(f"cannot write {output}: that is a folder, name a file in it")
+    if not output.resolve().parent.is_dir():
+        raise UserError(f"cannot write {output}: there is no folder {output.parent}")
+    try:
+        with output.open("ab") if output.exists() else TemporaryFile(dir=output.resolve().parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
