@@ -33,10 +33,10 @@ RNG = np.random.default_rng(0)
 
 
 def place(device: str, core: str = "cortex-a76", seconds: float = 300) -> Standin:
-    try:
-        return find_place(device, FOLDER, core, seconds)
-    except ProofError as error:
-        pytest.skip(str(error))
+    """One that was set up is run, and fails if it is broken; one that never was is left out, which CI does not do."""
+    if not (FOLDER / device).exists():
+        pytest.skip(f"not set up: pocketdiffusion setup {device}")
+    return find_place(device, FOLDER, core, seconds)
 
 
 def opened(where: Standin, way: Way, path: Path, spec: GraphSpec) -> Runner:
