@@ -12,6 +12,7 @@ from faults import weight
 from pocketdiffusion import build
 from pocketdiffusion.export import fitting
 from pocketdiffusion.export.backends import emit as sound_emit
+from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle import list_files, open_bundle, open_unproven
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.manifest import Graph
@@ -60,3 +61,10 @@ def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, mo
     assert {v.subject for v in verdicts if not v.passed and v.rung != "pictures"} == {"vae_decoder.sample"}
     with pytest.raises(ProofError, match="vae_decoder.sample failed its proof"):
         open_bundle(tmp_path / "out.failed")
+
+
+def test_float32_is_not_for_the_neural_engine() -> None:
+    """It computes in float16 only, and the script for a Mac names the unit."""
+    iphone = load_target("iphone-15")
+    units = {recipe: build.choose(iphone, recipe, None, None).artifacts[0].compute_unit for recipe in (None, "fp32")}
+    assert units == {None: "ane", "fp32": "gpu"}

@@ -1,5 +1,6 @@
 """Replays: every result of an artifact is seen, and rounded where that is asked for."""
 
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,3 +76,14 @@ def test_an_overflow_is_seen_in_the_operator_that_makes_it(part: Component, form
     open_replay(tmp_path, format, graph, "float16", partial(widen, half))(loud)
     convolutions = [key for key in half if key[0].upper().startswith("CONV")]
     assert convolutions and all(65504 < single[key] < np.inf and not np.isfinite(half[key]) for key in convolutions)
+
+
+def test_a_disk_without_hard_links(part: Component, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, inputs = emitted(part, "onnx", "fp16", tmp_path)
+
+    def refuse(*paths: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    replayed = open_replay(tmp_path, "onnx", graph, "float32", lambda *_: None)(inputs)["y"]
+    assert psnr(load_runner(tmp_path, "onnx", graph)(inputs)["y"], replayed) > 130

@@ -111,6 +111,11 @@ WRONG = {
     "unknown profile": ('profile = "std"', 'profile = "stp"', "artifacts[0].profile is 'stp'"),
     "profile of another format": ('profile = "std"', 'profile = "ios17"', "is 'ios17', and tflite has std"),
     "rewrites of numbers": ('"chunked_attention"', "1", "artifacts[0].rewrites must be a list of names"),
+    "unknown rewrite": (
+        '"chunked_attention"',
+        '"chunky"',
+        "rewrites names chunky, which is no file",
+    ),
     "no artifacts": ("[[artifacts]]", "[[published]]", "artifacts is missing"),
     "figure without a device": ('device = "Samsung Galaxy S23 Ultra"\n', "", "published[0].device is missing"),
     "fact without a source": ('\nsoc = "https', '\n# soc = "https', "sources.soc must name the source"),
