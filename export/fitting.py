@@ -17,6 +17,7 @@ from pocketdiffusion.export.rescaled import plan, rescale
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.islands import islands
 from pocketdiffusion.quantize.ranges import Found, Range, Underflow, closest, underflow, widen
+from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import judge_runner
 from pocketdiffusion.runtime.manifest import Graph
@@ -50,6 +51,7 @@ class Fitted:
     part: Component
     original: Component  # before any mend
     artifact: Artifact
+    plan: Plan
     audit: Audit | None  # None where nothing is float16
 
     @property
@@ -60,13 +62,19 @@ class Fitted:
 
 
 def emit_fitted(
-    part: Component, artifact: Artifact, folder: Path, trajectories: Sequence[Trajectory], *, open_batch: bool
+    part: Component,
+    artifact: Artifact,
+    plan: Plan,
+    folder: Path,
+    trajectories: Sequence[Trajectory],
+    *,
+    open_batch: bool,
 ) -> Fitted:
-    """As `emit`; in recipe fp16 the graph that is left in `folder` holds nothing beyond float16 on `trajectories`, as
-    far as that can be had."""
-    graph = emit(part, artifact, folder, open_batch=open_batch)
-    if artifact.recipe != "fp16":
-        return Fitted(graph, part, part, artifact, None)
+    """As `emit`; where `plan` leaves float32 the graph that is left in `folder` holds nothing beyond float16 on
+    `trajectories`, as far as that can be had. Graphs that compute in integers are for a CPU, and are not audited."""
+    graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
+    if plan.storage == "float32" or plan.activation != "float":
+        return Fitted(graph, part, part, artifact, plan, None)
     original = part
     mends: list[str] = []
     replayed, ranges = replay(folder, artifact.format, graph, trajectories)
@@ -78,18 +86,18 @@ def emit_fitted(
         if mended is None:
             continue
         remove(folder, graph)
-        graph = emit(mended.part, mended.artifact, folder, open_batch=open_batch)
+        graph = emit(mended.part, mended.artifact, folder, open_batch=open_batch, plan=plan)
         better, found = replay(folder, artifact.format, graph, trajectories)
         if sum(not r.fits for r in found) < sum(not r.fits for r in ranges):
             part, artifact, replayed, ranges = mended.part, mended.artifact, better, found
             mends.append(mended.said)
         else:  # what does not fit lies where this mend does not reach
             remove(folder, graph)
-            graph = emit(part, artifact, folder, open_batch=open_batch)
+            graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     lost = (underflow(name, weight) for name, weight in read_weights(part) if weight.ndim > 1)
     underflows = tuple(each for each in lost if each is not None)
     audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(mends), underflows, tuple(replayed))
-    return Fitted(graph, part, original, artifact, audit)
+    return Fitted(graph, part, original, artifact, plan, audit)
 
 
 def replay(
@@ -100,7 +108,13 @@ def replay(
     found: Found = {}
     runner = open_replay(folder, format, graph, "float16", partial(widen, found))
     reports = judge_runner(
-        runner, trajectories, format=format, rung=REPLAY, storage=graph.storage, arithmetic="float16"
+        runner,
+        trajectories,
+        format=format,
+        rung=REPLAY,
+        storage=graph.storage,
+        arithmetic="float16",
+        recipe_db=graph.floor_db,
     )
     return reports, closest(found)
 

@@ -7,15 +7,17 @@ from tempfile import TemporaryDirectory
 
 from pocketdiffusion.export.backends import emit, holds_float32
 from pocketdiffusion.export.fitting import Fitted
+from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, judge_runner
-from pocketdiffusion.runtime.parity import ParityReport
+from pocketdiffusion.runtime.parity import FLOORS_DB, ParityReport
 from pocketdiffusion.runtime.runners import load_runner
 from pocketdiffusion.runtime.trajectory import Trajectory
 
-SAME_WEIGHTS = "same weights"  # the rung of an artifact beside torch with the float16 weights that it stores
+SAME_WEIGHTS = "same weights"  # the rung of an artifact beside torch with the weights that it stores
+QUANTIZED = "quantized"  # the rung that tells what a lossy recipe costs, measured in torch
 
 Say = Callable[[str], None]
 
@@ -47,7 +49,10 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
             graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)
             runner = load_runner(Path(scratch), format, graph)
             reports += judge_runner(runner, few, format=format, rung="fp32", reference=changed)
-    if artifact.recipe == "fp16":
+    if fitted.plan.floor_db is not None:
+        say(f"verifying {name} with what {fitted.plan.recipe} leaves of it")
+        reports += judge_quantized(fitted, few, folder)
+    elif artifact.recipe == "fp16":
         say(f"verifying {name} with rounded weights")
         rounded = open_rounded(fitted.original, artifact.rewrites)
         changed_db = {report.subject: report.psnr_db for report in reports if report.rung == CHANGED}
@@ -57,3 +62,18 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
             runner, stored = load_runner(folder, format, fitted.graph), open_rounded(part, artifact.rewrites)
             reports += judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=stored)
     return [*reports, *fitted.verdicts]
+
+
+def judge_quantized(fitted: Fitted, few: list[Trajectory], folder: Path) -> list[ParityReport]:
+    """What a lossy recipe costs in torch, against its own floor; and, where it leaves arithmetic as it was, the
+    artifact beside torch with the very weights that it stores, by the floor of an exact one."""
+    graph, plan, rewrites = fitted.graph, fitted.plan, fitted.artifact.rewrites
+    format, exact = fitted.artifact.format, plan.activation == "float"
+    torch = open_quantized(fitted.original, rewrites if exact else (), plan)
+    reports = judge_runner(torch, few, format=format, rung=QUANTIZED, storage=graph.storage, recipe_db=plan.floor_db)
+    if exact:
+        runner = load_runner(folder, format, graph)
+        same = torch if fitted.part is fitted.original else open_quantized(fitted.part, rewrites, plan)
+        floor = FLOORS_DB["float32", graph.arithmetic]
+        reports += judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=same, floor=floor)
+    return reports

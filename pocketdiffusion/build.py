@@ -15,9 +15,11 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.fitting import emit_fitted
 from pocketdiffusion.export.ladder import judge_rungs
+from pocketdiffusion.export.planned import Unmeasured, plan_of
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
 from pocketdiffusion.findings import Findings, find, find_forms
+from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -46,10 +48,10 @@ def export(
 ) -> Bundle:
     """Exports `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
-    `recipe` ("fp32", "fp16"), `format` ("onnx", "coreml", "tflite") and `profile` override the target's own,
-    `width` and `height` (pixels) the size that the model was trained at. Raises UserError where the input cannot be
-    used, and ProofError where an artifact is not equal to the original: then the bundle is kept as `out`.failed, and
-    `out` is not written.
+    `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite") and `profile`
+    override the target's own, `width` and `height` (pixels) the size that the model was trained at. Raises UserError
+    where the input cannot be used, and ProofError where an artifact is not equal to the original: then the bundle is
+    kept as `out`.failed, and `out` is not written.
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
@@ -103,10 +105,13 @@ def export_original(
         findings: dict[str, dict[str, Findings]] = {}
         few = [probe(trajectory) for trajectory in trajectories]
         for artifact in target.artifacts:
+            recipe = load_recipe(artifact.recipe)
+            artifact = replace(artifact, recipe=recipe.name)
             for part in original.parts:
                 name = part.spec.name
                 say(f"writing {artifact.format} {name}, {artifact.recipe}")
-                fitted = emit_fitted(part, artifact, folder, few, open_batch=target.open_batch)
+                plan = plan_of(part, recipe, Unmeasured(name, artifact.profile))
+                fitted = emit_fitted(part, artifact, plan, folder, few, open_batch=target.open_batch)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
                 rungs = judge_rungs(fitted, target, few, folder, say)
                 ladder += rungs
@@ -136,7 +141,9 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
 
     Raises UserError at a value that no target knows, and where none of the formats has that profile.
     """
-    for option, value in (("recipe", recipe), ("format", format), ("profile", profile)):
+    if recipe is not None:
+        load_recipe(recipe)
+    for option, value in (("format", format), ("profile", profile)):
         if value is not None and value not in CHOICES[option]:
             near = get_close_matches(value.lower(), CHOICES[option], n=2, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CHOICES[option])}"

@@ -61,7 +61,9 @@ def export(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="a built-in name, a diffusers folder, or a hub id (user/model)")
     ] = BUILT_IN,
-    recipe: Annotated[str | None, typer.Option(help="fp32 or fp16; by default the target's own")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="such as fp16, w8, palette6, or a JSON file; by default the target's own")
+    ] = None,
     format: Annotated[
         str | None, typer.Option(help="onnx, coreml or tflite; by default all that the target takes")
     ] = None,

@@ -1,6 +1,6 @@
-"""The operators that stay float32 in a graph of float16: those that give or take what float16 cannot hold."""
+"""What stays more precise than the rest: operators with results that float16 cannot hold, weights that cost most."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pocketdiffusion.quantize.ranges import Range
 
@@ -13,3 +13,16 @@ def islands(operations: Iterable[tuple[Sequence[str], Sequence[str]]], ranges: S
     """
     beyond = {r.result for r in ranges if not r.fits}
     return tuple(sorted({r for results, uses in operations if beyond & {*results, *uses} for r in results}))
+
+
+def costly(damage: Mapping[str, float], share: float) -> frozenset[str]:
+    """The fewest weights that carry `share` of all the damage, the worst first: what a recipe keeps more precise."""
+    ranked = sorted(damage, key=lambda name: (-damage[name], name))
+    total, carried = sum(damage.values()), 0.0
+    kept = []
+    for name in ranked:
+        if carried >= share * total:
+            break
+        carried += damage[name]
+        kept.append(name)
+    return frozenset(kept)

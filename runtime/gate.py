@@ -12,7 +12,7 @@ import numpy as np
 
 from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.image import to_uint8
-from pocketdiffusion.runtime.manifest import Verdict
+from pocketdiffusion.runtime.manifest import Graph, Verdict
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.parity import Comparison, ParityReport, floor_db, image_psnr_db, measure, psnr_db, ssim
 from pocketdiffusion.runtime.pipeline import find_table, generate, guide, open_tokenizer, unscale_latents
@@ -70,12 +70,14 @@ def judge_runner(
     changed_db: Mapping[str, float] = {},
     reference: Runner | None = None,
     floor: float | None = None,
+    recipe_db: float | None = None,
 ) -> list[ParityReport]:
     """One report per output of the graph, named "graph.output". `format` is None for a torch module.
 
     `rounding_db` is what the storage alone costs, and `changed_db` what rewrites that change the model cost, by the
     name of the report, where that was measured. `reference` is what to compare with, on the recorded inputs, if that
-    is not the original; `floor` (dB) is that of a rung which has one of its own.
+    is not the original; `floor` (dB) is that of a rung which has one of its own,
+    `recipe_db` that of a lossy recipe.
     """
     found: dict[str, list[Comparison]] = {tensor.name: [] for tensor in runner.spec.outputs}
     for trajectory in trajectories:
@@ -87,13 +89,14 @@ def judge_runner(
     reports = []
     for name, comparisons in found.items():
         subject = f"{runner.spec.name}.{name}"
-        by_precision = floor_db(storage, arithmetic, rounding_db.get(subject), changed_db.get(subject), device)
+        moved = rounding_db.get(subject), changed_db.get(subject)
+        by_precision = floor_db(storage, arithmetic, *moved, device, recipe_db) if floor is None else floor
         reports.append(
             measure(
                 subject,
                 comparisons,
                 rung=rung,
-                floor=by_precision if floor is None else floor,
+                floor=by_precision,
                 format=format,
                 storage=storage,
                 arithmetic=arithmetic,
@@ -214,10 +217,11 @@ def draw_pictures(
 
 
 def judge_pictures(
-    reports: Sequence[PictureReport], storage: str, arithmetic: str, device: str = "host"
+    reports: Sequence[PictureReport], graphs: Iterable[Graph], arithmetic: str, device: str = "host"
 ) -> list[ParityReport]:
-    """The median and the minimum over the prompts, each against its floor."""
-    floors = PICTURE_FLOORS_DB["float16" if "float16" in (storage, arithmetic) else "float32"]
+    """The median and the minimum over the prompts, each against its floor: that of a lossy recipe where one of
+    `graphs` has such, else by the least precise of their storage and `arithmetic`."""
+    floors, storage = picture_floors(list(graphs), arithmetic)
     ranked = sorted(reports, key=lambda report: report.psnr_db)
     judged = []
     for name, report, floor in zip(
@@ -243,6 +247,15 @@ def judge_pictures(
             )
         )
     return judged
+
+
+def picture_floors(graphs: Sequence[Graph], arithmetic: str) -> tuple[tuple[float, float], str]:
+    """The floors of pictures, and the storage that they are for."""
+    for graph in graphs:
+        if graph.picture_floors_db is not None:
+            return graph.picture_floors_db, graph.storage
+    storage = "float16" if any(graph.storage == "float16" for graph in graphs) else "float32"
+    return PICTURE_FLOORS_DB["float16" if "float16" in (storage, arithmetic) else "float32"], storage
 
 
 def measured_db(bundle: Bundle, rung: str, format: str) -> dict[str, float]:
@@ -272,11 +285,11 @@ def judge(
                 arithmetic=graph.arithmetic,
                 rounding_db=measured_db(bundle, ROUNDING, format),
                 changed_db=measured_db(bundle, CHANGED, format),
+                recipe_db=graph.floor_db,
             )
         say(f"{format} pictures")
         drawn = list(draw_pictures(bundle, trajectories, format))
-        storage = "float16" if any(graph.storage == "float16" for graph in graphs.values()) else "float32"
-        reports += judge_pictures(drawn, storage, graphs["unet"].arithmetic)
+        reports += judge_pictures(drawn, graphs.values(), graphs["unet"].arithmetic)
         pictures += drawn
     return reports, pictures
 

@@ -87,6 +87,11 @@ class Graph(Record):
     `file_spec` is there where the file's own inputs and outputs differ from `spec`: its tensors are those of `spec`, in
     the same order, under the file's names, in its shapes and dtypes. `transposes` holds, for each tensor of `spec` that
     the file lays out otherwise, the order of its axes there, as numpy.transpose takes it; axes of size 1 come after.
+
+    `storage` is that of the matrices, islands of float16 aside: "int8", "palette6", or "mixed". `stored` counts them.
+    `arithmetic` "int8" and "int16" are what convolutions and matrix products compute in. A lossy recipe has floors of
+    its own: `floor_db` for the outputs of this graph, `picture_floors_db` (median, minimum) for pictures; the evidence
+    for them is in the recipe.
     """
 
     path: BundlePath
@@ -94,14 +99,17 @@ class Graph(Record):
     spec: GraphSpec
     profile: str
     recipe: str
-    storage: Literal["float32", "float16"]
-    arithmetic: Literal["float32", "float16"]
+    storage: Annotated[str, Field(pattern=r"^(float(16|32)|int[2-8]|palette[1-8]|mixed)$")]
+    arithmetic: Literal["float32", "float16", "int8", "int16"]
     compute_unit: str
     rewrites: dict[str, Count]
     ops: dict[str, Count]
     parameters: Count
     transposes: dict[str, tuple[Count, ...]] = {}
     file_spec: GraphSpec | None = None
+    stored: dict[str, Count] = {}
+    floor_db: float | None = None
+    picture_floors_db: tuple[float, float] | None = None
 
 
 class ArrayRef(Record):

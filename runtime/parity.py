@@ -28,6 +28,7 @@ def floor_db(
     rounding_db: float | None = None,
     changed_db: float | None = None,
     device: str = "host",
+    recipe_db: float | None = None,
 ) -> float:
     """The least PSNR, teacher-forced, of a graph with weights in `storage`, run in `arithmetic`.
 
@@ -37,11 +38,13 @@ def floor_db(
 
     `changed_db` is there where a rewrite changes the model, and says how far that alone takes it from the original, in
     torch. The artifact then may be twice as far, where its precision allows less.
+
+    `recipe_db` is the floor that a lossy recipe states, in the place of all that precision asks for.
     """
-    floor = FLOORS_DB[storage, arithmetic]
+    floor = FLOORS_DB[storage, arithmetic] if recipe_db is None else recipe_db
     if changed_db is not None:
         floor = min(floor, changed_db - MARGIN_DB)
-    if rounding_db is not None and arithmetic == "float32":
+    if rounding_db is not None and arithmetic == "float32" and recipe_db is None:
         floor = max(floor, min(rounding_db - MARGIN_DB, FLOORS_DB["float32", "float32"]))
     return min(floor, CEILINGS_DB.get(device, inf))
 

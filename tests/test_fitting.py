@@ -15,6 +15,7 @@ from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.fitting import Fitted, emit_fitted, measure_ranges, replay
+from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.reference import REQUESTS, record
 from pocketdiffusion.export.targets import DEFAULTS, Artifact
 from pocketdiffusion.quantize.ranges import HALF_MAX
@@ -74,7 +75,7 @@ def artifact(format: str) -> Artifact:
 
 def fit(case: tuple[Component, list[Trajectory]], format: str, folder: Path) -> Fitted:
     part, originals = case
-    return emit_fitted(part, artifact(format), folder, originals, open_batch=False)
+    return emit_fitted(part, artifact(format), float_plan(part, "fp16"), folder, originals, open_batch=False)
 
 
 def half_picture(fitted: Fitted, folder: Path, originals: list[Trajectory]) -> np.ndarray:
@@ -91,7 +92,7 @@ def test_without_a_look_the_picture_is_black(
 ) -> None:
     part, originals = loud_decoder
     graph = emit(part, artifact(format), tmp_path, open_batch=False)
-    naive = Fitted(graph, part, part, artifact(format), None)
+    naive = Fitted(graph, part, part, artifact(format), float_plan(part, "fp16"), None)
     reports, ranges = replay(tmp_path, format, graph, originals)
     assert not reports[0].passed and not reports[0].finite
     assert not np.isfinite(ranges[0].largest)
@@ -156,5 +157,5 @@ def test_a_sound_model_is_left_alone(tiny_checkpoint: Path, tmp_path: Path) -> N
     fitted = fit(case, "onnx", tmp_path)
     assert fitted.part is case[0] and fitted.audit is not None and fitted.audit.mends == ()
     single = replace(artifact("onnx"), recipe="fp32")
-    whole = emit_fitted(case[0], single, tmp_path / "fp32", case[1], open_batch=False)
+    whole = emit_fitted(case[0], single, float_plan(case[0], "fp32"), tmp_path / "fp32", case[1], open_batch=False)
     assert whole.audit is None and whole.verdicts == ()

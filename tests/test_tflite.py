@@ -28,6 +28,7 @@ from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.fitting import REPLAY, emit_fitted
 from pocketdiffusion.export.ladder import SAME_WEIGHTS, judge_rungs
+from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -261,7 +262,7 @@ def test_the_ladder_where_a_file_cannot_hold_float32(
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.LARGEST", 1000)
     part, target = parts(tiny_checkpoint)[name], load_target("galaxy-s24")
     folder = tmp_path / "bundle"
-    fitted = emit_fitted(part, artifact(), folder, trajectories, open_batch=False)
+    fitted = emit_fitted(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)
     reports = judge_rungs(fitted, target, trajectories, folder, say=lambda line: None)
     assert all(report.passed for report in reports)
     assert [report.rung for report in reports] == ["rewrites", ROUNDING, SAME_WEIGHTS, REPLAY]

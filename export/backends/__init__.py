@@ -1,23 +1,63 @@
 """The folder is the registry: backends/NAME.py writes the artifacts of format NAME, and holds
 
-emit(part, artifact, folder, open_batch) -> Graph
-LARGEST                                             bytes of weights that an artifact may have, None for any number
+emit(part, artifact, folder, open_batch, plan) -> Graph
+LARGEST                       bytes of weights that an artifact may have, None for any number
+refusal(scheme, profile)      why the format cannot hold a weight in that way, None where it can
 """
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from math import prod
 from pathlib import Path
 
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 
 
-def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
-    """Writes one artifact of `part` below `folder`/FORMAT. Raises ProofError where it is not what it should be."""
+@dataclass(frozen=True)
+class Refusal:
+    """`reason` completes "Core ML cannot hold it: ..."; `nearest` is the recipe to take instead."""
+
+    reason: str
+    nearest: str
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
+    """Writes one artifact of `part` below `folder`/FORMAT. `plan` says how each weight is stored, by default that of
+    the artifact's recipe, "fp32" or "fp16". Raises ProofError where it is not what it should be."""
     backend = import_module(f"{__name__}.{artifact.format}")
-    graph: Graph = backend.emit(part, artifact, folder, open_batch=open_batch)
-    return graph
+    plan = plan or float_plan(part, artifact.recipe)
+    graph: Graph = backend.emit(part, artifact, folder, open_batch=open_batch, plan=plan)
+    return graph.model_copy(
+        update={
+            "stored": dict(sorted(Counter(scheme.storage for scheme in plan.schemes.values()).items())),
+            "floor_db": plan.floor_db,
+            "picture_floors_db": plan.picture_floors_db,
+        }
+    )
+
+
+def find_refusal(schemes: Iterable[Scheme], format: str, profile: str) -> Refusal | None:
+    """The first of the reasons why the format cannot hold all of `schemes`, None where it can."""
+    backend = import_module(f"{__name__}.{format}")
+    refusals = (backend.refusal(scheme, profile) for scheme in dict.fromkeys(schemes))
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def check_lowered(plan: Plan, artifact: Artifact) -> None:
+    """Raises UserError, with the reason and the nearest recipe, where the format cannot hold what `plan` says."""
+    refusal = find_refusal(plan.schemes.values(), artifact.format, artifact.profile)
+    if refusal is not None:
+        raise UserError(
+            f"{artifact.format} {artifact.profile} does not take the recipe {plan.recipe}: {refusal.reason}; the "
+            f"nearest is {refusal.nearest}"
+        )
 
 
 def holds_float32(part: Component, format: str) -> bool:

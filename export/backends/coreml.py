@@ -15,47 +15,53 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pocketdiffusion.export.backends import coreml_lowering, coreml_split_einsum
+from pocketdiffusion.export.backends import Refusal, check_lowered, coreml_lowering, coreml_split_einsum
 from pocketdiffusion.export.backends.coreml_apple import TURN, file_spec, package_of
 from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
-from pocketdiffusion.export.storage import Storage, check_storable
+from pocketdiffusion.export.storage import check_storable
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import check_calls
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec
 
 PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
 LARGEST = None
-_PRECISIONS: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 _AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
 assert coreml_split_einsum  # imported for the operators that it registers
 
 
-def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
+def refusal(scheme: Scheme, profile: str) -> Refusal | None:
+    """As the registry asks for it."""
+    return None if scheme.kind == "float" else Refusal("not written yet", "fp16")
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
     """Writes coreml/NAME.mlpackage below `folder`. In recipe fp16 weights and arithmetic are float16.
 
     Inputs and outputs are float32 in either. `open_batch` is ignored: shapes are fixed, which the Neural Engine wants.
     Raises UserError for options that the backend has not, and ProofError where sites are missing or a weight does not
     fit float16.
     """
-    if artifact.recipe not in _PRECISIONS:
-        raise UserError(f"the recipe {artifact.recipe!r} is unknown to the Core ML backend: {', '.join(_PRECISIONS)}")
     if artifact.profile not in PROFILES:
         raise UserError(f"the profile {artifact.profile!r} is unknown to the Core ML backend: {', '.join(PROFILES)}")
-    precision = _PRECISIONS[artifact.recipe]
+    plan = plan or float_plan(part, artifact.recipe)
+    check_lowered(plan, artifact)
+    precision: Literal["float32", "float16"] = "float32" if plan.storage == "float32" else "float16"
     module = load_module(part)
     for name, parameter in module.named_parameters():
-        check_storable(name, parameter.numpy(), precision)
+        check_storable(name, parameter.numpy(), FLOAT32 if precision == "float32" else FLOAT16)
     rewrites = apply_rewrites(module, artifact.rewrites)
     own, package = file_spec(part.spec), package_of(part.spec)
     transposes = {name: TURN for name in package.turned}
@@ -74,7 +80,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
         transposes=transposes,
         profile=artifact.profile,
         recipe=artifact.recipe,
-        storage=precision,
+        storage=plan.storage,
         arithmetic=precision,
         compute_unit=artifact.compute_unit,
         rewrites=rewrites,

@@ -8,7 +8,7 @@ import logging
 import warnings
 from ast import literal_eval
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast, get_args
 
@@ -17,14 +17,16 @@ import torch
 from onnxscript.optimizer import optimize_ir
 from torch.export import ExportedProgram
 
+from pocketdiffusion.export.backends import Refusal, check_lowered
 from pocketdiffusion.export.backends.onnx_lint import lint
 from pocketdiffusion.export.backends.onnx_lowering import OPSET, Profile, lowerings
 from pocketdiffusion.export.backends.onnx_weights import DATA, detach_weights, fold_turns, stream_weights
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import bodies
-from pocketdiffusion.export.storage import Storage
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import trace
+from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
@@ -33,17 +35,23 @@ MODEL = "model.onnx"
 BATCH = "batch"
 LARGEST = None
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules that a node lies in
-_STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 
 
-def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
+def refusal(scheme: Scheme, profile: str) -> Refusal | None:
+    """As the registry asks for it."""
+    return None if scheme.kind == "float" else Refusal("not written yet", "fp16")
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
     """Writes onnx/NAME/model.onnx and its data below `folder`, as optimum lays them out.
 
     Inputs, outputs and arithmetic are float32, whatever precision the weights are stored in. `open_batch` is for the
     UNet, which guidance runs on two samples at once. Takes the memory of the largest tensor, not of the model. Raises
     ProofError where sites are missing, a weight does not fit its storage, or profile or runtime lack an operator.
     """
-    profile, storage = _options(artifact)
+    profile = _profile(artifact)
+    plan = plan or float_plan(part, artifact.recipe)
+    check_lowered(plan, artifact)
     traced = trace(part, artifact.rewrites, open_batch=open_batch and part.spec.name == "unet")
     model = _translate(part, _with_bodies(traced.program, artifact, profile), profile)
     weights = detach_weights(model, part.weights)
@@ -54,7 +62,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     _strip(model)
     home = Path("onnx") / part.spec.name
     (folder / home).mkdir(parents=True)
-    parameters = stream_weights(model, weights, folder / home, storage)
+    parameters = stream_weights(model, weights, folder / home, plan)
     ops = lint(model, profile)
     ir.save(model, folder / home / MODEL)
     return Graph(
@@ -63,7 +71,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
         spec=_spec(part.spec, model),
         profile=profile,
         recipe=artifact.recipe,
-        storage=storage,
+        storage=plan.storage,
         arithmetic="float32",
         compute_unit=artifact.compute_unit,
         rewrites=dict(traced.rewrites),
@@ -72,14 +80,10 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     )
 
 
-def _options(artifact: Artifact) -> tuple[Profile, Storage]:
-    if artifact.recipe not in _STORAGE:
-        raise UserError(
-            f"the recipe {artifact.recipe!r} is unknown to the ONNX backend, which has {', '.join(_STORAGE)}"
-        )
+def _profile(artifact: Artifact) -> Profile:
     if artifact.profile not in get_args(Profile):
         raise UserError(f"the profile {artifact.profile!r} is unknown, choose from {', '.join(get_args(Profile))}")
-    return cast(Profile, artifact.profile), _STORAGE[artifact.recipe]
+    return cast(Profile, artifact.profile)
 
 
 def _with_bodies(program: ExportedProgram, artifact: Artifact, profile: Profile) -> ExportedProgram:

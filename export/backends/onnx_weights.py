@@ -5,7 +5,7 @@ only turn a weight around are then folded into its reading, and the tensors are 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pocketdiffusion.export.component import TensorRef
-from pocketdiffusion.export.storage import Storage, check_storable
+from pocketdiffusion.export.storage import check_storable
+from pocketdiffusion.quantize.scheme import FLOAT16, Plan
 from pocketdiffusion.runtime.errors import ProofError
 
 Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -25,6 +26,7 @@ _PAGE = 4096  # ONNX asks for offsets that can be mapped into memory
 class Weight:
     """A tensor of the checkpoint, and how the graph wants it turned."""
 
+    name: str
     ref: TensorRef
     turns: tuple[Turn, ...] = ()
 
@@ -44,7 +46,7 @@ def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> dict[ir.Va
         del model.graph.initializers[name]
         value.const_value = None
         model.graph.inputs.append(value)
-        weights[value] = Weight(refs[name])
+        weights[value] = Weight(name, refs[name])
     return weights
 
 
@@ -61,7 +63,7 @@ def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight]) -> dict[ir.V
         ir.convenience.replace_all_uses_with(old, new)
         model.graph.remove(node, safe=True)
         model.graph.inputs.append(new)
-        folded[new] = Weight(folded[source].ref, (*folded[source].turns, turn))
+        folded[new] = replace(folded[source], turns=(*folded[source].turns, turn))
     return folded
 
 
@@ -74,11 +76,11 @@ def _turn(node: ir.Node) -> Turn | None:
     return None if shape is None or 0 in sizes else lambda array: array.reshape(sizes)  # 0 would keep a dimension
 
 
-def stream_weights(model: ir.Model, weights: Mapping[ir.Value, Weight], folder: Path, storage: Storage) -> int:
+def stream_weights(model: ir.Model, weights: Mapping[ir.Value, Weight], folder: Path, plan: Plan) -> int:
     """Writes the weights that the graph uses to `folder`/model.onnx_data and makes initializers of them again.
 
     Vectors (biases, gains of norms) stay float32 inside the model file: they are small, and the sums that they enter
-    are where precision is lost. All else is stored as `storage`; float16 weights pass a Cast to float32 in the graph.
+    are where precision is lost. All else is stored as `plan` says; float16 weights pass a Cast to float32 in the graph.
     Returns the number of parameters written. Raises ProofError for a weight that is not finite, or that float16 cannot
     hold.
     """
@@ -91,12 +93,13 @@ def stream_weights(model: ir.Model, weights: Mapping[ir.Value, Weight], folder: 
             array = weight.read()
             parameters += array.size
             matrix = len(weight.ref.shape) > 1
-            check_storable(str(value.name), array, storage if matrix else "float32")
+            scheme = plan.of(weight.name, weight.ref.shape)
+            check_storable(str(value.name), array, scheme)
             if not matrix:
                 value.const_value = ir.tensor(array, name=value.name)
                 model.graph.initializers.add(value)
                 continue
-            if storage == "float16":
+            if scheme == FLOAT16:
                 value = _store_as_half(model, value)
                 array = array.astype(np.float16)
             file.write(bytes(-file.tell() % _PAGE))

@@ -8,8 +8,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from math import prod
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,25 +20,33 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.func import functional_call
 
+from pocketdiffusion.export.backends import Refusal, check_lowered
 from pocketdiffusion.export.backends.tflite_file import LARGEST, check_size, finish
 from pocketdiffusion.export.backends.tflite_lint import ON_CPU, lint
 from pocketdiffusion.export.component import Component, read_weights
+from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
-from pocketdiffusion.export.storage import Storage, check_storable
+from pocketdiffusion.export.storage import check_storable
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import check_program
+from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
+from pocketdiffusion.quantize.stored import nbytes
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 
 PROFILE = "std"
 __all__ = ["LARGEST", "PROFILE", "emit"]
-_STORAGE: Mapping[str, Storage] = {"fp32": "float32", "fp16": "float16"}
 # litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight
 # is kept out of the converter's reach; lower, and biases are no longer fused.
 _SETTINGS = {"RESOURCE_CONSTANT_NUMEL_THRESHOLD": "100000", "LITERT_TORCH_SHOW_PROGRESS": "n"}
 
 
-def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
+def refusal(scheme: Scheme, profile: str) -> Refusal | None:
+    """As the registry asks for it."""
+    return None if scheme.kind == "float" else Refusal("not written yet", "fp16")
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
     """Writes tflite/NAME.tflite below `folder`. Shapes are static, of one sample, so `open_batch` changes nothing.
 
     Inputs, outputs and arithmetic are float32, token ids int32. Recipe fp16 stores each matrix as float16, behind a
@@ -47,9 +54,11 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     that the backend does not have and where litert-torch is not installed, ProofError where the weights are too many
     for one file, sites are missing, a weight does not fit its storage, or the file holds what phones do not take.
     """
-    storage = _options(artifact)
-    check_size(part.spec.name, sum(_bytes(ref.shape, storage) for ref in part.weights.values()))
-    module = StoredModule(part, artifact.rewrites, storage)
+    _check_profile(artifact)
+    plan = plan or float_plan(part, artifact.recipe)
+    check_lowered(plan, artifact)
+    check_size(part.spec.name, sum(nbytes(ref.shape, plan.of(name, ref.shape)) for name, ref in part.weights.items()))
+    module = StoredModule(part, artifact.rewrites, plan)
     program = _export(part, module)
     check_program(part, artifact.rewrites, program)
     lowered = NamedModule(part, _without_markers(part, artifact, program))
@@ -57,8 +66,8 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder / "tflite") as scratch:
         raw = Path(scratch) / "raw.tflite"
-        _convert(part, lowered, raw, lean=storage == "float16")
-        finish(raw, folder / path, halves=storage == "float16")
+        _convert(part, lowered, raw, lean=plan.storage != "float32")
+        finish(raw, folder / path, halves=plan.storage != "float32")
     ops = lint(folder / path)
     return Graph(
         path=path,
@@ -66,7 +75,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
         spec=part.spec,
         profile=PROFILE,
         recipe=artifact.recipe,
-        storage=storage,
+        storage=plan.storage,
         arithmetic="float32",
         compute_unit="cpu" if ops.keys() & ON_CPU else artifact.compute_unit,
         rewrites=module.rewrites,
@@ -75,18 +84,9 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool)
     )
 
 
-def _options(artifact: Artifact) -> Storage:
-    if artifact.recipe not in _STORAGE:
-        known = ", ".join(_STORAGE)
-        raise UserError(f"the recipe {artifact.recipe!r} is unknown to the TFLite backend, which has {known}")
+def _check_profile(artifact: Artifact) -> None:
     if artifact.profile != PROFILE:
         raise UserError(f"the profile {artifact.profile!r} is unknown to the TFLite backend, which has {PROFILE}")
-    return _STORAGE[artifact.recipe]
-
-
-def _bytes(shape: tuple[int, ...], storage: Storage) -> int:
-    """Of a weight in the file: vectors stay float32, they are small, and enter sums."""
-    return prod(shape) * (2 if storage == "float16" and len(shape) > 1 else 4)
 
 
 class StoredModule(nn.Module):
@@ -97,7 +97,7 @@ class StoredModule(nn.Module):
     ProofError for a weight that is not finite, or that float16 cannot hold.
     """
 
-    def __init__(self, part: Component, rewrites: tuple[str, ...], storage: Storage) -> None:
+    def __init__(self, part: Component, rewrites: tuple[str, ...], plan: Plan) -> None:
         super().__init__()
         with torch.device("meta"):
             module = part.build().eval().requires_grad_(False)
@@ -108,7 +108,7 @@ class StoredModule(nn.Module):
         for name, weight in read_weights(part):
             self.parameter_count += weight.size
             self._places[name] = f"weight{len(self._places)}"
-            self.register_buffer(self._places[name], _stored(name, weight, storage))
+            self.register_buffer(self._places[name], _stored(name, weight, plan.of(name, weight.shape)))
         self.eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -118,11 +118,10 @@ class StoredModule(nn.Module):
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _stored(name: str, weight: NDArray[np.float32], storage: Storage) -> Tensor:
+def _stored(name: str, weight: NDArray[np.float32], scheme: Scheme) -> Tensor:
     tensor = torch.from_numpy(weight)
-    storage = storage if tensor.ndim > 1 else "float32"  # vectors are small, and enter sums
-    check_storable(name, weight, storage)
-    if storage == "float32":
+    check_storable(name, weight, scheme)
+    if scheme == FLOAT32:
         return tensor
     return (tensor.permute(0, 2, 3, 1).contiguous() if tensor.ndim == 4 else tensor).half()
 

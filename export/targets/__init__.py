@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pocketdiffusion.quantize.recipes import recipe_names
 from pocketdiffusion.runtime.errors import UserError
 
 FOLDER = Path(__file__).parent
@@ -19,7 +20,7 @@ class Artifact:
 
     format: str  # "onnx", "coreml", "tflite"
     profile: str  # "ort": onnxruntime's own operators too; "std": the standard's alone; "ios17": from that system on
-    recipe: str  # "fp32", "fp16"
+    recipe: str  # a file of quantize/recipes, or the path of a JSON file of one
     compute_unit: str  # "cpu", "gpu", "ane": Apple's Neural Engine
     rewrites: tuple[str, ...]  # files of export/rewrites
     islands: tuple[str, ...] = ()  # results that stay float32 in a graph of float16: found by the range audit
@@ -88,7 +89,7 @@ _FIGURE: Mapping[str, tuple[type, bool]] = {
 CHOICES = {
     "format": ("onnx", "coreml", "tflite"),
     "profile": ("ort", "std", "ios16", "ios17", "ios18"),
-    "recipe": ("fp32", "fp16"),
+    "recipe": tuple(recipe_names()),
     "compute_unit": ("cpu", "gpu", "ane"),
 }
 PROFILES = {"onnx": ("ort", "std"), "coreml": ("ios16", "ios17", "ios18"), "tflite": ("std",)}

@@ -146,6 +146,7 @@ def _judge_way(
             device=place.device,
             rounding_db=measured_db(bundle, ROUNDING, format),
             changed_db=measured_db(bundle, CHANGED, format),
+            recipe_db=graph.floor_db,
         )
     on_host = {row.subject for row in skipped}
     if "unet" in on_host:
@@ -157,8 +158,7 @@ def _judge_way(
 
     say(f"{format} picture on {place.launch.title}, {way.arithmetic}")
     (drawn,) = draw_pictures(bundle, [draw_on_host(bundle, trajectory, format)], format, opener)
-    storage = "float16" if any(graph.storage == "float16" for graph in graphs.values()) else "float32"
-    return reports + judge_pictures([drawn], storage, way.arithmetic, place.device)[1:], skipped
+    return reports + judge_pictures([drawn], graphs.values(), way.arithmetic, place.device)[1:], skipped
 
 
 def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Trajectory:

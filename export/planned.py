@@ -1,0 +1,55 @@
+"""What a recipe is told of a component, and the plans that need no measurement."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.quantize.recipes import Recipe, Survey
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme, Weight
+from pocketdiffusion.runtime.errors import UserError
+
+_OPERATORS = {nn.Conv2d: "conv", nn.Linear: "linear", nn.Embedding: "embedding"}
+
+
+def weights_of(part: Component) -> dict[str, Weight]:
+    """The matrices of a component by name, with the operators that take them."""
+    with torch.device("meta"):
+        module = part.build()
+    found = {}
+    for name, parameter in module.state_dict().items():
+        if parameter.ndim > 1:
+            owner = module.get_submodule(name.rpartition(".")[0])
+            found[name] = Weight(tuple(parameter.shape), _OPERATORS[type(owner)])  # type: ignore[arg-type]
+    return found
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """A survey for recipes that ask for no measurement."""
+
+    component: str
+    profile: str
+
+    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+        """Raises UserError: nothing was measured."""
+        raise UserError(f"{self.component} was not measured with {scheme.storage}")
+
+
+def float_plan(part: Component, recipe: str) -> Plan:
+    """That of "fp32" or "fp16". Raises UserError for a recipe that takes measurements."""
+    schemes = {"fp32": FLOAT32, "fp16": FLOAT16}
+    if recipe not in schemes:
+        raise UserError(f"the recipe {recipe} decides by measurements: give its plan")
+    return Plan(recipe, {name: schemes[recipe] for name, ref in part.weights.items() if len(ref.shape) > 1})
+
+
+def plan_of(part: Component, recipe: Recipe, survey: Survey) -> Plan:
+    """What `recipe` decides for the component, without calibrated spans."""
+    plan = Plan(recipe.name, recipe.plan(weights_of(part), survey))
+    if recipe.floors is None:
+        return plan
+    floor = recipe.floors.graphs[part.spec.name]
+    return replace(plan, floor_db=floor, picture_floors_db=recipe.floors.pictures)

@@ -1,0 +1,138 @@
+"""The folder is the registry: recipes/NAME.py decides how each matrix of a model is stored, and holds
+
+plan(weights, survey) -> schemes by name    what it decides for one component
+FLOORS                                      of a lossy recipe: what its artifacts must reach, and the evidence
+
+A recipe is either of these files or a JSON file, as `search` writes it and a person may edit it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from pocketdiffusion.quantize.scheme import Scheme, Weight
+from pocketdiffusion.runtime.errors import UserError
+
+FOLDER = Path(__file__).parent
+ORDER = ("fp32", "fp16", "w8", "w8a16", "w8a8", "dynamic8", "palette8", "palette6", "palette4", "w4", "mixed")
+
+
+@dataclass(frozen=True)
+class Floors:
+    """The least PSNR (dB, teacher-forced) of any output of a component, by component, and of pictures over the gate's
+    prompts: the median, the minimum. `evidence` says what was measured, where, on which prompts."""
+
+    graphs: Mapping[str, float]
+    pictures: tuple[float, float]
+    evidence: str
+
+
+class Survey(Protocol):
+    """What a recipe may ask of a component before it decides. Each answer takes a measurement, which is made once."""
+
+    @property
+    def component(self) -> str: ...
+
+    @property
+    def profile(self) -> str:
+        """The artifact's dialect: "ort", "ios17"."""
+        ...
+
+    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+        """By weight: the mean squared error of the component's outputs, relative to their mean square, when that weight
+        alone has `scheme`, on the search prompts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`schemes` is what a JSON file says, by component; None of a recipe that decides by itself."""
+
+    name: str
+    floors: Floors | None
+    schemes: Mapping[str, Mapping[str, Scheme]] | None = None
+
+    def plan(self, weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
+        """The scheme of every matrix of one component. Raises UserError where a JSON file does not fit the model."""
+        if self.schemes is None:
+            schemes: dict[str, Scheme] = import_module(f"{__name__}.{self.name}").plan(weights, survey)
+            return schemes
+        told = self.schemes.get(survey.component, {})
+        strange, lacking = sorted(set(told) - set(weights)), sorted(set(weights) - set(told))
+        if strange or lacking:
+            what = f"has no weight {strange[0]}" if strange else f"has the weight {lacking[0]}, which it does not name"
+            raise UserError(f"the recipe is for another model: {survey.component} {what}")
+        return dict(told)
+
+
+def recipe_names() -> list[str]:
+    """All recipes of this folder, the exact ones first."""
+    names = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")
+    return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by its name, or from a JSON file. Raises UserError."""
+    if name.endswith(".json"):
+        return read_recipe(Path(name))
+    known = recipe_names()
+    if name not in known:
+        near = get_close_matches(name.lower(), known, n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}, or a JSON file"
+        raise UserError(f"there is no recipe {name}: {hint}")
+    return Recipe(name, import_module(f"{__name__}.{name}").FLOORS)
+
+
+def read_recipe(file: Path) -> Recipe:
+    """A recipe that `write_recipe` wrote. Raises UserError, naming the file and the entry, where it is none."""
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"the recipe {file} is no JSON: {error}") from None
+    try:
+        floors = fields["floors"]
+        return Recipe(
+            str(fields["name"]),
+            Floors(
+                {str(k): float(v) for k, v in floors["graphs"].items()},
+                (float(floors["pictures"][0]), float(floors["pictures"][1])),
+                str(floors["evidence"]),
+            ),
+            {
+                component: {weight: _scheme(f"{component}.{weight}", entry) for weight, entry in entries.items()}
+                for component, entries in fields["schemes"].items()
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"the recipe {file} {said}: see one that search wrote") from None
+
+
+def _scheme(where: str, entry: Mapping[str, Any]) -> Scheme:
+    scheme = Scheme(**entry)
+    allowed = {"float": (16, 32), "linear": range(2, 9), "palette": (1, 2, 3, 4, 6, 8)}
+    if scheme.kind not in allowed or scheme.bits not in allowed[scheme.kind]:
+        raise ValueError(f"has {where} as {scheme.kind} of {scheme.bits} bits, which is no storage")
+    if scheme.activation not in ("float", "int8", "int16", "dynamic") or scheme.group < 0:
+        raise ValueError(f"has {where} with activation {scheme.activation} and group {scheme.group}")
+    return scheme
+
+
+def write_recipe(file: Path, recipe: Recipe) -> None:
+    """As JSON: sorted, so that two of the same decisions are the same bytes."""
+    assert recipe.floors is not None and recipe.schemes is not None
+    fields = {
+        "name": recipe.name,
+        "floors": asdict(recipe.floors),
+        "schemes": {
+            component: {weight: asdict(scheme) for weight, scheme in schemes.items()}
+            for component, schemes in recipe.schemes.items()
+        },
+    }
+    file.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,16 @@
+"""Weights int8 with a scale for each output channel; matrix products take int8 too, of the range that their input has
+at that moment. Convolutions do not: ONNX's ConvInteger takes twice as long as float32 (benchmarks/RESULTS.md)."""
+
+from collections.abc import Mapping
+
+from pocketdiffusion.quantize.recipes import Floors, Survey
+from pocketdiffusion.quantize.scheme import Scheme, Weight
+
+FLOORS = Floors(
+    dict.fromkeys(("text_encoder", "unet", "vae_decoder", "vae_encoder"), 15.0), (20.0, 15.0), "not measured yet"
+)
+
+
+def plan(weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
+    whole = Scheme("linear", 8, activation="dynamic")
+    return {name: whole if w.operator == "linear" else Scheme("linear", 8) for name, w in weights.items()}

@@ -1,0 +1,20 @@
+"""Weights int8 with a scale for each output channel, and what convolutions and matrix products take int8 of calibrated
+ranges. Those that would do most damage are islands: their weights are int8, what they take stays float32."""
+
+from collections.abc import Mapping
+
+from pocketdiffusion.quantize.islands import costly
+from pocketdiffusion.quantize.recipes import Floors, Survey
+from pocketdiffusion.quantize.scheme import Scheme, Weight
+
+SHARE = 0.9  # of the damage that integers for activations do, which the islands carry
+FLOORS = Floors(
+    dict.fromkeys(("text_encoder", "unet", "vae_decoder", "vae_encoder"), 15.0), (20.0, 15.0), "not measured yet"
+)
+
+
+def plan(weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
+    whole, island = Scheme("linear", 8, activation="int8"), Scheme("linear", 8)
+    damage = {name: cost for name, cost in survey.damage(whole).items() if weights[name].operator != "embedding"}
+    kept = costly(damage, SHARE)
+    return {name: whole if name in damage and name not in kept else island for name in weights}
