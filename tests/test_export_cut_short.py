@@ -48,6 +48,23 @@ def test_an_interrupt_leaves_nothing(moment: str, tiny_checkpoint: Path, tmp_pat
     assert inside(tmp_path) == []
 
 
+def test_an_interrupt_while_an_import_executes_a_string(tmp_path: Path) -> None:
+    """As namedtuple does it. The exit code is ours all the same."""
+    (tmp_path / "interrupted.py").write_text(
+        "from pocketdiffusion.terminal import run\n"
+        "run(lambda: exec('import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)'))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (ended.returncode, ended.stderr) == (130, "pocketdiffusion: interrupted\n")
+
+
 @pytest.mark.slow
 def test_a_killed_export_leaves_no_half_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Killed at random moments, first where there is no bundle yet, then where an older one is in its place."""
