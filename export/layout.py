@@ -15,6 +15,7 @@ from pocketdiffusion.export.targets import Target
 from pocketdiffusion.export.vocabulary import write_vocabulary
 from pocketdiffusion.runtime.golden import write_golden
 from pocketdiffusion.runtime.manifest import (
+    Calibration,
     Draft,
     Graph,
     Latents,
@@ -52,11 +53,12 @@ def assemble(
     target: Target,
     graphs: Mapping[str, Mapping[str, Graph]],
     trajectories: Sequence[Trajectory],
+    calibrated: Sequence[Calibration] = (),
 ) -> Draft:
     """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
     Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well; coreml/ gets a script
-    that makes it one for Apple's Swift pipeline.
+    that makes it one for Apple's Swift pipeline. `calibrated` is empty where no range of an activation was measured.
     """
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
@@ -98,6 +100,7 @@ def assemble(
         step_tables=tables(checkpoint.scheduler),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         verdicts=(),
+        calibration=calibrated[0] if calibrated else None,
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),

@@ -1,6 +1,6 @@
 """What a recipe is told of a component, and the plans that need no measurement."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,8 +9,10 @@ from torch import nn
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.quantize.recipes import Recipe, Survey
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme, Weight
+from pocketdiffusion.quantize.spans import BITS, Span
 from pocketdiffusion.runtime.errors import UserError
 
+Spans = Callable[[str, int], tuple[dict[str, Span], dict[str, Span]]]  # of a component's operators: taken, given
 _OPERATORS = {nn.Conv2d: "conv", nn.Linear: "linear", nn.Embedding: "embedding"}
 
 
@@ -46,9 +48,12 @@ def float_plan(part: Component, recipe: str) -> Plan:
     return Plan(recipe, {name: schemes[recipe] for name, ref in part.weights.items() if len(ref.shape) > 1})
 
 
-def plan_of(part: Component, recipe: Recipe, survey: Survey) -> Plan:
-    """What `recipe` decides for the component, without calibrated spans."""
+def plan_of(part: Component, recipe: Recipe, survey: Survey, spans: Spans) -> Plan:
+    """What `recipe` decides for the component. `spans` is asked where activations become integers of fixed ranges."""
     plan = Plan(recipe.name, recipe.plan(weights_of(part), survey))
+    if plan.activation in BITS:
+        inputs, outputs = spans(part.spec.name, BITS[plan.activation])
+        plan = replace(plan, inputs=inputs, outputs=outputs)
     if recipe.floors is None:
         return plan
     floor = recipe.floors.graphs[part.spec.name]

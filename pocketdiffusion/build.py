@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
@@ -15,16 +16,19 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.fitting import emit_fitted
 from pocketdiffusion.export.ladder import judge_rungs
+from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.planned import Unmeasured, plan_of
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
 from pocketdiffusion.findings import Findings, find, find_forms
+from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.recipes import load_recipe
+from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.gate import judge, record_verdict
-from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.manifest import Calibration, Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.staging import keep_failed, stage
 from pocketdiffusion.runtime.trajectory import Trajectory, probe
@@ -63,13 +67,18 @@ def export(
 class Original:
     """A model that was recorded: all that exports for several phones have in common.
 
-    `forms` is what each form of its activations costs in float16, by component.
+    `forms` is what each form of its activations costs in float16, by component. `observed`, what its operators take
+    and give on the calibration prompts, is measured when it is asked for the first time.
     """
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
     trajectories: list[Trajectory]
     forms: Mapping[str, Sequence[FormError]]
+
+    @cached_property
+    def observed(self) -> Observed:
+        return observe(self.checkpoint, self.parts, requests("calibration"))
 
 
 def record_original(
@@ -104,13 +113,20 @@ def export_original(
         ladder: list[ParityReport] = []
         findings: dict[str, dict[str, Findings]] = {}
         few = [probe(trajectory) for trajectory in trajectories]
+        calibrated: list[Calibration] = []
+
+        def spans(component: str, bits: int) -> tuple[dict[str, Span], dict[str, Span]]:
+            say("calibrating")
+            calibrated[:] = [original.observed.calibration]
+            return original.observed.spans(component, bits)
+
         for artifact in target.artifacts:
             recipe = load_recipe(artifact.recipe)
             artifact = replace(artifact, recipe=recipe.name)
             for part in original.parts:
                 name = part.spec.name
                 say(f"writing {artifact.format} {name}, {artifact.recipe}")
-                plan = plan_of(part, recipe, Unmeasured(name, artifact.profile))
+                plan = plan_of(part, recipe, Unmeasured(name, artifact.profile), spans)
                 fitted = emit_fitted(part, artifact, plan, folder, few, open_batch=target.open_batch)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
                 rungs = judge_rungs(fitted, target, few, folder, say)
@@ -118,7 +134,7 @@ def export_original(
                 say(f"looking at what the rewrites did to {name}")
                 found = find(fitted, trajectories[0], rungs, original.forms[name])
                 findings.setdefault(artifact.format, {})[name] = found
-        draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories)
+        draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibrated)
         seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
         bundle = open_unproven(folder)
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))

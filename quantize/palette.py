@@ -2,7 +2,8 @@
 one dimension).
 
 Lloyd's iteration (Lloyd 1982) on sorted values: each step cuts the line midway between neighbouring entries and moves
-each entry to the mean of its piece, by sums that were taken once. It begins at quantiles, and ends when nothing moves.
+each entry to the mean of its piece, by sums that were taken once. It begins where entries are as dense as the cube root
+of the values' density, which is best where there are many (Panter and Dite 1951), and ends when nothing moves.
 """
 
 import numpy as np
@@ -19,9 +20,9 @@ def palette(values: NDArray[np.float32], entries: int) -> NDArray[np.float32]:
     if len(distinct) <= entries:
         return np.concatenate([distinct, np.repeat(distinct[-1], entries - len(distinct))]).astype(np.float32)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    table = np.quantile(ordered, (np.arange(entries) + 0.5) / entries)
-    # quantiles alone leave the tails, where k-means wants some entries: begin between them and an even grid
-    table = (table + np.linspace(ordered[0], ordered[-1], entries + 2)[1:-1]) / 2
+    edges = np.quantile(ordered, np.linspace(0, 1, 8 * entries + 1))  # pieces of equal counts: density is 1 / width
+    dense = np.concatenate([[0.0], np.cumsum(np.diff(edges) ** (2 / 3))])
+    table = np.interp((np.arange(entries) + 0.5) / entries * dense[-1], dense, edges)
     for _ in range(_STEPS):
         cuts = np.concatenate([[0], np.searchsorted(ordered, (table[1:] + table[:-1]) / 2), [len(ordered)]])
         counts = np.diff(cuts)
@@ -30,7 +31,7 @@ def palette(values: NDArray[np.float32], entries: int) -> NDArray[np.float32]:
         if np.array_equal(moved, table):
             break
         table = moved
-    return table.astype(np.float32)
+    return np.asarray(table, np.float32)
 
 
 def nearest(values: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -138,6 +138,17 @@ class Trajectory(Record):
     arrays: dict[str, ArrayRef]
 
 
+class Calibration(Record):
+    """What the ranges of integers for activations were measured on: the prompts, each drawn by the original with its
+    seed. `sha256` is of the token ids, latents and pictures that came of it."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[Count, ...]
+    steps: Size
+    guidance: float
+    sha256: Sha256
+
+
 class Verdict(Record):
     """What the gate found. The fields are those of parity.ParityReport; decibels, errors and limits may be infinite.
 
@@ -195,6 +206,7 @@ class Draft(Record):
     golden: tuple[Trajectory, ...]
     verdicts: tuple[Verdict, ...]
     provenance: Provenance
+    calibration: Calibration | None = None
 
 
 class Manifest(Draft):

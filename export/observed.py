@@ -1,0 +1,79 @@
+"""What the operators of a model take and give while it draws: the histograms that calibration looks at.
+
+Prompts are drawn a few at a time, and each value is counted when it is computed, so that memory does not grow with
+their number.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.reference import Request, record
+from pocketdiffusion.quantize.calibrate import METHOD, Histogram, Method, choose_span
+from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.runtime.manifest import Calibration
+
+TOGETHER = 4  # prompts that are drawn before what was recorded of them is let go
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Histograms by component and weight: of what its operator took, of what it gave. `calibration` says on what."""
+
+    inputs: Mapping[str, Mapping[str, Histogram]]
+    outputs: Mapping[str, Mapping[str, Histogram]]
+    calibration: Calibration
+
+    def spans(self, component: str, bits: int, method: Method = METHOD) -> tuple[dict[str, Span], dict[str, Span]]:
+        """Of every operator of a component: of what it takes, of what it gives."""
+        inputs, outputs = (
+            {name: choose_span(histogram, method, bits) for name, histogram in found[component].items()}
+            for found in (self.inputs, self.outputs)
+        )
+        return inputs, outputs
+
+
+def observe(
+    checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request], say: Say = lambda line: None
+) -> Observed:
+    """Draws `requests` with the original and counts what its convolutions and linear layers take and give."""
+    names = {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts}
+    inputs = {component: {name: Histogram() for name in found} for component, found in names.items()}
+    outputs = {component: {name: Histogram() for name in found} for component, found in names.items()}
+
+    def watch(component: str, module: nn.Module) -> None:
+        for name in names[component]:
+            owner = module.get_submodule(name.rpartition(".")[0])
+            owner.register_forward_hook(partial(_count, inputs[component][name], outputs[component][name]))
+
+    digest = hashlib.sha256()
+    for first in range(0, len(requests), TOGETHER):
+        few = requests[first : first + TOGETHER]
+        say(f"prompts {first + 1} to {first + len(few)} of {len(requests)}")
+        for trajectory in record(checkpoint, parts, few, watch=watch):
+            for array in (trajectory.ids, trajectory.samples, trajectory.unscaled, trajectory.picture):
+                digest.update(array.tobytes())
+    return Observed(
+        inputs,
+        outputs,
+        Calibration(
+            prompts=tuple(request.prompt for request in requests),
+            seeds=tuple(request.seed for request in requests),
+            steps=requests[0].steps,
+            guidance=requests[0].guidance,
+            sha256=digest.hexdigest(),
+        ),
+    )
+
+
+def _count(taken: Histogram, given: Histogram, owner: nn.Module, arguments: tuple[Tensor, ...], result: Any) -> None:
+    taken.add(arguments[0].numpy())
+    given.add(result.numpy())

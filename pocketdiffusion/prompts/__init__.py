@@ -1,0 +1,15 @@
+"""The prompts that calibration, search and tests draw, one a line, each with its own seed. No two files share one."""
+
+from pathlib import Path
+
+from pocketdiffusion.export.reference import Request
+
+FOLDER = Path(__file__).parent
+SEEDS = {"calibration": 1000, "search": 2000, "test": 3000}  # of the first line; each further one takes the next
+STEPS = 10
+
+
+def requests(name: str, count: int | None = None) -> list[Request]:
+    """The first `count` lines of NAME.txt, or all."""
+    lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()[:count]
+    return [Request(line, seed=SEEDS[name] + number, steps=STEPS) for number, line in enumerate(lines)]

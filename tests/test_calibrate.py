@@ -1,0 +1,85 @@
+"""Ranges of activations: counted one sample at a time, and chosen by three methods."""
+
+import numpy as np
+import pytest
+
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.observed import observe
+from pocketdiffusion.export.reference import Request
+from pocketdiffusion.quantize.calibrate import BINS, HEADROOM, METHODS, Histogram, choose_span
+from pocketdiffusion.quantize.spans import Span, affine
+
+RANDOM = np.random.default_rng(4)
+
+
+def histogram(*samples: np.ndarray) -> Histogram:
+    found = Histogram()
+    for sample in samples:
+        found.add(sample.astype(np.float32))
+    return found
+
+
+def test_a_histogram_of_many_samples_is_that_of_all_at_once() -> None:
+    samples = [RANDOM.normal(0, size, 1000) for size in (0.01, 3, 1, 200)]
+    one, other = histogram(*samples), histogram(np.concatenate(samples))
+    assert (one.low, one.high) == (other.low, other.high) and one.counts.sum() == other.counts.sum() == 4000
+    assert one.counts.shape == (BINS,) and other.reach <= one.reach <= 2 * other.reach
+    one_share, other_share = [np.interp([-100, 0, 100], h.centres, np.cumsum(h.counts)) for h in (one, other)]
+    assert np.allclose(one_share, other_share, atol=60)
+
+
+def test_samples_of_zeros_are_counted() -> None:
+    found = histogram(np.zeros(10), np.ones(5), np.zeros(3))
+    assert found.counts.sum() == 8 and choose_span(found, "minmax", 8) == Span(0, HEADROOM[8])
+    nothing = histogram(np.zeros(10))
+    assert all(choose_span(nothing, method, 8) == Span(0, 0) for method in METHODS)
+
+
+def test_a_sample_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        histogram(np.array([1, np.nan]))
+
+
+def test_the_least_squared_error_cuts_outliers_off_where_steps_are_coarse() -> None:
+    values = np.append(RANDOM.normal(0, 1, 1_000_000), [60.0])
+    found = histogram(values)
+    low, high = values.min() * HEADROOM[16], 60 * HEADROOM[16]
+    whole = choose_span(found, "minmax", 16)
+    assert (whole.low, whole.high) == pytest.approx((low, high))
+    errors = {}
+    for method in METHODS:
+        span = choose_span(found, method, 8)
+        scale, zero = affine(span, 8)
+        codes = np.clip(np.rint(values / scale) + zero, -128, 127)
+        errors[method] = np.square((codes - zero) * scale - values).mean()
+    assert errors["mse"] < 0.5 * errors["minmax"] and errors["mse"] < errors["percentile"]
+    assert choose_span(found, "mse", 16).high > 59  # fine steps: nothing is worth cutting
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("span", [Span(-1, 3), Span(0, 5), Span(-7, 0), Span(-1e-6, 1e-6), Span(0, 0)])
+def test_zero_is_one_of_the_integers(span: Span, bits: int) -> None:
+    scale, zero = affine(span, bits)
+    lowest = -(2 ** (bits - 1))
+    assert scale > 0 and lowest <= zero <= -lowest - 1
+    assert (lowest - zero) * scale <= span.low + scale and span.high - scale <= (-lowest - 1 - zero) * scale
+
+
+def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object) -> None:
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    parts = components(checkpoint)
+    wanted = [Request(prompt, seed=n, steps=2) for n, prompt in enumerate(["a", "b", "c", "d", "e"])]
+    found = observe(checkpoint, parts, wanted)
+    again = observe(checkpoint, parts, wanted)
+    assert found.calibration == again.calibration and found.calibration.prompts == ("a", "b", "c", "d", "e")
+    assert observe(checkpoint, parts, wanted[:4]).calibration.sha256 != found.calibration.sha256
+    for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
+        inputs, outputs = found.spans(component, 8)
+        assert inputs.keys() == outputs.keys() and len(inputs) > 3
+        assert all(
+            span.low <= 0 <= span.high and span.low < span.high for span in (*inputs.values(), *outputs.values())
+        )
+    attention = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
+    unet = found.spans("unet", 8)[0]
+    assert unet[f"{attention}.to_q.weight"] == unet[f"{attention}.to_k.weight"]  # they take the same tensor
