@@ -256,7 +256,7 @@ def generate(
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="a bundle, also a failed one, or a model, to compare with")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="a bundle, also a failed one")],
+    b: Annotated[str, typer.Argument(metavar="B", help="a bundle, also a failed one, or a model")],
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="one prompt a line; by default those that B was judged by")
     ] = None,
@@ -266,6 +266,12 @@ def compare(
     format: Annotated[
         str | None, typer.Option(help="onnx, coreml or tflite, of both; by default each one's first")
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="percent: the first layer that errs more is named; by default 1, or 10 of a lossy recipe"
+        ),
+    ] = None,
     min_psnr: Annotated[float | None, typer.Option(help="dB: exit with 1 where a picture is further from A's")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="a report.html; numbers go to report.json")
@@ -273,11 +279,8 @@ def compare(
     revision: Revision = None,
     token: Token = None,
 ) -> None:
-    """Draw the same prompts with two, and show how far they are apart: pictures, steps, graphs, sizes, time."""
-    from pocketdiffusion.runtime.bundle import open_unproven
-    from pocketdiffusion.runtime.compare import compare, step_ratio
-    from pocketdiffusion.runtime.recorded import record_bundle
-    from pocketdiffusion.runtime.runners import graph_format, open_graph
+    """Draw the same prompts with two, and show how far they are apart: pictures, steps, graphs, layers, sizes, time."""
+    from pocketdiffusion.compared import compare_two
 
     if not guidance > 1:
         raise UserError(f"guidance {guidance:g} draws without the negative prompt: to compare, give more than 1")
@@ -286,51 +289,33 @@ def compare(
         with needs_export():
             from pocketdiffusion import comparison
     wanted = None if prompts is None else read_prompts(prompts)
-    with progress(f"comparing {b} with {a}") as step:
-        step("hashes")
-        candidate = open_unproven(b)
-        reference = open_unproven(Path(a)) if (Path(a) / "manifest.json").exists() else None
-        lines = wanted or [t.prompt for t in candidate.manifest.golden]
-        chosen = [(prompt, seed + number) for number, prompt in enumerate(lines)]
-        sampler = candidate.manifest.scheduler.default_sampler
-        ratio = None
-        if reference is not None:
-            recorded = []
-            for prompt, number in chosen:
-                step(f"drawing with {a}: {prompt}")
-                options = {"seed": number, "steps": steps, "guidance": guidance, "sampler": sampler, "format": format}
-                recorded.append(record_bundle(reference, prompt, **options))  # type: ignore[arg-type]
-        else:
-            with needs_export():
-                from pocketdiffusion.export.checkpoint import open_checkpoint
-                from pocketdiffusion.export.families import components
-                from pocketdiffusion.export.reference import Request, record
-            checkpoint = open_checkpoint(a, revision=revision, token=token, say=step)
-            size = candidate.manifest.latents
-            parts = components(checkpoint, width=size.width * size.scale, height=size.height * size.scale)
-            requests = [Request(prompt, seed=n, steps=steps, guidance=guidance) for prompt, n in chosen]
-            recorded = record(checkpoint, parts, requests, say=lambda part: step(f"drawing with {a}: {part}"))
-        difference = compare(recorded, candidate, format, step)
-        if reference is not None:
-            step("timing")
-            one, other = (open_graph(each, "unet", graph_format(each, format)) for each in (reference, candidate))
-            ratio = step_ratio(one, other, recorded[0])
-    for table in difference_tables(difference):
+    with progress(f"comparing {b} with {a}") as step, needs_export():
+        compared = compare_two(
+            a,
+            b,
+            prompts=wanted,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            format=format,
+            budget=None if budget is None else budget / 100,
+            revision=revision,
+            token=token,
+            say=step,
+        )
+    difference = compared.difference
+    for table in difference_tables(compared):
         console.print(table)
     say(
         f"pictures: median {difference.median_db:.1f} dB, minimum {difference.lowest_db:.1f} dB"
-        + ("" if ratio is None else f"; a UNet call takes {ratio:.2f} times as long")
+        + ("" if compared.ratio is None else f"; a UNet call takes {compared.ratio:.2f} times as long")
     )
+    say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.budget:.0%}")
     broken = ""
     if min_psnr is not None and not difference.lowest_db >= min_psnr:
         broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"
     if output is not None:
-        if reference is None:
-            first = comparison.Side(f"{a}, the original", "torch, float32, float32", 0)
-        else:
-            first = comparison.side_of(reference, graph_format(reference, format))
-        second = comparison.side_of(candidate, difference.format)
-        comparison.write_comparison(output, (first, second), recorded, difference, ratio, broken)
+        comparison.write_comparison(output, compared, broken)
         say(f"{output} and {output.with_suffix('.json').name}")
     if broken:
         raise ProofError(f"{b}: {broken}")

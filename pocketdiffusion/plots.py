@@ -9,11 +9,13 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pocketdiffusion.export.attribution import LayerError
 from pocketdiffusion.runtime.gate import PictureReport
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.trajectory import HALVES, Trajectory
 
 CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
+_LEAST = 1e-7  # of what a logarithmic axis shows
 _COLOURS = {"onnx": "#1f77b4", "coreml": "#d62728", "tflite": "#2ca02c"}
 _DASHES = ("-", "--", ":", "-.")
 
@@ -83,6 +85,25 @@ def guided_plot(rows: Sequence[Sequence[float]], prompts: Sequence[str], format:
         dash = _DASHES[number % len(_DASHES)]
         axes.plot(range(1, len(row) + 1), heights, dash, color=_COLOURS.get(format, "#555"), label=_short(prompt))
     axes.legend(fontsize=7, loc="lower left")
+    return _svg(figure)
+
+
+def layer_plot(errors: Sequence[LayerError], budget: float) -> str:
+    """The largest relative error of each layer over all steps, in the order of execution: one line a graph, and the
+    budget. An <svg> element."""
+    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    place = 0
+    for colour, graph in enumerate(dict.fromkeys(error.graph for error in errors)):
+        heights = [min(max(error.largest, _LEAST), 10.0) for error in errors if error.graph == graph]
+        axes.semilogy(range(place, place + len(heights)), heights, ".-", color=f"C{colour}", lw=0.8, ms=3, label=graph)
+        place += len(heights)
+    axes.axhline(budget, color="#b00", lw=0.8, ls="--", label="budget")
+    axes.set_xlabel("layer, in the order of execution")
+    axes.set_ylabel("relative error")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="lower right")
     return _svg(figure)
 
 

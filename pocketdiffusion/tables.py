@@ -7,9 +7,9 @@ from typing import Protocol
 from rich import box
 from rich.table import Table
 
+from pocketdiffusion.compared import Compared
 from pocketdiffusion.doctor import Finding
 from pocketdiffusion.export.targets import Target
-from pocketdiffusion.runtime.compare import Difference
 from pocketdiffusion.runtime.manifest import Graph, Manifest
 from pocketdiffusion.runtime.spec import TensorSpec
 from pocketdiffusion.runtime.standins.judge import NotRun
@@ -96,8 +96,15 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
     return table
 
 
-def difference_tables(difference: Difference) -> Iterator[Table]:
-    """What compare shows: the pictures, then the outputs of the graphs."""
+def difference_tables(compared: Compared) -> Iterator[Table]:
+    """What compare shows: the two, the pictures, the outputs of the graphs, the ladder, the layers that add most."""
+    a, b = compared.sides
+    table = _table("", "A", "B", title=f"{b.title} against {a.title}")
+    table.add_row("format, storage, arithmetic", a.precision, b.precision)
+    for what, one, other in (("MB", a.mb, b.mb), ("MB of memory to draw", a.peak_mb, b.peak_mb)):
+        table.add_row(what, *(f"{mb:.1f}" if mb else "-" for mb in (one, other)))
+    yield table
+    difference = compared.difference
     table = _table("prompt", title="pictures")
     for number in ("PSNR dB", "SSIM", "worst step dB", "guided dB", "part at step"):
         table.add_column(number, justify="right", no_wrap=True)
@@ -117,6 +124,30 @@ def difference_tables(difference: Difference) -> Iterator[Table]:
             v.subject, f"{v.psnr_db:.1f}", f"{v.max_abs:.1e}", f"{v.relative:.2e}", str(v.cases), v.worst_case
         )
     yield table
+    if compared.ladder:
+        table = _table("rung", title="B's ladder, dB")
+        for graph in compared.ladder[0].by_graph:
+            table.add_column(graph, justify="right", no_wrap=True)
+        for rung in compared.ladder:
+            heights = (rung.by_graph.get(graph) for graph in compared.ladder[0].by_graph)
+            table.add_row(rung.name, *("-" if db is None else f"{db:.1f}" for db in heights))
+        yield table
+    if compared.layers:
+        table = _table("graph", "layer", title="layers that add most, relative error")
+        for number in ("added", "largest", "at step", f"over {compared.budget:.0%} from step"):
+            table.add_column(number, justify="right", no_wrap=True)
+        for error in compared.worst:
+            step = error.by_step.index(error.largest) + 1
+            over = error.first_over(compared.budget)
+            table.add_row(
+                error.graph,
+                error.module,
+                f"{100 * error.added:.2g} %",
+                f"{100 * error.largest:.2g} %",
+                str(step),
+                str(over or "-"),
+            )
+        yield table
 
 
 def bundle_tables(manifest: Manifest) -> Iterator[Table]:

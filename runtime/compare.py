@@ -3,11 +3,12 @@
 The first is given as trajectories: of an original (export/reference.py), or of another bundle (`record_bundle`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from statistics import median
 from time import process_time
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from pocketdiffusion.runtime.parity import ParityReport, psnr_db
 from pocketdiffusion.runtime.pipeline import guide
 from pocketdiffusion.runtime.recorded import RecordingRunner
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.runners import find_graph, graph_format, open_graph
+from pocketdiffusion.runtime.runners import find_graph, open_graph
 from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases
 
 RUNG = "compared"
@@ -47,38 +48,87 @@ class Difference:
         return min(picture.psnr_db for picture in self.pictures)
 
 
+class Candidate(Protocol):
+    """What is compared: a bundle's artifacts of one format, or a model."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def format(self) -> str:
+        """ "onnx", "coreml", "tflite"; "torch" for a model."""
+        ...
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        """Channels, height, width."""
+        ...
+
+    def open(self, graph: str) -> Runner: ...
+
+    def precision(self, graph: str) -> tuple[str, str]:
+        """Storage and arithmetic."""
+        ...
+
+    def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
+        """The prompts of what was recorded, free-running, beside it."""
+        ...
+
+
+@dataclass(frozen=True)
+class BundleCandidate:
+    """The artifacts of one format. Raises UserError where the bundle has none of it."""
+
+    bundle: Bundle
+    format: str
+
+    @property
+    def title(self) -> str:
+        return str(self.bundle.folder)
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        size = self.bundle.manifest.latents
+        return size.channels, size.height, size.width
+
+    def open(self, graph: str) -> Runner:
+        return open_graph(self.bundle, graph, self.format)
+
+    def precision(self, graph: str) -> tuple[str, str]:
+        found = find_graph(self.bundle, graph, self.format)
+        return found.storage, found.arithmetic
+
+    def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
+        return draw_pictures(self.bundle, trajectories, self.format)
+
+
 def compare(
-    trajectories: Sequence[Trajectory],
-    bundle: Bundle,
-    format: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    trajectories: Sequence[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
 ) -> Difference:
-    """`bundle` against what was recorded. Raises UserError where the pictures are of another size, or where the bundle
-    has no artifacts of `format`."""
-    format = graph_format(bundle, format)
-    size = bundle.manifest.latents
-    recorded, own = trajectories[0].noise.shape[1:], (size.channels, size.height, size.width)
-    if recorded != own:
-        raise UserError(f"{bundle.folder} has latents of {list(own)}, the other of {list(recorded)}: no two to compare")
+    """`candidate` against what was recorded. Raises UserError where the pictures are of another size."""
+    recorded = trajectories[0].noise.shape[1:]
+    if recorded != candidate.latents:
+        own = list(candidate.latents)
+        raise UserError(f"{candidate.title} has latents of {own}, the other of {list(recorded)}: no two to compare")
     graphs: list[ParityReport] = []
     guided: tuple[tuple[float, ...], ...] = ()
     for name in GRAPHS:
-        say(f"{format} {name}")
-        graph = find_graph(bundle, name, format)
-        runner = RecordingRunner(open_graph(bundle, name, format))
+        say(f"{candidate.format} {name}")
+        storage, arithmetic = candidate.precision(name)
+        runner = RecordingRunner(candidate.open(name))
         graphs += judge_runner(
             runner,
             trajectories,
-            format=format,
+            format=candidate.format,
             rung=RUNG,
-            storage=graph.storage,
-            arithmetic=graph.arithmetic,
+            storage=storage,
+            arithmetic=arithmetic,
             floor=-inf,
         )
         if name == "unet":
             guided = _guided_db(trajectories, runner)
-    say(f"{format} pictures")
-    return Difference(format, tuple(graphs), guided, tuple(draw_pictures(bundle, trajectories, format)))
+    say(f"{candidate.format} pictures")
+    return Difference(candidate.format, tuple(graphs), guided, tuple(candidate.draw(trajectories)))
 
 
 def _guided_db(trajectories: Sequence[Trajectory], runner: RecordingRunner) -> tuple[tuple[float, ...], ...]:

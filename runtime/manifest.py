@@ -88,6 +88,9 @@ class Graph(Record):
     the same order, under the file's names, in its shapes and dtypes. `transposes` holds, for each tensor of `spec` that
     the file lays out otherwise, the order of its axes there, as numpy.transpose takes it; axes of size 1 come after.
 
+    `layers` names, for each module of the original that has a matrix, the file's own result of it, in the order of
+    execution: by it a layer can be blamed.
+
     `storage` is that of the matrices, islands of float16 aside: "int8", "palette6", or "mixed". `stored` counts them.
     `arithmetic` "int8" and "int16" are what convolutions and matrix products compute in. A lossy recipe has floors of
     its own: `floor_db` for the outputs of this graph, `picture_floors_db` (median, minimum) for pictures; the evidence
@@ -108,6 +111,7 @@ class Graph(Record):
     transposes: dict[str, tuple[Count, ...]] = {}
     file_spec: GraphSpec | None = None
     stored: dict[str, Count] = {}
+    layers: tuple[tuple[str, str], ...] = ()
     floor_db: float | None = None
     picture_floors_db: tuple[float, float] | None = None
 

@@ -13,7 +13,7 @@ from test_cli import call, refusal
 from test_report import Page
 
 from pocketdiffusion.runtime.bundle import Bundle, open_bundle, seal
-from pocketdiffusion.runtime.compare import compare, step_ratio
+from pocketdiffusion.runtime.compare import BundleCandidate, compare, step_ratio
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.golden import read_golden
 from pocketdiffusion.runtime.pipeline import draw
@@ -44,7 +44,7 @@ def test_a_bundle_records_what_the_original_does(bundle: Bundle) -> None:
 
 
 def test_a_bundle_is_equal_to_itself(bundle: Bundle, recorded: Trajectory) -> None:
-    found = compare([recorded], bundle)
+    found = compare([recorded], BundleCandidate(bundle, "onnx"))
     assert found.median_db == found.lowest_db == inf
     assert all(report.psnr_db == inf for report in found.graphs) and len(found.graphs) == 5
     assert [len(row) for row in found.guided_db] == [len(recorded.timesteps)]
@@ -57,7 +57,7 @@ def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: 
     """One half a little off: the guided prediction is off by more."""
     outputs = recorded.outputs.copy()
     outputs[:, 1] += np.float32(1e-3)
-    found = compare([replace(recorded, outputs=outputs)], bundle)
+    found = compare([replace(recorded, outputs=outputs)], BundleCandidate(bundle, "onnx"))
     (unet,) = [report for report in found.graphs if report.subject == "unet.out_sample"]
     assert unet.max_abs == pytest.approx(1e-3, rel=1e-2)
     assert all(0 < unet.psnr_db - db < 25 for db in found.guided_db[0])
@@ -66,7 +66,7 @@ def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: 
 def test_bundles_of_other_sizes_are_refused(bundle: Bundle, recorded: Trajectory) -> None:
     other = replace(recorded, noise=np.zeros((1, 4, 8, 8), np.float32))
     with pytest.raises(UserError, match=r"latents of \[4, 16, 16\], the other of \[4, 8, 8\]"):
-        compare([other], bundle)
+        compare([other], BundleCandidate(bundle, "onnx"))
     with pytest.raises(UserError, match="one half alone"):
         record_bundle(bundle, "red apple", guidance=1.0)
 
@@ -86,9 +86,13 @@ def test_the_command_says_it_in_a_table_a_page_and_numbers(tiny_bundle: Path, tm
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert [p["prompt"] for p in numbers["pictures"]] == ["red apple", "blue heart"]
     assert [p["seed"] for p in numbers["pictures"]] == [0, 1]
-    assert numbers["lowest_db"] == "inf" and numbers["a"]["mb"] > 0
+    assert numbers["lowest_db"] == "inf" and numbers["a"]["mb"] > 0 and numbers["b"]["peak_mb"] > 50
+    assert numbers["blame"] == "" and "no layer errs by more than 1%" in done.stdout
+    assert {rung["name"] for rung in numbers["ladder"]} == {"rewrites", "fp32"}
+    modules = [layer["module"] for layer in numbers["layers"] if layer["graph"] == "unet"]
+    assert "unet.conv_in" in modules and modules[-1] == "unet.conv_out" and len(set(modules)) == len(modules) > 30
     shown = Page(page.read_text(encoding="utf-8"))
-    assert shown.elements.count("img") == 6 and shown.elements.count("svg") == 3
+    assert shown.elements.count("img") == 6 and shown.elements.count("svg") == 4
     assert all(place.startswith(("data:image/png;base64,", "#")) for place in shown.loaded)
 
 
@@ -100,15 +104,36 @@ def test_the_original_is_one_side_and_a_bound_can_break(
     arguments = (tiny_bundle, "--prompts", prompts, "--steps", "2", "--min-psnr", "40")
     assert call("compare", tiny_checkpoint, *arguments).returncode == 0
     other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
-    file = other / "vae/diffusion_pytorch_model.safetensors"
-    weights = safetensors.numpy.load_file(file)
-    changed = {"decoder.conv_out.weight": 2 * weights["decoder.conv_out.weight"]}
-    safetensors.numpy.save_file({**weights, **changed}, file)
+    change(other / "vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.weight")
     broken = call("compare", other, *arguments, "-o", tmp_path / "out.html")
     assert broken.returncode == 1 and "where 40 were asked for" in broken.stderr
     assert "where 40 were asked for" in (tmp_path / "out.html").read_text()
     graphs = {g["subject"]: g["psnr_db"] for g in json.loads((tmp_path / "out.json").read_text())["graphs"]}
     assert graphs["vae_decoder.sample"] < 20 < 100 < graphs["unet.out_sample"]
+
+
+def change(file: Path, name: str) -> None:
+    """Doubles a weight of a model on disk."""
+    weights = safetensors.numpy.load_file(file)
+    safetensors.numpy.save_file({**weights, name: 2 * weights[name]}, file)
+
+
+def test_two_models_and_the_layer_that_errs_first(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """By a model beside a bundle, and beside another model, whose layer's weights are twice as large."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red apple\n")
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
+    change(other / "unet/diffusion_pytorch_model.safetensors", f"{layer}.weight")
+    for side in (tiny_bundle, tiny_checkpoint):
+        done = call("compare", other, side, "--prompts", prompts, "--steps", "2", "-o", tmp_path / "out.html")
+        assert done.returncode == 0, done.stderr
+        assert f"first above 1%: unet unet.{layer}, step 1" in done.stdout
+        assert f"unet.{layer}" in (tmp_path / "out.html").read_text()
+        worst = max(json.loads((tmp_path / "out.json").read_text())["layers"], key=lambda found: found["added"])
+        assert worst["module"] == f"unet.{layer}" and worst["by_step"] == pytest.approx([0.5] * 3, rel=0.05)
+    forgiving = call("compare", other, tiny_bundle, "--prompts", prompts, "--steps", "2", "--budget", "60")
+    assert "no layer errs by more than 60%" in forgiving.stdout
 
 
 def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.layers import find_layers
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.scheme import Plan, Scheme
@@ -34,8 +35,10 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     backend = import_module(f"{__name__}.{artifact.format}")
     plan = plan or float_plan(part, artifact.recipe)
     graph: Graph = backend.emit(part, artifact, folder, open_batch=open_batch, plan=plan)
+    layers = find_layers(folder, artifact.format, graph, plan.schemes)
     return graph.model_copy(
         update={
+            "layers": tuple((layer.module, layer.result) for layer in layers),
             "stored": dict(sorted(Counter(scheme.storage for scheme in plan.schemes.values()).items())),
             "floor_db": plan.floor_db,
             "picture_floors_db": plan.picture_floors_db,

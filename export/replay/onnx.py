@@ -48,11 +48,17 @@ class OnnxReplay:
 
 
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> OnnxReplay:
-    """Of a model.onnx with its data beside it. onnxruntime optimizes nothing, so that each operator is what it was."""
-    import onnxruntime
-
+    """Of a model.onnx with its data beside it."""
     model = ir.load(path)
     noted = _instrument(model, rounding=arithmetic == "float16")
+    return OnnxReplay(spec, open_session(path, model), noted, note)
+
+
+def open_session(path: Path, model: ir.Model) -> Any:
+    """A session of `model`, a changed one of the file at `path`, whose data it reads. onnxruntime optimizes nothing, so
+    that each operator is what it was."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -60,8 +66,7 @@ def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note)
     with TemporaryDirectory(dir=path.parent.parent) as scratch:
         _place(path.parent / DATA, Path(scratch) / DATA)
         onnx.save(ir.to_proto(model), Path(scratch) / _MODEL)
-        session = onnxruntime.InferenceSession(Path(scratch) / _MODEL, options, providers=["CPUExecutionProvider"])
-    return OnnxReplay(spec, session, noted, note)
+        return onnxruntime.InferenceSession(Path(scratch) / _MODEL, options, providers=["CPUExecutionProvider"])
 
 
 def _place(source: Path, target: Path) -> None:
