@@ -78,6 +78,8 @@ def export(
     token: Token = None,
 ) -> None:
     """Export a checkpoint for a phone and prove the result equal to the original."""
+    from pocketdiffusion.runtime.not_run import units_not_run
+
     width, height = parse_size(size)
     with progress(f"exporting {model} for {target}") as step:
         step("loading torch")
@@ -97,6 +99,8 @@ def export(
             say=step,
         )
     console.print(verdict_table(exported.manifest.verdicts))
+    if skipped := units_not_run(exported.manifest):
+        console.print(not_run_table(skipped))
     say(f"{output} is whole, every verdict passed, bundle_id {exported.manifest.bundle_id[:16]}")
 
 
@@ -127,7 +131,8 @@ def verify(
     from pocketdiffusion.runtime.bundle import open_bundle
     from pocketdiffusion.runtime.gate import judge
     from pocketdiffusion.runtime.golden import read_golden
-    from pocketdiffusion.runtime.standins.judge import NotRun, find_place, judge_on
+    from pocketdiffusion.runtime.not_run import NotRun, units_not_run
+    from pocketdiffusion.runtime.standins.judge import find_place, judge_on
 
     with progress(f"verifying {bundle}") as step:
         step("hashes")
@@ -145,6 +150,7 @@ def verify(
         skipped: list[NotRun] = []
         if on is Place.HOST:
             verdicts, _ = judge(opened, trajectories, step)
+            skipped = units_not_run(opened.manifest)
         else:
             core = core or core_of(opened.manifest.target.name)
             place = find_place(on.value, standins.expanduser(), core, limit)

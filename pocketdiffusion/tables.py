@@ -11,8 +11,8 @@ from pocketdiffusion.compared import Compared
 from pocketdiffusion.doctor import Finding
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.manifest import Graph, Manifest
+from pocketdiffusion.runtime.not_run import NotRun
 from pocketdiffusion.runtime.spec import TensorSpec
-from pocketdiffusion.runtime.standins.judge import NotRun
 
 
 class Judged(Protocol):

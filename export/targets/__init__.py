@@ -21,7 +21,7 @@ class Artifact:
     format: str  # "onnx", "coreml", "tflite"
     profile: str  # "ort": onnxruntime's own operators too; "std": the standard's alone; "ios17": from that system on
     recipe: str  # a file of quantize/recipes, or the path of a JSON file of one
-    compute_unit: str  # "cpu", "gpu", "ane": Apple's Neural Engine
+    compute_unit: str  # "cpu", "gpu", "ane": Apple's Neural Engine, "npu": Qualcomm's
     rewrites: tuple[str, ...]  # files of export/rewrites
     islands: tuple[str, ...] = ()  # results that stay float32 in a graph of float16: found by the range audit
 
@@ -90,7 +90,7 @@ CHOICES = {
     "format": ("onnx", "coreml", "tflite"),
     "profile": ("ort", "std", "ios16", "ios17", "ios18"),
     "recipe": tuple(recipe_names()),
-    "compute_unit": ("cpu", "gpu", "ane"),
+    "compute_unit": ("cpu", "gpu", "ane", "npu"),
 }
 PROFILES = {"onnx": ("ort", "std"), "coreml": ("ios16", "ios17", "ios18"), "tflite": ("std",)}
 REWRITES = Path(__file__).parents[1] / "rewrites"

@@ -17,6 +17,7 @@ from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import CHANGED, ROUNDING, draw_pictures, judge_pictures, judge_runner, measured_db
 from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.not_run import NotRun
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.pipeline import generate
 from pocketdiffusion.runtime.runner import Runner
@@ -36,17 +37,6 @@ class Way:
 
     engine: str
     arithmetic: str
-
-
-@dataclass(frozen=True)
-class NotRun:
-    """What proves nothing here, and why. `subject` is a graph, or "all"."""
-
-    subject: str
-    format: str
-    device: str
-    arithmetic: str
-    reason: str
 
 
 ONNX = Way("pocketdiffusion.runtime.runners.onnx", "float32")
