@@ -53,12 +53,12 @@ def assemble(
     target: Target,
     graphs: Mapping[str, Mapping[str, Graph]],
     trajectories: Sequence[Trajectory],
-    calibrated: Sequence[Calibration] = (),
+    calibration: Calibration | None = None,
 ) -> Draft:
     """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
     Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well; coreml/ gets a script
-    that makes it one for Apple's Swift pipeline. `calibrated` is empty where no range of an activation was measured.
+    that makes it one for Apple's Swift pipeline. `calibration` is there where ranges of activations were measured.
     """
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
@@ -100,7 +100,7 @@ def assemble(
         step_tables=tables(checkpoint.scheduler),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         verdicts=(),
-        calibration=calibrated[0] if calibrated else None,
+        calibration=calibration,
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),

@@ -11,6 +11,7 @@ from time import perf_counter
 
 from pocketdiffusion.export import layout
 from pocketdiffusion.export.activations import FormError
+from pocketdiffusion.export.backends import check_lowered
 from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
@@ -19,16 +20,17 @@ from pocketdiffusion.export.ladder import judge_rungs
 from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.planned import Unmeasured, plan_of
 from pocketdiffusion.export.reference import record
-from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
+from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
 from pocketdiffusion.findings import Findings, find, find_forms
 from pocketdiffusion.prompts import requests
-from pocketdiffusion.quantize.recipes import load_recipe
+from pocketdiffusion.quantize.recipes import Recipe, load_recipe
+from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.gate import judge, record_verdict
-from pocketdiffusion.runtime.manifest import Calibration, Graph
+from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.staging import keep_failed, stage
 from pocketdiffusion.runtime.trajectory import Trajectory, probe
@@ -113,28 +115,24 @@ def export_original(
         ladder: list[ParityReport] = []
         findings: dict[str, dict[str, Findings]] = {}
         few = [probe(trajectory) for trajectory in trajectories]
-        calibrated: list[Calibration] = []
-
-        def spans(component: str, bits: int) -> tuple[dict[str, Span], dict[str, Span]]:
-            say("calibrating")
-            calibrated[:] = [original.observed.calibration]
-            return original.observed.spans(component, bits)
-
+        calibration = None
         for artifact in target.artifacts:
             recipe = load_recipe(artifact.recipe)
             artifact = replace(artifact, recipe=recipe.name)
+            plans = plan_parts(original, artifact, recipe, say)
+            if any(plan.inputs for plan in plans.values()):
+                calibration = original.observed.calibration
             for part in original.parts:
                 name = part.spec.name
                 say(f"writing {artifact.format} {name}, {artifact.recipe}")
-                plan = plan_of(part, recipe, Unmeasured(name, artifact.profile), spans)
-                fitted = emit_fitted(part, artifact, plan, folder, few, open_batch=target.open_batch)
+                fitted = emit_fitted(part, artifact, plans[name], folder, few, open_batch=target.open_batch)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
                 rungs = judge_rungs(fitted, target, few, folder, say)
                 ladder += rungs
                 say(f"looking at what the rewrites did to {name}")
                 found = find(fitted, trajectories[0], rungs, original.forms[name])
                 findings.setdefault(artifact.format, {})[name] = found
-        draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibrated)
+        draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
         seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
         bundle = open_unproven(folder)
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))
@@ -150,6 +148,22 @@ def export_original(
             kept = keep_failed(folder, out)
             raise ProofError(f"{failed[0].describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
     return Bundle(out, manifest)
+
+
+def plan_parts(original: Original, artifact: Artifact, recipe: Recipe, say: Say) -> dict[str, Plan]:
+    """What `recipe` decides for each component. Raises UserError where the artifact's format cannot hold it."""
+    plans = {}
+
+    def spans(component: str, bits: int) -> tuple[dict[str, Span], dict[str, Span]]:
+        say("calibrating")
+        return original.observed.spans(component, bits)
+
+    for part in original.parts:
+        say(f"planning {part.spec.name}, {recipe.name}")
+        plan = plan_of(part, recipe, Unmeasured(part.spec.name, artifact.profile), spans)
+        check_lowered(plan, artifact)
+        plans[part.spec.name] = plan
+    return plans
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:

@@ -1,0 +1,185 @@
+"""Every recipe on every backend that lowers it, on the built-in model: size, PSNR, SSIM, time. And why others do not.
+
+    python benchmarks/recipes.py [--format FORMAT] [--only RECIPE] [-o FILE.json]      measures, row by row
+    python benchmarks/recipes.py --prompts search -o build/floors.json                 what the floors of recipes rest on
+    python benchmarks/recipes.py --readme                                             puts the table into README.md
+
+Graphs are judged teacher-forced on the first, middle and last call of the 24 test prompts, and pictures drawn by the
+artifacts alone, both against the original in float32. The UNet's time is that of one thread over that of the format's
+fp32 artifact, in turn. Core ML has none: a time of our executor would say nothing of a phone. Rows that the file has
+are kept: remove it to measure all afresh.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import torch
+import typer
+from sigmoid import interleave
+
+from pocketdiffusion.build import Original, plan_parts
+from pocketdiffusion.export import layout
+from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.reference import record
+from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.prompts import requests
+from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
+from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.gate import draw_pictures, judge_runner
+from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.runtime.runners import onnx, open_graph, tflite
+from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases, probe
+from pocketdiffusion.terminal import run, say
+
+HERE = Path(__file__).parent
+TARGETS = {"onnx": "pixel-8", "coreml": "iphone-16", "tflite": "galaxy-s24"}
+ROUNDS = 11
+EQUAL_DB = 999.0  # stands for infinity, which JSON has no word for
+_OPEN = {"onnx": onnx.open_runner, "tflite": tflite.open_runner}
+_MARKS = ("<!-- recipes -->", "<!-- /recipes -->")
+
+
+def main(
+    format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default all")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="recipes, or JSON files of some; by default all")] = None,
+    prompts: Annotated[str, typer.Option(help="test, or search for the floors in the recipes")] = "test",
+    readme: Annotated[bool, typer.Option("--readme", help="put the table into README.md, and measure nothing")] = False,
+    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = HERE / "recipes.json",
+) -> None:
+    if readme:
+        write_readme(json.loads(output.read_text()))
+        return
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
+    checkpoint = open_checkpoint("emoji")
+    original = Original(checkpoint, components(checkpoint), [], {})
+    trajectories = record(checkpoint, original.parts, requests(prompts), say=lambda part: say(f"recording {part}"))
+    for name in [format] if format else TARGETS:
+        artifact = replace(load_target(TARGETS[name]).artifacts[0], format=name)
+        for recipe in only or recipe_names():
+            if any((row["format"], row["recipe"]) == (name, Path(recipe).stem) for row in rows):
+                continue
+            say(f"{name} {recipe}")
+            rows.append(measure(original, replace(artifact, recipe=recipe), trajectories))
+            output.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measure(original: Original, artifact: Artifact, trajectories: list[Trajectory]) -> dict[str, Any]:
+    """One row. A recipe that the format does not take has the reason, and the nearest."""
+    recipe = load_recipe(artifact.recipe)
+    row: dict[str, Any] = {"format": artifact.format, "profile": artifact.profile, "recipe": Path(artifact.recipe).stem}
+    if artifact.format == "onnx" and recipe.name == "w8a16":  # the graph for QNN is one of standard operators
+        artifact = replace(artifact, profile="std")
+        row["profile"] = "std"
+    try:
+        plans = plan_parts(original, artifact, recipe, lambda line: None)
+    except UserError as error:
+        return row | {"refused": str(error).partition(": ")[2]}
+    with TemporaryDirectory(dir=HERE.parent / "build") as scratch:
+        folder = Path(scratch) / "bundle"
+        folder.mkdir()
+        graphs: dict[str, Graph] = {}
+        for part in original.parts:
+            plan = plans[part.spec.name]
+            graphs[part.spec.name] = emit(part, artifact, folder, open_batch=False, plan=plan)
+        target = replace(load_target("generic"), artifacts=(artifact,))
+        draft = layout.assemble(folder, original.checkpoint, target, {artifact.format: graphs}, trajectories[:1])
+        seal(folder, draft)
+        bundle = open_unproven(folder, check=False)
+        row |= describe(bundle, artifact.format)
+        for name in GRAPHS:
+            reports = judge_runner(
+                open_graph(bundle, name, artifact.format),
+                [probe(t) for t in trajectories],
+                format=artifact.format,
+                rung=recipe.name,
+                floor=-inf,
+            )
+            row["graph_db"][name] = {"minimum": min(EQUAL_DB, *(r.psnr_db for r in reports))}
+            row["graph_db"][name]["median"] = min(EQUAL_DB, *(median(r.case_db) for r in reports))
+        pictures = list(draw_pictures(bundle, trajectories, artifact.format))
+        for what in ("psnr_db", "ssim"):
+            values = [min(EQUAL_DB, getattr(picture, what)) for picture in pictures]
+            row[what] = {"median": median(values), "minimum": min(values)}
+        if artifact.format in _OPEN:
+            row["time"] = time_beside_fp32(original, artifact, bundle, trajectories[0], Path(scratch))
+    return row
+
+
+def describe(bundle: Bundle, format: str) -> dict[str, Any]:
+    """Sizes in MB of 1e6 bytes, and precisions."""
+    graphs, files = bundle.manifest.graphs[format], bundle.manifest.files
+    return {
+        "mb": {name: sum(files[file].size for file in graph.files) / 1e6 for name, graph in graphs.items()},
+        "storage": graphs["unet"].storage,
+        "arithmetic": graphs["unet"].arithmetic,
+        "io": sorted({tensor.dtype for tensor in (*graphs["unet"].spec.inputs, *graphs["unet"].spec.outputs)}),
+        "graph_db": {},
+    }
+
+
+def time_beside_fp32(
+    original: Original, artifact: Artifact, bundle: Bundle, trajectory: Trajectory, scratch: Path
+) -> float:
+    """Processor time of a UNet call over that of the format's fp32 artifact, one thread each: the median of the ratios
+    of calls in turn."""
+    (unet,) = [part for part in original.parts if part.spec.name == "unet"]
+    (scratch / "fp32").mkdir()
+    whole = emit(unet, replace(artifact, recipe="fp32"), scratch / "fp32", open_batch=False)
+    graph = bundle.manifest.graphs[artifact.format]["unet"]
+    open_runner = _OPEN[artifact.format]
+    runners = {
+        "fp32": open_runner(scratch / "fp32" / whole.path, whole.spec, threads=1),
+        "own": open_runner(bundle.folder / graph.path, graph.spec, threads=1),
+    }
+    times = interleave(runners, next(cases("unet", trajectory)).inputs, ROUNDS)
+    return median(own / fp32 for own, fp32 in zip(times["own"], times["fp32"], strict=True))
+
+
+def table(rows: list[Mapping[str, Any]]) -> Iterator[str]:
+    """The rows as Markdown."""
+    yield "| recipe | format | storage, arithmetic | MB | graphs dB | pictures dB | SSIM | UNet call |"
+    yield "|---|---|---|---|---|---|---|---|"
+    order = {name: number for number, name in enumerate(recipe_names())}
+    for row in sorted(rows, key=lambda r: (order.get(r["recipe"], len(order)), r["format"])):
+        yield line(row)
+
+
+def line(row: Mapping[str, Any]) -> str:
+    start = f"| `{row['recipe']}` | {row['format']} {row['profile']} |"
+    if "refused" in row:
+        return f"{start} refused: {row['refused']} | | | | | |"
+    both = (f"{shown(row['psnr_db'][k])}" for k in ("median", "minimum"))
+    likeness = (f"{row['ssim'][k]:.3f}" for k in ("median", "minimum"))
+    lowest = " / ".join(shown(row["graph_db"][name]["minimum"]) for name in GRAPHS)
+    ratio = f"{row['time']:.2f}" if "time" in row else "-"
+    return (
+        f"{start} {row['storage']}, {row['arithmetic']} | {sum(row['mb'].values()):.1f} | {lowest} | "
+        f"{' / '.join(both)} | {' / '.join(likeness)} | {ratio} |"
+    )
+
+
+def shown(db: float) -> str:
+    return f"{db:.1f}" if db < EQUAL_DB else "equal"
+
+
+def write_readme(rows: list[Mapping[str, Any]]) -> None:
+    file = HERE.parent / "README.md"
+    text = file.read_text(encoding="utf-8")
+    before, rest = text.split(_MARKS[0])
+    after = rest.split(_MARKS[1])[1]
+    body = "\n".join((_MARKS[0], *table(rows), _MARKS[1]))
+    file.write_text(before + body + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(lambda: typer.run(main))
