@@ -1,7 +1,7 @@
 """Every recipe on every backend that lowers it, on the built-in model: size, PSNR, SSIM, time. And why others do not.
 
     python benchmarks/recipes.py [--format FORMAT] [--only RECIPE] [-o FILE.json]      measures, row by row
-    python benchmarks/recipes.py --prompts search -o build/floors.json                 what the floors of recipes rest on
+    python benchmarks/recipes.py --prompts search -o build/floors.json               what recipes' floors rest on
     python benchmarks/recipes.py --readme                                             puts the table into README.md
 
 Graphs are judged teacher-forced on the first, middle and last call of the 24 test prompts, and pictures drawn by the
