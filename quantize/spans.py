@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from pocketdiffusion.quantize.ranges import HALF_MAX
+
 BITS = {"int8": 8, "int16": 16}
 
 
@@ -15,7 +19,10 @@ class Span:
 
 def affine(span: Span, bits: int) -> tuple[float, int]:
     """Scale and zero of signed integers of `bits` that reach from `low` to `high`; zero itself is one of them, for
-    padding is made of zeros."""
+    padding is made of zeros. A scale of 8 bits is rounded up to float16, so that every format can have the same."""
     lowest, levels = -(2 ** (bits - 1)), 2**bits - 1
     scale = (span.high - span.low) / levels or 1.0
+    if bits == 8 and scale <= HALF_MAX:
+        half = np.float16(scale)
+        scale = float(half if float(half) >= scale else np.nextafter(half, np.float16(np.inf)))
     return scale, max(lowest, min(lowest + levels, round(lowest - span.low / scale)))

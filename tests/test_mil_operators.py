@@ -286,6 +286,32 @@ def test_lut_to_dense_of_ios18() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("axis", [None, 1])
+def test_integers_for_activations(dtype: str, axis: int | None) -> None:
+    """Of one scale or one for each channel, with a zero and without. Beyond the last integer there is none."""
+    scale = np.array(0.75, np.float32) if axis is None else np.abs(Y[0, :, 0, 0])
+    wide = 100 * X
+    wide[0, 0, 0, :2] = np.array([2.5, 3.5]) * scale.flat[0]  # halfway: to the even number
+    for zero in (-7 if dtype == "int8" else 100, 0):
+        zeros = np.full(scale.shape, zero, dtype)
+        given = {"scale": scale} if zero == 0 else {"scale": scale, "zero_point": zeros}
+        given |= {} if axis is None else {"axis": np.array(axis)}
+        codes = OPERATORS["quantize"](input=wide, output_dtype=dtype, **given)
+        spread = torch.from_numpy(scale.reshape(-1, 1, 1))
+        ends = torch.iinfo(getattr(torch, dtype))
+        wanted = torch.clamp(torch.round(torch.from_numpy(wide) / spread) + zero, ends.min, ends.max)
+        assert codes.dtype == dtype and np.array_equal(codes, wanted.numpy())
+        back = OPERATORS["dequantize"](input=codes, **given)
+        np.testing.assert_allclose(back, ((wanted - zero) * spread).numpy(), rtol=1e-6)
+        assert codes.min() == ends.min and codes.max() == ends.max and np.ptp(codes[0, 0, 0, :2]) == 2
+
+
+def test_there_are_no_other_integers() -> None:
+    with pytest.raises(ValueError, match="no integers int4"):
+        OPERATORS["quantize"](input=X, scale=ONE, output_dtype="int4")
+
+
 def test_every_operator_is_tested() -> None:
-    other = {"split", "conv"} | {name for name in OPERATORS if name.startswith("constexpr_")}
+    other = {"split", "conv", "quantize", "dequantize"} | {name for name in OPERATORS if name.startswith("constexpr_")}
     assert {case[0] for case in CASES} | other == set(OPERATORS)

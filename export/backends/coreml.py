@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 import shutil
 import warnings
 from collections import Counter
@@ -22,16 +21,18 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pocketdiffusion.export.backends import Refusal, check_lowered, coreml_lowering, coreml_split_einsum
+from pocketdiffusion.export.backends import check_lowered, coreml_lowering, coreml_split_einsum
 from pocketdiffusion.export.backends.coreml_apple import TURN, file_spec, package_of
+from pocketdiffusion.export.backends.coreml_compressed import add_pass, check_compressed, compresses, refusal
 from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.layers.coreml import identifier
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
 from pocketdiffusion.export.storage import check_storable
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import check_calls
-from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec
@@ -40,17 +41,13 @@ PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS1
 LARGEST = None
 _AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
 assert coreml_split_einsum  # imported for the operators that it registers
-
-
-def refusal(scheme: Scheme, profile: str) -> Refusal | None:
-    """As the registry asks for it."""
-    return None if scheme.kind == "float" else Refusal("not written yet", "fp16")
+__all__ = ["LARGEST", "emit", "refusal"]
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
-    """Writes coreml/NAME.mlpackage below `folder`. In recipe fp16 weights and arithmetic are float16.
+    """Writes coreml/NAME.mlpackage below `folder`. Where `plan` stores no matrix as float32, arithmetic is float16.
 
-    Inputs and outputs are float32 in either. `open_batch` is ignored: shapes are fixed, which the Neural Engine wants.
+    Inputs and outputs are float32 always. `open_batch` is ignored: shapes are fixed, which the Neural Engine wants.
     Raises UserError for options that the backend has not, and ProofError where sites are missing or a weight does not
     fit float16.
     """
@@ -58,6 +55,10 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         raise UserError(f"the profile {artifact.profile!r} is unknown to the Core ML backend: {', '.join(PROFILES)}")
     plan = plan or float_plan(part, artifact.recipe)
     check_lowered(plan, artifact)
+    if len(storages := {scheme.storage for scheme in plan.schemes.values()}) > 1 and "float32" in storages:
+        raise UserError(
+            f"coreml computes in float32 or in float16: {plan.recipe} has matrices of float32 beside others"
+        )
     precision: Literal["float32", "float16"] = "float32" if plan.storage == "float32" else "float16"
     module = load_module(part)
     for name, parameter in module.named_parameters():
@@ -69,9 +70,14 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         traced = _trace(part, module, own, transposes)
     calls = replaced.calls + Counter(node.kind() for node in traced.inlined_graph.nodes())
     check_calls(part, artifact.rewrites, calls)
-    model = _convert(traced, own, artifact, precision)
+    passes, compressed = ct.PassPipeline(), compresses(plan)
+    if compressed:
+        add_pass(passes, part, plan)
+    model = _convert(traced, own, artifact, precision, passes)
     path = Path("coreml") / f"{package.name}.mlpackage"
     files = _write_package(model, own, folder / path)
+    if compressed:
+        check_compressed(folder / path, part, plan, artifact.profile)
     return Graph(
         path=path.as_posix(),
         files=tuple((path / file).as_posix() for file in files),
@@ -81,7 +87,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         profile=artifact.profile,
         recipe=artifact.recipe,
         storage=plan.storage,
-        arithmetic=precision,
+        arithmetic="int8" if plan.activation == "int8" else precision,
         compute_unit=artifact.compute_unit,
         rewrites=rewrites,
         ops=dict(sorted(_operators(model.get_spec()).items())),
@@ -133,13 +139,12 @@ class WithBodies(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _convert(traced: Any, own: GraphSpec, artifact: Artifact, precision: str) -> Any:
+def _convert(traced: Any, own: GraphSpec, artifact: Artifact, precision: str, passes: Any) -> Any:
     """coremltools' model, its advice kept off the user's screen.
 
     One of its passes writes a scale and a shift by channel as a batch_norm of variance 1, and forgets the epsilon. It
     is then 1e-5, an error of 5e-6 in each GroupNorm. In float16 that is rounded away, in float32 the pass is left out.
     """
-    passes = ct.PassPipeline()
     if precision == "float32":
         passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
     islands = frozenset(artifact.islands)
@@ -172,16 +177,10 @@ def _leads_to_a_sine(operation: Any, steps: int = 4) -> bool:
 
 def _is_island(operation: Any, islands: frozenset[str]) -> bool:
     """Whether it is named in `islands`, or its result is taken by one such alone, with which it may be fused later."""
-    if _final_name(operation) in islands:
+    if identifier(operation.name) in islands:
         return True
     children = [child for output in operation.outputs for child in output.child_ops]
-    return len(children) == 1 and _final_name(children[0]) in islands
-
-
-def _final_name(operation: Any) -> str:
-    """As coremltools will spell it in the program, where names are identifiers."""
-    name = re.sub(r"[^A-Za-z0-9_]", "_", operation.name)
-    return f"var_{name}" if name[0].isdigit() else name
+    return len(children) == 1 and identifier(children[0].name) in islands
 
 
 @contextlib.contextmanager
@@ -191,7 +190,7 @@ def _silence() -> Iterator[None]:
     loggers = {name: logging.getLogger(name) for name in ("coremltools", "transformers")}
     levels = {name: logger.level for name, logger in loggers.items()}
     for logger in loggers.values():
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # errors are raised too
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

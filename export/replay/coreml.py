@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketdiffusion.quantize.ranges import Note
-from pocketdiffusion.runtime.mil.execute import Arithmetic, run
+from pocketdiffusion.runtime.mil.execute import Arithmetic, decompress, run
 from pocketdiffusion.runtime.mil.program import Operation, Program, read_program
 from pocketdiffusion.runtime.runner import Array, check_inputs
 from pocketdiffusion.runtime.spec import GraphSpec
@@ -27,7 +27,7 @@ class CoremlReplay:
 
         def observe(operation: Operation, name: str, value: Array) -> None:
             declared = {result.name: result.type.dtype for result in operation.results}
-            if declared[name] == "FLOAT16" and not operation.kind.startswith("constexpr_"):
+            if declared[name] == "FLOAT16":
                 self.note(operation.kind, name, float(np.abs(value).max(initial=0)))
 
         outputs = run(self.program, inputs, self.arithmetic, observe)
@@ -36,4 +36,4 @@ class CoremlReplay:
 
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> CoremlReplay:
     """Of an .mlpackage, on a Mac too."""
-    return CoremlReplay(spec, read_program(path), arithmetic, note)
+    return CoremlReplay(spec, decompress(read_program(path)), arithmetic, note)

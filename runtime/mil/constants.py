@@ -8,7 +8,7 @@ little-endian stream of bits (mlmodel/src/MILBlob/SubByteTypes.hpp).
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 from pathlib import Path
 
 import numpy as np
@@ -87,5 +87,15 @@ def decode(raw: Array, type: TensorType, where: str) -> Array:
 
 def unpack(raw: Array, bits: int, count: int) -> Array:
     """`count` numbers (uint8) of `bits` bits each, from a little-endian stream of bits in bytes."""
-    stream = np.unpackbits(raw, count=count * bits, bitorder="little").reshape(count, bits)
-    return np.packbits(stream, axis=1, bitorder="little").reshape(count)
+    step = lcm(bits, 8) // 8  # bytes that hold whole numbers: at most 3
+    each = step * 8 // bits
+    padded = np.zeros(-(-count // each) * step, np.uint8)
+    padded[: raw.size] = raw
+    rows = padded.reshape(-1, step)
+    words = np.zeros(len(rows), np.uint32)
+    for byte in range(step):
+        words |= rows[:, byte].astype(np.uint32) << np.uint32(8 * byte)
+    values = np.empty((len(rows), each), np.uint8)
+    for place in range(each):
+        values[:, place] = (words >> np.uint32(bits * place)) & np.uint32(2**bits - 1)
+    return values.reshape(-1)[:count]

@@ -6,6 +6,7 @@ round more often still, within an operation (the Neural Engine accumulates in fl
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.mil.constants import Blob, TensorType, read_blob
 from pocketdiffusion.runtime.mil.operators import MOVES, OPERATORS
-from pocketdiffusion.runtime.mil.program import Name, Operation, Program
+from pocketdiffusion.runtime.mil.program import Constant, Name, Operation, Program
 from pocketdiffusion.runtime.mil.rounding import round_half
 from pocketdiffusion.runtime.runner import Array
 
@@ -46,6 +47,31 @@ def run(
                 if last.get(name, number) == number:
                     del values[name]
     return {name: values[name] for name in program.outputs}
+
+
+def decompress(program: Program) -> Program:
+    """The program with constants in the place of its compressed weights, of the types that it declares: whoever runs
+    it more than once decompresses them once. They stay in memory. Raises ProofError as `run` does."""
+    weights: dict[str, Array] = {}
+    kept = []
+    for operation in program.operations:
+        names = {key: v.name for key, (v, *_) in operation.arguments.items() if isinstance(v, Name)}
+        arguments = {
+            key: tuple(_constant(value, weights) for value in values) for key, values in operation.arguments.items()
+        }
+        compressed = {key: name for key, name in names.items() if name in weights}
+        operation = replace(operation, arguments=arguments, constants={**operation.constants, **compressed})
+        if not operation.kind.startswith("constexpr_") or {*program.outputs} & {r.name for r in operation.results}:
+            kept.append(operation)
+            continue
+        for result, value in zip(operation.results, _compute(operation, {}), strict=True):
+            rounded = _declared(value, result.type, "float16", f"{operation.kind} {result.name}")
+            weights[result.name] = rounded.astype(result.type.stored, copy=False)
+    return replace(program, operations=tuple(kept))
+
+
+def _constant(argument: Name | Constant, weights: Mapping[str, Array]) -> Name | Constant:
+    return weights.get(argument.name, argument) if isinstance(argument, Name) else argument
 
 
 def _compute(operation: Operation, values: Mapping[str, Array]) -> tuple[Array, ...]:

@@ -6,7 +6,7 @@ Source: https://apple.github.io/coremltools/mlmodel/Format/MIL.html, whose proto
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
@@ -40,11 +40,15 @@ class Name:
 
 @dataclass(frozen=True)
 class Operation:
-    """`kind` is MIL's name of the operator. Each argument is a list, most often of one value."""
+    """`kind` is MIL's name of the operator. Each argument is a list, most often of one value.
+
+    `constants` has the names of those arguments that are constants with a name, by argument.
+    """
 
     kind: str
     arguments: Mapping[str, tuple[Name | Constant, ...]]
     results: tuple[Result, ...]
+    constants: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def uses(self) -> Iterator[str]:
@@ -121,6 +125,7 @@ def _protobuf() -> ModuleType:
 def _operation(proto: Any, constants: Mapping[str, Constant], home: Path) -> Operation:
     """Compressed weights (constexpr_...) of iOS 16 and 17 have their arguments as attributes."""
     arguments: dict[str, tuple[Name | Constant, ...]] = {}
+    named: dict[str, str] = {}
     for key, argument in proto.inputs.items():
         values: list[Name | Constant] = []
         for binding in argument.arguments:
@@ -128,13 +133,15 @@ def _operation(proto: Any, constants: Mapping[str, Constant], home: Path) -> Ope
                 values.append(_constant(binding.value, home))
             else:
                 values.append(constants.get(binding.name, Name(binding.name)))
+                if binding.name in constants:
+                    named[key] = binding.name
         arguments[key] = tuple(values)
     if proto.type.startswith("constexpr_"):
         for key, value in proto.attributes.items():
             if key != "name":
                 arguments[key] = (_constant(value, home),)
     results = tuple(Result(output.name, _type(output.type)) for output in proto.outputs)
-    return Operation(proto.type, arguments, results)
+    return Operation(proto.type, arguments, results, named)
 
 
 def _type(proto: Any) -> TensorType:

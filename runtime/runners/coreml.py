@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.mil.execute import run
+from pocketdiffusion.runtime.mil.execute import decompress, run
 from pocketdiffusion.runtime.mil.program import Program, read_program
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
@@ -65,7 +65,7 @@ def open_runner(path: Path, spec: GraphSpec) -> Runner:
             raise ProofError(f"{path}: {what} are {', '.join(sorted(actual))}, not {', '.join(promised)}")
     if sys.platform == "darwin":
         return MacRunner(spec, _open_on_mac(path))
-    return ProgramRunner(spec, program)
+    return ProgramRunner(spec, decompress(program))
 
 
 def _open_on_mac(path: Path) -> Any:
