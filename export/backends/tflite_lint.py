@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocketdiffusion.export.backends.tflite_file import (
     TYPES,
@@ -65,13 +66,12 @@ def _tensor_problems(tensor: Any, at_an_end: bool) -> Iterator[str]:
         yield f"has rank {rank}, where {HIGHEST_RANK} is the highest"
     if TYPES[tensor.type] in ("INT64", "UINT64", "FLOAT64"):
         yield f"is {TYPES[tensor.type].lower()}"
-    if at_an_end and TYPES[tensor.type] not in ("FLOAT32", "INT32"):
-        yield f"is {TYPES[tensor.type].lower()}, where the graph's inputs and outputs are float32, or int32 for ids"
+    if at_an_end and TYPES[tensor.type] in ("INT8", "UINT8", "INT16"):
+        yield f"is {TYPES[tensor.type].lower()}, where what a graph takes and gives is float32, or int32 for ids"
 
 
 def _quantization_problems(model: Any, tensor: Any) -> Iterator[str]:
-    found, kind = tensor.quantization, TYPES[tensor.type]
-    scales = () if found is None or found.scale is None else np.asarray(found.scale)
+    found, kind, scales = tensor.quantization, TYPES[tensor.type], _scales(tensor)
     if kind == "INT8" and len(scales) == 0:
         yield "is int8 and has no scale"
     if kind not in ("INT8", "INT32") and len(scales):
@@ -82,7 +82,7 @@ def _quantization_problems(model: Any, tensor: Any) -> Iterator[str]:
     channels = tensor.shape[axis] if axis < len(tensor.shape) else 0
     if len(scales) not in (1, channels) or len(found.zeroPoint) != len(scales):
         yield f"has {len(scales)} scales and {len(found.zeroPoint)} zeros for {channels} channels along axis {axis}"
-    if not (np.isfinite(scales).all() and (np.asarray(scales) > 0).all()):
+    if not (np.isfinite(scales).all() and (scales > 0).all()):
         yield "has a scale that is not positive"
     if is_constant(model, tensor) and np.any(found.zeroPoint):
         yield "is a weight whose zero is not 0"
@@ -108,10 +108,16 @@ def _operator_problems(model: Any, graph: Any, name: str, operator: Any, known: 
 
 
 def _bias_problems(taken: Any, weight: Any, bias: Any) -> Iterator[str]:
-    if TYPES[bias.type] == "INT32":
-        unit = np.asarray(taken.quantization.scale) * np.asarray(weight.quantization.scale)
-        if bias.quantization is None or not np.array_equal(bias.quantization.scale, unit):
-            yield f"adds {_name(bias)} in other units than the input's scale times the weight's"
+    integers = [TYPES[tensor.type] == "INT8" for tensor in (taken, weight)]
+    if (TYPES[bias.type] == "INT32") != all(integers):
+        yield f"adds {_name(bias)}, which is {TYPES[bias.type].lower()}"
+    elif all(integers) and not np.array_equal(_scales(bias), _scales(taken) * _scales(weight)):
+        yield f"adds {_name(bias)} in other units than the input's scale times the weight's"
+
+
+def _scales(tensor: Any) -> NDArray[np.float32]:
+    found = tensor.quantization
+    return np.asarray(() if found is None or found.scale is None else found.scale, np.float32)
 
 
 def _name(tensor: Any) -> str:
