@@ -20,6 +20,7 @@ from pocketdiffusion.export.backends.tflite_file import (
     TYPES,
     WEIGHT_OPERAND,
     data_of,
+    is_constant,
     operator_name,
     read_model,
 )
@@ -121,10 +122,10 @@ def test_parity_of_every_part(
 def test_every_matrix_is_stored_in_half(
     tiny_checkpoint: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]], name: str
 ) -> None:
-    """The table of positions is looked up while converting, and added: no operand that takes weights."""
+    """Under its own name; in float32 too."""
     folder, graph = emitted["fp16", name]
     weights = parts(tiny_checkpoint)[name].weights
-    matrices = [key for key, ref in weights.items() if len(ref.shape) > 1 and "position_embedding" not in key]
+    matrices = [key for key, ref in weights.items() if len(ref.shape) > 1]
     assert graph.ops["DEQUANTIZE"] == len(matrices)
     assert "DEQUANTIZE" not in emitted["fp32", name][1].ops
     model = read_model(folder / graph.path)
@@ -133,10 +134,17 @@ def test_every_matrix_is_stored_in_half(
         place = WEIGHT_OPERAND.get(operator_name(model, operator))
         if place is not None:  # a constant would be one in float32; attention of one head has computed "weights"
             assert data_of(model, tensors[operator.inputs[place]]) is None
-    halves = [data_of(model, tensor) for tensor in tensors if TYPES[tensor.type] == "FLOAT16"]
-    assert sum(data.size // 2 for data in halves if data is not None) == sum(
-        prod(weights[key].shape) for key in matrices
-    )
+    assert named_constants(model) == {key: ("FLOAT16", prod(weights[key].shape)) for key in matrices}
+    single = named_constants(read_model(emitted["fp32", name][0] / graph.path))
+    assert single == {key: ("FLOAT32", prod(weights[key].shape)) for key in matrices}
+
+
+def named_constants(model: Any) -> dict[str, tuple[str, int]]:
+    """Type and number of values of the constants that have a weight's name."""
+    constants = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors if is_constant(model, tensor)}
+    return {
+        name: (TYPES[tensor.type], prod(tensor.shape)) for name, tensor in constants.items() if name.endswith("weight")
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,49 @@ def test_a_planted_violation(
     tmp_path: Path, values: tuple[Value, ...], operator: tuple[str, str, str], message: str
 ) -> None:
     path = write_tflite(tmp_path / "part.tflite", values, [operator], "part")
+    with pytest.raises(ProofError, match=f"^part.tflite: {message}"):
+        lint(path)
+
+
+CODES = np.ones((3, 4), np.int8)
+WEIGHT = Value("w", (3, 4), "INT8", CODES, (0.5, 0.25, 2), (0, 0, 0))
+TAKEN = Value("taken", (1, 4), "INT8", scales=(0.5,), zeros=(-3,))
+GIVEN = Value("given", (1, 3), "INT8", scales=(0.5,))
+BIAS = Value("b", (3,), "INT32", np.ones(3, np.int32), (0.25, 0.125, 1), (0, 0, 0))
+INTEGERS = [("QUANTIZE", "x", "taken"), ("FULLY_CONNECTED", "taken w b", "given"), ("DEQUANTIZE", "given", "y")]
+ENDS = (Value("x"), Value("y", (1, 3)))
+
+
+def test_an_operator_in_integers(tmp_path: Path) -> None:
+    values = (*ENDS, WEIGHT, TAKEN, GIVEN, BIAS)
+    counts = lint(write_tflite(tmp_path / "part.tflite", values, INTEGERS, "part"))
+    assert counts == {"DEQUANTIZE": 1, "FULLY_CONNECTED": 1, "QUANTIZE": 1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (replace(WEIGHT, scales=(0.5, 0.25)), "tensor w has 2 scales and 3 zeros for 3 channels along axis 0"),
+        (replace(WEIGHT, axis=1), "tensor w has 3 scales and 3 zeros for 4 channels along axis 1"),
+        (replace(WEIGHT, scales=(0.5, 0.25, 0)), "tensor w has a scale that is not positive"),
+        (replace(WEIGHT, scales=(0.5, 0.25, np.nan)), "tensor w has a scale that is not positive"),
+        (replace(WEIGHT, zeros=(0, 1, 0)), "tensor w is a weight whose zero is not 0"),
+        (replace(WEIGHT, scales=()), "tensor w is int8 and has no scale"),
+        (replace(TAKEN, scales=()), "tensor taken of QUANTIZE is int8 and has no scale"),
+        (replace(TAKEN, scales=(0.25,)), "FULLY_CONNECTED, which makes given, adds b in other units than"),
+        (replace(BIAS, scales=(0.25, 0.125, 0.5)), "FULLY_CONNECTED, which makes given, adds b in other units than"),
+        (
+            replace(ENDS[0], dtype="INT8", scales=(1.0,)),
+            "tensor x is int8, where what a graph takes and gives is float32",
+        ),
+        (replace(ENDS[1], dtype="INT8", scales=(1.0,)), "tensor y of DEQUANTIZE is int8, where what a graph takes"),
+        (Value("b", (3,), data=np.ones(3, np.float32)), "FULLY_CONNECTED, which makes given, adds b, which is float32"),
+        (replace(ENDS[0], scales=(1.0,)), "tensor x has a scale and is float32"),
+    ],
+)
+def test_a_wrong_quantization(tmp_path: Path, changed: Value, message: str) -> None:
+    values = [changed if changed.name == v.name else v for v in (*ENDS, WEIGHT, TAKEN, GIVEN, BIAS)]
+    path = write_tflite(tmp_path / "part.tflite", values, INTEGERS, "part")
     with pytest.raises(ProofError, match=f"^part.tflite: {message}"):
         lint(path)
 

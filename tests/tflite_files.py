@@ -14,12 +14,15 @@ from pocketdiffusion.runtime.runner import Array
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the file; `data` makes it a constant."""
+    """A tensor of the file; `data` makes it a constant. `scales` are those of its channels along `axis`."""
 
     name: str
     shape: tuple[int, ...] = (1, 4)
     dtype: str = "FLOAT32"
     data: Array | None = None
+    scales: tuple[float, ...] = ()
+    zeros: tuple[int, ...] = (0,)
+    axis: int = 0
 
 
 def write_tflite(path: Path, values: Sequence[Value], operators: Sequence[tuple[str, str, str]], name: str) -> Path:
@@ -55,6 +58,10 @@ def _tensor(model: Any, value: Value) -> Any:
     tensor = schema.TensorT()
     tensor.name, tensor.shape = value.name.encode(), list(value.shape)
     tensor.type, tensor.buffer = getattr(schema.TensorType, value.dtype), 0
+    if value.scales:
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = list(value.scales), list(value.zeros)
+        tensor.quantization.quantizedDimension = value.axis
     if value.data is not None:
         tensor.buffer = len(model.buffers)
         model.buffers.append(schema.BufferT(np.ascontiguousarray(value.data).view(np.uint8).reshape(-1)))

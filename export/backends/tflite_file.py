@@ -1,9 +1,5 @@
-"""The last touch on a converted TFLite file: weights as float16, nothing noted that is not needed, aligned buffers.
+"""TFLite files by LiteRT's schema in plain Python: read into tables of lists, changed there, and written again."""
 
-LiteRT's schema in plain Python: a file is read into tables of lists, changed there, and written again.
-"""
-
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,6 @@ ALIGNMENT = 16  # TFLite's schema asks for it, and flatbuffers' Python writer do
 LARGEST = 2**31 - 1  # offsets in a flatbuffer are of 32 bits, signed in most readers
 # The operand, of each operator that has one, that is a matrix of weights.
 WEIGHT_OPERAND = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "EMBEDDING_LOOKUP": 1, "GATHER": 0}
-_KEPT_METADATA = (b"min_runtime_version",)
 _IDENTIFIER = b"TFL3"
 _PLACEHOLDER = 1  # an offset up to this means none
 OPERATORS: dict[int, str] = {
@@ -52,118 +47,18 @@ def operator_name(model: Any, operator: Any) -> str:
 
 def data_of(model: Any, tensor: Any) -> NDArray[np.uint8] | None:
     """The bytes of a constant, or None for what is computed."""
+    return np.asarray(model.buffers[tensor.buffer].data) if is_constant(model, tensor) else None
+
+
+def is_constant(model: Any, tensor: Any) -> bool:
+    """Whether it has a value in the file."""
     data = model.buffers[tensor.buffer].data
-    return None if data is None or len(data) == 0 else np.asarray(data)
+    return data is not None and len(data) > 0
 
 
 def operands(operator: Any) -> list[int]:
     """The tensors that it takes; an optional one that is left out is -1 in the file and not here."""
     return [int(index) for index in operator.inputs if index >= 0]
-
-
-def finish(raw: Path, path: Path, *, halves: bool) -> None:
-    """Reads the converter's file `raw` and writes `path`.
-
-    With `halves`, each matrix of weights is stored as float16, behind a DEQUANTIZE. Raises ProofError where one does
-    not fit, or where the file would be larger than the format allows.
-    """
-    model = read_model(raw)
-    if halves:
-        _dequantize_casts(model)
-        _store_halves(model)
-    _name_tensors(model)
-    _strip(model)
-    write_model(model, path)
-
-
-def _dequantize_casts(model: Any) -> None:
-    """CAST of a float16 constant becomes DEQUANTIZE, which delegates fold and the interpreter runs once."""
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            if operator_name(model, operator) == "CAST":
-                source = graph.tensors[operator.inputs[0]]
-                if source.type == schema.TensorType.FLOAT16 and data_of(model, source) is not None:
-                    _make_dequantize(model, operator)
-
-
-def _store_halves(model: Any) -> None:
-    """The converter widens small weights, and folds into some the factor that follows. They become float16 again."""
-    for graph in model.subgraphs:
-        added = []
-        for index in sorted(set(_weights(model, graph))):
-            tensor = graph.tensors[index]
-            data = data_of(model, tensor)
-            if data is None or tensor.type != schema.TensorType.FLOAT32:
-                continue
-            single = data.view(np.float32)
-            if np.abs(single).max() > np.finfo(np.float16).max:
-                raise ProofError(f"{tensor.name.decode()}: a weight is over 65504; export this model as fp32")
-            half = single.astype(np.float16)
-            stored = schema.TensorT()
-            stored.shape, stored.type, stored.name = tensor.shape, schema.TensorType.FLOAT16, tensor.name
-            stored.buffer, tensor.buffer = len(model.buffers), 0
-            model.buffers.append(schema.BufferT(half.view(np.uint8)))
-            graph.tensors.append(stored)
-            operator = schema.OperatorT()
-            operator.inputs, operator.outputs = [len(graph.tensors) - 1], [index]
-            _make_dequantize(model, operator)
-            added.append(operator)
-        graph.operators[:0] = added
-
-
-def _weights(model: Any, graph: Any) -> Iterator[int]:
-    for operator in graph.operators:
-        place = WEIGHT_OPERAND.get(operator_name(model, operator))
-        if place is not None and graph.tensors[operator.inputs[place]].shape is not None:
-            yield int(operator.inputs[place])
-
-
-def _make_dequantize(model: Any, operator: Any) -> None:
-    codes = [code.builtinCode for code in model.operatorCodes]
-    if schema.BuiltinOperator.DEQUANTIZE not in codes:
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-        code.version = 3  # the first that takes float16
-        model.operatorCodes.append(code)
-        codes.append(code.builtinCode)
-    operator.opcodeIndex = codes.index(schema.BuiltinOperator.DEQUANTIZE)
-
-
-def _name_tensors(model: Any) -> None:
-    """Inputs and outputs by the signature, what is computed by its operator, the rest by number: no Python class."""
-    for graph in model.subgraphs:
-        for number, tensor in enumerate(graph.tensors):
-            tensor.name = f"constant_{number}".encode()
-        for number, operator in enumerate(graph.operators):
-            for place, index in enumerate(operator.outputs):
-                suffix = f"_{place}" if place else ""
-                graph.tensors[index].name = f"{operator_name(model, operator)}_{number}{suffix}".encode()
-    for signature in model.signatureDefs or []:
-        tensors = model.subgraphs[signature.subgraphIndex].tensors
-        for entry in (*signature.outputs, *signature.inputs):
-            tensors[entry.tensorIndex].name = entry.name
-
-
-def _strip(model: Any) -> None:
-    """Leaves what an interpreter reads: buffers that are used, each once, and operators that are used."""
-    model.description = b"pocketdiffusion"
-    model.metadata = [entry for entry in model.metadata or [] if entry.name in _KEPT_METADATA]
-    model.metadataBuffer = None
-    used = [tensor for graph in model.subgraphs for tensor in graph.tensors if data_of(model, tensor) is not None]
-    places = {0: 0}
-    for holder in (*used, *model.metadata):
-        places.setdefault(int(holder.buffer), len(places))
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            tensor.buffer = places.get(int(tensor.buffer), 0)
-    for entry in model.metadata:
-        entry.buffer = places[int(entry.buffer)]
-    model.buffers = [schema.BufferT() if old == 0 else model.buffers[old] for old in places]
-    operators = [operator for graph in model.subgraphs for operator in graph.operators]
-    kept = sorted({operator.opcodeIndex for operator in operators})
-    for operator in operators:
-        operator.opcodeIndex = kept.index(operator.opcodeIndex)
-    model.operatorCodes = [model.operatorCodes[index] for index in kept]
 
 
 class _AlignedBuffer:
@@ -185,6 +80,26 @@ class _AlignedBuffer:
         return schema.BufferEnd(builder)
 
 
+class _Quantization:
+    """A QuantizationParametersT of scales and zeros. A weight's zeros are eight bytes of 0 for each channel: vectors of
+    one length are written once, into `written`."""
+
+    def __init__(self, found: Any, written: dict[bytes, Any]) -> None:
+        self.found, self.written = found, written
+
+    def Pack(self, builder: Any) -> Any:  # the schema's name
+        zeros = np.asarray(self.found.zeroPoint, np.int64)
+        key = zeros.tobytes()
+        if key not in self.written:
+            self.written[key] = builder.CreateNumpyVector(zeros)
+        scale = builder.CreateNumpyVector(np.asarray(self.found.scale, np.float32))
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scale)
+        schema.QuantizationParametersAddZeroPoint(builder, self.written[key])
+        schema.QuantizationParametersAddQuantizedDimension(builder, self.found.quantizedDimension)
+        return schema.QuantizationParametersEnd(builder)
+
+
 def check_size(name: str, size: int) -> None:
     """Raises ProofError, naming the component, for more bytes of weights than the format allows."""
     if size > LARGEST:
@@ -196,6 +111,11 @@ def write_model(model: Any, path: Path) -> None:
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     check_size(path.stem, size)
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
+    written: dict[bytes, Any] = {}
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        found = tensor.quantization
+        if found is not None and found.scale is not None and found.details is None:
+            tensor.quantization = _Quantization(found, written)
     builder = flatbuffers.Builder(min(size + 2**20, 2**31))  # at once, rather than doubled and copied up to there
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     path.write_bytes(memoryview(builder.Bytes)[builder.head :])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from pocketdiffusion.runtime.mil.execute import Arithmetic
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 from pocketdiffusion.runtime.runners.tflite import open_runner
 from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from pocketdiffusion.export.backends.tflite_draft import Draft
 
 # Operators that only move values, which were rounded before.
 MOVES = frozenset(
@@ -42,11 +45,11 @@ class TfliteReplay:
 
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> TfliteReplay:
     """Of a .tflite, whose operators LiteRT runs by the kernels that it has for them."""
+    from pocketdiffusion.export.backends.tflite_draft import Draft
     from pocketdiffusion.export.backends.tflite_file import read_model, write_model
 
     model = read_model(path)
-    (graph,) = model.subgraphs
-    probes = _Probes(model, graph)
+    probes = _Probes(Draft(model, *model.subgraphs))
     for number in probes.results():
         probes.watch(number, rounding=arithmetic == "float16")
     probes.finish()
@@ -60,10 +63,10 @@ def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note)
 class _Probes:
     """What is put behind the operators of one graph, all at once, when `finish` is called."""
 
-    def __init__(self, model: Any, graph: Any) -> None:
+    def __init__(self, draft: "Draft") -> None:
         from ai_edge_litert import schema_py_generated as schema
 
-        self.schema, self.model, self.graph = schema, model, graph
+        self.schema, self.draft, self.graph = schema, draft, draft.graph
         self.noted: dict[str, tuple[str, str]] = {}
         self.behind: dict[int, list[Any]] = {}  # by the number of the operator
         self.exact: dict[int, int] = {}  # the tensor that an operator writes instead, where its result is rounded
@@ -73,7 +76,7 @@ class _Probes:
         """The numbers of the operators whose one result is computed in float32."""
         from pocketdiffusion.export.backends.tflite_file import operator_name
 
-        self.names = [operator_name(self.model, operator) for operator in self.graph.operators]
+        self.names = [operator_name(self.draft.model, operator) for operator in self.graph.operators]
         return [
             number
             for number, operator in enumerate(self.graph.operators)
@@ -83,20 +86,21 @@ class _Probes:
 
     def watch(self, number: int, *, rounding: bool) -> None:
         """The result keeps its tensor, so that whoever takes it takes the rounded one."""
-        operator, schema = self.graph.operators[number], self.schema
-        result = int(operator.outputs[0])
+        draft, result = self.draft, int(self.graph.operators[number].outputs[0])
         shape = self.graph.tensors[result].shape
         behind = self.behind.setdefault(number, [])
         if rounding:
-            self.exact[number] = self.tensor("exact", shape, schema.TensorType.FLOAT32)
-            half = self.tensor("half", shape, schema.TensorType.FLOAT16)
-            behind.append(self.operator("CAST", [self.exact[number]], half))
-            behind.append(self.operator("CAST", [half], result))
-        magnitude = self.tensor("magnitude", shape, schema.TensorType.FLOAT32)
-        largest = self.tensor("largest", [], schema.TensorType.FLOAT32)
-        axes = self.constant(np.arange(len(shape), dtype=np.int32))
-        behind.append(self.operator("ABS", [result], magnitude))
-        behind.append(self.operator("REDUCE_MAX", [magnitude, axes], largest))
+            self.exact[number] = draft.tensor(f"exact_{number}", shape, "FLOAT32")
+            half = draft.tensor(f"half_{number}", shape, "FLOAT16")
+            behind.append(draft.operator("CAST", [self.exact[number]], half))
+            behind.append(draft.operator("CAST", [half], result))
+        magnitude = draft.tensor(f"magnitude_{number}", shape, "FLOAT32")
+        largest = draft.tensor(f"largest_{number}", [], "FLOAT32")
+        axes = draft.constant(f"axes_{number}", [len(shape)], "INT32", np.arange(len(shape), dtype=np.int32))
+        maximum = draft.operator("REDUCE_MAX", [magnitude, axes], largest)
+        maximum.builtinOptionsType = self.schema.BuiltinOptions.ReducerOptions
+        maximum.builtinOptions = self.schema.ReducerOptionsT()
+        behind += [draft.operator("ABS", [result], magnitude), maximum]
         name = f"largest_{number}"
         self.outputs.append((name, largest))
         self.noted[name] = (self.names[number], self.graph.tensors[result].name.decode())
@@ -113,38 +117,4 @@ class _Probes:
         for name, index in self.outputs:
             entry = self.schema.TensorMapT()
             entry.name, entry.tensorIndex = name.encode(), index
-            self.model.signatureDefs[0].outputs.append(entry)
-
-    def tensor(self, name: str, shape: Any, kind: int, buffer: int = 0) -> int:
-        """Adds one, and returns its index."""
-        tensor = self.schema.TensorT()
-        tensor.shape, tensor.type, tensor.buffer = list(shape), kind, buffer
-        tensor.name = f"{name}_{len(self.graph.tensors)}".encode()
-        self.graph.tensors.append(tensor)
-        return len(self.graph.tensors) - 1
-
-    def constant(self, values: Any) -> int:
-        """Adds a tensor of int32 with its buffer, and returns its index."""
-        self.model.buffers.append(self.schema.BufferT(values.view(np.uint8)))
-        return self.tensor("axes", values.shape, self.schema.TensorType.INT32, len(self.model.buffers) - 1)
-
-    def operator(self, name: str, inputs: list[int], output: int) -> Any:
-        """One of CAST, ABS and REDUCE_MAX."""
-        operator = self.schema.OperatorT()
-        operator.opcodeIndex = self.code(getattr(self.schema.BuiltinOperator, name))
-        operator.inputs, operator.outputs = inputs, [output]
-        if name == "REDUCE_MAX":
-            operator.builtinOptionsType = self.schema.BuiltinOptions.ReducerOptions
-            operator.builtinOptions = self.schema.ReducerOptionsT()
-        return operator
-
-    def code(self, builtin: int) -> int:
-        """The index of the operator among those of the file, which gets it where it lacks it."""
-        for index, code in enumerate(self.model.operatorCodes):
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-                return index
-        code = self.schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = 1
-        self.model.operatorCodes.append(code)
-        return len(self.model.operatorCodes) - 1
+            self.draft.model.signatureDefs[0].outputs.append(entry)

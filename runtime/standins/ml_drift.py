@@ -55,6 +55,9 @@ def _why(said: str) -> str:
     unknown = re.search(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'", said)
     if unknown:
         return f"LiteRT knows no {unknown[1]} of version {unknown[2]}"
+    failed = re.search(r"Failed to create \S*DelegateKernel\S*: (?:[A-Z_]+: )?([^\n;]*)", said)
+    if failed:
+        return f"{REFUSES} this graph ({failed[1].rstrip('. ')})"
     operators = [f"{name} ({why})" if why else name for name, why in refused(said).items()]
     return f"{REFUSES} {', '.join(operators)}" if operators else ""
 
