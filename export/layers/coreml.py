@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocketdiffusion.export.layers import Layer
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.mil.program import Name, Operation, read_program
+from pocketdiffusion.runtime.mil.execute import run
+from pocketdiffusion.runtime.mil.program import Name, Operation, Program, read_program
+from pocketdiffusion.runtime.runner import Array, check_inputs
+from pocketdiffusion.runtime.spec import GraphSpec
 
 TAKE = ("conv", "linear", "matmul", "gather")
 _WHERE = ("weight", "x", "y")  # the arguments that may be a weight
@@ -24,6 +28,31 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
         if taken is not None and operation.kind in TAKE:
             found.append(Layer(taken.rpartition(".")[0], operation.results[0].name))
     return found
+
+
+@dataclass(frozen=True)
+class CoremlTapped:
+    """Our executor, in the precision that the program declares, on a Mac too."""
+
+    spec: GraphSpec
+    program: Program
+    wanted: frozenset[str]
+    results: dict[str, Array] = field(default_factory=dict)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        check_inputs(self.spec, inputs)
+
+        def observe(operation: Operation, name: str, value: Array) -> None:
+            if name in self.wanted:
+                self.results[name] = value
+
+        outputs = run(self.program, inputs, "float16", observe)
+        return {t.name: outputs[t.name].astype(t.dtype, copy=False) for t in self.spec.outputs}
+
+
+def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> CoremlTapped:
+    """Of an .mlpackage."""
+    return CoremlTapped(spec, read_program(path), frozenset(results))
 
 
 def weight_of(operation: Operation, names: Mapping[str, str]) -> str | None:

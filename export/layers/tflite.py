@@ -1,9 +1,14 @@
 """TFLite: the operators that take a weight as such. A constant has the weight's name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pocketdiffusion.export.layers import Layer
+from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.runners.tflite import open_runner
+from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
@@ -31,3 +36,41 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
             module = holders[int(operator.inputs[place])].removesuffix(".weight")
             found.append(Layer(module, names[widened.get(result, result)]))
     return found
+
+
+@dataclass(frozen=True)
+class TfliteTapped:
+    """LiteRT, with further outputs in the file's signature, by the names of their tensors."""
+
+    spec: GraphSpec
+    runner: Runner
+    results: dict[str, Array] = field(default_factory=dict)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self.runner(inputs)
+        own = {tensor.name for tensor in self.spec.outputs}
+        self.results.update((name, value) for name, value in outputs.items() if name not in own)
+        return {name: outputs[name] for name in own}
+
+
+def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> TfliteTapped:
+    """Of a .tflite."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from pocketdiffusion.export.backends.tflite_file import read_model, write_model
+
+    model = read_model(path)
+    (graph,) = model.subgraphs
+    places = {tensor.name.decode(): index for index, tensor in enumerate(graph.tensors)}
+    further = []
+    for result in results:
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = result.encode(), places[result]
+        model.signatureDefs[0].outputs.append(entry)
+        if places[result] not in graph.outputs:
+            graph.outputs = [*graph.outputs, places[result]]
+        further.append(TensorSpec(result, tuple(int(n) for n in graph.tensors[places[result]].shape), "float32"))
+    with TemporaryDirectory(dir=path.parent) as scratch:
+        write_model(model, Path(scratch) / "tapped.tflite")
+        whole = GraphSpec(spec.name, spec.inputs, spec.outputs + tuple(further))
+        return TfliteTapped(spec, open_runner(Path(scratch) / "tapped.tflite", whole))
