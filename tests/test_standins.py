@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from test_cli import call
+from test_tflite_integers import SCHEMES, Small, emit_small
 from tflite_files import Value, write_tflite
 
 from pocketdiffusion.cli import STANDINS
@@ -157,6 +158,26 @@ def test_a_dynamic_int8_graph_gives_on_arm64_what_it_gives_here(tmp_path: Path) 
     peak = float(np.abs(exact).max())
     assert 30 < psnr_db(exact, here, peak) < 60  # it is int8 that is compared
     assert psnr_db(here, there, peak) > FLOORS_DB["float32", "float32"]
+
+
+# int8: XNNPACK's kernels, on the small part of tests/test_tflite_integers.py.
+
+
+@pytest.mark.parametrize(("scheme", "floor"), [("w8", 105), ("dynamic8", 45), ("w8a8", 105)])
+def test_a_tflite_graph_in_int8_gives_on_arm64_what_it_gives_here(scheme: str, floor: float, tmp_path: Path) -> None:
+    """What is rounded by its own range at each call is at times rounded the other way."""
+    made = emit_small(tmp_path, Small, SCHEMES[scheme])
+    runner = opened(place("arm64"), TFLITE, made.path, made.part.spec)
+    found, wanted = runner(made.inputs)["y"], made.run()["y"]
+    assert psnr_db(wanted, found, float(np.abs(wanted).max())) >= floor
+
+
+@pytest.mark.parametrize(("scheme", "said"), [("w8", "refuses DEQUANTIZE"), ("w8a8", "refuses this graph")])
+def test_the_gpu_delegate_refuses_int8(scheme: str, said: str, tmp_path: Path) -> None:
+    made = emit_small(tmp_path, Small, SCHEMES[scheme])
+    assert made.graph.compute_unit == "cpu"
+    with pytest.raises(ProofError, match=f"the GPU delegate {said}"):
+        opened(place("gpu"), TFLITE_GPU, made.path, made.part.spec)
 
 
 # Ends that are bad.

@@ -48,15 +48,15 @@ W8 = Scheme("linear", 8)
 EXACT_DB = FLOORS_DB["float32", "float32"]
 
 
-def artifact(recipe: str = "w8", rewrites: tuple[str, ...] = REWRITES) -> Artifact:
-    return Artifact("tflite", "std", recipe, "gpu", rewrites)
+def artifact(rewrites: tuple[str, ...] = REWRITES) -> Artifact:
+    return Artifact("tflite", "std", "w8", "gpu", rewrites)
 
 
-def plan_of(part: Component, choose: Callable[[str, str], Scheme], recipe: str = "w8") -> Plan:
+def plan_of(part: Component, choose: Callable[[str, str], Scheme]) -> Plan:
     """`choose` gives the scheme of a weight by its name and its operator; spans are those of the example."""
     schemes = {name: choose(name, weight.operator) for name, weight in weights_of(part).items()}
     spans = spans_of(part) if any(s.activation == "int8" for s in schemes.values()) else ({}, {})
-    return Plan(recipe, schemes, *spans)
+    return Plan("w8", schemes, *spans)
 
 
 def weights_only(bits: int) -> Callable[[str, str], Scheme]:
@@ -197,8 +197,8 @@ def test_codes_and_scales_are_those_that_are_stored(emitted: Emit, name: str, sc
 
 # Torch rounds what an operator takes once for the whole tensor. LiteRT rounds each row of a matrix product by its own
 # range, which is finer, and in int8 also what an operator gives, which torch does not: so the two differ about as much
-# as each differs from the original. Measured on the example, in dB: the file beside torch, the file beside the original,
-# torch beside the original.
+# as each differs from the original. Measured on the example, in dB: the file beside torch, the file beside the
+# original, torch beside the original.
 #   dynamic8  text_encoder 45.8 45.6 42.9   unet 56.8 49.3 49.1
 #   dynamic   (text_encoder as dynamic8)    unet 41.8 44.0 41.9
 #   w8a8      text_encoder 43.2 39.9 40.9   unet 38.9 40.0 42.3
@@ -386,8 +386,8 @@ class Faint(nn.Module):
         super().__init__()
         self.a = nn.Linear(8, 8)
         with torch.no_grad():
-            self.a.weight *= 1e-4
-            self.a.bias += 1e4
+            self.a.weight.mul_(1e-4)
+            self.a.bias.add_(1e4)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         return (self.a(x),)
@@ -425,12 +425,10 @@ def small(folder: Path, build: type[nn.Module]) -> Component:
     return component_of(folder, build, inputs, {"y": shape}, {}, build.__name__)
 
 
-def emit_small(
-    folder: Path, build: type[nn.Module], choose: Callable[[str, str], Scheme], rewrites: tuple[str, ...] = ()
-) -> Emitted:
+def emit_small(folder: Path, build: type[nn.Module], choose: Callable[[str, str], Scheme]) -> Emitted:
     part = small(folder, build)
     plan = plan_of(part, choose)
-    graph = emit(part, artifact(rewrites=rewrites), folder, open_batch=False, plan=plan)
+    graph = emit(part, artifact(()), folder, open_batch=False, plan=plan)
     return Emitted(part, plan, graph, folder / graph.path)
 
 
