@@ -8,17 +8,20 @@ import logging
 import warnings
 from ast import literal_eval
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 import onnx_ir as ir
 import torch
 from onnxscript.optimizer import optimize_ir
 from torch.export import ExportedProgram
 
-from pocketdiffusion.export.backends import Refusal, check_lowered
-from pocketdiffusion.export.backends.onnx_lint import lint
+from pocketdiffusion.export.backends import check_lowered
+from pocketdiffusion.export.backends.onnx_edit import SCOPES
+from pocketdiffusion.export.backends.onnx_integers import INTEGER_OPSET, lower_weights, needs_opset
+from pocketdiffusion.export.backends.onnx_integers import refusal as refusal
+from pocketdiffusion.export.backends.onnx_lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx_lowering import OPSET, Profile, lowerings
 from pocketdiffusion.export.backends.onnx_weights import DATA, detach_weights, fold_turns, stream_weights
 from pocketdiffusion.export.component import Component
@@ -26,7 +29,7 @@ from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import bodies
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import trace
-from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.quantize.scheme import Activation, Plan
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
@@ -34,36 +37,43 @@ from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 MODEL = "model.onnx"
 BATCH = "batch"
 LARGEST = None
-_SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules that a node lies in
-
-
-def refusal(scheme: Scheme, profile: str) -> Refusal | None:
-    """As the registry asks for it."""
-    return None if scheme.kind == "float" else Refusal("not written yet", "fp16")
+_ARITHMETIC: Mapping[Activation, Literal["float32", "int8", "int16"]] = {
+    "float": "float32",
+    "int8": "int8",
+    "dynamic": "int8",
+    "int16": "int16",
+}
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
     """Writes onnx/NAME/model.onnx and its data below `folder`, as optimum lays them out.
 
-    Inputs, outputs and arithmetic are float32, whatever precision the weights are stored in. `open_batch` is for the
-    UNet, which guidance runs on two samples at once. Takes the memory of the largest tensor, not of the model. Raises
-    ProofError where sites are missing, a weight does not fit its storage, or profile or runtime lack an operator.
+    Inputs and outputs are float32, whatever precision the weights are stored in, and so is arithmetic where `plan` does
+    not say otherwise. `open_batch` is for the UNet, which guidance runs on two samples at once; a graph of 16-bit
+    activations has no open sizes. Takes the memory of the largest tensor, not of the model. Raises ProofError where
+    sites are missing, a weight does not fit its storage, or profile or runtime lack an operator.
     """
     profile = _profile(artifact)
     plan = plan or float_plan(part, artifact.recipe)
     check_lowered(plan, artifact)
-    traced = trace(part, artifact.rewrites, open_batch=open_batch and part.spec.name == "unet")
+    open_batch = open_batch and part.spec.name == "unet" and plan.activation != "int16"
+    traced = trace(part, artifact.rewrites, open_batch=open_batch)
     model = _translate(part, _with_bodies(traced.program, artifact, profile), profile)
     weights = detach_weights(model, part.weights)
     optimize_ir(model)
-    weights = fold_turns(model, weights)
+    weights = fold_turns(model, weights, {name for name, s in plan.schemes.items() if s.kind == "linear"})
+    if needs_opset(plan):
+        model.opset_imports[""] = INTEGER_OPSET
+    parts = lower_weights(model, weights, plan, profile)
     _name_nodes(model)
     _name_batch(model)
     _strip(model)
     home = Path("onnx") / part.spec.name
     (folder / home).mkdir(parents=True)
-    parameters = stream_weights(model, weights, folder / home, plan)
+    parameters = stream_weights(model, parts, folder / home)
     ops = lint(model, profile)
+    if plan.activation == "int16":
+        lint_static(model, plan)
     ir.save(model, folder / home / MODEL)
     return Graph(
         path=(home / MODEL).as_posix(),
@@ -72,7 +82,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         profile=profile,
         recipe=artifact.recipe,
         storage=plan.storage,
-        arithmetic="float32",
+        arithmetic=_ARITHMETIC[plan.activation],
         compute_unit=artifact.compute_unit,
         rewrites=dict(traced.rewrites),
         ops=ops,
@@ -122,8 +132,8 @@ def _name_nodes(model: ir.Model) -> None:
     taken: Counter[str] = Counter()
     scope = ""
     for node in model.graph:
-        if _SCOPES in node.metadata_props:
-            scope = literal_eval(node.metadata_props[_SCOPES])[-2]
+        if SCOPES in node.metadata_props:
+            scope = literal_eval(node.metadata_props[SCOPES])[-2]
             scope = "" if scope.startswith("_") else scope  # torch's name for what lies in no module
         name = f"{scope}/{node.op_type}" if scope else node.op_type
         taken[name] += 1

@@ -12,9 +12,11 @@ import onnx_ir as ir
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from pocketdiffusion.export.backends.onnx_lowering import Profile
+from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.errors import ProofError
 
 STD_OPSET = 21  # the newest that a phone's runtime of 2024 knows
+_CODES = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (4, 8, 16))
 _PROVIDER = "CPUExecutionProvider"
 
 
@@ -31,6 +33,52 @@ def lint(model: ir.Model, profile: Profile) -> dict[str, int]:
         if problem:
             raise ProofError(f"{node.name}: onnxruntime has no CPU kernel for {domain}{node.op_type} {problem}")
     return dict(sorted(Counter(node.op_type for node in model.graph).items()))
+
+
+def lint_static(model: ir.Model, plan: Plan) -> None:
+    """What a graph of 16-bit activations must be, for a neural processor: no open sizes; inputs and outputs are not
+    codes; each weight that `plan` gives such activations is taken by an operator that takes codes too, and gives some
+    where its span is known. Raises ProofError, naming the node."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.dtype in _CODES:
+            raise ProofError(f"{value.name}: the graph's own tensor is {value.dtype.name.lower()}, not a number")
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+                raise ProofError(f"{node.name}: a neural processor takes no open sizes, and this gives {value.shape}")
+    takers: dict[str | None, list[ir.Node]] = {}
+    for node in model.graph:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            takers.setdefault(_dequantized(node.inputs[1]), []).append(node)
+    for name, scheme in plan.schemes.items():
+        if scheme.activation != "int16":
+            continue
+        if name not in takers:
+            raise ProofError(f"{name}: no convolution or matrix product takes this weight as integers")
+        for node in takers[name]:
+            if not _is_rounded(node.inputs[0]):
+                raise ProofError(f"{node.name}: what it takes is not rounded to uint16")
+            after = [user.op_type for user, _ in node.outputs[0].uses()]
+            if name in plan.outputs and after != ["QuantizeLinear"]:
+                raise ProofError(f"{node.name}: what it gives is not rounded to uint16")
+
+
+def _dequantized(value: ir.Value | None) -> str | None:
+    """The name of the initializer that `value` is the DequantizeLinear of, int4 widened first."""
+    for op in ("DequantizeLinear", "Cast"):
+        producer = value.producer() if value is not None else None
+        if producer is not None and producer.op_type == op:
+            value = producer.inputs[0]
+    return value.name if value is not None and value.is_initializer() and value.dtype in _CODES else None
+
+
+def _is_rounded(value: ir.Value | None) -> bool:
+    for op in ("DequantizeLinear", "QuantizeLinear"):
+        producer = value.producer() if value is not None else None
+        if producer is None or producer.op_type != op:
+            return False
+        value = producer.inputs[0]
+    return producer is not None and producer.outputs[0].dtype == ir.DataType.UINT16
 
 
 def _missing_kernel(node: ir.Node, opset: int) -> str | None:

@@ -4,9 +4,10 @@ While the graph is shaped, its weights are graph inputs: named, typed, and out o
 only turn a weight around are then folded into its reading, and the tensors are streamed to `model.onnx_data`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx_ir as ir
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 from pocketdiffusion.export.component import TensorRef
 from pocketdiffusion.export.storage import check_storable
-from pocketdiffusion.quantize.scheme import FLOAT16, Plan
+from pocketdiffusion.quantize.scheme import Scheme
+from pocketdiffusion.quantize.stored import Plain, Stored, store
 from pocketdiffusion.runtime.errors import ProofError
 
 Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Take = Callable[[Stored], NDArray[Any]]  # what a value of the graph is, of what is stored for a weight
 DATA = "model.onnx_data"
 _PAGE = 4096  # ONNX asks for offsets that can be mapped into memory
 
@@ -50,13 +53,14 @@ def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> dict[ir.Va
     return weights
 
 
-def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight]) -> dict[ir.Value, Weight]:
-    """Moves each Transpose and Reshape of a mere weight from the graph into the reading of that weight."""
+def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collection[str]) -> dict[ir.Value, Weight]:
+    """Moves each Transpose and Reshape of a mere weight from the graph into the reading of that weight, but of those
+    named in `kept`."""
     folded = dict(weights)
     for node in list(model.graph):
         source = node.inputs[0] if node.inputs else None
         turn = _turn(node)
-        if source is None or source not in folded or turn is None:
+        if source is None or source not in folded or folded[source].name in kept or turn is None:
             continue
         old = node.outputs[0]
         new = ir.Value(name=f"{source.name}.{node.op_type.lower()}", type=old.type, shape=old.shape)
@@ -76,40 +80,68 @@ def _turn(node: ir.Node) -> Turn | None:
     return None if shape is None or 0 in sizes else lambda array: array.reshape(sizes)  # 0 would keep a dimension
 
 
-def stream_weights(model: ir.Model, weights: Mapping[ir.Value, Weight], folder: Path, plan: Plan) -> int:
+@dataclass(frozen=True)
+class Part:
+    """What becomes of one tensor of the checkpoint: the values of the graph that stand for it, and what they hold."""
+
+    weight: Weight
+    scheme: Scheme
+    values: Mapping[ir.Value, Take]
+
+
+def plain_part(value: ir.Value, weight: Weight, scheme: Scheme) -> Part:
+    """A tensor of floats, which is the value itself."""
+
+    def values(stored: Stored) -> NDArray[Any]:
+        assert isinstance(stored, Plain)
+        return stored.values
+
+    return Part(weight, scheme, {value: values})
+
+
+def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
     """Writes the weights that the graph uses to `folder`/model.onnx_data and makes initializers of them again.
 
-    Vectors (biases, gains of norms) stay float32 inside the model file: they are small, and the sums that they enter
-    are where precision is lost. All else is stored as `plan` says; float16 weights pass a Cast to float32 in the graph.
-    Returns the number of parameters written. Raises ProofError for a weight that is not finite, or that float16 cannot
-    hold.
+    Vectors (biases, gains of norms, scales of channels) stay inside the model file: they are small, and the sums that
+    biases enter are where precision is lost. float16 weights pass a Cast to float32 in the graph. Returns the number of
+    parameters written. Raises ProofError for a weight that is not finite, or that float16 cannot hold.
     """
     parameters = 0
     with open(folder / DATA, "wb") as file:
-        for value, weight in weights.items():
-            model.graph.inputs.remove(value)
-            if not value.uses():
+        for part in parts:
+            used = [value for value in part.values if value.uses()]
+            for value in part.values:
+                if value.is_graph_input():
+                    model.graph.inputs.remove(value)
+            if not used:
                 continue
-            array = weight.read()
+            array = part.weight.read()
             parameters += array.size
-            matrix = len(weight.ref.shape) > 1
-            scheme = plan.of(weight.name, weight.ref.shape)
-            check_storable(str(value.name), array, scheme)
-            if not matrix:
-                value.const_value = ir.tensor(array, name=value.name)
+            check_storable(part.weight.name, array, part.scheme)
+            vector = len(part.weight.ref.shape) < 2
+            stored = Plain(array) if vector else store(array, part.scheme)
+            for value in used:
+                data = np.ascontiguousarray(part.values[value](stored))
+                if data.dtype == np.float16 and value.dtype == ir.DataType.FLOAT:
+                    value = _store_as_half(model, value)
+                inside = vector or data.ndim < 2
+                value.const_value = ir.tensor(data, name=value.name) if inside else _write(file, value, data, folder)
                 model.graph.initializers.add(value)
-                continue
-            if scheme == FLOAT16:
-                value = _store_as_half(model, value)
-                array = array.astype(np.float16)
-            file.write(bytes(-file.tell() % _PAGE))
-            dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
-            value.const_value = ir.ExternalTensor(
-                DATA, file.tell(), array.nbytes, dtype, shape=shape, name=str(value.name), base_dir=folder
-            )
-            file.write(array.data)
-            model.graph.initializers.add(value)
     return parameters
+
+
+def _write(file: BinaryIO, value: ir.Value, data: NDArray[Any], folder: Path) -> ir.ExternalTensor:
+    """Appends `data` to the file, two to the byte where the value is of int4, the first in the lower half."""
+    file.write(bytes(-file.tell() % _PAGE))
+    assert value.dtype is not None
+    shape = ir.Shape(data.shape)
+    if value.dtype == ir.DataType.INT4:
+        flat = data.view(np.uint8).ravel() & 15
+        flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
+        data = flat[::2] | flat[1::2] << 4
+    start = file.tell()
+    file.write(data.data)
+    return ir.ExternalTensor(DATA, start, data.nbytes, value.dtype, shape=shape, name=str(value.name), base_dir=folder)
 
 
 def _store_as_half(model: ir.Model, value: ir.Value) -> ir.Value:
