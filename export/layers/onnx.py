@@ -13,8 +13,8 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array, check_inputs
 from pocketdiffusion.runtime.spec import GraphSpec
 
-# What a convolution, a product with its bias, or a lookup ends in. A module may end in what others do with it: a Split.
-_COMPUTES = ("Add", "Conv", "Gather", "Gemm", "MatMul", "Mul")
+# What others do with a module's result, and what is done with what it takes, may have its name too.
+_OTHERS = ("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear", "Slice", "Split")
 
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
@@ -23,7 +23,7 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
     results: dict[str, str] = {}
     for node in ir.load(path).graph:
         module = str(node.name).partition("/")[0]
-        if module in modules and node.op_type in _COMPUTES:
+        if module in modules and node.op_type not in _OTHERS:
             results.pop(module, None)  # the last one, and in its place
             results[module] = str(node.outputs[0].name)
     return [Layer(module, result) for module, result in results.items()]
