@@ -50,6 +50,22 @@ def test_it_lies_inside_when_finished(large: Path, tmp_path: Path) -> None:
     assert np.array_equal(found, x * WEIGHT)
 
 
+def test_names_that_are_kept_and_tensors_that_are_not(large: Path, tmp_path: Path) -> None:
+    """A constant that no operator takes is gone, one that is called as a weight keeps its name."""
+    model = read_model(large)
+    graph = model.subgraphs[0]
+    unused = schema.TensorT()
+    unused.name, unused.shape, unused.type, unused.buffer = b"unused", [4], schema.TensorType.FLOAT16, 1
+    graph.tensors.insert(0, unused)
+    for holder in (graph, *graph.operators):
+        holder.inputs, holder.outputs = [i + 1 for i in holder.inputs], [i + 1 for i in holder.outputs]
+    for entry in (*model.signatureDefs[0].inputs, *model.signatureDefs[0].outputs):
+        entry.tensorIndex += 1
+    finish(model, tmp_path / "part.tflite", ("half", "wide"))
+    names = [tensor.name for tensor in read_model(tmp_path / "part.tflite").subgraphs[0].tensors]
+    assert names == [b"x", b"half", b"DEQUANTIZE_0", b"y"]
+
+
 def test_a_file_cut_short(large: Path) -> None:
     large.write_bytes(large.read_bytes()[:-1])
     with pytest.raises(ProofError, match="large.tflite has .* bytes, and its buffer .* would end at"):

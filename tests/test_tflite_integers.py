@@ -480,6 +480,14 @@ def test_what_cannot_be_had_is_named(
         emit_small(tmp_path, build, choose)
 
 
+def test_a_range_that_was_not_calibrated(tmp_path: Path, converted_once: None) -> None:
+    part = small(tmp_path, Small)
+    plan = plan_of(part, with_input("int8", "linear"))
+    plan = replace(plan, outputs={name: span for name, span in plan.outputs.items() if name != "b.weight"})
+    with pytest.raises(ProofError, match="b.weight: it takes int8, and no range was calibrated for it"):
+        emit(part, artifact(()), tmp_path, open_batch=False, plan=plan)
+
+
 def test_a_large_weight_and_the_size_of_the_file(tmp_path: Path, converted_once: None) -> None:
     made = emit_small(tmp_path, Wide, weights_only(8))
     assert made.worst(made.torch()) >= EXACT_DB

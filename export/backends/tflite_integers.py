@@ -1,7 +1,7 @@
 """Operators that take integers: weights of int8 with a scale for each output channel, and activations of int8.
 
 activation "dynamic"   the operator takes float32 and a weight of int8, and rounds what it takes to int8 at each call,
-                       by the range that each row has at that moment
+                       by the range that it has at that moment: each row of a matrix product by its own
 activation "int8"      QUANTIZE, the operator in int8, DEQUANTIZE, with scales from the calibrated spans; operators
                        that take one tensor by one span share its QUANTIZE
 A table of embeddings is looked up in int8, and the rows that are found are widened.
@@ -39,7 +39,7 @@ def takes_integers(kind: str, place: int, scheme: Scheme) -> bool:
 
 def per_channel(scale: NDArray[np.float32], axis: int) -> Any:
     """The quantization of a weight. Where all of a channel is zero its scale is zero, which TFLite does not take: it
-    then has that of another."""
+    then has the largest of the others."""
     positive = np.where(scale > 0, scale, scale.max(initial=0) or 1).astype(np.float32)
     return _quantization(positive, np.zeros(positive.size, np.int64), axis)
 
@@ -58,7 +58,9 @@ def _of_span(span: Span) -> Any:
 def lower_operators(draft: Draft, part: Component, plan: Plan, named: Sequence[tuple[Any, str]]) -> None:
     """Turns the operators of `named`, each with the weight that it takes in integers, into what `plan` asks for.
 
-    Raises ProofError, naming the weight, for a bias that is not the module's or that int32 cannot hold."""
+    Raises ProofError, naming the weight, for spans that `plan` lacks, and for a bias that is not the module's or that
+    int32 cannot hold.
+    """
     names = {id(operator): name for operator, name in named}
     quantized: dict[tuple[int, Span], int] = {}
     operators = []
@@ -69,12 +71,13 @@ def lower_operators(draft: Draft, part: Component, plan: Plan, named: Sequence[t
             continue
         activation = plan.schemes[name].activation
         draft.raise_version(operator, _VERSIONS[operator_name(draft.model, operator), activation])
-        if activation == "dynamic":
-            if operator_name(draft.model, operator) == "FULLY_CONNECTED":
-                operator.builtinOptions.asymmetricQuantizeInputs = True
+        if activation == "dynamic" and operator_name(draft.model, operator) == "FULLY_CONNECTED":
+            operator.builtinOptions.asymmetricQuantizeInputs = True  # where XNNPACK does not run it, which always does
         if activation != "int8":
             operators.append(operator)
             continue
+        if name not in plan.inputs or name not in plan.outputs:
+            raise ProofError(f"{name}: it takes int8, and no range was calibrated for it")
         source, span = int(operator.inputs[0]), plan.inputs[name]
         if (source, span) not in quantized:
             quantized[source, span] = _beside(draft, source, _of_span(span))
@@ -96,7 +99,7 @@ def _compute_in_integers(draft: Draft, part: Component, name: str, operator: Any
     tensors = draft.graph.tensors
     weight = int(operator.inputs[1])
     unit = tensors[source].quantization.scale * tensors[weight].quantization.scale
-    bias = bias_of(draft, part, name, operator)
+    bias = _bias_of(draft, part, name, operator)
     operator.inputs = [source, weight]
     if bias is None:
         return
@@ -108,7 +111,7 @@ def _compute_in_integers(draft: Draft, part: Component, name: str, operator: Any
     operator.inputs = [source, weight, index]
 
 
-def bias_of(draft: Draft, part: Component, name: str, operator: Any) -> NDArray[np.float32] | None:
+def _bias_of(draft: Draft, part: Component, name: str, operator: Any) -> NDArray[np.float32] | None:
     """What the operator adds, None for nothing. Raises ProofError where that is not the module's own bias."""
     given = [int(index) for index in operator.inputs[2:] if index >= 0]
     data = data_of(draft.model, draft.graph.tensors[given[0]]) if given else None

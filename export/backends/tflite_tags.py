@@ -45,8 +45,8 @@ def make_tag(number: int, shape: Sequence[int]) -> NDArray[np.int8]:
 
 
 def take_tags(draft: Draft, tags: Mapping[str, NDArray[np.int8]]) -> list[Found]:
-    """Takes the tags out of the graph, which gets what it wants for weights with `tflite_weights`. Raises ProofError,
-    naming the weight, where one is not there."""
+    """Takes the tags out of the graph, which then lacks the values that `tflite_weights` places. Raises ProofError,
+    naming the weight, where one is not there, or comes to something else than the weight itself."""
     model, graph = draft.model, draft.graph
     found = []
     by_size: dict[int, list[str]] = {}
@@ -60,7 +60,7 @@ def take_tags(draft: Draft, tags: Mapping[str, NDArray[np.int8]]) -> list[Found]
         for name in by_size.get(values.size, ()):
             factor = _factor(values, tags[name].reshape(-1))
             if factor is not None:
-                found += [Found(name, wide, factor) for wide in _widened(draft, index)]
+                found += [Found(name, wide, factor) for wide in _widened(draft, index, name)]
     lacking = sorted(tags.keys() - {each.name for each in found})
     if lacking:
         raise ProofError(f"{lacking[0]}: litert-torch left this weight out, or made something else of it")
@@ -79,13 +79,13 @@ def _factor(values: NDArray[Any], tag: NDArray[np.int8]) -> float | None:
     return factor
 
 
-def _widened(draft: Draft, index: int) -> list[int]:
-    """The float32 tensors that a tag becomes. The CASTs of one in int8 are removed; whatever else takes it leaves it
-    unfound."""
+def _widened(draft: Draft, index: int, name: str) -> list[int]:
+    """The float32 tensors that a tag becomes. The CASTs of one in int8 are removed."""
     if draft.graph.tensors[index].type == schema.TensorType.FLOAT32:
         return [index]
     takers = [operator for operator, _ in draft.takers(index)]
-    if any(operator_name(draft.model, operator) != "CAST" for operator in takers):
-        return []
+    others = {operator_name(draft.model, operator) for operator in takers} - {"CAST"}
+    if others:
+        raise ProofError(f"{name}: litert-torch has {min(others)} work on this weight")
     draft.graph.operators = [operator for operator in draft.graph.operators if operator not in takers]
     return [int(operator.outputs[0]) for operator in takers]
