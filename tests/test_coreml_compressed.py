@@ -345,16 +345,33 @@ class Scaled(nn.Module):
         return (self.inner(x) * torch.arange(1.0, 9.0)[:, None, None],)
 
 
+class Changed(nn.Module):
+    """Loads another weight than the file holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+        self.register_load_state_dict_post_hook(lambda module, keys: module.inner.weight.data.mul_(1.01))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.inner(x),)
+
+
 @pytest.mark.parametrize(
-    ("build", "shape", "weight"),
-    [(Unused, (1, 8), "idle.weight"), (Doubled, (1, 8), "inner.weight"), (Scaled, (1, 8, 3, 3), "inner.weight")],
+    ("build", "shape", "words"),
+    [
+        (Unused, (1, 8), r"idle\.weight is no constant"),
+        (Doubled, (1, 8), r"inner\.weight is no constant"),
+        (Scaled, (1, 8, 3, 3), r"inner\.weight is no constant"),
+        (Changed, (1, 8), r"inner\.weight is not the same"),
+    ],
 )
 def test_a_weight_that_is_not_there(
-    tmp_path: Path, build: type[nn.Module], shape: tuple[int, ...], weight: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, build: type[nn.Module], shape: tuple[int, ...], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = shape if len(shape) == 2 else (1, 8, 1, 1)
     part = component_of(tmp_path, build, {"x": torch.randn(shape)}, {"y": out}, {})
-    with pytest.raises(ProofError, match=f"^part: {weight} is"):
+    with pytest.raises(ProofError, match=f"^part: {words}"):
         emit(part, artifact("ios17"), tmp_path / "out", open_batch=False, plan=uniform(part, W8))
     assert not (tmp_path / "out").exists() and capfd.readouterr() == ("", "")
 
