@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from compressed_packages import INT8, PLAIN, SPLIT, artifact, feeds, uniform
 from test_coreml import parts
 from torch import Tensor, nn
 from traced_parts import component_of, psnr
@@ -22,26 +23,20 @@ from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.layers.coreml import constants
 from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized, rounded
-from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
-from pocketdiffusion.quantize.spans import Span, affine
 from pocketdiffusion.quantize.stored import nbytes, restore, store
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.mil.constants import HEADER, Blob, read_blob
 from pocketdiffusion.runtime.mil.execute import Arithmetic, run
 from pocketdiffusion.runtime.mil.operators import OPERATORS
-from pocketdiffusion.runtime.mil.program import Name, Operation, read_program
-from pocketdiffusion.runtime.mil.rounding import round_half
-from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.mil.program import read_program
 from pocketdiffusion.runtime.runners import load_runner
 from pocketdiffusion.runtime.runners.coreml import ProgramRunner, open_runner
 
-PLAIN = ("fused_attention", "quick_gelu")
-SPLIT = ("split_einsum", *PLAIN)
-W8, W4, INT8 = Scheme("linear", 8), Scheme("linear", 4, 32), Scheme("linear", 8, activation="int8")
+W8, W4 = Scheme("linear", 8), Scheme("linear", 4, 32)
 AFFINE, BLOCKS, TABLE = (f"constexpr_{name}" for name in ("affine_dequantize", "blockwise_shift_scale", "lut_to_dense"))
 
 # part, system, scheme of all its matrices, rewrites, the operator that makes them
@@ -89,40 +84,6 @@ def components(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     return {**parts(tiny_checkpoint), "small": component_of(folder, Small, {"x": x}, {"y": (1, 9, 48)}, {})}
 
 
-def artifact(profile: str, rewrites: tuple[str, ...] = PLAIN, islands: tuple[str, ...] = ()) -> Artifact:
-    return Artifact("coreml", profile, "own", "gpu", rewrites, islands)
-
-
-def uniform(part: Component, scheme: Scheme) -> Plan:
-    """Embeddings take no integers."""
-    found = weights_of(part)
-    calm = replace(scheme, activation="float")
-    return Plan("own", {name: calm if w.operator == "embedding" else scheme for name, w in found.items()})
-
-
-def feeds(part: Component) -> dict[str, Array]:
-    return {name: tensor.numpy() for name, tensor in part.example(0).items()}
-
-
-def calibrated(part: Component, plan: Plan) -> Plan:
-    """With the spans of the part's example."""
-    runner = open_quantized(part, (), Plan("fp32", {}))
-    spans: dict[str, Span] = {}
-
-    def note(weight: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            x = arguments[0]
-            spans[weight] = Span(min(0.0, float(x.min())), max(0.0, float(x.max())))
-
-        return hook
-
-    for weight, scheme in plan.schemes.items():
-        if scheme.activation == "int8":
-            runner.module.get_submodule(weight.rpartition(".")[0]).register_forward_pre_hook(note(weight))
-    runner(feeds(part))
-    return replace(plan, inputs=spans)
-
-
 Written = Callable[[str, str, Scheme, tuple[str, ...]], tuple[Path, Graph, Plan]]
 
 
@@ -133,7 +94,7 @@ def written(components: Mapping[str, Component], tmp_path_factory: pytest.TempPa
     @cache
     def write(name: str, profile: str, scheme: Scheme, rewrites: tuple[str, ...]) -> tuple[Path, Graph, Plan]:
         folder, part = tmp_path_factory.mktemp("compressed"), components[name]
-        plan = calibrated(part, uniform(part, scheme))
+        plan = uniform(part, scheme)
         return folder, emit(part, artifact(profile, rewrites), folder, open_batch=False, plan=plan), plan
 
     return write
@@ -345,18 +306,51 @@ class Scaled(nn.Module):
         return (self.inner(x) * torch.arange(1.0, 9.0)[:, None, None],)
 
 
+class Changed(nn.Module):
+    """Loads another weight than the file holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        found = super().load_state_dict(*arguments, **options)
+        self.inner.weight.data *= 1.01
+        return found
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.inner(x),)
+
+
 @pytest.mark.parametrize(
-    ("build", "shape", "weight"),
-    [(Unused, (1, 8), "idle.weight"), (Doubled, (1, 8), "inner.weight"), (Scaled, (1, 8, 3, 3), "inner.weight")],
+    ("build", "shape", "words"),
+    [
+        (Unused, (1, 8), r"idle\.weight is no constant"),
+        (Doubled, (1, 8), r"inner\.weight is no constant"),
+        (Scaled, (1, 8, 3, 3), r"inner\.weight is no constant"),
+        (Changed, (1, 8), r"inner\.weight is not the same"),
+    ],
 )
 def test_a_weight_that_is_not_there(
-    tmp_path: Path, build: type[nn.Module], shape: tuple[int, ...], weight: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, build: type[nn.Module], shape: tuple[int, ...], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = shape if len(shape) == 2 else (1, 8, 1, 1)
     part = component_of(tmp_path, build, {"x": torch.randn(shape)}, {"y": out}, {})
-    with pytest.raises(ProofError, match=f"^part: {weight} is"):
+    with pytest.raises(ProofError, match=f"^part: {words}"):
         emit(part, artifact("ios17"), tmp_path / "out", open_batch=False, plan=uniform(part, W8))
     assert not (tmp_path / "out").exists() and capfd.readouterr() == ("", "")
+
+
+def test_what_failed_leaves_no_trace(components: Mapping[str, Component], written: Written, tmp_path: Path) -> None:
+    """The next package is the same byte by byte."""
+    name, profile, scheme, rewrites, _ = CASES[0]
+    folder, graph, plan = written(name, profile, scheme, rewrites)
+    broken = component_of(tmp_path, Unused, {"x": torch.randn(1, 8)}, {"y": (1, 8)}, {})
+    with pytest.raises(ProofError):
+        emit(broken, artifact(profile), tmp_path, open_batch=False, plan=uniform(broken, W8))
+    emit(components[name], artifact(profile, rewrites), tmp_path, open_batch=False, plan=plan)
+    for file in graph.files:
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
 
 
 def test_a_package_that_does_not_hold_the_plan(components: Mapping[str, Component], written: Written) -> None:
@@ -380,112 +374,6 @@ def test_names_that_a_package_cannot_tell_apart(tmp_path: Path) -> None:
     part = component_of(tmp_path, build, {"x": torch.randn(1, 8)}, {"y": (1, 8)}, {})
     with pytest.raises(ProofError, match=r"0\.a.b\.weight and 0\.a.b\.weight have the same name"):
         constants(weights_of(part))
-
-
-# Integers for activations
-
-
-def test_operators_that_take_the_same_share_its_integers(written: Written) -> None:
-    """Queries, keys and values of each of 4 attentions of a picture to itself; all 8 keys and values of the prompt; all
-    8 projections of the time."""
-    folder, graph, plan = written("unet", "ios17", INT8, SPLIT)
-    assert (graph.storage, graph.arithmetic, graph.ops[AFFINE]) == ("int8", "int8", len(plan.schemes))
-    assert graph.ops["quantize"] == graph.ops["dequantize"] == len(plan.schemes) - 4 * 2 - 7 - 7
-    program, names = read_program(folder / graph.path), constants(plan.schemes)
-    takers = [o for o in program.operations if any(name.endswith("_dequantized") for name in o.uses)]
-    assert len(takers) == len(plan.schemes) and {o.kind for o in takers} == {"conv", "linear"}
-    given = {names[name]: o.arguments["x"] for o in takers for name in o.uses if name in names}
-    block = "unet.mid_block.attentions.0.transformer_blocks.0"
-    assert len({given[f"{block}.attn1.to_{x}.weight"] for x in "qkv"}) == 1
-    assert given[f"{block}.attn2.to_k.weight"] != given[f"{block}.attn2.to_q.weight"]
-
-
-def test_integers_have_the_calibrated_spans(written: Written) -> None:
-    folder, graph, plan = written("unet", "ios17", INT8, SPLIT)
-    program = read_program(folder / graph.path)
-    makers = {o.results[0].name: o for o in program.operations}
-    names = constants(plan.schemes)
-    for operation in program.operations:
-        weight = next((names[name] for name in operation.uses if name in names), None)
-        if weight is None:
-            continue
-        (back,) = operation.arguments["x"]
-        assert isinstance(back, Name)
-        (codes,) = makers[back.name].arguments["input"]
-        assert isinstance(codes, Name) and makers[codes.name].results[0].type.dtype == "INT8"
-        for pair in (makers[back.name], makers[codes.name]):
-            (scale,), (zero,) = pair.arguments["scale"], pair.arguments["zero_point"]
-            assert isinstance(scale, np.ndarray) and isinstance(zero, np.ndarray)
-            assert (float(scale), int(zero)) == affine(plan.inputs[weight], 8) and scale.dtype == np.float16
-
-
-@pytest.mark.parametrize("name", ["vae_encoder", "text_encoder"])
-def test_integers_in_float32_are_torchs(components: Mapping[str, Component], tmp_path: Path, name: str) -> None:
-    """In float16 many a number goes to the integer next to torch's; here few do, and the rest is exact."""
-    part = components[name]
-    plan = calibrated(part, uniform(part, Scheme("float", 32, activation="int8")))
-    graph = emit(part, artifact("ios18"), tmp_path, open_batch=False, plan=plan)
-    assert (graph.storage, graph.arithmetic) == ("float32", "int8") and graph.ops["quantize"] == graph.ops["dequantize"]
-    reference, exact = (open_quantized(part, (), p)(feeds(part)) for p in (plan, Plan("fp32", {})))
-    found = load_runner(tmp_path, "coreml", graph)(feeds(part))
-    for output in (t.name for t in part.spec.outputs):
-        assert psnr(reference[output], found[output]) >= psnr(exact[output], reference[output]) + 15
-
-
-def test_integers_cost_what_they_cost_in_torch(components: Mapping[str, Component], written: Written) -> None:
-    """Every pair does to what it takes what `rounded` does; all together cost as many dB."""
-    part, (folder, graph, plan) = components["unet"], written("unet", "ios17", INT8, SPLIT)
-    spans = {affine(span, 8): span for span in plan.inputs.values()}
-    values: dict[str, Array] = {}
-    checked = 0
-
-    def observe(operation: Operation, name: str, value: Array) -> None:
-        nonlocal checked
-        values[name] = value
-        if operation.kind == "quantize":
-            (x,), (scale,), (zero,) = (operation.arguments[key] for key in ("input", "scale", "zero_point"))
-            assert isinstance(x, Name) and value.dtype == np.int8
-            span = spans[float(scale), int(zero)]  # type: ignore[arg-type]
-            values[f"{x.name}_dequantized"] = rounded(torch.from_numpy(values[x.name]), span, 8).numpy()
-        elif operation.kind == "dequantize":
-            assert np.array_equal(value, round_half(values[name.removesuffix("_cast_fp16")]))
-            checked += 1
-
-    example = part.example(0)
-    own = {name: tensor.numpy() for name, tensor in example.items()}
-    own["encoder_hidden_states"] = own["encoder_hidden_states"].transpose(0, 2, 1)[:, :, None]
-    found = run(read_program(folder / graph.path), own, "float16", observe)["noise_pred"]
-    assert checked == graph.ops["dequantize"]
-    quantized, exact = (open_quantized(part, (), p)(feeds(part))["out_sample"] for p in (plan, Plan("fp32", {})))
-    assert abs(psnr(exact, found) - psnr(exact, quantized)) <= 1
-
-
-class Alone(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(64, 16)
-
-    def forward(self, x: Tensor) -> tuple[Tensor]:
-        return (self.inner(x),)
-
-
-def test_one_layer_of_integers(tmp_path: Path) -> None:
-    """Without a span, and with one."""
-    part = component_of(tmp_path, Alone, {"x": torch.randn(4, 64)}, {"y": (4, 16)}, {})
-    plan = uniform(part, INT8)
-    with pytest.raises(ProofError, match=r"^inner\.weight: there is no calibrated span"):
-        emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)
-    plan = calibrated(part, plan)
-    graph = emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)
-    reference = open_quantized(part, (), plan)(feeds(part))["y"]
-    assert psnr(reference, load_runner(tmp_path, "coreml", graph)(feeds(part))["y"]) >= 58
-
-
-def test_an_embedding_takes_no_integers(components: Mapping[str, Component], tmp_path: Path) -> None:
-    part = components["text_encoder"]
-    plan = Plan("own", dict.fromkeys(weights_of(part), INT8), dict.fromkeys(weights_of(part), Span(-1, 1)))
-    with pytest.raises(ProofError, match="token_embedding.weight belongs to the operator gather"):
-        emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)
 
 
 def test_weights_are_decompressed_once(written: Written) -> None:

@@ -48,8 +48,8 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     """Writes coreml/NAME.mlpackage below `folder`. Where `plan` stores no matrix as float32, arithmetic is float16.
 
     Inputs and outputs are float32 always. `open_batch` is ignored: shapes are fixed, which the Neural Engine wants.
-    Raises UserError for options that the backend has not, and ProofError where sites are missing or a weight does not
-    fit float16.
+    Raises UserError for options that the backend has not, and ProofError where sites are missing, a weight does not
+    fit float16, or what is compressed in the file is not what `plan` says.
     """
     if artifact.profile not in PROFILES:
         raise UserError(f"the profile {artifact.profile!r} is unknown to the Core ML backend: {', '.join(PROFILES)}")
@@ -71,9 +71,10 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     calls = replaced.calls + Counter(node.kind() for node in traced.inlined_graph.nodes())
     check_calls(part, artifact.rewrites, calls)
     passes, compressed = ct.PassPipeline(), compresses(plan)
-    if compressed:
-        add_pass(passes, part, plan)
+    faults = add_pass(passes, part, plan) if compressed else []
     model = _convert(traced, own, artifact, precision, passes)
+    if faults:
+        raise faults[0]
     path = Path("coreml") / f"{package.name}.mlpackage"
     files = _write_package(model, own, folder / path)
     if compressed:
@@ -190,7 +191,7 @@ def _silence() -> Iterator[None]:
     loggers = {name: logging.getLogger(name) for name in ("coremltools", "transformers")}
     levels = {name: logger.level for name, logger in loggers.items()}
     for logger in loggers.values():
-        logger.setLevel(logging.CRITICAL)  # errors are raised too
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

@@ -1,12 +1,12 @@
 """Compressed weights in ML programs: which schemes each system has, and the graph pass that puts codes, scales and
-tables of a plan in the place of the converter's constants, and integers in front of operators.
+tables of a plan in the place of the converter's constants.
 
 Integers are `constexpr_affine_dequantize` before iOS 18 and `constexpr_blockwise_shift_scale` from then on, palettes
 `constexpr_lut_to_dense` in the form of either. Each result has the type and the name that the constant had. Numbers of
 5 to 7 bits lie in int8, those of 2 and 3 in int4, for MIL has nothing between.
 
 Source: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html, constexpr_ops of iOS 16
-and of iOS 18, quantization_ops of iOS 17.
+and of iOS 18.
 """
 
 from collections import defaultdict
@@ -18,20 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketdiffusion.export.backends import Refusal
+from pocketdiffusion.export.backends.coreml_integers import quantize_inputs
 from pocketdiffusion.export.backends.coreml_tools import ct
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.layers.coreml import constant, constants, identifier, weight_of
 from pocketdiffusion.quantize.scheme import Plan, Scheme
-from pocketdiffusion.quantize.spans import BITS, Span, affine
 from pocketdiffusion.quantize.stored import Linear, Palette, Plain, store
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.mil.program import read_program
 
 mb, mil = ct.converters.mil.Builder, ct.converters.mil.mil
-passes, scope, types = mil.passes, mil.scope, mil.types
+passes, types = mil.passes, mil.types
 _PASS = "pocketdiffusion::compress"
 _MERGE = "common::const_deduplication"  # not before ours: equal weights may have schemes of their own
-_TAKES_INTEGERS = ("conv", "linear", "matmul")
 _BITS_BEFORE_18 = (1, 2, 4, 6, 8)
 
 
@@ -61,26 +60,38 @@ def compresses(plan: Plan) -> bool:
     return any((scheme.kind, scheme.activation) != ("float", "float") for scheme in plan.schemes.values())
 
 
-def add_pass(pipeline: Any, part: Component, plan: Plan) -> None:
-    """Makes coremltools' `pipeline` end with the compression of `part`. Converting then raises ProofError, naming the
-    weight, where the constant of a weight is not found, or is not the weight."""
+def add_pass(pipeline: Any, part: Component, plan: Plan) -> list[ProofError]:
+    """Makes coremltools' `pipeline` end with the compression of `part`.
+
+    What goes wrong is in the list that is returned, once the pipeline has run: an error raised on the way would leave
+    coremltools counting names from where it stopped, in the next conversion too.
+    """
+    faults: list[ProofError] = []
     pipeline.remove_passes({_MERGE})
     pipeline.append_pass(_PASS)
-    pipeline.set_options(_PASS, {"part": part, "plan": plan})
+    pipeline.set_options(_PASS, {"part": part, "plan": plan, "faults": faults})
+    return faults
 
 
 @passes.pass_registry.register_pass(namespace="pocketdiffusion")
 class compress(passes.graph_pass.AbstractGraphPass):  # type: ignore[misc, name-defined]
+    """The pass, with its options, as coremltools wants one: it is called by the name of its class."""
+
     part: Any = None
     plan: Any = None
+    faults: Any = None
 
     def apply(self, program: Any) -> None:
-        for function in program.functions.values():
-            with function:
-                _compress(function, self.part, self.plan)
+        try:
+            for function in program.functions.values():
+                with function:
+                    _compress(function, self.part, self.plan)
+        except ProofError as error:
+            self.faults.append(error)
 
 
 def _compress(block: Any, part: Component, plan: Plan) -> None:
+    """Raises ProofError, naming the weight, where a weight's constant is not found, or is not the weight."""
     names = constants(plan.schemes)
     found: dict[str, list[Any]] = defaultdict(list)
     others: list[Any] = []
@@ -110,7 +121,7 @@ def _compress(block: Any, part: Component, plan: Plan) -> None:
             if scheme.activation != "float":
                 integers[new] = weight
     block.remove_ops(replaced)
-    _quantize_inputs(block, integers, plan.inputs)
+    quantize_inputs(block, integers, plan.inputs)
 
 
 def _is(var: Any, values: NDArray[np.float32]) -> bool:
@@ -180,36 +191,6 @@ def _pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """A little-endian stream of `bits` bits for each code."""
     stream = np.unpackbits(codes.reshape(-1, 1), axis=1, count=bits, bitorder="little")
     return np.packbits(stream, bitorder="little")
-
-
-def _quantize_inputs(block: Any, weights: Mapping[Any, str], spans: Mapping[str, Span]) -> None:
-    """Every operator that takes one of `weights` takes its other argument as integers of that weight's span. Operators
-    that take the same in the same span share them."""
-    pairs: dict[tuple[Any, float, int], Any] = {}
-    for operation in list(block.operations):
-        for var in operation.get_flattened_inputs():
-            if var not in weights:
-                continue
-            weight = weights[var]
-            if operation.op_type not in _TAKES_INTEGERS:
-                raise ProofError(f"{weight} belongs to the operator {operation.op_type}, which takes no integers")
-            if weight not in spans:
-                raise ProofError(f"{weight}: there is no calibrated span of what its operator takes")
-            key = "y" if operation.inputs["x"] is var else "x"
-            pair = (operation.inputs[key], *affine(spans[weight], BITS["int8"]))
-            if pair not in pairs:
-                pairs[pair] = _there_and_back(*pair, operation)
-            operation.set_inputs(**{key: pairs[pair]})
-
-
-def _there_and_back(x: Any, scale: float, zero: int, before: Any) -> Any:
-    """`x` by way of integers."""
-    number = np.float16(scale) if x.dtype == types.fp16 else np.float32(scale)
-    how = {"scale": number, "zero_point": np.int8(zero), "before_op": before}
-    essential = (scope.ScopeSource.TORCHSCRIPT_MODULE_TYPE, scope.ScopeSource.TORCHSCRIPT_MODULE_NAME)
-    with mb.scope(*(scope.ScopeInfo(source, before.scopes[source]) for source in essential)):
-        codes = mb.quantize(input=x, output_dtype="int8", name=f"{x.name}_quantized", **how)
-        return mb.dequantize(input=codes, name=f"{x.name}_dequantized", **how)
 
 
 def check_compressed(package: Path, part: Component, plan: Plan, profile: str) -> None:
