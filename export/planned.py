@@ -33,6 +33,7 @@ class Unmeasured:
     """A survey for recipes that ask for no measurement."""
 
     component: str
+    format: str
     profile: str
 
     def damage(self, scheme: Scheme) -> Mapping[str, float]:

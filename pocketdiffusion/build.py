@@ -160,7 +160,7 @@ def plan_parts(original: Original, artifact: Artifact, recipe: Recipe, say: Say)
 
     for part in original.parts:
         say(f"planning {part.spec.name}, {recipe.name}")
-        plan = plan_of(part, recipe, Unmeasured(part.spec.name, artifact.profile), spans)
+        plan = plan_of(part, recipe, Unmeasured(part.spec.name, artifact.format, artifact.profile), spans)
         check_lowered(plan, artifact)
         plans[part.spec.name] = plan
     return plans

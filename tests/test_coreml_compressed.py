@@ -198,7 +198,7 @@ def test_refusals(
 class Surveyed:
     """A survey in which the first weight costs nothing."""
 
-    component = "unet"
+    component, format = "unet", "coreml"
 
     def __init__(self, profile: str) -> None:
         self.profile = profile

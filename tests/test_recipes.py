@@ -110,7 +110,7 @@ def test_a_json_file_that_is_no_recipe(change: dict[str, object], said: str, tmp
 
 
 def test_mistakes_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    def export(*options: object) -> str:
+    def export(*options: str | Path) -> str:
         return refusal("export", tiny_checkpoint, "--target", "pixel-8", "-o", tmp_path / "out", *options)
 
     assert "there is no recipe w9: did you mean" in export("--recipe", "w9")

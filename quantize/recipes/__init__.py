@@ -38,8 +38,13 @@ class Survey(Protocol):
     def component(self) -> str: ...
 
     @property
+    def format(self) -> str:
+        """The artifact's: "onnx"."""
+        ...
+
+    @property
     def profile(self) -> str:
-        """The artifact's dialect: "ort", "ios17"."""
+        """Its dialect: "ort", "ios17"."""
         ...
 
     def damage(self, scheme: Scheme) -> Mapping[str, float]:

@@ -1,5 +1,6 @@
 """Weights int8 with a scale for each output channel; matrix products take int8 too, of the range that their input has
-at that moment. Convolutions do not: ONNX's ConvInteger takes twice as long as float32 (benchmarks/RESULTS.md)."""
+at that moment, and so do convolutions in TFLite. ONNX has no fast kernel for those: ConvInteger takes twice as long as
+float32 (benchmarks/RESULTS.md)."""
 
 from collections.abc import Mapping
 
@@ -13,4 +14,5 @@ FLOORS = Floors(
 
 def plan(weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
     whole = Scheme("linear", 8, activation="dynamic")
-    return {name: whole if w.operator == "linear" else Scheme("linear", 8) for name, w in weights.items()}
+    takers = ("linear", "conv") if survey.format == "tflite" else ("linear",)
+    return {name: whole if w.operator in takers else Scheme("linear", 8) for name, w in weights.items()}
