@@ -6,7 +6,9 @@ import pytest
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.observed import observe
-from pocketdiffusion.export.reference import Request
+from pocketdiffusion.export.reference import REQUESTS, Request
+from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.prompts import SEEDS, requests
 from pocketdiffusion.quantize.calibrate import BINS, HEADROOM, METHODS, Histogram, choose_span
 from pocketdiffusion.quantize.spans import Span, affine
 
@@ -83,3 +85,13 @@ def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object) -
     attention = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
     unet = found.spans("unet", 8)[0]
     assert unet[f"{attention}.to_q.weight"] == unet[f"{attention}.to_k.weight"]  # they take the same tensor
+
+
+def test_no_two_uses_share_a_prompt_or_a_seed() -> None:
+    used = [request.prompt for request in REQUESTS] + list(SHEET)
+    seeds = [request.seed for request in REQUESTS]
+    for name in SEEDS:
+        used += [request.prompt for request in requests(name)]
+        seeds += [request.seed for request in requests(name)]
+    assert len(used) == len(set(used)) and len(seeds) == len(set(seeds))
+    assert len(requests("test")) == 24

@@ -1,0 +1,104 @@
+"""How to choose the range of an activation, and what calibrating takes in memory.
+
+    python benchmarks/calibration.py [-o FILE.json]
+
+Ranges: every convolution and linear layer of the built-in model takes integers (weights int8), its ranges chosen from
+the calibration prompts in each way; PSNR of each component's outputs on the search prompts (first, middle and last
+call), teacher-forced, in torch. Memory: the peak of a process that draws and observes 4, 8 and 16 prompts.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.observed import Observed, observe
+from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.reference import record
+from pocketdiffusion.prompts import requests
+from pocketdiffusion.quantize.calibrate import HEADROOM, METHODS, choose_span
+from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.quantize.spans import BITS, Span
+from pocketdiffusion.runtime.gate import judge_runner
+from pocketdiffusion.runtime.trajectory import Trajectory, probe
+from pocketdiffusion.terminal import run, say
+
+ROOM = {8: (1.0, 1.2, 1.5), 16: (1.0, 2.0, 4.0)}  # times the range that a method chooses
+COUNTS = (4, 8, 16)  # prompts
+
+
+def main(
+    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/calibration.json"),
+    only_observe: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    torch.set_num_threads(1)
+    checkpoint = open_checkpoint("emoji")
+    parts = components(checkpoint)
+    if only_observe is not None:
+        observe(checkpoint, parts, requests("calibration", only_observe))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+        return
+    memory = [{"prompts": count, "peak_mb": measure_memory(count)} for count in COUNTS]
+    observed = observe(checkpoint, parts, requests("calibration"), say)
+    trajectories = [probe(t) for t in record(checkpoint, parts, requests("search"))]
+    ranges = [row for part in parts for row in measure_ranges(part, observed, trajectories)]
+    show(ranges, memory)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({"ranges": ranges, "memory": memory}, indent=1) + "\n")
+
+
+def measure_memory(count: int) -> float:
+    """MB of 1e6 bytes, of a process of its own."""
+    command = [sys.executable, __file__, "--only-observe", str(count)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def measure_ranges(part: Component, observed: Observed, trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+    """A row for each number of bits, method and room."""
+    rows = []
+    name = part.spec.name
+    for activation, bits in BITS.items():
+        for method in METHODS:
+            for room in ROOM[bits]:
+                inputs = {}
+                for weight, histogram in observed.inputs[name].items():
+                    span = choose_span(histogram, method, bits)
+                    factor = room / (HEADROOM[bits] if method == "minmax" else 1)
+                    inputs[weight] = Span(span.low * factor, span.high * factor)
+                whole = Scheme("linear", 8, activation=activation)  # type: ignore[arg-type]
+                schemes = {n: whole if n in inputs else Scheme("linear", 8) for n in weights_of(part)}
+                runner = open_quantized(part, (), Plan("calibration", schemes, inputs))
+                reports = judge_runner(runner, trajectories, format=None, rung=method, floor=0)
+                worst = min(reports, key=lambda report: report.psnr_db)
+                figures = {"median_db": median(worst.case_db), "minimum_db": worst.psnr_db}
+                rows.append({"graph": name, "activation": activation, "method": method, "room": room, **figures})
+    return rows
+
+
+def show(ranges: Sequence[Mapping[str, Any]], memory: Sequence[Mapping[str, Any]]) -> None:
+    table = Table("graph", "integers", "range", "times", "median dB", "minimum dB")
+    for row in ranges:
+        figures = (f"{row['median_db']:.1f}", f"{row['minimum_db']:.1f}")
+        table.add_row(row["graph"], row["activation"], row["method"], f"{row['room']:g}", *figures)
+    Console(width=100).print(table)
+    table = Table("prompts", "peak MB")
+    for row in memory:
+        table.add_row(str(row["prompts"]), f"{row['peak_mb']:.0f}")
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    run(lambda: typer.run(main))
