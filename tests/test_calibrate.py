@@ -88,7 +88,7 @@ def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object) -
 
 
 def test_no_two_uses_share_a_prompt_or_a_seed() -> None:
-    used = [request.prompt for request in REQUESTS] + list(SHEET)
+    used = sorted({*(request.prompt for request in REQUESTS), *SHEET})  # judged and shown
     seeds = [request.seed for request in REQUESTS]
     for name in SEEDS:
         used += [request.prompt for request in requests(name)]
