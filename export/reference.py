@@ -52,19 +52,29 @@ def record(
     parts: Sequence[Component],
     requests: Sequence[Request] = REQUESTS,
     say: Callable[[str], None] = lambda line: None,
+    watch: Callable[[str, nn.Module], None] = lambda component, module: None,
 ) -> list[Trajectory]:
-    """One trajectory per request. Holds one module at a time, so that the largest sets the memory."""
+    """One trajectory per request. Holds one module at a time, so that the largest sets the memory.
+
+    `watch` is called with each module before it is run, to hook into it.
+    """
+
+    def load(name: str) -> nn.Module:
+        module = load_module(named[name])
+        watch(name, module)
+        return module
+
     named = {part.spec.name: part for part in parts}
     drafts: list[dict[str, Any]] = [dict(vars(request)) for request in requests]
     say("text encoder")
-    _encode_prompts(checkpoint, load_module(named["text_encoder"]), drafts)
+    _encode_prompts(checkpoint, load("text_encoder"), drafts)
     say("UNet")
-    unet, (_, channels, height, width) = load_module(named["unet"]), named["vae_decoder"].spec.inputs[0].shape
+    unet, (_, channels, height, width) = load("unet"), named["vae_decoder"].spec.inputs[0].shape
     for draft in drafts:
         _denoise(checkpoint, unet, (1, int(channels), int(height), int(width)), draft)
     del unet
     say("VAE")
-    decoder, encoder = load_module(named["vae_decoder"]), load_module(named["vae_encoder"])
+    decoder, encoder = load("vae_decoder"), load("vae_encoder")
     for draft in drafts:
         _draw(checkpoint, decoder, encoder, draft)
     return [Trajectory(**draft) for draft in drafts]
