@@ -23,13 +23,14 @@ import torch
 import typer
 from sigmoid import interleave
 
-from pocketdiffusion.build import Original, plan_parts
 from pocketdiffusion.export import layout
 from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.original import Original
+from pocketdiffusion.planning import plan_parts
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal

@@ -1,14 +1,14 @@
 """What a recipe is told of a component, and the plans that need no measurement."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.quantize.recipes import Recipe, Survey
-from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme, Weight
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Weight
 from pocketdiffusion.quantize.spans import BITS, Span
 from pocketdiffusion.runtime.errors import UserError
 
@@ -26,19 +26,6 @@ def weights_of(part: Component) -> dict[str, Weight]:
             owner = module.get_submodule(name.rpartition(".")[0])
             found[name] = Weight(tuple(parameter.shape), _OPERATORS[type(owner)])  # type: ignore[arg-type]
     return found
-
-
-@dataclass(frozen=True)
-class Unmeasured:
-    """A survey for recipes that ask for no measurement."""
-
-    component: str
-    format: str
-    profile: str
-
-    def damage(self, scheme: Scheme) -> Mapping[str, float]:
-        """Raises UserError: nothing was measured."""
-        raise UserError(f"{self.component} was not measured with {scheme.storage}")
 
 
 def float_plan(part: Component, recipe: str) -> Plan:

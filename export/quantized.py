@@ -22,14 +22,20 @@ def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan) -> Torc
     activations other than "float".
     """
     runner = open_rewritten(part, rewrites)
-    parameters = dict(runner.module.named_parameters())
+    quantize(runner.module, plan)
+    return runner
+
+
+@torch.no_grad()
+def quantize(module: nn.Module, plan: Plan) -> None:
+    """Gives a component's module the weights and activations of `plan`."""
+    parameters = dict(module.named_parameters())
     for name, scheme in plan.schemes.items():
         if scheme != FLOAT32:
             parameters[name].copy_(torch.from_numpy(restore(store(parameters[name].numpy(), scheme))))
         if scheme.activation != "float":
-            owner = runner.module.get_submodule(name.rpartition(".")[0])
+            owner = module.get_submodule(name.rpartition(".")[0])
             round_input(owner, plan.inputs.get(name), BITS.get(scheme.activation, 8))
-    return runner
 
 
 def round_input(owner: nn.Module, span: Span | None, bits: int) -> Any:

@@ -3,29 +3,19 @@
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
 from pocketdiffusion.export import layout
-from pocketdiffusion.export.activations import FormError
-from pocketdiffusion.export.backends import check_lowered
-from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
-from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.families import components
 from pocketdiffusion.export.fitting import emit_fitted
 from pocketdiffusion.export.ladder import judge_rungs
-from pocketdiffusion.export.observed import Observed, observe
-from pocketdiffusion.export.planned import Unmeasured, plan_of
-from pocketdiffusion.export.reference import record
-from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
-from pocketdiffusion.findings import Findings, find, find_forms
-from pocketdiffusion.prompts import requests
+from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
+from pocketdiffusion.findings import Findings, find
+from pocketdiffusion.original import Original, record_original
+from pocketdiffusion.planning import find_recipes, plan_parts
 from pocketdiffusion.quantize.recipes import Recipe, load_recipe
-from pocketdiffusion.quantize.scheme import Plan
-from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -33,7 +23,7 @@ from pocketdiffusion.runtime.gate import judge, record_verdict
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.staging import keep_failed, stage
-from pocketdiffusion.runtime.trajectory import Trajectory, probe
+from pocketdiffusion.runtime.trajectory import probe
 
 Say = Callable[[str], None]
 
@@ -44,6 +34,8 @@ def export(
     out: Path,
     *,
     recipe: str | None = None,
+    budget_mb: float | None = None,
+    min_psnr: float | None = None,
     format: str | None = None,
     profile: str | None = None,
     width: int | None = None,
@@ -58,46 +50,14 @@ def export(
     override the target's own, `width` and `height` (pixels) the size that the model was trained at. Raises UserError
     where the input cannot be used, and ProofError where an artifact is not equal to the original: then the bundle is
     kept as `out`.failed, and `out` is not written.
+
+    The recipe "mixed" is searched, for weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
     original = record_original(model, width=width, height=height, revision=revision, token=token, say=say)
-    return export_original(original, target, out, say=say, seconds=seconds)
-
-
-@dataclass(frozen=True)
-class Original:
-    """A model that was recorded: all that exports for several phones have in common.
-
-    `forms` is what each form of its activations costs in float16, by component. `observed`, what its operators take
-    and give on the calibration prompts, is measured when it is asked for the first time.
-    """
-
-    checkpoint: Checkpoint
-    parts: Sequence[Component]
-    trajectories: list[Trajectory]
-    forms: Mapping[str, Sequence[FormError]]
-
-    @cached_property
-    def observed(self) -> Observed:
-        return observe(self.checkpoint, self.parts, requests("calibration"))
-
-
-def record_original(
-    model: str,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    revision: str | None = None,
-    token: str | None = None,
-    say: Say = lambda line: None,
-) -> Original:
-    """Opens a model, with the arguments of `export`, and draws the gate's prompts with its own modules."""
-    checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
-    parts = components(checkpoint, width=width, height=height)
-    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
-    say("recording the original: its activations in float16")
-    return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})
+    recipes = find_recipes(original, target, budget_mb, min_psnr, say)
+    return export_original(original, target, out, recipes=recipes, say=say, seconds=seconds)
 
 
 def export_original(
@@ -105,10 +65,13 @@ def export_original(
     target: Target,
     out: Path,
     *,
+    recipes: Sequence[Recipe] | None = None,
     say: Say = lambda line: None,
     seconds: Mapping[str, float] = {},
 ) -> Bundle:
-    """As `export`, of a model that was recorded. `seconds` is for the report: it is read at the end."""
+    """As `export`, of a model that was recorded. `recipes` are those of the target's artifacts, by default the ones
+    that it names; `seconds` is for the report: it is read at the end."""
+    recipes = find_recipes(original, target, None, None, say) if recipes is None else recipes
     trajectories = original.trajectories
     with stage(out) as folder:
         graphs: dict[str, dict[str, Graph]] = {}
@@ -116,8 +79,7 @@ def export_original(
         findings: dict[str, dict[str, Findings]] = {}
         few = [probe(trajectory) for trajectory in trajectories]
         calibration = None
-        for artifact in target.artifacts:
-            recipe = load_recipe(artifact.recipe)
+        for artifact, recipe in zip(target.artifacts, recipes, strict=True):
             artifact = replace(artifact, recipe=recipe.name)
             plans = plan_parts(original, artifact, recipe, say)
             if any(plan.inputs for plan in plans.values()):
@@ -148,22 +110,6 @@ def export_original(
             kept = keep_failed(folder, out)
             raise ProofError(f"{failed[0].describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
     return Bundle(out, manifest)
-
-
-def plan_parts(original: Original, artifact: Artifact, recipe: Recipe, say: Say) -> dict[str, Plan]:
-    """What `recipe` decides for each component. Raises UserError where the artifact's format cannot hold it."""
-    plans = {}
-
-    def spans(component: str, bits: int) -> tuple[dict[str, Span], dict[str, Span]]:
-        say("calibrating")
-        return original.observed.spans(component, bits)
-
-    for part in original.parts:
-        say(f"planning {part.spec.name}, {recipe.name}")
-        plan = plan_of(part, recipe, Unmeasured(part.spec.name, artifact.format, artifact.profile), spans)
-        check_lowered(plan, artifact)
-        plans[part.spec.name] = plan
-    return plans
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:

@@ -18,6 +18,7 @@ from pocketdiffusion.tables import (
     doctor_table,
     model_tables,
     not_run_table,
+    size_table,
     target_table,
     verdict_table,
 )
@@ -33,6 +34,8 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a bundle, as export
 Revision = Annotated[str | None, typer.Option(help="of a hub id: branch, tag or commit")]
 Token = Annotated[str | None, typer.Option(help="of the hub, for models that want one")]
 Standins = Annotated[Path, typer.Option(metavar="FOLDER", help="where setup puts the stand-ins for a phone")]
+BudgetMb = Annotated[float | None, typer.Option(help="of the recipe mixed: MB that all weights may take")]
+MinPsnr = Annotated[float | None, typer.Option(help="of the recipe mixed: dB that its pictures must have, the median")]
 BUILT_IN = "emoji"
 STANDINS = Path("~/.cache/pocketdiffusion/standins")
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own since it carries a copy of click
@@ -64,6 +67,8 @@ def export(
     recipe: Annotated[
         str | None, typer.Option(help="such as fp16, w8, palette6, or a JSON file; by default the target's own")
     ] = None,
+    budget_mb: BudgetMb = None,
+    min_psnr: MinPsnr = None,
     format: Annotated[
         str | None, typer.Option(help="onnx, coreml or tflite; by default all that the target takes")
     ] = None,
@@ -90,6 +95,8 @@ def export(
             target,
             output,
             recipe=recipe,
+            budget_mb=budget_mb,
+            min_psnr=min_psnr,
             format=format,
             profile=profile,
             width=width,
@@ -102,6 +109,47 @@ def export(
     if skipped := units_not_run(exported.manifest):
         console.print(not_run_table(skipped))
     say(f"{output} is whole, every verdict passed, bundle_id {exported.manifest.bundle_id[:16]}")
+
+
+@app.command()
+def search(
+    target: Annotated[str, typer.Option(metavar="PHONE", help="a phone, see the command targets")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the recipe, a JSON file")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a built-in name, a diffusers folder, or a hub id (user/model)")
+    ] = BUILT_IN,
+    budget_mb: BudgetMb = None,
+    min_psnr: MinPsnr = None,
+    format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; where the target takes several")] = None,
+    profile: Annotated[str | None, typer.Option(help="such as ios18 or std; by default the target's own")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="to search with, one a line; by default those of emoji")
+    ] = None,
+    revision: Revision = None,
+    token: Token = None,
+) -> None:
+    """Search the best mixed recipe: for export --recipe FILE.json. An interrupted search goes on where it was."""
+    with progress(f"searching a recipe of {model} for {target}") as step:
+        step("loading torch")
+        with needs_export():
+            from pocketdiffusion import search as searching
+            from pocketdiffusion.build import choose
+            from pocketdiffusion.export.targets import load_target
+        artifact = searching.one_artifact(choose(load_target(target), "mixed", format, profile))
+        found = searching.search(
+            model,
+            artifact,
+            output,
+            budget_mb=budget_mb,
+            min_psnr=min_psnr,
+            revision=revision,
+            token=token,
+            prompts=prompts or searching.PROMPTS,
+            say=step,
+        )
+    console.print(size_table(found.uniform, found.searched))
+    say(f"{output}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
+    say(f"the plot is {output.with_suffix('.svg')}; now: export --target {target} --recipe {output}")
 
 
 @app.command()

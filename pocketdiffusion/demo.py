@@ -21,10 +21,11 @@ from time import perf_counter
 import torch
 from rich.table import Table
 
-from pocketdiffusion.build import Original, export_original, record_original, timed
+from pocketdiffusion.build import export_original, timed
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.original import Original, record_original
 from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures

@@ -1,7 +1,7 @@
 """The report's plots, as SVG to be put into a page: drawn with matplotlib, text left as text."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -107,12 +107,30 @@ def layer_plot(errors: Sequence[LayerError], budget: float) -> str:
     return _svg(figure)
 
 
-def _axes(label: str) -> tuple[Figure, Axes]:
-    """An empty plot of decibels by step, of a phone's width, where text is as large as it is drawn."""
+Points = Mapping[str, tuple[float, float]]  # MB of weights, median PSNR (dB) of pictures, by name
+
+
+def size_plot(uniform: Points, searched: Points) -> str:
+    """Size against what pictures lose by it: recipes of one storage by name, and searched ones as a line. An <svg>
+    element."""
+    figure, axes = _axes("PSNR of pictures, median, dB", "weights, MB")
+    line = sorted((mb, min(db, CEILING_DB)) for mb, db in searched.values())
+    axes.plot(*zip(*line, strict=True), "o-", color="#1f77b4", markersize=4, label="searched")
+    for number, (name, (mb, db)) in enumerate(uniform.items()):
+        axes.plot(mb, min(db, CEILING_DB), "s", color="#d62728", markersize=4, label="" if number else "one storage")
+        axes.annotate(name, (mb, min(db, CEILING_DB)), (4, -9), textcoords="offset points", fontsize=7)
+    axes.autoscale(axis="y")
+    axes.margins(x=0.1, y=0.1)
+    axes.legend(fontsize=7, loc="upper left")
+    return _svg(figure)
+
+
+def _axes(label: str, across: str = "step") -> tuple[Figure, Axes]:
+    """An empty plot of decibels, of a phone's width, where text is as large as it is drawn."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
-    axes.set_xlabel("step")
+    axes.set_xlabel(across)
     axes.set_ylabel(label)
     axes.set_ylim(0, CEILING_DB + 5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

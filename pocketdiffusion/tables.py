@@ -1,6 +1,6 @@
 """The tables that the commands print."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Protocol
 
@@ -83,6 +83,18 @@ def not_run_table(skipped: Iterable[NotRun]) -> Table:
     table = _table("not run", "format", "device", "arithmetic", "reason")
     for row in skipped:
         table.add_row(row.subject, row.format, row.device, row.arithmetic, row.reason)
+    return table
+
+
+def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str, tuple[float, float]]) -> Table:
+    """Recipes by size: MB of weights, and the median PSNR of pictures."""
+    table = _table("recipe")
+    for number in ("MB", "pictures dB"):
+        table.add_column(number, justify="right", no_wrap=True)
+    rows = [(mb, db, name) for name, (mb, db) in uniform.items()]
+    rows += [(mb, db, f"searched, {name}") for name, (mb, db) in searched.items()]
+    for mb, db, name in sorted(rows):
+        table.add_row(name, f"{mb:.2f}", f"{db:.1f}")
     return table
 
 

@@ -15,12 +15,13 @@ def islands(operations: Iterable[tuple[Sequence[str], Sequence[str]]], ranges: S
     return tuple(sorted({r for results, uses in operations if beyond & {*results, *uses} for r in results}))
 
 
-def costly(damage: Mapping[str, float], share: float) -> frozenset[str]:
-    """The fewest weights that carry `share` of all the damage, the worst first: what a recipe keeps more precise."""
+def costly(damage: Mapping[str, float], share: float, most: float = 1.0) -> frozenset[str]:
+    """The fewest weights that carry `share` of all the damage, the worst first, and no more than `most` of all weights:
+    what a recipe keeps more precise."""
     ranked = sorted(damage, key=lambda name: (-damage[name], name))
     total, carried = sum(damage.values()), 0.0
-    kept = []
-    for name in ranked:
+    kept: list[str] = []
+    for name in ranked[: int(most * len(ranked))]:
         if carried >= share * total:
             break
         carried += damage[name]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from pocketdiffusion.build import Original
 from pocketdiffusion.demo import COMPARED, PHONES, SHOWN, check, picture_table
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.original import Original
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import PictureReport
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pocketdiffusion.build import Original, export_original, record_original
+from pocketdiffusion.build import export_original
 from pocketdiffusion.export.rewrites import changed_floor_db
 from pocketdiffusion.export.rewritten import open_rewritten
 from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.original import Original, record_original
 from pocketdiffusion.runtime.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import CHANGED, judge, judge_runner

@@ -1,0 +1,195 @@
+"""What a weight costs when it alone is stored in some way: measured on the calls that the original made while it drew.
+
+Each function here that takes a `folder` is one piece of work for a process of its own, with one thread, so that the
+numbers depend neither on how many such processes there are nor on their order. `folder` holds what `record_prompts`
+wrote: a trajectory a file, of which one at a time is read.
+"""
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.quantized import open_quantized, quantize, round_input
+from pocketdiffusion.export.reference import Request, record
+from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.quantize.spans import BITS, Span
+from pocketdiffusion.quantize.stored import restore, store
+from pocketdiffusion.runtime.gate import judge_runner
+from pocketdiffusion.runtime.image import to_uint8
+from pocketdiffusion.runtime.parity import image_psnr_db
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.trajectory import Trajectory, cases, probe
+
+TOGETHER = 4  # prompts that are drawn before what was recorded of them is written
+GUIDED = 3  # prompts whose UNet calls are measured, first, middle and last; the other components take all prompts
+Schemes = Mapping[str, Mapping[str, Scheme]]  # by component and weight
+
+_held: list[tuple[Component, nn.Module]] = []  # what this process measured last
+
+
+def record_prompts(
+    checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request], folder: Path
+) -> None:
+    """Draws `requests` with the original, a few at a time, and writes what it computed."""
+    for first in range(0, len(requests), TOGETHER):
+        for number, trajectory in enumerate(record(checkpoint, parts, requests[first : first + TOGETHER]), first):
+            (folder / f"{number}.pickle").write_bytes(pickle.dumps(trajectory))
+
+
+def read_prompt(folder: Path, number: int) -> Trajectory:
+    """One trajectory that `record_prompts` wrote."""
+    trajectory: Trajectory = pickle.loads((folder / f"{number}.pickle").read_bytes())
+    return trajectory
+
+
+@torch.no_grad()
+def measure_damage(part: Component, weight: str, scheme: Scheme, span: Span | None, folder: Path) -> float:
+    """The mean squared error of the component's outputs, relative to their mean square, when `weight` alone has
+    `scheme`: the mean over outputs and calls. Of a UNet it is that of the guided prediction, as the sampler gets it.
+
+    `span` is that of what the operator takes, where `scheme` turns it into integers of a calibrated range.
+    """
+    module = _module(part)
+    parameter, owner = module.get_parameter(weight), module.get_submodule(weight.rpartition(".")[0])
+    kept = parameter.clone()
+    parameter.copy_(torch.from_numpy(restore(store(kept.numpy(), scheme))))
+    rounds = scheme.activation != "float" and not isinstance(owner, nn.Embedding)
+    handle = round_input(owner, span, BITS.get(scheme.activation, 8)) if rounds else None
+    errors: list[float] = []
+    for call in _calls(part, folder):
+        given = dict(zip(call.wanted, call.run(module), strict=True))
+        for name, wanted in call.wanted.items():
+            errors += _relative_errors(wanted, call.seen(given[name]))
+    parameter.copy_(kept)
+    if handle is not None:
+        handle.remove()
+    return float(np.mean(errors))
+
+
+@torch.no_grad()
+def measure_spans(part: Component, folder: Path) -> dict[str, Span]:
+    """What each operator takes on the calls that damages are measured on: from the least to the largest, by weight."""
+    module = _module(part)
+    spans: dict[str, Span] = {}
+    names = [name for name, weight in weights_of(part).items() if weight.operator != "embedding"]
+    handles = [
+        module.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(partial(_widen, spans, name))
+        for name in names
+    ]
+    for call in _calls(part, folder):
+        call.run(module)
+    for handle in handles:
+        handle.remove()
+    return spans
+
+
+def measure_forced(part: Component, plan: Plan, numbers: Sequence[int], folder: Path) -> float:
+    """The least PSNR (dB) of any output of the quantized component on any recorded call of the prompts `numbers`."""
+    runner = open_quantized(part, (), plan)
+    reports = (
+        report
+        for number in numbers
+        for report in judge_runner(runner, [read_prompt(folder, number)], format=None, rung="search", floor=0.0)
+    )
+    return min(report.psnr_db for report in reports)
+
+
+def measure_pictures(
+    checkpoint: Checkpoint,
+    parts: Sequence[Component],
+    plans: Mapping[str, Plan],
+    requests: Sequence[Request],
+    numbers: Sequence[int],
+    folder: Path,
+) -> list[float]:
+    """PSNR (dB) of the pictures that the prompts `numbers` give, drawn with the components of `plans` quantized."""
+
+    def watch(component: str, module: nn.Module) -> None:
+        if component in plans:
+            quantize(module, plans[component])
+
+    drawn = record(checkpoint, parts, [requests[number] for number in numbers], watch=watch)
+    originals = (read_prompt(folder, number).picture for number in numbers)
+    return [image_psnr_db(original, other.picture) for original, other in zip(originals, drawn, strict=True)]
+
+
+@torch.no_grad()
+def measure_redrawn(parts: Sequence[Component], plan: Plan, numbers: Sequence[int], folder: Path) -> list[float]:
+    """PSNR (dB) of pictures that are encoded by the quantized VAE encoder and decoded again, against those that the
+    original encodes: what the encoder does to a picture that image-to-image begins with."""
+    named = {part.spec.name: part for part in parts}
+    encoder, decoder = open_quantized(named["vae_encoder"], (), plan), load_module(named["vae_decoder"])
+
+    def decode(parameters: Array) -> Array:
+        mean, _ = np.split(parameters, 2, axis=1)
+        return to_uint8(decoder(torch.from_numpy(mean))[0].numpy())
+
+    found = []
+    for number in numbers:
+        (case,) = cases("vae_encoder", read_prompt(folder, number))
+        given, wanted = encoder(case.inputs)["latent_parameters"], case.outputs["latent_parameters"]
+        found.append(image_psnr_db(decode(wanted), decode(given)))
+    return found
+
+
+def _module(part: Component) -> nn.Module:
+    if not any(held.spec == part.spec and held.weights == part.weights for held, _ in _held):
+        _held.clear()
+        _held.append((part, load_module(part)))
+    return _held[0][1]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The probed calls of a component while one prompt was drawn, as one batch. `guidance` is 0 where there is none.
+    `wanted` has what the original gave, as `seen`."""
+
+    inputs: tuple[Tensor, ...]
+    wanted: Mapping[str, Array]
+    guidance: float
+
+    def run(self, module: nn.Module) -> list[Array]:
+        return [output.numpy() for output in module(*self.inputs)]
+
+    def seen(self, output: Array) -> Array:
+        """Both halves of guidance become one."""
+        if not self.guidance:
+            return output
+        return output[0::2] + np.float32(self.guidance) * (output[1::2] - output[0::2])
+
+
+def _calls(part: Component, folder: Path) -> Iterator[_Call]:
+    """One a prompt."""
+    name = part.spec.name
+    count = len(list(folder.glob("*.pickle")))
+    for number in range(min(count, GUIDED) if name == "unet" else count):
+        trajectory = probe(read_prompt(folder, number))
+        found = list(cases(name, trajectory))
+        inputs = (np.concatenate([case.inputs[tensor.name] for case in found]) for tensor in part.spec.inputs)
+        outputs = {t.name: np.concatenate([case.outputs[t.name] for case in found]) for t in part.spec.outputs}
+        call = _Call(tuple(map(torch.from_numpy, inputs)), {}, trajectory.guidance if name == "unet" else 0.0)
+        yield _Call(call.inputs, {t: call.seen(output) for t, output in outputs.items()}, call.guidance)
+
+
+def _relative_errors(wanted: Array, given: Array) -> list[float]:
+    """Of each sample."""
+    exact = wanted.astype(np.float64)
+    axes = tuple(range(1, exact.ndim))
+    errors: list[float] = (np.mean(np.square(given - exact), axes) / np.mean(np.square(exact), axes)).tolist()
+    return errors
+
+
+def _widen(spans: dict[str, Span], name: str, owner: nn.Module, arguments: tuple[Any, ...]) -> None:
+    x = arguments[0]
+    before = spans.get(name, Span(0.0, 0.0))
+    spans[name] = Span(min(before.low, float(x.min())), max(before.high, float(x.max())))

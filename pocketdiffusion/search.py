@@ -1,0 +1,132 @@
+"""The command search: the best mixed recipe of a size, or the smallest of a quality, as a file to keep and edit."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.mixed import Measured, Search, open_search
+from pocketdiffusion.export.reference import Request
+from pocketdiffusion.export.survey import Surveys, open_surveys
+from pocketdiffusion.export.targets import Artifact, Target
+from pocketdiffusion.inputs import read_prompts
+from pocketdiffusion.plots import Points, size_plot
+from pocketdiffusion.prompts import FOLDER, SEEDS, STEPS
+from pocketdiffusion.quantize.recipes import Recipe, write_recipe
+from pocketdiffusion.runtime.errors import UserError
+
+Say = Callable[[str], None]
+PROMPTS = FOLDER / "search.txt"
+
+
+class Original(Protocol):
+    """What a search needs of build.Original."""
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+    @property
+    def parts(self) -> Sequence[Component]: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search wrote, and the points of its plot: recipes of one storage by name, and searched ones."""
+
+    recipe: Recipe
+    measured: Measured
+    uniform: Points
+    searched: Points
+
+
+def search(
+    model: str,
+    artifact: Artifact,
+    out: Path,
+    *,
+    budget_mb: float | None = None,
+    min_psnr: float | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    prompts: Path = PROMPTS,
+    workers: int | None = None,
+    say: Say = lambda line: None,
+) -> Found:
+    """Writes the recipe `out` (JSON) for `model` in artifacts such as `artifact`, a plot of sizes beside it (.svg), and
+    what was measured on the way (.damages.jsonl), from which a search that was interrupted goes on.
+
+    Either `budget_mb` (MB of 1e6 bytes, of all weights) or `min_psnr` (dB, the median of pictures of the search
+    prompts) must be given. `prompts` are the search prompts, one a line. Raises UserError where the input cannot be
+    used, and where no recipe is so small or so exact.
+    """
+    check_wanted(budget_mb, min_psnr)
+    if out.suffix.lower() != ".json" or not out.resolve().parent.is_dir():
+        raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
+    requests = search_requests(prompts)
+    checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
+    parts = components(checkpoint, width=width, height=height)
+    table = out.with_suffix(".damages.jsonl")
+    with open_surveys(checkpoint, parts, requests, file=table, workers=workers, say=say) as surveys:
+        opened = open_search(surveys, artifact.format, artifact.profile)
+        measured = _choose(opened, budget_mb, min_psnr)
+        recipe = opened.recipe(measured)
+        write_recipe(out, recipe)
+        uniform = {s.storage: opened.uniform(s) for s in opened.storages if s.kind != "float"}
+        searched = {"chosen": measured, **{f"of {name}'s size": opened.within(u.nbytes) for name, u in uniform.items()}}
+    found = Found(
+        recipe, measured, *({n: (m.nbytes / 1e6, m.median_db) for n, m in e.items()} for e in (uniform, searched))
+    )
+    out.with_suffix(".svg").write_text(size_plot(found.uniform, found.searched), encoding="utf-8")
+    return found
+
+
+def find_mixed(
+    original: Original, artifact: Artifact, budget_mb: float | None, min_psnr: float | None, say: Say
+) -> Recipe:
+    """The recipe that `search` would write, of an original that is open already."""
+    check_wanted(budget_mb, min_psnr)
+    with open_surveys(original.checkpoint, original.parts, search_requests(), say=say) as surveys:
+        opened = open_search(surveys, artifact.format, artifact.profile)
+        return opened.recipe(_choose(opened, budget_mb, min_psnr))
+
+
+def surveys_of(original: Original, say: Say) -> AbstractContextManager[Surveys]:
+    """What the other recipes may ask of an original; nothing is measured before they do."""
+    return open_surveys(original.checkpoint, original.parts, search_requests(), say=say)
+
+
+def search_requests(prompts: Path = PROMPTS) -> list[Request]:
+    """The search prompts, each with a seed of its own."""
+    return [
+        Request(prompt, seed=SEEDS["search"] + number, steps=STEPS)
+        for number, prompt in enumerate(read_prompts(prompts))
+    ]
+
+
+def one_artifact(target: Target) -> Artifact:
+    """The artifact that a recipe is searched for. Raises UserError where the target has several."""
+    if len(target.artifacts) > 1:
+        formats = " or ".join(artifact.format for artifact in target.artifacts)
+        raise UserError(f"{target.name} takes several formats, and a recipe is for one: give --format {formats}")
+    return target.artifacts[0]
+
+
+def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
+    """Raises UserError unless just one is given, and that is a positive number."""
+    given = [value for value in (budget_mb, min_psnr) if value is not None]
+    if len(given) != 1:
+        raise UserError("give either --budget-mb or --min-psnr")
+    if not 0 < given[0] < float("inf"):
+        raise UserError(f"{given[0]} is neither a size nor a PSNR: give a positive number")
+
+
+def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> Measured:
+    if budget_mb is not None:
+        return opened.within(int(budget_mb * 1e6))
+    assert min_psnr is not None
+    return opened.above(min_psnr)

@@ -1,0 +1,277 @@
+"""What single weights cost: against the same by hand, from run to run, and from process to process."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.component import load_module
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.sensitivity import read_prompt
+from pocketdiffusion.export.survey import Surveys, open_surveys
+from pocketdiffusion.quantize.recipes import read_recipe
+from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
+from pocketdiffusion.quantize.sensitivity import Damages, open_damages
+from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.trajectory import probe
+from pocketdiffusion.search import search_requests
+
+PROMPTS = "bell pepper\npurple heart\n"
+W8, W8A8, W2 = Scheme("linear", 8), Scheme("linear", 8, activation="int8"), Scheme("linear", 2)
+UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+CONV_OUT, CONV_IN = "unet.conv_out.weight", "unet.conv_in.weight"
+
+
+class Here(Executor):
+    """Does the work at once, in this process."""
+
+    def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*arguments, **named))
+        return future
+
+
+def survey(folder: Path, scratch: Path, damages: Damages | None = None) -> Surveys:
+    """Of the checkpoint in `folder`, on two prompts."""
+    (scratch / "search.txt").write_text(PROMPTS)
+    checkpoint = open_checkpoint(str(folder))
+    requests = search_requests(scratch / "search.txt")
+    (scratch / "recorded").mkdir()
+    found = damages or Damages()
+    return Surveys(checkpoint, components(checkpoint), requests, Here(), scratch / "recorded", found, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Surveys:
+    return survey(tiny_checkpoint, tmp_path_factory.mktemp("survey"))
+
+
+def part_of(surveys: Surveys, name: str) -> Any:
+    return next(part for part in surveys.parts if part.spec.name == name)
+
+
+def by_hand(surveys: Surveys, weight: str, scheme: Scheme, span: Span | None) -> float:
+    """The damage of a weight of the UNet, from the definition: call by call, without any batch."""
+    plan = Plan("test", {weight: scheme}, {} if span is None else {weight: span})
+    runner, errors = open_quantized(part_of(surveys, "unet"), (), plan), []
+    for number in range(len(surveys.requests)):
+        t = probe(read_prompt(surveys.folder, number))
+        for n, timestep in enumerate(t.timesteps):
+            halves = [
+                runner(
+                    {
+                        "sample": t.samples[n : n + 1],
+                        "timestep": np.array([timestep], np.float32),
+                        "encoder_hidden_states": t.states[i : i + 1],
+                    }
+                )["out_sample"]
+                for i in (0, 1)
+            ]
+            given = halves[0] + t.guidance * (halves[1] - halves[0])
+            wanted = t.outputs[n, :1] + t.guidance * (t.outputs[n, 1:] - t.outputs[n, :1])
+            errors.append(np.mean(np.square(given - wanted)) / np.mean(np.square(wanted)))
+    return float(np.mean(errors))
+
+
+def test_a_damage_is_that_of_the_guided_prediction(tiny: Surveys) -> None:
+    damage = tiny.of("unet", "onnx", "ort").damage(W2)
+    for weight in (CONV_IN, CONV_OUT):
+        assert damage[weight] == pytest.approx(by_hand(tiny, weight, W2, None), rel=1e-3)
+    assert set(damage) == set(weights_of(part_of(tiny, "unet")))
+
+
+def test_integers_for_activations_cost_more(tiny: Surveys) -> None:
+    """Of the range that the operator's input had on the very calls that are measured."""
+    weight = "unet.down_blocks.0.resnets.0.conv1.weight"
+    taken: list[Any] = []
+    module = load_module(part_of(tiny, "unet"))
+    owner = module.get_submodule(weight.rpartition(".")[0])
+    owner.register_forward_pre_hook(lambda _, arguments: taken.append(arguments[0]))
+    tiny.of("unet", "onnx", "ort").damage(W2)  # for the prompts to be there
+    for number in range(len(tiny.requests)):
+        t = probe(read_prompt(tiny.folder, number))
+        for n, timestep in enumerate(t.timesteps):
+            for i in (0, 1):
+                module(*map(torch.from_numpy, (t.samples[n : n + 1], np.array([timestep]), t.states[i : i + 1])))
+    span = Span(min(0.0, min(float(x.min()) for x in taken)), max(0.0, max(float(x.max()) for x in taken)))
+    damage = tiny.of("unet", "onnx", "ort").damage(W8A8)
+    assert damage[weight] == pytest.approx(by_hand(tiny, weight, W8A8, span), rel=0.02)
+    assert sum(damage.values()) > 2 * sum(tiny.of("unet", "onnx", "ort").damage(W8).values())
+
+
+def test_measuring_leaves_the_weights_as_they_were(tiny: Surveys) -> None:
+    """All weights in float32, after all the others: what is left is the rounding of batches."""
+    for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
+        tiny.of(component, "onnx", "ort").damage(W2)
+        assert max(tiny.of(component, "onnx", "ort").damage(FLOAT32).values()) < 1e-9
+        assert min(tiny.of(component, "onnx", "ort").damage(W2).values()) > 1e-7
+
+
+def test_a_weight_that_integers_cannot_hold_comes_first(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """One huge element in each output channel: int8 leaves little of the others."""
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    tensors = safetensors.numpy.load_file(folder / UNET_FILE)
+    tensors["conv_out.weight"][:, 0, 0, 0] = 300 * np.abs(tensors["conv_out.weight"]).max()
+    safetensors.numpy.save_file(tensors, folder / UNET_FILE)
+    damage = survey(folder, tmp_path).of("unet", "onnx", "ort").damage(W8)
+    worst = sorted(damage, key=lambda name: -damage[name])
+    assert worst[0] == CONV_OUT and damage[CONV_OUT] > 10 * damage[worst[1]]
+
+
+def test_nothing_is_measured_twice(tiny: Surveys) -> None:
+    before = tiny.of("unet", "onnx", "ort").damage(W2)
+    asked = replace(tiny, pool=None)  # type: ignore[arg-type]
+    assert asked.of("unet", "onnx", "ort").damage(W2) == before
+
+
+# The table
+
+
+def test_a_table_keeps_what_was_measured(tmp_path: Path) -> None:
+    file, said = tmp_path / "table.jsonl", list[str]()
+    damages = open_damages(file, "a", said.append)
+    damages.add(("unet", "w", W8), 0.1 + 0.2)
+    damages.add(("unet", "w", W8A8), 1e-300)
+    with file.open("a") as stream:
+        stream.write('{"component": "unet", "wei')  # where a run was killed
+    again = open_damages(file, "a", said.append)
+    assert again.found == {("unet", "w", W8): 0.1 + 0.2, ("unet", "w", W8A8): 1e-300}
+    again.add(("unet", "v", W8), 0.5)
+    assert len(open_damages(file, "a", said.append).found) == 3
+    assert all("2 damages" in line or "3 damages" in line for line in said)
+
+
+def test_a_table_of_another_model_is_begun_afresh(tmp_path: Path) -> None:
+    file, said = tmp_path / "table.jsonl", list[str]()
+    open_damages(file, "a", said.append).add(("unet", "w", W8), 0.5)
+    assert open_damages(file, "b", said.append).found == {}
+    assert "afresh" in said[0] and str(file) in said[0]
+    assert open_damages(file, "a", said.append).found == {}  # the old one is gone
+
+
+@pytest.mark.parametrize("content", ["{}\n", "notes\n", '["a"]\n', "\x00\xff\n"])
+def test_what_is_no_table_is_not_overwritten(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "table.jsonl"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match="no table of damages"):
+        open_damages(file, "a", lambda line: None)
+    assert file.read_bytes() == content.encode("latin-1")
+
+
+# Runs and processes
+
+SEARCH = """
+import sys
+from pathlib import Path
+from pocketdiffusion.export.targets import DEFAULTS
+from pocketdiffusion.search import search
+
+if __name__ == "__main__":
+    model, out, prompts, workers = sys.argv[1:]
+    search(model, DEFAULTS["tflite"], Path(out), min_psnr=45, prompts=Path(prompts), workers=int(workers), say=print)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Starts a search in a folder of its own, with a number of processes."""
+    home = tmp_path_factory.mktemp("runs")
+    (home / "run.py").write_text(SEARCH)
+    (home / "search.txt").write_text(PROMPTS)
+
+    def start(folder: Path, workers: int) -> subprocess.Popen[str]:
+        arguments = [tiny_checkpoint, folder / "out.json", home / "search.txt", workers]
+        return subprocess.Popen(
+            [sys.executable, home / "run.py", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    return start
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path) -> None:
+    """One run with two processes, and one with a single process that is killed midway and started again."""
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = run(tmp_path / "whole", 2)
+    table = tmp_path / "killed/out.damages.jsonl"
+    killed = run(tmp_path / "killed", 1)
+    while not table.exists() or table.read_bytes().count(b"\n") < 30:
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed/out.json").exists()
+    kept = table.read_bytes().count(b"\n") - 1
+    resumed = run(tmp_path / "killed", 1)
+    said, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    assert f"{kept} damages are in" in said
+    others, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, others
+    assert "damages are in" not in others
+    assert (tmp_path / "killed/out.json").read_bytes() == (tmp_path / "whole/out.json").read_bytes()
+    rows = [json.loads(line) for line in table.read_text().splitlines()[1:]]
+    keys = {(row["component"], row["weight"], row["scheme"]["bits"]) for row in rows}
+    assert len(keys) == len(rows) > kept
+    assert read_recipe(tmp_path / "killed/out.json").schemes is not None
+    ended = time.monotonic() + 20  # the killed run's own process ends by itself
+    while processes_of(killed.pid) and time.monotonic() < ended:
+        time.sleep(0.1)
+    assert not processes_of(killed.pid)
+
+
+def processes_of(parent: int) -> list[int]:
+    """Those that a search with this process id started, wherever they hang now."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if f"parent_pid={parent}" in line or f"parent_pid={parent}," in line:
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    said = list[str]()
+    table = tmp_path / "table.jsonl"
+    (tmp_path / "search.txt").write_text(PROMPTS)
+    requests = search_requests(tmp_path / "search.txt")
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    with open_surveys(checkpoint, components(checkpoint), requests, file=table, say=said.append) as surveys:
+        surveys.damages.add(("unet", CONV_OUT, W8), 0.5)
+    with open_surveys(checkpoint, components(checkpoint), requests, file=table, say=said.append) as surveys:
+        assert len(surveys.damages.found) == 1
+    changed = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    tensors = safetensors.numpy.load_file(changed / UNET_FILE)
+    tensors["conv_in.weight"][0, 0, 0, 0] += 1e-3
+    safetensors.numpy.save_file(tensors, changed / UNET_FILE)
+    other = open_checkpoint(str(changed))
+    fresh = shutil.copy(table, tmp_path / "other.jsonl")
+    with open_surveys(other, components(other), requests, file=Path(fresh), say=said.append) as surveys:
+        assert surveys.damages.found == {}
+    prompts = [*requests[:1], replace(requests[1], prompt="squid")]
+    with open_surveys(checkpoint, components(checkpoint), prompts, file=table, say=said.append) as surveys:
+        assert surveys.damages.found == {}
+    assert [line for line in said if "afresh" in line] == said[1:]
