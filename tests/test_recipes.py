@@ -1,8 +1,10 @@
 """Recipes: by name, by file, what formats refuse, what an export makes of them, and how a bad one is found out."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from math import floor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,10 @@ from pocketdiffusion.quantize.recipes import Floors, Recipe, load_recipe, read_r
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 from pocketdiffusion.runtime.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from recipes import table  # noqa: E402
 
 LOSSY = [name for name in recipe_names() if name not in ("fp32", "fp16", "mixed")]
 WEIGHTS = {
@@ -167,3 +173,25 @@ def test_two_bits_in_one_attention_layer(tiny_checkpoint: Path, tmp_path: Path) 
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert max(numbers["layers"], key=lambda found: found["added"])["module"] == layer
     assert layer in page.read_text() and "quantized" in {rung["name"] for rung in numbers["ladder"]}
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_floors_are_6_db_below_what_was_measured(name: str) -> None:
+    """By benchmarks/recipes.py, of all formats the least; pictures need not be better than those of fp16."""
+    measured = json.loads((Path(__file__).parents[1] / "benchmarks/recipes.json").read_text())
+    rows = [row for row in measured if row["recipe"] == name and "refused" not in row]
+    floors = load_recipe(name).floors
+    assert rows and floors is not None
+    for graph, floor_db in floors.graphs.items():
+        assert floor_db == floor(min(row["graph_db"][graph]["minimum"] for row in rows) - 6)
+    for which, most, floor_db in zip(("median", "minimum"), PICTURE_FLOORS_DB["float16"], floors.pictures, strict=True):
+        assert floor_db == floor(min(most, min(row["psnr_db"][which] for row in rows) - 6))
+
+
+def test_the_readme_has_the_table_as_measured() -> None:
+    root = Path(__file__).parents[1]
+    rows = json.loads((root / "benchmarks/recipes.json").read_text())
+    shown = (root / "README.md").read_text().split("<!-- recipes -->\n")[1].split("\n<!-- /recipes -->")[0]
+    assert shown.splitlines() == list(table(rows))
+    measured = {(row["format"], row["recipe"]) for row in rows}
+    assert {(format, name) for format in ("onnx", "coreml", "tflite") for name in LOSSY} <= measured
