@@ -1,9 +1,9 @@
 """A weight of integers in an ONNX graph: its codes and scales, and the DequantizeLinear that makes floats of them.
 
-DequantizeLinear runs at each step, just before the operator, so that onnxruntime holds the codes alone; a Cast and a Mul
-it would compute when it loads the file, and hold in float32 (benchmarks/RESULTS.md). Rows of the codes have one scale:
-an output channel, or a block of one. int4 is widened by a Cast, which onnxruntime does run at load time: it has a fast
-DequantizeLinear for int8 and a slow one for int4.
+DequantizeLinear runs at each step, just before the operator, so that onnxruntime holds the codes alone; a Cast and a
+Mul it would compute when it loads the file, and hold in float32 (benchmarks/RESULTS.md). A row of the codes has one
+scale: an output channel, or a block of one. int4 is widened by a Cast, which onnxruntime does run at load time: its
+DequantizeLinear of int4 takes three times as long as that of int8.
 """
 
 from collections.abc import Callable, Sequence

@@ -58,7 +58,8 @@ def lint_static(model: ir.Model, plan: Plan) -> None:
         for node in takers[name]:
             if not _is_rounded(node.inputs[0]):
                 raise ProofError(f"{node.name}: what it takes is not rounded to uint16")
-            after = [user.op_type for user, _ in node.outputs[0].uses()]
+            given = node.outputs[0]
+            after = ["the caller"] * given.is_graph_output() + [user.op_type for user, _ in given.uses()]
             if name in plan.outputs and after != ["QuantizeLinear"]:
                 raise ProofError(f"{node.name}: what it gives is not rounded to uint16")
 

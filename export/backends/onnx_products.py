@@ -1,9 +1,10 @@
 """Products of integers in an ONNX graph: what an operator takes is rounded to uint8, its weight is int8, and the sums,
 which are exact, become float32 again. So the graph computes what its plan says and nothing else is rounded.
 
-onnxruntime's QLinearConv gives integers of 8 bits too, which costs 10 dB at each result where this costs 3 % of a step
-(benchmarks/RESULTS.md). A convolution is therefore the product of its patches: the codes with channels last, gathered by
-index, a row for each pixel of the result. Codes are uint8, as the fastest kernels of x86 and ARM want them.
+A convolution is the product of its patches: the codes with channels last, gathered by index, a row for each pixel of
+the result. onnxruntime's QLinearConv rounds what it gives to 8 bits too, which costs 3 dB, and a whole UNet is not
+faster with it (benchmarks/RESULTS.md). Codes are uint8 and weights int8: onnxruntime's kernels for x86 take that at
+twice the speed of uint8 and uint8, and at nine times that of int8 and int8.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pocketdiffusion.export.backends.onnx_codes import Taken, linear, put_codes, put_scales, put_zeros
+from pocketdiffusion.export.backends.onnx_codes import Taken, put_codes, put_scales, put_zeros
 from pocketdiffusion.export.backends.onnx_edit import Edit, shape_of
 from pocketdiffusion.export.backends.onnx_lowering import Profile
 from pocketdiffusion.export.backends.onnx_sites import Site, ints
@@ -30,12 +31,11 @@ _OWN = "com.microsoft"
 
 @dataclass(frozen=True)
 class Rounded:
-    """An activation in integers. `step` is the scale where it was calibrated, None where it is known at run time."""
+    """An activation in integers: (codes - zero) * scale."""
 
     codes: ir.Value
     scale: ir.Value
     zero: ir.Value
-    step: float | None
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,15 @@ def lower_product(
         )
     else:
         raise ProofError(f"{weight.name}: there are no integer products for such a convolution: keep its input float")
-    zero = put_zeros(edit, weight, (), taken)
+    zero, scales = put_zeros(edit, weight, (), taken), put_scales(edit, weight, taken)
     for site in sites:
         rounded = _round(activations, site, scheme)
-        scales = _scales(edit, site, weight, rounded, profile, taken)
-        product = _Product(edit, site, rounded, codes, zero, scales, profile)
+        if profile == "ort":
+            product = _Product(edit, site, rounded, codes, zero, scales, fused=True)
+        else:
+            both = edit.value(ir.DataType.FLOAT, shape[:1])
+            edit.put(site.node, "Mul", [scales, rounded.scale], both)
+            product = _Product(edit, site, rounded, codes, zero, both, fused=False)
         result = _convolve(product, shape) if site.operator == "conv" else product.put(rounded.codes)
         edit.replace(site.output, result, site.nodes)
 
@@ -98,32 +102,20 @@ def _round(activations: Activations, site: Site, scheme: Scheme) -> Rounded:
         if scheme.activation == "dynamic":
             scale, zero = edit.value(ir.DataType.FLOAT, ()), edit.value(ir.DataType.UINT8, ())
             edit.put(site.node, "DynamicQuantizeLinear", [x], codes, scale, zero, behind=x)
-            activations.rounded[key] = Rounded(codes, scale, zero, None)
+            activations.rounded[key] = Rounded(codes, scale, zero)
         else:
             step, middle = affine(activations.spans[site.node], 8)
             scale, zero = edit.constant(np.array(step, np.float32)), edit.constant(np.array(middle + 128, np.uint8))
             edit.put(site.node, "QuantizeLinear", [x, scale, zero], codes, behind=x)
-            activations.rounded[key] = Rounded(codes, scale, zero, step)
+            activations.rounded[key] = Rounded(codes, scale, zero)
     rounded: Rounded = activations.rounded[key]
     return rounded
 
 
-def _scales(edit: Edit, site: Site, weight: Weight, rounded: Rounded, profile: Profile, taken: Taken) -> ir.Value:
-    """In profile `ort` those of the weight, in `std` those of the product."""
-    if profile == "ort" or rounded.step is None:
-        own = next((v for v in taken if v.name == f"{weight.name}.scale"), None) or put_scales(edit, weight, taken)
-        if profile == "ort":
-            return own
-        return edit.put(site.node, "Mul", [own, rounded.scale], edit.value(ir.DataType.FLOAT, weight.ref.shape[:1]))
-    step = np.float32(rounded.step)
-    both = edit.value(ir.DataType.FLOAT, weight.ref.shape[:1], None)
-    taken[both] = lambda stored: linear(stored).scale.reshape(-1) * step
-    return both
-
-
 @dataclass(frozen=True)
 class _Product:
-    """Of codes [..., inputs] of one operator with its weight [inputs, out]."""
+    """Of codes [..., inputs] of one operator with its weight [inputs, out]. `scales` are those of the weight where one
+    node computes all, and those of the sums elsewhere."""
 
     edit: Edit
     site: Site
@@ -131,14 +123,14 @@ class _Product:
     weight: ir.Value
     zero: ir.Value
     scales: ir.Value
-    profile: Profile
+    fused: bool
 
     def put(self, codes: ir.Value) -> ir.Value:
         """float32 [..., out], with the bias."""
         edit, node, bias = self.edit, self.site.node, self.site.bias
         shape = [*shape_of(codes)[:-1], shape_of(self.weight)[1]]
         result = edit.value(ir.DataType.FLOAT, shape)
-        if self.profile == "ort":
+        if self.fused:
             inputs = [codes, self.weight, self.rounded.scale, self.scales, self.rounded.zero, self.zero]
             more = [] if bias is None else [bias]
             return edit.put(node, "MatMulIntegerToFloat", [*inputs, *more], result, domain=_OWN)

@@ -103,8 +103,9 @@ def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
     """Writes the weights that the graph uses to `folder`/model.onnx_data and makes initializers of them again.
 
     Vectors (biases, gains of norms, scales of channels) stay inside the model file: they are small, and the sums that
-    biases enter are where precision is lost. float16 weights pass a Cast to float32 in the graph. Returns the number of
-    parameters written. Raises ProofError for a weight that is not finite, or that float16 cannot hold.
+    biases enter are where precision is lost. Weights begin at a page, the scales of blocks right behind their codes.
+    float16 weights pass a Cast to float32 in the graph. Returns the number of parameters written. Raises ProofError for
+    a weight that is not finite, or that float16 cannot hold.
     """
     parameters = 0
     with open(folder / DATA, "wb") as file:
@@ -120,8 +121,9 @@ def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
             check_storable(part.weight.name, array, part.scheme)
             vector = len(part.weight.ref.shape) < 2
             stored = Plain(array) if vector else store(array, part.scheme)
+            file.write(b"" if vector else bytes(-file.tell() % _PAGE))
             for value in used:
-                data = np.ascontiguousarray(part.values[value](stored))
+                data = np.asarray(part.values[value](stored), order="C")
                 if data.dtype == np.float16 and value.dtype == ir.DataType.FLOAT:
                     value = _store_as_half(model, value)
                 inside = vector or data.ndim < 2
@@ -132,7 +134,6 @@ def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
 
 def _write(file: BinaryIO, value: ir.Value, data: NDArray[Any], folder: Path) -> ir.ExternalTensor:
     """Appends `data` to the file, two to the byte where the value is of int4, the first in the lower half."""
-    file.write(bytes(-file.tell() % _PAGE))
     assert value.dtype is not None
     shape = ir.Shape(data.shape)
     if value.dtype == ir.DataType.INT4:

@@ -1,0 +1,155 @@
+"""Products of integers in ONNX: the same numbers as torch's, whatever the convolution; what is shared; what is not."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from integer_parts import calibrate, emitted, example, in_torch, operators, plan_for, read
+from torch import nn
+from traced_parts import artifact, component_of, psnr
+
+from pocketdiffusion.export.backends import emit, onnx_products
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.rewritten import open_rewritten
+from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
+from pocketdiffusion.quantize.spans import Span, affine
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.runners import onnx as runners
+
+PRODUCTS: list[tuple[Activation, str]] = [("int8", "ort"), ("int8", "std"), ("dynamic", "ort"), ("dynamic", "std")]
+
+
+@cache
+def unet(folder: Path) -> Component:
+    return next(p for p in components(open_checkpoint(str(folder), say=lambda line: None)) if p.spec.name == "unet")
+
+
+@pytest.mark.parametrize(("activation", "profile"), PRODUCTS)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_products_are_torchs(tmp_path: Path, activation: Activation, profile: str, bits: int) -> None:
+    """No rounding follows another here, so that nothing but the order of float sums differs."""
+    part = operators(tmp_path)
+    plan = plan_for(part, bits, activation=activation)
+    graph, runner = emitted(part, plan, tmp_path / "out", profile)
+    assert (graph.storage, graph.arithmetic) == (f"int{bits}", "int8")
+    assert graph.ops["MatMulIntegerToFloat" if profile == "ort" else "MatMulInteger"] == 9
+    assert not graph.ops.keys() & {"Conv", "Gemm", "MatMul"}
+    found, wanted = runner(example(part)), in_torch(part, plan)(example(part))
+    exact = open_rewritten(part, ())(example(part))
+    assert min(psnr(wanted[name], found[name]) for name in wanted) >= 120
+    assert max(psnr(exact[name], found[name]) for name in wanted) < 60
+
+
+@pytest.mark.parametrize(("activation", "profile"), PRODUCTS[::3])
+def test_patches_in_bands_are_the_same(
+    tmp_path: Path, activation: Activation, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = operators(tmp_path)
+    plan = plan_for(part, activation=activation)
+    whole = emitted(part, plan, tmp_path / "whole", profile)
+    monkeypatch.setattr(onnx_products, "PATCHES", 3 * 8 * 9 * 64)  # three rows of `same`, one of `wide`
+    bands = emitted(part, plan, tmp_path / "bands", profile)
+    assert (whole[0].ops.get("Slice"), bands[0].ops["Slice"]) == (None, 4 + 7)
+    for name, x in whole[1](example(part)).items():
+        np.testing.assert_array_equal(bands[1](example(part))[name], x)
+
+
+@pytest.mark.parametrize(("activation", "profile"), PRODUCTS[:3:2])
+def test_what_several_take_is_rounded_once(tmp_path: Path, activation: Activation, profile: str) -> None:
+    """By a range that holds what each of them was calibrated for."""
+    part = operators(tmp_path)
+    plan = plan_for(part, activation=activation)
+    spans = {**plan.inputs, "to_q.weight": Span(-9.0, 0.5), "to_k.weight": Span(-1.0, 7.0)}
+    graph, _ = emitted(part, replace(plan, inputs=spans), tmp_path / "out", profile)
+    model = read(tmp_path / "out", graph)
+    rounding = [node for node in model.graph.node if node.op_type.endswith("QuantizeLinear")]
+    assert sorted(node.input[0] for node in rounding) == ["picture", "tokens", "vector"]
+    if activation == "int8":
+        constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        (tokens,) = (node for node in rounding if node.input[0] == "tokens")
+        scale, zero = affine(Span(-9.0, 7.0), 8)
+        assert constants[tokens.input[1]] == np.float32(scale) and constants[tokens.input[2]] == zero + 128
+        assert constants[tokens.input[2]].dtype == np.uint8
+
+
+@pytest.mark.parametrize(("activation", "profile"), PRODUCTS[::3])
+def test_a_whole_unet_costs_what_it_costs_in_torch(
+    tiny_checkpoint: Path, tmp_path: Path, activation: Activation, profile: str
+) -> None:
+    """Where roundings follow one another, a last digit turns some, and these turn others: the two have errors of one
+    size, and not the same errors."""
+    part = unet(tiny_checkpoint)
+    plan = plan_for(part, activation=activation)
+    graph, runner = emitted(part, plan, tmp_path / "out", profile)
+    exact = open_rewritten(part, ())(example(part))["out_sample"]
+    cost = psnr(exact, in_torch(part, plan)(example(part))["out_sample"])
+    assert 25 < cost < 60
+    assert psnr(exact, runner(example(part))["out_sample"]) == pytest.approx(cost, abs=1.5)
+    assert [t.dtype for t in (*graph.spec.inputs, *graph.spec.outputs)] == ["float32"] * 4
+    takers = [node.op_type for node in read(tmp_path / "out", graph).graph.node if "timestep" in node.input]
+    assert takers and not any("Quantize" in operator for operator in takers)
+
+
+def test_islands_stay_float(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = unet(tiny_checkpoint)
+    plan = plan_for(part, activation="int8")
+    kept = [name for name in plan.schemes if "conv_in" in name or "conv_out" in name or "time_embedding" in name]
+    islands = {name: Scheme("linear", 8) for name in kept}
+    mixed = replace(plan, schemes={**plan.schemes, **islands})
+    graph, runner = emitted(part, mixed, tmp_path / "out")
+    assert graph.arithmetic == "int8" and (graph.ops["Conv"], graph.ops["Gemm"]) == (2, 2) and len(kept) == 4
+    exact = open_rewritten(part, ())(example(part))["out_sample"]
+    cost = psnr(exact, in_torch(part, mixed)(example(part))["out_sample"])
+    assert psnr(exact, runner(example(part))["out_sample"]) == pytest.approx(cost, abs=1.5)
+
+
+@pytest.mark.parametrize("activation", ["int8", pytest.param("dynamic", marks=pytest.mark.slow)])
+def test_an_open_batch(tiny_checkpoint: Path, tmp_path: Path, activation: Activation) -> None:
+    part = unet(tiny_checkpoint)
+    graph, runner = emitted(part, plan_for(part, activation=activation), tmp_path / "out", open_batch=True)
+    assert [t.shape[0] for t in graph.spec.inputs] == ["batch", 1, "batch"]
+    one = runner(example(part))["out_sample"]
+    two = {name: x if name == "timestep" else np.concatenate([x, x]) for name, x in example(part).items()}
+    np.testing.assert_allclose(runner(two)["out_sample"], np.concatenate([one, one]), atol=1e-2 * np.abs(one).max())
+
+
+def test_sums_are_exact_on_x86_without_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the runner asks onnxruntime for other kernels, which take each weight as uint8."""
+    part = operators(tmp_path)
+    for activation in ("int8", "float"):
+        plan = plan_for(part, activation=activation)
+        graph, runner = emitted(part, plan, tmp_path / activation)
+        monkeypatch.setattr(runners, "_sums_saturate", lambda: True)
+        careful = runners.open_runner(tmp_path / activation / graph.path, graph.spec, threads=1)
+        monkeypatch.undo()
+        for name, x in runner(example(part)).items():
+            np.testing.assert_array_equal(careful(example(part))[name], x)
+
+
+def test_a_convolution_in_groups(tmp_path: Path) -> None:
+    build = lambda: nn.Conv2d(8, 8, 3, groups=2)  # noqa: E731
+    part = component_of(tmp_path, build, {"x": torch.randn(1, 8, 6, 6)}, {"y": (1, 8, 4, 4)}, {})
+    plan = plan_for(part, activation="int8")
+    with pytest.raises(ProofError, match="weight: there are no integer products for such a convolution"):
+        emit(part, artifact(), tmp_path / "out", open_batch=False, plan=plan)
+    alone = Plan("test", dict.fromkeys(plan.schemes, Scheme("linear", 8)))
+    _, runner = emitted(part, alone, tmp_path / "alone")
+    assert psnr(in_torch(part, alone)(example(part))["y"], runner(example(part))["y"]) >= 120
+
+
+def test_one_layer_after_another(tmp_path: Path) -> None:
+    """What is computed in integers feeds the next operator at once."""
+    build = lambda: nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 8, 1), nn.Flatten(2), nn.Linear(36, 8))  # noqa: E731
+    part = component_of(tmp_path, build, {"x": torch.randn(1, 8, 8, 8)}, {"y": (1, 8, 8)}, {})
+    schemes = plan_for(part).schemes
+    inputs, _ = calibrate(part, schemes)
+    plan = Plan("test", dict.fromkeys(schemes, Scheme("linear", 8, 0, "int8")), inputs)
+    graph, runner = emitted(part, plan, tmp_path / "out")
+    assert graph.ops["QuantizeLinear"] == graph.ops["MatMulIntegerToFloat"] == 3
+    assert psnr(in_torch(part, plan)(example(part))["y"], runner(example(part))["y"]) >= 60
