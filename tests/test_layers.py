@@ -13,6 +13,7 @@ from pocketdiffusion.export.layers import open_layers
 from pocketdiffusion.export.planned import float_plan, weights_of
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.runtime.trajectory import GRAPHS
 
 ARTIFACTS = [
     load_target("generic").artifacts[0],
@@ -23,7 +24,7 @@ ARTIFACTS = [
 ]
 
 
-@pytest.mark.parametrize("graph", ["text_encoder", "unet", "vae_decoder", "vae_encoder"])
+@pytest.mark.parametrize("graph", ["unet", *(pytest.param(g, marks=pytest.mark.slow) for g in GRAPHS if g != "unet")])
 @pytest.mark.parametrize("artifact", ARTIFACTS, ids=lambda a: f"{a.format}-{a.profile}-{a.compute_unit}")
 def test_layers_of_an_artifact(artifact: Artifact, graph: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """All those that have a matrix are found, but for positions that a converter looked up itself."""
