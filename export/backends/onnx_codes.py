@@ -103,7 +103,7 @@ def gather_codes(edit: Edit, weight: Weight, scheme: Scheme, sites: Sequence[Sit
             assert table.dtype is not None
             rows = edit.value(table.dtype, [*shape_of(site.x), shape_of(table)[1]])
             found.append(edit.put(site.node, "Gather", [table, site.x], rows))
-        count = size_of(found[1])
+        count = count_of(shape_of(found[1]))
         rows = edit.reshape(site.node, found[0], [-1, shape[1] // blocks], [count, shape[1] // blocks])
         whole = _put_dequantize(edit, site.node, rows, edit.reshape(site.node, found[1], [-1], [count]))
         edit.replace(site.output, edit.restore_shape(site.node, whole, site.output), site.nodes)
@@ -130,10 +130,6 @@ def _put_dequantize(
     whole = edit.value(ir.DataType.FLOAT, shape_of(codes))
     inputs = [codes, scales] if zeros is None else [codes, scales, zeros]
     return edit.put(anchor, "DequantizeLinear", inputs, whole, attributes={"axis": 0})
-
-
-def size_of(value: ir.Value) -> int | None:
-    return count_of(shape_of(value))
 
 
 def count_of(shape: Sequence[Any]) -> int | None:

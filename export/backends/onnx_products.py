@@ -2,9 +2,9 @@
 which are exact, become float32 again. So the graph computes what its plan says and nothing else is rounded.
 
 A convolution is the product of its patches: the codes with channels last, gathered by index, a row for each pixel of
-the result. onnxruntime's QLinearConv rounds what it gives to 8 bits too, which costs 3 dB, and a whole UNet is not
-faster with it (benchmarks/RESULTS.md). Codes are uint8 and weights int8: onnxruntime's kernels for x86 take that at
-twice the speed of uint8 and uint8, and at nine times that of int8 and int8.
+the result. onnxruntime's QLinearConv rounds what it gives to 8 bits too, which costs 1.6 dB of a step, and a whole UNet
+is not faster with it (benchmarks/RESULTS.md). Codes are uint8 and weights int8: onnxruntime's kernels for x86 take that
+at twice the speed of uint8 and uint8, and at nine times that of int8 and int8.
 """
 
 from collections.abc import Mapping, Sequence

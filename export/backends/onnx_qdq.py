@@ -1,8 +1,9 @@
 """Activations of 16 bits in an ONNX graph: pairs of QuantizeLinear and DequantizeLinear, as Qualcomm's QNN wants them.
 
 Standard operators of opset 21: what an operator takes and gives is uint16, its weight int8 with a scale for each output
-channel, its bias int32. A matrix product is a Gemm, of which QNN makes its FullyConnected, which takes scales by
-channel where its MatMul does not. onnxruntime on a CPU computes such a graph in float32, between the same roundings.
+channel, its bias int32. A matrix product is a Gemm, of which onnxruntime's provider for QNN makes a FullyConnected; of
+a MatMul with an integer weight it does not. onnxruntime on a CPU computes such a graph in float32, between the same
+roundings.
 """
 
 from collections.abc import Mapping, Sequence
