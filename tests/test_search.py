@@ -2,12 +2,22 @@
 
 import itertools
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pocketdiffusion.export.planned import Unmeasured
+from pocketdiffusion.export.reference import REQUESTS
+from pocketdiffusion.export.targets import DEFAULTS
+from pocketdiffusion.inputs import read_prompts
+from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.quantize.recipes import load_recipe, read_recipe
+from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.quantize.search import Item, Option, solve, total_bytes, total_damage
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.search import PROMPTS, search, search_requests
 
 BITS = (2, 4, 6, 8)
 
@@ -84,3 +94,51 @@ def test_a_measurement_that_failed_is_never_chosen() -> None:
     assert frontier.within(15) is None
     plan = frontier.within(16)
     assert plan is not None and plan["unet", "w"].scheme == FLOAT16
+
+
+def test_candidates_are_those_that_the_dialect_has() -> None:
+    """Three bits, and tables for groups, from iOS 18 on."""
+    new, old = candidates("coreml", "ios18"), candidates("coreml", "ios17")
+    assert {scheme.bits for scheme in new} - {scheme.bits for scheme in old} == {3}
+    assert {scheme.group for scheme in old} == {0} and {scheme.group for scheme in new[:-1]} == {16}
+    assert {scheme.kind for scheme in candidates("onnx", "ort")} == {"linear", "float"}
+    for found in (new, old, candidates("onnx", "std"), candidates("tflite", "std")):
+        assert found[-1] == FLOAT16 and [s.bits for s in found] == sorted(s.bits for s in found)
+
+
+def test_mixed_alone_says_what_it_needs() -> None:
+    with pytest.raises(UserError, match="--budget-mb or --min-psnr"):
+        load_recipe("mixed").plan({}, Unmeasured("unet", "ort"))
+
+
+@pytest.mark.parametrize(("budget_mb", "min_psnr"), [(None, None), (1.0, 40.0), (0.0, None), (None, float("nan"))])
+def test_one_of_size_and_quality_is_asked_for(budget_mb: float | None, min_psnr: float | None, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give"):
+        search("emoji", DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=budget_mb, min_psnr=min_psnr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_search_prompts_are_nobody_elses() -> None:
+    prompts = {request.prompt for request in search_requests()}
+    assert len(prompts) == 8
+    others = {request.prompt for request in REQUESTS} | set(SHEET)
+    for file in PROMPTS.parent.glob("*.txt"):
+        if file != PROMPTS:
+            others |= set(read_prompts(file))
+    assert not prompts & others
+
+
+def test_a_search_writes_recipe_table_and_plot(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Within the budget, and on or above every recipe of one storage."""
+    out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
+    prompts.write_text("bell pepper\n")
+    found = search(str(tiny_checkpoint), DEFAULTS["tflite"], out, budget_mb=2.5, prompts=prompts, workers=1)
+    assert found.measured.nbytes <= 2_500_000
+    written = read_recipe(out)
+    assert written.schemes == found.recipe.schemes and written.floors == found.recipe.floors
+    assert out.with_suffix(".damages.jsonl").is_file() and "</svg>" in out.with_suffix(".svg").read_text()
+    for name, (mb, db) in found.uniform.items():
+        size, searched = found.searched[f"of {name}'s size"]
+        assert size <= mb and searched >= db
+    with pytest.raises(UserError, match="no recipe has 0.10 MB: the smallest has"):
+        search(str(tiny_checkpoint), DEFAULTS["tflite"], out, budget_mb=0.1, prompts=prompts, workers=1)

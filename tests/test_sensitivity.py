@@ -20,11 +20,12 @@ import torch
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.mixed import open_search
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.export.sensitivity import read_prompt
 from pocketdiffusion.export.survey import Surveys, open_surveys
-from pocketdiffusion.quantize.recipes import read_recipe
+from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
 from pocketdiffusion.quantize.sensitivity import Damages, open_damages
 from pocketdiffusion.quantize.spans import Span
@@ -208,6 +209,7 @@ def run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return start
 
 
+@pytest.mark.slow  # three runs, each with processes of its own
 def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path) -> None:
     """One run with two processes, and one with a single process that is killed midway and started again."""
     for name in ("whole", "killed"):
@@ -238,6 +240,37 @@ def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path
     while processes_of(killed.pid) and time.monotonic() < ended:
         time.sleep(0.1)
     assert not processes_of(killed.pid)
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """As above, in this process, and interrupted where a user may."""
+    (tmp_path / "search.txt").write_text(PROMPTS)
+    requests = search_requests(tmp_path / "search.txt")
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+
+    def written(name: str, interrupt: int | None) -> bytes:
+        said = list[str]()
+
+        def say(line: str) -> None:
+            said.append(line)
+            if interrupt is not None and sum("single weights" in line for line in said) == interrupt:
+                raise KeyboardInterrupt
+
+        folder = tmp_path / f"{name} {interrupt}"
+        folder.mkdir()
+        damages = open_damages(tmp_path / f"{name}.jsonl", "a", say)
+        surveys = Surveys(checkpoint, components(checkpoint), requests, Here(), folder, damages, say)
+        opened = open_search(surveys, "tflite", "std")
+        write_recipe(tmp_path / f"{name}.json", opened.recipe(opened.above(45)))
+        return (tmp_path / f"{name}.json").read_bytes()
+
+    whole = written("whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        written("stopped", 7)
+    assert not (tmp_path / "stopped.json").exists()
+    lines = (tmp_path / "stopped.jsonl").read_bytes().count(b"\n")
+    assert 1 < lines < (tmp_path / "whole.jsonl").read_bytes().count(b"\n")
+    assert written("stopped", None) == whole
 
 
 def processes_of(parent: int) -> list[int]:
