@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_recipes import Survey
 
-from pocketdiffusion.export.planned import Unmeasured
 from pocketdiffusion.export.reference import REQUESTS
 from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.inputs import read_prompts
@@ -108,7 +108,7 @@ def test_candidates_are_those_that_the_dialect_has() -> None:
 
 def test_mixed_alone_says_what_it_needs() -> None:
     with pytest.raises(UserError, match="--budget-mb or --min-psnr"):
-        load_recipe("mixed").plan({}, Unmeasured("unet", "ort"))
+        load_recipe("mixed").plan({}, Survey("coreml", "ios18"))
 
 
 @pytest.mark.parametrize(("budget_mb", "min_psnr"), [(None, None), (1.0, 40.0), (0.0, None), (None, float("nan"))])

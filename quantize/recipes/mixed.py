@@ -6,13 +6,11 @@ This file has no plan of its own: the search writes a recipe, of the storages be
 from collections.abc import Mapping
 
 from pocketdiffusion.quantize.granularity import palette_group
-from pocketdiffusion.quantize.recipes import Floors, Survey
+from pocketdiffusion.quantize.recipes import Survey
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 from pocketdiffusion.runtime.errors import UserError
 
-FLOORS = Floors(
-    dict.fromkeys(("text_encoder", "unet", "vae_decoder", "vae_encoder"), 15.0), (20.0, 15.0), "not measured yet"
-)
+FLOORS = None  # what was searched has its own
 
 
 def candidates(format: str, profile: str) -> tuple[Scheme, ...]:
