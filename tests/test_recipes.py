@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from math import floor
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def test_a_recipe_decides_for_every_matrix_and_rests_on_evidence(name: str) -> N
     recipe = load_recipe(name)
     assert recipe.floors is not None and "measured" in recipe.floors.evidence and len(recipe.floors.evidence) > 60
     assert set(recipe.floors.graphs) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
-    assert recipe.floors.pictures[0] >= recipe.floors.pictures[1] > 10
+    assert recipe.floors.pictures[0] >= recipe.floors.pictures[1] > 5
     schemes = recipe.plan(WEIGHTS, Survey("onnx", "ort"))
     assert schemes.keys() == WEIGHTS.keys() and schemes["tokens.weight"].activation == "float"
     assert all(scheme.bits == int(name.rpartition("palette")[2][0]) for scheme in schemes.values() if "palette" in name)
@@ -151,14 +150,13 @@ def test_an_export_with_a_recipe(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 def test_two_bits_in_one_attention_layer(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The export fails and is kept as failed; compare names that layer first, from the first step on."""
-    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"
+    layer = "unet.up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_v"
     schemes = {
         part.spec.name: {name: Scheme("linear", 2 if name == f"{layer}.weight" else 8) for name in weights_of(part)}
         for part in components(open_checkpoint(str(tiny_checkpoint)))
     }
     floors = load_recipe("w8").floors
     assert floors is not None
-    floors = replace(floors, graphs={**floors.graphs, "unet": 45.0})  # of this model, w8 has more
     write_recipe(tmp_path / "bad.json", Recipe("bad", floors, schemes))
     out = tmp_path / "out"
     done = call("export", tiny_checkpoint, "--target", "pixel-8", "--recipe", tmp_path / "bad.json", "-o", out)
@@ -176,14 +174,14 @@ def test_two_bits_in_one_attention_layer(tiny_checkpoint: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_floors_are_6_db_below_what_was_measured(name: str) -> None:
-    """By benchmarks/recipes.py, of all formats the least; pictures need not be better than those of fp16."""
+def test_floors_are_what_was_measured_with_a_margin(name: str) -> None:
+    """By benchmarks/recipes.py, of all formats the least: 15 dB below, pictures 6 dB. None is above that of fp16."""
     measured = json.loads((Path(__file__).parents[1] / "benchmarks/recipes.json").read_text())
     rows = [row for row in measured if row["recipe"] == name and "refused" not in row]
     floors = load_recipe(name).floors
     assert rows and floors is not None
     for graph, floor_db in floors.graphs.items():
-        assert floor_db == floor(min(row["graph_db"][graph]["minimum"] for row in rows) - 6)
+        assert floor_db == floor(min(58, min(row["graph_db"][graph]["minimum"] for row in rows) - 15))
     for which, most, floor_db in zip(("median", "minimum"), PICTURE_FLOORS_DB["float16"], floors.pictures, strict=True):
         assert floor_db == floor(min(most, min(row["psnr_db"][which] for row in rows) - 6))
 
@@ -194,4 +192,5 @@ def test_the_readme_has_the_table_as_measured() -> None:
     shown = (root / "README.md").read_text().split("<!-- recipes -->\n")[1].split("\n<!-- /recipes -->")[0]
     assert shown.splitlines() == list(table(rows))
     measured = {(row["format"], row["recipe"]) for row in rows}
-    assert {(format, name) for format in ("onnx", "coreml", "tflite") for name in LOSSY} <= measured
+    lacking = {(format, name) for format in ("onnx", "coreml", "tflite") for name in LOSSY} - measured
+    assert lacking <= {("coreml", "w8a8"), ("tflite", "w8a8")}  # which the limits say
