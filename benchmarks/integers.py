@@ -68,19 +68,13 @@ RECIPES: tuple[tuple[str, int, int, Activation, tuple[str, ...]], ...] = (
     ("w8a16", 8, 0, "int16", ("std",)),
 )
 _CHILD = """
-import sys, numpy as np
-from pathlib import Path
-from pocketdiffusion.runtime.runners.onnx import open_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
-def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-import onnxruntime
-path, shapes = Path(sys.argv[1]), eval(sys.argv[2])
-inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-spec = GraphSpec("unet", tuple(TensorSpec(n, s, "float32") for n, s in shapes.items()),
-                 (TensorSpec("out_sample", shapes["sample"], "float32"),))
+import sys, numpy, onnxruntime
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
 before = resident()
-runner = open_runner(path, spec, threads=1)
-runner(inputs)
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+session.run(None, {x.name: numpy.ones(x.shape, numpy.float32) for x in session.get_inputs()})
 print(resident() - before)
 """
 
@@ -199,10 +193,9 @@ def save_beside(model: Any, path: Path, target: Path) -> None:
     os.link(path.with_name("model.onnx_data"), target.with_name("model.onnx_data"))
 
 
-def grown(path: Path, part: Component) -> int:
+def grown(path: Path) -> int:
     """Bytes of resident memory."""
-    shapes = {tensor.name: tensor.shape for tensor in part.spec.inputs}
-    command = [sys.executable, "-c", _CHILD, str(path), repr(shapes)]
+    command = [sys.executable, "-c", _CHILD, str(path)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -245,7 +238,7 @@ def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, A
                 "ms": round(median(times[name]), 1),
                 "ratio": round(median(ratios), 3),
                 "quartiles": [round(ratios[len(ratios) // 4], 3), round(ratios[3 * len(ratios) // 4], 3)],
-                "grown_mb": round(grown(paths[name], part) / 1e6),
+                "grown_mb": round(grown(paths[name]) / 1e6),
                 "step_db": round(error, 1) if name != "fp32 ort" else None,
             }
         )
