@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export import unet2d
 from pocketdiffusion.export.backends import emit, find_refusal
+from pocketdiffusion.export.backends.onnx_qdq import ROOM
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.rewritten import open_rewritten
@@ -68,19 +69,13 @@ RECIPES: tuple[tuple[str, int, int, Activation, tuple[str, ...]], ...] = (
     ("w8a16", 8, 0, "int16", ("std",)),
 )
 _CHILD = """
-import sys, numpy as np
-from pathlib import Path
-from pocketdiffusion.runtime.runners.onnx import open_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
-def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-import onnxruntime
-path, shapes = Path(sys.argv[1]), eval(sys.argv[2])
-inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-spec = GraphSpec("unet", tuple(TensorSpec(n, s, "float32") for n, s in shapes.items()),
-                 (TensorSpec("out_sample", shapes["sample"], "float32"),))
+import sys, numpy, onnxruntime
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
 before = resident()
-runner = open_runner(path, spec, threads=1)
-runner(inputs)
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+session.run(None, {x.name: numpy.ones(x.shape, numpy.float32) for x in session.get_inputs()})
 print(resident() - before)
 """
 
@@ -164,32 +159,30 @@ def round_to_bytes(path: Path, target: Path) -> None:
     """A graph of 16-bit activations as one of 8 bits: in, out and biases."""
     model = ir.load(path)
     for node in model.graph:
-        scale, *zero = node.inputs[1:3] if node.op_type in ("QuantizeLinear", "DequantizeLinear") else [None]
-        codes = node.inputs[0] if node.op_type == "DequantizeLinear" else None
-        if scale is None:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        if zero and zero[0] is not None and zero[0].dtype == ir.DataType.UINT16:
-            middle = np.clip(np.rint(constant(zero[0]) / 257), 0, 255).astype(np.uint8)
-            for place, array in ((1, constant(scale) * np.float32(257)), (2, np.array(middle))):
-                node.replace_input_with(place, register(model, f"{node.name}.{place}", array))
-        elif codes is not None and codes.dtype == ir.DataType.INT32:
-            units = constant(scale) * np.float32(257)
-            biases = np.rint(constant(codes) * constant(scale).astype(np.float64) / units).astype(np.int32)
-            for place, array in ((0, biases), (1, units)):
-                node.replace_input_with(place, register(model, f"{node.name}.{place}", array))
+        codes, scale, zero = (constant(value) for value in [*node.inputs, None][:3])
+        wider = scale * np.float32(257)
+        if zero is not None and zero.dtype == np.uint16:
+            new = {1: wider, 2: np.array(np.clip(np.rint(zero / 257), 0, 255), np.uint8)}
+        elif codes is not None and codes.dtype == np.int32:
+            new = {0: np.rint(codes * scale.astype(np.float64) / wider).astype(np.int32), 1: wider}
+        else:
+            continue
+        for place, array in new.items():
+            node.replace_input_with(place, register(model, f"{node.name}.{place}", array))
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]
     save_beside(proto, path, target)
 
 
-def constant(value: ir.Value) -> Any:
-    assert value.const_value is not None
-    return value.const_value.numpy()
+def constant(value: ir.Value | None) -> Any:
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def register(model: ir.Model, name: str, array: Any) -> ir.Value:
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    model.graph.register_initializer(value)
+    model.graph.initializers.add(value)
     return value
 
 
@@ -199,10 +192,9 @@ def save_beside(model: Any, path: Path, target: Path) -> None:
     os.link(path.with_name("model.onnx_data"), target.with_name("model.onnx_data"))
 
 
-def grown(path: Path, part: Component) -> int:
+def grown(path: Path) -> int:
     """Bytes of resident memory."""
-    shapes = {tensor.name: tensor.shape for tensor in part.spec.inputs}
-    command = [sys.executable, "-c", _CHILD, str(path), repr(shapes)]
+    command = [sys.executable, "-c", _CHILD, str(path)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -222,12 +214,16 @@ def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, A
             name = f"{recipe} {profile}"
             graph, sizes[name] = write(part, replace(own, profile=profile, recipe=recipe), plan, folder / name)
             paths[name] = folder / name / graph.path
-    for name, source, change in (
-        ("w8 by Cast, Mul", "w8 ort", fold_at_load),
-        ("w8a8 by QLinearConv", "w8a16 std", round_to_bytes),
+    given = {name: Span(span.low / ROOM, span.high / ROOM) for name, span in outputs.items()}
+    plan = replace(plan_of(part, "w8a16", 8, 0, "int16"), inputs=inputs, outputs=given)
+    graph, _ = write(part, replace(own, profile="std", recipe="w8a16"), plan, folder / "without room")
+    source = folder / "without room" / graph.path
+    for name, before, change in (
+        ("w8 by Cast, Mul", paths["w8 ort"], fold_at_load),
+        ("w8a8 by QLinearConv", source, round_to_bytes),
     ):
         paths[name] = folder / name / "model.onnx"
-        change(paths[source], paths[name])
+        change(before, paths[name])
         sizes[name] = sum(file.stat().st_size for file in paths[name].parent.iterdir())
     runners: dict[str, Runner] = {name: open_runner(path, part.spec, threads=1) for name, path in paths.items()}
     example = {name: tensor.numpy() for name, tensor in part.example(0).items()}
@@ -245,7 +241,7 @@ def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, A
                 "ms": round(median(times[name]), 1),
                 "ratio": round(median(ratios), 3),
                 "quartiles": [round(ratios[len(ratios) // 4], 3), round(ratios[3 * len(ratios) // 4], 3)],
-                "grown_mb": round(grown(paths[name], part) / 1e6),
+                "grown_mb": round(grown(paths[name]) / 1e6),
                 "step_db": round(error, 1) if name != "fp32 ort" else None,
             }
         )
@@ -264,14 +260,6 @@ def measure_bytes(part: Component, format: str, folder: Path) -> dict[str, Any]:
     return {"format": format, "fp32": whole, "w8": small, "ratio": round(small / whole, 4)}
 
 
-def has_vnni() -> bool | None:
-    """None where the system does not say."""
-    try:
-        return "vnni" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return None
-
-
 def main(
     format: Annotated[list[str] | None, typer.Option(help="onnx, coreml or tflite; may be given again")] = None,
     rounds: Annotated[int, typer.Option(help="calls of each graph")] = 15,
@@ -284,7 +272,7 @@ def main(
         sizes = [measure_bytes(part, name, Path(scratch)) for name in formats]
         (Path(scratch) / "graphs").mkdir()
         rows = measure_onnx(part, Path(scratch) / "graphs", rounds) if "onnx" in formats else []
-    figures = {"vnni": has_vnni(), "bytes": sizes, "onnx": rows}
+    figures = {"vnni": "vnni" in Path("/proc/cpuinfo").read_text(), "bytes": sizes, "onnx": rows}
     show(figures)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(figures, indent=1) + "\n")

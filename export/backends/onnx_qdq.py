@@ -24,7 +24,7 @@ from pocketdiffusion.quantize.stored import Stored, store
 
 _LARGEST = 2.0**30  # of a bias's codes
 _MIDDLE = 1 << 15
-_ROOM = 1.25  # what an operator gives with a rounded weight goes beyond what it gave when it was calibrated
+ROOM = 1.25  # what an operator gives with a rounded weight goes beyond what it gave when it was calibrated
 
 
 def lower_qdq(
@@ -55,7 +55,7 @@ def lower_qdq(
         else:
             result = put_gemm(edit, site, x, whole, bias)
         if given is not None:
-            result = _pair(edit, site.node, result, Span(_ROOM * given.low, _ROOM * given.high))
+            result = _pair(edit, site.node, result, Span(ROOM * given.low, ROOM * given.high))
         if site.operator == "linear" and rank(site.output) != 2:
             result = edit.restore_shape(site.node, result, site.output)
         edit.replace(site.output, result, site.nodes)
