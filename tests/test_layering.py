@@ -32,6 +32,7 @@ LIBRARIES = {
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
     "export/backends/coreml": RUNTIME | TORCH | {"coremltools"},
     "export/backends/tflite": RUNTIME | TORCH | {"ai_edge_litert", "flatbuffers", "litert_torch"},
+    "export/layers/": RUNTIME | {"ai_edge_litert", "onnx_ir"},
     "export/replay/tflite.py": RUNTIME | {"ai_edge_litert"},
     "export/targets/": set(),
     "pocketdiffusion/": set(),

@@ -21,8 +21,11 @@ def refusal(name: str, folder: Path = FOLDER) -> str:
     return message
 
 
-def test_the_six_targets() -> None:
-    assert target_names() == ["galaxy-a13", "galaxy-s24", "generic", "iphone-15", "iphone-16", "pixel-8"]
+def test_the_seven_targets() -> None:
+    phones = ["galaxy-a13", "galaxy-s24", "galaxy-s24-ultra", "generic", "iphone-15", "iphone-16", "pixel-8"]
+    assert target_names() == phones
+    snapdragon = {a.format: (a.profile, a.recipe, a.compute_unit) for a in load_target("galaxy-s24-ultra").artifacts}
+    assert snapdragon == {"tflite": ("std", "fp16", "gpu"), "onnx": ("std", "w8a16", "npu")}
     pixel = load_target("pixel-8")
     assert (pixel.name, pixel.title, pixel.soc) == ("pixel-8", "Google Pixel 8", "Google Tensor G3")
     assert (pixel.memory_mb, pixel.os, pixel.os_floor) == (8192, "Android", "Android 14")
