@@ -144,7 +144,7 @@ class Search:
         evidence = (
             f"measured in torch, where it was searched, on {len(plan.pictures_db)} prompts of its own, {request.steps} "
             f"steps, guidance {request.guidance:g}: weights of {plan.nbytes / 1e6:.2f} MB; pictures median "
-            f"{plan.median_db:.1f} dB, minimum {worst_db:.1f} dB; worst outputs "
+            f"{plan.median_db:.1f} dB, minimum {worst_db:.1f} dB; worst outputs, by their largest error too, "
             + ", ".join(f"{name} {db:.1f} dB" for name, db in forced.items())
             + f". Floors are {MARGIN_DB:g} dB below, that of the worst picture {WORST_MARGIN_DB:g} dB; none is "
             f"above float16's own"

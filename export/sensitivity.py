@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pocketdiffusion.quantize.spans import BITS, Span
 from pocketdiffusion.quantize.stored import restore, store
 from pocketdiffusion.runtime.gate import judge_runner
 from pocketdiffusion.runtime.image import to_uint8
-from pocketdiffusion.runtime.parity import image_psnr_db
+from pocketdiffusion.runtime.parity import ParityReport, image_psnr_db
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.trajectory import Trajectory, cases, probe
 
@@ -94,14 +95,20 @@ def measure_spans(part: Component, folder: Path) -> dict[str, Span]:
 
 
 def measure_forced(part: Component, plan: Plan, numbers: Sequence[int], folder: Path) -> float:
-    """The least PSNR (dB) of any output of the quantized component on any recorded call of the prompts `numbers`."""
+    """The least PSNR (dB) of any output of the quantized component on any recorded call of the prompts `numbers`, or,
+    where that is less, the floor at which its largest single error would just pass."""
     runner = open_quantized(part, (), plan)
     reports = (
         report
         for number in numbers
         for report in judge_runner(runner, [read_prompt(folder, number)], format=None, rung="search", floor=0.0)
     )
-    return min(report.psnr_db for report in reports)
+    return min(min(report.psnr_db, _bearable_db(report)) for report in reports)
+
+
+def _bearable_db(report: ParityReport) -> float:
+    """The highest floor whose limit of a single error the report keeps."""
+    return 20 * log10(10 * report.peak / report.max_abs) if report.max_abs > 0 else inf
 
 
 def measure_pictures(

@@ -23,13 +23,14 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import open_search
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
-from pocketdiffusion.export.sensitivity import read_prompt
+from pocketdiffusion.export.sensitivity import _bearable_db, read_prompt
 from pocketdiffusion.export.survey import Surveys, open_surveys
 from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
 from pocketdiffusion.quantize.sensitivity import Damages, open_damages
 from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.parity import Comparison, measure
 from pocketdiffusion.runtime.trajectory import probe
 from pocketdiffusion.search import search_requests
 
@@ -308,3 +309,14 @@ def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Pat
     with open_surveys(checkpoint, components(checkpoint), prompts, file=table, say=said.append) as surveys:
         assert surveys.damages.found == {}
     assert [line for line in said if "afresh" in line] == said[1:]
+
+
+def test_a_floor_lets_the_largest_single_error_pass() -> None:
+    """An outlier that hardly shows in the PSNR: the floor that follows from it is lower."""
+    reference = np.random.default_rng(0).normal(size=(1, 10_000)).astype(np.float32)
+    candidate = reference + np.float32(1e-4)
+    candidate[0, 7] += 0.2
+    report = measure("text_encoder.x", [Comparison("a", reference, candidate)], rung="search", floor=0)
+    bearable = _bearable_db(report)
+    assert bearable < report.psnr_db - 10
+    assert replace(report, floor_db=bearable - 0.1).passed and not replace(report, floor_db=bearable + 0.1).passed
