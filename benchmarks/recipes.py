@@ -60,6 +60,7 @@ def main(
         write_readme(json.loads(output.read_text()))
         return
     torch.set_num_threads(1)
+    (HERE.parent / "build").mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
     checkpoint = open_checkpoint("emoji")
     original = Original(checkpoint, components(checkpoint), [], {})
