@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from test_cli import call
-from test_tflite_integers import SCHEMES, Small, emit_small
 from tflite_files import Value, write_tflite
+from tflite_plans import SCHEMES, Small, emit_small
 
 from pocketdiffusion.cli import STANDINS
 from pocketdiffusion.export.backends.tflite_file import read_model, write_model
@@ -160,7 +160,7 @@ def test_a_dynamic_int8_graph_gives_on_arm64_what_it_gives_here(tmp_path: Path) 
     assert psnr_db(here, there, peak) > FLOORS_DB["float32", "float32"]
 
 
-# int8: XNNPACK's kernels, on the small part of tests/test_tflite_integers.py.
+# int8: XNNPACK's kernels, on the small part of tests/tflite_plans.py.
 
 
 @pytest.mark.parametrize(("scheme", "floor"), [("w8", 105), ("dynamic8", 45), ("w8a8", 105)])
