@@ -19,7 +19,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.cli import STANDINS, core_of
+from pocketdiffusion.cli import core_of
+from pocketdiffusion.options import STANDINS
 from pocketdiffusion.runtime.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.gate import judge_runner

@@ -16,7 +16,7 @@ from pocketdiffusion.export.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.reference import Request, record
-from pocketdiffusion.quantize.calibrate import METHOD, Histogram, Method, choose_span
+from pocketdiffusion.quantize.calibrate import METHOD, Histogram, choose_span
 from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.runtime.manifest import Calibration
 
@@ -32,10 +32,10 @@ class Observed:
     outputs: Mapping[str, Mapping[str, Histogram]]
     calibration: Calibration
 
-    def spans(self, component: str, bits: int, method: Method = METHOD) -> tuple[dict[str, Span], dict[str, Span]]:
+    def spans(self, component: str, bits: int) -> tuple[dict[str, Span], dict[str, Span]]:
         """Of every operator of a component: of what it takes, of what it gives."""
         inputs, outputs = (
-            {name: choose_span(histogram, method, bits) for name, histogram in found[component].items()}
+            {name: choose_span(histogram, METHOD, bits) for name, histogram in found[component].items()}
             for found in (self.inputs, self.outputs)
         )
         return inputs, outputs

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -11,6 +10,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pocketdiffusion.inputs import check_report, check_writable, open_picture, parse_size, read_prompts
+from pocketdiffusion.options import (
+    BUILT_IN,
+    STANDINS,
+    BudgetMb,
+    Folder,
+    MinPsnr,
+    Model,
+    Phone,
+    Place,
+    Revision,
+    Size,
+    Standins,
+    Token,
+)
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.tables import (
     bundle_tables,
@@ -30,23 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a bundle, as export wrote it")]
-Revision = Annotated[str | None, typer.Option(help="of a hub id: branch, tag or commit")]
-Token = Annotated[str | None, typer.Option(help="of the hub, for models that want one")]
-Standins = Annotated[Path, typer.Option(metavar="FOLDER", help="where setup puts the stand-ins for a phone")]
-BudgetMb = Annotated[float | None, typer.Option(help="of the recipe mixed: MB that all weights may take")]
-MinPsnr = Annotated[float | None, typer.Option(help="of the recipe mixed: dB that its pictures must have, the median")]
-BUILT_IN = "emoji"
-STANDINS = Path("~/.cache/pocketdiffusion/standins")
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own since it carries a copy of click
-
-
-class Place(Enum):
-    """Where verify runs the graphs."""
-
-    HOST = "host"
-    ARM64 = "arm64"
-    GPU = "gpu"
 
 
 @app.command()
@@ -59,11 +56,9 @@ def targets() -> None:
 
 @app.command()
 def export(
-    target: Annotated[str, typer.Option(metavar="PHONE", help="a phone, see the command targets")],
+    target: Phone,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="the bundle's folder")],
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="a built-in name, a diffusers folder, or a hub id (user/model)")
-    ] = BUILT_IN,
+    model: Model = BUILT_IN,
     recipe: Annotated[
         str | None, typer.Option(help="such as fp16, w8, palette6, or a JSON file; by default the target's own")
     ] = None,
@@ -76,9 +71,7 @@ def export(
         str | None,
         typer.Option(help="ort (onnxruntime's operators too) or std (standard ones only); by default the target's own"),
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="of the pictures, in pixels; by default the model's own")
-    ] = None,
+    size: Size = None,
     revision: Revision = None,
     token: Token = None,
 ) -> None:
@@ -113,11 +106,9 @@ def export(
 
 @app.command()
 def search(
-    target: Annotated[str, typer.Option(metavar="PHONE", help="a phone, see the command targets")],
+    target: Phone,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the recipe, a JSON file")],
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="a built-in name, a diffusers folder, or a hub id (user/model)")
-    ] = BUILT_IN,
+    model: Model = BUILT_IN,
     budget_mb: BudgetMb = None,
     min_psnr: MinPsnr = None,
     format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; where the target takes several")] = None,
@@ -125,10 +116,12 @@ def search(
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="to search with, one a line; by default those of emoji")
     ] = None,
+    size: Size = None,
     revision: Revision = None,
     token: Token = None,
 ) -> None:
     """Search the best mixed recipe: for export --recipe FILE.json. An interrupted search goes on where it was."""
+    width, height = parse_size(size)
     with progress(f"searching a recipe of {model} for {target}") as step:
         step("loading torch")
         with needs_export():
@@ -142,6 +135,8 @@ def search(
             output,
             budget_mb=budget_mb,
             min_psnr=min_psnr,
+            width=width,
+            height=height,
             revision=revision,
             token=token,
             prompts=prompts or searching.PROMPTS,

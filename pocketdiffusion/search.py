@@ -1,35 +1,25 @@
 """The command search: the best mixed recipe of a size, or the smallest of a quality, as a file to keep and edit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
-from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import Measured, Search, open_search
 from pocketdiffusion.export.reference import Request
 from pocketdiffusion.export.survey import Surveys, open_surveys
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.inputs import read_prompts
+from pocketdiffusion.original import Original
 from pocketdiffusion.plots import Points, size_plot
-from pocketdiffusion.prompts import FOLDER, SEEDS, STEPS
+from pocketdiffusion.prompts import FOLDER, numbered
 from pocketdiffusion.quantize.recipes import Recipe, write_recipe
 from pocketdiffusion.runtime.errors import UserError
 
 Say = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"
-
-
-class Original(Protocol):
-    """What a search needs of build.Original."""
-
-    @property
-    def checkpoint(self) -> Checkpoint: ...
-    @property
-    def parts(self) -> Sequence[Component]: ...
 
 
 @dataclass(frozen=True)
@@ -102,10 +92,7 @@ def surveys_of(original: Original, say: Say) -> AbstractContextManager[Surveys]:
 
 def search_requests(prompts: Path = PROMPTS) -> list[Request]:
     """The search prompts, each with a seed of its own."""
-    return [
-        Request(prompt, seed=SEEDS["search"] + number, steps=STEPS)
-        for number, prompt in enumerate(read_prompts(prompts))
-    ]
+    return numbered("search", read_prompts(prompts))
 
 
 def one_artifact(target: Target) -> Artifact:

@@ -30,7 +30,7 @@ class Scheme:
 
     @property
     def storage(self) -> str:
-        """In a word: "float16", "int8", "palette6"."""
+        """In a word: "float16", "int8", "palette6". A format may give codes more room: 5 bits lie in int8."""
         return f"{'int' if self.kind == 'linear' else self.kind}{self.bits}"
 
 

@@ -40,6 +40,7 @@ LIBRARIES = {
     "pocketdiffusion/comparison.py": {"jinja2"},
     "pocketdiffusion/demo.py": {"rich", "torch"},
     "pocketdiffusion/inputs.py": {"PIL"},
+    "pocketdiffusion/options.py": {"typer"},
     "pocketdiffusion/plots.py": {"matplotlib"},
     "pocketdiffusion/report.py": {"PIL", "jinja2", "numpy"},
     "pocketdiffusion/tables.py": {"rich"},

@@ -14,8 +14,8 @@ from test_cli import call
 from tflite_files import Value, write_tflite
 from tflite_plans import SCHEMES, Small, emit_small
 
-from pocketdiffusion.cli import STANDINS
 from pocketdiffusion.export.backends.tflite_file import read_model, write_model
+from pocketdiffusion.options import STANDINS
 from pocketdiffusion.runtime.bundle import open_bundle, seal
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import judge_runner

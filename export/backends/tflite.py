@@ -55,7 +55,7 @@ def refusal(scheme: Scheme, profile: str) -> Refusal | None:
     if scheme.group:
         reason = (
             "LiteRT knows scales of blocks in matrix products alone: a convolution or a DEQUANTIZE of such weights "
-            "gives zeros, without an error"
+            "comes out as wrong as zeros would be"
         )
         return Refusal(reason, "w8")
     if scheme.activation == "int16":

@@ -1,5 +1,6 @@
 """The prompts that calibration, search and tests draw, one a line, each with its own seed. No two files share one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pocketdiffusion.export.reference import Request
@@ -11,5 +12,9 @@ STEPS = 10
 
 def requests(name: str, count: int | None = None) -> list[Request]:
     """The first `count` lines of NAME.txt, or all."""
-    lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()[:count]
-    return [Request(line, seed=SEEDS[name] + number, steps=STEPS) for number, line in enumerate(lines)]
+    return numbered(name, (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()[:count])
+
+
+def numbered(name: str, prompts: Sequence[str]) -> list[Request]:
+    """`prompts`, drawn for the purpose `name`: each with a seed of its own."""
+    return [Request(prompt, seed=SEEDS[name] + number, steps=STEPS) for number, prompt in enumerate(prompts)]
