@@ -181,7 +181,10 @@ def find_layer_errors(
     found = []
     for graph in GRAPHS:
         found += compare_layers(graph, open_layers_of(reference, graph), open_layers_of(candidate, graph), trajectory)
-    return found, ""
+    return (
+        found,
+        "" if found else "no layer has a name in both: one bundle is older than these names, export it again",
+    )
 
 
 def open_layers_of(side: Candidate, graph: str) -> "Layers":

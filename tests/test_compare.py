@@ -12,6 +12,7 @@ import safetensors.numpy
 from test_cli import call, refusal
 from test_report import Page
 
+from pocketdiffusion.compared import find_layer_errors
 from pocketdiffusion.runtime.bundle import Bundle, open_bundle, seal
 from pocketdiffusion.runtime.compare import BundleCandidate, compare, step_ratio
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -134,6 +135,17 @@ def test_two_models_and_the_layer_that_errs_first(tiny_checkpoint: Path, tiny_bu
         assert worst["module"] == f"unet.{layer}" and worst["by_step"] == pytest.approx([0.5] * 3, rel=0.05)
     forgiving = call("compare", other, tiny_bundle, "--prompts", prompts, "--steps", "2", "--budget", "60")
     assert "no layer errs by more than 60%" in forgiving.stdout
+
+
+def test_a_bundle_that_names_no_layers_says_so(bundle: Bundle, recorded: Trajectory) -> None:
+    """As bundles were before layers had names: nothing is said of their errors."""
+    graphs = {name: graph.model_copy(update={"layers": ()}) for name, graph in bundle.manifest.graphs["onnx"].items()}
+    older = replace(bundle, manifest=bundle.manifest.model_copy(update={"graphs": {"onnx": graphs}}))
+    one, other = BundleCandidate(bundle, "onnx"), BundleCandidate(older, "onnx")
+    found, unnamed = find_layer_errors(one, other, recorded)
+    assert found == [] and "export it again" in unnamed
+    found, unnamed = find_layer_errors(one, one, recorded)
+    assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
 
 
 def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
