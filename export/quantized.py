@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.rewritten import TorchRunner, open_rewritten
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
-from pocketdiffusion.quantize.spans import BITS, Span, affine
+from pocketdiffusion.quantize.spans import BITS, Span, affine, dynamic_affine
 from pocketdiffusion.quantize.stored import restore, store
 
 
@@ -46,13 +46,18 @@ def round_input(owner: nn.Module, span: Span | None, bits: int) -> Any:
 
 def _round_first(owner: nn.Module, arguments: tuple[Tensor, ...], *, span: Span | None, bits: int) -> Any:
     x, *rest = arguments
-    span = span or Span(min(0.0, float(x.min())), max(0.0, float(x.max())))
+    if span is None:
+        seen = Span(min(0.0, float(x.min())), max(0.0, float(x.max())))
+        return (_by_integers(x, *dynamic_affine(seen, bits), bits), *rest)
     return (rounded(x, span, bits), *rest)
 
 
 def rounded(x: Tensor, span: Span, bits: int) -> Tensor:
     """`x` by way of the integers of `span`."""
-    scale, zero = affine(span, bits)
+    return _by_integers(x, *affine(span, bits), bits)
+
+
+def _by_integers(x: Tensor, scale: float, zero: int, bits: int) -> Tensor:
     lowest = -(2 ** (bits - 1))
     codes = torch.clamp(torch.round(x / scale) + zero, lowest, -lowest - 1)
     return (codes - zero) * scale
