@@ -149,7 +149,7 @@ def time_beside_fp32(
 
 def table(rows: list[Mapping[str, Any]]) -> Iterator[str]:
     """The rows as Markdown."""
-    yield "| recipe | format | storage, arithmetic | MB | graphs dB | pictures dB | SSIM | UNet call |"
+    yield "| recipe | format | storage, arithmetic, in and out | MB | graphs dB | pictures dB | SSIM | UNet call |"
     yield "|---|---|---|---|---|---|---|---|"
     order = {name: number for number, name in enumerate(recipe_names())}
     for row in sorted(rows, key=lambda r: (order.get(r["recipe"], len(order)), r["format"])):
@@ -164,8 +164,9 @@ def line(row: Mapping[str, Any]) -> str:
     likeness = (f"{row['ssim'][k]:.3f}" for k in ("median", "minimum"))
     lowest = " / ".join(shown(row["graph_db"][name]["minimum"]) for name in GRAPHS)
     ratio = f"{row['time']:.2f}" if "time" in row else "-"
+    precisions = ", ".join((row["storage"], row["arithmetic"], *row["io"]))
     return (
-        f"{start} {row['storage']}, {row['arithmetic']} | {sum(row['mb'].values()):.1f} | {lowest} | "
+        f"{start} {precisions} | {sum(row['mb'].values()):.1f} | {lowest} | "
         f"{' / '.join(both)} | {' / '.join(likeness)} | {ratio} |"
     )
 

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ import torch
 from pocketdiffusion.export import sensitivity
 from pocketdiffusion.export.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.reference import Request
 from pocketdiffusion.quantize import palette, stored
@@ -194,11 +194,4 @@ def _begin() -> None:
     """Of a process that measures: one thread; it ends with the one that asked, which alone hears of an interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    follow_parent()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Queue
 from statistics import median
@@ -22,6 +23,7 @@ import torch
 from rich.table import Table
 
 from pocketdiffusion.build import export_original, timed
+from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
@@ -70,7 +72,9 @@ def export_and_draw(
     """The bundles by target, the sheet by the original, and the same prompts by each bundle."""
     context = get_context("spawn")  # torch and the engines have threads, which do not survive a fork
     workers = min(len(targets), os.cpu_count() or 1)
-    with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context) as pool:
+    manager = SyncManager(ctx=context)
+    manager.start(follow_parent)
+    with manager, ProcessPoolExecutor(workers, context, follow_parent) as pool:
         lines: Lines = manager.Queue()
         Thread(target=relay, args=(lines, say), daemon=True).start()
         exports = {target: pool.submit(export_for, original, target, folder, workers, lines) for target in targets}

@@ -1,11 +1,14 @@
 """`make demo`: what it states and refuses, and that a recorded model can be handed to another process."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import begun_by, outlived
 from rich.console import Console
 
 from pocketdiffusion.demo import COMPARED, PHONES, SHOWN, check, picture_table
@@ -50,3 +53,18 @@ def test_a_recorded_model_goes_to_another_process(tiny_checkpoint: Path) -> None
     assert [part.spec for part in again.parts] == [part.spec for part in original.parts]
     with torch.device("meta"):
         assert list(again.parts[1].build().state_dict()) == list(original.parts[1].weights)
+
+
+@pytest.mark.slow  # records the built-in model
+def test_what_a_demo_began_ends_with_it(tmp_path: Path) -> None:
+    """Its exports, and the queue that they report to."""
+    command = [sys.executable, "-m", "pocketdiffusion.demo", str(tmp_path / "out"), "pixel-8"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as demo:
+        assert demo.stdout is not None
+        assert any("pixel-8: writing" in line for line in demo.stdout)
+        begun = begun_by(demo.pid)
+        assert sum("spawn_main" in line for line in begun.values()) == 2
+        demo.terminate()
+        assert demo.wait() < 0
+        assert not outlived(begun)
+    assert not list((tmp_path / "out").glob("emoji-pixel-8"))

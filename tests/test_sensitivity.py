@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from processes import begun_by, outlived
 
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
@@ -221,6 +222,8 @@ def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path
     while not table.exists() or table.read_bytes().count(b"\n") < 30:
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.02)
+    begun = begun_by(killed.pid)
+    assert any("spawn_main" in line for line in begun.values())
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not (tmp_path / "killed/out.json").exists()
@@ -237,10 +240,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path
     keys = {(row["component"], row["weight"], row["scheme"]["bits"]) for row in rows}
     assert len(keys) == len(rows) > kept
     assert read_recipe(tmp_path / "killed/out.json").schemes is not None
-    ended = time.monotonic() + 20  # the killed run's own process ends by itself
-    while processes_of(killed.pid) and time.monotonic() < ended:
-        time.sleep(0.1)
-    assert not processes_of(killed.pid)
+    assert not outlived(begun)
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -272,19 +272,6 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(tiny_checkpoint: P
     lines = (tmp_path / "stopped.jsonl").read_bytes().count(b"\n")
     assert 1 < lines < (tmp_path / "whole.jsonl").read_bytes().count(b"\n")
     assert written("stopped", None) == whole
-
-
-def processes_of(parent: int) -> list[int]:
-    """Those that a search with this process id started, wherever they hang now."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (entry / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if f"parent_pid={parent}" in line or f"parent_pid={parent}," in line:
-            found.append(int(entry.name))
-    return found
 
 
 def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Path) -> None:
