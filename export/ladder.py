@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 from pocketdiffusion.export.backends import emit, holds_float32
 from pocketdiffusion.export.fitting import Fitted
+from pocketdiffusion.export.forced import judge_forced
+from pocketdiffusion.export.layers import open_layers
 from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.rewritten import open_rewritten, open_rounded
@@ -17,6 +19,7 @@ from pocketdiffusion.runtime.runners import load_runner
 from pocketdiffusion.runtime.trajectory import Trajectory
 
 SAME_WEIGHTS = "same weights"  # the rung of an artifact beside torch with the weights that it stores
+SAME_INTEGERS = "same integers"  # of one that computes in integers, each layer on what the artifact gave it
 QUANTIZED = "quantized"  # the rung that tells what a lossy recipe costs, measured in torch
 
 Say = Callable[[str], None]
@@ -65,15 +68,18 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
 
 
 def judge_quantized(fitted: Fitted, few: list[Trajectory], folder: Path) -> list[ParityReport]:
-    """What a lossy recipe costs in torch, against its own floor; and, where it leaves arithmetic as it was, the
-    artifact beside torch with the very weights that it stores, by the floor of an exact one."""
-    graph, plan, rewrites = fitted.graph, fitted.plan, fitted.artifact.rewrites
-    format, exact = fitted.artifact.format, plan.activation == "float"
-    torch = open_quantized(fitted.original, rewrites if exact else (), plan)
+    """What a lossy recipe costs in torch, against its own floor; and the artifact beside torch with the very weights
+    that it stores: as a whole by the floor of an exact one, or, where it computes in integers, layer by layer."""
+    graph, plan, artifact = fitted.graph, fitted.plan, fitted.artifact
+    format, exact = artifact.format, plan.activation == "float"
+    rewrites = artifact.rewrites if exact else ()
+    torch = open_quantized(fitted.original, rewrites, plan, litert=format == "tflite")
     reports = judge_runner(torch, few, format=format, rung=QUANTIZED, storage=graph.storage, recipe_db=plan.floor_db)
-    if exact:
-        runner = load_runner(folder, format, graph)
-        same = torch if fitted.part is fitted.original else open_quantized(fitted.part, rewrites, plan)
-        floor = FLOORS_DB["float32", graph.arithmetic]
-        reports += judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=same, floor=floor)
-    return reports
+    if not exact:
+        precision = {"storage": graph.storage, "arithmetic": graph.arithmetic}
+        layers = open_layers(folder, format, graph)
+        return [*reports, judge_forced(torch, layers, few, plan=plan, rung=SAME_INTEGERS, **precision)]
+    runner = load_runner(folder, format, graph)
+    same = torch if fitted.part is fitted.original else open_quantized(fitted.part, rewrites, plan)
+    floor = FLOORS_DB["float32", graph.arithmetic]
+    return reports + judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=same, floor=floor)

@@ -18,27 +18,11 @@ class Span:
 
 
 def affine(span: Span, bits: int) -> tuple[float, int]:
-    """Scale and zero, as a graph stores them, of signed integers of `bits` that reach from `low` to `high`; zero itself
-    is one of them, for padding is made of zeros. A scale of 8 bits is rounded up to float16, so that every format can
-    have the same."""
-    scale = _step(span, bits)
+    """Scale and zero of signed integers of `bits` that reach from `low` to `high`; zero itself is one of them, for
+    padding is made of zeros. A scale of 8 bits is rounded up to float16, so that every format can have the same."""
+    lowest, levels = -(2 ** (bits - 1)), 2**bits - 1
+    scale = (span.high - span.low) / levels or 1.0
     if bits == 8 and scale <= HALF_MAX:
         half = np.float16(scale)
         scale = float(half if float(half) >= scale else np.nextafter(half, np.float16(np.inf)))
-    return scale, _zero(span, bits, scale)
-
-
-def dynamic_affine(span: Span, bits: int) -> tuple[float, int]:
-    """Scale and zero as an engine finds them at each call: no file has to hold them, so the scale is not rounded. The
-    operator DynamicQuantizeLinear of ONNX."""
-    scale = _step(span, bits)
-    return scale, _zero(span, bits, scale)
-
-
-def _step(span: Span, bits: int) -> float:
-    return (span.high - span.low) / ((1 << bits) - 1) or 1.0
-
-
-def _zero(span: Span, bits: int, scale: float) -> int:
-    lowest, levels = -(1 << bits - 1), (1 << bits) - 1
-    return max(lowest, min(lowest + levels, round(lowest - span.low / scale)))
+    return scale, max(lowest, min(lowest + levels, round(lowest - span.low / scale)))

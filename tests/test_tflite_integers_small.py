@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from tflite_plans import (
     weights_only,
     with_input,
 )
-from torch import Tensor, nn
+from torch import nn
 from traced_parts import psnr
 
 from pocketdiffusion.export.backends import emit
@@ -36,7 +35,7 @@ from pocketdiffusion.export.backends.tflite_file import (
     read_model,
 )
 from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized, rounded
+from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.export.replay import open_replay
 from pocketdiffusion.quantize.scheme import FLOAT16, Plan, Scheme
 from pocketdiffusion.quantize.spans import affine
@@ -48,13 +47,7 @@ def test_an_operator_in_int8_is_within_a_step_of_torch(tmp_path: Path, converted
     """Torch here rounds what each operator gives as well; at the middle between two steps either may be taken."""
     made = emit_small(tmp_path, Small, with_input("int8", "linear", "conv"))
     assert made.graph.ops["QUANTIZE"] == 2  # the products share one
-    runner = open_quantized(made.part, (), made.plan)
-
-    def round_result(name: str, owner: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> Tensor:
-        return rounded(result, made.plan.outputs[name], 8)
-
-    for name in made.plan.schemes:
-        runner.module.get_submodule(name.removesuffix(".weight")).register_forward_hook(partial(round_result, name))
+    runner = open_quantized(made.part, (), made.plan, litert=True)
     wanted, found = runner(made.inputs)["y"], made.run()["y"]
     step, _ = affine(made.plan.outputs["a.weight"], 8)
     off = np.abs(wanted - found)

@@ -108,7 +108,7 @@ class Emitted:
 
     def torch(self) -> dict[str, Array]:
         """The original with the same plan."""
-        return open_quantized(self.part, (), self.plan)(self.inputs)
+        return open_quantized(self.part, (), self.plan, litert=True)(self.inputs)
 
 
 Emit = Callable[[str, str], Emitted]

@@ -57,8 +57,14 @@ class LayerRunner:
     tapped: Tapped
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        self.runner(inputs)
-        return {module: canonical(self.tapped.results[result], self.format) for module, result in self.names.items()}
+        return self.run(inputs)[1]
+
+    def run(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The outputs of the graph, and what the layers give."""
+        outputs = self.runner(inputs)
+        return outputs, {
+            module: canonical(self.tapped.results[result], self.format) for module, result in self.names.items()
+        }
 
 
 def open_layers(folder: Path, format: str, graph: Graph) -> LayerRunner:

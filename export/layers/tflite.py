@@ -70,7 +70,7 @@ def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> Tflite
         if places[result] not in graph.outputs:
             graph.outputs = [*graph.outputs, places[result]]
         further.append(TensorSpec(result, tuple(int(n) for n in graph.tensors[places[result]].shape), "float32"))
-    with TemporaryDirectory(dir=path.parent) as scratch:
+    with TemporaryDirectory() as scratch:
         write_model(model, Path(scratch) / "tapped.tflite")
         whole = GraphSpec(spec.name, spec.inputs, spec.outputs + tuple(further))
         return TfliteTapped(spec, open_runner(Path(scratch) / "tapped.tflite", whole))

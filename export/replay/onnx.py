@@ -51,19 +51,20 @@ def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note)
     """Of a model.onnx with its data beside it."""
     model = ir.load(path)
     noted = _instrument(model, rounding=arithmetic == "float16")
-    return OnnxReplay(spec, open_session(path, model), noted, note)
+    return OnnxReplay(spec, open_session(path, model, path.parent.parent), noted, note)
 
 
-def open_session(path: Path, model: ir.Model) -> Any:
+def open_session(path: Path, model: ir.Model, beside: Path | None = None) -> Any:
     """A session of `model`, a changed one of the file at `path`, whose data it reads. onnxruntime optimizes nothing, so
-    that each operator is what it was."""
+    that each operator is what it was. For a moment the model is in a folder in `beside`, by default where the system
+    has such: nothing is written into a bundle."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    with TemporaryDirectory(dir=path.parent.parent) as scratch:
+    with TemporaryDirectory(dir=beside) as scratch:
         _place(path.parent / DATA, Path(scratch) / DATA)
         onnx.save(ir.to_proto(model), Path(scratch) / _MODEL)
         return onnxruntime.InferenceSession(Path(scratch) / _MODEL, options, providers=["CPUExecutionProvider"])
