@@ -107,7 +107,9 @@ def measure_forced(part: Component, plan: Plan, numbers: Sequence[int], folder: 
 
 
 def _bearable_db(report: ParityReport) -> float:
-    """The highest floor whose limit of a single error the report keeps."""
+    """The highest floor whose limit of a single error the report keeps, -inf where none is so low."""
+    if not report.finite or (report.max_abs > 0 and not report.peak):
+        return -inf
     return 20 * log10(10 * report.peak / report.max_abs) if report.max_abs > 0 else inf
 
 

@@ -160,6 +160,18 @@ def test_a_table_keeps_what_was_measured(tmp_path: Path) -> None:
     assert all("2 damages" in line or "3 damages" in line for line in said)
 
 
+@pytest.mark.parametrize("fingerprint", ["a", "b"])
+def test_a_table_is_replaced_not_written_over(fingerprint: str, tmp_path: Path) -> None:
+    """A run that is killed while it opens the table leaves the old one or the new one."""
+    file = tmp_path / "table.jsonl"
+    open_damages(file, "a", lambda line: None).add(("unet", "w", W8), 0.5)
+    kept = file.read_bytes()
+    os.link(file, tmp_path / "old.jsonl")
+    open_damages(file, fingerprint, lambda line: None)
+    assert (tmp_path / "old.jsonl").read_bytes() == kept and not file.samefile(tmp_path / "old.jsonl")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_table_of_another_model_is_begun_afresh(tmp_path: Path) -> None:
     file, said = tmp_path / "table.jsonl", list[str]()
     open_damages(file, "a", said.append).add(("unet", "w", W8), 0.5)
@@ -307,3 +319,6 @@ def test_a_floor_lets_the_largest_single_error_pass() -> None:
     bearable = _bearable_db(report)
     assert bearable < report.psnr_db - 10
     assert replace(report, floor_db=bearable - 0.1).passed and not replace(report, floor_db=bearable + 0.1).passed
+    for wrong in (np.full_like(reference, np.nan), np.full_like(reference, np.inf), reference[:, :5]):
+        assert _bearable_db(measure("x", [Comparison("a", reference, wrong)], rung="search", floor=0)) == -np.inf
+    assert _bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], rung="search", floor=0)) == -np.inf

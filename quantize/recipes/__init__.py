@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pocketdiffusion.quantize.scheme import Scheme, Weight
+from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.parity import FLOORS_DB
 
@@ -172,7 +173,7 @@ def _scheme(where: str, entry: Any) -> Scheme:
 
 
 def write_recipe(file: Path, recipe: Recipe) -> None:
-    """As JSON: sorted, so that two of the same decisions are the same bytes."""
+    """As JSON: sorted, so that two of the same decisions are the same bytes. Raises UserError where it cannot write."""
     assert recipe.floors is not None and recipe.schemes is not None
     fields = {
         "name": recipe.name,
@@ -182,4 +183,4 @@ def write_recipe(file: Path, recipe: Recipe) -> None:
             for component, schemes in recipe.schemes.items()
         },
     }
-    file.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(fields, indent=1, sort_keys=True) + "\n")
