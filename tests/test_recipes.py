@@ -268,7 +268,8 @@ def test_floors_are_what_was_measured_with_a_margin(name: str) -> None:
     for graph, floor_db in floors.graphs.items():
         assert floor_db == floor(min(58, min(row["graph_db"][graph]["minimum"] for row in rows) - 15))
     for which, most, floor_db in zip(("median", "minimum"), PICTURE_FLOORS_DB["float16"], floors.pictures, strict=True):
-        assert floor_db == floor(min(most, min(row["psnr_db"][which] for row in rows) - 6))
+        reached = min(row["psnr_db"][which] for row in rows) - 6
+        assert floor_db == floor(min(most, reached)) and (reached < most or "float16's own" in floors.evidence)
 
 
 def test_the_readme_has_the_table_as_measured() -> None:
