@@ -18,18 +18,22 @@ import safetensors.numpy
 import torch
 from processes import begun_by, outlived
 
+from pocketdiffusion.export import quantized, reference
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import open_search
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.reference import REQUESTS
 from pocketdiffusion.export.sensitivity import _bearable_db, read_prompt
-from pocketdiffusion.export.survey import Surveys, open_surveys
+from pocketdiffusion.export.survey import CODE, Surveys, fingerprint, open_surveys
+from pocketdiffusion.quantize import spans, stored
 from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
 from pocketdiffusion.quantize.sensitivity import Damages, open_damages
 from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.runtime import trajectory
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.parity import Comparison, measure
 from pocketdiffusion.runtime.trajectory import probe
@@ -308,6 +312,30 @@ def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Pat
     with open_surveys(checkpoint, components(checkpoint), prompts, file=table, say=said.append) as surveys:
         assert surveys.damages.found == {}
     assert [line for line in said if "afresh" in line] == said[1:]
+
+
+@pytest.mark.parametrize("module", CODE, ids=lambda module: module.__name__)
+def test_changed_code_is_measured_with_afresh(
+    module: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    parts = components(checkpoint)
+    before = fingerprint(checkpoint, parts, REQUESTS)
+    assert fingerprint(checkpoint, parts, REQUESTS) == before
+    other = tmp_path / "other.py"
+    other.write_text(Path(module.__file__).read_text() + "CHANGED = 1\n")
+    monkeypatch.setattr(module, "__file__", str(other))
+    assert fingerprint(checkpoint, parts, REQUESTS) != before
+
+
+def test_what_damages_are_measured_by_is_in_the_fingerprint(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {quantized, reference, spans, stored, trajectory} < set(CODE)
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    before = fingerprint(checkpoint, components(checkpoint), REQUESTS)
+    monkeypatch.setattr(np, "__version__", "3.0")
+    assert fingerprint(checkpoint, components(checkpoint), REQUESTS) != before
 
 
 def test_a_floor_lets_the_largest_single_error_pass() -> None:
