@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from test_cli import call
 from test_recipes import Survey
 from test_sensitivity import Here
 
@@ -25,6 +27,7 @@ from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.quantize.search import Item, Option, solve, total_bytes, total_damage
 from pocketdiffusion.quantize.sensitivity import open_damages
+from pocketdiffusion.runtime.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.search import PROMPTS, search, search_requests
 
@@ -141,6 +144,12 @@ def test_search_prompts_are_nobody_elses() -> None:
     assert not prompts & others
 
 
+def test_prompts_as_a_windows_editor_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("bell pepper\r\nred apple\r\n".encode("utf-8-sig"))
+    assert read_prompts(file) == ["bell pepper", "red apple"]
+
+
 def test_a_search_writes_recipe_table_and_plot(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Within the budget, and on or above every recipe of one storage."""
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
@@ -187,3 +196,21 @@ def test_a_storage_that_leaves_nothing_of_one_weight(tiny_checkpoint: Path, tmp_
     searched = open_search(surveys, "onnx", "ort")
     with pytest.raises(UserError, match="MB unet gives values that are not finite"):
         searched.recipe(searched.uniform(Scheme("linear", 4, 32)))
+
+
+@pytest.mark.slow  # a search and an export
+def test_what_search_says_to_do_next_is_a_command_that_works(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The very line, with the model, the dialect and the size that were searched."""
+    folder = tmp_path / "of mine"
+    folder.mkdir()
+    prompts = folder / "search.txt"
+    prompts.write_text("bell pepper\n")
+    options = ["--budget-mb", "2.5", "--profile", "std", "--size", "32x32", "--prompts", str(prompts)]
+    done = call("search", tiny_checkpoint, "--target", "pixel-8", *options, "-o", folder / "R.JSON")
+    assert done.returncode == 0, done.stderr
+    name, *command = shlex.split(done.stdout.split("; now: ")[1])
+    done = call(*command)
+    assert name == "pocketdiffusion" and done.returncode == 0, done.stderr
+    manifest = open_bundle(folder / "R").manifest
+    assert manifest.latents.width == 16 and manifest.graphs["onnx"]["unet"].profile == "std"
+    assert manifest.graphs["onnx"]["unet"].recipe == "mixed"
