@@ -1,13 +1,13 @@
 """Every recipe on every backend that lowers it, on the built-in model: size, PSNR, SSIM, time. And why others do not.
 
     python benchmarks/recipes.py [--format FORMAT] [--only RECIPE] [-o FILE.json]      measures, row by row
-    python benchmarks/recipes.py --prompts search -o build/floors.json               what recipes' floors rest on
+    python benchmarks/recipes.py --prompts search -o build/search.json                the same on the search prompts
     python benchmarks/recipes.py --readme                                             puts the table into README.md
 
 Graphs are judged teacher-forced on the first, middle and last call of the 24 test prompts, and pictures drawn by the
 artifacts alone, both against the original in float32. The UNet's time is that of one thread over that of the format's
 fp32 artifact, in turn. Core ML has none: a time of our executor would say nothing of a phone. Rows that the file has
-are kept: remove it to measure all afresh.
+are kept: remove it to measure all afresh. On recipes.json, of the test prompts, rest the floors of the recipes.
 """
 
 import json
@@ -52,7 +52,7 @@ _MARKS = ("<!-- recipes -->", "<!-- /recipes -->")
 def main(
     format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default all")] = None,
     only: Annotated[list[str] | None, typer.Option(help="recipes, or JSON files of some; by default all")] = None,
-    prompts: Annotated[str, typer.Option(help="test, or search for the floors in the recipes")] = "test",
+    prompts: Annotated[str, typer.Option(help="test, which the floors in the recipes rest on, or search")] = "test",
     readme: Annotated[bool, typer.Option("--readme", help="put the table into README.md, and measure nothing")] = False,
     output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = HERE / "recipes.json",
 ) -> None:

@@ -3,13 +3,13 @@ the least of them is taken that the bytes allow; then the pictures of the whole 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import copysign, floor, inf, prod
+from math import copysign, floor, inf, isfinite, prod
 from statistics import median
 
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.sensitivity import Schemes
 from pocketdiffusion.export.survey import Surveys
-from pocketdiffusion.quantize.recipes import Floors, Recipe
+from pocketdiffusion.quantize.recipes import LEAST_DB, Floors, Recipe
 from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.quantize.search import Frontier, Item, Option, solve
@@ -57,9 +57,16 @@ class Search:
 
     def within(self, budget: int) -> Measured:
         """The best plan of at most `budget` bytes. Raises UserError where there is none."""
-        found = self.frontier.within(budget - self.vectors)
+        found = self.find(budget)
         if found is None:
             raise UserError(f"no recipe has {budget / 1e6:.2f} MB: the smallest has {self._smallest() / 1e6:.2f} MB")
+        return found
+
+    def find(self, budget: int) -> Measured | None:
+        """The best plan of at most `budget` bytes, None where there is none."""
+        found = self.frontier.within(budget - self.vectors)
+        if found is None:
+            return None
         return max([self._measure(found), *self._rivals(budget)], key=lambda plan: plan.median_db)
 
     def above(self, wanted_db: float) -> Measured:
@@ -129,12 +136,19 @@ class Search:
         return self.measured[key]
 
     def _smallest(self) -> int:
-        return self.vectors + sum(min(option.nbytes for option in each) for each in self.frontier.options.values())
+        known = ([o.nbytes for o in options if isfinite(o.damage)] for options in self.frontier.options.values())
+        return self.vectors + sum(map(min, known))
 
     def recipe(self, plan: Measured) -> Recipe:
-        """As a JSON file keeps it, with floors by what `plan` does to the outputs of components and to pictures."""
+        """As a JSON file keeps it, with floors by what `plan` does to the outputs of components and to pictures. Raises
+        UserError where outputs are not finite."""
         self.surveys.say("measuring the outputs of each component")
         forced = self.surveys.forced(plan.schemes)
+        for name, db in forced.items():
+            if db == -inf:
+                raise UserError(
+                    f"with weights of {plan.nbytes / 1e6:.2f} MB {name} gives values that are not finite: ask for more"
+                )
         exact_db = FLOORS_DB["float16", "float16" if self.format == "coreml" else "float32"]
         graphs = {name: _down(min(db, exact_db) - MARGIN_DB) for name, db in forced.items()}
         worst_db = min(plan.pictures_db)
@@ -147,13 +161,14 @@ class Search:
             f"{plan.median_db:.1f} dB, minimum {worst_db:.1f} dB; worst outputs, by their largest error too, "
             + ", ".join(f"{name} {db:.1f} dB" for name, db in forced.items())
             + f". Floors are {MARGIN_DB:g} dB below, that of the worst picture {WORST_MARGIN_DB:g} dB; none is "
-            f"above float16's own"
+            f"above float16's own, nor under {LEAST_DB:g} dB"
         )
         return Recipe("mixed", Floors(graphs, pictures, evidence), plan.schemes)
 
 
 def open_search(surveys: Surveys, format: str, profile: str) -> Search:
-    """Measures what every storage of that format costs, and what each component's damage does to pictures."""
+    """Measures what every storage of that format costs, and what each component's damage does to pictures.
+    Raises UserError where a component bears none of the storages."""
     storages = candidates(format, profile)
     components = [part.spec.name for part in surveys.parts]
     surveys.measure(components, storages)
@@ -163,7 +178,10 @@ def open_search(surveys: Surveys, format: str, profile: str) -> Search:
     for component in components:
         names = [name for c, name in weights if c == component]
         whole = {scheme: sum(damage[component, name, scheme] for name in names) for scheme in storages}
-        scheme = next((scheme for scheme in storages if whole[scheme] <= LINEAR), storages[-1])
+        finite = [scheme for scheme in storages if isfinite(whole[scheme])]
+        if not finite:
+            raise UserError(f"{component}: no storage leaves values that are finite: export it with --recipe fp32")
+        scheme = next((scheme for scheme in finite if whole[scheme] <= LINEAR), finite[-1])
         surveys.say(f"drawing the search prompts with {component} in {scheme.storage}")
         schemes = dict.fromkeys(names, scheme)
         pictures = surveys.redrawn(schemes) if component == "vae_encoder" else surveys.pictures({component: schemes})
@@ -181,5 +199,5 @@ def open_search(surveys: Surveys, format: str, profile: str) -> Search:
 
 
 def _down(db: float) -> float:
-    """To a tenth, which is short in a file."""
-    return floor(10 * db) / 10
+    """To a tenth, which is short in a file, and no lower than a floor may be."""
+    return max(floor(10 * db) / 10, LEAST_DB)

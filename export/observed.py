@@ -18,6 +18,7 @@ from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.quantize.calibrate import METHOD, Histogram, choose_span
 from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.manifest import Calibration
 
 TOGETHER = 4  # prompts that are drawn before what was recorded of them is let go
@@ -44,7 +45,8 @@ class Observed:
 def observe(
     checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request], say: Say = lambda line: None
 ) -> Observed:
-    """Draws `requests` with the original and counts what its convolutions and linear layers take and give."""
+    """Draws `requests` with the original and counts what its convolutions and linear layers take and give. Raises
+    ProofError, naming the weight, where that is not finite."""
     names = {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts}
     inputs = {component: {name: Histogram() for name in found} for component, found in names.items()}
     outputs = {component: {name: Histogram() for name in found} for component, found in names.items()}
@@ -52,7 +54,7 @@ def observe(
     def watch(component: str, module: nn.Module) -> None:
         for name in names[component]:
             owner = module.get_submodule(name.rpartition(".")[0])
-            owner.register_forward_hook(partial(_count, inputs[component][name], outputs[component][name]))
+            owner.register_forward_hook(partial(_count, name, inputs[component][name], outputs[component][name]))
 
     digest = hashlib.sha256()
     for first in range(0, len(requests), TOGETHER):
@@ -74,6 +76,15 @@ def observe(
     )
 
 
-def _count(taken: Histogram, given: Histogram, owner: nn.Module, arguments: tuple[Tensor, ...], result: Any) -> None:
-    taken.add(arguments[0].numpy())
-    given.add(result.numpy())
+def check_finite(weight: str, x: Tensor) -> None:
+    """Raises ProofError where `x`, which the original computes at the operator of `weight`, is not finite."""
+    if not x.isfinite().all():
+        raise ProofError(f"{weight}: the original computes values there that are not finite: download it again")
+
+
+def _count(
+    weight: str, taken: Histogram, given: Histogram, owner: nn.Module, arguments: tuple[Tensor, ...], result: Any
+) -> None:
+    for histogram, x in ((taken, arguments[0]), (given, result)):
+        check_finite(weight, x)
+        histogram.add(x.numpy())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.observed import check_finite
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized, quantize, round_input
 from pocketdiffusion.export.reference import Request, record
@@ -79,7 +80,8 @@ def measure_damage(part: Component, weight: str, scheme: Scheme, span: Span | No
 
 @torch.no_grad()
 def measure_spans(part: Component, folder: Path) -> dict[str, Span]:
-    """What each operator takes on the calls that damages are measured on: from the least to the largest, by weight."""
+    """What each operator takes on the calls that damages are measured on: from the least to the largest, by weight.
+    Raises ProofError, naming the weight, where that is not finite."""
     module = _module(part)
     spans: dict[str, Span] = {}
     names = [name for name, weight in weights_of(part).items() if weight.operator != "embedding"]
@@ -107,7 +109,9 @@ def measure_forced(part: Component, plan: Plan, numbers: Sequence[int], folder: 
 
 
 def _bearable_db(report: ParityReport) -> float:
-    """The highest floor whose limit of a single error the report keeps."""
+    """The highest floor whose limit of a single error the report keeps, -inf where none is so low."""
+    if not report.finite or (report.max_abs > 0 and not report.peak):
+        return -inf
     return 20 * log10(10 * report.peak / report.max_abs) if report.max_abs > 0 else inf
 
 
@@ -198,5 +202,6 @@ def _relative_errors(wanted: Array, given: Array) -> list[float]:
 
 def _widen(spans: dict[str, Span], name: str, owner: nn.Module, arguments: tuple[Any, ...]) -> None:
     x = arguments[0]
+    check_finite(name, x)
     before = spans.get(name, Span(0.0, 0.0))
     spans[name] = Span(min(before.low, float(x.min())), max(before.high, float(x.max())))

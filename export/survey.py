@@ -20,21 +20,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
-from pocketdiffusion.export import sensitivity
+from pocketdiffusion.export import quantized, reference, sensitivity
 from pocketdiffusion.export.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.reference import Request
-from pocketdiffusion.quantize import palette, stored
+from pocketdiffusion.quantize import palette, spans, stored
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.quantize.sensitivity import Damages, Key, open_damages
 from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.runtime import trajectory
 
 Say = Callable[[str], None]
 LINES = 20  # of progress in a measurement
+CODE = (sensitivity, quantized, reference, trajectory, stored, palette, spans)  # that damages depend on
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ class Surveys:
         if not missing:
             return
         self._record()
-        spans = {c: self._spans(named[c]) for c in {c for c, _, s in missing if s.activation in ("int8", "int16")}}
+        taken = {c: self._spans(named[c]) for c in {c for c, _, s in missing if s.activation in ("int8", "int16")}}
         jobs: dict[Future[float], Key] = {}
         for component, weight, scheme in missing:
-            span = spans.get(component, {}).get(weight)
+            span = taken.get(component, {}).get(weight)
             job = self.pool.submit(sensitivity.measure_damage, named[component], weight, scheme, span, self.folder)
             jobs[job] = component, weight, scheme
         every = -(-len(jobs) // LINES)
@@ -184,8 +187,9 @@ def fingerprint(checkpoint: Checkpoint, parts: Sequence[Component], requests: Se
         "scheduler": dict(checkpoint.scheduler),
         "shapes": {part.spec.name: [tensor.shape for tensor in part.spec.inputs] for part in parts},
         "requests": [asdict(request) for request in requests],
-        "code": [inspect.getsource(module) for module in (sensitivity, stored, palette)],
+        "code": [inspect.getsource(module) for module in CODE],
         "torch": torch.__version__,
+        "numpy": np.__version__,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

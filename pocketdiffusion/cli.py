@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
+from shlex import join
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -144,7 +145,20 @@ def search(
         )
     console.print(size_table(found.uniform, found.searched))
     say(f"{output}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
-    say(f"the plot is {output.with_suffix('.svg')}; now: export --target {target} --recipe {output}")
+    given = {"--format": format, "--profile": profile, "--size": size, "--revision": revision}
+    options = [word for option, value in given.items() if value is not None for word in (option, value)]
+    command = [
+        "export",
+        model,
+        "--target",
+        target,
+        "--recipe",
+        str(output),
+        *options,
+        "-o",
+        str(output.with_suffix("")),
+    ]
+    say(f"the plot is {output.with_suffix('.svg')}; now: pocketdiffusion {join(command)}")
 
 
 @app.command()

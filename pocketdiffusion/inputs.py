@@ -24,7 +24,7 @@ def open_picture(path: Path, width: int, height: int) -> Any:
 def read_prompts(path: Path) -> list[str]:
     """The lines of a text file that are not empty. Raises UserError."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
     if not lines:

@@ -16,6 +16,7 @@ from pocketdiffusion.original import Original
 from pocketdiffusion.plots import Points, size_plot
 from pocketdiffusion.prompts import FOLDER, numbered
 from pocketdiffusion.quantize.recipes import Recipe, write_recipe
+from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.runtime.errors import UserError
 
 Say = Callable[[str], None]
@@ -55,7 +56,7 @@ def search(
     used, and where no recipe is so small or so exact.
     """
     check_wanted(budget_mb, min_psnr)
-    if out.suffix.lower() != ".json" or not out.resolve().parent.is_dir():
+    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
         raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
     requests = search_requests(prompts)
     checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
@@ -67,11 +68,12 @@ def search(
         recipe = opened.recipe(measured)
         write_recipe(out, recipe)
         uniform = {s.storage: opened.uniform(s) for s in opened.storages if s.kind != "float"}
-        searched = {"chosen": measured, **{f"of {name}'s size": opened.within(u.nbytes) for name, u in uniform.items()}}
+        same_size = {f"of {name}'s size": opened.find(u.nbytes) for name, u in uniform.items()}
+        searched = {"chosen": measured, **{name: m for name, m in same_size.items() if m is not None}}
     found = Found(
         recipe, measured, *({n: (m.nbytes / 1e6, m.median_db) for n, m in e.items()} for e in (uniform, searched))
     )
-    out.with_suffix(".svg").write_text(size_plot(found.uniform, found.searched), encoding="utf-8")
+    write_whole(out.with_suffix(".svg"), size_plot(found.uniform, found.searched))
     return found
 
 
@@ -114,6 +116,6 @@ def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
 
 def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> Measured:
     if budget_mb is not None:
-        return opened.within(int(budget_mb * 1e6))
+        return opened.within(round(budget_mb * 1e6))
     assert min_psnr is not None
     return opened.above(min_psnr)

@@ -65,11 +65,12 @@ class Plan:
 
     @property
     def storage(self) -> str:
-        """Of all the matrices together: the one storage that all, or all but islands of float16, have; else "mixed"."""
+        """Of all the matrices together: the one storage that all, or all but islands of float, have; else "mixed". Of
+        float16 and float32 alone it is float16, the less exact."""
         kinds = {scheme.storage for scheme in self.schemes.values()}
         lossy = sorted(kinds - {"float16", "float32"})
         if not lossy:
-            return "float32" if "float32" in kinds or not kinds else "float16"
+            return "float16" if "float16" in kinds else "float32"
         return lossy[0] if len(lossy) == 1 else "mixed"
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pocketdiffusion.quantize.scheme import Scheme
+from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.runtime.errors import UserError
 
 Key = tuple[str, str, Scheme]  # component, weight, how it is stored
@@ -35,7 +36,8 @@ class Damages:
 def open_damages(file: Path, fingerprint: str, say: Callable[[str], None]) -> Damages:
     """The table in `file`, of what `fingerprint` stands for; `say` is told what becomes of one that is there already.
 
-    A last line that was not written to its end is dropped. Raises UserError where the file is no such table.
+    A last line that was not written to its end is dropped. Raises UserError where the file is no such table, or cannot
+    be written.
     """
     lines = _whole_lines(file)
     header = {"fingerprint": fingerprint, "table": "damages"}
@@ -47,12 +49,12 @@ def open_damages(file: Path, fingerprint: str, say: Callable[[str], None]) -> Da
             if begun == header:
                 found = {_key(entry): float(entry["damage"]) for entry in entries}
                 say(f"{len(found)} damages are in {file} from an earlier run")
-                file.write_text("".join(lines), encoding="utf-8")
+                write_whole(file, "".join(lines))
                 return Damages(file, found)
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{file} is no table of damages: move it away, search writes one there") from None
         say(f"{file} is of another model, other prompts or other code: measuring afresh")
-    file.write_text(json.dumps(header, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(header, sort_keys=True) + "\n")
     return Damages(file)
 
 

@@ -91,7 +91,8 @@ class Graph(Record):
     `layers` names, for each module of the original that has a matrix, the file's own result of it, in the order of
     execution: by it a layer can be blamed.
 
-    `storage` is that of the matrices, islands of float16 aside: "int8", "palette6", or "mixed". `stored` counts them.
+    `storage` is that of the matrices, islands of float aside: "int8", "palette6", or "mixed"; "float16" where float32
+    alone is beside it. `stored` counts them.
     `arithmetic` "int8" and "int16" are what convolutions and matrix products compute in. A lossy recipe has floors of
     its own: `floor_db` for the outputs of this graph, `picture_floors_db` (median, minimum) for pictures; the evidence
     for them is in the recipe.

@@ -1,16 +1,23 @@
 """Ranges of activations: counted one sample at a time, and chosen by three methods."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.observed import observe
 from pocketdiffusion.export.reference import REQUESTS, Request
+from pocketdiffusion.export.survey import open_surveys
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.prompts import SEEDS, requests
 from pocketdiffusion.quantize.calibrate import BINS, HEADROOM, METHODS, Histogram, choose_span
+from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.quantize.spans import Span, affine
+from pocketdiffusion.runtime.errors import ProofError
 
 RANDOM = np.random.default_rng(4)
 
@@ -85,6 +92,21 @@ def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object) -
     attention = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
     unet = found.spans("unet", 8)[0]
     assert unet[f"{attention}.to_q.weight"] == unet[f"{attention}.to_k.weight"]  # they take the same tensor
+
+
+def test_a_model_that_is_not_finite_is_refused_by_the_weight(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """By calibration, and by what asks for damages before it."""
+    file = "unet/diffusion_pytorch_model.safetensors"
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    tensors = safetensors.numpy.load_file(folder / file)
+    tensors["conv_in.weight"] = np.sign(tensors["conv_in.weight"]) * np.float32(3e38)
+    safetensors.numpy.save_file(tensors, folder / file)
+    checkpoint = open_checkpoint(str(folder))
+    parts, wanted = components(checkpoint), [Request("a", seed=1, steps=2)]
+    with pytest.raises(ProofError, match="unet.conv_in.weight: .* not finite"):
+        observe(checkpoint, parts, wanted)
+    with open_surveys(checkpoint, parts, wanted, workers=1) as surveys, pytest.raises(ProofError, match="not finite"):
+        surveys.of("unet", "onnx", "ort").damage(Scheme("linear", 8, activation="int8"))
 
 
 def test_no_two_uses_share_a_prompt_or_a_seed() -> None:

@@ -19,6 +19,7 @@ from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.reference import REQUESTS, record
 from pocketdiffusion.export.targets import DEFAULTS, Artifact
 from pocketdiffusion.quantize.ranges import HALF_MAX
+from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.gate import judge_runner
 from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.parity import image_psnr_db
@@ -150,6 +151,19 @@ def test_other_formats_fail_where_no_power_of_two_helps(
     )
     on_cpu = replace(fitted, graph=fitted.graph.model_copy(update={"compute_unit": "cpu"}))
     assert on_cpu.verdicts == ()  # onnxruntime computes in float32 there
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_float16_is_looked_at_where_some_matrices_are_float32(
+    tiny_checkpoint: Path, format: str, tmp_path: Path
+) -> None:
+    part, originals = part_and_cases(tiny_checkpoint, "vae_decoder")
+    half = float_plan(part, "fp16").schemes
+    some = Plan("mine", {**half, "decoder.conv_in.weight": FLOAT32}, floor_db=50.0, picture_floors_db=(30.0, 25.0))
+    assert some.schemes.keys() == half.keys()
+    fitted = emit_fitted(part, artifact(format), some, tmp_path, originals, open_batch=False)
+    assert fitted.graph.storage == "float16" and fitted.graph.stored["float32"] == 1
+    assert fitted.audit is not None and fitted.verdicts and all(report.passed for report in fitted.verdicts)
 
 
 def test_a_sound_model_is_left_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -2,20 +2,32 @@
 
 import itertools
 import random
+import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
+from test_cli import call
 from test_recipes import Survey
+from test_sensitivity import Here
 
+from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.mixed import Search, open_search
 from pocketdiffusion.export.reference import REQUESTS
+from pocketdiffusion.export.survey import Surveys, fingerprint
 from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.inputs import read_prompts
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.quantize.recipes import load_recipe, read_recipe
+from pocketdiffusion.quantize.recipes import LEAST_DB, load_recipe, read_recipe
 from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.quantize.search import Item, Option, solve, total_bytes, total_damage
+from pocketdiffusion.quantize.sensitivity import open_damages
+from pocketdiffusion.runtime.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.search import PROMPTS, search, search_requests
 
@@ -89,11 +101,15 @@ def test_sizes_counted_in_portions_keep_the_budget_and_waste_little() -> None:
 
 def test_a_measurement_that_failed_is_never_chosen() -> None:
     """Weights that give NaN."""
-    options = {("unet", "w"): [Option(Scheme("palette", 4), 4, float("nan")), Option(FLOAT16, 16, 0.0)]}
+    most = 16_000_000
+    options = {("unet", "w"): [Option(Scheme("palette", 4), most // 4, float("nan")), Option(FLOAT16, most, 0.0)]}
     frontier = solve(options)
-    assert frontier.within(15) is None
-    plan = frontier.within(16)
+    assert frontier.within(most - 1) is None
+    plan = frontier.within(most)
     assert plan is not None and plan["unet", "w"].scheme == FLOAT16
+    nothing: Any = None  # is measured
+    with pytest.raises(UserError, match="no recipe has 5.00 MB: the smallest has 16.50 MB"):
+        Search(nothing, "coreml", (), {}, {}, frontier, 500_000).within(5_000_000)
 
 
 def test_candidates_are_those_that_the_dialect_has() -> None:
@@ -128,6 +144,12 @@ def test_search_prompts_are_nobody_elses() -> None:
     assert not prompts & others
 
 
+def test_prompts_as_a_windows_editor_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("bell pepper\r\nred apple\r\n".encode("utf-8-sig"))
+    assert read_prompts(file) == ["bell pepper", "red apple"]
+
+
 def test_a_search_writes_recipe_table_and_plot(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Within the budget, and on or above every recipe of one storage."""
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
@@ -142,3 +164,53 @@ def test_a_search_writes_recipe_table_and_plot(tiny_checkpoint: Path, tmp_path: 
         assert size <= mb and searched >= db
     with pytest.raises(UserError, match="no recipe has 0.10 MB: the smallest has"):
         search(str(tiny_checkpoint), DEFAULTS["tflite"], out, budget_mb=0.1, prompts=prompts, workers=1)
+
+
+def test_a_storage_that_leaves_nothing_of_one_weight(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A query of 1e6, whose key is as small: beyond the scales of int4, and float16. The search goes round it."""
+    attention = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    file = "unet/diffusion_pytorch_model.safetensors"
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    tensors = safetensors.numpy.load_file(checkpoint / file)
+    factor = np.float32(1e6 / np.abs(tensors[f"{attention}.to_q.weight"]).max())
+    tensors[f"{attention}.to_q.weight"] *= factor
+    tensors[f"{attention}.to_k.weight"] /= factor
+    safetensors.numpy.save_file(tensors, checkpoint / file)
+    out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
+    prompts.write_text("bell pepper\n")
+    out.write_text("what was there")
+    with out.open() as before:
+        found = search(str(checkpoint), DEFAULTS["onnx"], out, budget_mb=2.5, prompts=prompts, workers=1)
+        assert before.read() == "what was there"  # replaced, not written over
+    assert found.recipe.schemes is not None
+    assert found.recipe.schemes["unet"][f"unet.{attention}.to_q.weight"] == Scheme("linear", 8)
+    assert set(found.uniform) == {"int4", "int8"} and set(found.searched) == {"chosen", "of int8's size"}
+    assert read_recipe(out) == found.recipe and found.recipe.floors is not None
+    assert min(*found.recipe.floors.graphs.values(), *found.recipe.floors.pictures) >= LEAST_DB
+
+    opened = open_checkpoint(str(checkpoint))
+    parts, requests = components(opened), search_requests(prompts)
+    damages = open_damages(out.with_suffix(".damages.jsonl"), fingerprint(opened, parts, requests), lambda line: None)
+    (tmp_path / "recorded").mkdir()
+    surveys = Surveys(opened, parts, requests, Here(), tmp_path / "recorded", damages, lambda line: None)
+    searched = open_search(surveys, "onnx", "ort")
+    with pytest.raises(UserError, match="MB unet gives values that are not finite"):
+        searched.recipe(searched.uniform(Scheme("linear", 4, 32)))
+
+
+@pytest.mark.slow  # a search and an export
+def test_what_search_says_to_do_next_is_a_command_that_works(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The very line, with the model, the dialect and the size that were searched."""
+    folder = tmp_path / "of mine"
+    folder.mkdir()
+    prompts = folder / "search.txt"
+    prompts.write_text("bell pepper\n")
+    options = ["--budget-mb", "2.5", "--profile", "std", "--size", "32x32", "--prompts", str(prompts)]
+    done = call("search", tiny_checkpoint, "--target", "pixel-8", *options, "-o", folder / "R.JSON")
+    assert done.returncode == 0, done.stderr
+    name, *command = shlex.split(done.stdout.split("; now: ")[1])
+    done = call(*command)
+    assert name == "pocketdiffusion" and done.returncode == 0, done.stderr
+    manifest = open_bundle(folder / "R").manifest
+    assert manifest.latents.width == 16 and manifest.graphs["onnx"]["unet"].profile == "std"
+    assert manifest.graphs["onnx"]["unet"].recipe == "mixed"

@@ -18,18 +18,22 @@ import safetensors.numpy
 import torch
 from processes import begun_by, outlived
 
+from pocketdiffusion.export import quantized, reference
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import open_search
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.reference import REQUESTS
 from pocketdiffusion.export.sensitivity import _bearable_db, read_prompt
-from pocketdiffusion.export.survey import Surveys, open_surveys
+from pocketdiffusion.export.survey import CODE, Surveys, fingerprint, open_surveys
+from pocketdiffusion.quantize import spans, stored
 from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
 from pocketdiffusion.quantize.sensitivity import Damages, open_damages
 from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.runtime import trajectory
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.parity import Comparison, measure
 from pocketdiffusion.runtime.trajectory import probe
@@ -158,6 +162,18 @@ def test_a_table_keeps_what_was_measured(tmp_path: Path) -> None:
     again.add(("unet", "v", W8), 0.5)
     assert len(open_damages(file, "a", said.append).found) == 3
     assert all("2 damages" in line or "3 damages" in line for line in said)
+
+
+@pytest.mark.parametrize("fingerprint", ["a", "b"])
+def test_a_table_is_replaced_not_written_over(fingerprint: str, tmp_path: Path) -> None:
+    """A run that is killed while it opens the table leaves the old one or the new one."""
+    file = tmp_path / "table.jsonl"
+    open_damages(file, "a", lambda line: None).add(("unet", "w", W8), 0.5)
+    kept = file.read_bytes()
+    os.link(file, tmp_path / "old.jsonl")
+    open_damages(file, fingerprint, lambda line: None)
+    assert (tmp_path / "old.jsonl").read_bytes() == kept and not file.samefile(tmp_path / "old.jsonl")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_table_of_another_model_is_begun_afresh(tmp_path: Path) -> None:
@@ -298,6 +314,30 @@ def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Pat
     assert [line for line in said if "afresh" in line] == said[1:]
 
 
+@pytest.mark.parametrize("module", CODE, ids=lambda module: module.__name__)
+def test_changed_code_is_measured_with_afresh(
+    module: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    parts = components(checkpoint)
+    before = fingerprint(checkpoint, parts, REQUESTS)
+    assert fingerprint(checkpoint, parts, REQUESTS) == before
+    other = tmp_path / "other.py"
+    other.write_text(Path(module.__file__).read_text() + "CHANGED = 1\n")
+    monkeypatch.setattr(module, "__file__", str(other))
+    assert fingerprint(checkpoint, parts, REQUESTS) != before
+
+
+def test_what_damages_are_measured_by_is_in_the_fingerprint(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {quantized, reference, spans, stored, trajectory} < set(CODE)
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    before = fingerprint(checkpoint, components(checkpoint), REQUESTS)
+    monkeypatch.setattr(np, "__version__", "3.0")
+    assert fingerprint(checkpoint, components(checkpoint), REQUESTS) != before
+
+
 def test_a_floor_lets_the_largest_single_error_pass() -> None:
     """An outlier that hardly shows in the PSNR: the floor that follows from it is lower."""
     reference = np.random.default_rng(0).normal(size=(1, 10_000)).astype(np.float32)
@@ -307,3 +347,6 @@ def test_a_floor_lets_the_largest_single_error_pass() -> None:
     bearable = _bearable_db(report)
     assert bearable < report.psnr_db - 10
     assert replace(report, floor_db=bearable - 0.1).passed and not replace(report, floor_db=bearable + 0.1).passed
+    for wrong in (np.full_like(reference, np.nan), np.full_like(reference, np.inf), reference[:, :5]):
+        assert _bearable_db(measure("x", [Comparison("a", reference, wrong)], rung="search", floor=0)) == -np.inf
+    assert _bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], rung="search", floor=0)) == -np.inf

@@ -7,7 +7,7 @@ A recipe is either of these files or a JSON file, as `search` writes it and a pe
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pocketdiffusion.quantize.scheme import Scheme, Weight
+from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.parity import FLOORS_DB
 
 FOLDER = Path(__file__).parent
 ORDER = ("fp32", "fp16", "w8", "w8a16", "w8a8", "dynamic8", "palette8", "palette6", "palette4", "w4", "mixed")
+LEAST_DB = 6.0  # of a floor: an error of half the largest value proves nothing
+MOST_DB = FLOORS_DB["float32", "float32"]
+RUNGS = ("stage", "rewrites", "changed", "rounding", "replay", "quantized", "same weights", "pictures")  # of verdicts
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def recipe_names() -> list[str]:
 
 def load_recipe(name: str) -> Recipe:
     """A recipe by its name, or from a JSON file. Raises UserError."""
-    if name.endswith(".json"):
+    if name.lower().endswith(".json"):
         return read_recipe(Path(name))
     known = recipe_names()
     if name not in known:
@@ -95,42 +100,80 @@ def load_recipe(name: str) -> Recipe:
 def read_recipe(file: Path) -> Recipe:
     """A recipe that `write_recipe` wrote. Raises UserError, naming the file and the entry, where it is none."""
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read the recipe {file}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"the recipe {file} is no JSON: {error}") from None
     try:
-        floors = fields["floors"]
-        return Recipe(
-            str(fields["name"]),
-            Floors(
-                {str(k): float(v) for k, v in floors["graphs"].items()},
-                (float(floors["pictures"][0]), float(floors["pictures"][1])),
-                str(floors["evidence"]),
-            ),
-            {
-                component: {weight: _scheme(f"{component}.{weight}", entry) for weight, entry in entries.items()}
-                for component, entries in fields["schemes"].items()
-            },
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        fields = _object("all of it", content)
+        schemes = {
+            component: {
+                weight: _scheme(f"{component}.{weight}", entry)
+                for weight, entry in _object(f"schemes.{component}", entries).items()
+            }
+            for component, entries in _object("schemes", fields["schemes"]).items()
+        }
+        kinds = sorted({scheme.activation for each in schemes.values() for scheme in each.values()} - {"float"})
+        if len(kinds) > 1:
+            raise ValueError(f"has activation {' and '.join(kinds)}: beside float a recipe has one")
+        return Recipe(_name(fields["name"]), _floors(_object("floors", fields["floors"]), schemes), schemes)
+    except (KeyError, ValueError, RecursionError) as error:
         said = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"the recipe {file} {said}: see one that search wrote") from None
 
 
-def _scheme(where: str, entry: Mapping[str, Any]) -> Scheme:
-    scheme = Scheme(**entry)
-    allowed = {"float": (16, 32), "linear": range(2, 9), "palette": (1, 2, 3, 4, 6, 8)}
-    if scheme.kind not in allowed or scheme.bits not in allowed[scheme.kind]:
-        raise ValueError(f"has {where} as {scheme.kind} of {scheme.bits} bits, which is no storage")
-    if scheme.activation not in ("float", "int8", "int16", "dynamic") or scheme.group < 0:
-        raise ValueError(f"has {where} with activation {scheme.activation} and group {scheme.group}")
+def _object(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"has {where} as {value!r:.40}, which is no object")
+    return value
+
+
+def _name(value: Any) -> str:
+    """One that no verdict and no recipe of this folder has: by it they are told apart. Of searched ones there are
+    many."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError(f"has the name {value!r:.40}, which is none")
+    if value in RUNGS or value in recipe_names() and value != "mixed":
+        raise ValueError(f"has the name {value}, which is taken")
+    return value
+
+
+def _floors(fields: Mapping[str, Any], components: Iterable[str]) -> Floors:
+    graphs = {name: _floor(f"graphs.{name}", db) for name, db in _object("floors.graphs", fields["graphs"]).items()}
+    for component in components:
+        if component not in graphs:
+            raise ValueError(f"lacks floors.graphs.{component}")
+    pictures, evidence = fields["pictures"], fields["evidence"]
+    if not isinstance(pictures, list) or len(pictures) != 2:
+        raise ValueError(f"has floors.pictures as {pictures!r:.40}, which is no median and minimum")
+    if not isinstance(evidence, str):
+        raise ValueError(f"has floors.evidence as {evidence!r:.40}, which is no text")
+    return Floors(graphs, (_floor("pictures", pictures[0]), _floor("pictures", pictures[1])), evidence)
+
+
+def _floor(where: str, db: Any) -> float:
+    if type(db) not in (int, float) or not LEAST_DB <= db <= MOST_DB:
+        raise ValueError(f"has floors.{where} as {db!r:.40}, which is no dB from {LEAST_DB:g} to {MOST_DB:g}")
+    return float(db)
+
+
+def _scheme(where: str, entry: Any) -> Scheme:
+    try:
+        scheme = Scheme(**_object(where, entry))
+    except TypeError as error:
+        raise ValueError(f"has {where}, which is no scheme: {error}") from None
+    allowed = {"float": (16, 32), "linear": range(2, 9), "palette": (1, 2, 3, 4, 6, 8)}.get(str(scheme.kind), ())
+    if type(scheme.bits) is not int or scheme.bits not in allowed:
+        raise ValueError(f"has {where} as {scheme.kind!s:.40} of {scheme.bits!r:.40} bits, which is no storage")
+    activations = ("float", "int8", "int16", "dynamic")
+    if scheme.activation not in activations or type(scheme.group) is not int or scheme.group < 0:
+        raise ValueError(f"has {where} with activation {scheme.activation!s:.40} and group {scheme.group!r:.40}")
     return scheme
 
 
 def write_recipe(file: Path, recipe: Recipe) -> None:
-    """As JSON: sorted, so that two of the same decisions are the same bytes."""
+    """As JSON: sorted, so that two of the same decisions are the same bytes. Raises UserError where it cannot write."""
     assert recipe.floors is not None and recipe.schemes is not None
     fields = {
         "name": recipe.name,
@@ -140,4 +183,4 @@ def write_recipe(file: Path, recipe: Recipe) -> None:
             for component, schemes in recipe.schemes.items()
         },
     }
-    file.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(fields, indent=1, sort_keys=True) + "\n")
