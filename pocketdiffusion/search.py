@@ -55,7 +55,7 @@ def search(
     used, and where no recipe is so small or so exact.
     """
     check_wanted(budget_mb, min_psnr)
-    if out.suffix.lower() != ".json" or not out.resolve().parent.is_dir():
+    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
         raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
     requests = search_requests(prompts)
     checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
