@@ -28,7 +28,7 @@ from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.original import Original, record_original
+from pocketdiffusion.original import Original, open_model, record_original
 from pocketdiffusion.runtime.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures
@@ -46,7 +46,7 @@ Lines = Queue[tuple[str, str]]  # who says it, and what
 def demo(folder: Path, targets: Sequence[str]) -> None:
     begun = perf_counter()
     with progress("emoji") as say:
-        original = record_original("emoji", say=say)
+        original = record_original(*open_model("emoji"), say=say)
         try:
             bundles, originals, drawn = export_and_draw(original, targets, folder, say)
         except BrokenProcessPool:
