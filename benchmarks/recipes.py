@@ -30,7 +30,7 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference import record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.original import Original
-from pocketdiffusion.planning import plan_parts
+from pocketdiffusion.planning import plan_artifacts
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
@@ -83,7 +83,7 @@ def measure(original: Original, artifact: Artifact, trajectories: list[Trajector
         artifact = replace(artifact, profile="std")
         row["profile"] = "std"
     try:
-        plans = plan_parts(original, artifact, recipe, lambda line: None)
+        (plans,) = plan_artifacts(original, [artifact], [recipe], lambda line: None)
     except UserError as error:
         return row | {"refused": str(error).partition(": ")[2]}
     with TemporaryDirectory(dir=HERE.parent / "build") as scratch:

@@ -24,8 +24,8 @@ Layers = Callable[[Mapping[str, Array]], dict[str, Array]]  # the results of a g
 @dataclass(frozen=True)
 class LayerError:
     """`by_step` has the relative error (the norm of the difference over that of the original) of each call: of the UNet
-    at each step, the worse half's; infinite where a result is not finite or of another size. `added` is what it exceeds
-    the layer before it by, in squares, at its worst."""
+    at each step, the worse half's; of the text encoder for each prompt, the negative one first; infinite where a result
+    is not finite or of another size. `added` is what it exceeds the layer before it by, in squares, at its worst."""
 
     graph: str
     module: str
@@ -39,6 +39,12 @@ class LayerError:
     def first_over(self, budget: float) -> int | None:
         """The first step, from 1, at which the error is over `budget`."""
         return next((step for step, error in enumerate(self.by_step, 1) if not error <= budget), None)
+
+    def call(self, step: int) -> str:
+        """In words, which one of `by_step` it is, from 1; nothing of a graph that is called once."""
+        if self.graph == "unet":
+            return f"step {step}"
+        return f"{HALVES[step - 1]} prompt" if self.graph == "text_encoder" else ""
 
 
 def first_over(errors: Sequence[LayerError], budget: float) -> tuple[LayerError, int] | None:

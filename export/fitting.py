@@ -71,8 +71,8 @@ def emit_fitted(
     open_batch: bool,
 ) -> Fitted:
     """As `emit`; where `plan` leaves float32 the graph that is left in `folder` holds nothing beyond float16 on
-    `trajectories`, as far as that can be had. Graphs that compute in integers are not audited: they are for a CPU, or,
-    in Core ML, run by the gate itself in float16."""
+    `trajectories`, as far as that can be had. Graphs that compute in integers are not audited: those of int8 are for a
+    CPU, or, in Core ML, run by the gate itself in float16; those of int16 are for neural processors without floats."""
     graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     if plan.storage == "float32" or plan.activation != "float":
         return Fitted(graph, part, part, artifact, plan, None)

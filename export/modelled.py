@@ -13,6 +13,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.gate import PictureReport
 from pocketdiffusion.runtime.parity import image_psnr_db, psnr_db, ssim
 from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.spec import GraphSpec
 from pocketdiffusion.runtime.trajectory import Trajectory
 
 
@@ -32,14 +33,15 @@ class ModelCandidate:
     def format(self) -> str:
         return "torch"
 
-    @property
-    def latents(self) -> tuple[int, ...]:
-        (decoder,) = [part for part in self.parts if part.spec.name == "vae_decoder"]
-        return tuple(int(size) for size in decoder.spec.inputs[0].shape[1:])
+    def part(self, graph: str) -> Component:
+        (found,) = [part for part in self.parts if part.spec.name == graph]
+        return found
+
+    def spec(self, graph: str) -> GraphSpec:
+        return self.part(graph).spec
 
     def open(self, graph: str) -> Runner:
-        (part,) = [part for part in self.parts if part.spec.name == graph]
-        return open_rewritten(part, ())
+        return open_rewritten(self.part(graph), ())
 
     def precision(self, graph: str) -> tuple[str, str]:
         return "float32", "float32"

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -34,6 +35,7 @@ from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.quantize.sensitivity import Damages, Key, open_damages
 from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.runtime import trajectory
+from pocketdiffusion.runtime.errors import UserError
 
 Say = Callable[[str], None]
 LINES = 20  # of progress in a measurement
@@ -168,12 +170,15 @@ def open_surveys(
     say: Say = lambda line: None,
 ) -> Iterator[Surveys]:
     """The surveys of an original on the prompts `requests`. `file` keeps damages from run to run; `workers` processes
-    measure, by default one a core."""
+    measure, by default one a core. Raises UserError where the system ends one of them."""
     damages = Damages() if file is None else open_damages(file, fingerprint(checkpoint, parts, requests), say)
     context = get_context("spawn")  # torch has threads, which do not survive a fork
     with TemporaryDirectory() as folder, ProcessPoolExecutor(workers or os.cpu_count(), context, _begin) as pool:
         try:
             yield Surveys(checkpoint, parts, requests, pool, Path(folder), damages, say)
+        except BrokenProcessPool:
+            again = "run again" if file is None else "run again, it goes on where it was"
+            raise UserError(f"a measuring process was ended, probably for want of memory: {again}") from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -13,8 +13,8 @@ from pocketdiffusion.export.fitting import emit_fitted
 from pocketdiffusion.export.ladder import judge_rungs
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
 from pocketdiffusion.findings import Findings, find
-from pocketdiffusion.original import Original, record_original
-from pocketdiffusion.planning import find_recipes, plan_parts
+from pocketdiffusion.original import Original, open_model, record_original
+from pocketdiffusion.planning import check_recipes, check_search, find_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import Recipe, load_recipe
 from pocketdiffusion.report import Report, write_report
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
@@ -22,7 +22,7 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.gate import judge, record_verdict
 from pocketdiffusion.runtime.manifest import Graph
 from pocketdiffusion.runtime.parity import ParityReport
-from pocketdiffusion.runtime.staging import keep_failed, stage
+from pocketdiffusion.runtime.staging import check_place, keep_failed, stage
 from pocketdiffusion.runtime.trajectory import probe
 
 Say = Callable[[str], None]
@@ -55,7 +55,11 @@ def export(
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
-    original = record_original(model, width=width, height=height, revision=revision, token=token, say=say)
+    check_search(target, budget_mb, min_psnr)
+    check_place(out)
+    checkpoint, parts = open_model(model, width=width, height=height, revision=revision, token=token, say=say)
+    check_recipes(parts, target.artifacts)
+    original = record_original(checkpoint, parts, say)
     recipes = find_recipes(original, target, budget_mb, min_psnr, say)
     return export_original(original, target, out, recipes=recipes, say=say, seconds=seconds)
 
@@ -79,9 +83,9 @@ def export_original(
         findings: dict[str, dict[str, Findings]] = {}
         few = [probe(trajectory) for trajectory in trajectories]
         calibration = None
-        for artifact, recipe in zip(target.artifacts, recipes, strict=True):
+        planned = plan_artifacts(original, target.artifacts, recipes, say)
+        for artifact, recipe, plans in zip(target.artifacts, recipes, planned, strict=True):
             artifact = replace(artifact, recipe=recipe.name)
-            plans = plan_parts(original, artifact, recipe, say)
             if any(plan.inputs for plan in plans.values()):
                 calibration = original.observed.calibration
             for part in original.parts:

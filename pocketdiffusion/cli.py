@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isfinite
+from math import inf, isfinite, isnan
 from pathlib import Path
 from shlex import join
 from typing import Annotated, Any, NoReturn
@@ -345,12 +345,15 @@ def compare(
     """Draw the same prompts with two, and show how far they are apart: pictures, steps, graphs, layers, sizes, time."""
     from pocketdiffusion.compared import compare_two
 
-    if not guidance > 1:
-        raise UserError(f"guidance {guidance:g} draws without the negative prompt: to compare, give more than 1")
+    if not 1 < guidance < inf:
+        raise UserError(f"guidance {guidance:g} is no scale to compare with: give more than 1, such as 7.5")
+    if min_psnr is not None and isnan(min_psnr):
+        raise UserError(f"--min-psnr {min_psnr} is no bound: give a number of dB")
     if output is not None:
         check_report(output)
         with needs_export():
             from pocketdiffusion import comparison
+        comparison.check_place(output)
     wanted = None if prompts is None else read_prompts(prompts)
     with progress(f"comparing {b} with {a}") as step, needs_export():
         compared = compare_two(
@@ -373,7 +376,7 @@ def compare(
         f"pictures: median {difference.median_db:.1f} dB, minimum {difference.lowest_db:.1f} dB"
         + ("" if compared.ratio is None else f"; a UNet call takes {compared.ratio:.2f} times as long")
     )
-    say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.budget:.0%}")
+    say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.percent}")
     broken = ""
     if min_psnr is not None and not difference.lowest_db >= min_psnr:
         broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketdiffusion.runtime.bundle import Bundle, open_unproven
-from pocketdiffusion.runtime.compare import BundleCandidate, Candidate, Difference, compare, step_ratio
+from pocketdiffusion.runtime.compare import BundleCandidate, Candidate, Difference, check_shapes, compare, step_ratio
 from pocketdiffusion.runtime.peak import peak_mb
 from pocketdiffusion.runtime.recorded import record_bundle
 from pocketdiffusion.runtime.runners import find_graph, graph_format
@@ -71,7 +71,13 @@ class Compared:
         if found is None:
             return ""
         error, step = found
-        return f"first above {self.budget:.0%}: {error.graph} {error.module}, step {step}"
+        call = error.call(step)
+        return f"first above {self.percent}: {error.graph} {error.module}" + (f", {call}" if call else "")
+
+    @property
+    def percent(self) -> str:
+        """The budget, in words."""
+        return f"{100 * self.budget:.3g}%"
 
 
 def compare_two(
@@ -93,7 +99,8 @@ def compare_two(
     Raises UserError where one cannot be opened or the two do not fit, ModuleNotFoundError where a model is given and
     torch is not installed.
     """
-    opened = [open_side(name, format, revision, token, say) for name in (a, b)]
+    opened = open_sides((a, b), format, revision, token, say)
+    check_shapes(*opened)
     bundles = [side.bundle if isinstance(side, BundleCandidate) else None for side in opened]
     reference, candidate = opened
     if isinstance(reference, BundleCandidate) or isinstance(candidate, BundleCandidate):
@@ -133,18 +140,33 @@ def compare_two(
     return Compared(sides, recorded, difference, ratio, ladder, tuple(layers), budget, unnamed)
 
 
-def open_side(name: str, format: str | None, revision: str | None, token: str | None, say: Say) -> Candidate:
-    """A bundle's artifacts, of `format` or its first, or a model at the size that it was trained at."""
-    if (Path(name) / "manifest.json").exists():
-        say(f"hashes of {name}")
-        bundle = open_unproven(Path(name))
-        return BundleCandidate(bundle, graph_format(bundle, format))
+def open_sides(
+    names: tuple[str, str], format: str | None, revision: str | None, token: str | None, say: Say
+) -> list[Candidate]:
+    """Bundles' artifacts, of `format` or their first, and models, at the size of the bundle beside them, or at the size
+    that they were trained at."""
+    bundles: dict[str, Candidate] = {}
+    width = height = None
+    for name in names:
+        if (Path(name) / "manifest.json").exists():
+            say(f"hashes of {name}")
+            bundle = open_unproven(Path(name))
+            bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
+            size = bundle.manifest.latents
+            width, height = size.width * size.scale, size.height * size.scale
+    return [bundles.get(name) or open_model(name, width, height, revision, token, say) for name in names]
+
+
+def open_model(
+    name: str, width: int | None, height: int | None, revision: str | None, token: str | None, say: Say
+) -> Candidate:
+    """A model for pictures of `width` and `height` pixels, by default those that it was trained on."""
     from pocketdiffusion.export.checkpoint import open_checkpoint
     from pocketdiffusion.export.families import components
     from pocketdiffusion.export.modelled import ModelCandidate
 
     checkpoint = open_checkpoint(name, revision=revision, token=token, say=say)
-    return ModelCandidate(checkpoint, components(checkpoint), say)
+    return ModelCandidate(checkpoint, components(checkpoint, width=width, height=height), say)
 
 
 def describe(side: Candidate) -> Side:
@@ -197,5 +219,4 @@ def open_layers_of(side: Candidate, graph: str) -> "Layers":
     from pocketdiffusion.export.modelled import ModelCandidate
 
     assert isinstance(side, ModelCandidate)
-    (part,) = [part for part in side.parts if part.spec.name == graph]
-    return OriginalLayers(part)
+    return OriginalLayers(side.part(graph))

@@ -9,8 +9,22 @@ from jinja2 import Environment
 from pocketdiffusion.compared import Compared
 from pocketdiffusion.plots import drift_plot, forced_plot, guided_plot, layer_plot
 from pocketdiffusion.report import picture_rows, words
+from pocketdiffusion.runtime.errors import UserError
 
 PAGE = Path(__file__).with_name("compare.html")  # the template
+
+
+def check_place(file: Path) -> None:
+    """Before the work. Raises UserError where the numbers beside `file` would take the place of what is none."""
+    numbers = file.with_suffix(".json")
+    if not numbers.exists():
+        return
+    try:
+        facts = json.loads(numbers.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict) or not {"a", "b", "pictures", "graphs"} <= facts.keys():
+        raise UserError(f"cannot write {numbers}: what is there is no comparison; give --output another name")
 
 
 def write_comparison(file: Path, compared: Compared, broken: str) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.managers import SyncManager
 from pathlib import Path
@@ -27,9 +28,9 @@ from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.original import Original, record_original
+from pocketdiffusion.original import Original, open_model, record_original
 from pocketdiffusion.runtime.bundle import Bundle
-from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures
 from pocketdiffusion.runtime.image import contact_sheet, write_png
 from pocketdiffusion.runtime.trajectory import Trajectory
@@ -45,8 +46,11 @@ Lines = Queue[tuple[str, str]]  # who says it, and what
 def demo(folder: Path, targets: Sequence[str]) -> None:
     begun = perf_counter()
     with progress("emoji") as say:
-        original = record_original("emoji", say=say)
-        bundles, originals, drawn = export_and_draw(original, targets, folder, say)
+        original = record_original(*open_model("emoji"), say=say)
+        try:
+            bundles, originals, drawn = export_and_draw(original, targets, folder, say)
+        except BrokenProcessPool:
+            raise UserError("an exporting process was ended, probably for want of memory: run again") from None
     for target in targets:
         console.print(f"[bold]{target}")
         console.print(verdict_table(bundles[target].manifest.verdicts))

@@ -35,7 +35,7 @@ class Original:
         return observe(self.checkpoint, self.parts, requests("calibration"))
 
 
-def record_original(
+def open_model(
     model: str,
     *,
     width: int | None = None,
@@ -43,10 +43,14 @@ def record_original(
     revision: str | None = None,
     token: str | None = None,
     say: Say = lambda line: None,
-) -> Original:
-    """Opens a model, with the arguments of `export`, and draws the gate's prompts with its own modules."""
+) -> tuple[Checkpoint, Sequence[Component]]:
+    """A model, with the arguments of `export`: none of its weights is read yet."""
     checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
-    parts = components(checkpoint, width=width, height=height)
+    return checkpoint, components(checkpoint, width=width, height=height)
+
+
+def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
+    """Draws the gate's prompts with the model's own modules."""
     trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
     say("recording the original: its activations in float16")
     return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})

@@ -1,48 +1,98 @@
 """What is decided before anything is written: the recipe of each artifact, and its plan for each component."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pocketdiffusion.export.backends import check_lowered
-from pocketdiffusion.export.planned import plan_of
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.planned import plan_of, weights_of
+from pocketdiffusion.export.survey import Surveys
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.original import Original
 from pocketdiffusion.quantize.recipes import Recipe, load_recipe
-from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
 from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.search import find_mixed, surveys_of
+from pocketdiffusion.search import check_wanted, find_mixed, surveys_of
 
+SEARCHED = "mixed"
 Say = Callable[[str], None]
 
 
-def plan_parts(original: Original, artifact: Artifact, recipe: Recipe, say: Say) -> dict[str, Plan]:
-    """What `recipe` decides for each component. Raises UserError where the artifact's format cannot hold it."""
+def check_search(target: Target, budget_mb: float | None, min_psnr: float | None) -> None:
+    """Raises UserError unless just one of `budget_mb` and `min_psnr` is there for a recipe that is searched, and none
+    for another."""
+    if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
+        check_wanted(budget_mb, min_psnr)
+    elif (budget_mb, min_psnr) != (None, None):
+        raise UserError("--budget-mb and --min-psnr are for a recipe that is searched: give --recipe mixed")
+
+
+def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:
+    """Before anything is drawn. Raises UserError where a format cannot hold its artifact's recipe, or a JSON file is of
+    another model."""
+    named = [artifact for artifact in artifacts if artifact.recipe != SEARCHED]
+    _check_lowered(parts, named, [load_recipe(artifact.recipe) for artifact in named])
+
+
+def find_recipes(
+    original: Original, target: Target, budget_mb: float | None, min_psnr: float | None, say: Say
+) -> list[Recipe]:
+    """That of each artifact, found by a search where it is "mixed". Raises UserError as `check_search` does."""
+    check_search(target, budget_mb, min_psnr)
+    return [
+        find_mixed(original, artifact, budget_mb, min_psnr, say)
+        if artifact.recipe == SEARCHED
+        else load_recipe(artifact.recipe)
+        for artifact in target.artifacts
+    ]
+
+
+def plan_artifacts(
+    original: Original, artifacts: Sequence[Artifact], recipes: Sequence[Recipe], say: Say
+) -> list[dict[str, Plan]]:
+    """What the recipe of each artifact decides for each component; what they ask is measured once for all. Raises
+    UserError where a format cannot hold it, before anything is measured."""
+    _check_lowered(original.parts, artifacts, recipes)
+    with surveys_of(original, say) as surveys:
+        return [
+            _plan_parts(original, artifact, recipe, surveys, say)
+            for artifact, recipe in zip(artifacts, recipes, strict=True)
+        ]
+
+
+def _plan_parts(original: Original, artifact: Artifact, recipe: Recipe, surveys: Surveys, say: Say) -> dict[str, Plan]:
     plans = {}
 
     def spans(component: str, bits: int) -> tuple[dict[str, Span], dict[str, Span]]:
         say("calibrating")
         return original.observed.spans(component, bits)
 
-    with surveys_of(original, say) as surveys:
-        for part in original.parts:
-            name = part.spec.name
-            say(f"planning {artifact.format} {name}, {recipe.name}")
-            plans[name] = plan_of(part, recipe, surveys.of(name, artifact.format, artifact.profile), spans)
-            check_lowered(plans[name], artifact)
+    for part in original.parts:
+        name = part.spec.name
+        say(f"planning {artifact.format} {name}, {recipe.name}")
+        plans[name] = plan_of(part, recipe, surveys.of(name, artifact.format, artifact.profile), spans)
+        check_lowered(plans[name], artifact)
     return plans
 
 
-def find_recipes(
-    original: Original, target: Target, budget_mb: float | None, min_psnr: float | None, say: Say
-) -> list[Recipe]:
-    """That of each artifact, found by a search where it is "mixed". Raises UserError where `budget_mb` or `min_psnr`
-    is given for another."""
-    searched = [artifact.recipe == "mixed" for artifact in target.artifacts]
-    if (budget_mb, min_psnr) != (None, None) and not any(searched):
-        raise UserError("--budget-mb and --min-psnr are for a recipe that is searched: give --recipe mixed")
-    return [
-        find_mixed(original, artifact, budget_mb, min_psnr, say)
-        if artifact.recipe == "mixed"
-        else load_recipe(artifact.recipe)
-        for artifact in target.artifacts
-    ]
+@dataclass(frozen=True)
+class _Unmeasured:
+    """As recipes.Survey, of a component in which no weight costs anything."""
+
+    component: str
+    format: str
+    profile: str
+    weights: Mapping[str, Weight]
+
+    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+        return dict.fromkeys(self.weights, 0.0)
+
+
+def _check_lowered(parts: Sequence[Component], artifacts: Sequence[Artifact], recipes: Sequence[Recipe]) -> None:
+    """By what each recipe would decide if nothing cost anything."""
+    for part in parts:
+        name, weights = part.spec.name, weights_of(part)
+        for artifact, recipe in zip(artifacts, recipes, strict=True):
+            schemes = recipe.plan(weights, _Unmeasured(name, artifact.format, artifact.profile, weights))
+            check_lowered(Plan(recipe.name, schemes), artifact)

@@ -146,18 +146,18 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
         yield table
     if compared.layers:
         table = _table("graph", "layer", title="layers that add most, relative error")
-        for number in ("added", "largest", "at step", f"over {compared.budget:.0%} from step"):
+        for number in ("added", "largest", "at", f"over {compared.percent} from"):
             table.add_column(number, justify="right", no_wrap=True)
         for error in compared.worst:
-            step = error.by_step.index(error.largest) + 1
+            at = error.call(error.by_step.index(error.largest) + 1)
             over = error.first_over(compared.budget)
             table.add_row(
                 error.graph,
                 error.module,
                 f"{100 * error.added:.2g} %",
                 f"{100 * error.largest:.2g} %",
-                str(step),
-                str(over or "-"),
+                at,
+                "-" if over is None else error.call(over) or "the start",
             )
         yield table
 

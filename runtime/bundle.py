@@ -29,8 +29,9 @@ class Bundle:
 
 
 def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
-    """A whole bundle in which all verdicts passed, and every output of every graph has one, at the precision that
-    ships. Without `check`, file sizes are compared but not digests.
+    """A whole bundle in which all verdicts passed, and every output of every graph has one on the artifact itself: of
+    the rung that is called after its recipe, at the precision that ships. Without `check`, file sizes are compared but
+    not digests.
 
     Raises UserError where `folder` is no bundle, or one of another version; ProofError, naming the file, where any
     is missing, changed or not in the manifest; ProofError, naming the graph, where a verdict is missing or bad.
@@ -45,8 +46,8 @@ def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
             )
     for format, graphs in bundle.manifest.graphs.items():
         for name, graph in graphs.items():
-            shipped = (format, graph.storage, graph.arithmetic)
-            judged = {v.subject for v in verdicts if (v.format, v.storage, v.arithmetic) == shipped}
+            shipped = (graph.recipe, format, graph.storage, graph.arithmetic)
+            judged = {v.subject for v in verdicts if (v.rung, v.format, v.storage, v.arithmetic) == shipped}
             for output in graph.spec.outputs:
                 if not judged & {name, f"{name}.{output.name}"}:
                     raise ProofError(

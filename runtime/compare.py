@@ -20,6 +20,7 @@ from pocketdiffusion.runtime.pipeline import guide
 from pocketdiffusion.runtime.recorded import RecordingRunner
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.runners import find_graph, open_graph
+from pocketdiffusion.runtime.spec import GraphSpec
 from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases
 
 RUNG = "compared"
@@ -59,10 +60,7 @@ class Candidate(Protocol):
         """ "onnx", "coreml", "tflite"; "torch" for a model."""
         ...
 
-    @property
-    def latents(self) -> tuple[int, ...]:
-        """Channels, height, width."""
-        ...
+    def spec(self, graph: str) -> GraphSpec: ...
 
     def open(self, graph: str) -> Runner: ...
 
@@ -86,10 +84,8 @@ class BundleCandidate:
     def title(self) -> str:
         return str(self.bundle.folder)
 
-    @property
-    def latents(self) -> tuple[int, ...]:
-        size = self.bundle.manifest.latents
-        return size.channels, size.height, size.width
+    def spec(self, graph: str) -> GraphSpec:
+        return find_graph(self.bundle, graph, self.format).spec
 
     def open(self, graph: str) -> Runner:
         return open_graph(self.bundle, graph, self.format)
@@ -102,14 +98,24 @@ class BundleCandidate:
         return draw_pictures(self.bundle, trajectories, self.format)
 
 
+def check_shapes(one: Candidate, other: Candidate) -> None:
+    """Raises UserError unless every tensor of every graph has one shape in both, their batches aside."""
+    for graph in GRAPHS:
+        mine, others = (
+            {tensor.name: tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs)}
+            for spec in (one.spec(graph), other.spec(graph))
+        )
+        for name, shape in mine.items():
+            given = others.get(name, ())
+            if given != shape:
+                sizes = f"{list(given)}, {one.title} of {list(shape)}"
+                raise UserError(f"{other.title} has {graph}.{name} of {sizes}: no two to compare")
+
+
 def compare(
     trajectories: Sequence[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
 ) -> Difference:
-    """`candidate` against what was recorded. Raises UserError where the pictures are of another size."""
-    recorded = trajectories[0].noise.shape[1:]
-    if recorded != candidate.latents:
-        own = list(candidate.latents)
-        raise UserError(f"{candidate.title} has latents of {own}, the other of {list(recorded)}: no two to compare")
+    """`candidate` against what was recorded of another whose tensors have the same shapes (`check_shapes`)."""
     graphs: list[ParityReport] = []
     guided: tuple[tuple[float, ...], ...] = ()
     for name in GRAPHS:

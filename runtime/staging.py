@@ -38,26 +38,23 @@ def stage(out: Path) -> Iterator[Path]:
     folder is not a proven bundle.
     """
     out = _place(out)
-    made = [folder for folder in out.parents if not folder.exists()]
-    work, lock = _claim(out)
-    try:
-        _refuse_foreign(out)
-        staged = work / "bundle"
-        staged.mkdir()
-        yield staged
-        open_bundle(staged, check=False)
-        _publish(staged, out, work / "old")
-    except OSError as error:
-        if error.errno in FULL:
-            raise UserError(_full(error, out, work)) from error
-        raise
-    finally:
-        _restore(work / "old", out)
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(lock)
-        with suppress(OSError):
-            for folder in made:
-                folder.rmdir()
+    with _claimed(out) as work:
+        try:
+            staged = work / "bundle"
+            staged.mkdir()
+            yield staged
+            open_bundle(staged, check=False)
+            _publish(staged, out, work / "old")
+        except OSError as error:
+            if error.errno in FULL:
+                raise UserError(_full(error, out, work)) from error
+            raise
+
+
+def check_place(out: Path) -> None:
+    """Before long work. Raises UserError where `stage` would at once; nothing is left of it."""
+    with _claimed(_place(out)):
+        pass
 
 
 def keep_failed(staged: Path, out: Path) -> Path:
@@ -106,6 +103,23 @@ def _refuse_foreign(out: Path) -> None:
         raise UserError(f"{out} is there already and is not a bundle: choose another place, or remove it") from error
     if foreign:
         raise UserError(f"{out} holds {foreign[0]!r}, which no export wrote: move it, or choose another place")
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[Path]:
+    """The work folder, empty, which is nobody else's for as long as the block runs."""
+    made = [folder for folder in out.parents if not folder.exists()]
+    work, lock = _claim(out)
+    try:
+        _refuse_foreign(out)
+        yield work
+    finally:
+        _restore(work / "old", out)
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
 
 
 def _claim(out: Path) -> tuple[Path, int]:

@@ -12,9 +12,12 @@ from faults import weight
 from pocketdiffusion import build
 from pocketdiffusion.export import fitting
 from pocketdiffusion.export.backends import emit as sound_emit
-from pocketdiffusion.export.targets import load_target
+from pocketdiffusion.export.targets import DEFAULTS, load_target
+from pocketdiffusion.original import Original, open_model
+from pocketdiffusion.planning import plan_artifacts
+from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.bundle import list_files, open_bundle, open_unproven
-from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.manifest import Graph
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +64,60 @@ def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, mo
     assert {v.subject for v in verdicts if not v.passed and v.rung != "pictures"} == {"vae_decoder.sample"}
     with pytest.raises(ProofError, match="vae_decoder.sample failed its proof"):
         open_bundle(tmp_path / "out.failed")
+
+
+FOREIGN = '{"name": "mixed", "floors": {"graphs": {}, "pictures": [0, 0], "evidence": ""}, "schemes": {}}'
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"recipe": "mixed"}, "give either --budget-mb or --min-psnr"),
+        ({"recipe": "mixed", "budget_mb": 0.0}, "give a positive number"),
+        ({"recipe": "mixed", "min_psnr": float("nan")}, "give a positive number"),
+        ({"recipe": "w8", "budget_mb": 3.0}, "give --recipe mixed"),
+        ({"recipe": "w8a16"}, "coreml ios16 does not take the recipe w8a16"),
+        ({"recipe": "w8a8"}, "coreml ios16 does not take the recipe w8a8"),
+        ({"recipe": "mine.json"}, "the recipe is for another model"),
+        ({"out": "file"}, "file is there already and is not a bundle"),
+        ({"out": "folder"}, "folder is there already and is not a bundle"),
+        ({"out": "file/out"}, "cannot write to"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_drawn(
+    options: dict[str, Any], refused: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three formats, where the first takes the recipe."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text(FOREIGN)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/thesis.txt").touch()
+    before, said = sorted(tmp_path.rglob("*")), list[str]()
+    given = {"out": "out", **options}
+    with pytest.raises(UserError, match=refused):
+        build.export(str(tiny_checkpoint), "generic", Path(given.pop("out")), **given, say=said.append)
+    assert said == [] and sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_artifact_is_planned_where_one_is_refused(tiny_checkpoint: Path) -> None:
+    """Nothing is measured for the formats before it."""
+    checkpoint, parts = open_model(str(tiny_checkpoint))
+    artifacts, said = load_target("generic").artifacts, list[str]()
+    with pytest.raises(UserError, match="coreml ios16 does not take the recipe w8a8"):
+        plan_artifacts(Original(checkpoint, parts, [], {}), artifacts, [load_recipe("w8a8")] * 3, said.append)
+    assert said == []
+
+
+@pytest.mark.slow  # draws and measures on all search and calibration prompts
+def test_what_recipes_ask_is_measured_once_for_all_formats(tiny_checkpoint: Path) -> None:
+    checkpoint, parts = open_model(str(tiny_checkpoint))
+    artifacts, said = [DEFAULTS["onnx"], DEFAULTS["tflite"]], list[str]()
+    plans = plan_artifacts(Original(checkpoint, parts, [], {}), artifacts, [load_recipe("w8a8")] * 2, said.append)
+    assert plans[0] == plans[1] and plans[0]["unet"].activation == "int8" and plans[0]["unet"].inputs
+    assert len([line for line in said if "search prompts" in line]) == 1
+    damages = [line for line in said if "single weights" in line]
+    assert damages and len(set(damages)) == len(damages)
 
 
 def test_float32_is_not_for_the_neural_engine() -> None:

@@ -2,17 +2,23 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from family_cases import Case, Model, edit_json
+from rich.console import Console
 from test_cli import call, refusal
 from test_report import Page
 
-from pocketdiffusion.compared import find_layer_errors
+from pocketdiffusion.compared import Compared, Side, compare_two, find_layer_errors
+from pocketdiffusion.comparison import check_place
+from pocketdiffusion.export.attribution import LayerError
 from pocketdiffusion.runtime.bundle import Bundle, open_bundle, seal
 from pocketdiffusion.runtime.compare import BundleCandidate, compare, step_ratio
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -21,6 +27,7 @@ from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.recorded import record_bundle
 from pocketdiffusion.runtime.runners import open_graph
 from pocketdiffusion.runtime.trajectory import ARRAYS, Trajectory
+from pocketdiffusion.tables import difference_tables
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +71,36 @@ def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: 
     assert all(0 < unet.psnr_db - db < 25 for db in found.guided_db[0])
 
 
-def test_bundles_of_other_sizes_are_refused(bundle: Bundle, recorded: Trajectory) -> None:
-    other = replace(recorded, noise=np.zeros((1, 4, 8, 8), np.float32))
-    with pytest.raises(UserError, match=r"latents of \[4, 16, 16\], the other of \[4, 8, 8\]"):
-        compare([other], BundleCandidate(bundle, "onnx"))
+def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
     with pytest.raises(UserError, match="one half alone"):
         record_bundle(bundle, "red apple", guidance=1.0)
+
+
+def compared(a: Path, b: Path, say: Callable[[str], None] = lambda line: None) -> Compared:
+    facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
+    return compare_two(str(a), str(b), **facts, revision=None, token=None, say=say)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_two_of_other_widths_are_refused_before_one_draws(
+    side: int, make: Callable[..., Model], tiny_bundle: Path
+) -> None:
+    """Texts of 16 numbers a token, not 32, as Stable Diffusion 2 beside 1."""
+    other, said = make(Case()).folder, list[str]()
+    a, b = (tiny_bundle, other) if side else (other, tiny_bundle)
+    with pytest.raises(UserError, match=r"text_encoder.last_hidden_state of \[77, .*: no two to compare"):
+        compared(a, b, said.append)
+    assert said and not [line for line in said if "drawing" in line or "recording" in line]
+
+
+def test_a_model_takes_the_size_of_the_bundle_beside_it(
+    tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Its own pictures are smaller, as of a bundle that was exported with --size."""
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    edit_json(model / "unet/config.json", sample_size=8)
+    found = compared(model, tiny_bundle)
+    assert found.recorded[0].picture.shape == (32, 32, 3) and found.difference.lowest_db > 50
 
 
 def test_the_ratio_of_times_is_about_one_for_the_same(bundle: Bundle, recorded: Trajectory) -> None:
@@ -148,7 +179,45 @@ def test_a_bundle_that_names_no_layers_says_so(bundle: Bundle, recorded: Traject
     assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
 
 
+def test_a_layer_is_blamed_by_the_call_and_the_budget(bundle: Bundle, recorded: Trajectory) -> None:
+    """Only a UNet has steps: a text encoder is called for both prompts, the VAE once."""
+
+    def blamed(graph: str, *by_step: float) -> str:
+        layers = (LayerError(graph, "conv_in", by_step, 1.0),)
+        difference = compare([recorded], BundleCandidate(bundle, "onnx"))
+        side = Side("", "", 0, 0)
+        found = Compared((side, side), [recorded], difference, None, (), layers, 0.005, "")
+        *_, table = difference_tables(found)
+        console = Console(width=200)
+        with console.capture() as shown:
+            console.print(table)
+        assert "over 0.5% from" in shown.get()
+        return found.blame
+
+    assert blamed("unet", 0.001, 0.02) == "first above 0.5%: unet conv_in, step 2"
+    assert blamed("text_encoder", 0.001, 0.02) == "first above 0.5%: text_encoder conv_in, positive prompt"
+    assert blamed("text_encoder", 0.02, 0.02) == "first above 0.5%: text_encoder conv_in, negative prompt"
+    assert blamed("vae_decoder", 0.02) == "first above 0.5%: vae_decoder conv_in"
+    assert blamed("vae_decoder", 0.004) == ""
+
+
+def test_the_numbers_replace_no_other_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A recipe that search wrote, beside which the report would have its numbers; those of a report they may."""
+    numbers = tmp_path / "my.json"
+    for other in ('{"name": "mixed", "floors": {}, "schemes": {}}', "[1]", "no JSON"):
+        numbers.write_text(other)
+        with pytest.raises(UserError, match=f"cannot write {numbers}"):
+            check_place(tmp_path / "my.html")
+    said = refusal("compare", tmp_path / "none", tiny_bundle, "-o", tmp_path / "my.html")
+    assert f"cannot write {numbers}" in said and numbers.read_text() == "no JSON"
+    numbers.write_text('{"a": {}, "b": {}, "pictures": [], "graphs": []}')
+    check_place(tmp_path / "my.html")
+    check_place(tmp_path / "another.html")
+
+
 def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert "--min-psnr nan is no bound" in refusal("compare", tiny_bundle, tiny_bundle, "--min-psnr", "nan")
+    assert "guidance inf" in refusal("compare", tmp_path / "none", tiny_bundle, "--guidance", "inf")
     assert "name it out.html" in refusal("compare", tiny_bundle, tiny_bundle, "-o", tmp_path / "out.pdf")
     assert "cannot read the prompts" in refusal("compare", tiny_bundle, tiny_bundle, "--prompts", tmp_path / "none")
     assert "holds no tflite" in refusal("compare", tiny_bundle, tiny_bundle, "--format", "tflite")

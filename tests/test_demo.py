@@ -1,6 +1,8 @@
 """`make demo`: what it states and refuses, and that a recorded model can be handed to another process."""
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,20 @@ def test_a_recorded_model_goes_to_another_process(tiny_checkpoint: Path) -> None
     assert [part.spec for part in again.parts] == [part.spec for part in original.parts]
     with torch.device("meta"):
         assert list(again.parts[1].build().state_dict()) == list(original.parts[1].weights)
+
+
+@pytest.mark.slow  # records the built-in model
+def test_an_export_that_is_killed_is_one_line(tmp_path: Path) -> None:
+    """As the system does where memory runs out."""
+    command = [sys.executable, "-m", "pocketdiffusion.demo", str(tmp_path / "out"), "pixel-8"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as demo:
+        assert demo.stdout is not None
+        assert any("pixel-8: writing" in line for line in demo.stdout)
+        os.kill(max(pid for pid, line in begun_by(demo.pid).items() if "spawn_main" in line), signal.SIGKILL)
+        _, said = demo.communicate()
+    assert demo.returncode == 2 and "an exporting process was ended" in said and len(said.splitlines()) == 1, said
+    assert not list((tmp_path / "out").glob("emoji-pixel-8"))
 
 
 @pytest.mark.slow  # records the built-in model

@@ -1,5 +1,6 @@
 """Integer weights in ONNX: what is stored is what the plan says, and what is computed is what torch makes of it."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_weights_alone_compute_what_torch_does(tmp_path: Path, bits: int, group:
     assert standard == (21 if bits <= 4 else 20)
     found, wanted = runner(example(part)), in_torch(part, plan)(example(part))
     assert min(psnr(wanted[name], found[name]) for name in wanted) >= 120
+
+
+@pytest.mark.parametrize(
+    ("activation", "unit"), [("float", "cpu"), ("int8", "cpu"), ("dynamic", "cpu"), ("int16", "npu")]
+)
+def test_qualcomms_processor_takes_16_bits_alone(tmp_path: Path, activation: Activation, unit: str) -> None:
+    """Of a target whose unit it is: the other lossy graphs are for the CPU."""
+    part = operators(tmp_path)
+    plan = plan_for(part, activation=activation)
+    wanted = replace(artifact("std"), recipe=plan.recipe, compute_unit="npu")
+    assert emit(part, wanted, tmp_path / "out", open_batch=False, plan=plan).compute_unit == unit
 
 
 @pytest.mark.parametrize(("name", "bits", "group", "profile"), [("unet", 8, 0, "std"), ("text_encoder", 4, 32, "ort")])

@@ -10,7 +10,7 @@ from pocketdiffusion.build import export_original
 from pocketdiffusion.export.rewrites import changed_floor_db
 from pocketdiffusion.export.rewritten import open_rewritten
 from pocketdiffusion.export.targets import Artifact, load_target
-from pocketdiffusion.original import Original, record_original
+from pocketdiffusion.original import Original, open_model, record_original
 from pocketdiffusion.runtime.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import CHANGED, judge, judge_runner
@@ -22,7 +22,7 @@ CHANGING = ("fused_attention", "quick_gelu", "tanh_gelu")
 
 @pytest.fixture(scope="module")
 def original(tiny_checkpoint: Path) -> Original:
-    return record_original(str(tiny_checkpoint))
+    return record_original(*open_model(str(tiny_checkpoint)))
 
 
 @pytest.fixture(scope="module")

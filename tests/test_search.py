@@ -134,6 +134,12 @@ def test_one_of_size_and_quality_is_asked_for(budget_mb: float | None, min_psnr:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_is_no_place_for_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "out.json").mkdir()
+    with pytest.raises(UserError, match="cannot write"):
+        search(str(tmp_path / "none"), DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=2.5)
+
+
 def test_search_prompts_are_nobody_elses() -> None:
     prompts = {request.prompt for request in search_requests()}
     assert len(prompts) == 8

@@ -290,6 +290,28 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(tiny_checkpoint: P
     assert written("stopped", None) == whole
 
 
+def test_a_process_that_is_killed_is_one_line_and_the_next_run_goes_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """As the system does where memory runs out."""
+    table = tmp_path / "table.jsonl"
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    parts, requests = components(checkpoint), search_requests()[:1]
+    own = set(begun_by(os.getpid()))
+
+    def kill(line: str) -> None:
+        if "single weights" in line:
+            for pid, command in begun_by(os.getpid()).items():
+                if pid not in own and "spawn_main" in command:
+                    os.kill(pid, signal.SIGKILL)
+
+    with (
+        pytest.raises(UserError, match="a measuring process was ended, .* run again, it goes on where it was"),
+        open_surveys(checkpoint, parts, requests, file=table, workers=1, say=kill) as surveys,
+    ):
+        surveys.measure([part.spec.name for part in parts], [W8])
+    with open_surveys(checkpoint, parts, requests, file=table, workers=1) as surveys:
+        assert 0 < len(surveys.damages.found) < sum(len(weights_of(part)) for part in parts)
+
+
 def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Path) -> None:
     said = list[str]()
     table = tmp_path / "table.jsonl"

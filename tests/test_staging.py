@@ -13,7 +13,7 @@ from staged_exports import export, export_failed, fork, inside, mark_of, wait
 from pocketdiffusion.runtime import staging
 from pocketdiffusion.runtime.bundle import open_bundle, open_unproven, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.staging import exchange, stage
+from pocketdiffusion.runtime.staging import check_place, exchange, stage
 
 
 def test_a_bundle_appears_under_its_name_alone(tmp_path: Path) -> None:
@@ -103,6 +103,8 @@ def test_what_is_not_ours_is_not_touched(tmp_path: Path, what: str) -> None:
         export(out)
         (out / "notes.txt").symlink_to("x") if "link" in what else (out / "notes.txt").write_text("mine")
     before = sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"not a bundle|holds 'notes.txt'"):
+        check_place(out)
     with pytest.raises(UserError, match=r"not a bundle|holds 'notes.txt'") as caught, stage(out):
         started = True
     assert not started and "\n" not in str(caught.value)
@@ -133,6 +135,21 @@ def test_an_empty_folder_and_a_damaged_bundle_give_way(tmp_path: Path) -> None:
 def test_places_without_a_name(name: str) -> None:
     with pytest.raises(UserError, match="not a name for a bundle"), stage(Path(name)):
         pytest.fail("started")
+
+
+def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    check_place(tmp_path / "deep/er/bundle")
+    assert inside(tmp_path) == []
+    out = tmp_path / "bundle"
+    export(out)
+    check_place(out)
+    assert mark_of(out) == "first" and inside(tmp_path) == ["bundle"]
+    with pytest.raises(RuntimeError, match="after"), stage(out):
+        with pytest.raises(UserError, match="another process is exporting"):
+            check_place(out)
+        raise RuntimeError("after")
+    with pytest.raises(UserError, match="cannot write to"):
+        check_place(out / "manifest.json/bundle")
 
 
 def test_a_relative_place_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,10 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     """Writes onnx/NAME/model.onnx and its data below `folder`, as optimum lays them out.
 
     Inputs and outputs are float32, whatever precision the weights are stored in, and so is arithmetic where `plan` does
-    not say otherwise. `open_batch` is for the UNet, which guidance runs on two samples at once; a graph of 16-bit
-    activations has no open sizes. Takes the memory of the largest tensor, not of the model. Raises ProofError where
-    sites are missing, a weight does not fit its storage, or profile or runtime lack an operator.
+    not say otherwise. A graph with a lossy recipe is for the CPU, save one of 16-bit activations, which QNN takes.
+    `open_batch` is for the UNet, which guidance runs on two samples at once; a graph of 16-bit activations has no open
+    sizes. Takes the memory of the largest tensor, not of the model. Raises ProofError where sites are missing, a weight
+    does not fit its storage, or profile or runtime lack an operator.
     """
     profile = _profile(artifact)
     plan = plan or float_plan(part, artifact.recipe)
@@ -75,6 +76,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     if plan.activation == "int16":
         lint_static(model, plan)
     ir.save(model, folder / home / MODEL)
+    lossy = plan.storage not in ("float32", "float16")
     return Graph(
         path=(home / MODEL).as_posix(),
         files=((home / MODEL).as_posix(), (home / DATA).as_posix()),
@@ -83,7 +85,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         recipe=artifact.recipe,
         storage=plan.storage,
         arithmetic=_ARITHMETIC[plan.activation],
-        compute_unit=artifact.compute_unit,
+        compute_unit="cpu" if lossy and plan.activation != "int16" else artifact.compute_unit,
         rewrites=dict(traced.rewrites),
         ops=ops,
         parameters=parameters,
