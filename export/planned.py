@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.quantize.recipes import Recipe, Survey
+from pocketdiffusion.quantize.recipes import Recipe, Survey, load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Weight
 from pocketdiffusion.quantize.spans import BITS, Span
 from pocketdiffusion.runtime.errors import UserError
@@ -29,9 +29,9 @@ def weights_of(part: Component) -> dict[str, Weight]:
 
 
 def float_plan(part: Component, recipe: str) -> Plan:
-    """That of "fp32" or "fp16". Raises UserError for a recipe that takes measurements."""
+    """That of "fp32" or "fp16". Raises UserError for a recipe that takes measurements, or is none."""
     schemes = {"fp32": FLOAT32, "fp16": FLOAT16}
-    if recipe not in schemes:
+    if load_recipe(recipe).name not in schemes:
         raise UserError(f"the recipe {recipe} decides by measurements: give its plan")
     return Plan(recipe, {name: schemes[recipe] for name, ref in part.weights.items() if len(ref.shape) > 1})
 

@@ -66,7 +66,7 @@ def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, mo
         open_bundle(tmp_path / "out.failed")
 
 
-FOREIGN = '{"name": "mixed", "floors": {"graphs": {}, "pictures": [0, 0], "evidence": ""}, "schemes": {}}'
+FOREIGN = '{"name": "mixed", "floors": {"graphs": {}, "pictures": [20, 9], "evidence": ""}, "schemes": {}}'
 
 
 @pytest.mark.parametrize(

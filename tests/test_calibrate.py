@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from pocketdiffusion.export import observed
 from pocketdiffusion.export.checkpoint import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.observed import observe
@@ -75,17 +76,21 @@ def test_zero_is_one_of_the_integers(span: Span, bits: int) -> None:
     assert (lowest - zero) * scale <= span.low + scale and span.high - scale <= (-lowest - 1 - zero) * scale
 
 
-def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object) -> None:
+def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     parts = components(checkpoint)
     wanted = [Request(prompt, seed=n, steps=2) for n, prompt in enumerate(["a", "b", "c", "d", "e"])]
     found = observe(checkpoint, parts, wanted)
+    monkeypatch.setattr(observed, "TOGETHER", 2)
     again = observe(checkpoint, parts, wanted)
     assert found.calibration == again.calibration and found.calibration.prompts == ("a", "b", "c", "d", "e")
     assert observe(checkpoint, parts, wanted[:4]).calibration.sha256 != found.calibration.sha256
     for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
         inputs, outputs = found.spans(component, 8)
         assert inputs.keys() == outputs.keys() and len(inputs) > 3
+        assert again.spans(component, 8) == (inputs, outputs)
+        for one, other in zip(found.inputs[component].values(), again.inputs[component].values(), strict=True):
+            np.testing.assert_array_equal(one.counts, other.counts)
         assert all(
             span.low <= 0 <= span.high and span.low < span.high for span in (*inputs.values(), *outputs.values())
         )

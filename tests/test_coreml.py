@@ -302,9 +302,11 @@ def test_a_site_missing_writes_nothing(tiny_checkpoint: Path, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("profile", "recipe"), [("ios17", "int4"), ("ort", "fp32")])
-def test_unknown_options(tmp_path: Path, profile: str, recipe: str) -> None:
-    with pytest.raises(UserError, match="int4|ort"):
+@pytest.mark.parametrize(
+    ("profile", "recipe", "words"), [("ios17", "int4", "there is no recipe int4"), ("ort", "fp32", "profile 'ort'")]
+)
+def test_unknown_options(tmp_path: Path, profile: str, recipe: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
         emit(linear(tmp_path), artifact(profile, recipe), tmp_path, open_batch=False)
 
 

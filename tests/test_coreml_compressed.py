@@ -218,7 +218,7 @@ def test_the_nearest_recipe_is_held(components: Mapping[str, Component], profile
         refusal = find_refusal([Scheme(kind, bits, group, activation)], "coreml", profile)  # type: ignore[arg-type]
         if refusal is not None:
             refused.add(refusal.nearest)
-    assert refused <= set(recipe_names())
+    assert refused and refused <= set(recipe_names())
     for nearest in refused:
         schemes = load_recipe(nearest).plan(weights, Surveyed(profile))
         assert find_refusal(schemes.values(), "coreml", profile) is None

@@ -110,6 +110,7 @@ def test_integers_cost_what_they_cost_in_torch(tiny_checkpoint: Path, unet: Emit
     part, (folder, graph, plan) = parts(tiny_checkpoint)["unet"], unet
     spans = {affine(span, 8): span for span in plan.inputs.values()}
     values: dict[str, Array] = {}
+    wanted: dict[str, Array] = {}  # by the name of the codes
     checked = 0
 
     def observe(operation: Operation, name: str, value: Array) -> None:
@@ -119,9 +120,10 @@ def test_integers_cost_what_they_cost_in_torch(tiny_checkpoint: Path, unet: Emit
             (x,), (scale,), (zero,) = (operation.arguments[key] for key in ("input", "scale", "zero_point"))
             assert isinstance(x, Name) and value.dtype == np.int8
             span = spans[float(scale), int(zero)]  # type: ignore[arg-type]
-            values[f"{x.name}_dequantized"] = rounded(torch.from_numpy(values[x.name]), span, 8).numpy()
+            wanted[name] = rounded(torch.from_numpy(values[x.name]), span, 8).numpy()
         elif operation.kind == "dequantize":
-            assert np.array_equal(value, round_half(values[name.removesuffix("_cast_fp16")]))
+            (codes,) = operation.arguments["input"]
+            assert isinstance(codes, Name) and np.array_equal(value, round_half(wanted[codes.name]))
             checked += 1
 
     example = part.example(0)

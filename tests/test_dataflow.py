@@ -52,6 +52,7 @@ TIED = {
     "its own square": lambda m, h: h * h,
     "a weight as factor": lambda m, h: h * m.bias,
     "a weight divided by it": lambda m, h: m.bias / (h.abs() + 1.0),
+    "a stream divided by it": lambda m, h: h / (h * 0.5),
     "padded with ones": lambda m, h: F.pad(h, (1, 1), value=1.0),
     "an activation": lambda m, h: F.silu(h),
 }

@@ -206,9 +206,11 @@ def test_a_site_missing_writes_nothing(tiny_checkpoint: Path, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("profile", "recipe"), [("ort", "int4"), ("coreml", "fp32")])
-def test_unknown_options(tmp_path: Path, profile: str, recipe: str) -> None:
-    with pytest.raises(UserError, match="int4|coreml"):
+@pytest.mark.parametrize(
+    ("profile", "recipe", "words"), [("ort", "int4", "there is no recipe int4"), ("coreml", "fp32", "profile 'coreml'")]
+)
+def test_unknown_options(tmp_path: Path, profile: str, recipe: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
         emit(linear(tmp_path), artifact(profile, recipe), tmp_path, open_batch=False)
 
 

@@ -128,6 +128,8 @@ def test_sums_are_exact_on_x86_without_vnni(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(runners, "_sums_saturate", lambda: True)
         careful = runners.open_runner(tmp_path / activation / graph.path, graph.spec, threads=1)
         monkeypatch.undo()
+        options = careful.session.get_session_options()  # type: ignore[attr-defined]
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
         for name, x in runner(example(part)).items():
             np.testing.assert_array_equal(careful(example(part))[name], x)
 

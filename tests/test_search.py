@@ -165,6 +165,7 @@ def test_a_search_writes_recipe_table_and_plot(tiny_checkpoint: Path, tmp_path: 
     written = read_recipe(out)
     assert written.schemes == found.recipe.schemes and written.floors == found.recipe.floors
     assert out.with_suffix(".damages.jsonl").is_file() and "</svg>" in out.with_suffix(".svg").read_text()
+    assert found.uniform.keys() == {"int8"} and len(found.searched) == 2
     for name, (mb, db) in found.uniform.items():
         size, searched = found.searched[f"of {name}'s size"]
         assert size <= mb and searched >= db

@@ -72,7 +72,9 @@ def test_one_that_is_not_whole_is_not_used(how: str, tmp_path: Path) -> None:
 def test_debian_may_be_newer_than_the_table(tmp_path: Path) -> None:
     folder = standin(tmp_path, "arm64")
     stamp = folder / "standin.json"
-    stamp.write_text(stamp.read_text().replace("deb13u5", "deb13u6"))
+    text = stamp.read_text()
+    assert "deb13u5" in text
+    stamp.write_text(text.replace("deb13u5", "deb13u6"))
     assert find_standin(tmp_path, "arm64") == folder
 
 

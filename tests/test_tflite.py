@@ -283,9 +283,11 @@ def linear(folder: Path) -> Component:
     return component_of(folder, lambda: torch.nn.Linear(8, 8), inputs, {"y": (1, 8)}, {})
 
 
-@pytest.mark.parametrize(("profile", "recipe"), [("std", "int4"), ("ort", "fp32")])
-def test_unknown_options(tmp_path: Path, profile: str, recipe: str) -> None:
-    with pytest.raises(UserError, match="int4|ort"):
+@pytest.mark.parametrize(
+    ("profile", "recipe", "words"), [("std", "int4", "there is no recipe int4"), ("ort", "fp32", "profile 'ort'")]
+)
+def test_unknown_options(tmp_path: Path, profile: str, recipe: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
         emit(linear(tmp_path), replace(artifact(recipe), profile=profile), tmp_path, open_batch=False)
 
 
