@@ -20,8 +20,8 @@ from pocketdiffusion.runtime.parity import Comparison, ParityReport, measure
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.trajectory import Trajectory, cases
 
-# Measured on the built-in model at the worst layer: 69 dB in ONNX, 61 in Core ML, which rounds to float16 on the way, 57
-# in LiteRT, where a single value is off by up to 3.3 % of the peak, one step of its int8.
+# Measured on the built-in model at the worst layer: 69 dB in ONNX, 61 in Core ML, which rounds to float16 on the way,
+# 57 in LiteRT, where a single value is off by up to 3.3 % of the peak, one step of its int8.
 FLOOR_DB = 45.0
 
 
