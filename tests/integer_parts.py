@@ -1,7 +1,7 @@
 """For the tests of integers in ONNX graphs: one component with every kind of operator, plans for it, and what torch
 makes of the same plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,17 +87,26 @@ def words(folder: Path) -> Component:
     return component_of(folder, Words, {"ids": ids}, {"states": (1, 7, WIDTH)}, {})
 
 
-def plan_for(part: Component, bits: int = 8, group: int = 0, activation: Activation = "float") -> Plan:
-    """One scheme for all, but for what embeddings take. The spans are those of the part's example."""
+def plan_for(
+    part: Component,
+    bits: int = 8,
+    group: int = 0,
+    activation: Activation = "float",
+    calls: Sequence[Mapping[str, Array]] = (),
+) -> Plan:
+    """One scheme for all, but for what embeddings take. The spans are those of `calls`, by default of the part's
+    example."""
     schemes = {
         name: Scheme("linear", bits, group, "float" if weight.operator == "embedding" else activation)
         for name, weight in weights_of(part).items()
     }
-    inputs, outputs = calibrate(part, schemes) if activation in ("int8", "int16") else ({}, {})
+    inputs, outputs = calibrate(part, schemes, calls) if activation in ("int8", "int16") else ({}, {})
     return Plan("test", schemes, inputs, outputs)
 
 
-def calibrate(part: Component, schemes: Mapping[str, Scheme]) -> tuple[dict[str, Span], dict[str, Span]]:
+def calibrate(
+    part: Component, schemes: Mapping[str, Scheme], calls: Sequence[Mapping[str, Array]] = ()
+) -> tuple[dict[str, Span], dict[str, Span]]:
     """What the operators take and give, by weight."""
     runner = open_rewritten(part, ())
     taken: dict[str, Span] = {}
@@ -113,7 +122,8 @@ def calibrate(part: Component, schemes: Mapping[str, Scheme]) -> tuple[dict[str,
 
     for name in schemes:
         runner.module.get_submodule(name.rpartition(".")[0]).register_forward_hook(note(name))
-    runner(example(part))
+    for inputs in calls or [example(part)]:
+        runner(inputs)
     return taken, given
 
 

@@ -26,7 +26,7 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.gate import judge_runner
 from pocketdiffusion.runtime.parity import ParityReport
 from pocketdiffusion.runtime.runners import load_runner
-from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, probe
+from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases, probe
 
 Recipe = tuple[str, str, Activation]
 RECIPES: list[Recipe] = [
@@ -45,8 +45,8 @@ def drawn(tiny_checkpoint: Path) -> list[Trajectory]:
     return [probe(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
 
 
-def widened(plan: Plan, factor: float) -> Plan:
-    """With room for more than the example that its spans come from."""
+def with_room(plan: Plan, factor: float = 1.5) -> Plan:
+    """What is cut off is not torch's: rounded weights may give more than what was calibrated."""
     inputs, outputs = (
         {name: Span(factor * span.low, factor * span.high) for name, span in spans.items()}
         for spans in (plan.inputs, plan.outputs)
@@ -59,9 +59,8 @@ def judged(
 ) -> tuple[ParityReport, float]:
     """What is said of an artifact of `faulty`, by default of `part` itself; and the PSNR (dB) of the whole graph."""
     format, profile, activation = recipe
-    plan = plan_for(part, activation=activation)
-    if activation == "int16":
-        plan = widened(plan, 16)  # what is cut off is not torch's
+    calls = [case.inputs for trajectory in drawn for case in cases(part.spec.name, trajectory)]
+    plan = with_room(plan_for(part, activation=activation, calls=calls))
     artifact = replace(DEFAULTS[format], profile=profile, recipe=plan.recipe)
     graph = emit(faulty or part, artifact, folder, open_batch=False, plan=plan)
     reference = open_quantized(part, (), plan, litert=format == "tflite")
