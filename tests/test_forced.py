@@ -102,7 +102,10 @@ def with_fault(part: Component, change: Callable[[Tensor], Tensor], place: str) 
 FAULTS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "off-by-one timestep": ("timestep", lambda x: x + 1.0),
     "the last token is lost": ("states", lambda x: torch.cat([x[:, :-1], 0.0 * x[:, -1:]], 1)),
-    "3 % too much": ("out", lambda x: x + 0.03 * x * torch.sigmoid(x)),  # a factor would be folded into the weights
+    "up to 10 % too much": (
+        "out",
+        lambda x: x + 0.1 * x * torch.sigmoid(x),
+    ),  # a factor would be folded into the weights
     "one outlier": ("out", one_element(lambda x: x + 0.5)),
 }
 
