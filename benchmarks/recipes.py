@@ -7,7 +7,7 @@
 Graphs are judged teacher-forced on the first, middle and last call of the 24 test prompts, and pictures drawn by the
 artifacts alone, both against the original in float32. The UNet's time is that of one thread over that of the format's
 fp32 artifact, in turn. Core ML has none: a time of our executor would say nothing of a phone. Rows that the file has
-are kept: remove it to measure all afresh. On recipes.json, of the test prompts, rest the floors of the recipes.
+are kept: remove it to measure all afresh. The floors of recipes rest on recipes.json.
 """
 
 import json

@@ -6,9 +6,10 @@ artifact's own layers gave, and is compared with the artifact's by itself: sound
 at the middle between two integers, and by what the operators between two layers lose.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from pocketdiffusion.export.layers import LayerRunner
 from pocketdiffusion.export.rewritten import TorchRunner
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.parity import Comparison, ParityReport, measure
+from pocketdiffusion.runtime.parity import Comparison, ParityReport, Tally
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.trajectory import Trajectory, cases
 
@@ -26,25 +27,28 @@ FLOOR_DB = 45.0
 
 
 class ForcedModule:
-    """A torch module whose layers go on with other results than their own."""
+    """A torch module whose layers go on with other results than their own. `note` is told of each layer, and then of
+    each output, what it would be, and what it is in the artifact: one at a time, for all are much more than a model."""
 
-    def __init__(self, runner: TorchRunner, layers: Sequence[str]) -> None:
-        self.runner = runner
+    def __init__(self, runner: TorchRunner, layers: Sequence[str], note: Callable[[str, Array, Array], None]) -> None:
+        self.runner, self.note = runner, note
         self._given: Mapping[str, Array] = {}
-        self._wanted: dict[str, Array] = {}
         for layer in layers:
             runner.module.get_submodule(layer).register_forward_hook(self._force(layer))
 
-    def __call__(self, inputs: Mapping[str, Array], given: Mapping[str, Array]) -> dict[str, Array]:
-        """What each layer, and then each output, would be, if the layers before gave what they have `given`."""
-        self._given, self._wanted = given, {}
-        outputs = self.runner(inputs)
-        return {**self._wanted, **outputs}
+    def __call__(self, inputs: Mapping[str, Array], given: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """`given` and `outputs` are what the layers and the artifact as a whole give for `inputs`."""
+        self._given = given
+        for name, wanted in self.runner(inputs).items():
+            self.note(name, wanted, outputs[name])
 
     def _force(self, layer: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def force(owner: nn.Module, arguments: Any, result: Tensor) -> Tensor:
-            self._wanted[layer] = result.numpy()
-            return torch.from_numpy(self._given[layer].astype("float32").reshape(result.shape))
+            given = self._given[layer].astype(np.float32)
+            if given.size == result.numel():
+                given = given.reshape(result.shape)
+            self.note(layer, result.numpy(), given)
+            return torch.from_numpy(given)
 
         return force
 
@@ -60,6 +64,7 @@ def judge_forced(
     arithmetic: str,
 ) -> ParityReport:
     """The report of the layer or output that is furthest from torch. `reference` is the module as `plan` leaves it.
+    Takes the memory of what all layers give in one call.
 
     Raises ProofError where the artifact does not name a layer that computes in integers, or gives one of another size.
     """
@@ -67,34 +72,30 @@ def judge_forced(
     for weight, scheme in plan.schemes.items():
         if scheme.activation != "float" and weight.rpartition(".")[0] not in names:
             raise ProofError(f"{graph}: the {layers.format} artifact names no layer for {weight}")
-    found: dict[str, list[Comparison]] = {}
-    module = ForcedModule(reference, list(names))
+    tallies: dict[str, Tally] = {}
+    label = ""
+
+    def note(name: str, wanted: Array, given: Array) -> None:
+        if wanted.shape != given.shape:
+            sizes = f"{list(given.shape)}, torch {list(wanted.shape)}"
+            raise ProofError(f"{layers.format} {graph}: {name} has another size: {sizes}")
+        tallies.setdefault(name, Tally()).add(Comparison(label, wanted, given))
+
+    module = ForcedModule(reference, list(names), note)
     for trajectory in trajectories:
         for case in cases(graph, trajectory):
-            for name, wanted, given in _compare(module, layers, case.inputs):
-                found.setdefault(name, []).append(Comparison(case.label, wanted, given))
+            label = case.label
+            outputs, given = layers.run(case.inputs)
+            module(case.inputs, given, outputs)
     reports = [
-        measure(
+        tally.report(
             f"{graph}.{name.removeprefix(f'{graph}.')}",
-            comparisons,
             rung=rung,
             floor=FLOOR_DB,
             format=layers.format,
             storage=storage,
             arithmetic=arithmetic,
         )
-        for name, comparisons in found.items()
+        for name, tally in tallies.items()
     ]
     return min(reports, key=lambda report: (report.passed, report.psnr_db))
-
-
-def _compare(
-    module: ForcedModule, layers: LayerRunner, inputs: Mapping[str, Array]
-) -> Iterator[tuple[str, Array, Array]]:
-    outputs, given = layers.run(inputs)
-    try:
-        wanted = module(inputs, given)
-    except RuntimeError as error:  # torch's, of a reshape
-        raise ProofError(f"{layers.format} {module.runner.spec.name}: a layer has another size: {error}") from None
-    for name, array in wanted.items():
-        yield name, array, outputs[name] if name in outputs else given[name].reshape(array.shape)

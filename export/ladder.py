@@ -76,9 +76,9 @@ def judge_quantized(fitted: Fitted, few: list[Trajectory], folder: Path) -> list
     torch = open_quantized(fitted.original, rewrites, plan, litert=format == "tflite")
     reports = judge_runner(torch, few, format=format, rung=QUANTIZED, storage=graph.storage, recipe_db=plan.floor_db)
     if not exact:
-        precision = {"storage": graph.storage, "arithmetic": graph.arithmetic}
-        layers = open_layers(folder, format, graph)
-        return [*reports, judge_forced(torch, layers, few, plan=plan, rung=SAME_INTEGERS, **precision)]
+        layers, storage, arithmetic = open_layers(folder, format, graph), graph.storage, graph.arithmetic
+        worst = judge_forced(torch, layers, few, plan=plan, rung=SAME_INTEGERS, storage=storage, arithmetic=arithmetic)
+        return [*reports, worst]
     runner = load_runner(folder, format, graph)
     same = torch if fitted.part is fitted.original else open_quantized(fitted.part, rewrites, plan)
     floor = FLOORS_DB["float32", graph.arithmetic]

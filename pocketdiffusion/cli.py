@@ -147,18 +147,9 @@ def search(
     say(f"{output}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
     given = {"--format": format, "--profile": profile, "--size": size, "--revision": revision}
     options = [word for option, value in given.items() if value is not None for word in (option, value)]
-    command = [
-        "export",
-        model,
-        "--target",
-        target,
-        "--recipe",
-        str(output),
-        *options,
-        "-o",
-        str(output.with_suffix("")),
-    ]
-    say(f"the plot is {output.with_suffix('.svg')}; now: pocketdiffusion {join(command)}")
+    out = str(output.with_suffix(""))
+    command = join(["export", model, "--target", target, "--recipe", str(output), *options, "-o", out])
+    say(f"the plot is {output.with_suffix('.svg')}; now: pocketdiffusion {command}")
 
 
 @app.command()

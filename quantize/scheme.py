@@ -64,6 +64,11 @@ class Plan:
         return self.schemes[name] if len(shape) > 1 else FLOAT32
 
     @property
+    def lossy(self) -> bool:
+        """Whether matrices are less than float16."""
+        return self.storage not in ("float32", "float16")
+
+    @property
     def storage(self) -> str:
         """Of all the matrices together: the one storage that all, or all but islands of float, have; else "mixed". Of
         float16 and float32 alone it is float16, the less exact."""

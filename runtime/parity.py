@@ -4,8 +4,8 @@ PSNR is 20 log10(peak / rmse) with peak = max |reference| over all recorded case
 candidate, which could raise it by being wrong. The case with the worst PSNR is the one that is judged.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from math import inf, log10
 
 import numpy as np
@@ -108,15 +108,86 @@ class Comparison:
 
 def psnr_db(reference: NDArray[np.float32], candidate: NDArray[np.float32], peak: float) -> float:
     """inf where equal, -inf where either is not finite or the shapes differ."""
+    return _db(_rmse(reference, candidate), peak)
+
+
+def _rmse(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    """inf where the two cannot be compared."""
     if not _comparable(reference, candidate):
-        return -inf
-    error = np.sqrt(np.mean(np.square(reference.astype(np.float64) - candidate)))
-    return inf if error == 0 else -inf if peak == 0 else 20 * log10(peak / error)
+        return inf
+    return float(np.sqrt(np.mean(np.square(reference.astype(np.float64) - candidate))))
+
+
+def _db(rmse: float, peak: float) -> float:
+    return inf if rmse == 0 else -inf if rmse == inf or peak == 0 else 20 * log10(peak / rmse)
+
+
+@dataclass
+class Tally:
+    """What is kept of the cases of one output, which are added one by one: all that its report needs, and no array."""
+
+    peak: float = 0.0
+    rmse: list[float] = field(default_factory=list)
+    relative: float = 0.0
+    largest: float = 0.0
+    place: tuple[int, ...] = ()
+    label: str = ""
+    finite: bool = True
+
+    def add(self, case: Comparison) -> None:
+        self.peak = max(self.peak, float(np.abs(case.reference).max()))
+        self.rmse.append(_rmse(case.reference, case.candidate))
+        if self.rmse[-1] == inf:
+            self.finite = False
+            if self.largest < inf:
+                bad = np.argwhere(~np.isfinite(case.candidate))
+                self.largest, self.label = inf, case.label
+                self.place = tuple(int(i) for i in bad[0]) if len(bad) else ()
+            return
+        error = np.abs(case.reference.astype(np.float64) - case.candidate)
+        norm = float(np.linalg.norm(case.reference))
+        relative = float(np.linalg.norm(error)) / norm if norm else inf if error.any() else 0.0
+        self.relative = max(self.relative, relative)
+        if error.max() > self.largest:
+            index = np.unravel_index(int(error.argmax()), error.shape)
+            self.largest, self.label = float(error.max()), case.label
+            self.place = tuple(int(i) for i in index)
+
+    def report(
+        self,
+        subject: str,
+        *,
+        rung: str,
+        floor: float,
+        format: str | None = None,
+        storage: str = "float32",
+        arithmetic: str = "float32",
+        device: str = "host",
+    ) -> ParityReport:
+        case_db = tuple(_db(rmse, self.peak) for rmse in self.rmse)
+        return ParityReport(
+            subject=subject,
+            rung=rung,
+            format=format,
+            storage=storage,
+            arithmetic=arithmetic,
+            floor_db=floor,
+            psnr_db=min(case_db, default=inf),
+            peak=self.peak,
+            max_abs=self.largest,
+            worst=self.place,
+            worst_case=self.label,
+            relative=self.relative,
+            finite=self.finite,
+            cases=len(case_db),
+            device=device,
+            case_db=case_db,
+        )
 
 
 def measure(
     subject: str,
-    cases: Sequence[Comparison],
+    cases: Iterable[Comparison],
     *,
     rung: str,
     floor: float,
@@ -126,41 +197,11 @@ def measure(
     device: str = "host",
 ) -> ParityReport:
     """The report of one output over `cases`."""
-    peak = max((float(np.abs(c.reference).max()) for c in cases), default=0.0)
-    case_db = tuple(psnr_db(case.reference, case.candidate, peak) for case in cases)
-    finite, relative = True, 0.0
-    largest, where = 0.0, ""
-    place: tuple[int, ...] = ()
+    tally = Tally()
     for case in cases:
-        if not _comparable(case.reference, case.candidate):
-            finite = False
-            if largest < inf:
-                bad = np.argwhere(~np.isfinite(case.candidate))
-                largest, where, place = inf, case.label, tuple(int(i) for i in bad[0]) if len(bad) else ()
-            continue
-        error = np.abs(case.reference.astype(np.float64) - case.candidate)
-        norm = float(np.linalg.norm(case.reference))
-        relative = max(relative, float(np.linalg.norm(error)) / norm if norm else inf if error.any() else 0.0)
-        if error.max() > largest:
-            index = np.unravel_index(int(error.argmax()), error.shape)
-            largest, where, place = float(error.max()), case.label, tuple(int(i) for i in index)
-    return ParityReport(
-        subject=subject,
-        rung=rung,
-        format=format,
-        storage=storage,
-        arithmetic=arithmetic,
-        floor_db=floor,
-        psnr_db=min(case_db, default=inf),
-        peak=peak,
-        max_abs=largest,
-        worst=place,
-        worst_case=where,
-        relative=relative,
-        finite=finite,
-        cases=len(cases),
-        device=device,
-        case_db=case_db,
+        tally.add(case)
+    return tally.report(
+        subject, rung=rung, floor=floor, format=format, storage=storage, arithmetic=arithmetic, device=device
     )
 
 

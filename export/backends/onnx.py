@@ -76,7 +76,6 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     if plan.activation == "int16":
         lint_static(model, plan)
     ir.save(model, folder / home / MODEL)
-    lossy = plan.storage not in ("float32", "float16")
     return Graph(
         path=(home / MODEL).as_posix(),
         files=((home / MODEL).as_posix(), (home / DATA).as_posix()),
@@ -85,7 +84,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         recipe=artifact.recipe,
         storage=plan.storage,
         arithmetic=_ARITHMETIC[plan.activation],
-        compute_unit="cpu" if lossy and plan.activation != "int16" else artifact.compute_unit,
+        compute_unit="cpu" if plan.lossy and plan.activation != "int16" else artifact.compute_unit,
         rewrites=dict(traced.rewrites),
         ops=ops,
         parameters=parameters,

@@ -91,7 +91,6 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         place_weights(draft, part, plan, take_tags(draft, module.tags))
         finish(model, folder / path, module.tags)
     ops = lint(folder / path)
-    lossy = plan.storage not in ("float32", "float16")
     return Graph(
         path=path,
         files=(path,),
@@ -100,7 +99,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         recipe=artifact.recipe,
         storage=plan.storage,
         arithmetic="float32" if plan.activation == "float" else "int8",
-        compute_unit="cpu" if lossy or ops.keys() & ON_CPU else artifact.compute_unit,
+        compute_unit="cpu" if plan.lossy or ops.keys() & ON_CPU else artifact.compute_unit,
         rewrites=module.rewrites,
         ops=ops,
         parameters=module.parameter_count,
