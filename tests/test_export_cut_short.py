@@ -48,11 +48,24 @@ def test_an_interrupt_leaves_nothing(moment: str, tiny_checkpoint: Path, tmp_pat
     assert inside(tmp_path) == []
 
 
-def test_an_interrupt_while_an_import_executes_a_string(tmp_path: Path) -> None:
-    """As namedtuple does it. The exit code is ours all the same."""
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("lambda: exec('signal.raise_signal(signal.SIGINT); time.sleep(9)')", id="a string executed"),
+        pytest.param("lambda: (weakref.ref(Gone(), interrupt), time.sleep(9))", id="a weak reference's callback"),
+        pytest.param("lambda: (Destroyed() and None, time.sleep(9))", id="a destructor"),
+    ],
+)
+def test_an_interrupt_where_python_raises_none(command: str, tmp_path: Path) -> None:
+    """Strings are executed by imports, as namedtuple does it; torch has many weak references. It is heard all the
+    same: at once, not after the work, and not as a traceback."""
     (tmp_path / "interrupted.py").write_text(
+        "import signal, time, weakref\n"
         "from pocketdiffusion.terminal import run\n"
-        "run(lambda: exec('import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)'))\n"
+        "def interrupt(_): signal.raise_signal(signal.SIGINT)\n"
+        "class Gone: pass\n"
+        "class Destroyed: __del__ = interrupt\n"
+        f"run({command})\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     ended = subprocess.run(
