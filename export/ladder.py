@@ -30,9 +30,9 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
     rounding to float16 costs in torch, which raises the floor of the artifact that ships, then its replay in float16.
 
     Rewrites that change this part of the model come after the others, against the floor that they declare; the artifact
-    in float32 is then compared with the changed module. It is written beside `folder`, which holds the graph that
-    ships, for as long as it is judged; where the format cannot hold it, the graph that ships is compared with torch
-    holding the same float16 weights instead.
+    in float32 is then compared with the changed module. Where that is not what ships, it is written beside `folder`,
+    which holds the graph that ships, for as long as it is judged; where the format cannot hold it, the graph that ships
+    is compared with torch holding the same float16 weights instead.
     """
     part, artifact = fitted.part, fitted.artifact
     name, format = part.spec.name, artifact.format
@@ -46,7 +46,11 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
         floor = changed_floor_db(changing)
         reports += judge_runner(changed, few, format=format, rung=CHANGED, floor=floor)
     whole = holds_float32(part, format)
-    if whole and (artifact.recipe != "fp32" or changed is not None):
+    if artifact.recipe == "fp32" and changed is not None:
+        say(f"verifying {format} {name} against the changed module")
+        runner = load_runner(folder, format, fitted.graph)
+        reports += judge_runner(runner, few, format=format, rung=SAME_WEIGHTS, reference=changed)
+    elif whole and artifact.recipe != "fp32":
         say(f"verifying {format} {name}, fp32")
         with TemporaryDirectory(dir=folder.parent) as scratch:
             graph = emit(part, replace(artifact, recipe="fp32"), Path(scratch), open_batch=target.open_batch)

@@ -5,7 +5,7 @@ from math import prod
 from typing import Protocol
 
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from pocketdiffusion.compared import Compared
 from pocketdiffusion.doctor import Finding
@@ -224,6 +224,8 @@ def _shapes(tensors: Sequence[TensorSpec]) -> str:
 
 
 def _table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+    """A text that its column is too narrow for goes on in the next line."""
+    folded = (Column(name, overflow="fold") for name in columns)
     return Table(
-        *columns, title=title, title_justify="left", title_style="bold", show_header=show_header, box=box.SIMPLE_HEAD
+        *folded, title=title, title_justify="left", title_style="bold", show_header=show_header, box=box.SIMPLE_HEAD
     )

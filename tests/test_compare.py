@@ -20,7 +20,7 @@ from pocketdiffusion.compared import Compared, Side, compare_two, find_layer_err
 from pocketdiffusion.comparison import check_place
 from pocketdiffusion.export.attribution import LayerError
 from pocketdiffusion.runtime.bundle import Bundle, open_bundle, seal
-from pocketdiffusion.runtime.compare import BundleCandidate, compare, step_ratio
+from pocketdiffusion.runtime.compare import BundleCandidate, Difference, compare, step_ratio
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.golden import read_golden
 from pocketdiffusion.runtime.pipeline import draw
@@ -199,6 +199,20 @@ def test_a_layer_is_blamed_by_the_call_and_the_budget(bundle: Bundle, recorded: 
     assert blamed("text_encoder", 0.02, 0.02) == "first above 0.5%: text_encoder conv_in, negative prompt"
     assert blamed("vae_decoder", 0.02) == "first above 0.5%: vae_decoder conv_in"
     assert blamed("vae_decoder", 0.004) == ""
+
+
+def test_a_long_name_stands_whole_in_a_narrow_terminal() -> None:
+    name = "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.0.proj"
+    side, layer = Side("", "", 0, 0), LayerError("unet", name, (0.01,), 1.0)
+    nothing = Difference("onnx", (), (), ())
+    *_, table = difference_tables(Compared((side, side), [], nothing, None, (), (layer,), 0.005, ""))
+    console = Console(width=70)
+    with console.capture() as shown:
+        console.print(table)
+    lines = shown.get().splitlines()
+    (header,) = [line for line in lines if " layer " in line]
+    column = slice(header.index("layer"), header.index("added"))
+    assert name in "".join(line[column].partition(" ")[0] for line in lines)
 
 
 def test_the_numbers_replace_no_other_file(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pocketdiffusion.build import export_original
+from pocketdiffusion.export.ladder import SAME_WEIGHTS
 from pocketdiffusion.export.rewrites import changed_floor_db
 from pocketdiffusion.export.rewritten import open_rewritten
 from pocketdiffusion.export.targets import Artifact, load_target
@@ -45,8 +46,9 @@ def test_the_verdicts_say_so(changed: Bundle) -> None:
     by_rung = {(v.subject, v.rung): v for v in verdicts}
     cost = by_rung["unet.out_sample", CHANGED]
     assert cost.format == "onnx" and changed_floor_db(CHANGING) == cost.floor_db < cost.psnr_db < 105
-    floors = [v.floor_db for v in verdicts if v.subject == "unet.out_sample" and v.rung == "fp32"]
-    assert floors == [105, pytest.approx(cost.psnr_db - 6)]  # against the changed module, then against the original
+    assert by_rung["unet.out_sample", SAME_WEIGHTS].floor_db == 105  # beside the changed module
+    assert by_rung["unet.out_sample", "fp32"].floor_db == pytest.approx(cost.psnr_db - 6)  # beside the original
+    assert len(by_rung) == len(verdicts), "two verdicts have one name"
     assert by_rung["unet.out_sample", "rewrites"].floor_db == 105
     for v in verdicts:
         assert v.floor_db >= 105 or v.subject in ("unet.out_sample", "pictures.median", "pictures.minimum"), v.subject
