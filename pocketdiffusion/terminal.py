@@ -2,18 +2,16 @@
 
 import errno
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console
 
+from pocketdiffusion.interrupts import hear_interrupts
 from pocketdiffusion.runtime.errors import PocketDiffusionError
 
-AGAIN = 0.01  # seconds until an interrupt that was lost comes again
 PIPED_WIDTH = 160  # columns where the output is no terminal: rich would take 80, and cut the tables
 
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
@@ -42,9 +40,9 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
 
 def run(command: Callable[[], object]) -> NoReturn:
     """Runs `command` and exits: 0, 1 for a failed proof, 2 for the user's mistake, 130 when interrupted."""
-    sys.unraisablehook = interrupt_again
     try:
-        command()
+        with hear_interrupts():
+            command()
     except PocketDiffusionError as error:
         finish(str(error), error.exit_code)
     except OSError as error:
@@ -59,19 +57,6 @@ def run(command: Callable[[], object]) -> NoReturn:
         exec("")
         finish("interrupted", 130)
     sys.exit(0)
-
-
-def interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Sends the interrupt again that Python lost because it came in a destructor or in the callback of a weak
-    reference, where nothing can be raised. Whatever else is lost there is shown as Python shows it."""
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
-        return
-    main = threading.main_thread().ident
-    assert main is not None
-    again = threading.Timer(AGAIN, signal.pthread_kill, (main, signal.SIGINT))
-    again.daemon = True  # a command that ends before ends as it would
-    again.start()
 
 
 def finish(message: str, code: int) -> NoReturn:

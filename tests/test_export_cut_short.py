@@ -54,15 +54,20 @@ def test_an_interrupt_leaves_nothing(moment: str, tiny_checkpoint: Path, tmp_pat
         pytest.param("lambda: exec('signal.raise_signal(signal.SIGINT); time.sleep(9)')", id="a string executed"),
         pytest.param("lambda: (weakref.ref(Gone(), interrupt), time.sleep(9))", id="a weak reference's callback"),
         pytest.param("lambda: (Destroyed() and None, time.sleep(9))", id="a destructor"),
+        pytest.param("hidden", id="a library that makes another error of it"),
     ],
 )
 def test_an_interrupt_where_python_raises_none(command: str, tmp_path: Path) -> None:
-    """Strings are executed by imports, as namedtuple does it; torch has many weak references. It is heard all the
-    same: at once, not after the work, and not as a traceback."""
+    """Strings are executed by imports, as namedtuple does it; torch has many weak references, and pydantic
+    makes an error of its own of what is raised in a serializer. It is heard all the same: at once, not after the work,
+    and not as a traceback."""
     (tmp_path / "interrupted.py").write_text(
         "import signal, time, weakref\n"
         "from pocketdiffusion.terminal import run\n"
         "def interrupt(_): signal.raise_signal(signal.SIGINT)\n"
+        "def hidden():\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt: raise ValueError('no number') from None\n"
         "class Gone: pass\n"
         "class Destroyed: __del__ = interrupt\n"
         f"run({command})\n"
