@@ -28,6 +28,11 @@ def hear_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, hear)
     try:
         yield
+    except KeyboardInterrupt:
+        # Python 3.11 remembers one that came while a string was executed, as imports do it, and then dies of it
+        # whatever is said; the next string makes it forget.
+        exec("")
+        raise
     except Exception as error:
         if heard:
             raise KeyboardInterrupt from error

@@ -52,9 +52,6 @@ def run(command: Callable[[], object]) -> NoReturn:
     except MemoryError:
         finish("out of memory: close other programs, or take a smaller model", 2)
     except KeyboardInterrupt:
-        # Python 3.11 remembers an interrupt that came while a string was executed, as imports do it, and then dies of
-        # it whatever is said here; the next string makes it forget.
-        exec("")
         finish("interrupted", 130)
     sys.exit(0)
 
