@@ -23,10 +23,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pocketdiffusion.cli.console import run
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
-from pocketdiffusion.terminal import run
 
 CHANNELS, HEADS = 320, 8
 BASE, LATENTS = 8, (32, 48, 64, 80, 96)
@@ -52,9 +52,9 @@ def write(folder: Path, format: str, profile: str, rewrite: str, latent: int) ->
     from safetensors.torch import save_file
 
     from pocketdiffusion.export.backends import emit
+    from pocketdiffusion.export.checkpoints.safetensors_header import read_header
     from pocketdiffusion.export.component import Component
     from pocketdiffusion.export.targets import Artifact
-    from pocketdiffusion.export.weights import read_header
 
     def build() -> Attention:
         return Attention(CHANNELS, heads=HEADS, dim_head=CHANNELS // HEADS)
@@ -71,7 +71,7 @@ def write(folder: Path, format: str, profile: str, rewrite: str, latent: int) ->
 
 
 def open_one(path: Path, format: str, latent: int) -> Runner:
-    runner: Runner = import_module(f"pocketdiffusion.runtime.runners.{format}").open_runner(
+    runner: Runner = import_module(f"pocketdiffusion.runtime.engines.{format}").open_runner(
         path, spec_of(latent), threads=1
     )
     return runner

@@ -22,20 +22,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.cli.console import run, say
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
-from pocketdiffusion.export.reference import record
+from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.prompts import requests
-from pocketdiffusion.quantize.calibrate import HEADROOM, METHODS, choose_span
+from pocketdiffusion.quantize.observers import HEADROOM, METHODS, choose_span
+from pocketdiffusion.quantize.qparams import BITS, Span
 from pocketdiffusion.quantize.scheme import Plan, Scheme
-from pocketdiffusion.quantize.spans import BITS, Span
-from pocketdiffusion.runtime.gate import judge_runner
-from pocketdiffusion.runtime.trajectory import Trajectory, probe
-from pocketdiffusion.terminal import run, say
+from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 
 ROOM = {8: (1.0, 1.2, 1.5), 16: (1.0, 2.0, 4.0)}  # times the range that a method chooses
 COUNTS = (4, 8, 16, 64)  # prompts; the 16 that there are come again

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from pocketdiffusion.cli.console import run
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.terminal import run
 
 EMOJI = Path(__file__).parents[1] / "pocketdiffusion/models/emoji"
 UNET: Mapping[str, Any] = {

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from pocketdiffusion.runtime.gate import ROUNDING, judge_runner, record_verdict
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.parity import FLOORS_DB, Comparison, ParityReport, measure
+from pocketdiffusion.cli.console import run
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, Runner
-from pocketdiffusion.runtime.runners import load_runner
-from pocketdiffusion.runtime.spec import GraphSpec
-from pocketdiffusion.runtime.trajectory import ARRAYS, FACTS, Trajectory, cases
-from pocketdiffusion.terminal import run
+from pocketdiffusion.runtime.verify.gate import ROUNDING, judge_runner, record_verdict
+from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, Comparison, ParityReport, measure
+from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Trajectory, cases
 
 TARGETS = {"onnx": "pixel-8", "coreml": "iphone-15", "tflite": "galaxy-s24"}
 OUTPUT = "out_sample"
@@ -49,7 +49,7 @@ class Remembering:
 
 
 def record(folder: Path) -> dict[str, Any]:
-    from pocketdiffusion.export import reference
+    from pocketdiffusion.export.reference import record as reference
 
     checkpoint, parts = _open(folder)
     request = reference.Request("red apple", seed=1, steps=2)
@@ -82,7 +82,7 @@ def convert(folder: Path, format: str) -> dict[str, Any]:
 
 
 def round_weights(folder: Path, format: str) -> dict[str, Any]:
-    from pocketdiffusion.export.rewritten import open_rounded
+    from pocketdiffusion.export.reference.torch_runner import open_rounded
 
     part, artifact = _part_and_artifact(folder, format)
     runner = Remembering(open_rounded(part, artifact.rewrites))
@@ -127,7 +127,7 @@ def step(folder: Path, format: str, rounding_db: Mapping[str, float]) -> dict[st
 
 
 def _open(folder: Path) -> Any:
-    from pocketdiffusion.export.checkpoint import open_checkpoint
+    from pocketdiffusion.export.checkpoints.folder import open_checkpoint
     from pocketdiffusion.export.families import components
 
     checkpoint = open_checkpoint(str(folder / "sd15"), say=lambda line: None)

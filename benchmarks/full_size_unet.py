@@ -19,8 +19,8 @@ import typer
 from cost import run_and_watch
 from rich.table import Table
 
+from pocketdiffusion.cli.console import console, run
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.terminal import console, run
 
 HERE = Path(__file__).parent
 FORMATS = ("onnx", "coreml", "tflite")

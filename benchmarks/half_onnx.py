@@ -19,16 +19,16 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.cli import core_of
-from pocketdiffusion.options import STANDINS
-from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.cli.app import core_of
+from pocketdiffusion.cli.console import run
+from pocketdiffusion.cli.options import STANDINS
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.devices.judge import ONNX, find_place
+from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.gate import judge_runner
-from pocketdiffusion.runtime.golden import read_golden
-from pocketdiffusion.runtime.runners.onnx import open_runner
-from pocketdiffusion.runtime.standins.judge import ONNX, find_place
-from pocketdiffusion.runtime.trajectory import GRAPHS, probe
-from pocketdiffusion.terminal import run
+from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.recording import GRAPHS, probe
 
 
 def halve(source: Path, path: Path) -> None:

@@ -36,22 +36,22 @@ from safetensors.torch import save_file
 from sigmoid import interleave
 from torch import Tensor, nn
 
-from pocketdiffusion.export import unet2d
+from pocketdiffusion.cli.console import run
 from pocketdiffusion.export.backends import emit, find_refusal
-from pocketdiffusion.export.backends.onnx_qdq import ROOM
+from pocketdiffusion.export.backends.onnx.qdq import ROOM
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families.parts import unet2d
 from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.rewritten import open_rewritten
+from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.targets import DEFAULTS, Artifact
-from pocketdiffusion.export.weights import read_header
+from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
-from pocketdiffusion.quantize.spans import Span
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.parity import psnr_db
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.onnx import open_runner
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.runners.onnx import open_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
-from pocketdiffusion.terminal import run
+from pocketdiffusion.runtime.verify.metrics import psnr_db
 
 UNET: Mapping[str, Any] = {
     "sample_size": 32,

@@ -18,7 +18,7 @@ from cost import run_and_watch
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.terminal import run
+from pocketdiffusion.cli.console import run
 
 
 def main(

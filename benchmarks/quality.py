@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pocketdiffusion.runtime.bundle import Bundle, open_bundle
+from pocketdiffusion.cli.console import run
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.engines import graph_format, open_graph
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.pipeline import draw
-from pocketdiffusion.runtime.runners import graph_format, open_graph
-from pocketdiffusion.terminal import run
 
 HERE = Path(__file__).parent
 TOP_1, TOP_5, VAE_DB = 0.60, 0.80, 28.0

@@ -23,23 +23,23 @@ import torch
 import typer
 from sigmoid import interleave
 
-from pocketdiffusion.export import layout
+from pocketdiffusion.cli.console import run, say
+from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.reference import record
+from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.export.targets import Artifact, load_target
-from pocketdiffusion.original import Original
 from pocketdiffusion.planning import plan_artifacts
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
-from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines import onnx, open_graph, tflite
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.gate import draw_pictures, judge_runner
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.runners import onnx, open_graph, tflite
-from pocketdiffusion.runtime.trajectory import GRAPHS, Trajectory, cases, probe
-from pocketdiffusion.terminal import run, say
+from pocketdiffusion.runtime.verify.gate import draw_pictures, judge_runner
+from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases, probe
+from pocketdiffusion.source import Original
 
 HERE = Path(__file__).parent
 TARGETS = {"onnx": "pixel-8", "coreml": "iphone-16", "tflite": "galaxy-s24"}

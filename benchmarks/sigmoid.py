@@ -4,8 +4,8 @@
 
 Speed: each form on [1, 320, 64, 64], as SD1.5 has it, and the built-in model's whole UNet, through the backends' own
 lowerings; processor time on one thread, all forms in turn, the median over the rounds. Precision: float16 against
-float64, on the inputs of every activation of the built-in model along real trajectories (export/activations.py); and
-the UNet's output with its activations computed so, all else in float32.
+float64, on the inputs of every activation of the built-in model along real trajectories
+(export/float16/activation_forms.py); and the UNet's output with its activations computed so, all else in float32.
 """
 
 import json
@@ -25,20 +25,20 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.activations import QuickGELUActivation
 
-from pocketdiffusion.export.activations import FORMS, measure_forms
+from pocketdiffusion.cli.console import run
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.reference import Request, record
+from pocketdiffusion.export.float16.activation_forms import FORMS, measure_forms
+from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import DEFAULTS, Artifact
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.runtime.gate import judge_runner
+from pocketdiffusion.runtime.engines import onnx, tflite
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
-from pocketdiffusion.runtime.runners import onnx, tflite
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
-from pocketdiffusion.runtime.trajectory import Trajectory, cases
-from pocketdiffusion.terminal import run
+from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 SHAPE = (1, 320, 64, 64)
 ENGINES = (("onnx", "ort"), ("onnx", "std"), ("tflite", "std"))

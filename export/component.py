@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pocketdiffusion.runtime.spec import GraphSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from statistics import median
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.sensitivity import Schemes
 from pocketdiffusion.export.survey import Surveys
+from pocketdiffusion.quantize.mixed_precision.knapsack import Frontier, Item, Option, solve
+from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.recipes import LEAST_DB, Floors, Recipe
 from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import Scheme
-from pocketdiffusion.quantize.search import Frontier, Item, Option, solve
-from pocketdiffusion.quantize.stored import nbytes
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB
-from pocketdiffusion.runtime.parity import FLOORS_DB, MARGIN_DB
+from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB
+from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, MARGIN_DB
 
 LINEAR = 0.01  # damage of a whole component up to which damages add up, and pictures err in proportion to them
 ROUNDING = 1 / 12 / 255**2  # mean squared error of rounding a picture to 8 bits: damages that do less are not seen

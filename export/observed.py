@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.reference import Request, record
-from pocketdiffusion.quantize.calibrate import METHOD, Histogram, choose_span
-from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.export.reference.record import Request, record
+from pocketdiffusion.quantize.observers import METHOD, Histogram, choose_span
+from pocketdiffusion.quantize.qparams import Span
+from pocketdiffusion.runtime.bundle.manifest import Calibration
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.manifest import Calibration
 
 TOGETHER = 4  # prompts that are drawn before what was recorded of them is let go
 Say = Callable[[str], None]

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.quantize.qparams import BITS, Span
 from pocketdiffusion.quantize.recipes import Recipe, Survey, load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Weight
-from pocketdiffusion.quantize.spans import BITS, Span
 from pocketdiffusion.runtime.errors import UserError
 
 Spans = Callable[[str, int], tuple[dict[str, Span], dict[str, Span]]]  # of a component's operators: taken, given

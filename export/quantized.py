@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.rewritten import TorchRunner, open_rewritten
+from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten
+from pocketdiffusion.quantize.qparams import BITS, Span, affine
+from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
-from pocketdiffusion.quantize.spans import BITS, Span, affine
-from pocketdiffusion.quantize.stored import restore, store
 
 
 def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, litert: bool = False) -> TorchRunner:

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.observed import check_finite
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized, quantize, round_input
-from pocketdiffusion.export.reference import Request, record
+from pocketdiffusion.export.reference.record import Request, record
+from pocketdiffusion.quantize.qparams import BITS, Span
+from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import Plan, Scheme
-from pocketdiffusion.quantize.spans import BITS, Span
-from pocketdiffusion.quantize.stored import restore, store
-from pocketdiffusion.runtime.gate import judge_runner
 from pocketdiffusion.runtime.image import to_uint8
-from pocketdiffusion.runtime.parity import ParityReport, image_psnr_db
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.trajectory import Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.metrics import ParityReport, image_psnr_db
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
 
 TOGETHER = 4  # prompts that are drawn before what was recorded of them is written
 GUIDED = 3  # prompts whose UNet calls are measured, first, middle and last; the other components take all prompts

@@ -24,18 +24,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from pocketdiffusion.export import quantized, reference, sensitivity
-from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export import quantized, sensitivity
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.reference import Request
-from pocketdiffusion.quantize import palette, spans, stored
+from pocketdiffusion.export.reference import record as reference
+from pocketdiffusion.export.reference.record import Request
+from pocketdiffusion.quantize import kmeans as palette
+from pocketdiffusion.quantize import qparams as spans
+from pocketdiffusion.quantize import quantized_tensor as stored
+from pocketdiffusion.quantize.measure.cache import Damages, Key, open_damages
+from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.scheme import Plan, Scheme
-from pocketdiffusion.quantize.sensitivity import Damages, Key, open_damages
-from pocketdiffusion.quantize.spans import Span
-from pocketdiffusion.runtime import trajectory
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.verify import recording as trajectory
 
 Say = Callable[[str], None]
 LINES = 20  # of progress in a measurement

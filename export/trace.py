@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, kept_sites, marks
-from pocketdiffusion.runtime.spec import TensorSpec
+from pocketdiffusion.runtime.graph_spec import TensorSpec
 
 # Sites that need no rewrite: ATen has an operator of that name, and tracing keeps it whole.
 ATEN_SITES: Mapping[str, Any] = {

@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.pipeline import draw, generate
 
 __all__ = ["draw", "generate", "open_bundle"]

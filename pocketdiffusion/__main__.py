@@ -1,3 +1,3 @@
-from pocketdiffusion.cli import main
+from pocketdiffusion.cli.app import main
 
 main()

@@ -8,22 +8,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
 
-from pocketdiffusion.export import layout
-from pocketdiffusion.export.fitting import emit_fitted
-from pocketdiffusion.export.ladder import judge_rungs
+from pocketdiffusion.export import bundle_writer as layout
+from pocketdiffusion.export.checks.ladder import judge_rungs
+from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
-from pocketdiffusion.findings import Findings, find
-from pocketdiffusion.original import Original, open_model, record_original
 from pocketdiffusion.planning import check_recipes, check_search, find_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import Recipe, load_recipe
-from pocketdiffusion.report import Report, write_report
-from pocketdiffusion.runtime.bundle import Bundle, open_unproven, seal
+from pocketdiffusion.reports.export import Report, write_report
+from pocketdiffusion.reports.findings import Findings, find
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.gate import judge, record_verdict
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.parity import ParityReport
-from pocketdiffusion.runtime.staging import check_place, keep_failed, stage
-from pocketdiffusion.runtime.trajectory import probe
+from pocketdiffusion.runtime.verify.gate import judge, record_verdict
+from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.source import Original, open_model, record_original
 
 Say = Callable[[str], None]
 

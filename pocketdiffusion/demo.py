@@ -24,18 +24,18 @@ import torch
 from rich.table import Table
 
 from pocketdiffusion.build import export_original, timed
+from pocketdiffusion.cli.console import console, progress, run
+from pocketdiffusion.cli.tables import verdict_table
 from pocketdiffusion.export.parent import follow_parent
-from pocketdiffusion.export.reference import Request, record
+from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.original import Original, open_model, record_original
-from pocketdiffusion.runtime.bundle import Bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures
 from pocketdiffusion.runtime.image import contact_sheet, write_png
-from pocketdiffusion.runtime.trajectory import Trajectory
-from pocketdiffusion.tables import verdict_table
-from pocketdiffusion.terminal import console, progress, run
+from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures
+from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.source import Original, open_model, record_original
 
 PHONES = ("pixel-8", "galaxy-s24", "iphone-15")
 COMPARED = 12  # prompts that every phone draws; the first draws the whole sheet

@@ -8,12 +8,12 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import plan_of, weights_of
 from pocketdiffusion.export.survey import Surveys
 from pocketdiffusion.export.targets import Artifact, Target
-from pocketdiffusion.original import Original
+from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.recipes import Recipe, load_recipe
 from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
-from pocketdiffusion.quantize.spans import Span
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.search import check_wanted, find_mixed, surveys_of
+from pocketdiffusion.source import Original
 
 SEARCHED = "mixed"
 Say = Callable[[str], None]

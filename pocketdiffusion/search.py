@@ -5,19 +5,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.cli.arguments import read_prompts
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import Measured, Search, open_search
-from pocketdiffusion.export.reference import Request
+from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.export.survey import Surveys, open_surveys
 from pocketdiffusion.export.targets import Artifact, Target
-from pocketdiffusion.inputs import read_prompts
-from pocketdiffusion.original import Original
-from pocketdiffusion.plots import Points, size_plot
 from pocketdiffusion.prompts import FOLDER, numbered
 from pocketdiffusion.quantize.recipes import Recipe, write_recipe
 from pocketdiffusion.quantize.written import write_whole
+from pocketdiffusion.reports.plots import Points, size_plot
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.source import Original
 
 Say = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"

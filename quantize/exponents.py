@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, log2, sqrt
 
-from pocketdiffusion.quantize.ranges import HALF_MAX, HEADROOM
+from pocketdiffusion.quantize.float16_range import HALF_MAX, HEADROOM
 from pocketdiffusion.runtime.errors import ProofError
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pocketdiffusion.quantize.ranges import Range
+from pocketdiffusion.quantize.float16_range import Range
 
 
 def islands(operations: Iterable[tuple[Sequence[str], Sequence[str]]], ranges: Sequence[Range]) -> tuple[str, ...]:

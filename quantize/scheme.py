@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pocketdiffusion.quantize.spans import Span
+from pocketdiffusion.quantize.qparams import Span
 
 Activation = Literal["float", "int8", "int16", "dynamic"]
 

@@ -7,15 +7,15 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdiffusion.runtime.bundle import Bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.engines import Opener, graph_format, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.runners import Opener, graph_format, open_graph
-from pocketdiffusion.runtime.samplers import step_table
-from pocketdiffusion.runtime.schedule import read_schedule
-from pocketdiffusion.runtime.steps import StepTable, advance
+from pocketdiffusion.runtime.sampling.samplers import step_table
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.sampling.step_table import StepTable, advance
 from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, load_tokenizer
 
 Latents = NDArray[np.float32]

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdiffusion.runtime.spec import GraphSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 Array = NDArray[Any]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pocketdiffusion.runtime.bundle import Bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle
 
 if TYPE_CHECKING:
-    from family_cases import Model
+    from support.family_cases import Model
 
 for name in ("COLUMNS", "LINES"):  # pytest-xdist's workers get these, and the commands that tests run would obey them
     os.environ.pop(name, None)
@@ -101,7 +101,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: 
 @pytest.fixture
 def make(tiny_checkpoint: Path, tmp_path: Path) -> "Callable[..., Model]":
     """Writes the checkpoint of a `family_cases.Case`."""
-    from family_cases import write_checkpoint
+    from support.family_cases import write_checkpoint
 
     return partial(write_checkpoint, tiny_checkpoint, tmp_path / "made")
 

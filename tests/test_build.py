@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import weight
+from support.faults import weight
 
 from pocketdiffusion import build
-from pocketdiffusion.export import fitting
 from pocketdiffusion.export.backends import emit as sound_emit
+from pocketdiffusion.export.float16 import audit as fitting
 from pocketdiffusion.export.targets import DEFAULTS, load_target
-from pocketdiffusion.original import Original, open_model
 from pocketdiffusion.planning import plan_artifacts
 from pocketdiffusion.quantize.recipes import load_recipe
-from pocketdiffusion.runtime.bundle import list_files, open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.bundle import list_files, open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.manifest import Graph
+from pocketdiffusion.source import Original, open_model
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample_bundle import verdict, write_sample
+from support.sample_bundle import verdict, write_sample
 
-from pocketdiffusion.runtime.bundle import open_bundle, open_unproven, read_array, seal, write_array
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, read_array, seal, write_array
+from pocketdiffusion.runtime.bundle.manifest import ArrayRef, Manifest, decode, encode
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
-from pocketdiffusion.runtime.manifest import ArrayRef, Manifest, decode, encode
 
 
 @pytest.fixture(scope="module")

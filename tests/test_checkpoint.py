@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
+from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.vocabulary import write_vocabulary
 from pocketdiffusion.runtime.errors import UserError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from family_cases import Case, Model, edit_json
 from rich.console import Console
+from support.family_cases import Case, Model, edit_json
 from test_cli import call, refusal
 from test_report import Page
 
-from pocketdiffusion.compared import Compared, Side, compare_two, find_layer_errors
-from pocketdiffusion.comparison import check_place
-from pocketdiffusion.export.attribution import LayerError
-from pocketdiffusion.runtime.bundle import Bundle, open_bundle, seal
-from pocketdiffusion.runtime.compare import BundleCandidate, Difference, compare, step_ratio
+from pocketdiffusion.cli.tables import difference_tables
+from pocketdiffusion.compare import Compared, Side, compare_two, find_layer_errors
+from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.reports.compare import check_place
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle, seal
+from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.golden import read_golden
 from pocketdiffusion.runtime.pipeline import draw
-from pocketdiffusion.runtime.recorded import record_bundle
-from pocketdiffusion.runtime.runners import open_graph
-from pocketdiffusion.runtime.trajectory import ARRAYS, Trajectory
-from pocketdiffusion.tables import difference_tables
+from pocketdiffusion.runtime.verify.compare import BundleCandidate, Difference, compare, step_ratio
+from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.recorded import record_bundle
+from pocketdiffusion.runtime.verify.recording import ARRAYS, Trajectory
 
 
 @pytest.fixture(scope="module")

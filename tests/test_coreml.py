@@ -12,28 +12,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.traced_parts import component_of, narrow_sd15_unet, psnr
 from torch import nn
-from traced_parts import component_of, narrow_sd15_unet, psnr
 
 from pocketdiffusion.build import export
-from pocketdiffusion.export.apple_layout import write_script
-from pocketdiffusion.export.backends.coreml import emit
-from pocketdiffusion.export.backends.coreml_tools import ct
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.backends.coreml.apple_layout import write_script
+from pocketdiffusion.export.backends.coreml.emit import emit
+from pocketdiffusion.export.backends.coreml.tools import ct
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import Artifact
-from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.engines.coreml import open_runner
+from pocketdiffusion.runtime.engines.mlprogram.execute import run
+from pocketdiffusion.runtime.engines.mlprogram.operators import OPERATORS
+from pocketdiffusion.runtime.engines.mlprogram.program import read_program
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.mil.execute import run
-from pocketdiffusion.runtime.mil.operators import OPERATORS
-from pocketdiffusion.runtime.mil.program import read_program
-from pocketdiffusion.runtime.parity import FLOORS_DB
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.runners import load_runner
-from pocketdiffusion.runtime.runners.coreml import open_runner
+from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
 
 PROFILES = ("ios16", "ios17", "ios18")
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")

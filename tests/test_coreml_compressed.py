@@ -11,30 +11,30 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from compressed_packages import INT8, PLAIN, SPLIT, artifact, feeds, uniform
+from support.compressed_packages import INT8, PLAIN, SPLIT, artifact, feeds, uniform
+from support.traced_parts import component_of, psnr
 from test_coreml import parts
 from torch import Tensor, nn
-from traced_parts import component_of, psnr
 
 from pocketdiffusion.export.backends import find_refusal
-from pocketdiffusion.export.backends.coreml import emit
-from pocketdiffusion.export.backends.coreml_compressed import check_compressed
-from pocketdiffusion.export.backends.coreml_tools import ct
+from pocketdiffusion.export.backends.coreml.compressed import check_compressed
+from pocketdiffusion.export.backends.coreml.emit import emit
+from pocketdiffusion.export.backends.coreml.taps import constants
+from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.layers.coreml import constants
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.quantize.quantized_tensor import nbytes, restore, store
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
-from pocketdiffusion.quantize.stored import nbytes, restore, store
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.engines.coreml import ProgramRunner, open_runner
+from pocketdiffusion.runtime.engines.mlprogram.constants import HEADER, Blob, read_blob
+from pocketdiffusion.runtime.engines.mlprogram.execute import Arithmetic, run
+from pocketdiffusion.runtime.engines.mlprogram.operators import OPERATORS
+from pocketdiffusion.runtime.engines.mlprogram.program import read_program
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.mil.constants import HEADER, Blob, read_blob
-from pocketdiffusion.runtime.mil.execute import Arithmetic, run
-from pocketdiffusion.runtime.mil.operators import OPERATORS
-from pocketdiffusion.runtime.mil.program import read_program
-from pocketdiffusion.runtime.runners import load_runner
-from pocketdiffusion.runtime.runners.coreml import ProgramRunner, open_runner
 
 W8, W4 = Scheme("linear", 8), Scheme("linear", 4, 32)
 AFFINE, BLOCKS, TABLE = (f"constexpr_{name}" for name in ("affine_dequantize", "blockwise_shift_scale", "lut_to_dense"))

@@ -7,25 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from compressed_packages import INT8, SPLIT, artifact, feeds, uniform
+from support.compressed_packages import INT8, SPLIT, artifact, feeds, uniform
+from support.traced_parts import component_of, psnr
 from test_coreml import parts
 from torch import Tensor, nn
-from traced_parts import component_of, psnr
 
-from pocketdiffusion.export.backends.coreml import emit
+from pocketdiffusion.export.backends.coreml.emit import emit
+from pocketdiffusion.export.backends.coreml.taps import constants
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.layers.coreml import constants
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized, rounded
+from pocketdiffusion.quantize.qparams import Span, affine
 from pocketdiffusion.quantize.scheme import Plan, Scheme
-from pocketdiffusion.quantize.spans import Span, affine
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.engines.mlprogram.execute import run
+from pocketdiffusion.runtime.engines.mlprogram.program import Name, Operation, read_program
+from pocketdiffusion.runtime.engines.mlprogram.rounding import round_half
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.mil.execute import run
-from pocketdiffusion.runtime.mil.program import Name, Operation, read_program
-from pocketdiffusion.runtime.mil.rounding import round_half
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.runners import load_runner
 
 AFFINE = "constexpr_affine_dequantize"
 Emitted = tuple[Path, Graph, Plan]

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.traced_parts import SD15_SITES, component_of, narrow_sd15_unet
 from test_coreml import PRECISION, PROFILES, compare, parts
 from torch import Tensor, nn
-from traced_parts import SD15_SITES, component_of, narrow_sd15_unet
 
-from pocketdiffusion.export.backends.coreml import emit
+from pocketdiffusion.export.backends.coreml.emit import emit
 from pocketdiffusion.export.component import Component, load_module, read_weights
 from pocketdiffusion.export.rewrites import apply_rewrites
 from pocketdiffusion.export.rewrites.split_einsum import ChannelNorm, Pointwise, split_attention
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.mil.operators import OPERATORS
-from pocketdiffusion.runtime.mil.program import read_program
-from pocketdiffusion.runtime.parity import FLOORS_DB
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.mlprogram.operators import OPERATORS
+from pocketdiffusion.runtime.engines.mlprogram.program import read_program
+from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
 
 
 def write(part: Component, profile: str, recipe: str, folder: Path) -> Graph:

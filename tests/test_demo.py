@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import begun_by, outlived
 from rich.console import Console
+from support.processes import begun_by, outlived
 
 from pocketdiffusion.demo import COMPARED, PHONES, SHOWN, check, picture_table
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.original import Original
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.gate import PictureReport
+from pocketdiffusion.runtime.verify.gate import PictureReport
+from pocketdiffusion.source import Original
 
 
 def reports(*values: float) -> list[PictureReport]:

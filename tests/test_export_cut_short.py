@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 
 KILLS = 20
 
@@ -62,7 +62,7 @@ def test_an_interrupt_is_heard_wherever_it_comes(command: str, tmp_path: Path) -
     an error of its own of what is raised in a serializer. It ends the command at once, and not in a traceback."""
     (tmp_path / "interrupted.py").write_text(
         "import signal, time, weakref\n"
-        "from pocketdiffusion.terminal import run\n"
+        "from pocketdiffusion.cli.console import run\n"
         "def interrupt(_): signal.raise_signal(signal.SIGINT)\n"
         "def hidden():\n"
         "    try: signal.raise_signal(signal.SIGINT)\n"

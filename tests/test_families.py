@@ -9,7 +9,8 @@ import pytest
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
-from family_cases import (
+from safetensors.torch import load_file, save_file
+from support.family_cases import (
     CASES,
     CROSS,
     PLAIN,
@@ -22,14 +23,13 @@ from family_cases import (
     parts_of,
     refusal,
 )
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 from transformers.activations import GELUActivation, QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPAttention
 
-from pocketdiffusion.export import autoencoder_kl, unet2d
 from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.families.parts import autoencoder_kl, unet2d
 
 
 def original_outputs(model: Model, name: str, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:

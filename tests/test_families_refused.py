@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family_cases import CASES, CROSS, Case, Model, edit_json, refusal
+from support.family_cases import CASES, CROSS, Case, Model, edit_json, refusal
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "family": (

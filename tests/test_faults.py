@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from faults import Fault, before_input, edited, inject
 from onnx import numpy_helper
-from onnx_faults import (
+from support.faults import Fault, before_input, edited, inject
+from support.onnx_faults import (
     another_vae_scale,
     channels_last,
     dropped_channel,
@@ -40,11 +40,11 @@ from onnx_faults import (
 )
 
 from pocketdiffusion.runtime import image, pipeline
-from pocketdiffusion.runtime.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.gate import judge, judge_runner
-from pocketdiffusion.runtime.golden import read_golden
-from pocketdiffusion.runtime.runners import load_runner
+from pocketdiffusion.runtime.verify.gate import judge, judge_runner
+from pocketdiffusion.runtime.verify.golden import read_golden
 
 
 @pytest.fixture(params=["fp32", "fp16"])
@@ -169,7 +169,7 @@ def test_a_fault_in_the_code_is_blamed(
 def test_a_lost_causal_mask_is_blamed_where_it_is_a_constant(emoji_fp32: Bundle, recipe: str, folder: Path) -> None:
     """In the profile std, which has no attention operator, the mask is added to the scores."""
     from pocketdiffusion.export.backends import emit
-    from pocketdiffusion.export.checkpoint import open_checkpoint
+    from pocketdiffusion.export.checkpoints.folder import open_checkpoint
     from pocketdiffusion.export.families import components
     from pocketdiffusion.export.targets import Artifact
 

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.reference import REQUESTS, record
+from pocketdiffusion.export.reference.record import REQUESTS, record
 from pocketdiffusion.export.rewrites import fused_attention
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.runtime.gate import judge_runner
-from pocketdiffusion.runtime.parity import ParityReport
-from pocketdiffusion.runtime.runners import load_runner
-from pocketdiffusion.runtime.trajectory import Trajectory, probe
+from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 
 Weights = dict[str, np.ndarray]
 PHONES = {"coreml": "iphone-15", "tflite": "galaxy-s24"}

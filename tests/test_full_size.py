@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pocketdiffusion.export import unet2d
 from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.families.parts import unet2d
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.export.weights import read_header
-from pocketdiffusion.runtime.parity import Comparison, floor_db, measure
+from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.runners import load_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.verify.metrics import Comparison, floor_db, measure
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from full_size import UNET, random_weights  # noqa: E402

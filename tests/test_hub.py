@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketdiffusion.export.checkpoint import Checkpoint, open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 REPO, COMMIT = "someone/tiny-sd", "0123456789abcdef0123456789abcdef01234567"
@@ -78,7 +78,7 @@ def in_subprocess(names: list[str], environment: dict[str, str]) -> list[str]:
     """Opens checkpoints in a new process, since huggingface_hub reads its settings once. Each as a line."""
     code = (
         "import sys\n"
-        "from pocketdiffusion.export.checkpoint import open_checkpoint\n"
+        "from pocketdiffusion.export.checkpoints.folder import open_checkpoint\n"
         "from pocketdiffusion.runtime.errors import UserError\n"
         "for name in sys.argv[1:]:\n"
         "    try:\n"

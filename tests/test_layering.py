@@ -25,26 +25,30 @@ TORCH = {"torch", "diffusers", "transformers"}
 # The libraries of each file: the longest path that it begins with counts.
 LIBRARIES = {
     "runtime/": RUNTIME,
-    "runtime/runners/": RUNTIME | {"ai_edge_litert", "coremltools", "onnxruntime"},
-    "runtime/standins/compiled.py": RUNTIME | {"ai_edge_litert"},
+    "runtime/engines/": RUNTIME | {"ai_edge_litert", "coremltools", "onnxruntime"},
+    "runtime/engines/mlprogram/": RUNTIME,
+    "runtime/devices/compiled.py": RUNTIME | {"ai_edge_litert"},
     "quantize/": RUNTIME,
     "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
     "export/backends/coreml": RUNTIME | TORCH | {"coremltools"},
     "export/backends/tflite": RUNTIME | TORCH | {"ai_edge_litert", "flatbuffers", "litert_torch"},
-    "export/layers/": RUNTIME | {"ai_edge_litert", "onnx_ir"},
-    "export/replay/tflite.py": RUNTIME | {"ai_edge_litert"},
+    "export/backends/taps.py": RUNTIME,
+    "export/backends/onnx/taps.py": RUNTIME | {"onnx_ir"},
+    "export/backends/coreml/taps.py": RUNTIME,
+    "export/backends/tflite/taps.py": RUNTIME | {"ai_edge_litert"},
+    "export/backends/tflite/fp16_emulation.py": RUNTIME | {"ai_edge_litert"},
     "export/targets/": set(),
     "pocketdiffusion/": set(),
-    "pocketdiffusion/cli.py": {"typer"},
-    "pocketdiffusion/comparison.py": {"jinja2"},
+    "pocketdiffusion/cli/app.py": {"typer"},
+    "pocketdiffusion/reports/compare.py": {"jinja2"},
     "pocketdiffusion/demo.py": {"rich", "torch"},
-    "pocketdiffusion/inputs.py": {"PIL"},
-    "pocketdiffusion/options.py": {"typer"},
-    "pocketdiffusion/plots.py": {"matplotlib"},
-    "pocketdiffusion/report.py": {"PIL", "jinja2", "numpy"},
-    "pocketdiffusion/tables.py": {"rich"},
-    "pocketdiffusion/terminal.py": {"rich"},
+    "pocketdiffusion/cli/arguments.py": {"PIL"},
+    "pocketdiffusion/cli/options.py": {"typer"},
+    "pocketdiffusion/reports/plots.py": {"matplotlib"},
+    "pocketdiffusion/reports/export.py": {"PIL", "jinja2", "numpy"},
+    "pocketdiffusion/cli/tables.py": {"rich"},
+    "pocketdiffusion/cli/console.py": {"rich"},
     "pocketdiffusion/models/": TORCH | {"PIL", "numpy", "safetensors"},
 }
 NEEDS_EXPORT = (
@@ -120,9 +124,9 @@ def test_imports_point_one_way() -> None:
 
 def test_every_module_is_looked_at() -> None:
     seen = {path.relative_to(ROOT).as_posix() for path in sources(ROOT)}
-    for path in ("pocketdiffusion/build.py", "pocketdiffusion/models/emoji/train.py", "export/checkpoint.py"):
+    for path in ("pocketdiffusion/build.py", "pocketdiffusion/models/emoji/train.py", "export/checkpoints/folder.py"):
         assert path in seen
-    assert "runtime/runners/onnx.py" in seen and "pocketdiffusion/runtime/runners/onnx.py" not in seen
+    assert "runtime/engines/onnx.py" in seen and "pocketdiffusion/runtime/engines/onnx.py" not in seen
 
 
 @pytest.mark.parametrize(
@@ -135,20 +139,20 @@ def test_every_module_is_looked_at() -> None:
         ("runtime/noise.py", "from pocketdiffusion import export"),
         ("runtime/noise.py", "from pocketdiffusion.export.targets import load_target"),
         ("runtime/noise.py", "import pocketdiffusion.build"),
-        ("runtime/runners/onnx.py", "import onnx"),
-        ("runtime/mil/program.py", "import coremltools"),
-        ("runtime/mil/execute.py", "import torch"),
-        ("runtime/runners/tflite.py", "import litert_torch"),
-        ("export/backends/onnx.py", "import litert_torch"),
+        ("runtime/engines/onnx.py", "import onnx"),
+        ("runtime/engines/mlprogram/program.py", "import coremltools"),
+        ("runtime/engines/mlprogram/execute.py", "import torch"),
+        ("runtime/engines/tflite.py", "import litert_torch"),
+        ("export/backends/onnx/emit.py", "import litert_torch"),
         ("runtime/samplers/new.py", "from ..export import layout"),
         ("export/targets/__init__.py", "import torch"),
-        ("export/layout.py", "from pocketdiffusion import cli"),
-        ("export/layout.py", "from pocketdiffusion.report import Report"),
-        ("export/layout.py", "import jinja2"),
-        ("pocketdiffusion/cli.py", "import click"),
+        ("export/bundle_writer.py", "from pocketdiffusion import cli"),
+        ("export/bundle_writer.py", "from pocketdiffusion.reports.export import Report"),
+        ("export/bundle_writer.py", "import jinja2"),
+        ("pocketdiffusion/cli/app.py", "import click"),
         ("pocketdiffusion/build.py", "import torch"),
-        ("quantize/ranges.py", "from pocketdiffusion.export.component import Component"),
-        ("quantize/ranges.py", "import torch"),
+        ("quantize/float16_range.py", "from pocketdiffusion.export.component import Component"),
+        ("quantize/float16_range.py", "import torch"),
     ],
 )
 def test_a_planted_import_is_found(path: str, line: str, tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from sample_bundle import steps, verdict, write_sample
+from support.sample_bundle import steps, verdict, write_sample
 
-from pocketdiffusion.runtime.bundle import seal
+from pocketdiffusion.runtime.bundle.bundle import seal
+from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table
+from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, Verdict, decode, encode, manifest_schema
+from pocketdiffusion.runtime.bundle.step_columns import StepColumns, pack_steps, unpack_steps
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.file_table import FileEntry, bundle_id, check_table
-from pocketdiffusion.runtime.manifest import Draft, Manifest, Verdict, decode, encode, manifest_schema
-from pocketdiffusion.runtime.step_columns import StepColumns, pack_steps, unpack_steps
-from pocketdiffusion.runtime.steps import Step, StepTable
+from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
 
-SCHEMA = Path(__file__).parents[1] / "runtime/manifest.schema.json"
+SCHEMA = Path(__file__).parents[1] / "runtime/bundle/manifest.schema.json"
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,11 @@ def schema_errors(fields: Any) -> list[str]:
 
 
 def test_schema_file_is_current() -> None:
-    say = "import json; from pocketdiffusion.runtime.manifest import *; print(json.dumps(manifest_schema(), indent=2))"
-    assert json.loads(SCHEMA.read_text()) == manifest_schema(), f"python -c '{say}' > runtime/manifest.schema.json"
+    module = "pocketdiffusion.runtime.bundle.manifest"
+    say = f"import json; from {module} import *; print(json.dumps(manifest_schema(), indent=2))"
+    assert json.loads(SCHEMA.read_text()) == manifest_schema(), (
+        f"python -c '{say}' > runtime/bundle/manifest.schema.json"
+    )
 
 
 def test_schema_accepts_a_real_manifest(manifest: Manifest) -> None:

@@ -7,18 +7,18 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.traced_parts import artifact, component_of, emit_and_run, narrow_sd15_unet, psnr
 from torch import nn
-from traced_parts import artifact, component_of, emit_and_run, narrow_sd15_unet, psnr
 
-from pocketdiffusion.export.backends.onnx import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.backends.onnx.emit import emit
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.weights import read_header
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.runners.onnx import open_runner
-from pocketdiffusion.runtime.spec import TensorSpec
+from pocketdiffusion.runtime.graph_spec import TensorSpec
 
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 FLOORS = {"fp32": 105, "fp16": 65}

@@ -8,18 +8,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from integer_parts import VOCABULARY, calibrate, emitted, example, in_torch, operators, plan_for, read, words
+from support.integer_parts import VOCABULARY, calibrate, emitted, example, in_torch, operators, plan_for, read, words
+from support.traced_parts import artifact, component_of, psnr
 from torch import nn
-from traced_parts import artifact, component_of, psnr
 
 from pocketdiffusion.export.backends import emit, find_refusal
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.backends.fp16_emulation import open_replay
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.replay import open_replay
-from pocketdiffusion.quantize.ranges import Found
+from pocketdiffusion.quantize.float16_range import Found
+from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Activation, Plan, Scheme
-from pocketdiffusion.quantize.stored import Linear, nbytes, store
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from pocketdiffusion.export.backends.onnx_lint import lint
+from pocketdiffusion.export.backends.onnx.lint import lint
 from pocketdiffusion.runtime.errors import ProofError
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
+from support.traced_parts import artifact, component_of, emit_and_run, psnr
 from torch import Tensor, nn
-from traced_parts import artifact, component_of, emit_and_run, psnr
 from transformers.activations import QuickGELUActivation
 
 from pocketdiffusion.export.rewrites.fused_attention import attention

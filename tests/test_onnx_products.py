@@ -8,19 +8,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from integer_parts import calibrate, emitted, example, in_torch, operators, plan_for, read
+from support.integer_parts import calibrate, emitted, example, in_torch, operators, plan_for, read
+from support.traced_parts import artifact, component_of, psnr
 from torch import nn
-from traced_parts import artifact, component_of, psnr
 
-from pocketdiffusion.export.backends import emit, onnx_products
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.onnx import products as onnx_products
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.rewritten import open_rewritten
+from pocketdiffusion.export.reference.torch_runner import open_rewritten
+from pocketdiffusion.quantize.qparams import Span, affine
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
-from pocketdiffusion.quantize.spans import Span, affine
+from pocketdiffusion.runtime.engines import onnx as runners
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.runners import onnx as runners
 
 PRODUCTS: list[tuple[Activation, str]] = [("int8", "ort"), ("int8", "std"), ("dynamic", "ort"), ("dynamic", "std")]
 

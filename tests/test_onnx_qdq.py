@@ -8,15 +8,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from integer_parts import emitted, example, in_torch, operators, plan_for, read
-from traced_parts import psnr
+from support.integer_parts import emitted, example, in_torch, operators, plan_for, read
+from support.traced_parts import psnr
 
-from pocketdiffusion.export.backends.onnx_lint import lint_static
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.backends.onnx.lint import lint_static
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.quantize.qparams import affine
 from pocketdiffusion.quantize.scheme import Plan, Scheme
-from pocketdiffusion.quantize.spans import affine
 from pocketdiffusion.runtime.errors import ProofError
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.traced_parts import artifact, component_of
 from torch import nn
-from traced_parts import artifact, component_of
 
-from pocketdiffusion.export.backends.onnx import emit
+from pocketdiffusion.export.backends.onnx.emit import emit
+from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.runners.onnx import open_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 SPEC = GraphSpec("part", (TensorSpec("x", (1, 64), "float32"),), (TensorSpec("y", (1, 64), "float32"),))
 
@@ -98,9 +98,9 @@ def test_a_missing_engine(emitted: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_needs_no_torch(emitted: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from pathlib import Path\n"
-        "from pocketdiffusion.runtime.runners.onnx import open_runner\n"
+        "from pocketdiffusion.runtime.engines.onnx import open_runner\n"
         "assert 'onnxruntime' not in sys.modules\n"
-        "from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec\n"
+        "from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec\n"
         f"open_runner(Path({str(emitted)!r}), {SPEC!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from pocketdiffusion.build import export
-from pocketdiffusion.export.checkpoint import open_checkpoint
-from pocketdiffusion.export.optimum_layout import write_companions
-from pocketdiffusion.runtime.bundle import list_files, open_bundle
-from pocketdiffusion.runtime.parity import image_psnr_db
+from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.runtime.bundle.bundle import list_files, open_bundle
 from pocketdiffusion.runtime.pipeline import draw
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 
 REQUIREMENTS = Path(__file__).parent / "optimum.txt"
 DRAW = """

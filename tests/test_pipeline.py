@@ -18,11 +18,11 @@ from diffusers import (
 from PIL import Image
 
 from pocketdiffusion.models import emoji
-from pocketdiffusion.runtime.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
-from pocketdiffusion.runtime.parity import image_psnr_db, psnr_db
 from pocketdiffusion.runtime.pipeline import draw, generate
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db, psnr_db
 
 EMOJI = Path(emoji.__file__).parent
 SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {

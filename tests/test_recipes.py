@@ -10,16 +10,16 @@ import pytest
 from test_cli import call, refusal
 
 from pocketdiffusion.export.backends import find_refusal
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checks.ladder import QUANTIZED, SAME_WEIGHTS
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.fitting import REPLAY
-from pocketdiffusion.export.ladder import QUANTIZED, SAME_WEIGHTS
+from pocketdiffusion.export.float16.audit import REPLAY
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.quantize.recipes import Floors, Recipe, load_recipe, read_recipe, recipe_names, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
-from pocketdiffusion.runtime.bundle import open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.gate import CHANGED, PICTURE_FLOORS_DB, ROUNDING
+from pocketdiffusion.runtime.verify.gate import CHANGED, PICTURE_FLOORS_DB, ROUNDING
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from recipes import table  # noqa: E402

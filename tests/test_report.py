@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketdiffusion.plots import drift_plot, forced_db, forced_plot
-from pocketdiffusion.runtime.bundle import open_bundle
-from pocketdiffusion.runtime.gate import PictureReport
-from pocketdiffusion.runtime.parity import Comparison, ParityReport, measure
-from pocketdiffusion.runtime.trajectory import ARRAYS, Trajectory
+from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.verify.gate import PictureReport
+from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
+from pocketdiffusion.runtime.verify.recording import ARRAYS, Trajectory
 
 
 class Page(HTMLParser):

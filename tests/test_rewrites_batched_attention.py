@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor2_0
+from support.traced_parts import narrow_sd15_unet, psnr
 from torch import nn
-from traced_parts import narrow_sd15_unet, psnr
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites.batched_attention import apply, batched_attention, kept

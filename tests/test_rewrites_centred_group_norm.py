@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from support.traced_parts import SD15_SITES, narrow_sd15_unet, psnr
 from torch import nn
-from traced_parts import SD15_SITES, narrow_sd15_unet, psnr
 
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites.centred_group_norm import apply, by_channel, centred_group_norm, kept

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from pocketdiffusion.build import export_original
-from pocketdiffusion.export.ladder import SAME_WEIGHTS
+from pocketdiffusion.export.checks.ladder import SAME_WEIGHTS
+from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.rewrites import changed_floor_db
-from pocketdiffusion.export.rewritten import open_rewritten
 from pocketdiffusion.export.targets import Artifact, load_target
-from pocketdiffusion.original import Original, open_model, record_original
-from pocketdiffusion.runtime.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.gate import CHANGED, judge, judge_runner
-from pocketdiffusion.runtime.parity import FLOORS_DB, floor_db
-from pocketdiffusion.runtime.trajectory import probe
+from pocketdiffusion.runtime.verify.gate import CHANGED, judge, judge_runner
+from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, floor_db
+from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.source import Original, open_model, record_original
 
 CHANGING = ("fused_attention", "quick_gelu", "tanh_gelu")
 

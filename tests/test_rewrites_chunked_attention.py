@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor2_0
+from support.traced_parts import component_of, narrow_sd15_unet, psnr
 from torch import Tensor, nn
-from traced_parts import component_of, narrow_sd15_unet, psnr
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites.batched_attention import products
 from pocketdiffusion.export.rewrites.chunked_attention import apply, chunked_attention, in_chunks
 from pocketdiffusion.export.rewrites.fused_attention import attention
 from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.parity import floor_db
-from pocketdiffusion.runtime.runners import load_runner
+from pocketdiffusion.runtime.verify.metrics import floor_db
 
 SIZES = (1, 2, 5, 6, 12, 40)  # of 12 tokens: dividing, not dividing, all, more than there are
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor2_0
+from support.traced_parts import narrow_sd15_unet, psnr
 from torch import nn
-from traced_parts import narrow_sd15_unet, psnr
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites import apply_rewrites

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, Transformer2DModel
 from diffusers.models.attention_processor import Attention
+from support.traced_parts import SD15_SITES, SD15_UNET, component_of, narrow_sd15_unet, psnr
 from torch import nn
-from traced_parts import SD15_SITES, SD15_UNET, component_of, narrow_sd15_unet, psnr
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pocketdiffusion.export import unet2d
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.families.parts import unet2d
 from pocketdiffusion.export.rewrites import apply_rewrites, fused_attention
 from pocketdiffusion.export.rewrites.split_einsum import (
     ChannelNorm,

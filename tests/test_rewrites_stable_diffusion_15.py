@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import CLIPTextConfig
 
-from pocketdiffusion.export import autoencoder_kl, clip_text, unet2d
+from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
 from pocketdiffusion.export.rewrites import apply_rewrites
 
 ROOT = Path(__file__).parents[1]

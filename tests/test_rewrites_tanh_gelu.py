@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models import activations
+from support.traced_parts import SD15_SITES, emit_and_run, narrow_sd15_unet, psnr
+from support.traced_parts import artifact as onnx_artifact
 from torch import nn
-from traced_parts import SD15_SITES, emit_and_run, narrow_sd15_unet, psnr
-from traced_parts import artifact as onnx_artifact
 from transformers.activations import GELUActivation, GELUTanh, QuickGELUActivation
 
 from pocketdiffusion.export.component import load_module

@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.activations import FP32SiLU
+from support.traced_parts import SD15_SITES, emit_and_run, narrow_sd15_unet, psnr
+from support.traced_parts import artifact as onnx_artifact
 from torch import Tensor, nn
 from torch._library.custom_ops import CustomOpDef
-from traced_parts import SD15_SITES, emit_and_run, narrow_sd15_unet, psnr
-from traced_parts import artifact as onnx_artifact
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.activations import QuickGELUActivation
 
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites import apply_rewrites

@@ -16,12 +16,12 @@ from diffusers import (
 )
 from numpy.typing import NDArray
 
+from pocketdiffusion.runtime.bundle.step_columns import StepColumns, unpack_steps
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.noise import TorchRandom
-from pocketdiffusion.runtime.samplers import default_sampler, sampler_names, step_table
-from pocketdiffusion.runtime.schedule import read_schedule
-from pocketdiffusion.runtime.step_columns import StepColumns, unpack_steps
-from pocketdiffusion.runtime.steps import REACH, Step, StepTable, advance
+from pocketdiffusion.runtime.sampling.samplers import default_sampler, sampler_names, step_table
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.sampling.step_table import REACH, Step, StepTable, advance
 
 Latents = NDArray[np.float32]
 

@@ -5,8 +5,8 @@ import pytest
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.schedule import accumulate_alphas, read_schedule, select_timesteps
-from pocketdiffusion.runtime.sigmas import sigmas_at, training_sigmas
+from pocketdiffusion.runtime.sampling.schedule import accumulate_alphas, read_schedule, select_timesteps
+from pocketdiffusion.runtime.sampling.sigmas import sigmas_at, training_sigmas
 
 SD15 = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SCHEDULES: tuple[dict[str, Any], ...] = (

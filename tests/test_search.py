@@ -14,20 +14,20 @@ from test_cli import call
 from test_recipes import Survey
 from test_sensitivity import Here
 
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.cli.arguments import read_prompts
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import Search, open_search
-from pocketdiffusion.export.reference import REQUESTS
+from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.export.survey import Surveys, fingerprint
 from pocketdiffusion.export.targets import DEFAULTS
-from pocketdiffusion.inputs import read_prompts
 from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.quantize.measure.cache import open_damages
+from pocketdiffusion.quantize.mixed_precision.knapsack import Item, Option, solve, total_bytes, total_damage
 from pocketdiffusion.quantize.recipes import LEAST_DB, load_recipe, read_recipe
 from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
-from pocketdiffusion.quantize.search import Item, Option, solve, total_bytes, total_damage
-from pocketdiffusion.quantize.sensitivity import open_damages
-from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.search import PROMPTS, search, search_requests
 

@@ -16,27 +16,29 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from processes import begun_by, outlived
+from support.processes import begun_by, outlived
 
-from pocketdiffusion.export import quantized, reference
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export import quantized
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import open_search
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
-from pocketdiffusion.export.reference import REQUESTS
+from pocketdiffusion.export.reference import record as reference
+from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.export.sensitivity import _bearable_db, read_prompt
 from pocketdiffusion.export.survey import CODE, Surveys, fingerprint, open_surveys
-from pocketdiffusion.quantize import spans, stored
+from pocketdiffusion.quantize import qparams as spans
+from pocketdiffusion.quantize import quantized_tensor as stored
+from pocketdiffusion.quantize.measure.cache import Damages, open_damages
+from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
-from pocketdiffusion.quantize.sensitivity import Damages, open_damages
-from pocketdiffusion.quantize.spans import Span
-from pocketdiffusion.runtime import trajectory
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.parity import Comparison, measure
-from pocketdiffusion.runtime.trajectory import probe
+from pocketdiffusion.runtime.verify import recording as trajectory
+from pocketdiffusion.runtime.verify.metrics import Comparison, measure
+from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.search import search_requests
 
 PROMPTS = "bell pepper\npurple heart\n"

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from sample_bundle import verdict, write_sample
-from staged_exports import export, export_failed, fork, inside, mark_of, wait
+from support.sample_bundle import verdict, write_sample
+from support.staged_exports import export, export_failed, fork, inside, mark_of, wait
 
-from pocketdiffusion.runtime import staging
-from pocketdiffusion.runtime.bundle import open_bundle, open_unproven, seal
+from pocketdiffusion.runtime.bundle import staging
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, seal
+from pocketdiffusion.runtime.bundle.staging import check_place, exchange, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.staging import check_place, exchange, stage
 
 
 def test_a_bundle_appears_under_its_name_alone(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from sample_bundle import write_sample
-from staged_exports import export, fork, inside, mark_of, wait
+from support.sample_bundle import write_sample
+from support.staged_exports import export, fork, inside, mark_of, wait
 
-from pocketdiffusion.runtime import staging
-from pocketdiffusion.runtime.bundle import open_bundle
+from pocketdiffusion.runtime.bundle import staging
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.staging import stage
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.staging import stage
 
 
 @pytest.fixture

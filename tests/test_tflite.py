@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from traced_parts import SD15_SITES, component_of, narrow_sd15_unet, psnr
+from support.traced_parts import SD15_SITES, component_of, narrow_sd15_unet, psnr
 
-from pocketdiffusion.export.backends.tflite import emit
-from pocketdiffusion.export.backends.tflite_file import (
+from pocketdiffusion.export.backends.tflite.emit import emit
+from pocketdiffusion.export.backends.tflite.file import (
     ALIGNMENT,
     TYPES,
     WEIGHT_OPERAND,
@@ -24,18 +24,18 @@ from pocketdiffusion.export.backends.tflite_file import (
     operator_name,
     read_model,
 )
-from pocketdiffusion.export.checkpoint import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checks.ladder import SAME_WEIGHTS, judge_rungs
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.fitting import REPLAY, emit_fitted
-from pocketdiffusion.export.ladder import SAME_WEIGHTS, judge_rungs
+from pocketdiffusion.export.float16.audit import REPLAY, emit_fitted
 from pocketdiffusion.export.planned import float_plan
-from pocketdiffusion.export.reference import Request, record
+from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.gate import ROUNDING
-from pocketdiffusion.runtime.manifest import Graph
-from pocketdiffusion.runtime.runners.tflite import open_runner
+from pocketdiffusion.runtime.verify.gate import ROUNDING
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -267,7 +267,7 @@ def test_the_ladder_where_a_file_cannot_hold_float32(
 ) -> None:
     checkpoint, name = open_checkpoint(str(tiny_checkpoint), say=lambda line: None), "vae_encoder"
     trajectories = record(checkpoint, list(parts(tiny_checkpoint).values()), [Request("red apple", steps=1)])
-    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.LARGEST", 1000)
+    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.emit.LARGEST", 1000)
     part, target = parts(tiny_checkpoint)[name], load_target("galaxy-s24")
     folder = tmp_path / "bundle"
     fitted = emit_fitted(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)

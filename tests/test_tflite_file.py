@@ -6,13 +6,13 @@ import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from tflite_files import Value, write_tflite
+from support.tflite_files import Value, write_tflite
 
-from pocketdiffusion.export.backends.tflite_file import data_of, read_model
-from pocketdiffusion.export.backends.tflite_finish import finish
+from pocketdiffusion.export.backends.tflite.file import data_of, read_model
+from pocketdiffusion.export.backends.tflite.finish import finish
+from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.runners.tflite import open_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 WEIGHT = np.arange(4, dtype=np.float16)
 SPEC = GraphSpec("part", (TensorSpec("x", (1, 4), "float32"),), (TensorSpec("y", (1, 4), "float32"),))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tflite import parts
-from tflite_plans import (
+from support.tflite_plans import (
     EXACT_DB,
     SCHEMES,
     Emit,
@@ -16,11 +15,12 @@ from tflite_plans import (
     plan_of,
     weights_in,
 )
+from support.traced_parts import psnr
+from test_tflite import parts
 from torch import Tensor, nn
-from traced_parts import psnr
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.backends.tflite_file import (
+from pocketdiffusion.export.backends.tflite.file import (
     TYPES,
     WEIGHT_OPERAND,
     data_of,
@@ -28,14 +28,14 @@ from pocketdiffusion.export.backends.tflite_file import (
     read_model,
     write_model,
 )
-from pocketdiffusion.export.backends.tflite_tags import laid_out
-from pocketdiffusion.export.layers.tflite import layers
+from pocketdiffusion.export.backends.tflite.tags import laid_out
+from pocketdiffusion.export.backends.tflite.taps import layers
 from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
-from pocketdiffusion.quantize.stored import Linear, nbytes, store
+from pocketdiffusion.runtime.engines.tflite import open_runner
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.runners.tflite import open_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
 
 
 @pytest.fixture(scope="module")

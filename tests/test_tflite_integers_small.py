@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tflite_plans import (
+from support.tflite_plans import (
     EXACT_DB,
     SCHEMES,
     W8,
@@ -26,20 +26,20 @@ from tflite_plans import (
     weights_only,
     with_input,
 )
+from support.traced_parts import psnr
 from torch import nn
-from traced_parts import psnr
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.backends.tflite_file import (
+from pocketdiffusion.export.backends.fp16_emulation import open_replay
+from pocketdiffusion.export.backends.tflite.file import (
     data_of,
     read_model,
 )
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
-from pocketdiffusion.export.replay import open_replay
+from pocketdiffusion.quantize.qparams import affine
+from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT16, Plan, Scheme
-from pocketdiffusion.quantize.spans import affine
-from pocketdiffusion.quantize.stored import Linear, nbytes, store
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 

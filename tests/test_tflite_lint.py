@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tflite_files import Value, write_tflite
+from support.tflite_files import Value, write_tflite
 
-from pocketdiffusion.export.backends.tflite_file import read_model, write_model
-from pocketdiffusion.export.backends.tflite_lint import lint
+from pocketdiffusion.export.backends.tflite.file import read_model, write_model
+from pocketdiffusion.export.backends.tflite.lint import lint
 from pocketdiffusion.runtime.errors import ProofError
 
 X, Y = Value("x"), Value("y")

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tflite_files import Value, write_tflite
+from support.tflite_files import Value, write_tflite
 
+from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.runners.tflite import open_runner
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 SPEC = GraphSpec("part", (TensorSpec("x", (1, 64), "float32"),), (TensorSpec("y", (1, 64), "float32"),))
 
@@ -86,9 +86,9 @@ def test_a_missing_engine(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_needs_no_torch(file: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from pathlib import Path\n"
-        "from pocketdiffusion.runtime.runners.tflite import open_runner\n"
+        "from pocketdiffusion.runtime.engines.tflite import open_runner\n"
         "assert 'ai_edge_litert' not in sys.modules\n"
-        "from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec\n"
+        "from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec\n"
         f"open_runner(Path({str(file)!r}), {SPEC!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.traced_parts import REWRITES, SD15_SITES, component_of, narrow_sd15_unet
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
-from traced_parts import REWRITES, SD15_SITES, component_of, narrow_sd15_unet
 
 from pocketdiffusion.export.rewrites import check_sites
 from pocketdiffusion.export.trace import trace

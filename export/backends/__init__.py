@@ -1,4 +1,4 @@
-"""The folder is the registry: backends/NAME.py writes the artifacts of format NAME, and holds
+"""The folder is the registry: backends/NAME/emit.py writes the artifacts of format NAME, and holds
 
 emit(part, artifact, folder, open_batch, plan) -> Graph
 LARGEST                       bytes of weights that an artifact may have, None for any number
@@ -12,13 +12,13 @@ from importlib import import_module
 from math import prod
 from pathlib import Path
 
+from pocketdiffusion.export.backends.taps import find_layers
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.layers import find_layers
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.manifest import Graph
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Refusal:
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
     """Writes one artifact of `part` below `folder`/FORMAT. `plan` says how each weight is stored, by default that of
     the artifact's recipe, "fp32" or "fp16". Raises ProofError where it is not what it should be."""
-    backend = import_module(f"{__name__}.{artifact.format}")
+    backend = import_module(f"{__name__}.{artifact.format}.emit")
     plan = plan or float_plan(part, artifact.recipe)
     graph: Graph = backend.emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     layers = find_layers(folder, artifact.format, graph, plan.schemes)
@@ -48,7 +48,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
 
 def find_refusal(schemes: Iterable[Scheme], format: str, profile: str) -> Refusal | None:
     """The first of the reasons why the format cannot hold all of `schemes`, None where it can."""
-    backend = import_module(f"{__name__}.{format}")
+    backend = import_module(f"{__name__}.{format}.emit")
     refusals = (backend.refusal(scheme, profile) for scheme in dict.fromkeys(schemes))
     return next((refusal for refusal in refusals if refusal is not None), None)
 
@@ -65,5 +65,5 @@ def check_lowered(plan: Plan, artifact: Artifact) -> None:
 
 def holds_float32(part: Component, format: str) -> bool:
     """Whether an artifact of that format can have the component's weights in float32."""
-    largest: int | None = import_module(f"{__name__}.{format}").LARGEST
+    largest: int | None = import_module(f"{__name__}.{format}.emit").LARGEST
     return largest is None or sum(4 * prod(ref.shape) for ref in part.weights.values()) <= largest

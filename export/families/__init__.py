@@ -10,7 +10,7 @@ where `width` and `height` are pixels, or None for the size that the model was t
 from importlib import import_module
 from pkgutil import iter_modules
 
-from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.runtime.errors import UserError
 
@@ -22,7 +22,7 @@ def components(checkpoint: Checkpoint, *, width: int | None = None, height: int 
     does not do, where the size does not fit the model, and where the weights do not fit the configuration.
     """
     wanted = checkpoint.model_index.get("_class_name")
-    families = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    families = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__) if not module.ispkg]
     for family in families:
         if wanted in family.PIPELINES:
             parts: list[Component] = family.components(checkpoint, width, height)

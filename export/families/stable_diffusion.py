@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export import autoencoder_kl, clip_text, unet2d
 from pocketdiffusion.export.arguments import tensor_shapes
-from pocketdiffusion.export.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.safetensors_header import bind
 from pocketdiffusion.export.component import Component, TensorRef
-from pocketdiffusion.export.weights import bind
+from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 CLASSES = {"text_encoder": clip_text.CLASSES, "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}

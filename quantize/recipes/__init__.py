@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from pocketdiffusion.quantize.scheme import Scheme, Weight
 from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.parity import FLOORS_DB
+from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
 
 FOLDER = Path(__file__).parent
 ORDER = ("fp32", "fp16", "w8", "w8a16", "w8a8", "dynamic8", "palette8", "palette6", "palette4", "w4", "mixed")

@@ -23,9 +23,9 @@ from diffusers import (
 from prompts import PROMPTS
 from transformers import CLIPTokenizer
 
-from pocketdiffusion.runtime.samplers import step_table
-from pocketdiffusion.runtime.schedule import read_schedule
-from pocketdiffusion.runtime.step_columns import pack_steps
+from pocketdiffusion.runtime.bundle.step_columns import pack_steps
+from pocketdiffusion.runtime.sampling.samplers import step_table
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
 
 HERE = Path(__file__).parent
 TOKENIZER = HERE.parents[1] / "pocketdiffusion/models/emoji/tokenizer"

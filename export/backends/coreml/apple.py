@@ -1,0 +1,57 @@
+"""Names and shapes of Apple's Swift pipeline, so that it opens our packages once they are compiled.
+
+Each tensor of a component, in the component's order, under the name and in the shape that the package has. All are
+float32, token ids too: `StableDiffusionPipeline` hands over `MLShapedArray<Float32>` and converts what it gets back.
+The UNet takes one sample: the pipeline then calls it once for each half of guidance, and on a phone two samples at
+once need twice the memory for their activations.
+
+Source: https://github.com/apple/ml-stable-diffusion at e12202c, swift/StableDiffusion/pipeline: TextEncoder.swift
+(`encode(ids:)` and "last_hidden_state"), Unet.swift (`predictNoise`), StableDiffusionPipeline.swift (`toHiddenStates`,
+"Serial predictions from uNet"), Decoder.swift and Encoder.swift (their only input and output, whatever the names);
+the names that Swift leaves open are those of python_coreml_stable_diffusion/torch2coreml.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+
+
+@dataclass(frozen=True)
+class Package:
+    """One .mlpackage. `names` maps tensors of the component to the package's, those that differ.
+
+    `turned` holds the tensors whose axes differ: [1, tokens, channels] becomes [1, channels, 1, tokens].
+    """
+
+    name: str
+    names: Mapping[str, str]
+    turned: frozenset[str] = frozenset()
+
+
+PACKAGES: Mapping[str, Package] = {
+    "text_encoder": Package("TextEncoder", {"pooler_output": "pooled_outputs"}),
+    "unet": Package("Unet", {"out_sample": "noise_pred"}, frozenset({"encoder_hidden_states"})),
+    "vae_decoder": Package("VAEDecoder", {"latent_sample": "z", "sample": "image"}),
+    "vae_encoder": Package("VAEEncoder", {"sample": "x", "latent_parameters": "latent"}),
+}
+TURN: tuple[int, ...] = (0, 2, 1)  # as numpy.transpose takes it; the axis of size 1 comes after
+
+
+def package_of(spec: GraphSpec) -> Package:
+    """A component that Apple's pipeline does not know keeps its own names."""
+    return PACKAGES.get(spec.name, Package(spec.name, {}))
+
+
+def file_spec(spec: GraphSpec) -> GraphSpec:
+    """The inputs and outputs that the package has, in the order of the component's."""
+    package = package_of(spec)
+
+    def tensor(own: TensorSpec) -> TensorSpec:
+        shape = own.shape
+        if own.name in package.turned:
+            batch, tokens, channels = own.shape
+            shape = (batch, channels, 1, tokens)
+        return TensorSpec(package.names.get(own.name, own.name), shape, "float32", own.doc)
+
+    return GraphSpec(spec.name, tuple(map(tensor, spec.inputs)), tuple(map(tensor, spec.outputs)))

@@ -1,0 +1,180 @@
+"""The ONNX backend: a component becomes `model.onnx` and, beside it, `model.onnx_data` with the weights.
+
+The file opens in onnxruntime, and under optimum's names in its `ORTDiffusionPipeline`. Its bytes depend on the model,
+the options and the versions of the exporter alone; nodes are named by the module that they come from.
+"""
+
+import logging
+import warnings
+from ast import literal_eval
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import onnx_ir as ir
+import torch
+from onnxscript.optimizer import optimize_ir
+from torch.export import ExportedProgram
+
+from pocketdiffusion.export.backends import check_lowered
+from pocketdiffusion.export.backends.onnx.edit import SCOPES
+from pocketdiffusion.export.backends.onnx.integers import INTEGER_OPSET, lower_weights, needs_opset
+from pocketdiffusion.export.backends.onnx.integers import refusal as refusal
+from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
+from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
+from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, fold_turns, stream_weights
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.rewrites import bodies
+from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.export.trace import trace
+from pocketdiffusion.quantize.scheme import Activation, Plan
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+
+MODEL = "model.onnx"
+BATCH = "batch"
+LARGEST = None
+_ARITHMETIC: Mapping[Activation, Literal["float32", "int8", "int16"]] = {
+    "float": "float32",
+    "int8": "int8",
+    "dynamic": "int8",
+    "int16": "int16",
+}
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
+    """Writes onnx/NAME/model.onnx and its data below `folder`, as optimum lays them out.
+
+    Inputs and outputs are float32, whatever precision the weights are stored in, and so is arithmetic where `plan` does
+    not say otherwise. A graph with a lossy recipe is for the CPU, save one of 16-bit activations, which QNN takes.
+    `open_batch` is for the UNet, which guidance runs on two samples at once; a graph of 16-bit activations has no open
+    sizes. Takes the memory of the largest tensor, not of the model. Raises ProofError where sites are missing, a weight
+    does not fit its storage, or profile or runtime lack an operator.
+    """
+    profile = _profile(artifact)
+    plan = plan or float_plan(part, artifact.recipe)
+    check_lowered(plan, artifact)
+    open_batch = open_batch and part.spec.name == "unet" and plan.activation != "int16"
+    traced = trace(part, artifact.rewrites, open_batch=open_batch)
+    model = _translate(part, _with_bodies(traced.program, artifact, profile), profile)
+    weights = detach_weights(model, part.weights)
+    optimize_ir(model)
+    weights = fold_turns(model, weights, {name for name, s in plan.schemes.items() if s.kind == "linear"})
+    if needs_opset(plan):
+        model.opset_imports[""] = INTEGER_OPSET
+    parts = lower_weights(model, weights, plan, profile)
+    _name_nodes(model)
+    _name_batch(model)
+    _strip(model)
+    home = Path("onnx") / part.spec.name
+    (folder / home).mkdir(parents=True)
+    parameters = stream_weights(model, parts, folder / home)
+    ops = lint(model, profile)
+    if plan.activation == "int16":
+        lint_static(model, plan)
+    ir.save(model, folder / home / MODEL)
+    return Graph(
+        path=(home / MODEL).as_posix(),
+        files=((home / MODEL).as_posix(), (home / DATA).as_posix()),
+        spec=_spec(part.spec, model),
+        profile=profile,
+        recipe=artifact.recipe,
+        storage=plan.storage,
+        arithmetic=_ARITHMETIC[plan.activation],
+        compute_unit="cpu" if plan.lossy and plan.activation != "int16" else artifact.compute_unit,
+        rewrites=dict(traced.rewrites),
+        ops=ops,
+        parameters=parameters,
+    )
+
+
+def _profile(artifact: Artifact) -> Profile:
+    if artifact.profile not in get_args(Profile):
+        raise UserError(f"the profile {artifact.profile!r} is unknown, choose from {', '.join(get_args(Profile))}")
+    return cast(Profile, artifact.profile)
+
+
+def _with_bodies(program: ExportedProgram, artifact: Artifact, profile: Profile) -> ExportedProgram:
+    """The program, in which each marker that the profile has no lowering for is replaced by what it computes."""
+    table = {mark: body for mark, body in bodies(artifact.rewrites).items() if mark not in lowerings(profile)}
+    return program.run_decompositions(table) if table else program
+
+
+def _translate(part: Component, program: ExportedProgram, profile: Profile) -> ir.Model:
+    """PyTorch's exporter with our lowerings, its advice kept off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[tensor.name for tensor in part.spec.inputs],
+                output_names=[tensor.name for tensor in part.spec.outputs],
+                custom_translation_table=lowerings(profile),
+            )
+    finally:
+        logger.setLevel(level)
+    assert exported is not None
+    return exported.model
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Names each node by its module and operator, as `unet.mid_block.resnets.0.conv1/Conv`."""
+    taken: Counter[str] = Counter()
+    scope = ""
+    for node in model.graph:
+        if SCOPES in node.metadata_props:
+            scope = literal_eval(node.metadata_props[SCOPES])[-2]
+            scope = "" if scope.startswith("_") else scope  # torch's name for what lies in no module
+        name = f"{scope}/{node.op_type}" if scope else node.op_type
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _name_batch(model: ir.Model) -> None:
+    """Calls the open dimension "batch", where the exporter has a symbol; what is computed from it goes unnamed."""
+    first = model.graph.inputs[0].shape
+    symbol = first[0] if first is not None else None
+    for value in _values(model):
+        if value.shape is not None and not isinstance(symbol, int):
+            value.shape = ir.Shape(
+                [BATCH if size == symbol else size if isinstance(size, int) else None for size in value.shape]
+            )
+
+
+def _strip(model: ir.Model) -> None:
+    """Removes what the exporter noted for itself: stack traces, source paths, names of classes, versions."""
+    model.producer_name, model.producer_version, model.domain, model.graph.name = "pocketdiffusion", None, None, "main"
+    for noted in (model, model.graph, *model.graph, *_values(model)):
+        noted.metadata_props.clear()
+        noted.doc_string = None
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    yield from model.graph.initializers.values()
+    for node in model.graph:
+        yield from node.outputs
+
+
+def _spec(wanted: GraphSpec, model: ir.Model) -> GraphSpec:
+    """The component's spec with the names, shapes and dtypes that the artifact really has."""
+    docs = {tensor.name: tensor.doc for tensor in (*wanted.inputs, *wanted.outputs)}
+
+    def tensors(values: Iterable[ir.Value]) -> Iterator[TensorSpec]:
+        for value in values:
+            assert value.name is not None and value.shape is not None and value.dtype is not None
+            shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+            yield TensorSpec(value.name, shape, value.dtype.numpy().name, docs[value.name])
+
+    return GraphSpec(wanted.name, tuple(tensors(model.graph.inputs)), tuple(tensors(model.graph.outputs)))

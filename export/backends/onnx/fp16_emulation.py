@@ -1,0 +1,111 @@
+"""ONNX: the graph gets, behind each operator, a pair of Casts that rounds its result, and a maximum as an output."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from pocketdiffusion.export.backends.onnx.weights import DATA
+from pocketdiffusion.quantize.float16_range import Note
+from pocketdiffusion.runtime.engines.mlprogram.execute import Arithmetic
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.runner import Array, check_inputs
+
+_MODEL = "replay.onnx"
+# Operators that only move values, which were rounded before.
+MOVES = frozenset(
+    "Cast Concat Constant Flatten Gather Identity Reshape Resize Slice Split Squeeze Transpose Unsqueeze".split()
+)
+_FATAL = 4
+
+
+@dataclass(frozen=True)
+class OnnxReplay:
+    """`noted` names, for each further output of the session, the operator and the result that it is the maximum of."""
+
+    spec: GraphSpec
+    session: Any
+    noted: Mapping[str, tuple[str, str]]
+    note: Note
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        check_inputs(self.spec, inputs)
+        names = [tensor.name for tensor in self.spec.outputs]
+        try:
+            outputs = self.session.run([*names, *self.noted], dict(inputs))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise ProofError(f"{self.spec.name}: onnxruntime cannot replay this graph: {error}") from None
+        for (operator, result), largest in zip(self.noted.values(), outputs[len(names) :], strict=True):
+            self.note(operator, result, float(largest))
+        return dict(zip(names, outputs, strict=False))
+
+
+def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> OnnxReplay:
+    """Of a model.onnx with its data beside it."""
+    model = ir.load(path)
+    noted = _instrument(model, rounding=arithmetic == "float16")
+    return OnnxReplay(spec, open_session(path, model, path.parent.parent), noted, note)
+
+
+def open_session(path: Path, model: ir.Model, beside: Path | None = None) -> Any:
+    """A session of `model`, a changed one of the file at `path`, whose data it reads. onnxruntime optimizes nothing, so
+    that each operator is what it was. For a moment the model is in a folder in `beside`, by default where the system
+    has such: nothing is written into a bundle."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with TemporaryDirectory(dir=beside) as scratch:
+        _place(path.parent / DATA, Path(scratch) / DATA)
+        onnx.save(ir.to_proto(model), Path(scratch) / _MODEL)
+        return onnxruntime.InferenceSession(Path(scratch) / _MODEL, options, providers=["CPUExecutionProvider"])
+
+
+def _place(source: Path, target: Path) -> None:
+    """onnxruntime follows no link out of a model's folder but a hard one, which some disks do not have."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _instrument(model: ir.Model, *, rounding: bool) -> dict[str, tuple[str, str]]:
+    """Changes `model` in place. Returns the outputs that it got."""
+    noted = {}
+    outputs = set(model.graph.outputs)
+    for node in list(model.graph):
+        for value in node.outputs:
+            if node.op_type in MOVES or value.dtype != ir.DataType.FLOAT or not (value.uses() or value in outputs):
+                continue
+            seen = _rounded(model, node, value) if rounding else value
+            magnitude = ir.node("Abs", [seen], name=f"{value.name}/Abs")
+            largest = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0}, name=f"{value.name}/ReduceMax")
+            model.graph.insert_after(seen.producer() or node, [magnitude, largest])
+            largest.outputs[0].name = f"{value.name}/largest"
+            largest.outputs[0].type, largest.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+            model.graph.outputs.append(largest.outputs[0])
+            noted[f"{value.name}/largest"] = (node.op_type, node.name or str(value.name))
+    return noted
+
+
+def _rounded(model: ir.Model, node: ir.Node, value: ir.Value) -> ir.Value:
+    """`value` after a Cast to float16 and back, in the place of `value` wherever it was used."""
+    half = ir.node("Cast", [value], {"to": ir.DataType.FLOAT16}, name=f"{value.name}/half")
+    single = ir.node("Cast", [half.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{value.name}/rounded")
+    rounded = single.outputs[0]
+    rounded.type, rounded.shape = value.type, value.shape
+    ir.convenience.replace_all_uses_with(value, rounded, replace_graph_outputs=True)
+    half.replace_input_with(0, value)
+    rounded.name, value.name = value.name, f"{value.name}/exact"
+    half.name = f"{rounded.name}/half"
+    model.graph.insert_after(node, [half, single])
+    return rounded

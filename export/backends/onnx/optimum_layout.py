@@ -1,0 +1,59 @@
+"""The files beside the graphs that make onnx/ the folder of a pipeline, as optimum's `ORTDiffusionPipeline` opens it.
+
+    onnx/model_index.json    the pipeline's class, and the classes of its parts
+    onnx/scheduler/  tokenizer/
+    onnx/NAME/config.json    beside each graph: the configuration of the component that the graph was made of
+
+optimum runs both halves of guidance in one call, so the UNet's batch must be open. Of its own accord it casts token ids
+and timesteps to the types of the graph's inputs, and gives a graph that takes a timestep of shape [1] just that.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
+
+_COMPONENTS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
+_LOADED = ("scheduler", "tokenizer", "text_encoder", "unet", "vae")
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, latent_width: int) -> None:
+    """Writes them below `folder`, which holds text_encoder/, unet/, vae_decoder/ and vae_encoder/, each with its graph.
+
+    They hold what the checkpoint's own files say, without the paths that some of those carry; the UNet's sample_size
+    is that of the graph, which optimum takes for the size of its pictures.
+    """
+    index = checkpoint.model_index
+    parts = {part: index[part] for part in _LOADED} | {part: [None, None] for part in _UNUSED}
+    _write(folder / "model_index.json", _public(index) | parts | {"requires_safety_checker": False})
+    for graph, part in _COMPONENTS.items():
+        config = _public(checkpoint.configs[part])
+        if part == "unet":
+            square = latent_height == latent_width
+            config["sample_size"] = latent_height if square else [latent_height, latent_width]
+        _write(folder / graph / "config.json", config)
+    _write(folder / "scheduler/scheduler_config.json", _public(checkpoint.scheduler))
+    source = checkpoint.tokenizers["tokenizer"]
+    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokens = {key: settings[key] for key in _TOKENS if settings.get(key) is not None}
+    length = min(int(settings.get("model_max_length", 77)), 77)
+    _write(
+        folder / "tokenizer/tokenizer_config.json",
+        {"tokenizer_class": "CLIPTokenizer", "model_max_length": length, **tokens},
+    )
+    write_vocabulary(source, folder / "tokenizer")
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what says where the files came from."""
+    return {k: v for k, v in config.items() if not k.startswith("_") or k in ("_class_name", "_diffusers_version")}
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,156 @@
+"""Weights go from the checkpoint to the artifact one tensor at a time.
+
+While the graph is shaped, its weights are graph inputs: named, typed, and out of reach of every optimizer. Nodes that
+only turn a weight around are then folded into its reading, and the tensors are streamed to `model.onnx_data`.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from pocketdiffusion.export.backends.storage import check_storable
+from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.quantize.quantized_tensor import Plain, Stored, store
+from pocketdiffusion.quantize.scheme import Scheme
+from pocketdiffusion.runtime.errors import ProofError
+
+Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Take = Callable[[Stored], NDArray[Any]]  # what a value of the graph is, of what is stored for a weight
+DATA = "model.onnx_data"
+_PAGE = 4096  # ONNX asks for offsets that can be mapped into memory
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of the checkpoint, and how the graph wants it turned."""
+
+    name: str
+    ref: TensorRef
+    turns: tuple[Turn, ...] = ()
+
+    def read(self) -> NDArray[np.float32]:
+        array = self.ref.read()
+        for turn in self.turns:
+            array = turn(array)
+        return np.ascontiguousarray(array)
+
+
+def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> dict[ir.Value, Weight]:
+    """Makes graph inputs of all initializers. Raises ProofError for one that the checkpoint does not hold."""
+    weights = {}
+    for name, value in list(model.graph.initializers.items()):
+        if name not in refs:
+            raise ProofError(f"{name}: the graph needs this tensor and the checkpoint has no place for it")
+        del model.graph.initializers[name]
+        value.const_value = None
+        model.graph.inputs.append(value)
+        weights[value] = Weight(name, refs[name])
+    return weights
+
+
+def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collection[str]) -> dict[ir.Value, Weight]:
+    """Moves each Transpose and Reshape of a mere weight from the graph into the reading of that weight, but of those
+    named in `kept`."""
+    folded = dict(weights)
+    for node in list(model.graph):
+        source = node.inputs[0] if node.inputs else None
+        turn = _turn(node)
+        if source is None or source not in folded or folded[source].name in kept or turn is None:
+            continue
+        old = node.outputs[0]
+        new = ir.Value(name=f"{source.name}.{node.op_type.lower()}", type=old.type, shape=old.shape)
+        ir.convenience.replace_all_uses_with(old, new)
+        model.graph.remove(node, safe=True)
+        model.graph.inputs.append(new)
+        folded[new] = replace(folded[source], turns=(*folded[source].turns, turn))
+    return folded
+
+
+def _turn(node: ir.Node) -> Turn | None:
+    if node.op_type == "Transpose":
+        axes = tuple(node.attributes["perm"].as_ints())
+        return lambda array: array.transpose(axes)
+    shape = ir.convenience.get_const_tensor(node.inputs[1]) if node.op_type == "Reshape" and node.inputs[1] else None
+    sizes = () if shape is None else tuple(shape.numpy().tolist())
+    return None if shape is None or 0 in sizes else lambda array: array.reshape(sizes)  # 0 would keep a dimension
+
+
+@dataclass(frozen=True)
+class Part:
+    """What becomes of one tensor of the checkpoint: the values of the graph that stand for it, and what they hold."""
+
+    weight: Weight
+    scheme: Scheme
+    values: Mapping[ir.Value, Take]
+
+
+def plain_part(value: ir.Value, weight: Weight, scheme: Scheme) -> Part:
+    """A tensor of floats, which is the value itself."""
+
+    def values(stored: Stored) -> NDArray[Any]:
+        assert isinstance(stored, Plain)
+        return stored.values
+
+    return Part(weight, scheme, {value: values})
+
+
+def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
+    """Writes the weights that the graph uses to `folder`/model.onnx_data and makes initializers of them again.
+
+    Vectors (biases, gains of norms, scales of channels) stay inside the model file: they are small, and the sums that
+    biases enter are where precision is lost. Weights begin at a page, the scales of blocks right behind their codes.
+    float16 weights pass a Cast to float32 in the graph. Returns the number of parameters written. Raises ProofError for
+    a weight that is not finite, or that float16 cannot hold.
+    """
+    parameters = 0
+    with open(folder / DATA, "wb") as file:
+        for part in parts:
+            used = [value for value in part.values if value.uses()]
+            for value in part.values:
+                if value.is_graph_input():
+                    model.graph.inputs.remove(value)
+            if not used:
+                continue
+            array = part.weight.read()
+            parameters += array.size
+            check_storable(part.weight.name, array, part.scheme)
+            vector = len(part.weight.ref.shape) < 2
+            stored = Plain(array) if vector else store(array, part.scheme)
+            file.write(b"" if vector else bytes(-file.tell() % _PAGE))
+            for value in used:
+                data = np.asarray(part.values[value](stored), order="C")
+                if data.dtype == np.float16 and value.dtype == ir.DataType.FLOAT:
+                    value = _store_as_half(model, value)
+                inside = vector or data.ndim < 2
+                value.const_value = ir.tensor(data, name=value.name) if inside else _write(file, value, data, folder)
+                model.graph.initializers.add(value)
+    return parameters
+
+
+def _write(file: BinaryIO, value: ir.Value, data: NDArray[Any], folder: Path) -> ir.ExternalTensor:
+    """Appends `data` to the file, two to the byte where the value is of int4, the first in the lower half."""
+    assert value.dtype is not None
+    shape = ir.Shape(data.shape)
+    if value.dtype == ir.DataType.INT4:
+        flat = data.view(np.uint8).ravel() & 15
+        flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
+        data = flat[::2] | flat[1::2] << 4
+    start = file.tell()
+    file.write(data.data)
+    return ir.ExternalTensor(DATA, start, data.nbytes, value.dtype, shape=shape, name=str(value.name), base_dir=folder)
+
+
+def _store_as_half(model: ir.Model, value: ir.Value) -> ir.Value:
+    """Puts a float16 value and its Cast in the place of `value`; the float16 one inherits the name."""
+    half = ir.Value(name=value.name, type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape)
+    cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT}, name=f"{value.name}/Cast")
+    single = cast.outputs[0]
+    single.name, single.shape, single.type = f"{value.name}.float32", value.shape, value.type
+    ir.convenience.replace_all_uses_with(value, single)
+    model.graph.insert_before(model.graph[0], cast)
+    return half

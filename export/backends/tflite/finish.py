@@ -1,0 +1,95 @@
+"""The last touch on a converted TFLite file: names, and nothing in it that an interpreter does not read."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from pocketdiffusion.export.backends.tflite.file import OPERATORS, is_constant, operands, operator_name, write_model
+
+_RUNTIME = b"min_runtime_version"
+# The versions of TFLite, as LiteRT's own runtime_version.cc has them, from which these versions of operators are known.
+_SINCE = {
+    ("CONV_2D", 5): (2, 4, 0),
+    ("DEQUANTIZE", 5): (2, 7, 0),
+    ("FULLY_CONNECTED", 12): (2, 17, 0),
+    ("EMBEDDING_LOOKUP", 4): (2, 18, 0),
+}
+
+
+def finish(model: Any, path: Path, names: Collection[str]) -> None:
+    """Writes the changed file `model` to `path`. Constants that are called one of `names` keep their name.
+
+    Raises ProofError where the file would be larger than the format allows.
+    """
+    for graph in model.subgraphs:
+        _drop_unused(model, graph)
+    _name_tensors(model, {name.encode() for name in names})
+    _strip(model)
+    _note_runtime(model)
+    write_model(model, path)
+
+
+def _drop_unused(model: Any, graph: Any) -> None:
+    """Tensors that no operator takes or gives any more."""
+    used = {int(index) for operator in graph.operators for index in (*operands(operator), *operator.outputs)}
+    kept = sorted(used | {int(index) for index in (*graph.inputs, *graph.outputs)})
+    places = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[index] for index in kept]
+    for holder in (graph, *graph.operators):
+        holder.inputs = [places[int(index)] for index in holder.inputs]
+        holder.outputs = [places[int(index)] for index in holder.outputs]
+    for signature in model.signatureDefs or []:
+        if model.subgraphs[signature.subgraphIndex] is graph:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = places[entry.tensorIndex]
+
+
+def _name_tensors(model: Any, kept: Collection[bytes]) -> None:
+    """Inputs and outputs by the signature, what is computed by its operator, constants by number: no Python class."""
+    for graph in model.subgraphs:
+        for number, tensor in enumerate(graph.tensors):
+            if tensor.name not in kept or not is_constant(model, tensor):
+                tensor.name = f"constant_{number}".encode()
+        for number, operator in enumerate(graph.operators):
+            for place, index in enumerate(operator.outputs):
+                suffix = f"_{place}" if place else ""
+                graph.tensors[index].name = f"{operator_name(model, operator)}_{number}{suffix}".encode()
+    for signature in model.signatureDefs or []:
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        for entry in (*signature.outputs, *signature.inputs):
+            tensors[entry.tensorIndex].name = entry.name
+
+
+def _strip(model: Any) -> None:
+    """Leaves what an interpreter reads: buffers that are used, each once, and operators that are used."""
+    model.description = b"pocketdiffusion"
+    model.metadata = [entry for entry in model.metadata or [] if entry.name == _RUNTIME]
+    model.metadataBuffer = None
+    used = [tensor for graph in model.subgraphs for tensor in graph.tensors if is_constant(model, tensor)]
+    places = {0: 0}
+    for holder in (*used, *model.metadata):
+        places.setdefault(int(holder.buffer), len(places))
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = places.get(int(tensor.buffer), 0)
+    for entry in model.metadata:
+        entry.buffer = places[int(entry.buffer)]
+    model.buffers = [schema.BufferT() if old == 0 else model.buffers[old] for old in places]
+    operators = [operator for graph in model.subgraphs for operator in graph.operators]
+    kept = sorted({operator.opcodeIndex for operator in operators})
+    for operator in operators:
+        operator.opcodeIndex = kept.index(operator.opcodeIndex)
+    model.operatorCodes = [model.operatorCodes[index] for index in kept]
+
+
+def _note_runtime(model: Any) -> None:
+    """The oldest TFLite that knows all operators: what the converter noted, or what was added since asks for."""
+    for entry in model.metadata:
+        noted = bytes(model.buffers[entry.buffer].data)
+        needed = [tuple(int(part) for part in noted.rstrip(b"\0").split(b"."))]
+        needed += [_SINCE.get((OPERATORS[c.builtinCode], c.version), (1,)) for c in model.operatorCodes]
+        version = ".".join(map(str, max(needed))).encode().ljust(len(noted), b"\0")
+        model.buffers[entry.buffer] = schema.BufferT(np.frombuffer(version, np.uint8))

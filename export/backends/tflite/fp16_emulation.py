@@ -1,0 +1,120 @@
+"""TFLite: the file gets, behind each operator, a pair of CASTs that rounds its result, and a maximum as an output."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pocketdiffusion.quantize.float16_range import Note
+from pocketdiffusion.runtime.engines.mlprogram.execute import Arithmetic
+from pocketdiffusion.runtime.engines.tflite import open_runner
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
+
+if TYPE_CHECKING:
+    from pocketdiffusion.export.backends.tflite.draft import Draft
+
+# Operators that only move values, which were rounded before.
+MOVES = frozenset(
+    """
+    CAST CONCATENATION DEQUANTIZE EXPAND_DIMS GATHER PAD RESHAPE RESIZE_NEAREST_NEIGHBOR SLICE SPLIT SQUEEZE
+    STRIDED_SLICE TRANSPOSE
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class TfliteReplay:
+    """`noted` names, for each further output of the file, the operator and the result that it is the maximum of."""
+
+    spec: GraphSpec
+    runner: Runner
+    noted: Mapping[str, tuple[str, str]]
+    note: Note
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        check_inputs(self.spec, inputs)
+        outputs = self.runner(inputs)
+        for name, (operator, result) in self.noted.items():
+            self.note(operator, result, float(outputs[name]))
+        return {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}
+
+
+def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> TfliteReplay:
+    """Of a .tflite, whose operators LiteRT runs by the kernels that it has for them."""
+    from pocketdiffusion.export.backends.tflite.draft import Draft
+    from pocketdiffusion.export.backends.tflite.file import read_model, write_model
+
+    model = read_model(path)
+    probes = _Probes(Draft(model, *model.subgraphs))
+    for number in probes.results():
+        probes.watch(number, rounding=arithmetic == "float16")
+    probes.finish()
+    further = tuple(TensorSpec(name, (), "float32") for name in probes.noted)
+    with TemporaryDirectory(dir=path.parent) as scratch:
+        write_model(model, Path(scratch) / "replay.tflite")
+        runner = open_runner(Path(scratch) / "replay.tflite", GraphSpec(spec.name, spec.inputs, spec.outputs + further))
+    return TfliteReplay(spec, runner, probes.noted, note)
+
+
+class _Probes:
+    """What is put behind the operators of one graph, all at once, when `finish` is called."""
+
+    def __init__(self, draft: "Draft") -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self.schema, self.draft, self.graph = schema, draft, draft.graph
+        self.noted: dict[str, tuple[str, str]] = {}
+        self.behind: dict[int, list[Any]] = {}  # by the number of the operator
+        self.exact: dict[int, int] = {}  # the tensor that an operator writes instead, where its result is rounded
+        self.outputs: list[tuple[str, int]] = []
+
+    def results(self) -> list[int]:
+        """The numbers of the operators whose one result is computed in float32."""
+        from pocketdiffusion.export.backends.tflite.file import operator_name
+
+        self.names = [operator_name(self.draft.model, operator) for operator in self.graph.operators]
+        return [
+            number
+            for number, operator in enumerate(self.graph.operators)
+            if self.names[number] not in MOVES
+            and self.graph.tensors[operator.outputs[0]].type == self.schema.TensorType.FLOAT32
+        ]
+
+    def watch(self, number: int, *, rounding: bool) -> None:
+        """The result keeps its tensor, so that whoever takes it takes the rounded one."""
+        draft, result = self.draft, int(self.graph.operators[number].outputs[0])
+        shape = self.graph.tensors[result].shape
+        behind = self.behind.setdefault(number, [])
+        if rounding:
+            self.exact[number] = draft.tensor(f"exact_{number}", shape, "FLOAT32")
+            half = draft.tensor(f"half_{number}", shape, "FLOAT16")
+            behind.append(draft.operator("CAST", [self.exact[number]], half))
+            behind.append(draft.operator("CAST", [half], result))
+        magnitude = draft.tensor(f"magnitude_{number}", shape, "FLOAT32")
+        largest = draft.tensor(f"largest_{number}", [], "FLOAT32")
+        axes = draft.constant(f"axes_{number}", [len(shape)], "INT32", np.arange(len(shape), dtype=np.int32))
+        maximum = draft.operator("REDUCE_MAX", [magnitude, axes], largest)
+        maximum.builtinOptionsType = self.schema.BuiltinOptions.ReducerOptions
+        maximum.builtinOptions = self.schema.ReducerOptionsT()
+        behind += [draft.operator("ABS", [result], magnitude), maximum]
+        name = f"largest_{number}"
+        self.outputs.append((name, largest))
+        self.noted[name] = (self.names[number], self.graph.tensors[result].name.decode())
+
+    def finish(self) -> None:
+        """Puts everything in its place, and the maxima among the outputs of the signature."""
+        operators = []
+        for number, operator in enumerate(self.graph.operators):
+            if number in self.exact:
+                operator.outputs = [self.exact[number]]
+            operators += [operator, *self.behind.get(number, ())]
+        self.graph.operators = operators
+        self.graph.outputs = [*self.graph.outputs, *(index for _, index in self.outputs)]
+        for name, index in self.outputs:
+            entry = self.schema.TensorMapT()
+            entry.name, entry.tensorIndex = name.encode(), index
+            self.draft.model.signatureDefs[0].outputs.append(entry)

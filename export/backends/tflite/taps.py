@@ -1,0 +1,76 @@
+"""TFLite: the operators that take a weight as such. A constant has the weight's name."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pocketdiffusion.export.backends.taps import Layer
+from pocketdiffusion.runtime.engines.tflite import open_runner
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.runner import Array, Runner
+
+
+def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
+    """Of a .tflite, in the order in which it is run. Where an operator computes in integers, the result is the tensor
+    that is float32 again. A table that was looked up while converting has no operator, and no layer."""
+    from pocketdiffusion.export.backends.tflite.file import WEIGHT_OPERAND, operator_name, read_model
+
+    model = read_model(path)
+    (graph,) = model.subgraphs
+    wanted = set(weights)
+    names = {index: tensor.name.decode() for index, tensor in enumerate(graph.tensors)}
+    holders = {index: name for index, name in names.items() if name in wanted}
+    widened = {}  # by the tensor before a DEQUANTIZE, the one behind it
+    for operator in graph.operators:
+        if operator_name(model, operator) == "DEQUANTIZE":
+            source, result = int(operator.inputs[0]), int(operator.outputs[0])
+            widened[source] = result
+            if source in holders:
+                holders[result] = holders[source]
+    found = []
+    for operator in graph.operators:
+        place = WEIGHT_OPERAND.get(operator_name(model, operator))
+        if place is not None and int(operator.inputs[place]) in holders:
+            result = int(operator.outputs[0])
+            module = holders[int(operator.inputs[place])].removesuffix(".weight")
+            found.append(Layer(module, names[widened.get(result, result)]))
+    return found
+
+
+@dataclass(frozen=True)
+class TfliteTapped:
+    """LiteRT, with further outputs in the file's signature, by the names of their tensors."""
+
+    spec: GraphSpec
+    runner: Runner
+    results: dict[str, Array] = field(default_factory=dict)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self.runner(inputs)
+        own = {tensor.name for tensor in self.spec.outputs}
+        self.results.update((name, value) for name, value in outputs.items() if name not in own)
+        return {name: outputs[name] for name in own}
+
+
+def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> TfliteTapped:
+    """Of a .tflite."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from pocketdiffusion.export.backends.tflite.file import read_model, write_model
+
+    model = read_model(path)
+    (graph,) = model.subgraphs
+    places = {tensor.name.decode(): index for index, tensor in enumerate(graph.tensors)}
+    further = []
+    for result in results:
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = result.encode(), places[result]
+        model.signatureDefs[0].outputs.append(entry)
+        if places[result] not in graph.outputs:
+            graph.outputs = [*graph.outputs, places[result]]
+        further.append(TensorSpec(result, tuple(int(n) for n in graph.tensors[places[result]].shape), "float32"))
+    with TemporaryDirectory() as scratch:
+        write_model(model, Path(scratch) / "tapped.tflite")
+        whole = GraphSpec(spec.name, spec.inputs, spec.outputs + tuple(further))
+        return TfliteTapped(spec, open_runner(Path(scratch) / "tapped.tflite", whole))

@@ -1,0 +1,146 @@
+"""What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, and the manifest that names them."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from pocketdiffusion.export.backends.coreml.apple_layout import write_script
+from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
+from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.bundle.manifest import (
+    Calibration,
+    Draft,
+    Graph,
+    Latents,
+    ModelInfo,
+    Provenance,
+    Scheduler,
+    TargetInfo,
+    Tokenizer,
+    Vae,
+)
+from pocketdiffusion.runtime.sampling.samplers import default_sampler, sampler_names, step_table
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.sampling.step_table import StepTable
+from pocketdiffusion.runtime.verify.golden import write_golden
+from pocketdiffusion.runtime.verify.recording import Trajectory
+
+TABLED_STEPS = (1, 2, 4, 8, 10, 15, 20, 25, 30, 50)
+TOOLCHAIN = (
+    "coremltools",
+    "diffusers",
+    "numpy",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+CONVERTERS = {"tflite": ("ai-edge-litert", "litert-converter", "litert-torch")}  # by format, where others are needed
+
+
+def assemble(
+    folder: Path,
+    checkpoint: Checkpoint,
+    target: Target,
+    graphs: Mapping[str, Mapping[str, Graph]],
+    trajectories: Sequence[Trajectory],
+    calibration: Calibration | None = None,
+) -> Draft:
+    """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
+
+    Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well; coreml/ gets a script
+    that makes it one for Apple's Swift pipeline. `calibration` is there where ranges of activations were measured.
+    """
+    spec = next(iter(graphs.values()))["unet"].spec
+    _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
+    vae = checkpoint.configs["vae"]
+    schedule = read_schedule(checkpoint.scheduler)
+    if target.open_batch and "onnx" in graphs:
+        write_companions(folder / "onnx", checkpoint, height, width)
+    if "coreml" in graphs:
+        write_script(folder / "coreml", vae["scaling_factor"], graphs["coreml"]["unet"].compute_unit)
+    return Draft(
+        model=ModelInfo(
+            name=checkpoint.name,
+            family="stable_diffusion",
+            pipeline=checkpoint.model_index["_class_name"],
+            prediction_type=schedule.prediction_type,  # type: ignore[arg-type]  # pydantic checks it
+            licence=checkpoint.licence,
+            revision=checkpoint.revision,
+            fingerprint=checkpoint.fingerprint,
+        ),
+        target=TargetInfo(
+            name=target.name,
+            title=target.title,
+            soc=target.soc,
+            memory_mb=target.memory_mb,
+            os_floor=target.os_floor,
+        ),
+        latents=Latents(
+            channels=int(vae.get("latent_channels", 4)),
+            height=height,
+            width=width,
+            scale=2 ** (len(vae["block_out_channels"]) - 1),
+        ),
+        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=vae.get("shift_factor") or 0.0),
+        tokenizer=write_tokenizer(folder, checkpoint),
+        scheduler=Scheduler(
+            config=spell_infinity(checkpoint.scheduler), default_sampler=default_sampler(checkpoint.scheduler)
+        ),
+        graphs={format: dict(named) for format, named in graphs.items()},
+        step_tables=tables(checkpoint.scheduler),
+        golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
+        verdicts=(),
+        calibration=calibration,
+        provenance=Provenance(
+            exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
+            python=".".join(str(n) for n in sys.version_info[:3]),
+            toolchain={
+                name: version(name) for name in (*TOOLCHAIN, *(n for f in graphs for n in CONVERTERS.get(f, ())))
+            },
+        ),
+    )
+
+
+def tables(config: Mapping[str, Any]) -> tuple[StepTable, ...]:
+    """The step tables that apps read: every sampler at each of TABLED_STEPS, from pure noise."""
+    schedule = read_schedule(config)
+    return tuple(step_table(name, schedule, steps) for name in sampler_names() for steps in TABLED_STEPS)
+
+
+def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """diffusers writes -Infinity into its JSON files, though JSON has no such number: here it becomes a string."""
+    words = {inf: "Infinity", -inf: "-Infinity"}
+    return {key: words.get(value, value) if isinstance(value, float) else value for key, value in config.items()}
+
+
+def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> Tokenizer:
+    """Writes vocab.json and merges.txt. The special tokens' ids come from the checkpoint's own tokenizer settings."""
+    source = checkpoint.tokenizers["tokenizer"]
+    (folder / "tokenizer").mkdir()
+    write_vocabulary(source, folder / "tokenizer")
+    vocab = json.loads((folder / "tokenizer/vocab.json").read_text(encoding="utf-8"))
+    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+
+    def special(key: str, default: str) -> int:
+        token = settings.get(key) or default
+        return int(vocab[token["content"] if isinstance(token, dict) else token])
+
+    return Tokenizer(
+        kind="clip",
+        vocab="tokenizer/vocab.json",
+        merges="tokenizer/merges.txt",
+        max_length=min(int(settings.get("model_max_length", 77)), 77),
+        bos_id=special("bos_token", "<|startoftext|>"),
+        eos_id=special("eos_token", "<|endoftext|>"),
+        pad_id=special("pad_token", "<|endoftext|>"),
+    )

@@ -1,0 +1,116 @@
+"""Which layer of an artifact errs first: every layer's result beside the original's own, for the same inputs.
+
+A graph is given the recorded inputs, and its layers are left to themselves: an error that one of them makes goes on
+through those behind it. So the first in the order of execution is the one to look at, and the one that adds most.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.recording import HALVES, Trajectory, cases
+
+Layers = Callable[[Mapping[str, Array]], dict[str, Array]]  # the results of a graph's layers, by module
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """`by_step` has the relative error (the norm of the difference over that of the original) of each call: of the UNet
+    at each step, the worse half's; of the text encoder for each prompt, the negative one first; infinite where a result
+    is not finite or of another size. `added` is what it exceeds the layer before it by, in squares, at its worst."""
+
+    graph: str
+    module: str
+    by_step: tuple[float, ...]
+    added: float
+
+    @property
+    def largest(self) -> float:
+        return max(self.by_step)
+
+    def first_over(self, budget: float) -> int | None:
+        """The first step, from 1, at which the error is over `budget`."""
+        return next((step for step, error in enumerate(self.by_step, 1) if not error <= budget), None)
+
+    def call(self, step: int) -> str:
+        """In words, which one of `by_step` it is, from 1; nothing of a graph that is called once."""
+        if self.graph == "unet":
+            return f"step {step}"
+        return f"{HALVES[step - 1]} prompt" if self.graph == "text_encoder" else ""
+
+
+def first_over(errors: Sequence[LayerError], budget: float) -> tuple[LayerError, int] | None:
+    """The layer, and its step, from which on the error is over `budget`: graphs in their order, then the earliest step,
+    then the first layer in the order of execution."""
+    for graph in dict.fromkeys(error.graph for error in errors):
+        over = [(step, error) for error in errors if error.graph == graph and (step := error.first_over(budget))]
+        if over:
+            step, error = min(over, key=lambda found: found[0])
+            return error, step
+    return None
+
+
+class OriginalLayers:
+    """The original module as `Layers`. Not for a module that a rewrite has changed."""
+
+    def __init__(self, part: Component) -> None:
+        self.spec, self.module = part.spec, load_module(part)
+        self.results: dict[str, Array] = {}
+        for name in weights_of(part):
+            module = name.rpartition(".")[0]
+            self.module.get_submodule(module).register_forward_hook(self._keep(module))
+
+    def _keep(self, module: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(owner: nn.Module, arguments: Any, result: Any) -> None:
+            self.results[module] = result.numpy()
+
+        return keep
+
+    @torch.no_grad()
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.results = {}
+        self.module(*(torch.from_numpy(inputs[tensor.name].copy()) for tensor in self.spec.inputs))
+        return self.results
+
+
+def compare_layers(graph: str, reference: Layers, candidate: Layers, trajectory: Trajectory) -> list[LayerError]:
+    """Every layer that both have, in the candidate's order of execution, on all calls of one drawing."""
+    calls = [dict(_errors(reference(case.inputs), candidate(case.inputs))) for case in cases(graph, trajectory)]
+    together = len(HALVES) if graph == "unet" else 1  # calls of one step
+    steps = [calls[first : first + together] for first in range(0, len(calls), together)]
+    found: list[LayerError] = []
+    before = [0.0] * len(steps)
+    for module in calls[0]:
+        by_step = [max(call[module] for call in step) for step in steps]
+        added = max(_added(now, earlier) for now, earlier in zip(by_step, before, strict=True))
+        found.append(LayerError(graph, module, tuple(by_step), added))
+        before = by_step
+    return found
+
+
+def _added(now: float, earlier: float) -> float:
+    if now == inf:
+        return 0.0 if earlier == inf else inf
+    return sqrt(max(0.0, now * now - earlier * earlier))
+
+
+def _errors(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> Iterator[tuple[str, float]]:
+    for module, given in candidate.items():
+        if module not in reference:
+            continue
+        wanted = reference[module].astype(np.float64).ravel()
+        flat = given.astype(np.float64)
+        if given.size != wanted.size or not np.isfinite(flat).all():
+            yield module, inf
+            continue
+        norm = float(np.linalg.norm(wanted))
+        error = float(np.linalg.norm(flat.ravel() - wanted))
+        yield module, error / norm if norm else (inf if error else 0.0)

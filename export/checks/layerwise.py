@@ -1,0 +1,101 @@
+"""An artifact that computes in integers, layer by layer beside torch.
+
+Where roundings follow one another, a last digit turns some, and these turn others: the outputs of two sound engines are
+as far apart as each is from the original, and faults hide in that. So every layer in torch goes on with what the
+artifact's own layers gave, and is compared with the artifact's by itself: sound ones differ by the few values that lie
+at the middle between two integers, and by what the operators between two layers lose.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pocketdiffusion.export.backends.taps import LayerRunner
+from pocketdiffusion.export.reference.torch_runner import TorchRunner
+from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, Tally
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases
+
+# Measured on the built-in model at the worst layer: 69 dB in ONNX, 61 in Core ML, which rounds to float16 on the way,
+# 57 in LiteRT, where a single value is off by up to 3.3 % of the peak, one step of its int8.
+FLOOR_DB = 45.0
+
+
+class ForcedModule:
+    """A torch module whose layers go on with other results than their own. `note` is told of each layer, and then of
+    each output, what it would be, and what it is in the artifact: one at a time, for all are much more than a model."""
+
+    def __init__(self, runner: TorchRunner, layers: Sequence[str], note: Callable[[str, Array, Array], None]) -> None:
+        self.runner, self.note = runner, note
+        self._given: Mapping[str, Array] = {}
+        for layer in layers:
+            runner.module.get_submodule(layer).register_forward_hook(self._force(layer))
+
+    def __call__(self, inputs: Mapping[str, Array], given: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """`given` and `outputs` are what the layers and the artifact as a whole give for `inputs`."""
+        self._given = given
+        for name, wanted in self.runner(inputs).items():
+            self.note(name, wanted, outputs[name])
+
+    def _force(self, layer: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def force(owner: nn.Module, arguments: Any, result: Tensor) -> Tensor:
+            given = self._given[layer].astype(np.float32)
+            if given.size == result.numel():
+                given = given.reshape(result.shape)
+            self.note(layer, result.numpy(), given)
+            return torch.from_numpy(given)
+
+        return force
+
+
+def judge_forced(
+    reference: TorchRunner,
+    layers: LayerRunner,
+    trajectories: Sequence[Trajectory],
+    *,
+    plan: Plan,
+    rung: str,
+    storage: str,
+    arithmetic: str,
+) -> ParityReport:
+    """The report of the layer or output that is furthest from torch. `reference` is the module as `plan` leaves it.
+    Takes the memory of what all layers give in one call.
+
+    Raises ProofError where the artifact does not name a layer that computes in integers, or gives one of another size.
+    """
+    graph, names = reference.spec.name, layers.names
+    for weight, scheme in plan.schemes.items():
+        if scheme.activation != "float" and weight.rpartition(".")[0] not in names:
+            raise ProofError(f"{graph}: the {layers.format} artifact names no layer for {weight}")
+    tallies: dict[str, Tally] = {}
+    label = ""
+
+    def note(name: str, wanted: Array, given: Array) -> None:
+        if wanted.shape != given.shape:
+            sizes = f"{list(given.shape)}, torch {list(wanted.shape)}"
+            raise ProofError(f"{layers.format} {graph}: {name} has another size: {sizes}")
+        tallies.setdefault(name, Tally()).add(Comparison(label, wanted, given))
+
+    module = ForcedModule(reference, list(names), note)
+    for trajectory in trajectories:
+        for case in cases(graph, trajectory):
+            label = case.label
+            outputs, given = layers.run(case.inputs)
+            module(case.inputs, given, outputs)
+    reports = [
+        tally.report(
+            f"{graph}.{name.removeprefix(f'{graph}.')}",
+            rung=rung,
+            floor=FLOOR_DB,
+            format=layers.format,
+            storage=storage,
+            arithmetic=arithmetic,
+        )
+        for name, tally in tallies.items()
+    ]
+    return min(reports, key=lambda report: (report.passed, report.psnr_db))

@@ -1,0 +1,69 @@
+"""CLIP's text model (https://arxiv.org/abs/2103.00020, section 2.4) as a graph: token ids to states.
+
+One of the parts that families are made of: a module whose tensors have the names of checkpoints, the translation of
+older names, and the number of sites, from the configuration alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from pocketdiffusion.export.checkpoints.safetensors_header import rename
+from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.runtime.errors import UserError
+
+CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+
+
+def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
+    """transformers' configuration, with its defaults where the file is silent. Raises UserError where it is wrong."""
+    try:
+        return CLIPTextConfig.from_dict(dict(config))
+    except Exception as error:  # transformers checks the fields with classes of errors that differ between its versions
+        reason = " ".join(str(error).split())
+        raise UserError(f"{part}: config.json is wrong: {reason}") from None
+
+
+class TextEncoder(nn.Module):
+    """input_ids [1, tokens] int32 to last_hidden_state [1, tokens, c] and pooler_output [1, c], float32."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        model = CLIPTextModel(config)
+        self.text_model = getattr(model, "text_model", model)  # transformers 4 has a wrapper more
+        del self.text_model.embeddings.position_ids  # no weight: made in `forward`, so that it is real on every device
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        output = self.text_model(input_ids, position_ids=positions)
+        return output.last_hidden_state, output.pooler_output
+
+
+def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+    """Checkpoints say `text_model.encoder...`; transformers 5 writes `encoder...`.
+
+    Left out: `position_ids`, which old files hold and which is 0, 1, 2, ..., and `text_projection`, which a family
+    that does not use it never asks for.
+    """
+    names = {name: name if name.startswith("text_") else f"text_model.{name}" for name in stored}
+    unused = ("text_model.embeddings.position_ids", "text_projection.weight")
+    return {name: ref for name, ref in rename(stored, names, part).items() if name not in unused}
+
+
+def sites(config: CLIPTextConfig) -> dict[str, int]:
+    """The activation is counted under its own name: "quick_gelu", "gelu"."""
+    layers = config.num_hidden_layers
+    return {"attention": layers, "layer_norm": 2 * layers + 1, config.hidden_act: layers}
+
+
+def example(config: CLIPTextConfig, seed: int) -> dict[str, Tensor]:
+    """A start, some words, and ends: the two specials are the last of CLIP's vocabulary, whatever the file says."""
+    generator = torch.Generator().manual_seed(seed)
+    last, tokens = config.vocab_size - 1, config.max_position_embeddings
+    ids = torch.full((1, tokens), last, dtype=torch.int32)
+    words = torch.randint(0, last - 1, (min(8, tokens - 2),), generator=generator)
+    ids[0, 0], ids[0, 1 : 1 + len(words)] = last - 1, words.int()
+    return {"input_ids": ids}

@@ -1,0 +1,188 @@
+"""An artifact in float16 that stays within float16: audited as it was emitted, and mended where it does not.
+
+Powers of two in the weights come first: they cost nothing on any phone, and change nothing in float32; what storing
+them in float16 then loses is judged by the floor of the weights as they were. What they cannot mend becomes an island
+of float32 where the format has such: in Core ML.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.fp16_emulation import open_replay
+from pocketdiffusion.export.component import Component, read_weights
+from pocketdiffusion.export.float16.weight_rescaling import plan, rescale
+from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.quantize.float16_range import Found, Range, Underflow, closest, underflow, widen
+from pocketdiffusion.quantize.islands import islands
+from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.mlprogram.program import read_program
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases
+
+REPLAY = "replay"  # the rung at which every result of an artifact is rounded to float16
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Of one artifact in float16, on recorded cases: the ranges of its results, the nearest to float16's end first;
+    what was done about those beyond it; weights that float16 stores badly; and the proof, the artifact replayed with
+    every result rounded to float16."""
+
+    format: str
+    graph: str
+    ranges: tuple[Range, ...]
+    mends: tuple[str, ...]
+    underflows: tuple[Underflow, ...]
+    replayed: tuple[ParityReport, ...]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An emitted graph, and the component and the options that it was emitted from."""
+
+    graph: Graph
+    part: Component
+    original: Component  # before any mend
+    artifact: Artifact
+    plan: Plan
+    audit: Audit | None  # None where nothing is float16
+
+    @property
+    def verdicts(self) -> tuple[ParityReport, ...]:
+        """What must pass before it ships: the replay, where a phone computes in float16 and the gate here does not."""
+        judged = self.graph.compute_unit != "cpu" and self.graph.arithmetic == "float32"
+        return self.audit.replayed if self.audit is not None and judged else ()
+
+
+def emit_fitted(
+    part: Component,
+    artifact: Artifact,
+    plan: Plan,
+    folder: Path,
+    trajectories: Sequence[Trajectory],
+    *,
+    open_batch: bool,
+) -> Fitted:
+    """As `emit`; where `plan` leaves float32 the graph that is left in `folder` holds nothing beyond float16 on
+    `trajectories`, as far as that can be had. Graphs that compute in integers are not audited: those of int8 are for a
+    CPU, or, in Core ML, run by the gate itself in float16; those of int16 are for neural processors without floats."""
+    graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
+    if plan.storage == "float32" or plan.activation != "float":
+        return Fitted(graph, part, part, artifact, plan, None)
+    original = part
+    mends: list[str] = []
+    replayed, ranges = replay(folder, artifact.format, graph, trajectories)
+    for mend in (_rescale, _upcast):
+        if all(r.fits for r in ranges):
+            break
+        beyond = measure_ranges(folder, artifact.format, graph, trajectories)
+        mended = mend(part, artifact, folder / graph.path, beyond, trajectories)
+        if mended is None:
+            continue
+        remove(folder, graph)
+        graph = emit(mended.part, mended.artifact, folder, open_batch=open_batch, plan=plan)
+        better, found = replay(folder, artifact.format, graph, trajectories)
+        if sum(not r.fits for r in found) < sum(not r.fits for r in ranges):
+            part, artifact, replayed, ranges = mended.part, mended.artifact, better, found
+            mends.append(mended.said)
+        else:  # what does not fit lies where this mend does not reach
+            remove(folder, graph)
+            graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
+    lost = (underflow(name, weight) for name, weight in read_weights(part) if weight.ndim > 1)
+    underflows = tuple(each for each in lost if each is not None)
+    audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(mends), underflows, tuple(replayed))
+    return Fitted(graph, part, original, artifact, plan, audit)
+
+
+def replay(
+    folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]
+) -> tuple[list[ParityReport], list[Range]]:
+    """The artifact with each result rounded to float16: its verdicts, and the ranges of its results, the nearest to
+    the end of float16 first; infinite for one that overflowed."""
+    found: Found = {}
+    runner = open_replay(folder, format, graph, "float16", partial(widen, found))
+    reports = judge_runner(
+        runner,
+        trajectories,
+        format=format,
+        rung=REPLAY,
+        storage=graph.storage,
+        arithmetic="float16",
+        recipe_db=graph.floor_db,
+    )
+    return reports, closest(found)
+
+
+def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]) -> list[Range]:
+    """How large each result of an artifact gets in float32, which goes on where float16 ends."""
+    found: Found = {}
+    runner = open_replay(folder, format, graph, "float32", partial(widen, found))
+    for inputs in _inputs(graph.spec.name, trajectories):
+        runner(inputs)
+    return closest(found)
+
+
+def remove(folder: Path, graph: Graph) -> None:
+    """Removes a graph's files, and the folders that held nothing else."""
+    for file in graph.files:
+        (folder / file).unlink()
+    for parent in sorted({p for file in graph.files for p in Path(file).parents}, reverse=True):
+        if parent != Path() and (folder / parent).is_dir() and not any((folder / parent).iterdir()):
+            (folder / parent).rmdir()
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What to emit instead, and what was done, in one line."""
+
+    part: Component
+    artifact: Artifact
+    said: str
+
+
+def _rescale(
+    part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
+) -> Mended | None:
+    try:
+        found = plan(part, artifact.rewrites, _inputs(part.spec.name, trajectories))
+    except ProofError:  # the next mend's
+        return None
+    if not found.weights:
+        return None
+    said = (
+        f"{ranges[0].describe()}: {len(found.weights)} weights were multiplied by powers of two, from "
+        f"2^{min(found.weights.values())} to 2^{max(found.weights.values())}, and {len(found.epsilons)} epsilons"
+    )
+    return Mended(rescale(part, found), artifact, said)
+
+
+def _upcast(
+    part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
+) -> Mended | None:
+    if artifact.format != "coreml":
+        return None
+    operations = [
+        ([result.name for result in operation.results], list(operation.uses))
+        for operation in read_program(path).operations
+    ]
+    found = tuple(sorted({*artifact.islands, *(bare_name(name) for name in islands(operations, ranges))}))
+    said = f"{ranges[0].describe()}: {len(found)} operators stay float32"
+    return Mended(part, replace(artifact, islands=found), said)
+
+
+def bare_name(result: str) -> str:
+    """Core ML's name of a result before it became float16."""
+    return result.removesuffix("_cast_fp16").removesuffix("_to_fp16")
+
+
+def _inputs(graph: str, trajectories: Sequence[Trajectory]) -> Iterator[Mapping[str, Array]]:
+    for trajectory in trajectories:
+        for case in cases(graph, trajectory):
+            yield case.inputs

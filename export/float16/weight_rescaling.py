@@ -1,0 +1,64 @@
+"""A component whose results are powers of two smaller inside, and the same outside.
+
+A convolution that gives a result with the exponent e has 2^-e times its weights; the normalisation that takes it has
+2^-2e times its epsilon. In float32 both are exact, as long as nothing falls below its smallest normal number; a file
+that stores float16 may lose the last bits of small weights.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import nn
+
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.float16.scale_propagation import Dataflow, follow
+from pocketdiffusion.quantize.exponents import exponents
+from pocketdiffusion.runtime.runner import Array
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Powers of two: of the weights that they multiply, by name, and of the epsilons of norms, by module."""
+
+    weights: Mapping[str, int]
+    epsilons: Mapping[str, int]
+
+
+def plan(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str, Array]]) -> Rescale:
+    """What brings every result for `inputs` into float16, and the squares that normalisations take.
+
+    Raises ProofError, naming the result, where only another arithmetic can.
+    """
+    return _plan(follow(part, rewrites, inputs))
+
+
+def _plan(data: Dataflow) -> Rescale:
+    held = exponents(data.flow)
+    weights: dict[str, int] = {}
+    for each in data.affine:
+        taken, given = held.get(each.source, 0), held.get(each.result, 0)
+        weights[each.weight] = taken - given
+        if each.bias is not None:
+            weights[each.bias] = -given
+    return Rescale(
+        {name: power for name, power in weights.items() if power},
+        {norm.path: -2 * held[norm.source] for norm in data.norms if norm.source in held},
+    )
+
+
+def rescale(part: Component, powers: Rescale) -> Component:
+    """The component with these powers of two in its weights and epsilons."""
+    weights = {
+        name: replace(ref, exponent=ref.exponent + powers.weights.get(name, 0)) for name, ref in part.weights.items()
+    }
+    return replace(part, build=partial(_build, part.build, powers.epsilons), weights=weights)
+
+
+def _build(build: Callable[[], nn.Module], epsilons: Mapping[str, int]) -> nn.Module:
+    module = build()
+    for path, power in epsilons.items():
+        norm = module.get_submodule(path)
+        assert isinstance(norm, nn.GroupNorm | nn.LayerNorm)
+        norm.eps *= 2.0**power
+    return module

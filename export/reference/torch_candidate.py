@@ -1,0 +1,65 @@
+"""A model, in torch, as what `compare` compares: with another model, or with a bundle."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.reference.record import Request, record
+from pocketdiffusion.export.reference.torch_runner import open_rewritten
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.verify.gate import PictureReport
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db, psnr_db, ssim
+from pocketdiffusion.runtime.verify.recording import Trajectory
+
+
+@dataclass(frozen=True)
+class ModelCandidate:
+    """A checkpoint as it is, in float32. It draws with its own scheduler."""
+
+    checkpoint: Checkpoint
+    parts: Sequence[Component]
+    say: Callable[[str], None]
+
+    @property
+    def title(self) -> str:
+        return self.checkpoint.name
+
+    @property
+    def format(self) -> str:
+        return "torch"
+
+    def part(self, graph: str) -> Component:
+        (found,) = [part for part in self.parts if part.spec.name == graph]
+        return found
+
+    def spec(self, graph: str) -> GraphSpec:
+        return self.part(graph).spec
+
+    def open(self, graph: str) -> Runner:
+        return open_rewritten(self.part(graph), ())
+
+    def precision(self, graph: str) -> tuple[str, str]:
+        return "float32", "float32"
+
+    def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
+        """Raises UserError where its scheduler takes other steps."""
+        requests = [Request(t.prompt, t.negative_prompt, t.seed, t.steps, t.guidance) for t in trajectories]
+        for wanted, own in zip(trajectories, record(self.checkpoint, self.parts, requests, self.say), strict=True):
+            if wanted.latents.shape != own.latents.shape:
+                calls = len(own.latents) - 1, len(wanted.latents) - 1
+                raise UserError(f"{self.title} takes {calls[0]} UNet calls, the other {calls[1]}: no two to compare")
+            peak = float(np.abs(wanted.latents).max())
+            drift = [psnr_db(a, b, peak) for a, b in zip(wanted.latents[1:], own.latents[1:], strict=True)]
+            yield PictureReport(
+                self.format,
+                wanted.prompt,
+                image_psnr_db(wanted.picture, own.picture),
+                ssim(wanted.picture, own.picture),
+                tuple(drift),
+                own.picture,
+            )

@@ -1,0 +1,231 @@
+"""The tables that the commands print."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
+from typing import Protocol
+
+from rich import box
+from rich.table import Column, Table
+
+from pocketdiffusion.cli.doctor import Finding
+from pocketdiffusion.compare import Compared
+from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
+from pocketdiffusion.runtime.graph_spec import TensorSpec
+from pocketdiffusion.runtime.verify.skipped import NotRun
+
+
+class Judged(Protocol):
+    """A verdict, from the gate or from a manifest."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def rung(self) -> str: ...
+    @property
+    def format(self) -> str | None: ...
+    @property
+    def storage(self) -> str: ...
+    @property
+    def arithmetic(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def psnr_db(self) -> float: ...
+    @property
+    def floor_db(self) -> float: ...
+    @property
+    def max_abs(self) -> float: ...
+    @property
+    def max_abs_limit(self) -> float: ...
+    @property
+    def cases(self) -> int: ...
+    @property
+    def passed(self) -> bool: ...
+
+
+def target_table(targets: Iterable[Target]) -> Table:
+    """One row a phone."""
+    table = _table("target", "phone", "SoC", "RAM", "OS", "artifacts")
+    for t in targets:
+        artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
+        ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else "any"
+        table.add_row(t.name, t.title, t.soc or "any", ram, t.os_floor or t.os, artifacts)
+    return table
+
+
+def verdict_table(verdicts: Iterable[Judged]) -> Table:
+    """The ladder: one row a verdict, in the order in which they were judged."""
+    table = _table("subject", "rung", "format", "storage", "arithmetic", "device")
+    for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
+        table.add_column(number, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for v in verdicts:
+        table.add_row(
+            v.subject,
+            v.rung,
+            v.format or "-",
+            v.storage,
+            v.arithmetic,
+            v.device,
+            f"{v.psnr_db:.1f}",
+            f"{v.floor_db:.0f}",
+            f"{v.max_abs:.1e}",
+            f"{v.max_abs_limit:.1e}",
+            str(v.cases),
+            "passed" if v.passed else "[bold red]FAILED",
+        )
+    return table
+
+
+def not_run_table(skipped: Iterable[NotRun]) -> Table:
+    """What a stand-in cannot show."""
+    table = _table("not run", "format", "device", "arithmetic", "reason")
+    for row in skipped:
+        table.add_row(row.subject, row.format, row.device, row.arithmetic, row.reason)
+    return table
+
+
+def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str, tuple[float, float]]) -> Table:
+    """Recipes by size: MB of weights, and the median PSNR of pictures."""
+    table = _table("recipe")
+    for number in ("MB", "pictures dB"):
+        table.add_column(number, justify="right", no_wrap=True)
+    rows = [(mb, db, name) for name, (mb, db) in uniform.items()]
+    rows += [(mb, db, f"searched, {name}") for name, (mb, db) in searched.items()]
+    for mb, db, name in sorted(rows):
+        table.add_row(name, f"{mb:.2f}", f"{db:.1f}")
+    return table
+
+
+def doctor_table(findings: Iterable[Finding]) -> Table:
+    """What this machine has, and how to get the rest."""
+    table = _table("what", "here", "for", "how to get it")
+    for finding in findings:
+        table.add_row(
+            finding.name, finding.found or "[bold]no", finding.purpose, finding.remedy if not finding.found else ""
+        )
+    return table
+
+
+def difference_tables(compared: Compared) -> Iterator[Table]:
+    """What compare shows: the two, the pictures, the outputs of the graphs, the ladder, the layers that add most."""
+    a, b = compared.sides
+    table = _table("", "A", "B", title=f"{b.title} against {a.title}")
+    table.add_row("format, storage, arithmetic", a.precision, b.precision)
+    for what, one, other in (("MB", a.mb, b.mb), ("MB of memory to draw", a.peak_mb, b.peak_mb)):
+        table.add_row(what, *(f"{mb:.1f}" if mb else "-" for mb in (one, other)))
+    yield table
+    difference = compared.difference
+    table = _table("prompt", title="pictures")
+    for number in ("PSNR dB", "SSIM", "worst step dB", "guided dB", "part at step"):
+        table.add_column(number, justify="right", no_wrap=True)
+    for picture, guided in zip(difference.pictures, difference.guided_db, strict=True):
+        part = str(picture.first_diverging) if picture.first_diverging else "-"
+        drift = min(picture.drift_db)
+        table.add_row(
+            picture.prompt, f"{picture.psnr_db:.1f}", f"{picture.ssim:.4f}", f"{drift:.1f}", f"{min(guided):.1f}", part
+        )
+    yield table
+    table = _table("output", title="graphs, teacher-forced")
+    for number in ("PSNR dB", "largest error", "relative", "cases"):
+        table.add_column(number, justify="right", no_wrap=True)
+    table.add_column("worst case")
+    for v in difference.graphs:
+        table.add_row(
+            v.subject, f"{v.psnr_db:.1f}", f"{v.max_abs:.1e}", f"{v.relative:.2e}", str(v.cases), v.worst_case
+        )
+    yield table
+    if compared.ladder:
+        table = _table("rung", title="B's ladder, dB")
+        for graph in compared.ladder[0].by_graph:
+            table.add_column(graph, justify="right", no_wrap=True)
+        for rung in compared.ladder:
+            heights = (rung.by_graph.get(graph) for graph in compared.ladder[0].by_graph)
+            table.add_row(rung.name, *("-" if db is None else f"{db:.1f}" for db in heights))
+        yield table
+    if compared.layers:
+        table = _table("graph", "layer", title="layers that add most, relative error")
+        for number in ("added", "largest", "at", f"over {compared.percent} from"):
+            table.add_column(number, justify="right", no_wrap=True)
+        for error in compared.worst:
+            at = error.call(error.by_step.index(error.largest) + 1)
+            over = error.first_over(compared.budget)
+            table.add_row(
+                error.graph,
+                error.module,
+                f"{100 * error.added:.2g} %",
+                f"{100 * error.largest:.2g} %",
+                at,
+                "-" if over is None else error.call(over) or "the start",
+            )
+        yield table
+
+
+def bundle_tables(manifest: Manifest) -> Iterator[Table]:
+    """What inspect shows of a bundle: facts, graphs, tensors, verdicts."""
+    model, size = manifest.model, manifest.latents
+    facts = _table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
+    facts.add_row("bundle_id", manifest.bundle_id)
+    facts.add_row("model", f"{model.pipeline}, {model.prediction_type}, licence {model.licence}")
+    facts.add_row(
+        "picture",
+        f"{size.width * size.scale}x{size.height * size.scale}, latents {size.channels}x{size.height}x{size.width}",
+    )
+    facts.add_row("default sampler", manifest.scheduler.default_sampler)
+    facts.add_row("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB")
+    facts.add_row("exported by", f"{manifest.provenance.exported_by}, Python {manifest.provenance.python}")
+    yield facts
+    named = [(f"{format} {name}", g) for format, graphs in manifest.graphs.items() for name, g in graphs.items()]
+    yield _graph_table(manifest, named)
+    yield _tensor_table((name, g.spec.inputs, g.spec.outputs) for name, g in named)
+    yield verdict_table(manifest.verdicts)
+
+
+def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Table:
+    table = _table("graph")
+    for number in ("parameters", "MB", "nodes"):
+        table.add_column(number, justify="right", no_wrap=True)
+    for column in ("storage", "arithmetic", "profile", "recipe", "rewrites"):
+        table.add_column(column)
+    for name, g in named:
+        mb = sum(manifest.files[path].size for path in g.files) / 1e6
+        rewrites = ", ".join(f"{sites} {rewrite}" for rewrite, sites in g.rewrites.items())
+        nodes = sum(g.ops.values())
+        table.add_row(
+            name, f"{g.parameters:,}", f"{mb:.1f}", f"{nodes:,}", g.storage, g.arithmetic, g.profile, g.recipe, rewrites
+        )
+    return table
+
+
+def model_tables(
+    title: str, parts: Sequence[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec], Sequence[tuple[int, ...]], str]]
+) -> Iterator[Table]:
+    """What inspect shows of a model. Of each part: name, inputs, outputs, the shapes of its weights, their dtypes."""
+    table = _table("component", title=title)
+    table.add_column("tensors", justify="right")
+    table.add_column("parameters", justify="right")
+    table.add_column("stored as")
+    for name, _, _, weights, stored in parts:
+        table.add_row(name, f"{len(weights):,}", f"{sum(prod(shape) for shape in weights):,}", stored)
+    yield table
+    yield _tensor_table((name, inputs, outputs) for name, inputs, outputs, _, _ in parts)
+
+
+def _tensor_table(rows: Iterable[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec]]]) -> Table:
+    table = _table("graph", "takes", "gives")
+    for name, inputs, outputs in rows:
+        table.add_row(name, _shapes(inputs), _shapes(outputs))
+    return table
+
+
+def _shapes(tensors: Sequence[TensorSpec]) -> str:
+    return "\n".join(rf"{t.name} {t.dtype} \[{', '.join(map(str, t.shape))}]" for t in tensors)
+
+
+def _table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+    """A text that its column is too narrow for goes on in the next line."""
+    folded = (Column(name, overflow="fold") for name in columns)
+    return Table(
+        *folded, title=title, title_justify="left", title_style="bold", show_header=show_header, box=box.SIMPLE_HEAD
+    )

@@ -1,0 +1,56 @@
+"""A model that was recorded: what all exports of it have in common."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.float16.activation_forms import FormError
+from pocketdiffusion.export.observed import Observed, observe
+from pocketdiffusion.export.reference.record import record
+from pocketdiffusion.prompts import requests
+from pocketdiffusion.reports.findings import find_forms
+from pocketdiffusion.runtime.verify.recording import Trajectory
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model that was recorded: all that exports for several phones have in common.
+
+    `forms` is what each form of its activations costs in float16, by component. `observed`, what its operators take
+    and give on the calibration prompts, is measured when it is asked for the first time.
+    """
+
+    checkpoint: Checkpoint
+    parts: Sequence[Component]
+    trajectories: list[Trajectory]
+    forms: Mapping[str, Sequence[FormError]]
+
+    @cached_property
+    def observed(self) -> Observed:
+        return observe(self.checkpoint, self.parts, requests("calibration"))
+
+
+def open_model(
+    model: str,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    say: Say = lambda line: None,
+) -> tuple[Checkpoint, Sequence[Component]]:
+    """A model, with the arguments of `export`: none of its weights is read yet."""
+    checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
+    return checkpoint, components(checkpoint, width=width, height=height)
+
+
+def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
+    """Draws the gate's prompts with the model's own modules."""
+    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
+    say("recording the original: its activations in float16")
+    return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})

@@ -1,0 +1,82 @@
+"""Calibration: what range the integers of an activation are to stand for, from histograms that take samples one by one.
+
+A histogram has a fixed number of bins, whatever it is given: where a value lies beyond them, neighbouring bins are
+merged and the range doubles.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketdiffusion.quantize.qparams import Span, affine
+
+Method = Literal["minmax", "percentile", "mse"]
+METHODS: tuple[Method, ...] = get_args(Method)
+METHOD: Method = "minmax"
+HEADROOM = {8: 1.2, 16: 2.0}  # by bits: what "minmax" leaves for prompts that go further (benchmarks/RESULTS.md)
+BINS = 2048
+PERCENTILE = 99.99  # of the values, between the two ends that "percentile" cuts off
+_CUTS = np.linspace(1, 0.2, 33)  # of the range, tried by "mse"
+
+
+@dataclass
+class Histogram:
+    """Counts of values in `BINS` bins from -reach to reach, and the least and largest of all."""
+
+    reach: float = 0.0
+    counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    low: float = np.inf
+    high: float = -np.inf
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Takes one sample of any shape. Raises ValueError where it is not finite."""
+        low, high = float(values.min()), float(values.max())
+        largest = max(-low, high)
+        if not np.isfinite(largest):
+            raise ValueError("an activation is not finite")
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        if not largest:
+            self.counts[BINS // 2] += values.size
+            return
+        if not self.reach:
+            self.counts *= 0  # zeros so far, which lie in any bin
+            self.reach = largest
+        while largest > self.reach:
+            merged = self.counts.reshape(-1, 2).sum(1)
+            self.counts = np.pad(merged, BINS // 4)
+            self.reach *= 2
+        self.counts += np.histogram(values, BINS, (-self.reach, self.reach))[0]
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """The value that stands for each bin."""
+        return np.asarray((np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach, np.float64)
+
+
+def choose_span(histogram: Histogram, method: Method, bits: int) -> Span:
+    """The span of signed integers of `bits` by one of `METHODS`: all values and some room; all but the outermost; or
+    the one with the least squared error of rounding within and cutting off beyond."""
+    whole = Span(min(0.0, histogram.low), max(0.0, histogram.high))
+    if method == "minmax" or not histogram.reach:
+        return Span(whole.low * HEADROOM[bits], whole.high * HEADROOM[bits])
+    if method == "percentile":
+        share = np.cumsum(histogram.counts) / histogram.counts.sum()
+        beyond = (1 - PERCENTILE / 100) / 2
+        low, high = (histogram.centres[np.searchsorted(share, at)] for at in (beyond, 1 - beyond))
+        return Span(max(whole.low, min(0.0, float(low))), min(whole.high, max(0.0, float(high))))
+    tried = [Span(whole.low * a, whole.high * b) for a in _ends(whole.low) for b in _ends(whole.high)]
+    return min(tried, key=lambda span: _squared_error(histogram, span, bits))
+
+
+def _ends(end: float) -> NDArray[np.float64]:
+    return _CUTS if end else _CUTS[:1]
+
+
+def _squared_error(histogram: Histogram, span: Span, bits: int) -> float:
+    """Of all values, each taken for its bin's centre. Within the span rounding errs by step^2 / 12."""
+    scale, _ = affine(span, bits)
+    inside = np.clip(histogram.centres, span.low, span.high)
+    cut = np.square(histogram.centres - inside)
+    return float(histogram.counts @ np.where(cut > 0, cut, scale * scale / 12))

@@ -1,0 +1,126 @@
+"""A weight as an artifact stores it: codes and what they stand for. Every backend writes these very numbers.
+
+Scales and tables are rounded to float16 before the codes are chosen, so that formats which keep them in float16 lose
+nothing by it.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketdiffusion.quantize.kmeans import nearest, palette
+from pocketdiffusion.quantize.scheme import Scheme
+
+_SHRINK = np.linspace(1, 0.5, 26)  # of a scale, tried where there are few levels: outliers are cut for finer steps
+
+
+@dataclass(frozen=True)
+class Plain:
+    """float32 or float16, `values` in that type."""
+
+    values: NDArray[np.float32 | np.float16]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """value = code * scale. `codes` int8 in the weight's shape, within 2^(bits-1) - 1 of zero; `scale` float32, of the
+    weight's rank: [out, 1, ...], or [out, blocks, 1, ...] where blocks of axis 1 have their own."""
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    bits: int
+
+
+@dataclass(frozen=True)
+class Palette:
+    """value = table[group of the output channel, code]. `codes` uint8 in the weight's shape; `table` float32 [groups,
+    2^bits], ascending."""
+
+    codes: NDArray[np.uint8]
+    table: NDArray[np.float32]
+    bits: int
+
+
+Stored = Plain | Linear | Palette
+
+
+def store(weight: NDArray[np.float32], scheme: Scheme) -> Stored:
+    """`weight` float32, finite, of rank 2 or more. A block that does not divide the input channels is the whole axis,
+    and a group of output channels that does not divide them is the whole tensor."""
+    if scheme.kind == "float":
+        return Plain(weight.astype(np.float16) if scheme.bits == 16 else weight)
+    if scheme.kind == "palette":
+        return _palette(weight, scheme.bits, scheme.group)
+    return _linear(weight, scheme.bits, scheme.group)
+
+
+def restore(stored: Stored) -> NDArray[np.float32]:
+    """What the codes stand for, float32."""
+    if isinstance(stored, Plain):
+        return stored.values.astype(np.float32)
+    if isinstance(stored, Linear):
+        blocks = stored.scale.shape[1]
+        spread = np.repeat(stored.scale, stored.codes.shape[1] // blocks, 1) if blocks > 1 else stored.scale
+        return stored.codes * spread
+    groups = len(stored.table)
+    codes = stored.codes.reshape(groups, -1)
+    return np.take_along_axis(stored.table, codes.astype(np.int64), 1).reshape(stored.codes.shape)
+
+
+def nbytes(shape: tuple[int, ...], scheme: Scheme) -> int:
+    """What a weight takes in a file, its scales (float16 or float32, counted as two bytes) or tables with it."""
+    size: int = prod(shape)
+    if scheme.kind == "float":
+        return size * scheme.bits // 8
+    packed = -(-size * scheme.bits // 8)
+    if scheme.kind == "palette":
+        return packed + 2 * _groups(shape, scheme.group) * (1 << scheme.bits)
+    return packed + 2 * shape[0] * _blocks(shape, scheme.group)
+
+
+def _blocks(shape: tuple[int, ...], block: int) -> int:
+    return shape[1] // block if block and shape[1] % block == 0 else 1
+
+
+def _groups(shape: tuple[int, ...], group: int) -> int:
+    return shape[0] // group if group and shape[0] % group == 0 else 1
+
+
+def _linear(weight: NDArray[np.float32], bits: int, block: int) -> Linear:
+    out, blocks = weight.shape[0], _blocks(weight.shape, block)
+    rows = weight.reshape(out, blocks, -1)
+    top = 2 ** (bits - 1) - 1
+    full = np.abs(rows).max(2, keepdims=True) / top
+    best = _half(full)
+    if bits < 8:  # fewer levels: the scale of least squared error
+        least = _squared_error(rows, best, top)
+        for shrink in _SHRINK[1:]:
+            scale = _half(full * shrink)
+            error = _squared_error(rows, scale, top)
+            best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    codes = _codes(rows, best, top).astype(np.int8).reshape(weight.shape)
+    return Linear(codes, best.reshape(out, blocks, *[1] * (weight.ndim - 2)), bits)
+
+
+def _half(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    return scale.astype(np.float16).astype(np.float32)
+
+
+def _codes(rows: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+    safe = np.where(scale > 0, scale, 1)  # a channel whose scale float16 cannot hold is zero
+    return np.where(scale > 0, np.clip(np.rint(rows / safe), -top, top), 0)
+
+
+def _squared_error(rows: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+    error: NDArray[np.float32] = np.square(_codes(rows, scale, top) * scale - rows).sum(2, keepdims=True)
+    return error
+
+
+def _palette(weight: NDArray[np.float32], bits: int, group: int) -> Palette:
+    groups = _groups(weight.shape, group)
+    rows = weight.reshape(groups, -1)
+    tables = np.stack([_half(palette(row, 2**bits)) for row in rows])
+    codes = np.stack([nearest(row, table) for row, table in zip(rows, tables, strict=True)])
+    return Palette(codes.reshape(weight.shape), tables, bits)

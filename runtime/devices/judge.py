@@ -1,0 +1,179 @@
+"""The gate on a stand-in: each graph of a bundle run there, judged by the same measures, in each arithmetic of it.
+
+Teacher-forced on the first recorded picture: its first, middle and last step, both halves of guidance. Then that prompt
+is drawn in a few steps, and compared with what the host draws in as many. The parts of the pipeline that are no graphs
+are the same numpy everywhere, and are judged on the host alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.devices.arm64 import check_core, launch_arm64
+from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
+from pocketdiffusion.runtime.devices.gpu import launch_gpu
+from pocketdiffusion.runtime.devices.ml_drift import REFUSES
+from pocketdiffusion.runtime.engines import find_graph, open_graph
+from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.pipeline import generate
+from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.verify.gate import (
+    CHANGED,
+    ROUNDING,
+    draw_pictures,
+    judge_pictures,
+    judge_runner,
+    measured_db,
+)
+from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, probe
+from pocketdiffusion.runtime.verify.skipped import NotRun
+
+STEPS = 4  # of the picture
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the graphs of a format: the module whose `open_runner` does, and its arithmetic."""
+
+    engine: str
+    arithmetic: str
+
+
+ONNX = Way("pocketdiffusion.runtime.engines.onnx", "float32")
+TFLITE = Way("pocketdiffusion.runtime.engines.tflite", "float32")
+TFLITE_HALF = Way("pocketdiffusion.runtime.devices.xnnpack_half", "float16")
+TFLITE_GPU = Way("pocketdiffusion.runtime.devices.ml_drift", "float32")
+WAYS: dict[tuple[str, str], tuple[Way, ...]] = {
+    ("arm64", "onnx"): (ONNX,),
+    ("arm64", "tflite"): (TFLITE, TFLITE_HALF),
+    ("gpu", "tflite"): (TFLITE_GPU,),
+}
+REASONS = {
+    ("arm64", "coreml"): "Core ML is on Apple's systems only",
+    ("gpu", "coreml"): "Core ML is on Apple's systems only",
+    ("gpu", "onnx"): "LiteRT's GPU accelerator takes TFLite files only",
+}
+# A graph that says float16 throughout has 54 dB there (UNet), under the floor: see benchmarks/half_onnx.py.
+ONNX_HALF = "the file says float32, and onnxruntime computes as the file says, on a phone too"
+
+
+@dataclass(frozen=True)
+class Standin:
+    """Where to run: `device` is "arm64" or "gpu", `core` qemu's name of a processor, which the first needs alone."""
+
+    device: str
+    launch: Launch
+    core: str = ""
+
+    def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
+        """A graph below `folder`. Raises ProofError where the stand-in cannot load it, ends or takes too long."""
+        file_spec = graph.file_spec or graph.spec
+        child = ChildRunner(self.launch, way.engine, folder / graph.path, file_spec)
+        if self.device == "arm64":
+            check_core(child, self.core)
+        return child if graph.file_spec is None else AdaptedRunner(graph.spec, child, graph.transposes)
+
+
+def find_place(device: str, standins: Path, core: str, seconds: float) -> Standin:
+    """The stand-in `device` below the folder `standins`. Raises ProofError where it is not there, or not whole."""
+    if device == "arm64":
+        return Standin(device, launch_arm64(standins, core, seconds), core)
+    return Standin(device, launch_gpu(standins, seconds))
+
+
+def judge_on(
+    place: Standin, bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
+) -> tuple[list[ParityReport], list[NotRun]]:
+    """Every graph of every format, in each way that `place` runs it, and a picture. Raises ProofError where a graph
+    cannot be run there, though its target says that it can."""
+    reports: list[ParityReport] = []
+    skipped: list[NotRun] = []
+    for format in bundle.manifest.graphs:
+        ways = WAYS.get((place.device, format), ())
+        if not ways:
+            skipped.append(NotRun("all", format, place.device, "-", REASONS[place.device, format]))
+        if (place.device, format) == ("arm64", "onnx"):
+            skipped.append(NotRun("all", format, place.device, "float16", ONNX_HALF))
+        for way in ways:
+            judged, left_out = _judge_way(place, bundle, trajectories[0], format, way, say)
+            reports += judged
+            skipped += left_out
+    return reports, skipped
+
+
+def _judge_way(
+    place: Standin,
+    bundle: Bundle,
+    trajectory: Trajectory,
+    format: str,
+    way: Way,
+    say: Callable[[str], None],
+) -> tuple[list[ParityReport], list[NotRun]]:
+    reports: list[ParityReport] = []
+    skipped: list[NotRun] = []
+    graphs = {name: find_graph(bundle, name, format) for name in GRAPHS}
+
+    @cache
+    def opened(name: str) -> Runner:
+        return place.open(bundle.folder, way, graphs[name])
+
+    for name, graph in graphs.items():
+        say(f"{format} {name} on {place.launch.title}, {way.arithmetic}")
+        try:
+            runner = opened(name)
+        except ProofError as error:  # the pictures have it on the host then, as an app would on the CPU
+            if place.device != "gpu" or graph.compute_unit == "gpu" or REFUSES not in str(error):
+                raise
+            skipped.append(NotRun(name, format, place.device, way.arithmetic, f"it is for the CPU: {error}"))
+            continue
+        reports += judge_runner(
+            runner,
+            [probe(trajectory)],
+            format=format,
+            rung=graph.recipe,
+            storage=graph.storage,
+            arithmetic=way.arithmetic,
+            device=place.device,
+            rounding_db=measured_db(bundle, ROUNDING, format),
+            changed_db=measured_db(bundle, CHANGED, format),
+            recipe_db=graph.floor_db,
+        )
+    on_host = {row.subject for row in skipped}
+    if "unet" in on_host:
+        skipped.append(NotRun("pictures", format, place.device, way.arithmetic, "its UNet is not run there"))
+        return reports, skipped
+
+    def opener(bundle: Bundle, name: str, format: str) -> Runner:
+        return open_graph(bundle, name, format) if name in on_host else opened(name)
+
+    say(f"{format} picture on {place.launch.title}, {way.arithmetic}")
+    (drawn,) = draw_pictures(bundle, [draw_on_host(bundle, trajectory, format)], format, opener)
+    return reports + judge_pictures([drawn], graphs.values(), way.arithmetic, place.device)[1:], skipped
+
+
+def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Trajectory:
+    """The trajectory's prompt, drawn by the host's runners in `STEPS` steps: `latents` before each call and at the end,
+    `picture`, and the facts are those of that drawing; the rest is the original's."""
+    drafts = list(
+        generate(
+            bundle,
+            trajectory.prompt,
+            negative_prompt=trajectory.negative_prompt,
+            seed=trajectory.seed,
+            steps=STEPS,
+            guidance=trajectory.guidance,
+            sampler=trajectory.sampler,
+            format=format,
+        )
+    )
+    picture = drafts[-1].picture
+    assert picture is not None
+    latents = np.concatenate([trajectory.latents[:1], *(draft.latents for draft in drafts)])
+    return replace(trajectory, steps=STEPS, latents=latents, picture=picture)

@@ -1,0 +1,44 @@
+"""The folder is the registry: engines/NAME.py runs the artifacts of format NAME."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.runner import Runner
+
+Opener = Callable[[Bundle, str, str], Runner]  # as `open_graph`: where a graph of a bundle is to run
+
+
+def graph_format(bundle: Bundle, wanted: str | None = None) -> str:
+    """`wanted`, or the bundle's first format. Raises UserError where the bundle holds none such."""
+    formats = list(bundle.manifest.graphs)
+    if wanted is None:
+        return formats[0]
+    if wanted not in formats:
+        raise UserError(f"{bundle.folder} holds no {wanted} artifacts, it holds {', '.join(formats)}")
+    return wanted
+
+
+def open_graph(bundle: Bundle, name: str, format: str) -> Runner:
+    """Loads one artifact of a bundle. Raises UserError where the engine is not installed, ProofError where it cannot
+    load the file or the bundle has no such graph."""
+    return load_runner(bundle.folder, format, find_graph(bundle, name, format))
+
+
+def find_graph(bundle: Bundle, name: str, format: str) -> Graph:
+    """The manifest's record of one artifact. Raises ProofError where there is none."""
+    graphs = bundle.manifest.graphs[format]
+    if name not in graphs:
+        raise ProofError(f"{bundle.folder} holds no {format} graph {name}: export the model again")
+    return graphs[name]
+
+
+def load_runner(folder: Path, format: str, graph: Graph) -> Runner:
+    """As `open_graph`, for an artifact below `folder` that belongs to no bundle yet."""
+    module = import_module(f"pocketdiffusion.runtime.engines.{format}")
+    runner: Runner = module.open_runner(folder / graph.path, graph.file_spec or graph.spec)
+    return runner if graph.file_spec is None else AdaptedRunner(graph.spec, runner, graph.transposes)

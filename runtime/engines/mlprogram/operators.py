@@ -1,0 +1,17 @@
+"""Every operator that the executor knows: those of Stable Diffusion's graphs from iOS 16 to 18, plain, compressed and
+with integers for activations, and those that rewrites for the Neural Engine need. Each is a function of MIL's
+arguments, by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pocketdiffusion.runtime.engines.mlprogram import constexpr, elementwise, integers, linear, shapes
+
+OPERATORS: Mapping[str, Callable[..., Any]] = {
+    **constexpr.OPERATORS,
+    **elementwise.OPERATORS,
+    **integers.OPERATORS,
+    **linear.OPERATORS,
+    **shapes.OPERATORS,
+}
+MOVES = frozenset(shapes.OPERATORS)  # their results need no rounding: every element is one of an argument

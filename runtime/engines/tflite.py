@@ -1,0 +1,92 @@
+"""TFLite artifacts, run by LiteRT on the CPU, with XNNPACK where it has a kernel."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
+
+_IDENTIFIER = b"TFL3"  # at the fifth byte; LiteRT itself reads on where there is another
+
+
+@dataclass(frozen=True)
+class TfliteRunner:
+    """An open interpreter. The same inputs give the same outputs, bit for bit, on the same machine. Raises
+    ValueError for inputs that are not those of `spec`, and ProofError where the graph cannot be run."""
+
+    spec: GraphSpec
+    interpreter: Any
+    signature: Any  # holds no reference to its interpreter, which must live as long
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        check_inputs(self.spec, inputs)
+        try:
+            outputs = self.signature(**inputs)
+        except (RuntimeError, ValueError) as error:
+            raise ProofError(f"{self.spec.name}: LiteRT cannot run this graph: {_reason(error)}") from None
+        return {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}
+
+
+def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:
+    """Opens `path`, whose signature is named as the graph. `threads` None takes all processors that there are.
+
+    Raises UserError where LiteRT is not installed, and ProofError where it cannot load the file or where the file's
+    inputs and outputs are not those of `spec`.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise UserError("LiteRT is not installed: pip install ai-edge-litert") from None
+    try:
+        with path.open("rb") as file:
+            if file.read(8)[4:] != _IDENTIFIER:
+                raise ValueError("it is no TFLite file")
+        with _hushed():
+            interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+            interpreter.allocate_tensors()
+        signature = interpreter.get_signature_runner(spec.name)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ProofError(f"{path}: LiteRT cannot load this file: {_reason(error)}") from None
+    for kind, wanted, found in (
+        ("inputs", spec.inputs, signature.get_input_details()),
+        ("outputs", spec.outputs, signature.get_output_details()),
+    ):
+        actual = {
+            _describe(TensorSpec(name, tuple(int(n) for n in d["shape"]), np.dtype(d["dtype"]).name))
+            for name, d in found.items()
+        }
+        if actual != {_describe(t) for t in wanted}:
+            promised = ", ".join(_describe(t) for t in wanted)
+            raise ProofError(f"{path}: {kind} are {', '.join(sorted(actual))}, not {promised}")
+    return TfliteRunner(spec, interpreter, signature)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """LiteRT greets on the process's own stderr, and says there what arrives as an exception as well."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _reason(error: Exception) -> str:
+    """What it says, without the numbers of its nodes and its own source lines."""
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
+    return str(error).strip().splitlines()[0].rpartition(".cc:")[2] if str(error).strip() else "for no stated reason"
+
+
+def _describe(tensor: TensorSpec) -> str:
+    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}"

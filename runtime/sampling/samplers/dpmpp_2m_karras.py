@@ -1,0 +1,19 @@
+"""DPM-Solver++(2M) of dpmpp_2m.py over Karras' sigmas (arXiv 2206.00364, equation 5), from the training's largest to
+its smallest. diffusers' DPMSolverMultistepScheduler with use_karras_sigmas; timestep_spacing plays no part."""
+
+import numpy as np
+
+from pocketdiffusion.runtime.sampling.samplers.dpmpp_2m import solve
+from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_steps
+from pocketdiffusion.runtime.sampling.sigmas import karras_sigmas, timesteps_at, training_sigmas, with_final
+from pocketdiffusion.runtime.sampling.step_table import StepTable
+
+
+def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
+    """One call a step."""
+    check_steps(schedule, steps)
+    known = training_sigmas(schedule)
+    sigmas = karras_sigmas(schedule, steps, float(known[-1]), float(known[0]))
+    timesteps = timesteps_at(schedule, sigmas)
+    timesteps = timesteps.round() if schedule.rounds_timesteps else np.floor(timesteps)
+    return solve("dpmpp_2m_karras", schedule, steps, start, timesteps, with_final(schedule, sigmas))

@@ -1,0 +1,164 @@
+"""Two that draw the same prompts: how far the one is from the other, graph by graph, step by step, picture by picture.
+
+The first is given as trajectories: of an original (export/reference/record.py), or of another bundle (`record_bundle`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from statistics import median
+from time import process_time
+from typing import Protocol
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.engines import find_graph, open_graph
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.pipeline import guide
+from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.verify.gate import PictureReport, draw_pictures, judge_runner
+from pocketdiffusion.runtime.verify.metrics import ParityReport, psnr_db
+from pocketdiffusion.runtime.verify.recorded import RecordingRunner
+from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases
+
+RUNG = "compared"
+PAIRS = 15  # calls of each UNet that are timed, in turn
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`graphs`: each output of each graph, teacher-forced, with the dB of every case. `guided_db`: of each picture, the
+    PSNR of the guided prediction at each step, where guidance amplifies what the two halves differ by. `pictures`:
+    free-running. None of these has a floor."""
+
+    format: str
+    graphs: tuple[ParityReport, ...]
+    guided_db: tuple[tuple[float, ...], ...]
+    pictures: tuple[PictureReport, ...]
+
+    @property
+    def median_db(self) -> float:
+        """Over the pictures; of an even number the lower of the two in the middle."""
+        return sorted(picture.psnr_db for picture in self.pictures)[(len(self.pictures) - 1) // 2]
+
+    @property
+    def lowest_db(self) -> float:
+        """Over the pictures."""
+        return min(picture.psnr_db for picture in self.pictures)
+
+
+class Candidate(Protocol):
+    """What is compared: a bundle's artifacts of one format, or a model."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def format(self) -> str:
+        """ "onnx", "coreml", "tflite"; "torch" for a model."""
+        ...
+
+    def spec(self, graph: str) -> GraphSpec: ...
+
+    def open(self, graph: str) -> Runner: ...
+
+    def precision(self, graph: str) -> tuple[str, str]:
+        """Storage and arithmetic."""
+        ...
+
+    def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
+        """The prompts of what was recorded, free-running, beside it."""
+        ...
+
+
+@dataclass(frozen=True)
+class BundleCandidate:
+    """The artifacts of one format. Raises UserError where the bundle has none of it."""
+
+    bundle: Bundle
+    format: str
+
+    @property
+    def title(self) -> str:
+        return str(self.bundle.folder)
+
+    def spec(self, graph: str) -> GraphSpec:
+        return find_graph(self.bundle, graph, self.format).spec
+
+    def open(self, graph: str) -> Runner:
+        return open_graph(self.bundle, graph, self.format)
+
+    def precision(self, graph: str) -> tuple[str, str]:
+        found = find_graph(self.bundle, graph, self.format)
+        return found.storage, found.arithmetic
+
+    def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
+        return draw_pictures(self.bundle, trajectories, self.format)
+
+
+def check_shapes(one: Candidate, other: Candidate) -> None:
+    """Raises UserError unless every tensor of every graph has one shape in both, their batches aside."""
+    for graph in GRAPHS:
+        mine, others = (
+            {tensor.name: tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs)}
+            for spec in (one.spec(graph), other.spec(graph))
+        )
+        for name, shape in mine.items():
+            given = others.get(name, ())
+            if given != shape:
+                sizes = f"{list(given)}, {one.title} of {list(shape)}"
+                raise UserError(f"{other.title} has {graph}.{name} of {sizes}: no two to compare")
+
+
+def compare(
+    trajectories: Sequence[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
+) -> Difference:
+    """`candidate` against what was recorded of another whose tensors have the same shapes (`check_shapes`)."""
+    graphs: list[ParityReport] = []
+    guided: tuple[tuple[float, ...], ...] = ()
+    for name in GRAPHS:
+        say(f"{candidate.format} {name}")
+        storage, arithmetic = candidate.precision(name)
+        runner = RecordingRunner(candidate.open(name))
+        graphs += judge_runner(
+            runner,
+            trajectories,
+            format=candidate.format,
+            rung=RUNG,
+            storage=storage,
+            arithmetic=arithmetic,
+            floor=-inf,
+        )
+        if name == "unet":
+            guided = _guided_db(trajectories, runner)
+    say(f"{candidate.format} pictures")
+    return Difference(candidate.format, tuple(graphs), guided, tuple(candidate.draw(trajectories)))
+
+
+def _guided_db(trajectories: Sequence[Trajectory], runner: RecordingRunner) -> tuple[tuple[float, ...], ...]:
+    """From the calls that `runner` was judged by: a picture after the other, a step after the other, both halves."""
+    outputs = iter([output["out_sample"] for _, output in runner.calls])
+    found = []
+    for t in trajectories:
+        wanted = [guide(both[:1], both[1:], t.guidance) for both in t.outputs]
+        peak = max(float(np.abs(each).max()) for each in wanted)
+        given = [guide(next(outputs), next(outputs), t.guidance) for _ in wanted]
+        found.append(tuple(psnr_db(one, other, peak) for one, other in zip(wanted, given, strict=True)))
+    return tuple(found)
+
+
+def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:
+    """Processor time of a call of the UNet `other` over that of `one`: the median over pairs of calls in turn."""
+    inputs = next(cases("unet", trajectory)).inputs
+    ratios = []
+    for number in range(PAIRS + 1):
+        spent = [0.0, 0.0]
+        for which in (0, 1) if number % 2 else (1, 0):
+            begun = process_time()
+            (one, other)[which](inputs)
+            spent[which] = process_time() - begun
+        if number:  # the first pays for caches
+            ratios.append(spent[1] / max(spent[0], 1e-9))
+    return median(ratios)

@@ -1,0 +1,308 @@
+"""The gate: every artifact re-read from disk, run as users run it, compared with the recorded original.
+
+Teacher-forced, each graph and each stage gets the original's own inputs, so that its report blames it alone. Then whole
+pictures are drawn, free-running, and compared with the original's.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.manifest import Graph, Verdict
+from pocketdiffusion.runtime.engines import Opener, find_graph, open_graph
+from pocketdiffusion.runtime.image import to_uint8
+from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.pipeline import find_table, generate, guide, open_tokenizer, unscale_latents
+from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.sampling.samplers import step_table
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advance
+from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.verify.metrics import (
+    Comparison,
+    ParityReport,
+    floor_db,
+    image_psnr_db,
+    measure,
+    psnr_db,
+    ssim,
+)
+from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases
+
+ROUNDING = "rounding"  # the rung that tells what storage in float16 costs, measured in torch
+CHANGED = "changed"  # the rung that tells what a rewrite that changes the model costs it, measured in torch
+EXACT_DB = 200.0  # one wrong token id, or one level of one pixel, is far below
+NOISE_DB = 130.0  # 1e-6 on values up to about 4
+SAMPLER_DB = 105.0  # float32 arithmetic in another order
+PICTURE_FLOORS_DB = {
+    "float32": (50.0, 50.0),
+    "float16": (35.0, 25.0),
+}  # by the lower of storage and arithmetic: median, minimum over prompts
+
+
+@dataclass(frozen=True)
+class PictureReport:
+    """One prompt drawn free-running. `drift_db` is the PSNR of the latents after each call against the original's;
+    `first_diverging` is the first call whose latents fall under 20 dB, 0 if none does."""
+
+    format: str
+    prompt: str
+    psnr_db: float
+    ssim: float
+    drift_db: tuple[float, ...]
+    picture: Array
+
+    @property
+    def rmse(self) -> float:
+        """In levels of 0..255."""
+        return float(255 * 10 ** (-self.psnr_db / 20))
+
+    @property
+    def first_diverging(self) -> int:
+        return next((n for n, db in enumerate(self.drift_db, 1) if db < 20), 0)
+
+
+def judge_runner(
+    runner: Runner,
+    trajectories: Sequence[Trajectory],
+    *,
+    format: str | None,
+    rung: str,
+    storage: str = "float32",
+    arithmetic: str = "float32",
+    device: str = "host",
+    rounding_db: Mapping[str, float] = {},
+    changed_db: Mapping[str, float] = {},
+    reference: Runner | None = None,
+    floor: float | None = None,
+    recipe_db: float | None = None,
+) -> list[ParityReport]:
+    """One report per output of the graph, named "graph.output". `format` is None for a torch module.
+
+    `rounding_db` is what the storage alone costs, and `changed_db` what rewrites that change the model cost, by the
+    name of the report, where that was measured. `reference` is what to compare with, on the recorded inputs, if that
+    is not the original; `floor` (dB) is that of a rung which has one of its own,
+    `recipe_db` that of a lossy recipe.
+    """
+    found: dict[str, list[Comparison]] = {tensor.name: [] for tensor in runner.spec.outputs}
+    for trajectory in trajectories:
+        for case in cases(runner.spec.name, trajectory):
+            given = runner(case.inputs)
+            wanted = case.outputs if reference is None else reference(case.inputs)
+            for name, comparisons in found.items():
+                comparisons.append(Comparison(case.label, wanted[name], given[name]))
+    reports = []
+    for name, comparisons in found.items():
+        subject = f"{runner.spec.name}.{name}"
+        moved = rounding_db.get(subject), changed_db.get(subject)
+        by_precision = floor_db(storage, arithmetic, *moved, device, recipe_db) if floor is None else floor
+        reports.append(
+            measure(
+                subject,
+                comparisons,
+                rung=rung,
+                floor=by_precision,
+                format=format,
+                storage=storage,
+                arithmetic=arithmetic,
+                device=device,
+            )
+        )
+    return reports
+
+
+def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
+    """The parts of the pipeline that are no graphs: tokenizer, noise, step_tables, timesteps, sampler, vae_scale and
+    image. What was recorded uses one step table; step_tables compares all those of the manifest with what the samplers
+    make of the manifest's schedule, each number relative to its size."""
+    checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
+        ("tokenizer", EXACT_DB, _tokenizer),
+        ("noise", NOISE_DB, _noise),
+        ("timesteps", SAMPLER_DB, _timesteps),
+        ("sampler", SAMPLER_DB, _sampler),
+        ("vae_scale", SAMPLER_DB, _vae_scale),
+        ("image", EXACT_DB, _image),
+    )
+    reports = []
+    for stage, floor, compare in checks:
+        comparisons = [
+            Comparison(f"{t.prompt!r}", reference.astype(np.float32), given.astype(np.float32))
+            for t in trajectories
+            for reference, given in compare(bundle, t)
+        ]
+        reports.append(measure(stage, comparisons, rung="stage", floor=floor))
+    reports.insert(2, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
+    return reports
+
+
+def _tokenizer(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    tokenizer = open_tokenizer(bundle)
+    for ids, prompt in zip(t.ids, (t.negative_prompt, t.prompt), strict=True):
+        yield ids, encode(tokenizer, prompt).ids[0]
+
+
+def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    size = bundle.manifest.latents
+    yield t.noise, TorchRandom(t.seed).randn((1, size.channels, size.height, size.width))
+
+
+def _step_tables(bundle: Bundle) -> Iterator[Comparison]:
+    schedule = read_schedule(bundle.manifest.scheduler.config)
+    for table in bundle.manifest.step_tables:
+        wanted = dict(_columns(step_table(table.sampler, schedule, table.steps, table.start)))
+        for name, given in _columns(table):
+            size = np.where(wanted[name] == 0, 1, np.abs(wanted[name]))
+            scaled = given / size if given.shape == size.shape else given
+            label = f"{name} of {table.sampler} at {table.steps} steps"
+            yield Comparison(label, (wanted[name] / size).astype(np.float32), scaled.astype(np.float32))
+
+
+def _columns(table: StepTable) -> Iterator[tuple[str, Array]]:
+    yield "start", np.array([table.init_noise_sigma, table.signal_scale, table.noise_scale])
+    for name in ("timestep", "input_scale", "p", "q", "a", "c"):
+        yield name, np.array([getattr(row, name) for row in table.rows])
+    yield "b", np.array([(*row.b, *[0.0] * (REACH - len(row.b))) for row in table.rows])
+
+
+def _timesteps(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    rows = find_table(bundle, t.sampler, t.steps, 0).rows
+    yield t.timesteps, np.array([row.timestep for row in rows], np.float32)
+
+
+def _sampler(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    """Each step from the original's latents and outputs: what the UNet would be given, and the latents after it."""
+    table = find_table(bundle, t.sampler, t.steps, 0)
+    random = TorchRandom(t.seed)
+    random.randn(t.noise.shape)
+    yield t.latents[:1], t.noise * np.float32(table.init_noise_sigma)
+    history: tuple[Array, ...] = ()
+    for n, row in enumerate(table.rows[: len(t.samples)]):
+        latents = t.latents[n : n + 1]
+        yield t.samples[n : n + 1], latents * np.float32(row.input_scale)
+        noise = random.randn(t.noise.shape) if row.c else None
+        guided = guide(t.outputs[n, 0:1], t.outputs[n, 1:2], t.guidance)
+        following, history = advance(row, latents, guided, history, noise)
+        yield t.latents[n + 1 : n + 2], following
+
+
+def _vae_scale(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    yield t.unscaled, unscale_latents(bundle, t.latents[-1:])
+
+
+def _image(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    yield t.picture, to_uint8(t.decoded)
+
+
+def draw_pictures(
+    bundle: Bundle, trajectories: Iterable[Trajectory], format: str, opener: Opener = open_graph
+) -> Iterator[PictureReport]:
+    """Each trajectory's prompt, drawn by the bundle alone, with the runners that `opener` opens."""
+    for t in trajectories:
+        drift: list[float] = []
+        picture = None
+        peak = float(np.abs(t.latents).max())
+        drafts = generate(
+            bundle,
+            t.prompt,
+            negative_prompt=t.negative_prompt,
+            seed=t.seed,
+            steps=t.steps,
+            guidance=t.guidance,
+            sampler=t.sampler,
+            format=format,
+            opener=opener,
+        )
+        for draft in drafts:
+            drift.append(psnr_db(t.latents[draft.step][None], draft.latents, peak))
+            picture = draft.picture
+        assert picture is not None
+        yield PictureReport(
+            format, t.prompt, image_psnr_db(t.picture, picture), ssim(t.picture, picture), tuple(drift), picture
+        )
+
+
+def judge_pictures(
+    reports: Sequence[PictureReport], graphs: Iterable[Graph], arithmetic: str, device: str = "host"
+) -> list[ParityReport]:
+    """The median and the minimum over the prompts, each against its floor: that of a lossy recipe where one of
+    `graphs` has such, else by the least precise of their storage and `arithmetic`."""
+    floors, storage = picture_floors(list(graphs), arithmetic)
+    ranked = sorted(reports, key=lambda report: report.psnr_db)
+    judged = []
+    for name, report, floor in zip(
+        ("median", "minimum"), (ranked[(len(ranked) - 1) // 2], ranked[0]), floors, strict=True
+    ):
+        judged.append(
+            ParityReport(
+                subject=f"pictures.{name}",
+                rung="pictures",
+                format=report.format,
+                storage=storage,
+                arithmetic=arithmetic,
+                floor_db=floor,
+                psnr_db=report.psnr_db,
+                peak=255.0,
+                max_abs=report.rmse,
+                worst=(),
+                worst_case=repr(report.prompt),
+                relative=report.rmse / 255,
+                finite=all(db > -inf for db in report.drift_db),
+                cases=len(reports),
+                device=device,
+            )
+        )
+    return judged
+
+
+def picture_floors(graphs: Sequence[Graph], arithmetic: str) -> tuple[tuple[float, float], str]:
+    """The floors of pictures, and the storage that they are for."""
+    for graph in graphs:
+        if graph.picture_floors_db is not None:
+            return graph.picture_floors_db, graph.storage
+    storage = "float16" if any(graph.storage == "float16" for graph in graphs) else "float32"
+    return PICTURE_FLOORS_DB["float16" if "float16" in (storage, arithmetic) else "float32"], storage
+
+
+def measured_db(bundle: Bundle, rung: str, format: str) -> dict[str, float]:
+    """What a rung below the artifacts of `format` measured, by the name of the output."""
+    return {v.subject: v.psnr_db for v in bundle.manifest.verdicts if (v.rung, v.format) == (rung, format)}
+
+
+def judge(
+    bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
+) -> tuple[list[ParityReport], list[PictureReport]]:
+    """Everything: stages, every graph of every format, pictures. The manifest's verdicts of the rung "rounding" raise
+    the floors of graphs that are stored in float16, those of the rung "changed" lower floors: of the graphs of their
+    format, and of no other."""
+    say("stages")
+    reports = judge_stages(bundle, trajectories)
+    pictures: list[PictureReport] = []
+    for format, graphs in bundle.manifest.graphs.items():
+        for name in GRAPHS:
+            graph = find_graph(bundle, name, format)
+            say(f"{format} {name}")
+            reports += judge_runner(
+                open_graph(bundle, name, format),
+                trajectories,
+                format=format,
+                rung=graph.recipe,
+                storage=graph.storage,
+                arithmetic=graph.arithmetic,
+                rounding_db=measured_db(bundle, ROUNDING, format),
+                changed_db=measured_db(bundle, CHANGED, format),
+                recipe_db=graph.floor_db,
+            )
+        say(f"{format} pictures")
+        drawn = list(draw_pictures(bundle, trajectories, format))
+        reports += judge_pictures(drawn, graphs.values(), graphs["unet"].arithmetic)
+        pictures += drawn
+    return reports, pictures
+
+
+def record_verdict(report: ParityReport) -> Verdict:
+    """The report as the manifest holds it: without its single cases."""
+    kept = {name: value for name, value in vars(report).items() if name != "case_db"}
+    return Verdict(**kept, max_abs_limit=report.max_abs_limit, passed=report.passed)

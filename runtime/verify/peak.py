@@ -1,0 +1,35 @@
+"""The peak memory of drawing one picture with a bundle, measured in a process of its own.
+
+python -m pocketdiffusion.runtime.verify.peak DIR FORMAT      prints bytes
+"""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from pocketdiffusion.runtime.bundle.bundle import open_unproven
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.pipeline import generate
+
+
+def main(folder: str, format: str) -> None:
+    """One picture in two steps, by the bundle's own artifacts."""
+    for _ in generate(open_unproven(Path(folder), check=False), "a", steps=2, format=format):
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def peak_mb(folder: Path, format: str) -> float:
+    """In MB of 1e6 bytes, interpreter and engine included. Raises ProofError where it does not draw."""
+    command = [sys.executable, "-m", __name__, str(folder), format]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it was ended"])[-1]
+        raise ProofError(f"{folder} does not draw with {format}: {last}")
+    return int(done.stdout.split()[-1]) / 1e6
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,29 @@
+"""What could not be run, and why: said beside the verdicts, never counted among them."""
+
+from dataclasses import dataclass
+
+from pocketdiffusion.runtime.bundle.manifest import Manifest
+
+ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph in its stead"}
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """`subject` is a graph, or "all" of a format."""
+
+    subject: str
+    format: str
+    device: str
+    arithmetic: str
+    reason: str
+
+
+def units_not_run(manifest: Manifest) -> list[NotRun]:
+    """The units that a bundle's artifacts are for, and that no runner here has."""
+    found = {
+        (format, graph.compute_unit, graph.arithmetic)
+        for format, graphs in manifest.graphs.items()
+        for graph in graphs.values()
+        if graph.compute_unit in ABSENT
+    }
+    return [NotRun("all", format, unit, arithmetic, ABSENT[unit]) for format, unit, arithmetic in sorted(found)]

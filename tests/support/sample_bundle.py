@@ -1,0 +1,151 @@
+"""A small but complete bundle for tests: every part of the manifest is there, the files are short, always the same."""
+
+import json
+from math import inf
+from pathlib import Path
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle.bundle import write_array
+from pocketdiffusion.runtime.bundle.manifest import (
+    ArrayRef,
+    Draft,
+    Graph,
+    Latents,
+    ModelInfo,
+    Provenance,
+    Scheduler,
+    TargetInfo,
+    Tokenizer,
+    Trajectory,
+    Vae,
+    Verdict,
+)
+from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
+from pocketdiffusion.runtime.image import write_png
+from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
+
+GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
+    "text_encoder": (("input_ids", (1, 77), "int32"), ("last_hidden_state", (1, 77, 8), "float32")),
+    "unet": (("sample", ("batch", 4, 8, 8), "float32"), ("out_sample", ("batch", 4, 8, 8), "float32")),
+    "vae_decoder": (("latent_sample", (1, 4, 8, 8), "float32"), ("sample", (1, 3, 16, 16), "float32")),
+}
+
+
+def write_sample(folder: Path, *, many: int = 0) -> Draft:
+    """Writes the files of a bundle, and `many` golden arrays more, into `folder`; returns what there is to seal."""
+    random = np.random.default_rng(7)
+    graphs: dict[str, Graph] = {}
+    arrays: dict[str, ArrayRef] = {}
+    verdicts = [verdict("image")]
+    for name, (given, returned) in GRAPHS.items():
+        model = folder / "onnx" / name / "model.onnx"
+        model.parent.mkdir(parents=True)
+        model.write_bytes(f"{name}: nodes".encode())
+        weights = model.with_name("model.onnx_data")
+        weights.write_bytes(random.bytes(600))
+        graphs[name] = Graph(
+            path=f"onnx/{name}/model.onnx",
+            files=(f"onnx/{name}/model.onnx", f"onnx/{name}/model.onnx_data"),
+            spec=GraphSpec(name, (TensorSpec(*given),), (TensorSpec(*returned, doc="what comes out"),)),
+            profile="ort",
+            recipe="fp16",
+            storage="float16",
+            arithmetic="float32",
+            compute_unit="cpu",
+            rewrites={"attention": 2},
+            ops={"MatMul": 5, "com.microsoft.MultiHeadAttention": 2},
+            parameters=300,
+        )
+        verdicts.append(verdict(f"{name}.{returned[0]}", psnr_db=91.25 + len(name) / 3, max_abs=1e-7))
+    given, returned = GRAPHS["vae_decoder"]
+    for number in range(2 + many):
+        refs = []
+        for name, shape, _ in (given, returned):
+            array = random.standard_normal([int(size) for size in shape]).astype(np.float32)
+            refs.append(write_array(folder, f"golden/{number}/{name}.bin", array))
+        arrays |= {f"{given[0]}_{number}": refs[0], f"{returned[0]}_{number}": refs[1]}
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer/vocab.json").write_text(json.dumps({"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}))
+    (folder / "tokenizer/merges.txt").write_text("#version: 0.2\na b</w>\n")
+    (folder / "report").mkdir()
+    (folder / "report/report.json").write_text(json.dumps({"seconds": 12.5}))
+    write_png(folder / "golden/0.png", random.integers(0, 256, (16, 16, 3)).astype(np.uint8), {})
+    latents = write_array(folder, "golden/latents.bin", random.standard_normal((5, 4, 8, 8)).astype(np.float32))
+    prompt = "un café rouge 🍎"
+    return Draft(
+        model=ModelInfo(
+            name="sample",
+            family="stable_diffusion",
+            pipeline="StableDiffusionPipeline",
+            prediction_type="epsilon",
+            licence="apache-2.0",
+            revision=None,
+            fingerprint="0123456789abcdef" * 4,
+        ),
+        target=TargetInfo(
+            name="pixel-8", title="Google Pixel 8", soc="Tensor G3", memory_mb=8192, os_floor="Android 14"
+        ),
+        latents=Latents(channels=4, height=8, width=8, scale=2),
+        vae=Vae(scaling_factor=0.18215, shift_factor=0.0),
+        tokenizer=Tokenizer(
+            kind="clip",
+            vocab="tokenizer/vocab.json",
+            merges="tokenizer/merges.txt",
+            max_length=77,
+            bos_id=1,
+            eos_id=2,
+            pad_id=2,
+        ),
+        scheduler=Scheduler(
+            config={"_class_name": "DDIMScheduler", "beta_end": 0.012, "clip_sample": False, "trained_betas": None},
+            default_sampler="ddim",
+        ),
+        graphs={"onnx": graphs},
+        step_tables=tuple(steps(n) for n in (1, 2, 4)),
+        golden=(
+            Trajectory(
+                prompt=prompt,
+                negative_prompt="",
+                seed=2**63,
+                steps=4,
+                sampler="ddim",
+                guidance=7.5,
+                image="golden/0.png",
+                arrays={"latents": latents, **arrays},
+            ),
+        ),
+        verdicts=tuple(verdicts),
+        provenance=Provenance(exported_by="pocketdiffusion 0.1.0", python="3.11", toolchain={"torch": "2.13.0"}),
+    )
+
+
+def steps(count: int) -> StepTable:
+    """A two-step method with floats that have no short decimal spelling."""
+    rows = tuple(
+        Step(timestep=1000 / 3 - n, input_scale=1.0, p=0.1 + 0.2, q=-1 / 7, a=1e-17, b=(2 / 3, 1 / 9)[: n + 1], c=-0.0)
+        for n in range(count)
+    )
+    return StepTable("ddim", "epsilon", count, 0, 1.0, 1.0, 0.0, rows)
+
+
+def verdict(subject: str, psnr_db: float = inf, max_abs: float = 0.0) -> Verdict:
+    """One that passes 65 dB unless `psnr_db` is under it."""
+    return Verdict(
+        subject=subject,
+        rung="fp16",
+        format="onnx",
+        storage="float16",
+        arithmetic="float32",
+        floor_db=65.0,
+        psnr_db=psnr_db,
+        peak=4.0,
+        max_abs=max_abs,
+        max_abs_limit=0.02,
+        worst=(0, 3, 7, 7),
+        worst_case="prompt 0, step 10, conditional",
+        relative=max_abs / 4,
+        finite=True,
+        cases=24,
+        passed=psnr_db >= 65.0 and max_abs <= 0.02,
+    )

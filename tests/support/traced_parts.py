@@ -1,0 +1,82 @@
+"""Parts for the tests of export: a component of any small module, and Stable Diffusion 1.5's UNet with few channels."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pocketdiffusion.export.backends.onnx.emit import emit
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.families.parts import unet2d
+from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.onnx import open_runner
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.runner import Array
+
+REWRITES = ("fused_attention", "quick_gelu")
+# Stable Diffusion 1.5's own but for the channels: 320, 640, 1280, 1280 there, and a context of 768.
+SD15_UNET = {"block_out_channels": (32, 64, 128, 128), "cross_attention_dim": 64, "attention_head_dim": 8}
+SD15_SITES = {"attention": 32, "gelu": 16, "group_norm": 61, "layer_norm": 48, "silu": 68}
+
+
+def component_of(
+    folder: Path,
+    build: Callable[[], nn.Module],
+    inputs: Mapping[str, Tensor],
+    outputs: Mapping[str, tuple[int, ...]],
+    sites: Mapping[str, int],
+    name: str = "part",
+) -> Component:
+    """A component with seeded random weights, none of them zero or one, written to `folder`/part.safetensors."""
+    torch.manual_seed(0)
+    module = build()
+    for parameter in module.parameters():
+        if parameter.ndim == 1:
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    save_file({key: tensor.contiguous() for key, tensor in module.state_dict().items()}, folder / "part.safetensors")
+    spec = GraphSpec(
+        name,
+        tuple(TensorSpec(key, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in inputs.items()),
+        tuple(TensorSpec(key, shape, "float32") for key, shape in outputs.items()),
+    )
+    return Component(spec, build, read_header(folder / "part.safetensors"), lambda seed: dict(inputs), sites)
+
+
+def narrow_sd15_unet(folder: Path) -> Component:
+    """The UNet of Stable Diffusion 1.5 with few channels, on latents of 16x16."""
+    config = unet2d.read_config("unet", {"sample_size": 16, **SD15_UNET})
+    generator = torch.Generator().manual_seed(1)
+    inputs = {
+        "sample": torch.randn(1, 4, 16, 16, generator=generator),
+        "timestep": torch.tensor([601.0]),
+        "encoder_hidden_states": torch.randn(1, 77, 64, generator=generator),
+    }
+    build = partial(unet2d.Denoiser, config)
+    return component_of(folder, build, inputs, {"out_sample": (1, 4, 16, 16)}, unet2d.sites(config), "unet")
+
+
+def artifact(profile: str = "ort", recipe: str = "fp32", rewrites: tuple[str, ...] = REWRITES) -> Artifact:
+    return Artifact("onnx", profile, recipe, "cpu", rewrites)
+
+
+def emit_and_run(part: Component, wanted: Artifact, folder: Path) -> tuple[Graph, dict[str, Array], dict[str, Array]]:
+    """Exports, opens the file and runs it on the component's example. The artifact's outputs, then torch's."""
+    graph = emit(part, wanted, folder, open_batch=False)
+    example = part.example(0)
+    found = open_runner(folder / graph.path, graph.spec, threads=1)({k: t.numpy() for k, t in example.items()})
+    with torch.no_grad():
+        outputs = load_module(part)(*example.values())
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return graph, found, {t.name: o.numpy() for t, o in zip(part.spec.outputs, outputs, strict=True)}
+
+
+def psnr(reference: Array, found: Array) -> float:
+    """In dB, with the largest magnitude of the reference as the peak."""
+    error = np.sqrt(np.mean((reference.astype(np.float64) - found) ** 2))
+    return float(20 * np.log10(np.abs(reference).max() / error)) if error else float("inf")

@@ -1,0 +1,143 @@
+"""Artifacts that compute in integers, each layer beside torch: sound ones agree, and faults that the whole graph's
+error hides are seen."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.integer_parts import plan_for
+from test_faults_formats import one_element, part_of
+from torch import Tensor, nn
+
+from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.taps import open_layers
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checks.layerwise import FLOOR_DB, judge_forced
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families import components
+from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.reference.record import REQUESTS, record
+from pocketdiffusion.export.targets import DEFAULTS
+from pocketdiffusion.quantize.qparams import Span
+from pocketdiffusion.quantize.scheme import Activation, Plan
+from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases, probe
+
+Recipe = tuple[str, str, Activation]
+RECIPES: list[Recipe] = [
+    ("onnx", "ort", "int8"),
+    ("onnx", "std", "dynamic"),
+    ("onnx", "std", "int16"),
+    ("coreml", "ios18", "int8"),
+    ("tflite", "std", "int8"),
+    ("tflite", "std", "dynamic"),
+]
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny_checkpoint: Path) -> list[Trajectory]:
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    return [probe(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
+
+
+def with_room(plan: Plan, factor: float = 1.5) -> Plan:
+    """What is cut off is not torch's: rounded weights may give more than what was calibrated."""
+    inputs, outputs = (
+        {name: Span(factor * span.low, factor * span.high) for name, span in spans.items()}
+        for spans in (plan.inputs, plan.outputs)
+    )
+    return replace(plan, inputs=inputs, outputs=outputs)
+
+
+def judged(
+    recipe: Recipe, part: Component, drawn: list[Trajectory], folder: Path, faulty: Component | None = None
+) -> tuple[ParityReport, float]:
+    """What is said of an artifact of `faulty`, by default of `part` itself; and the PSNR (dB) of the whole graph."""
+    format, profile, activation = recipe
+    calls = [case.inputs for trajectory in drawn for case in cases(part.spec.name, trajectory)]
+    plan = with_room(plan_for(part, activation=activation, calls=calls))
+    artifact = replace(DEFAULTS[format], profile=profile, recipe=plan.recipe)
+    graph = emit(faulty or part, artifact, folder, open_batch=False, plan=plan)
+    reference = open_quantized(part, (), plan, litert=format == "tflite")
+    layers = open_layers(folder, format, graph)
+    precision = {"storage": graph.storage, "arithmetic": graph.arithmetic}
+    whole = judge_runner(load_runner(folder, format, graph), drawn, format=format, rung="whole", floor=0)
+    report = judge_forced(reference, layers, drawn, plan=plan, rung="same integers", **precision)
+    return report, min(each.psnr_db for each in whole)
+
+
+@pytest.mark.parametrize("graph", ["unet", *(pytest.param(g, marks=pytest.mark.slow) for g in GRAPHS if g != "unet")])
+@pytest.mark.parametrize("recipe", RECIPES, ids="-".join)
+def test_a_sound_artifact_is_torchs_layer_by_layer(
+    recipe: Recipe, graph: str, tiny_checkpoint: Path, drawn: list[Trajectory], tmp_path: Path
+) -> None:
+    report, whole = judged(recipe, part_of(tiny_checkpoint, graph), drawn, tmp_path)
+    assert report.passed and report.psnr_db >= FLOOR_DB + 6, report.describe()
+    assert recipe[2] == "int16" or report.psnr_db > whole
+
+
+def with_fault(part: Component, change: Callable[[Tensor], Tensor], place: str) -> Component:
+    """A UNet that changes one of its inputs, or its output."""
+
+    def build() -> nn.Module:
+        module = part.build()
+        sound = module.forward
+
+        def faulty(sample: Tensor, timestep: Tensor, states: Tensor) -> tuple[Tensor]:
+            timestep = change(timestep) if place == "timestep" else timestep
+            (out,) = sound(sample, timestep, change(states) if place == "states" else states)
+            return (change(out) if place == "out" else out,)
+
+        module.forward = faulty
+        return module
+
+    return replace(part, build=build)
+
+
+FAULTS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "off-by-one timestep": ("timestep", lambda x: x + 1.0),
+    "the last token is lost": ("states", lambda x: torch.cat([x[:, :-1], 0.0 * x[:, -1:]], 1)),
+    "up to 10 % too much": (
+        "out",
+        lambda x: x + 0.1 * x * torch.sigmoid(x),
+    ),  # a factor would be folded into the weights
+    "one outlier": ("out", one_element(lambda x: x + 0.5)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("recipe", [r if r[0] == "onnx" else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES])
+def test_a_fault_that_hides_in_the_whole_is_seen(
+    recipe: Recipe, fault: str, tiny_checkpoint: Path, drawn: list[Trajectory], tmp_path: Path
+) -> None:
+    part = part_of(tiny_checkpoint, "unet")
+    place, change = FAULTS[fault]
+    report, _ = judged(recipe, part, drawn, tmp_path, with_fault(part, change, place))
+    assert not report.passed, report.describe()
+    assert report.subject.startswith("unet.") and report.rung == "same integers"
+
+
+def test_a_layer_that_nobody_names_is_refused(tiny_checkpoint: Path, drawn: list[Trajectory], tmp_path: Path) -> None:
+    part = part_of(tiny_checkpoint, "unet")
+    plan = plan_for(part, activation="dynamic")
+    graph = emit(part, replace(DEFAULTS["onnx"], recipe=plan.recipe), tmp_path, open_batch=False, plan=plan)
+    lacking = graph.model_copy(update={"layers": tuple(layer for layer in graph.layers if "conv_out" not in layer[0])})
+    layers, reference = open_layers(tmp_path, "onnx", lacking), open_quantized(part, (), plan)
+    with pytest.raises(ProofError, match="names no layer for unet.conv_out.weight"):
+        judge_forced(reference, layers, drawn, plan=plan, rung="x", storage="int8", arithmetic="int8")
+
+
+@pytest.mark.parametrize("format", ["onnx", "coreml", "tflite"])
+def test_opening_layers_writes_nothing_beside_the_artifact(format: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Not for a moment: a bundle with a file that its manifest does not name is no bundle."""
+    part = part_of(tiny_checkpoint, "vae_decoder")
+    graph = emit(part, replace(DEFAULTS[format], recipe="fp16"), tmp_path / "bundle", open_batch=False)
+    folders = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
+    before = {folder: folder.stat().st_mtime_ns for folder in folders}
+    open_layers(tmp_path / "bundle", format, graph)
+    assert {folder: folder.stat().st_mtime_ns for folder in folders} == before
