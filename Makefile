@@ -4,6 +4,9 @@ BIN = .venv/bin
 # Two test files at once: a thread each for OpenMP, whose threads would wait for each other by spinning.
 PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
+# For editors and type checkers, which do not know setuptools' package-dir; nothing needs them to run.
+LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
+
 .PHONY: demo pixel test test-all check clean
 
 demo: .venv/.ready
@@ -18,16 +21,22 @@ test: .venv/.ready
 test-all: .venv/.ready
 	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
 
-check: .venv/.ready
+check: .venv/.ready $(LINKS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist *.egg-info $(LINKS)
 
+$(LINKS):
+	ln -sfn ../$(@F) $@
+
+# The links come after the installation: where setuptools sees one, it leaves its room out of what it maps.
 .venv/.ready: pyproject.toml constraints.txt requirements-tflite.txt
+	rm -f $(LINKS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[export,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-tflite.txt
+	$(MAKE) $(LINKS)
 	touch $@

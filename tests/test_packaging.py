@@ -1,5 +1,6 @@
 """What pyproject.toml says is what the folders hold, and the wheel holds it all."""
 
+import ast
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from build import ProjectBuilder
+from build.env import DefaultIsolatedEnv
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -57,14 +60,50 @@ def test_every_module_lies_in_a_package() -> None:
             assert place.rpartition("/")[0] in packages, place
 
 
-def test_every_link_leads_to_its_room() -> None:
-    assert ROOMS, "package-dir names the rooms"
-    for name, folder in ROOMS.items():
-        link = ROOT / "pocketdiffusion" / name
-        assert link.is_symlink() and os.readlink(link) == f"../{folder}"
-        assert link.resolve() == ROOT / folder
-    for path in (ROOT / "pocketdiffusion").iterdir():
-        assert not path.is_symlink() or path.name in ROOMS, path
+def test_no_link_is_tracked() -> None:
+    """A zip of the repository, or a clone on Windows, has no links."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert listed and not [line for line in listed.splitlines() if line.startswith("120000")]
+
+
+def test_make_links_every_room() -> None:
+    """By name, for editors and type checkers; git passes them over."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (links,) = re.findall(r"^LINKS = (.*)$", makefile, re.MULTILINE)
+    assert links.split() == [f"pocketdiffusion/{folder}" for folder in sorted(ROOMS.values())]
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {f"/{link}" for link in links.split()} <= set(ignored)
+
+
+def test_make_installs_before_it_links(tmp_path: Path) -> None:
+    """Where setuptools sees a link, it leaves its room out of what an editable install maps: then nothing would find
+    the room once the link is gone."""
+    copy_tracked(tmp_path)
+    done = subprocess.run(["make", "--dry-run", "check"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    first = [
+        next(n for n, line in enumerate(lines) if word in line) for word in ("rm -f pocket", "--editable", "ln -s")
+    ]
+    assert first == sorted(first)
+
+
+@pytest.mark.slow
+def test_an_editable_install_maps_every_room(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    copy_tracked(source)
+    with DefaultIsolatedEnv() as env:
+        builder = ProjectBuilder.from_isolated_env(env, source)
+        env.install(builder.build_system_requires)
+        with zipfile.ZipFile(builder.build("editable", tmp_path / "out")) as archive:
+            (finder,) = [entry for entry in archive.namelist() if entry.endswith("_finder.py")]
+            code = archive.read(finder).decode()
+    found = re.search(r"^MAPPING[^=]*= (\{.*\})", code, re.MULTILINE)
+    assert found
+    mapped = {
+        package: Path(path).relative_to(source).as_posix() for package, path in ast.literal_eval(found[1]).items()
+    }
+    rooms = {f"pocketdiffusion.{name}": folder for name, folder in ROOMS.items()}
+    assert mapped == {"pocketdiffusion": "pocketdiffusion", **rooms}
 
 
 def test_every_data_file_is_listed() -> None:
@@ -102,13 +141,17 @@ def canonical(name: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the tracked files: setuptools writes build/ and *.egg-info into what it builds."""
     source = tmp_path_factory.mktemp("source")
-    for path in tracked():
-        (source / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, source / path)
+    copy_tracked(source)
     out = tmp_path_factory.mktemp("wheel")
     pip(Path(sys.executable), "wheel", "--no-deps", "--wheel-dir", out, source)
     (built,) = out.glob("*.whl")
     return built
+
+
+def copy_tracked(folder: Path) -> None:
+    for path in tracked():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, folder / path)
 
 
 def pip(python: Path, *arguments: str | Path) -> None:
