@@ -1,51 +1,14 @@
 """The command line as a user meets it: real processes, exit codes, one line for each mistake."""
 
 import json
-import os
-import resource
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
-
-Arguments = tuple[str | Path, ...]
-
-
-def call(
-    *arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m pocketdiffusion`. Nothing of it may hold a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pocketdiffusion", *map(str, arguments)],
-        cwd=cwd,
-        preexec_fn=before,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return done
-
-
-def refusal(*arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None) -> str:
-    """What the one line on stderr says, of a command that ends with 2."""
-    done = call(*arguments, cwd=cwd, before=before)
-    assert done.returncode == 2, (done.returncode, done.stderr, done.stdout)
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("pocketdiffusion: ")
-    return lines[0].removeprefix("pocketdiffusion: ")
-
-
-def files_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+from support.command import Arguments, call, files_below, refusal
 
 
 @pytest.fixture
@@ -58,13 +21,13 @@ def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def test_without_a_command_it_prints_its_help() -> None:
-    done = call()
+    done = call(fresh=True)
     assert done.returncode == 0 and "generate" in done.stdout and not done.stderr
 
 
 @pytest.mark.parametrize("command", ["targets", "export", "verify", "setup", "doctor", "generate", "inspect"])
 def test_each_command_has_a_help(command: str) -> None:
-    done = call(command, "--help")
+    done = call(command, "--help", fresh=command == "export")
     assert done.returncode == 0 and f"Usage: pocketdiffusion {command}" in done.stdout and not done.stderr
 
 
@@ -90,6 +53,13 @@ def test_each_command_has_a_help(command: str) -> None:
 def test_usage_errors_are_one_line(arguments: Arguments, said: str, tmp_path: Path) -> None:
     assert said in refusal(*arguments, cwd=tmp_path)
     assert not files_below(tmp_path)
+
+
+def test_a_forked_command_says_what_a_fresh_one_says(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Most tests take forked ones, which are quick."""
+    for arguments in (("targets",), ("inspect", tiny_bundle), ("export", tmp_path, "--target", "generic", "-o", "x")):
+        fresh, forked = (call(*arguments, cwd=tmp_path, fresh=fresh) for fresh in (True, False))
+        assert (forked.returncode, forked.stdout, forked.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
 
 
 # Reading.
@@ -189,10 +159,7 @@ def test_generate_refuses_where_it_cannot_write(tmp_path: Path) -> None:
 
 
 def test_generate_on_a_full_disk(tiny_bundle: Path, tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
-    said = refusal("generate", tiny_bundle, "apple", "--steps", "1", "-o", tmp_path / "out.png", before=limit)
+    said = refusal("generate", tiny_bundle, "apple", "--steps", "1", "-o", tmp_path / "out.png", file_size=100)
     assert "cannot write" in said and "File too large" in said
     assert not files_below(tmp_path)
 
@@ -260,10 +227,6 @@ def test_export_refuses_a_place_that_is_not_its_own(tiny_checkpoint: Path, tmp_p
 
 def test_export_where_files_may_not_grow(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """ulimit -f lets small files be written and cuts the large ones."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-
-    said = refusal("export", tiny_checkpoint, "--target", "generic", "-o", tmp_path / "out", before=limit)
+    said = refusal("export", tiny_checkpoint, "--target", "generic", "-o", tmp_path / "out", file_size=1_000_000)
     assert "ulimit -f" in said
     assert list(tmp_path.iterdir()) == []

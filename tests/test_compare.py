@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from rich.console import Console
+from support.command import call, refusal
 from support.family_cases import Case, Model, edit_json
-from test_cli import call, refusal
 from test_report import Page
 
 from pocketdiffusion.cli.tables import difference_tables

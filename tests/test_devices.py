@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from support.command import call
 from support.tflite_files import Value, write_tflite
 from support.tflite_plans import SCHEMES, Small, emit_small
-from test_cli import call
 
 from pocketdiffusion.cli.options import STANDINS
 from pocketdiffusion.export.backends.tflite.file import read_model, write_model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import call
+from support.command import call
 
 from pocketdiffusion.cli.app import core_of
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from support.command import call
 
 from pocketdiffusion.cli.doctor import examine
 from pocketdiffusion.runtime.devices import packages, setup

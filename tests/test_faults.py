@@ -2,8 +2,6 @@
 precisions that ship. Each must be blamed on its graph or stage, and on nothing else; pictures may suffer besides."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from support.command import call
 from support.faults import Fault, before_input, edited, inject
 from support.onnx_faults import (
     another_vae_scale,
@@ -205,11 +204,9 @@ def flip_a_bit(path: Path) -> None:
 
 
 def command(*arguments: str | Path) -> tuple[int, str]:
-    """Exit code and stderr of `python -m pocketdiffusion`, which must be one line at most."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pocketdiffusion", *map(str, arguments)], capture_output=True, text=True, timeout=500
-    )
-    assert "Traceback" not in done.stdout + done.stderr and len(done.stderr.splitlines()) <= 1, done.stderr
+    """Exit code and stderr of a command, which must be one line at most."""
+    done = call(*arguments)
+    assert len(done.stderr.splitlines()) <= 1, done.stderr
     return done.returncode, done.stderr
 
 

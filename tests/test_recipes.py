@@ -7,7 +7,7 @@ from math import floor
 from pathlib import Path
 
 import pytest
-from test_cli import call, refusal
+from support.command import call, refusal
 
 from pocketdiffusion.export.backends import find_refusal
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_cli import call
+from support.command import call
 from test_recipes import Survey
 from test_sensitivity import Here
 
