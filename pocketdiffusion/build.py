@@ -38,6 +38,7 @@ def export(
     min_psnr: float | None = None,
     format: str | None = None,
     profile: str | None = None,
+    sampler: str | None = None,
     width: int | None = None,
     height: int | None = None,
     revision: str | None = None,
@@ -47,7 +48,8 @@ def export(
     """Exports `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite") and `profile`
-    override the target's own, `width` and `height` (pixels) the size that the model was trained at. Raises UserError
+    override the target's own, `sampler` the checkpoint's scheduler, `width` and `height` (pixels) the size that the
+    model was trained at. Raises UserError
     where the input cannot be used, and ProofError where an artifact is not equal to the original: then the bundle is
     kept as `out`.failed, and `out` is not written.
 
@@ -57,7 +59,9 @@ def export(
     target = choose(load_target(target_name), recipe, format, profile)
     check_search(target, budget_mb, min_psnr)
     check_place(out)
-    checkpoint, parts = open_model(model, width=width, height=height, revision=revision, token=token, say=say)
+    checkpoint, parts = open_model(
+        model, width=width, height=height, revision=revision, token=token, sampler=sampler, say=say
+    )
     check_recipes(parts, target.artifacts)
     original = record_original(checkpoint, parts, say)
     recipes = find_recipes(original, target, budget_mb, min_psnr, say)

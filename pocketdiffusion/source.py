@@ -1,7 +1,7 @@
 """A model that was recorded: what all exports of it have in common."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
@@ -12,6 +12,7 @@ from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.reports.findings import find_forms
+from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
 Say = Callable[[str], None]
@@ -42,10 +43,13 @@ def open_model(
     height: int | None = None,
     revision: str | None = None,
     token: str | None = None,
+    sampler: str | None = None,
     say: Say = lambda line: None,
 ) -> tuple[Checkpoint, Sequence[Component]]:
     """A model, with the arguments of `export`: none of its weights is read yet."""
-    checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
+    if sampler is not None:
+        check_sampler(sampler)
+    checkpoint = replace(open_checkpoint(model, revision=revision, token=token, say=say), sampler=sampler)
     return checkpoint, components(checkpoint, width=width, height=height)
 
 

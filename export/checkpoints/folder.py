@@ -45,6 +45,7 @@ class Checkpoint:
     tokenizers: Mapping[str, Path]
     licence: str
     fingerprint: str
+    sampler: str | None = None  # the name of one that takes the place of the checkpoint's own scheduler
 
 
 def open_checkpoint(

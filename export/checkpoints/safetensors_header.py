@@ -65,6 +65,12 @@ def choose_files(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def variant_of(name: str) -> str:
+    """The variant that a weight file's name has, such as "fp16", or ""."""
+    match = _NAME.fullmatch(name)
+    return "" if match is None else match["before"] or match["after"] or ""
+
+
 def pickle_error(file: str) -> UserError:
     """Why a pickled file is refused, and how to get safetensors of it."""
     load = "from_single_file" if file.endswith(".ckpt") else "from_pretrained"

@@ -16,10 +16,12 @@ from pocketdiffusion.export.checkpoints.folder import Checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import bind
 from pocketdiffusion.export.component import Component, TensorRef
 from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
+from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+PIPELINE = "StableDiffusionPipeline"  # the one that the reference draws with
 CLASSES = {"text_encoder": clip_text.CLASSES, "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}
 
 
@@ -62,6 +64,57 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
         _component(decoder_spec, build_decoder, _of(decoder_shapes, vae_weights), autoencoder_kl.decoder_sites(vae)),
         _component(encoder_spec, build_encoder, _of(encoder_shapes, vae_weights), autoencoder_kl.encoder_sites(vae)),
     ]
+
+
+def calls(pipeline: Any) -> dict[str, GraphCall]:
+    """Where diffusers' pipeline calls each graph. Its `vae.decode` and `vae.encode` never call the VAE itself."""
+    text_encoder, unet, vae = pipeline.text_encoder, pipeline.unet, pipeline.vae
+    return {
+        "text_encoder": GraphCall(
+            text_encoder,
+            text_encoder,
+            lambda arguments: {"input_ids": arguments["input_ids"].to(torch.int32)},
+            lambda result: {"last_hidden_state": result.last_hidden_state, "pooler_output": result.pooler_output},
+        ),
+        "unet": GraphCall(
+            unet,
+            unet,
+            lambda arguments: {
+                "sample": arguments["sample"],
+                "timestep": arguments["timestep"].to(torch.float32),
+                "encoder_hidden_states": arguments["encoder_hidden_states"],
+            },
+            lambda result: {"out_sample": result[0]},
+        ),
+        "vae_decoder": GraphCall(
+            vae.decoder if vae.post_quant_conv is None else vae.post_quant_conv,
+            vae.decoder,
+            lambda arguments: {"latent_sample": next(iter(arguments.values()))},
+            lambda result: {"sample": result},
+        ),
+        "vae_encoder": GraphCall(
+            vae.encoder,
+            vae.encoder if vae.quant_conv is None else vae.quant_conv,
+            lambda arguments: {"sample": next(iter(arguments.values()))},
+            lambda result: {"latent_parameters": result},
+        ),
+    }
+
+
+def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
+    """Under which names a component's weights lie in the pipeline's modules: by component, by the name's first part."""
+    text_encoder, vae = pipeline.text_encoder, pipeline.vae
+    return {
+        "text_encoder": {"text_model": getattr(text_encoder, "text_model", text_encoder)},
+        "unet": {"unet": pipeline.unet},
+        "vae_decoder": {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv},
+        "vae_encoder": {"encoder": vae.encoder, "quant_conv": vae.quant_conv},
+    }
+
+
+def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The scheduler's settings as diffusers' pipeline mends them: it sets steps_offset to 1, whatever the file says."""
+    return {**config, "steps_offset": 1}
 
 
 def latent_size(own: Any, factor: int, width: int | None, height: int | None) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from pocketdiffusion.cli.options import (
     Phone,
     Place,
     Revision,
+    Sampler,
     Size,
     Standins,
     Token,
@@ -72,6 +73,7 @@ def export(
         str | None,
         typer.Option(help="ort (onnxruntime's operators too) or std (standard ones only); by default the target's own"),
     ] = None,
+    sampler: Sampler = None,
     size: Size = None,
     revision: Revision = None,
     token: Token = None,
@@ -93,6 +95,7 @@ def export(
             min_psnr=min_psnr,
             format=format,
             profile=profile,
+            sampler=sampler,
             width=width,
             height=height,
             revision=revision,
@@ -102,6 +105,8 @@ def export(
     console.print(verdict_table(exported.manifest.verdicts))
     if skipped := units_not_run(exported.manifest):
         console.print(not_run_table(skipped))
+    if (scheduler := exported.manifest.scheduler).replaced:
+        say(f"it draws with {scheduler.default_sampler} in place of the checkpoint's own {scheduler.replaced}")
     say(f"{output} is whole, every verdict passed, bundle_id {exported.manifest.bundle_id[:16]}")
 
 
@@ -117,6 +122,7 @@ def search(
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="to search with, one a line; by default those of emoji")
     ] = None,
+    sampler: Sampler = None,
     size: Size = None,
     revision: Revision = None,
     token: Token = None,
@@ -136,6 +142,7 @@ def search(
             output,
             budget_mb=budget_mb,
             min_psnr=min_psnr,
+            sampler=sampler,
             width=width,
             height=height,
             revision=revision,
@@ -145,7 +152,7 @@ def search(
         )
     console.print(size_table(found.uniform, found.searched))
     say(f"{output}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
-    given = {"--format": format, "--profile": profile, "--size": size, "--revision": revision}
+    given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
     options = [word for option, value in given.items() if value is not None for word in (option, value)]
     out = str(output.with_suffix(""))
     command = join(["export", model, "--target", target, "--recipe", str(output), *options, "-o", out])

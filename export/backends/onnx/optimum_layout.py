@@ -15,6 +15,7 @@ from typing import Any
 
 from pocketdiffusion.export.checkpoints.folder import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
+from pocketdiffusion.export.families import scheduler_config
 
 _COMPONENTS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
 _LOADED = ("scheduler", "tokenizer", "text_encoder", "unet", "vae")
@@ -37,7 +38,7 @@ def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, l
             square = latent_height == latent_width
             config["sample_size"] = latent_height if square else [latent_height, latent_width]
         _write(folder / graph / "config.json", config)
-    _write(folder / "scheduler/scheduler_config.json", _public(checkpoint.scheduler))
+    _write(folder / "scheduler/scheduler_config.json", _public(scheduler_config(checkpoint)))
     source = checkpoint.tokenizers["tokenizer"]
     settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     tokens = {key: settings[key] for key in _TOKENS if settings.get(key) is not None}
