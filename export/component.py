@@ -36,7 +36,7 @@ class TensorRef:
         return (np.ldexp(stored, self.exponent) if self.exponent else stored).reshape(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Component:
     """`build()` makes the untouched original module without weights, on whatever device or fake mode is current.
 

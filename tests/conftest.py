@@ -98,6 +98,15 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: 
     return folder
 
 
+@pytest.fixture(scope="session")
+def micro_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_checkpoint`, with the fewest layers that have every kind of site: latents and pictures of 8x8, states of 16.
+    For tests that emit a graph many times. Read it, never write to it."""
+    from support.family_cases import MICRO, write_checkpoint
+
+    return write_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("micro") / "micro", MICRO).folder
+
+
 @pytest.fixture
 def make(tiny_checkpoint: Path, tmp_path: Path) -> "Callable[..., Model]":
     """Writes the checkpoint of a `family_cases.Case`."""
