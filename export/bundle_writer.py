@@ -10,7 +10,7 @@ from typing import Any
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.manifest import (

@@ -12,12 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
 
-UNET = "unet/diffusion_pytorch_model.safetensors"
+SINGLE = "diffusion_pytorch_model.safetensors"
+UNET = f"unet/{SINGLE}"
 
 
 def quiet(line: str) -> None:
@@ -118,7 +120,7 @@ def test_shards_are_read_as_one(folder: Path, tiny_checkpoint: Path) -> None:
     for name, ref in tensors.items():
         np.testing.assert_array_equal(ref.read(), whole[name].read())
     shards[1].unlink()
-    assert "lacks part 2 of" in refusal(lambda: opened(folder))
+    assert f"unet lacks {shards[1].name}, which {SINGLE}.index.json names" in refusal(lambda: opened(folder))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -126,8 +128,10 @@ def test_variant_alone_is_read(folder: Path, dtype: torch.dtype) -> None:
     stored = {name: tensor.to(dtype) for name, tensor in load_file(folder / UNET).items()}
     save_file(stored, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     (folder / UNET).unlink()
-    tensors = open_checkpoint(str(folder), say=quiet).tensors["unet"]
-    for name, ref in tensors.items():
+    said: list[str] = []
+    checkpoint = open_checkpoint(str(folder), say=said.append)
+    assert checkpoint.variants == {"unet": "fp16"} and len(said) == 1 and said[0].endswith(": unet fp16")
+    for name, ref in checkpoint.tensors["unet"].items():
         np.testing.assert_array_equal(ref.read(), stored[name].float().numpy())
 
 
@@ -254,7 +258,10 @@ SPOILT: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "index is no JSON": (_write("model_index.json", b"{oops"), ("model_index.json", "no valid JSON")),
     "index is a list": (_write("model_index.json", b"[]"), ("model_index.json", "no JSON object")),
     "index is no text": (_write("model_index.json", b"\xff\xfe\x00"), ("model_index.json", "no valid JSON")),
-    "index without a tokenizer": (_write("model_index.json", b'{"scheduler": ["a", "b"]}'), ("tokenizer",)),
+    "index without a tokenizer": (
+        _edit("model_index.json", lambda data: data.replace(b'"tokenizer"', b'"words"')),
+        ("names no tokenizer",),
+    ),
     "no component folder": (_remove("vae"), ("vae", "no such folder")),
     "no component config": (_remove("vae/config.json"), ("vae/config.json", "missing")),
     "config is no JSON": (_write("unet/config.json", b"\x80\x04K\x01."), ("unet/config.json", "no valid JSON")),
@@ -271,7 +278,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "header is no JSON": (_edit(UNET, lambda data: data[:8] + b"?" + data[9:]), (UNET, "corrupt header")),
     "header is a list": (_edit(UNET, lambda data: b"\x02" + bytes(7) + b"[]"), (UNET, "corrupt header")),
     "header lacks a field": (_header(lambda h: h[FIRST].pop("dtype")), (UNET, "corrupt header", "dtype")),
-    "unknown dtype": (_header(lambda h: h[FIRST].update(dtype="F8_E5M2")), (UNET, "F8_E5M2")),
+    "unknown dtype": (_header(lambda h: h[FIRST].update(dtype="F12")), (UNET, FIRST, "F12")),
     "size is not the shape's": (_header(lambda h: h[FIRST].update(shape=[99])), (UNET, "F32[99]")),
     "negative shape": (_header(lambda h: h[FIRST].update(shape=[-4, -4])), (UNET, "natural numbers")),
     "shape is text": (_header(lambda h: h[FIRST].update(shape="16")), (UNET, "corrupt header")),

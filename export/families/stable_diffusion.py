@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import tensor_shapes
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import bind
 from pocketdiffusion.export.component import Component, TensorRef
 from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
@@ -21,15 +21,11 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 CLASSES = {"text_encoder": clip_text.CLASSES, "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}
+TOKENIZERS = ("tokenizer",)
 
 
 def components(checkpoint: Checkpoint, width: int | None, height: int | None) -> list[Component]:
     """text_encoder, unet, vae_decoder, vae_encoder. `width` and `height` in pixels, None for the model's own size."""
-    for part, classes in CLASSES.items():
-        entry = checkpoint.model_index.get(part)
-        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-        if found not in classes or part not in checkpoint.configs:
-            raise UserError(f"{checkpoint.name}: {part} is a {found}, which is not supported; {classes[0]} is")
     configs, tensors = checkpoint.configs, checkpoint.tensors
     text = clip_text.read_config("text_encoder", configs["text_encoder"])
     unet = unet2d.read_config("unet", configs["unet"])
@@ -41,9 +37,15 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     build_encoder = partial(autoencoder_kl.LatentEncoder, vae)
     text_shapes, unet_shapes = tensor_shapes("text_encoder", build_text), tensor_shapes("unet", build_unet)
     decoder_shapes, encoder_shapes = tensor_shapes("vae", build_decoder), tensor_shapes("vae", build_encoder)
-    text_weights = bind(text_shapes, clip_text.modern_names("text_encoder", tensors["text_encoder"]), "text_encoder")
-    unet_weights = bind(unet_shapes, {f"unet.{name}": ref for name, ref in tensors["unet"].items()}, "unet")
-    vae_weights = bind(decoder_shapes | encoder_shapes, autoencoder_kl.modern_names("vae", tensors["vae"]), "vae")
+    texts, vaes = (
+        clip_text.modern_names("text_encoder", tensors["text_encoder"]),
+        autoencoder_kl.modern_names("vae", tensors["vae"]),
+    )
+    unets = {f"unet.{name}": ref for name, ref in tensors["unet"].items()}
+    allowed = checkpoint.allow_unexpected
+    text_weights = bind(text_shapes, texts, "text_encoder", allowed)
+    unet_weights = bind(unet_shapes, unets, "unet", allowed)
+    vae_weights = bind(decoder_shapes | encoder_shapes, vaes, "vae", allowed)
 
     _check_fit(text.hidden_size, unet, vae)
     factor = 2 ** (len(vae["block_out_channels"]) - 1)

@@ -12,7 +12,7 @@ from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.runtime.sampling.samplers import default_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory

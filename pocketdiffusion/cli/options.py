@@ -14,6 +14,10 @@ Model = Annotated[
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="of the pictures, in pixels; by default the model's own")]
 Revision = Annotated[str | None, typer.Option(help="of a hub id: branch, tag or commit")]
 Token = Annotated[str | None, typer.Option(help="of the hub, for models that want one")]
+AllowUnexpected = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="tensors that nothing uses to pass over, such as 'extra.*'; may be repeated"),
+]
 Standins = Annotated[Path, typer.Option(metavar="FOLDER", help="where setup puts the stand-ins for a phone")]
 BudgetMb = Annotated[float | None, typer.Option(help="of the recipe mixed: MB that all weights may take")]
 MinPsnr = Annotated[float | None, typer.Option(help="of the recipe mixed: dB that its pictures must have, the median")]
