@@ -91,7 +91,7 @@ def assemble(
             width=width,
             scale=2 ** (len(vae["block_out_channels"]) - 1),
         ),
-        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=vae.get("shift_factor") or 0.0),
+        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
         tokenizer=write_tokenizer(folder, checkpoint),
         scheduler=Scheduler(
             config=spell_infinity(checkpoint.scheduler), default_sampler=default_sampler(checkpoint.scheduler)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
@@ -173,6 +174,83 @@ def test_vocabulary_is_taken_out_of_tokenizer_json(tokenizer_folder: Path, tmp_p
     assert merges[0] == merges[1] and len(merges[0]) == 48894
     (saved / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}, "merges": []}}')
     assert "no CLIP tokenizer" in refusal(lambda: write_vocabulary(saved, tmp_path / "out"))
+
+
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
+
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_float8_is_read_as_torch_reads_it(dtype: str, tmp_path: Path) -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype)).reshape(4, 64)
+    save_file({"x": every}, tmp_path / "x.safetensors")
+    np.testing.assert_array_equal(read_header(tmp_path / "x.safetensors")["x"].read(), every.float().numpy())
+
+
+def test_a_unet_in_float8_has_the_weights_that_diffusers_gives_it(folder: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    stored = {n: t.to(torch.float8_e4m3fn) if t.ndim > 1 else t for n, t in load_file(folder / UNET).items()}
+    save_file(stored, folder / UNET, {"format": "pt"})
+    expected = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    (unet,) = (part for part in components(opened(folder)) if part.spec.name == "unet")
+    assert {ref.dtype for ref in unet.weights.values()} == {"float32", "float8_e4m3fn"}
+    for name, ref in unet.weights.items():
+        np.testing.assert_array_equal(ref.read(), expected[name.removeprefix("unet.")].numpy())
+
+
+def test_what_nothing_uses_may_be_of_any_type(folder: Path) -> None:
+    """The format's own types only: complex numbers, and four and six bits a number, are no weights, and no mistake."""
+    change_tensors(folder / UNET, lambda t: t.update({"loss.x": torch.zeros(3, dtype=torch.complex64)}))
+    components(opened(folder))
+    change_tensors(folder / UNET, lambda t: t.update({FIRST: torch.zeros(16, dtype=torch.complex64)}))
+    assert f"1 no float: unet.{FIRST} is complex64 in {UNET}" in refusal(lambda: components(opened(folder)))
+
+
+# Parts that the pipeline does not use, and parts of other libraries.
+
+
+def edit_index(folder: Path, **changes: object) -> None:
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [["diffusers", "ControlNetModel"], [None, None], None, ["my_code", "Mine"], "words", [1, 2, 3], {"a": 1}, True],
+    ids=str,
+)
+def test_a_part_that_the_pipeline_does_not_use_is_not_looked_at(
+    entry: object, folder: Path, tiny_checkpoint: Path
+) -> None:
+    edit_index(folder, controlnet=entry, tokenizer_2=entry, text_encoder_2=entry)
+    (folder / "text_encoder_2").mkdir()
+    checkpoint = opened(folder)
+    assert set(checkpoint.tensors) == set(opened(tiny_checkpoint).tensors)
+    assert set(checkpoint.tokenizers) == {"tokenizer"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_class_name": ["pipeline", "MyPipeline"]}, "['pipeline', 'MyPipeline'], a pipeline with code of its own"),
+        ({"_class_name": "MyPipeline"}, "is a MyPipeline, which cannot be exported; supported: "),
+        ({"_class_name": 3}, "is a 3, which cannot be exported; supported: "),
+        ({"_class_name": "FluxPipeline", "tokenizer": None}, "is a FluxPipeline, which cannot be exported"),
+        ({"unet": ["my_unet", "UNet2DConditionModel"]}, "from 'my_unet', code of its own, which is never run"),
+        ({"unet": ["transformers", "UNet2DConditionModel"]}, "from transformers, which has no such: write diffusers"),
+        ({"unet": [None, "UNet2DConditionModel"]}, "UNet2DConditionModel from None"),
+        ({"scheduler": ["my_scheduler", "Mine"]}, "scheduler's Mine from 'my_scheduler', code of its own"),
+        ({"tokenizer": ["my_words", "Mine"]}, "tokenizer's Mine from 'my_words', code of its own"),
+        ({"scheduler": [None, None]}, "names no scheduler"),
+        ({"vae": [None, None]}, "vae is a None"),
+        ({"vae": {"a": "b"}}, "vae is a None"),
+        ({"vae": [["diffusers"], ["AutoencoderKL"]]}, "vae is a ['AutoencoderKL']"),
+    ],
+    ids=str,
+)
+def test_code_and_classes_that_are_not_served_are_told(changes: dict[str, object], words: str, folder: Path) -> None:
+    edit_index(folder, **changes)
+    assert words in refusal(lambda: opened(folder))
 
 
 # What is wrong with one that is not whole.

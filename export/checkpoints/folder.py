@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import transformers
 
 import pocketdiffusion
 from pocketdiffusion.export.arguments import defaults
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.config_types import check_config
 from pocketdiffusion.export.checkpoints.hub import fetch
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
-from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
+from pocketdiffusion.export.checkpoints.text_files import VOCABULARY_FILES, NotWholeError, read_json, read_text_file
 from pocketdiffusion.export.checkpoints.tokenizer_files import check_tokenizer
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, pickle_error
 from pocketdiffusion.export.component import TensorRef
@@ -68,6 +70,9 @@ def _open(
             raise NotWholeError(f"{folder} is not whole: model_index.json names {part}, and there is no such folder")
     for tokenizer in tokenizers:
         check_tokenizer(folder / tokenizer)
+        for file in (folder / tokenizer / name for name in VOCABULARY_FILES):
+            if file.is_file():
+                read_json(file) if file.suffix == ".json" else read_text_file(file)
     chosen = {part: _choose(folder / part, library) for part, (library, _) in modules.items()}
     files = {part: weights.files for part, weights in chosen.items()}
     variants = {part: weights.variant for part, weights in chosen.items() if weights.variant is not None}
@@ -83,7 +88,7 @@ def _open(
         model_index=model_index,
         configs={part: _config(folder / part / "config.json", *entry) for part, entry in modules.items()},
         tensors={part: _tensors([folder / part / name for name in names]) for part, names in files.items()},
-        scheduler=read_json(folder / "scheduler/scheduler_config.json"),
+        scheduler=_scheduler(folder / "scheduler/scheduler_config.json", model_index["scheduler"][1]),
         tokenizers={part: folder / part for part in tokenizers},
         licence=_licence(folder),
         files=files,
@@ -142,8 +147,22 @@ def _choose(folder: Path, library: str) -> WeightFiles:
 
 def _config(file: Path, library: str, name: str) -> dict[str, Any]:
     """A component's configuration. Old files leave out what diffusers added later, such as the VAE's scaling factor."""
-    model = getattr(diffusers, name, None) if library == "diffusers" else None
-    return (defaults(model) if isinstance(model, type) else {}) | read_json(file)
+    config = read_json(file)
+    if library == "transformers":
+        check_config(file, getattr(transformers, name).config_class, config)
+        return config
+    model = getattr(diffusers, name)
+    check_config(file, model, config)
+    return defaults(model) | config
+
+
+def _scheduler(file: Path, name: str) -> dict[str, Any]:
+    """The settings of the scheduler's class in diffusers, which is that of model_index.json."""
+    config = read_json(file)
+    model = getattr(diffusers, name, None)
+    if isinstance(model, type):
+        check_config(file, model, config)
+    return config
 
 
 def _tensors(files: Iterable[Path]) -> dict[str, TensorRef]:

@@ -7,6 +7,14 @@ from typing import Any
 from pocketdiffusion.runtime.errors import UserError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+VOCABULARY_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -33,7 +41,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object that a JSON file holds. Raises UserError as `read_text_file`, and where it holds none."""
     try:
         content = json.loads(read_text_file(file).decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is no valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} holds no JSON object")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from packaging.version import InvalidVersion, Version
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import tensor_shapes
@@ -49,7 +50,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
 
     _check_fit(text.hidden_size, unet, vae)
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    w, h = latent_size(unet["sample_size"], factor, width, height)
+    w, h = latent_size(own_size(configs["unet"]), factor, width, height)
     text_spec, unet_spec, decoder_spec, encoder_spec = _specs(
         tokens=text.max_position_embeddings,
         states=text.hidden_size,
@@ -64,6 +65,17 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
         _component(decoder_spec, build_decoder, _of(decoder_shapes, vae_weights), autoencoder_kl.decoder_sites(vae)),
         _component(encoder_spec, build_encoder, _of(encoder_shapes, vae_weights), autoencoder_kl.encoder_sites(vae)),
     ]
+
+
+def own_size(config: Mapping[str, Any]) -> Any:
+    """The `sample_size` that diffusers' pipeline takes: 64 for a smaller one of a UNet from before diffusers 0.9, whose
+    configurations were written with too small a number (StableDiffusionPipeline.__init__)."""
+    own, written = config["sample_size"], config.get("_diffusers_version")
+    try:
+        old = written is not None and Version(Version(written).base_version) < Version("0.9.0.dev0")
+    except (InvalidVersion, TypeError):
+        raise UserError(f"unet: _diffusers_version {written!r} in config.json is no version: correct it") from None
+    return 64 if old and isinstance(own, int) and own < 64 else own
 
 
 def latent_size(own: Any, factor: int, width: int | None, height: int | None) -> tuple[int, int]:

@@ -132,7 +132,7 @@ def _denoise(checkpoint: Checkpoint, unet: nn.Module, shape: tuple[int, ...], dr
 def _draw(checkpoint: Checkpoint, decoder: nn.Module, encoder: nn.Module, draft: dict[str, Any]) -> None:
     config = checkpoint.configs["vae"]
     latents = torch.from_numpy(draft["latents"][-1:])
-    unscaled = latents / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
+    unscaled = latents / config["scaling_factor"]  # as the pipeline: without the configuration's shift_factor
     decoded = decoder(unscaled)[0]
     processor = VaeImageProcessor()
     picture = (processor.pt_to_numpy(processor.denormalize(decoded))[0] * 255).round().astype(np.uint8)
