@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.command import call
+from support.command import refusal as refused_command
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
@@ -20,7 +22,7 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
 
 SINGLE = "diffusion_pytorch_model.safetensors"
-UNET = f"unet/{SINGLE}"
+UNET, VAE = f"unet/{SINGLE}", f"vae/{SINGLE}"
 
 
 def quiet(line: str) -> None:
@@ -397,6 +399,33 @@ def test_missing_tensor_is_named(folder: Path) -> None:
 def test_unexpected_tensor_is_named(folder: Path) -> None:
     change_tensors(folder / "vae/diffusion_pytorch_model.safetensors", lambda t: t.update(extra=torch.zeros(1)))
     assert "vae: " in (message := refusal(lambda: components(opened(folder)))) and "1 unexpected: extra" in message
+
+
+HARMLESS = ("model_ema.decay", "model_ema.num_updates", "loss.logvar", "conv_in.total_ops", "alphas_cumprod")
+
+
+def test_what_training_leaves_behind_is_passed_over_with_a_line(folder: Path) -> None:
+    change_tensors(folder / VAE, lambda t: t.update({name: torch.zeros(1) for name in HARMLESS[:3]}))
+    change_tensors(folder / UNET, lambda t: t.update({name: torch.zeros(1) for name in HARMLESS[3:]}))
+    said: list[str] = []
+    components(opened(folder), say=said.append)
+    (line,) = said
+    assert all(name in line for name in HARMLESS) and "passed over" in line
+
+
+def test_other_tensors_are_passed_over_where_a_pattern_names_them(folder: Path) -> None:
+    change_tensors(folder / VAE, lambda t: t.update({"extra.a.b": torch.zeros(1)}))
+    change_tensors(folder / UNET, lambda t: t.update({"more": torch.zeros(1)}))
+    line = refusal(lambda: components(opened(folder)))
+    assert "1 unexpected: unet.more; what nothing uses is passed over by --allow-unexpected PATTERN" in line
+    line = refused_command("inspect", folder, "--allow-unexpected", "more")
+    assert "vae: " in line and "1 unexpected: extra.a.b" in line
+    for pattern in ("extra.*", "vae.extra.?.b", "*"):
+        done = call("inspect", folder, "--allow-unexpected", "unet.m*", "--allow-unexpected", pattern)
+        assert done.returncode == 0 and "passed over: " in done.stdout + done.stderr, done.stderr
+        assert all(name in " ".join((done.stdout + done.stderr).split()) for name in ("unet.more", "vae.extra.a.b"))
+    change_tensors(folder / VAE, lambda t: t.pop("encoder.conv_in.bias"))
+    assert "1 missing: encoder.conv_in.bias" in refused_command("inspect", folder, "--allow-unexpected", "*")
 
 
 def test_misshapen_tensor_is_named_with_both_shapes(folder: Path) -> None:

@@ -34,9 +34,17 @@ def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_pa
     shutil.copytree(tiny_checkpoint, repo / "snapshots" / COMMIT)
     (repo / "refs").mkdir()
     (repo / "refs/main").write_text(COMMIT)
-    cached, other = in_subprocess(
-        [REPO, "someone/other"], {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    )
+    half = Path(shutil.copytree(repo, tmp_path / "hub/models--someone--half-sd")) / "snapshots" / COMMIT
+    (half / UNET).unlink()
+    bare = Path(shutil.copytree(repo, tmp_path / "hub/models--someone--bare-sd")) / "snapshots" / COMMIT
+    shutil.rmtree(bare / "vae")
+    names = [REPO, "someone/other", "someone/half-sd", "someone/bare-sd"]
+    cached, other, *parts = in_subprocess(names, {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"})
+    for name, missing, said in zip(names[2:], ("unet holds no safetensors", "names vae"), parts, strict=True):
+        assert (
+            said.startswith(f"UserError the copy of {name} in the hub's cache is only a part of it") and missing in said
+        )
+        assert said.endswith("run the same command again online, which downloads the rest")
     assert cached == f"{REPO} {COMMIT} {opened(tiny_checkpoint).fingerprint}"
     assert other.startswith("UserError someone/other is no folder, is not in the hub's cache, and cannot be fetched: ")
 
