@@ -10,7 +10,7 @@ from typing import Any
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
 from pocketdiffusion.export.families import scheduler_config
 from pocketdiffusion.export.targets import Target
@@ -93,7 +93,7 @@ def assemble(
             width=width,
             scale=2 ** (len(vae["block_out_channels"]) - 1),
         ),
-        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=vae.get("shift_factor") or 0.0),
+        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
         tokenizer=write_tokenizer(folder, checkpoint),
         scheduler=Scheduler(
             config=spell_infinity(scheduler),

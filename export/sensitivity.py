@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.observed import check_finite
 from pocketdiffusion.export.planned import weights_of

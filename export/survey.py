@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from pocketdiffusion.export import quantized, sensitivity
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.planned import weights_of

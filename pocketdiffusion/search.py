@@ -1,9 +1,10 @@
 """The command search: the best mixed recipe of a size, or the smallest of a quality, as a file to keep and edit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pocketdiffusion.cli.arguments import read_prompts
 from pocketdiffusion.export.mixed import Measured, Search, open_search
@@ -43,6 +44,7 @@ def search(
     height: int | None = None,
     revision: str | None = None,
     token: str | None = None,
+    allow_unexpected: Sequence[str] = (),
     prompts: Path = PROMPTS,
     workers: int | None = None,
     say: Say = lambda line: None,
@@ -58,9 +60,8 @@ def search(
     if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
         raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
     requests = search_requests(prompts)
-    checkpoint, parts = open_model(
-        model, width=width, height=height, revision=revision, token=token, sampler=sampler, say=say
-    )
+    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
+    checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     table = out.with_suffix(".damages.jsonl")
     with open_surveys(checkpoint, parts, requests, file=table, workers=workers, say=say) as surveys:
         opened = open_search(surveys, artifact.format, artifact.profile)

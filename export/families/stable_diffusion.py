@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from packaging.version import InvalidVersion, Version
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import tensor_shapes
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import bind
 from pocketdiffusion.export.component import Component, TensorRef
 from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
@@ -23,15 +24,11 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 PIPELINE = "StableDiffusionPipeline"  # the one that the reference draws with
 CLASSES = {"text_encoder": clip_text.CLASSES, "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}
+TOKENIZERS = ("tokenizer",)
 
 
 def components(checkpoint: Checkpoint, width: int | None, height: int | None) -> list[Component]:
     """text_encoder, unet, vae_decoder, vae_encoder. `width` and `height` in pixels, None for the model's own size."""
-    for part, classes in CLASSES.items():
-        entry = checkpoint.model_index.get(part)
-        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-        if found not in classes or part not in checkpoint.configs:
-            raise UserError(f"{checkpoint.name}: {part} is a {found}, which is not supported; {classes[0]} is")
     configs, tensors = checkpoint.configs, checkpoint.tensors
     text = clip_text.read_config("text_encoder", configs["text_encoder"])
     unet = unet2d.read_config("unet", configs["unet"])
@@ -43,13 +40,19 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     build_encoder = partial(autoencoder_kl.LatentEncoder, vae)
     text_shapes, unet_shapes = tensor_shapes("text_encoder", build_text), tensor_shapes("unet", build_unet)
     decoder_shapes, encoder_shapes = tensor_shapes("vae", build_decoder), tensor_shapes("vae", build_encoder)
-    text_weights = bind(text_shapes, clip_text.modern_names("text_encoder", tensors["text_encoder"]), "text_encoder")
-    unet_weights = bind(unet_shapes, {f"unet.{name}": ref for name, ref in tensors["unet"].items()}, "unet")
-    vae_weights = bind(decoder_shapes | encoder_shapes, autoencoder_kl.modern_names("vae", tensors["vae"]), "vae")
+    texts, vaes = (
+        clip_text.modern_names("text_encoder", tensors["text_encoder"]),
+        autoencoder_kl.modern_names("vae", tensors["vae"]),
+    )
+    unets = {f"unet.{name}": ref for name, ref in tensors["unet"].items()}
+    allowed = checkpoint.allow_unexpected
+    text_weights = bind(text_shapes, texts, "text_encoder", allowed)
+    unet_weights = bind(unet_shapes, unets, "unet", allowed)
+    vae_weights = bind(decoder_shapes | encoder_shapes, vaes, "vae", allowed)
 
     _check_fit(text.hidden_size, unet, vae)
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    w, h = latent_size(unet["sample_size"], factor, width, height)
+    w, h = latent_size(own_size(configs["unet"]), factor, width, height)
     text_spec, unet_spec, decoder_spec, encoder_spec = _specs(
         tokens=text.max_position_embeddings,
         states=text.hidden_size,
@@ -115,6 +118,17 @@ def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
 def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The scheduler's settings as diffusers' pipeline mends them: it sets steps_offset to 1, whatever the file says."""
     return {**config, "steps_offset": 1}
+
+
+def own_size(config: Mapping[str, Any]) -> Any:
+    """The `sample_size` that diffusers' pipeline takes: 64 for a smaller one of a UNet from before diffusers 0.9, whose
+    configurations were written with too small a number (StableDiffusionPipeline.__init__)."""
+    own, written = config["sample_size"], config.get("_diffusers_version")
+    try:
+        old = written is not None and Version(Version(written).base_version) < Version("0.9.0.dev0")
+    except (InvalidVersion, TypeError):
+        raise UserError(f"unet: _diffusers_version {written!r} in config.json is no version: correct it") from None
+    return 64 if old and isinstance(own, int) and own < 64 else own
 
 
 def latent_size(own: Any, factor: int, width: int | None, height: int | None) -> tuple[int, int]:

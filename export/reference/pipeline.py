@@ -15,8 +15,8 @@ import torch
 import transformers
 from torch import nn
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
-from pocketdiffusion.export.checkpoints.safetensors_header import read_header, variant_of
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.families import find_family
 from pocketdiffusion.export.reference.float32 import check_float32
 from pocketdiffusion.export.reference.streamed_weights import stream_weights
@@ -77,10 +77,8 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 
 
 def _variant(checkpoint: Checkpoint) -> str | None:
-    """The variant of the weight files that were chosen, such as "fp16"; None where one of them has none."""
-    files = {ref.file.name for tensors in checkpoint.tensors.values() for ref in tensors.values()}
-    variants = {variant_of(name) for name in files}
-    return max(variants) or None if variants else None
+    """The variant that diffusers must be given to read the files that were chosen, such as "fp16"."""
+    return max(checkpoint.variants.values(), default=None)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import diffusers
 import numpy as np
 import torch
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.families import scheduler_config
 from pocketdiffusion.export.reference.pipeline import Pipeline
 from pocketdiffusion.runtime.errors import UserError

@@ -18,6 +18,10 @@ Sampler = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="of a hub id: branch, tag or commit")]
 Token = Annotated[str | None, typer.Option(help="of the hub, for models that want one")]
+AllowUnexpected = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="tensors that nothing uses to pass over, such as 'extra.*'; may be repeated"),
+]
 Standins = Annotated[Path, typer.Option(metavar="FOLDER", help="where setup puts the stand-ins for a phone")]
 BudgetMb = Annotated[float | None, typer.Option(help="of the recipe mixed: MB that all weights may take")]
 MinPsnr = Annotated[float | None, typer.Option(help="of the recipe mixed: dB that its pictures must have, the median")]

@@ -187,9 +187,9 @@ def write_checkpoint(template: Path, folder: Path, case: Case, text_class: type 
     return Model(folder, text, unet, vae)
 
 
-def parts_of(folder: Path, **size: int) -> dict[str, Component]:
+def parts_of(folder: Path, width: int | None = None, height: int | None = None) -> dict[str, Component]:
     checkpoint = open_checkpoint(str(folder), say=lambda line: None)
-    return {part.spec.name: part for part in components(checkpoint, **size)}
+    return {part.spec.name: part for part in components(checkpoint, width=width, height=height)}
 
 
 def edit_json(file: Path, **changes: Any) -> None:
