@@ -23,7 +23,8 @@ Latents = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Draft:
-    """What each step yields: `step` UNet calls of `steps` are done. `picture` (uint8 [H, W, 3]) comes with the last."""
+    """What each step yields: `step` UNet calls of `steps` are done. `picture` (uint8 [H, W, 3]) comes with the last,
+    and `decoded`, the VAE decoder's float32 [1, 3, H, W] that it was made of: there NaN is still to be seen."""
 
     step: int
     steps: int
@@ -31,6 +32,7 @@ class Draft:
     latents: Latents
     picture: NDArray[np.uint8] | None = None
     cut: str = ""
+    decoded: NDArray[np.float32] | None = None
 
 
 def generate(
@@ -101,7 +103,8 @@ def generate(
             yield Draft(number, len(table.rows), row.timestep, latents, cut=tokens.cut)
     del unet
     sample = decode_latents(bundle, latents, format, opener)
-    yield Draft(len(table.rows), len(table.rows), table.rows[-1].timestep, latents, to_uint8(sample), tokens.cut)
+    last = len(table.rows)
+    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(sample), tokens.cut, sample)
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:

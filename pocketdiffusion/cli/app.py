@@ -258,6 +258,7 @@ def generate(
     from pocketdiffusion.runtime import pipeline
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.image import write_png
+    from pocketdiffusion.runtime.verify.finite import first_not_finite
 
     if not prompt.strip():
         raise UserError("the prompt is empty: say what to draw")
@@ -287,6 +288,11 @@ def generate(
     assert last is not None and last.picture is not None
     if last.cut:
         say(f"the prompt is too long: {last.cut!r} was cut off")
+    if last.decoded is not None and (place := first_not_finite(last.decoded)) is not None:
+        raise ProofError(
+            f"{bundle}: the picture of {prompt!r} is not finite, first at {list(place)}: it would be black; nothing is "
+            "written, try another seed or prompt, or export with fp32"
+        )
     facts = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -368,14 +374,17 @@ def compare(
         + ("" if compared.ratio is None else f"; a UNet call takes {compared.ratio:.2f} times as long")
     )
     say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.percent}")
-    broken = ""
-    if min_psnr is not None and not difference.lowest_db >= min_psnr:
+    not_finite = difference.not_finite(a, b)
+    for line in not_finite:
+        say(line)
+    broken = not_finite[0] if not_finite else ""
+    if not broken and min_psnr is not None and not difference.lowest_db >= min_psnr:
         broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"
     if output is not None:
         comparison.write_comparison(output, compared, broken)
         say(f"{output} and {output.with_suffix('.json').name}")
     if broken:
-        raise ProofError(f"{b}: {broken}")
+        raise ProofError(broken if not_finite else f"{b}: {broken}")
 
 
 @app.command()

@@ -48,7 +48,8 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
         )
     )
     pictures = [
-        {name: value for name, value in vars(picture).items() if name != "picture"}
+        {name: value for name, value in vars(picture).items() if name not in ("picture", "not_finite")}
+        | {"not_finite": picture.not_finite.describe("A", "B") if picture.not_finite else ""}
         | {"seed": t.seed, "steps": t.steps, "guidance": t.guidance, "guided_db": guided}
         for picture, t, guided in zip(difference.pictures, recorded, difference.guided_db, strict=True)
     ]
