@@ -14,6 +14,7 @@ import safetensors.numpy
 from rich.console import Console
 from support.command import call, refusal
 from support.family_cases import Case, Model, edit_json
+from support.sample_bundle import write_snapshot
 from test_report import Page
 
 from pocketdiffusion.cli.tables import difference_tables
@@ -220,6 +221,14 @@ def test_a_bundle_that_names_no_layers_says_so(bundle: Bundle, recorded: Traject
     found, unnamed = find_layer_errors(one, other, recorded)
     assert found == [] and "export it again" in unnamed
     found, unnamed = find_layer_errors(one, one, recorded)
+    assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
+
+
+def test_a_snapshot_in_the_hubs_cache_is_run_layer_by_layer(
+    bundle: Bundle, recorded: Trajectory, tmp_path: Path
+) -> None:
+    cached = open_bundle(write_snapshot(bundle.folder, tmp_path / "models--user--name"))
+    found, unnamed = find_layer_errors(BundleCandidate(bundle, "onnx"), BundleCandidate(cached, "onnx"), recorded)
     assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
 
 
