@@ -28,11 +28,11 @@ def from_uint8(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def read_picture(path: Path, width: int, height: int) -> NDArray[np.uint8]:
-    """Read a file that Pillow reads, upright as EXIF says, as uint8 [height, width, 3]; transparent parts over white; of
-    several frames the first; of CMYK what diffusers makes of it.
+    """Read a file that Pillow reads, upright as EXIF says, as uint8 [height, width, 3]; transparent parts over white;
+    of several frames the first; of CMYK what diffusers makes of it.
 
-    Of 16 bits the upper 8 are kept: of RGB Pillow does so itself, grey it would cut off at 255. Raises UserError for pictures whose
-    white Pillow does not know: of floats, of integers of 32 bits, of 16 bits but for PNG and plain TIFF.
+    Of 16 bits the upper 8 are kept: of RGB Pillow does so itself, grey it would cut off at 255. Raises UserError for
+    pictures whose white Pillow does not know: of floats, of integers of 32 bits, of 16 bits but for PNG and plain TIFF.
     """
     with Image.open(path) as file:
         grey16 = file.mode.startswith("I;16")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pocketdiffusion.export.checkpoints.folder import Checkpoint
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.reference.prompt_cut import find_cut
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.runtime.errors import UserError
@@ -42,6 +43,9 @@ class ModelCandidate:
 
     def precision(self, graph: str) -> tuple[str, str]:
         return "float32", "float32"
+
+    def find_cut(self, prompt: str) -> str:
+        return find_cut(self.checkpoint.folder / "tokenizer", prompt)
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         """Raises UserError where its scheduler takes other steps."""

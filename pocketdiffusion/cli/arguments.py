@@ -7,7 +7,6 @@ from typing import Any
 
 from pocketdiffusion.runtime.errors import UserError
 
-
 _DAMAGED = (
     ArithmeticError,
     AttributeError,

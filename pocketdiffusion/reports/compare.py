@@ -60,6 +60,7 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
         "median_db": difference.median_db,
         "lowest_db": difference.lowest_db,
         "broken": broken,
+        "cut": list(compared.cut),
         "pictures": pictures,
         "graphs": [asdict(report) for report in difference.graphs],
         "ladder": [asdict(rung) for rung in compared.ladder],

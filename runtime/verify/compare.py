@@ -14,8 +14,9 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.engines import find_graph, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
-from pocketdiffusion.runtime.pipeline import guide
+from pocketdiffusion.runtime.pipeline import guide, open_tokenizer
 from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.verify.finite import largest
 from pocketdiffusion.runtime.verify.gate import PictureReport, draw_pictures, judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport, psnr_db
@@ -74,6 +75,10 @@ class Candidate(Protocol):
         """Storage and arithmetic."""
         ...
 
+    def find_cut(self, prompt: str) -> str:
+        """The end of `prompt` that its text encoder has no room for, or ""."""
+        ...
+
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         """The prompts of what was recorded, free-running, beside it."""
         ...
@@ -99,6 +104,9 @@ class BundleCandidate:
     def precision(self, graph: str) -> tuple[str, str]:
         found = find_graph(self.bundle, graph, self.format)
         return found.storage, found.arithmetic
+
+    def find_cut(self, prompt: str) -> str:
+        return encode(open_tokenizer(self.bundle), prompt).cut
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         return draw_pictures(self.bundle, trajectories, self.format)
