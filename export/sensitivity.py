@@ -28,6 +28,7 @@ from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.finite import find_not_finite
 from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport, image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
@@ -130,8 +131,15 @@ def measure_pictures(
             quantize(module, plans[component])
 
     drawn = record(checkpoint, parts, [requests[number] for number in numbers], watch=watch, streamed=False)
-    originals = (read_prompt(folder, number).picture for number in numbers)
-    return [image_psnr_db(original, other.picture) for original, other in zip(originals, drawn, strict=True)]
+    originals = (read_prompt(folder, number) for number in numbers)
+    return [_picture_db(original.decoded, other.decoded) for original, other in zip(originals, drawn, strict=True)]
+
+
+def _picture_db(wanted: Array, given: Array) -> float:
+    """PSNR (dB) of two decoded pictures in 8 bits, -inf where one holds NaN or infinity."""
+    if find_not_finite("picture", wanted, given) is not None:
+        return -inf
+    return image_psnr_db(to_uint8(wanted), to_uint8(given))
 
 
 @torch.no_grad()
@@ -143,13 +151,14 @@ def measure_redrawn(parts: Sequence[Component], plan: Plan, numbers: Sequence[in
 
     def decode(parameters: Array) -> Array:
         mean, _ = np.split(parameters, 2, axis=1)
-        return to_uint8(decoder(torch.from_numpy(mean))[0].numpy())
+        decoded: Array = decoder(torch.from_numpy(mean))[0].numpy()
+        return decoded
 
     found = []
     for number in numbers:
         (case,) = cases("vae_encoder", read_prompt(folder, number))
         given, wanted = encoder(case.inputs)["latent_parameters"], case.outputs["latent_parameters"]
-        found.append(image_psnr_db(decode(wanted), decode(given)))
+        found.append(_picture_db(decode(wanted), decode(given)))
     return found
 
 

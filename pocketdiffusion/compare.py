@@ -51,7 +51,7 @@ class Rung:
 @dataclass(frozen=True)
 class Compared:
     """`ratio` is that of the processor times of a UNet call, None where one is a model. `layers` is empty where a
-    model's layers or an artifact's cannot be had, and `unnamed` says why."""
+    model's layers or an artifact's cannot be had, and `unnamed` says why. `cut` says which prompts were too long."""
 
     sides: tuple[Side, Side]
     recorded: Sequence[Trajectory]
@@ -61,6 +61,7 @@ class Compared:
     layers: tuple["LayerError", ...]
     budget: float
     unnamed: str
+    cut: tuple[str, ...] = ()
 
     @property
     def worst(self) -> list["LayerError"]:
@@ -145,7 +146,20 @@ def compare_two(
     lossy = bundles[1] is not None and find_graph(bundles[1], "unet", candidate.format).floor_db is not None
     if budget is None:
         budget = LOSSY_BUDGET if lossy else EXACT_BUDGET
-    return Compared(sides, recorded, difference, ratio, ladder, tuple(layers), budget, unnamed)
+    cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, opened))
+    return Compared(sides, recorded, difference, ratio, ladder, tuple(layers), budget, unnamed, cut)
+
+
+def describe_cut(prompt: str, sides: Sequence[Candidate]) -> list[str]:
+    """What was cut off a prompt: one line, or one for each side where they differ; none where it fits."""
+    found = {side.title: side.find_cut(prompt) for side in sides}
+    if len(set(found.values())) == 1:
+        found = {"": next(iter(found.values()))}
+    return [
+        f"the prompt {prompt!r} is too long{title and f' for {title}'}: {cut!r} was cut off"
+        for title, cut in found.items()
+        if cut
+    ]
 
 
 def open_sides(

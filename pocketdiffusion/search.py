@@ -8,6 +8,7 @@ from typing import Any
 
 from pocketdiffusion.cli.arguments import read_prompts
 from pocketdiffusion.export.mixed import Measured, Search, open_search
+from pocketdiffusion.export.reference.prompt_cut import find_cut
 from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.export.survey import Surveys, open_surveys
 from pocketdiffusion.export.targets import Artifact, Target
@@ -24,12 +25,14 @@ PROMPTS = FOLDER / "search.txt"
 
 @dataclass(frozen=True)
 class Found:
-    """What a search wrote, and the points of its plot: recipes of one storage by name, and searched ones."""
+    """What a search wrote, and the points of its plot: recipes of one storage by name, and searched ones. `cut` says
+    which search prompts were too long."""
 
     recipe: Recipe
     measured: Measured
     uniform: Points
     searched: Points
+    cut: tuple[str, ...] = ()
 
 
 def search(
@@ -71,9 +74,10 @@ def search(
         uniform = {s.storage: opened.uniform(s) for s in opened.storages if s.kind != "float"}
         same_size = {f"of {name}'s size": opened.find(u.nbytes) for name, u in uniform.items()}
         searched = {"chosen": measured, **{name: m for name, m in same_size.items() if m is not None}}
-    found = Found(
-        recipe, measured, *({n: (m.nbytes / 1e6, m.median_db) for n, m in e.items()} for e in (uniform, searched))
-    )
+    points = [{n: (m.nbytes / 1e6, m.median_db) for n, m in e.items()} for e in (uniform, searched)]
+    cut = {request.prompt: find_cut(checkpoint.folder / "tokenizer", request.prompt) for request in requests}
+    said = tuple(f"the prompt {prompt!r} is too long: {end!r} was cut off" for prompt, end in cut.items() if end)
+    found = Found(recipe, measured, points[0], points[1], said)
     write_whole(out.with_suffix(".svg"), size_plot(found.uniform, found.searched))
     return found
 

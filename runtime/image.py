@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
+
+from pocketdiffusion.runtime.errors import UserError
 
 
 def to_uint8(sample: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -26,12 +28,47 @@ def from_uint8(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def read_picture(path: Path, width: int, height: int) -> NDArray[np.uint8]:
-    """Any file that Pillow reads, as uint8 [height, width, 3]; transparent parts over white."""
+    """Read a file that Pillow reads, upright as EXIF says, as uint8 [height, width, 3]; transparent parts over white;
+    of several frames the first; of CMYK what diffusers makes of it.
+
+    Of 16 bits the upper 8 are kept: of RGB Pillow does so itself, grey it would cut off at 255. Raises UserError for
+    pictures whose white Pillow does not know: of floats, of integers of 32 bits, of 16 bits but for PNG and plain TIFF.
+    """
     with Image.open(path) as file:
-        picture = file.convert("RGBA")
+        grey16 = file.mode.startswith("I;16")
+        if file.mode in ("I", "F") or (grey16 and not _is_plain_grey(file)):
+            kind = {"I": "integers of more than 16 bits", "F": "floats"}.get(file.mode, "grey of another depth")
+            raise UserError(f"{path} holds {kind}, whose white is not known: save it as PNG or JPEG of 8 bits")
+        picture = ImageOps.exif_transpose(file)
+    picture = _as_rgba(picture) if grey16 else _with_transparency_of_8_bits(picture).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     white.alpha_composite(picture)
     return np.asarray(white.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _is_plain_grey(file: Image.Image) -> bool:
+    """Whether 0 is black and 65535 white: in PNG always; TIFF also has 12 bits, signed numbers, and white as 0."""
+    if not isinstance(file, TiffImagePlugin.TiffImageFile):
+        return file.format == "PNG"
+    bits, meaning, signed = (file.tag_v2.get(tag) for tag in (258, 262, 339))
+    return bits in (16, (16,)) and meaning == 1 and signed in (None, 1, (1,))
+
+
+def _as_rgba(grey: Image.Image) -> Image.Image:
+    """The upper 8 of 16 bits of grey; the value that its transparency names is clear."""
+    values = np.asarray(grey)
+    levels = (values >> 8).astype(np.uint8)
+    clear = grey.info.get("transparency")
+    alpha = np.full(levels.shape, 255, np.uint8) if clear is None else np.where(values == clear, 0, 255)
+    return Image.fromarray(np.stack([levels, levels, levels, alpha.astype(np.uint8)], axis=-1))
+
+
+def _with_transparency_of_8_bits(picture: Image.Image) -> Image.Image:
+    """Of RGB of 16 bits Pillow keeps the upper 8, and leaves the clear colour in 16."""
+    clear = picture.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:
+        picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    return picture
 
 
 def write_png(path: Path, picture: NDArray[np.uint8], facts: Mapping[str, Any]) -> None:

@@ -23,7 +23,9 @@ Latents = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Draft:
-    """What each step yields: `step` UNet calls of `steps` are done. `picture` (uint8 [H, W, 3]) comes with the last."""
+    """What each step yields: `step` UNet calls of `steps` are done. `picture` (uint8 [H, W, 3]) comes with the last,
+    and `decoded`, the VAE decoder's float32 [1, 3, H, W] that it was made of: there NaN is still to be seen. `cut` is
+    the end of the prompt that did not fit, `negative_cut` that of the negative prompt where guidance uses it."""
 
     step: int
     steps: int
@@ -31,6 +33,8 @@ class Draft:
     latents: Latents
     picture: NDArray[np.uint8] | None = None
     cut: str = ""
+    negative_cut: str = ""
+    decoded: NDArray[np.float32] | None = None
 
 
 def generate(
@@ -69,7 +73,9 @@ def generate(
     text_encoder = opener(bundle, "text_encoder", format)
     states = encode_text(text_encoder, tokens)
     guided = guidance > 1
-    negative = encode_text(text_encoder, encode(tokenizer, negative_prompt)) if guided else states
+    negative_tokens = encode(tokenizer, negative_prompt) if guided else None
+    negative = states if negative_tokens is None else encode_text(text_encoder, negative_tokens)
+    cuts = tokens.cut, "" if negative_tokens is None else negative_tokens.cut
     del text_encoder
 
     shape = (1, manifest.latents.channels, manifest.latents.height, manifest.latents.width)
@@ -98,10 +104,11 @@ def generate(
         noise = random.randn(shape) if row.c else None
         latents, history = advance(row, latents, output, history, noise)
         if number < len(table.rows):
-            yield Draft(number, len(table.rows), row.timestep, latents, cut=tokens.cut)
+            yield Draft(number, len(table.rows), row.timestep, latents, None, *cuts)
     del unet
     sample = decode_latents(bundle, latents, format, opener)
-    yield Draft(len(table.rows), len(table.rows), table.rows[-1].timestep, latents, to_uint8(sample), tokens.cut)
+    last = len(table.rows)
+    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(sample), *cuts, sample)
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:

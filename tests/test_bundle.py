@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.sample_bundle import verdict, write_sample
+from support.sample_bundle import verdict, write_sample, write_snapshot
 
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, read_array, seal, write_array
+from pocketdiffusion.runtime.bundle.leftovers import is_worthless
 from pocketdiffusion.runtime.bundle.manifest import ArrayRef, Manifest, decode, encode
+from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
 
 
@@ -209,6 +211,96 @@ def test_what_file_browsers_leave_is_overlooked(bundle: Path) -> None:
         (bundle / name).write_bytes(b"junk")
     assert open_bundle(bundle).manifest == before
     assert seal(bundle, before) == before
+
+
+LEFT_BEHIND = (
+    ".nomedia",
+    "onnx/.nomedia",
+    "tokenizer/desktop.ini",
+    "Desktop.ini",
+    ".gitattributes",
+    ".gitignore",
+    ".cache/huggingface/.gitignore",
+    ".cache/huggingface/download/onnx/unet/model.onnx.metadata",
+    ".huggingface/download/manifest.json.lock",
+    ".git/HEAD",
+    ".git/refs/heads/main",
+    ".thumbnails/1.jpg",
+    ".trashed-1700000000-0.png",
+    "LOST.DIR/1",
+    ".Trashes/501/x",
+    "$RECYCLE.BIN/desktop.ini",
+    "System Volume Information/WPSettings.dat",
+    "__MACOSX/._onnx",
+    "onnx/@eaDir/model.onnx@SynoEAStream",
+    ".stfolder/syncthing-folder-1.txt",
+    ".syncthing.model.onnx.tmp",
+    ".dropbox",
+    ".directory",
+    ".localized",
+    ".fuse_hidden0000000100000001",
+    "onnx/.ipynb_checkpoints/x",
+)
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+def test_what_programs_leave_behind_is_overlooked(bundle: Path, name: str) -> None:
+    """File browsers, Android, the hub, git, sync tools. An export takes the place of no folder with such in it, save
+    what a file browser writes again."""
+    before = open_bundle(bundle).manifest
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / name).write_bytes(b"junk")
+    assert open_bundle(bundle).manifest == before
+    if not is_worthless(Path(name).name):
+        with pytest.raises(UserError, match="which no export wrote"):
+            check_place(bundle)
+
+
+def test_what_the_manifest_names_is_never_overlooked(bundle: Path) -> None:
+    (bundle / "onnx/desktop.ini").write_bytes(b"1")
+    (bundle / "LOST.DIR").mkdir()
+    (bundle / "LOST.DIR/1").write_bytes(b"2")
+    entries = {
+        path: {"sha256": hashlib.sha256(raw).hexdigest(), "size": 1}
+        for path, raw in (("onnx/desktop.ini", b"1"), ("LOST.DIR/1", b"2"))
+    }
+
+    def forge(fields: dict[str, Any]) -> None:
+        fields["files"] |= entries
+        lines = (f"{e['sha256']}  {p}\n" for p, e in sorted(fields["files"].items()) if not p.startswith("report/"))
+        fields["bundle_id"] = hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    rewrite_manifest(bundle, forge)
+    assert {"onnx/desktop.ini", "LOST.DIR/1"} <= open_bundle(bundle).manifest.files.keys()
+    for name in ("onnx/desktop.ini", "LOST.DIR/1"):
+        (bundle / name).write_bytes(b"3")
+        assert f"{name} is damaged" in refused(bundle)
+        (bundle / name).write_bytes(b"1" if name.startswith("onnx") else b"2")
+
+
+@pytest.mark.parametrize("inside", ["", "bundles/phone"])
+def test_a_snapshot_in_the_hubs_cache_opens(bundle: Path, tmp_path: Path, inside: str) -> None:
+    """Every file is a link into the folder blobs beside the snapshots, in the repository's root or below it."""
+    repository = tmp_path / "models--user--name"
+    (bundle / ".gitattributes").write_text("*.onnx_data filter=lfs\n")
+    snapshot = write_snapshot(bundle, repository, inside)
+    assert open_bundle(snapshot).manifest == open_bundle(bundle).manifest
+    (tmp_path / "short").symlink_to(snapshot)
+    open_bundle(tmp_path / "short")
+    with pytest.raises(ProofError, match="is a link"):
+        seal(snapshot, open_bundle(bundle).manifest)
+    weights = snapshot / "onnx/unet/model.onnx_data"
+    blob = weights.resolve()
+    blob.rename(repository / "elsewhere")
+    assert "'onnx/unet/model.onnx_data' is not in the hub's cache: download it again" in refused(snapshot)
+    weights.unlink()
+    weights.symlink_to(repository / "elsewhere")
+    assert "'onnx/unet/model.onnx_data' is a link" in refused(snapshot)
+    weights.unlink()
+    (repository / "elsewhere").rename(blob)
+    blob.write_bytes(blob.read_bytes()[::-1])
+    weights.symlink_to(blob)
+    assert "model.onnx_data is damaged: its sha256" in refused(snapshot)
 
 
 @pytest.mark.parametrize("name", ["empty", "onnx/empty", "._folder", "manifest"])

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from support.command import Arguments, call, files_below, refusal
+
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 
 
 @pytest.fixture
@@ -43,7 +47,6 @@ def test_each_command_has_a_help(command: str) -> None:
         (("generate", "DIR", "apple", "--steps", "2.5"), "Invalid value for '--steps'"),
         (("generate", "DIR", "apple", "--seed", "x"), "--seed"),
         (("generate", "DIR", "apple", "--guidance", "nan"), "guidance nan"),
-        (("generate", "DIR", " "), "the prompt is empty"),
         (("verify", "DIR", "--on", "mars"), "Invalid value for '--on'"),
         (("verify", "DIR", "--on", "arm64", "--limit", "0"), "--limit"),
         (("export", "--target", "generic", "-o", "DIR", "--size", "big"), "--size big"),
@@ -124,7 +127,36 @@ def test_generate_draws(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_generate_says_what_was_cut_off(tiny_bundle: Path, tmp_path: Path) -> None:
     done = call("generate", tiny_bundle, "apple " * 75 + "pear", "--steps", "1", "-o", tmp_path / "a.png")
-    assert done.returncode == 0 and "'pear' was cut off" in done.stdout
+    assert done.returncode == 0 and "the prompt is too long: 'pear' was cut off" in done.stdout
+    assert "negative" not in done.stdout
+    options = ("--negative-prompt", "plum " * 75 + "Fig", "--steps", "1", "-o", tmp_path / "a.png")
+    done = call("generate", tiny_bundle, "apple", *options)
+    assert "the negative prompt is too long: 'Fig' was cut off" in done.stdout and "the prompt" not in done.stdout
+    done = call("generate", tiny_bundle, "apple", *options, "--guidance", "1")
+    assert done.returncode == 0 and "cut off" not in done.stdout, "without guidance it is not used"
+
+
+def test_compare_says_what_was_cut_off(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Once where both cut it alike: a bundle, and a model by its own tokenizer."""
+    (tmp_path / "prompts.txt").write_text("apple " * 75 + "Pear\nshort\n")
+    options = ("--prompts", tmp_path / "prompts.txt", "--steps", "1", "-o", tmp_path / "out.html")
+    done = call("compare", tiny_checkpoint, tiny_bundle, *options)
+    assert done.returncode == 0 and done.stdout.count("is too long: 'Pear' was cut off") == 1
+    assert done.stdout.count("cut off") == 1 and "'Pear' was cut off" in (tmp_path / "out.json").read_text()
+    assert "was cut off" in (tmp_path / "out.html").read_text()
+
+
+def test_an_empty_prompt_is_drawn(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """As diffusers draws it: from the beginning and the end token alone. Also of a picture."""
+    out = tmp_path / "a.png"
+    for prompt in ("", " "):
+        assert call("generate", tiny_bundle, prompt, "--seed", "3", "--steps", "2", "-o", out).returncode == 0
+        pipeline = StableDiffusionPipeline.from_pretrained(tiny_checkpoint)
+        generator = torch.Generator().manual_seed(3)
+        theirs = pipeline(prompt, num_inference_steps=2, generator=generator).images[0]
+        assert image_psnr_db(np.asarray(theirs), np.asarray(Image.open(out))) > 50
+    done = call("generate", tiny_bundle, "", "--image", out, "--steps", "2", "-o", tmp_path / "b.png")
+    assert done.returncode == 0 and (tmp_path / "b.png").is_file()
 
 
 def test_generate_refuses_what_it_cannot_draw(tiny_bundle: Path, tmp_path: Path) -> None:

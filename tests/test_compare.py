@@ -14,6 +14,7 @@ import safetensors.numpy
 from rich.console import Console
 from support.command import call, refusal
 from support.family_cases import Case, Model, edit_json
+from support.sample_bundle import write_snapshot
 from test_report import Page
 
 from pocketdiffusion.cli.tables import difference_tables
@@ -25,6 +26,7 @@ from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.compare import BundleCandidate, Difference, compare, step_ratio
+from pocketdiffusion.runtime.verify.gate import compare_picture, judge_pictures
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.recorded import record_bundle
 from pocketdiffusion.runtime.verify.recording import ARRAYS, Trajectory
@@ -144,10 +146,53 @@ def test_the_original_is_one_side_and_a_bound_can_break(
     assert graphs["vae_decoder.sample"] < 20 < 100 < graphs["unet.out_sample"]
 
 
-def change(file: Path, name: str) -> None:
-    """Doubles a weight of a model on disk."""
+def change(file: Path, name: str, factor: float = 2) -> None:
+    """Multiplies a weight of a model on disk."""
     weights = safetensors.numpy.load_file(file)
-    safetensors.numpy.save_file({**weights, name: 2 * weights[name]}, file)
+    safetensors.numpy.save_file({**weights, name: np.float32(factor) * weights[name]}, file)
+
+
+def test_what_is_not_finite_is_never_near(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """The UNet overflows float32. Both pictures of two such models are black, and were equal."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red apple\n")
+    endless = shutil.copytree(tiny_checkpoint, tmp_path / "endless")
+    change(endless / "unet/diffusion_pytorch_model.safetensors", "conv_out.weight", 1e38)
+    options = ("--prompts", prompts, "--steps", "2")
+    both = call("compare", endless, endless, *options, "--min-psnr", "-1000", "-o", tmp_path / "out.html")
+    assert both.returncode == 1
+    said = f"unet.out_sample is not finite in {endless} and in {endless}, first at [0, "
+    assert said in both.stderr and said in both.stdout and "'red apple', timestep" in both.stderr
+    assert " of 'red apple': not finite in" in both.stdout and "median -inf dB" in both.stdout
+    numbers = json.loads((tmp_path / "out.json").read_text())
+    assert numbers["lowest_db"] == "-inf" and said in numbers["broken"]
+    other = call("compare", tiny_bundle, endless, *options)
+    assert other.returncode == 1 and f"of 'red apple': not finite in {endless}, first at" in other.stderr
+
+
+def test_a_picture_that_is_not_finite_is_not_judged_by_its_8_bits(bundle: Bundle, recorded: Trajectory) -> None:
+    decoded = recorded.decoded.copy()
+    decoded[0, 1, 2, 3] = np.nan
+    black = replace(recorded, decoded=decoded)
+    latents = [each[None] for each in recorded.latents[1:]]
+    for one, other, side in ((black, recorded, "A"), (recorded, black, "B"), (black, black, "A and in B")):
+        found = compare_picture("onnx", one, latents, other.decoded, recorded.picture)
+        assert found.psnr_db == -inf and found.ssim == 0 and found.not_finite is not None
+        assert found.not_finite.describe("A", "B") == (
+            f"picture of 'red apple': not finite in {side}, first at [0, 1, 2, 3]"
+        )
+        verdicts = judge_pictures([found], bundle.manifest.graphs["onnx"].values(), "float32")
+        assert not any(verdict.passed or verdict.finite for verdict in verdicts)
+    assert compare_picture("onnx", recorded, latents, recorded.decoded, recorded.picture).psnr_db == inf
+
+
+def test_a_step_that_is_not_finite_is_named(bundle: Bundle, recorded: Trajectory) -> None:
+    latents = recorded.latents.copy()
+    latents[2, 0, 5, 6] = inf
+    found = compare([replace(recorded, latents=latents)], BundleCandidate(bundle, "onnx"))
+    (said,) = found.not_finite("one", "other")
+    assert said == "latents after step 2 of 'red apple': not finite in one, first at [0, 0, 5, 6]"
+    assert found.lowest_db == -inf and found.pictures[0].drift_db[0] > 100
 
 
 def test_two_models_and_the_layer_that_errs_first(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -176,6 +221,14 @@ def test_a_bundle_that_names_no_layers_says_so(bundle: Bundle, recorded: Traject
     found, unnamed = find_layer_errors(one, other, recorded)
     assert found == [] and "export it again" in unnamed
     found, unnamed = find_layer_errors(one, one, recorded)
+    assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
+
+
+def test_a_snapshot_in_the_hubs_cache_is_run_layer_by_layer(
+    bundle: Bundle, recorded: Trajectory, tmp_path: Path
+) -> None:
+    cached = open_bundle(write_snapshot(bundle.folder, tmp_path / "models--user--name"))
+    found, unnamed = find_layer_errors(BundleCandidate(bundle, "onnx"), BundleCandidate(cached, "onnx"), recorded)
     assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
 
 

@@ -37,6 +37,23 @@ def test_one_value_that_is_not_finite_fails(value: float) -> None:
     assert not report.passed and not report.finite and report.worst == (1, 2, 3, 4)
 
 
+@pytest.mark.parametrize("value", [nan, inf, -inf])
+def test_a_reference_that_is_not_finite_proves_nothing(value: float) -> None:
+    """The line says on which side it is, and where; the peak, and so other cases, stay what they are."""
+    reference = REFERENCE.copy()
+    reference[1, 2, 3, 4] = value
+    cases = [Comparison("good", REFERENCE, REFERENCE), Comparison("bad", reference, REFERENCE)]
+    report = measure("unet.out_sample", cases, rung="fp16", floor=-inf)
+    assert not report.passed and report.psnr_db == -inf and report.case_db[0] == inf
+    assert report.peak == np.abs(REFERENCE).max()
+    assert report.describe() == "unet.out_sample (fp16) is not finite in the original, first at [1, 2, 3, 4] in bad"
+    both = measure("unet.out_sample", [Comparison("bad", reference, reference)], rung="fp16", floor=-inf)
+    assert "in the original and in the artifact" in both.describe() and not both.passed
+    other = measure("unet.out_sample", [Comparison("bad", REFERENCE, reference)], rung="fp16", floor=-inf)
+    assert "is not finite in the artifact, first at [1, 2, 3, 4]" in other.describe()
+    assert "is of another shape" in judge(REFERENCE[:, :, :32]).describe()
+
+
 def test_one_outlier_fails_that_the_average_would_hide() -> None:
     candidate = REFERENCE.copy()
     candidate[0, 0, 0, 0] += 0.1

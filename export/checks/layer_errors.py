@@ -108,7 +108,7 @@ def _errors(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> I
             continue
         wanted = reference[module].astype(np.float64).ravel()
         flat = given.astype(np.float64)
-        if given.size != wanted.size or not np.isfinite(flat).all():
+        if given.size != wanted.size or not (np.isfinite(flat).all() and np.isfinite(wanted).all()):
             yield module, inf
             continue
         norm = float(np.linalg.norm(wanted))

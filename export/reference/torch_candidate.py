@@ -3,17 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.reference.prompt_cut import find_cut
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.verify.gate import PictureReport
-from pocketdiffusion.runtime.verify.metrics import image_psnr_db, psnr_db, ssim
+from pocketdiffusion.runtime.verify.gate import PictureReport, compare_picture
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
 
@@ -46,6 +44,9 @@ class ModelCandidate:
     def precision(self, graph: str) -> tuple[str, str]:
         return "float32", "float32"
 
+    def find_cut(self, prompt: str) -> str:
+        return find_cut(self.checkpoint.folder / "tokenizer", prompt)
+
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         """Raises UserError where its scheduler takes other steps."""
         requests = [Request(t.prompt, t.negative_prompt, t.seed, t.steps, t.guidance) for t in trajectories]
@@ -53,13 +54,5 @@ class ModelCandidate:
             if wanted.latents.shape != own.latents.shape:
                 calls = len(own.latents) - 1, len(wanted.latents) - 1
                 raise UserError(f"{self.title} takes {calls[0]} UNet calls, the other {calls[1]}: no two to compare")
-            peak = float(np.abs(wanted.latents).max())
-            drift = [psnr_db(a, b, peak) for a, b in zip(wanted.latents[1:], own.latents[1:], strict=True)]
-            yield PictureReport(
-                self.format,
-                wanted.prompt,
-                image_psnr_db(wanted.picture, own.picture),
-                ssim(wanted.picture, own.picture),
-                tuple(drift),
-                own.picture,
-            )
+            latents = [each[None] for each in own.latents[1:]]
+            yield compare_picture(self.format, wanted, latents, own.decoded, own.picture)

@@ -156,6 +156,8 @@ def search(
             say=step,
         )
     console.print(size_table(found.uniform, found.searched))
+    for line in found.cut:
+        say(line)
     say(f"{output}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
     given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
     options = [word for option, value in given.items() if value is not None for word in (option, value)]
@@ -261,7 +263,7 @@ def doctor(standins: Standins = STANDINS) -> None:
 @app.command()
 def generate(
     bundle: Folder,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="what to draw")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="what to draw; may be empty")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the PNG file")] = Path("out.png"),
     negative_prompt: Annotated[str, typer.Option(metavar="PROMPT", help="what not to draw")] = "",
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
@@ -278,9 +280,8 @@ def generate(
     from pocketdiffusion.runtime import pipeline
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.image import write_png
+    from pocketdiffusion.runtime.verify.finite import first_not_finite
 
-    if not prompt.strip():
-        raise UserError("the prompt is empty: say what to draw")
     if not isfinite(guidance):
         raise UserError(f"guidance {guidance} is no scale: 1 is none, 7.5 is usual")
     check_writable(output)
@@ -305,8 +306,14 @@ def generate(
         ):
             step(f"step {last.step} of {last.steps}")
     assert last is not None and last.picture is not None
-    if last.cut:
-        say(f"the prompt is too long: {last.cut!r} was cut off")
+    for what, cut in (("prompt", last.cut), ("negative prompt", last.negative_cut)):
+        if cut:
+            say(f"the {what} is too long: {cut!r} was cut off")
+    if last.decoded is not None and (place := first_not_finite(last.decoded)) is not None:
+        raise ProofError(
+            f"{bundle}: the picture of {prompt!r} is not finite, first at {list(place)}: it would be black; nothing is "
+            "written, try another seed or prompt, or export with fp32"
+        )
     facts = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -389,15 +396,20 @@ def compare(
         f"pictures: median {difference.median_db:.1f} dB, minimum {difference.lowest_db:.1f} dB"
         + ("" if compared.ratio is None else f"; a UNet call takes {compared.ratio:.2f} times as long")
     )
+    for line in compared.cut:
+        say(line)
     say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.percent}")
-    broken = ""
-    if min_psnr is not None and not difference.lowest_db >= min_psnr:
+    not_finite = difference.not_finite(a, b)
+    for line in not_finite:
+        say(line)
+    broken = not_finite[0] if not_finite else ""
+    if not broken and min_psnr is not None and not difference.lowest_db >= min_psnr:
         broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"
     if output is not None:
         comparison.write_comparison(output, compared, broken)
         say(f"{output} and {output.with_suffix('.json').name}")
     if broken:
-        raise ProofError(f"{b}: {broken}")
+        raise ProofError(broken if not_finite else f"{b}: {broken}")
 
 
 @app.command()

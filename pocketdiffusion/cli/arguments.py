@@ -1,14 +1,24 @@
 """What a user gives the commands, looked at before the work begins: sizes, pictures, prompts, places to write to."""
 
+import struct
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from pocketdiffusion.runtime.errors import UserError
 
+_DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    struct.error,
+)  # by damaged headers and EXIF
+
 
 def open_picture(path: Path, width: int, height: int) -> Any:
-    """`path` as uint8 [height, width, 3]. Raises UserError where it is no picture."""
+    """`path` as uint8 [height, width, 3]. Raises UserError where it is no picture, or none that can be read rightly."""
     from PIL import Image, UnidentifiedImageError
 
     from pocketdiffusion.runtime.image import read_picture
@@ -17,7 +27,7 @@ def open_picture(path: Path, width: int, height: int) -> Any:
         return read_picture(path, width, height)
     except UnidentifiedImageError:
         raise UserError(f"{path} is no picture that can be read: PNG and JPEG can") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, *_DAMAGED) as error:  # what Pillow raises
         raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
 
 

@@ -48,7 +48,8 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
         )
     )
     pictures = [
-        {name: value for name, value in vars(picture).items() if name != "picture"}
+        {name: value for name, value in vars(picture).items() if name not in ("picture", "not_finite")}
+        | {"not_finite": picture.not_finite.describe("A", "B") if picture.not_finite else ""}
         | {"seed": t.seed, "steps": t.steps, "guidance": t.guidance, "guided_db": guided}
         for picture, t, guided in zip(difference.pictures, recorded, difference.guided_db, strict=True)
     ]
@@ -59,6 +60,7 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
         "median_db": difference.median_db,
         "lowest_db": difference.lowest_db,
         "broken": broken,
+        "cut": list(compared.cut),
         "pictures": pictures,
         "graphs": [asdict(report) for report in difference.graphs],
         "ladder": [asdict(rung) for rung in compared.ladder],

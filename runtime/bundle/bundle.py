@@ -1,14 +1,16 @@
 """A bundle is a folder that its manifest describes to the last byte. It opens whole or not at all.
 
+What file browsers, phones, git, the hub and sync tools leave in it is passed over: leftovers.py has the list.
+
 manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256`), which holds those of all others.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from pathlib import Path, PurePosixPath
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pocketdiffusion.runtime.bundle.file_table import DIGEST, MANIFEST, FileEntry, bundle_id
+from pocketdiffusion.runtime.bundle.leftovers import is_left_over, is_worthless
 from pocketdiffusion.runtime.bundle.manifest import ArrayRef, Draft, Manifest, decode, encode
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
@@ -59,7 +62,7 @@ def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
 def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
     """As `open_bundle`, but whatever the verdicts say: to look into a failed export, not to draw with it."""
     manifest = _read_manifest(folder)
-    table, found = manifest.files, list_files(folder)
+    table, found = manifest.files, find_files(folder, manifest.files)
     missing, extra = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
     if missing or extra:
         parts = [f"{_names(missing)} missing"] if missing else []
@@ -95,7 +98,22 @@ def seal(folder: Path, draft: Draft) -> Manifest:
 
 def list_files(folder: Path) -> dict[str, int]:
     """Every file below `folder`, by its path, with its size in bytes: save the manifest, its digest, and what file
-    browsers leave behind (.DS_Store, ._*, Thumbs.db). Raises ProofError for links, devices, pipes, empty folders."""
+    browsers leave behind (`leftovers.WORTHLESS`). Raises ProofError for links, devices, pipes, empty folders."""
+    return _walk(folder, lambda path, is_folder: not is_folder and is_worthless(_last(path)), None)
+
+
+def find_files(folder: Path, named: Collection[str]) -> dict[str, int]:
+    """As `list_files`, of a folder that others may have used: what programs leave behind (`leftovers.py`) is passed
+    over, unless it is `named`; and a file may be a link into the hub's own store, as in its cache."""
+    folders = {str(parent) for path in named for parent in PurePosixPath(path).parents}
+
+    def passed_over(path: str, is_folder: bool) -> bool:
+        return path not in (folders if is_folder else named) and is_left_over(_last(path), folder=is_folder)
+
+    return _walk(folder, passed_over, _blobs(folder))
+
+
+def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | None) -> dict[str, int]:
     files: dict[str, int] = {}
     pending = [""]
     while pending:
@@ -104,13 +122,19 @@ def list_files(folder: Path) -> dict[str, int]:
         for entry in os.scandir(folder / inside):
             path = inside + entry.name
             status = entry.stat(follow_symlinks=False)
+            if S_ISLNK(status.st_mode) and _leads_to(folder / path, blobs):
+                status = entry.stat()
             if S_ISDIR(status.st_mode):
+                if passed_over(path, True):
+                    continue
                 pending.append(path + "/")
             elif not S_ISREG(status.st_mode):
+                if blobs is not None and not (folder / path).exists():
+                    raise ProofError(f"{folder} is not whole: {path!r} is not in the hub's cache: download it again")
                 raise ProofError(
                     f"{folder}: {path!r} is a link or no ordinary file: a bundle holds files and folders only"
                 )
-            elif _is_clutter(entry.name):
+            elif passed_over(path, False):
                 continue
             elif path not in (MANIFEST, DIGEST):
                 files[path] = status.st_size
@@ -118,6 +142,25 @@ def list_files(folder: Path) -> dict[str, int]:
         if empty and inside:
             raise ProofError(f"{folder}: the folder {inside!r} is empty, and not in the manifest: remove it")
     return files
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Where the files of a snapshot in the hub's cache lie: models--USER--NAME/snapshots/REVISION has links to files in
+    models--USER--NAME/blobs. None where `folder` is not below such a snapshot."""
+    for parent in folder.resolve().parents:
+        if parent.name == "snapshots":
+            return (parent.parent / "blobs").resolve()
+    return None
+
+
+def _leads_to(link: Path, blobs: Path | None) -> bool:
+    """Whether `link` leads to a file that lies in the folder `blobs` itself."""
+    target = link.resolve()
+    return blobs is not None and target.parent == blobs and target.is_file()
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def write_array(folder: Path, path: str, array: NDArray[Any]) -> ArrayRef:
@@ -142,7 +185,8 @@ def read_array(folder: Path, ref: ArrayRef) -> NDArray[Any]:
 def _read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the folder that export wrote")
-    raw, digest = _read(folder / MANIFEST), _read(folder / DIGEST)
+    blobs = _blobs(folder)
+    raw, digest = _read(folder / MANIFEST, blobs), _read(folder / DIGEST, blobs)
     if raw is None and digest is None:
         raise UserError(f"{folder} is not a bundle, it has no {MANIFEST}: name the folder that export wrote")
     for name, content in ((MANIFEST, raw), (DIGEST, digest)):
@@ -161,8 +205,8 @@ def _read_manifest(folder: Path) -> Manifest:
         raise ProofError(f"{folder / MANIFEST} is not a manifest: {_one_line(error)}") from error
 
 
-def _read(path: Path) -> bytes | None:
-    if path.is_symlink():
+def _read(path: Path, blobs: Path | None) -> bytes | None:
+    if path.is_symlink() and not _leads_to(path, blobs):
         raise ProofError(f"{path} is a link: a bundle holds files and folders only")
     return path.read_bytes() if path.is_file() else None
 
@@ -174,10 +218,6 @@ def _digest_line(raw: bytes) -> bytes:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_clutter(name: str) -> bool:
-    return name in (".DS_Store", "Thumbs.db") or name.startswith("._")
 
 
 def _names(paths: Iterable[str]) -> str:

@@ -160,7 +160,7 @@ def _judge_way(
 
 def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Trajectory:
     """The trajectory's prompt, drawn by the host's runners in `STEPS` steps: `latents` before each call and at the end,
-    `picture`, and the facts are those of that drawing; the rest is the original's."""
+    `decoded`, `picture`, and the facts are those of that drawing; the rest is the original's."""
     drafts = list(
         generate(
             bundle,
@@ -173,7 +173,7 @@ def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Traject
             format=format,
         )
     )
-    picture = drafts[-1].picture
-    assert picture is not None
+    picture, decoded = drafts[-1].picture, drafts[-1].decoded
+    assert picture is not None and decoded is not None
     latents = np.concatenate([trajectory.latents[:1], *(draft.latents for draft in drafts)])
-    return replace(trajectory, steps=STEPS, latents=latents, picture=picture)
+    return replace(trajectory, steps=STEPS, latents=latents, decoded=decoded, picture=picture)

@@ -10,14 +10,14 @@ from statistics import median
 from time import process_time
 from typing import Protocol
 
-import numpy as np
-
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.engines import find_graph, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
-from pocketdiffusion.runtime.pipeline import guide
+from pocketdiffusion.runtime.pipeline import guide, open_tokenizer
 from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.verify.finite import largest
 from pocketdiffusion.runtime.verify.gate import PictureReport, draw_pictures, judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport, psnr_db
 from pocketdiffusion.runtime.verify.recorded import RecordingRunner
@@ -48,6 +48,13 @@ class Difference:
         """Over the pictures."""
         return min(picture.psnr_db for picture in self.pictures)
 
+    def not_finite(self, one: str, other: str) -> list[str]:
+        """Say of each output of a graph and of each picture where NaN or infinity is, in `one`, the first, or in
+        `other`: what is not finite is no distance, and fails every bound."""
+        graphs = [(report.subject, report.not_finite) for report in self.graphs]
+        found = [f"{name} is not finite {each.where(one, other)} in {each.what}" for name, each in graphs if each]
+        return found + [p.not_finite.describe(one, other) for p in self.pictures if p.not_finite is not None]
+
 
 class Candidate(Protocol):
     """What is compared: a bundle's artifacts of one format, or a model."""
@@ -66,6 +73,10 @@ class Candidate(Protocol):
 
     def precision(self, graph: str) -> tuple[str, str]:
         """Storage and arithmetic."""
+        ...
+
+    def find_cut(self, prompt: str) -> str:
+        """The end of `prompt` that its text encoder has no room for, or ""."""
         ...
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
@@ -93,6 +104,9 @@ class BundleCandidate:
     def precision(self, graph: str) -> tuple[str, str]:
         found = find_graph(self.bundle, graph, self.format)
         return found.storage, found.arithmetic
+
+    def find_cut(self, prompt: str) -> str:
+        return encode(open_tokenizer(self.bundle), prompt).cut
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         return draw_pictures(self.bundle, trajectories, self.format)
@@ -143,7 +157,7 @@ def _guided_db(trajectories: Sequence[Trajectory], runner: RecordingRunner) -> t
     found = []
     for t in trajectories:
         wanted = [guide(both[:1], both[1:], t.guidance) for both in t.outputs]
-        peak = max(float(np.abs(each).max()) for each in wanted)
+        peak = largest(wanted)
         given = [guide(next(outputs), next(outputs), t.guidance) for _ in wanted]
         found.append(tuple(psnr_db(one, other, peak) for one, other in zip(wanted, given, strict=True)))
     return tuple(found)

@@ -21,6 +21,7 @@ from pocketdiffusion.runtime.sampling.samplers import step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advance
 from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
 from pocketdiffusion.runtime.verify.metrics import (
     Comparison,
     ParityReport,
@@ -46,7 +47,9 @@ PICTURE_FLOORS_DB = {
 @dataclass(frozen=True)
 class PictureReport:
     """One prompt drawn free-running. `drift_db` is the PSNR of the latents after each call against the original's;
-    `first_diverging` is the first call whose latents fall under 20 dB, 0 if none does."""
+    `first_diverging` is the first call whose latents fall under 20 dB, 0 if none does. Where latents or the decoded
+    picture hold NaN or infinity, on either side, `not_finite` says so, `psnr_db` is -inf and `ssim` 0: in 8 bits both
+    sides would be black."""
 
     format: str
     prompt: str
@@ -54,6 +57,7 @@ class PictureReport:
     ssim: float
     drift_db: tuple[float, ...]
     picture: Array
+    not_finite: NotFinite | None = None
 
     @property
     def rmse(self) -> float:
@@ -201,27 +205,41 @@ def draw_pictures(
 ) -> Iterator[PictureReport]:
     """Each trajectory's prompt, drawn by the bundle alone, with the runners that `opener` opens."""
     for t in trajectories:
-        drift: list[float] = []
-        picture = None
-        peak = float(np.abs(t.latents).max())
-        drafts = generate(
-            bundle,
-            t.prompt,
-            negative_prompt=t.negative_prompt,
-            seed=t.seed,
-            steps=t.steps,
-            guidance=t.guidance,
-            sampler=t.sampler,
-            format=format,
-            opener=opener,
+        drafts = list(
+            generate(
+                bundle,
+                t.prompt,
+                negative_prompt=t.negative_prompt,
+                seed=t.seed,
+                steps=t.steps,
+                guidance=t.guidance,
+                sampler=t.sampler,
+                format=format,
+                opener=opener,
+            )
         )
-        for draft in drafts:
-            drift.append(psnr_db(t.latents[draft.step][None], draft.latents, peak))
-            picture = draft.picture
-        assert picture is not None
-        yield PictureReport(
-            format, t.prompt, image_psnr_db(t.picture, picture), ssim(t.picture, picture), tuple(drift), picture
-        )
+        picture, decoded = drafts[-1].picture, drafts[-1].decoded
+        assert picture is not None and decoded is not None
+        yield compare_picture(format, t, [draft.latents for draft in drafts], decoded, picture)
+
+
+def compare_picture(
+    format: str, t: Trajectory, latents: Sequence[Array], decoded: Array, picture: Array
+) -> PictureReport:
+    """Compare a drawing with the recorded one: `latents` float32 [1, c, h, w] after each UNet call, `decoded` float32
+    [1, 3, H, W] and `picture` uint8 [H, W, 3] of the other side."""
+    peak = largest([t.latents])
+    wanted = [each[None] for each in t.latents[1:]]
+    drift = tuple(psnr_db(one, other, peak) for one, other in zip(wanted, latents, strict=True))
+    places = [*enumerate(zip(wanted, latents, strict=True), 1), (0, (t.decoded, decoded))]
+    found = (
+        find_not_finite(f"latents after step {n} of {t.prompt!r}" if n else f"picture of {t.prompt!r}", one, other)
+        for n, (one, other) in places
+    )
+    not_finite = next((each for each in found if each is not None), None)
+    if not_finite is not None:
+        return PictureReport(format, t.prompt, -inf, 0.0, drift, picture, not_finite)
+    return PictureReport(format, t.prompt, image_psnr_db(t.picture, picture), ssim(t.picture, picture), drift, picture)
 
 
 def judge_pictures(
@@ -249,9 +267,10 @@ def judge_pictures(
                 worst=(),
                 worst_case=repr(report.prompt),
                 relative=report.rmse / 255,
-                finite=all(db > -inf for db in report.drift_db),
+                finite=report.not_finite is None and all(db > -inf for db in report.drift_db),
                 cases=len(reports),
                 device=device,
+                not_finite=report.not_finite,
             )
         )
     return judged
@@ -303,6 +322,6 @@ def judge(
 
 
 def record_verdict(report: ParityReport) -> Verdict:
-    """The report as the manifest holds it: without its single cases."""
-    kept = {name: value for name, value in vars(report).items() if name != "case_db"}
+    """The report as the manifest holds it: without its single cases, and without the side that is not finite."""
+    kept = {name: value for name, value in vars(report).items() if name not in ("case_db", "not_finite")}
     return Verdict(**kept, max_abs_limit=report.max_abs_limit, passed=report.passed)

@@ -11,6 +11,8 @@ from math import inf, log10
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
+
 FLOORS_DB = {
     ("float32", "float32"): 105.0,
     ("float16", "float32"): 65.0,
@@ -56,6 +58,7 @@ class ParityReport:
     `format` is None where no artifact was judged. `device` is "host", or the stand-in that ran it. `worst` is the index
     of the largest absolute error and `worst_case` names the case it lies in. `relative` is the norm of the error over
     that of the reference, in the worst case. `case_db` has the PSNR of each case, in the order of recording.
+    `not_finite` is there where a value of the reference or of the candidate is NaN or infinite.
     """
 
     subject: str
@@ -74,6 +77,7 @@ class ParityReport:
     cases: int
     device: str = "host"
     case_db: tuple[float, ...] = ()
+    not_finite: NotFinite | None = None
 
     @property
     def max_abs_limit(self) -> float:
@@ -89,8 +93,10 @@ class ParityReport:
         where = f"{self.format} " if self.format else ""
         if self.device != "host":
             where = f"on {self.device} in {self.arithmetic}, {where}"
+        if self.not_finite is not None:
+            return f"{where}{self.subject} ({self.rung}) is not finite {self.not_finite.where()} in {self.worst_case}"
         if not self.finite:
-            return f"{where}{self.subject} ({self.rung}) is not finite, or of another shape, first in {self.worst_case}"
+            return f"{where}{self.subject} ({self.rung}) is of another shape, first in {self.worst_case}"
         return (
             f"{where}{self.subject} ({self.rung}): {self.psnr_db:.1f} dB, floor {self.floor_db:.0f} dB; largest error "
             f"{self.max_abs:.2g}, limit {self.max_abs_limit:.2g}, at {list(self.worst)} in {self.worst_case}"
@@ -133,16 +139,17 @@ class Tally:
     place: tuple[int, ...] = ()
     label: str = ""
     finite: bool = True
+    not_finite: NotFinite | None = None
 
     def add(self, case: Comparison) -> None:
-        self.peak = max(self.peak, float(np.abs(case.reference).max()))
+        self.peak = max(self.peak, largest([case.reference]))
         self.rmse.append(_rmse(case.reference, case.candidate))
         if self.rmse[-1] == inf:
             self.finite = False
             if self.largest < inf:
-                bad = np.argwhere(~np.isfinite(case.candidate))
                 self.largest, self.label = inf, case.label
-                self.place = tuple(int(i) for i in bad[0]) if len(bad) else ()
+                self.not_finite = find_not_finite(case.label, case.reference, case.candidate)
+                self.place = self.not_finite.place if self.not_finite is not None else ()
             return
         error = np.abs(case.reference.astype(np.float64) - case.candidate)
         norm = float(np.linalg.norm(case.reference))
@@ -182,6 +189,7 @@ class Tally:
             cases=len(case_db),
             device=device,
             case_db=case_db,
+            not_finite=self.not_finite,
         )
 
 

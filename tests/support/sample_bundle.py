@@ -1,6 +1,9 @@
 """A small but complete bundle for tests: every part of the manifest is there, the files are short, always the same."""
 
+import hashlib
 import json
+import os
+import shutil
 from math import inf
 from pathlib import Path
 
@@ -149,3 +152,17 @@ def verdict(subject: str, psnr_db: float = inf, max_abs: float = 0.0) -> Verdict
         cases=24,
         passed=psnr_db >= 65.0 and max_abs <= 0.02,
     )
+
+
+def write_snapshot(bundle: Path, repository: Path, inside: str = "") -> Path:
+    """Writes `bundle` as the hub's cache has it, in the folder `inside` of a repository, and returns that folder: each
+    file is a link into the folder blobs."""
+    snapshot = repository / "snapshots/0a1b2c" / inside
+    (repository / "blobs").mkdir(parents=True)
+    for file in (path for path in bundle.rglob("*") if path.is_file()):
+        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blob)
+        link = snapshot / file.relative_to(bundle)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot

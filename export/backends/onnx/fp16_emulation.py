@@ -73,7 +73,7 @@ def open_session(path: Path, model: ir.Model, beside: Path | None = None) -> Any
 def _place(source: Path, target: Path) -> None:
     """onnxruntime follows no link out of a model's folder but a hard one, which some disks do not have."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # in the hub's cache a file is a link itself
     except OSError:
         shutil.copyfile(source, target)
 

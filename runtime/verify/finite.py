@@ -1,0 +1,49 @@
+"""What is not finite is never near: where two tensors hold NaN or infinity, on which side, and at which index."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """Describe the first value of `what` that is NaN or infinite. `sides` says whose it is, and `place` is its index,
+    that of the reference where both have one."""
+
+    what: str
+    sides: Literal["reference", "candidate", "both"]
+    place: tuple[int, ...]
+
+    def where(self, reference: str = "the original", candidate: str = "the artifact") -> str:
+        """Name the sides, by what a reader calls them, and the index."""
+        named = {"reference": f"in {reference}", "candidate": f"in {candidate}"}
+        named["both"] = f"{named['reference']} and {named['candidate']}"
+        return f"{named[self.sides]}, first at {list(self.place)}"
+
+    def describe(self, reference: str = "the original", candidate: str = "the artifact") -> str:
+        """Say it in one sentence, without a full stop."""
+        return f"{self.what}: not finite {self.where(reference, candidate)}"
+
+
+def find_not_finite(what: str, reference: NDArray[Any], candidate: NDArray[Any]) -> NotFinite | None:
+    """Look for NaN and infinity in both; None where all is finite. The two may differ in shape."""
+    first, second = first_not_finite(reference), first_not_finite(candidate)
+    if first is not None:
+        return NotFinite(what, "reference" if second is None else "both", first)
+    return None if second is None else NotFinite(what, "candidate", second)
+
+
+def first_not_finite(x: NDArray[Any]) -> tuple[int, ...] | None:
+    """Return the index of the first NaN or infinity in C order, None where there is none."""
+    bad = ~np.isfinite(x)
+    if not bad.any():
+        return None
+    return tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))
+
+
+def largest(arrays: Iterable[NDArray[Any]]) -> float:
+    """Return the largest absolute value among the finite ones, 0 where there is none: the peak of PSNR."""
+    return max((float(np.abs(x, where=np.isfinite(x), out=np.zeros_like(x)).max(initial=0)) for x in arrays), default=0)
