@@ -1,6 +1,5 @@
 """What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, and the manifest that names them."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from typing import Any
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.checkpoints.folder import Checkpoint
-from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
+from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.manifest import (
     Calibration,
@@ -124,23 +123,18 @@ def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> Tokenizer:
-    """Writes vocab.json and merges.txt. The special tokens' ids come from the checkpoint's own tokenizer settings."""
-    source = checkpoint.tokenizers["tokenizer"]
+    """Write the vocabulary of the checkpoint's tokenizer below `folder`; return its settings."""
+    source = read_tokenizer(checkpoint.tokenizers["tokenizer"], checkpoint.model_index["tokenizer"][1])
     (folder / "tokenizer").mkdir()
     write_vocabulary(source, folder / "tokenizer")
-    vocab = json.loads((folder / "tokenizer/vocab.json").read_text(encoding="utf-8"))
-    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-
-    def special(key: str, default: str) -> int:
-        token = settings.get(key) or default
-        return int(vocab[token["content"] if isinstance(token, dict) else token])
-
     return Tokenizer(
         kind="clip",
         vocab="tokenizer/vocab.json",
         merges="tokenizer/merges.txt",
-        max_length=min(int(settings.get("model_max_length", 77)), 77),
-        bos_id=special("bos_token", "<|startoftext|>"),
-        eos_id=special("eos_token", "<|endoftext|>"),
-        pad_id=special("pad_token", "<|endoftext|>"),
+        max_length=source.max_length,
+        bos_id=source.bos_id,
+        eos_id=source.eos_id,
+        pad_id=source.pad_id,
+        unk_id=source.unk_id,
+        added_tokens=source.added,
     )

@@ -72,8 +72,8 @@ def open_checkpoint(
     for needed in ("scheduler", "tokenizer"):
         if needed not in parts:
             raise UserError(f"{folder} is not whole: model_index.json names no {needed}")
-    for tokenizer in tokenizers.values():
-        check_tokenizer(tokenizer)
+    for part, tokenizer in tokenizers.items():
+        check_tokenizer(tokenizer, parts[part][1])
     modules = [part for part in parts if part != "scheduler" and part not in tokenizers]
     files = {part: choose_files(part, [f.name for f in (folder / part).iterdir()]) for part in modules}
     skipped = _skipped(folder, parts, files)

@@ -83,16 +83,19 @@ def record(
 @torch.no_grad()
 def _encode_prompts(checkpoint: Checkpoint, text_encoder: nn.Module, drafts: list[dict[str, Any]]) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(checkpoint.folder / "tokenizer")
+    masked = checkpoint.configs["text_encoder"].get("use_attention_mask")
     for draft in drafts:
-        ids = tokenizer(
+        given = tokenizer(
             [draft["negative_prompt"], draft["prompt"]],
             padding="max_length",
             max_length=tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
-        ).input_ids
-        rows = [text_encoder(row[None].to(torch.int32)) for row in ids]
-        draft["ids"] = ids.to(torch.int32).numpy()
+        )
+        draft["ids"] = given.input_ids.to(torch.int32).numpy()
+        draft["mask"] = given.attention_mask.to(torch.int32).numpy() if masked else None
+        inputs = [torch.from_numpy(draft[name]) for name in ("ids", "mask") if draft[name] is not None]
+        rows = [text_encoder(*(rows[half : half + 1] for rows in inputs)) for half in (0, 1)]
         draft["states"] = torch.cat([states for states, _ in rows]).numpy()
         draft["pooled"] = torch.cat([pooled for _, pooled in rows]).numpy()
 
