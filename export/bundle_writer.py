@@ -9,8 +9,9 @@ from typing import Any
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
+from pocketdiffusion.export.families import scheduler_config
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.manifest import (
     Calibration,
@@ -24,7 +25,7 @@ from pocketdiffusion.runtime.bundle.manifest import (
     Tokenizer,
     Vae,
 )
-from pocketdiffusion.runtime.sampling.samplers import default_sampler, sampler_names, step_table
+from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import StepTable
 from pocketdiffusion.runtime.verify.golden import write_golden
@@ -62,7 +63,8 @@ def assemble(
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
     vae = checkpoint.configs["vae"]
-    schedule = read_schedule(checkpoint.scheduler)
+    scheduler = scheduler_config(checkpoint)
+    schedule = read_schedule(scheduler)
     if target.open_batch and "onnx" in graphs:
         write_companions(folder / "onnx", checkpoint, height, width)
     if "coreml" in graphs:
@@ -90,13 +92,15 @@ def assemble(
             width=width,
             scale=2 ** (len(vae["block_out_channels"]) - 1),
         ),
-        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=vae.get("shift_factor") or 0.0),
+        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
         tokenizer=write_tokenizer(folder, checkpoint),
         scheduler=Scheduler(
-            config=spell_infinity(checkpoint.scheduler), default_sampler=default_sampler(checkpoint.scheduler)
+            config=spell_infinity(scheduler),
+            default_sampler=trajectories[0].sampler,
+            replaced=None if checkpoint.sampler is None else scheduler["_class_name"],
         ),
         graphs={format: dict(named) for format, named in graphs.items()},
-        step_tables=tables(checkpoint.scheduler),
+        step_tables=tables(scheduler),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         verdicts=(),
         calibration=calibration,

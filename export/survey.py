@@ -27,7 +27,7 @@ import torch
 import transformers
 
 from pocketdiffusion.export import quantized, sensitivity
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import digest
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.parent import follow_parent

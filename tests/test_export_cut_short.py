@@ -34,7 +34,7 @@ def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("moment", ["loading torch", "recording the original: UNet", "writing onnx unet"])
+@pytest.mark.parametrize("moment", ["loading torch", "recording the original: prompt 2 of 4", "writing onnx unet"])
 def test_an_interrupt_leaves_nothing(moment: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     export = start(tiny_checkpoint, tmp_path / "out")
     assert export.stdout is not None

@@ -16,6 +16,7 @@ from typing import Any
 
 import transformers
 
+from pocketdiffusion.export.checkpoints.text_files import VOCABULARY_FILES, NotWholeError, read_json, read_text_file
 from pocketdiffusion.export.checkpoints.tokenizer_probes import probes
 from pocketdiffusion.runtime.bundle.manifest import AddedToken
 from pocketdiffusion.runtime.errors import UserError
@@ -23,8 +24,6 @@ from pocketdiffusion.runtime.tokenizer import encode, load_tokenizer
 
 FILES = ("vocab.json", "merges.txt")
 CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "AutoTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
-_READ = (*FILES, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_POINTER = b"version https://git-lfs"
 _LONGEST = 100_000  # tokens; transformers says 10^30 where a folder says nothing
 
 
@@ -55,9 +54,9 @@ def check_tokenizer(folder: Path, class_name: str) -> None:
     """Raises UserError unless the folder holds the files of a tokenizer, and as `read_tokenizer` does where its class
     is one of CLIP's."""
     if not all((folder / file).is_file() for file in FILES) and not (folder / "tokenizer.json").is_file():
-        raise UserError(f"{folder} holds no vocabulary: vocab.json and merges.txt, or tokenizer.json, are needed")
+        raise NotWholeError(f"{folder} holds no vocabulary: vocab.json and merges.txt, or tokenizer.json, are needed")
     if not (folder / "tokenizer_config.json").is_file():
-        raise UserError(f"{folder} holds no tokenizer_config.json: the checkpoint is not whole")
+        raise NotWholeError(f"{folder} holds no tokenizer_config.json: the checkpoint is not whole")
     if class_name in CLASSES:
         read_tokenizer(folder, class_name)
 
@@ -105,9 +104,9 @@ def _open(folder: Path, class_name: str) -> Any:
     try:
         return getattr(transformers, class_name).from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the loader raises whatever the line that fails raises, down to plain Exception
-        for file in _present(folder):
-            if reason := _unreadable(file):
-                raise UserError(f"{file} {reason}") from None
+        for file in (folder / name for name in sorted(VOCABULARY_FILES)):
+            if file.is_file():
+                read_json(file) if file.suffix == ".json" else read_text_file(file)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"{folder}: transformers cannot open it as {class_name} ({reason})") from None
 
@@ -131,28 +130,6 @@ def _read(folder: Path, theirs: Any) -> ClipTokenizer:
         added=_added(folder, theirs),
         gives_mask="attention_mask" in theirs.model_input_names,
     )
-
-
-def _present(folder: Path) -> list[Path]:
-    return [folder / name for name in sorted(_READ) if (folder / name).is_file()]
-
-
-def _unreadable(file: Path) -> str:
-    """Why a file of a tokenizer cannot be read, or nothing."""
-    content = file.read_bytes()
-    if content.startswith(_POINTER):
-        return "is a Git LFS pointer, not the file itself: run git lfs pull in the checkpoint's folder"
-    if content.startswith(b"\xef\xbb\xbf"):
-        return "begins with a byte order mark, which transformers does not read: save it as UTF-8 without one"
-    try:
-        text = content.decode()
-        if file.suffix == ".json":
-            return "" if isinstance(json.loads(text), dict) else "holds no JSON object"
-        if wrong := [line for line in _merges_in(text) if len(line.split(" ")) != 2]:
-            return f"holds {wrong[0][:40]!r}, which is no pair of tokens: fetch it again"
-    except ValueError as error:
-        return f"is no valid {'JSON' if file.suffix == '.json' else 'UTF-8'} ({error}): fetch it again"
-    return ""
 
 
 def _model(folder: Path, theirs: Any) -> dict[str, Any]:

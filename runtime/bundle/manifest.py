@@ -118,10 +118,13 @@ class Tokenizer(Record):
 
 
 class Scheduler(Record):
-    """`config` is the checkpoint's diffusers scheduler configuration; its infinities are spelled as in verdicts."""
+    """`config` is the configuration of the checkpoint's diffusers scheduler as its pipeline mends it; infinities are
+    spelled as in verdicts. `replaced` names the checkpoint's own scheduler class where the export put another sampler
+    in its place."""
 
     config: dict[str, JsonValue]
     default_sampler: str
+    replaced: str | None = None
 
 
 class Graph(Record):

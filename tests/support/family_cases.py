@@ -82,6 +82,22 @@ FOUR = {
     "down_block_types": (CROSS, CROSS, CROSS, PLAIN),
     "up_block_types": (UP_PLAIN, UP_CROSS, UP_CROSS, UP_CROSS),
 }
+# One attention of either kind, as few blocks as there can be, and CLIP's vocabulary.
+MICRO = Case(
+    unet={"block_out_channels": (8,), "down_block_types": (PLAIN,), "up_block_types": (UP_PLAIN,)},
+    vae={
+        "block_out_channels": (8,),
+        "down_block_types": ("DownEncoderBlock2D",),
+        "up_block_types": ("UpDecoderBlock2D",),
+    },
+    text={
+        "vocab_size": 49408,
+        "num_hidden_layers": 1,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 49407,
+    },
+)
 CASES = {
     "small": Case(),
     "one block": Case(
@@ -174,9 +190,9 @@ def write_checkpoint(template: Path, folder: Path, case: Case, text_class: type 
     return Model(folder, text, unet, vae)
 
 
-def parts_of(folder: Path, **size: int) -> dict[str, Component]:
+def parts_of(folder: Path, width: int | None = None, height: int | None = None) -> dict[str, Component]:
     checkpoint = open_checkpoint(str(folder), say=lambda line: None)
-    return {part.spec.name: part for part in components(checkpoint, **size)}
+    return {part.spec.name: part for part in components(checkpoint, width=width, height=height)}
 
 
 def edit_json(file: Path, **changes: Any) -> None:

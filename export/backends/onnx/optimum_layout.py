@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
+from pocketdiffusion.export.families import scheduler_config
 
 _COMPONENTS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
 _LOADED = ("scheduler", "tokenizer", "text_encoder", "unet", "vae")
@@ -29,14 +30,16 @@ def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, l
     """
     index = checkpoint.model_index
     parts = {part: index[part] for part in _LOADED} | {part: [None, None] for part in _UNUSED}
-    _write(folder / "model_index.json", _public(index) | parts | {"requires_safety_checker": False})
+    named = {key: index[key] for key in ("_class_name", "_diffusers_version") if key in index}
+    _write(folder / "model_index.json", named | parts | {"requires_safety_checker": False})
     for graph, part in _COMPONENTS.items():
         config = _public(checkpoint.configs[part])
         if part == "unet":
             square = latent_height == latent_width
+            config.pop("_diffusers_version", None)  # by an old one diffusers replaces a small sample_size
             config["sample_size"] = latent_height if square else [latent_height, latent_width]
         _write(folder / graph / "config.json", config)
-    _write(folder / "scheduler/scheduler_config.json", _public(checkpoint.scheduler))
+    _write(folder / "scheduler/scheduler_config.json", _public(scheduler_config(checkpoint)))
     source = read_tokenizer(checkpoint.tokenizers["tokenizer"], index["tokenizer"][1])
     _write(folder / "tokenizer/tokenizer_config.json", _tokenizer_config(source))
     write_vocabulary(source, folder / "tokenizer")
