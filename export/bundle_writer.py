@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
+from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
@@ -57,18 +58,23 @@ def assemble(
 ) -> Draft:
     """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
-    Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well; coreml/ gets a script
-    that makes it one for Apple's Swift pipeline. `calibration` is there where ranges of activations were measured.
+    Where the target leaves the batch open and the text encoder takes no mask, onnx/ becomes a folder that optimum opens
+    as well; coreml/ gets a script that makes it one for Apple's Swift pipeline. `calibration` is there where ranges of
+    activations were measured.
     """
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
     vae = checkpoint.configs["vae"]
     scheduler = scheduler_config(checkpoint)
     schedule = read_schedule(scheduler)
-    if target.open_batch and "onnx" in graphs:
+    text_encoder = next(iter(graphs.values()))["text_encoder"].spec
+    tokenizer = write_tokenizer(folder, checkpoint)
+    # optimum 2.1 gives a text encoder no mask
+    if target.open_batch and "onnx" in graphs and len(text_encoder.inputs) == 1:
         write_companions(folder / "onnx", checkpoint, height, width)
     if "coreml" in graphs:
-        write_script(folder / "coreml", vae["scaling_factor"], graphs["coreml"]["unet"].compute_unit)
+        unit = graphs["coreml"]["unet"].compute_unit
+        write_script(folder / "coreml", vae["scaling_factor"], unit, differences(tokenizer, text_encoder))
     return Draft(
         model=ModelInfo(
             name=checkpoint.name,
@@ -93,7 +99,7 @@ def assemble(
             scale=2 ** (len(vae["block_out_channels"]) - 1),
         ),
         vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
-        tokenizer=write_tokenizer(folder, checkpoint),
+        tokenizer=tokenizer,
         scheduler=Scheduler(
             config=spell_infinity(scheduler),
             default_sampler=trajectories[0].sampler,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +17,29 @@ from support.tokenizer_folders import KINDS, MERGES, REFUSED, SOURCE, entry, sav
 from transformers import CLIPTokenizer
 
 from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.coreml.apple_layout import write_script
+from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.bundle_writer import write_tokenizer
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.reference.record import Request, record
+from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.survey import fingerprint
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import count_kept
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.manifest import AddedToken
 from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
 from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.pipeline import encode_text
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
+from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
+from pocketdiffusion.runtime.verify.golden import read_golden, write_golden
 
 PROMPTS = (
     "a <cat-toy> on grass",
@@ -41,6 +51,8 @@ PROMPTS = (
     "many words and " * 120 + "<cat-toy>",
     "",
 )
+MARKS = {1: "<|startoftext|>", 2: "<|endoftext|>", 0: "!", 3: "<it's>"}
+FLAGLESS = {"special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
 
 
 def opened(folder: Path) -> Checkpoint:
@@ -210,3 +222,51 @@ def test_a_search_begins_afresh_after_a_change_of_the_tokenizer_or_the_scheduler
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler | {"beta_end": 0.02}))
     seen.append(found())
     assert len(set(seen)) == 4 and found() == seen[-1]
+
+
+def test_the_mask_is_recorded_kept_and_judged(folder: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    """From diffusers' pipeline into golden vectors, which blame a graph that lost it and a runtime that errs."""
+    set_text_encoder(folder, use_attention_mask=True)
+    checkpoint = opened(folder)
+    parts = components(checkpoint)
+    (drawn,) = record(checkpoint, parts, [Request("red apple", "a grey dog", steps=1)])
+    assert drawn.mask is not None and drawn.mask.dtype == np.int32 and drawn.mask.sum(axis=1).tolist() == [5, 4]
+
+    bundle = open_bundle(tiny_bundle)
+    recorded = write_golden(tmp_path, 0, drawn)
+    (kept,) = read_golden(Bundle(tmp_path, bundle.manifest.model_copy(update={"golden": (recorded,)})))
+    assert kept.mask is not None and np.array_equal(kept.mask, drawn.mask)
+    lost = replace(kept, mask=np.ones_like(kept.mask))
+    runner = open_rewritten(parts[0], ["fused_attention", "quick_gelu"])
+    for trajectory, passed in ((kept, True), (lost, False)):
+        report = judge_runner(runner, [trajectory], format=None, rung="rewrites")[0]
+        assert report.subject == "text_encoder.last_hidden_state" and report.passed == passed
+        (stage,) = (stage for stage in judge_stages(bundle, [trajectory]) if stage.subject == "tokenizer")
+        assert stage.passed == passed
+
+
+def test_apples_pipeline_is_said_to_differ_where_it_does() -> None:
+    tokens = TensorSpec("input_ids", (1, 77), "int32")
+    plain_spec, masked = (
+        GraphSpec("text_encoder", inputs, ())
+        for inputs in ((tokens,), (tokens, replace(tokens, name="attention_mask")))
+    )
+    marks = [AddedToken.model_validate({"text": text, "id": n, **FLAGLESS}) for n, text in MARKS.items()]
+    settings = Settings(
+        kind="clip", vocab="v", merges="m", max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
+    )
+    assert differences(settings, plain_spec) == ()
+    other = settings.model_copy(update={"pad_id": 0, "added_tokens": tuple(marks)})
+    assert [clause.split(",")[0] for clause in differences(other, masked)] == [
+        "gives the text encoder no attention_mask",
+        "pads with the end token",
+        'does not know the added tokens "<it\'s>"',
+    ]
+
+
+def test_the_script_for_apple_says_so(tmp_path: Path) -> None:
+    write_script(tmp_path, 0.18215, "ane", ("does not know '<it's>'",))
+    done = subprocess.run(["sh", tmp_path / "compile_for_apple.sh"], capture_output=True, text=True)
+    assert done.stderr.startswith("Apple's pipeline will not draw what this model draws: it does not know '<it's>'.\n")
+    write_script(tmp_path, 0.18215, "ane")
+    assert "Apple's pipeline" not in (tmp_path / "compile_for_apple.sh").read_text()
