@@ -70,18 +70,33 @@ def load_tokenizer(
     """
     try:
         entries, pairs = models.BPE.read_file(str(vocab), str(merges))
-        names = {number: entry for entry, number in entries.items()}
-        unknown = None if unk_id is None else names[unk_id]
-        model = models.BPE(entries, pairs, end_of_word_suffix="</w>", unk_token=unknown)
-    except KeyError as error:
-        raise UserError(f"{vocab} has no entry of id {error}: unk_id must be in it") from None
+        return make_tokenizer(entries, pairs, max_length, bos_id, eos_id, pad_id, unk_id, added)
+    except UserError as error:
+        raise UserError(f"{vocab}: {error}") from None
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())
         raise UserError(f"{vocab} and {merges} are no byte-pair vocabulary ({reason}): fetch them again") from None
+
+
+def make_tokenizer(
+    vocab: dict[str, int],
+    merges: list[tuple[str, str]],
+    max_length: int,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
+    unk_id: int | None,
+    added: Sequence[AddedToken],
+) -> Tokenizer:
+    """As `load_tokenizer`, from what the files hold. The library raises plain Exception where a merge does not fit."""
+    names = {number: entry for entry, number in vocab.items()}
+    if unk_id is not None and unk_id not in names:
+        raise UserError(f"there is no entry of id {unk_id}: unk_id must be in it")
     if max_length < 2:
         raise UserError(f"max_length {max_length} leaves no room for the beginning and the end token: 77 is usual")
 
-    encoder = tokenizers.Tokenizer(model)
+    unknown = None if unk_id is None else names[unk_id]
+    encoder = tokenizers.Tokenizer(models.BPE(vocab, merges, end_of_word_suffix="</w>", unk_token=unknown))
     encoder.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -94,11 +109,11 @@ def load_tokenizer(
     encoder.add_tokens([_library_token(token) for token in sorted(added, key=lambda token: token.id)])
     for token in added:
         if (found := encoder.token_to_id(token.text)) != token.id:
-            raise UserError(f"{vocab}: the added token {token.text!r} would have id {found}, not {token.id}")
+            raise UserError(f"the added token {token.text!r} would have id {found}, not {token.id}")
     for number in (bos_id, eos_id, pad_id):
         if encoder.id_to_token(number) is None:
             raise UserError(
-                f"{vocab} has no entry of id {number}: bos_id, eos_id and pad_id must be in it, or be added tokens"
+                f"there is no entry of id {number}: bos_id, eos_id and pad_id must be in it, or of added tokens"
             )
     expansions = {token.text: token.expansion for token in added if token.expansion}
     return Tokenizer(encoder, max_length, bos_id, eos_id, pad_id, expansions)

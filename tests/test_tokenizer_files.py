@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from safetensors.torch import load_file, save_file
 from support.command import refusal as command_refusal
-from support.tokenizer_folders import KINDS, MERGES, REFUSED, SOURCE, entry, saved, whole, write
+from support.tokenizer_folders import KINDS, MERGES, REFUSED, SOURCE, configure, entry, saved, whole, write
 from transformers import CLIPTokenizer
 
 from pocketdiffusion.export.backends import emit
@@ -105,6 +105,25 @@ def test_what_cannot_be_read_is_refused_by_name(kind: str, tmp_path: Path) -> No
     message = str(caught.value)
     assert "\n" not in message and str(folder) in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "AutoTokenizer"])
+def test_other_classes_are_judged_by_their_ids(kind: str, tmp_path: Path) -> None:
+    """These take all of tokenizer.json: with CLIP's words it is served, with others the first prompt is named."""
+    folder = saved(tmp_path / "source", "<cat-toy>")
+    configure(folder, tokenizer_class="PreTrainedTokenizerFast")
+    assert read_tokenizer(folder, kind).added[-1].text == "<cat-toy>"
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for part, other, words in (
+        ("normalizer", {"type": "Lowercase"}, "of the prompt '"),
+        ("normalizer", None, "it has no normalizer"),
+        ("model", {**content["model"], "end_of_word_suffix": ""}, "is no CLIP tokenizer: it is a BPE that ends words"),
+        ("post_processor", None, "of the prompt ''"),
+    ):
+        file.write_text(json.dumps({**content, part: other}))
+        with pytest.raises(UserError, match=words):
+            read_tokenizer(folder, kind)
 
 
 def test_a_vocabulary_that_is_sound_is_copied_byte_for_byte(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import transformers
@@ -20,7 +19,7 @@ from pocketdiffusion.export.checkpoints.text_files import VOCABULARY_FILES, NotW
 from pocketdiffusion.export.checkpoints.tokenizer_probes import probes
 from pocketdiffusion.runtime.bundle.manifest import AddedToken
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.tokenizer import encode, load_tokenizer
+from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, make_tokenizer
 
 FILES = ("vocab.json", "merges.txt")
 CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "AutoTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
@@ -78,6 +77,24 @@ def read_tokenizer(folder: Path, class_name: str) -> ClipTokenizer:
     return replace(_OPENED[key], folder=folder)
 
 
+def runtime_tokenizer(source: ClipTokenizer) -> Tokenizer:
+    """The tokenizer of a bundle's runtime, made of the same vocabulary, merges and added tokens."""
+    pairs = [(first, second) for first, _, second in (merge.partition(" ") for merge in source.merges)]
+    try:
+        return make_tokenizer(
+            source.vocab,
+            pairs,
+            source.max_length,
+            source.bos_id,
+            source.eos_id,
+            source.pad_id,
+            source.unk_id,
+            source.added,
+        )
+    except UserError as error:
+        raise UserError(f"{source.folder}: {error}") from None
+
+
 def write_vocabulary(source: ClipTokenizer, out: Path) -> None:
     """Write vocab.json and merges.txt into `out`: the folder's own files where they say the same, bytes and all."""
     vocab, merges = (source.folder / file for file in FILES)
@@ -118,10 +135,13 @@ def _read(folder: Path, theirs: Any) -> ClipTokenizer:
         if getattr(theirs, side) != "right":
             config = folder / "tokenizer_config.json"
             raise UserError(f"{config}: {side} {getattr(theirs, side)!r} is not supported; 'right' is")
+    merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
+    if wrong := [merge for merge in merges if merge.count(" ") != 1]:
+        raise UserError(f"{folder} is no CLIP tokenizer: it merges {wrong[0]!r}, and CLIP's tokens hold no spaces")
     return ClipTokenizer(
         folder=folder,
         vocab=model["vocab"],
-        merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]),
+        merges=merges,
         max_length=_max_length(folder, theirs.model_max_length),
         bos_id=_special_id(folder, theirs, "bos"),
         eos_id=_special_id(folder, theirs, "eos"),
@@ -141,8 +161,9 @@ def _model(folder: Path, theirs: Any) -> dict[str, Any]:
     kind, end = model.get("type"), model.get("end_of_word_suffix")
     if kind != "BPE" or end != "</w>":
         raise UserError(f"{folder} is no CLIP tokenizer: it is a {kind} that ends words with {end!r}")
-    if not model["vocab"]:
-        raise UserError(f"{folder} is no CLIP tokenizer: its vocabulary is empty")
+    if not model["vocab"] or backend.normalizer is None:
+        missing = "normalizer" if model["vocab"] else "vocabulary"
+        raise UserError(f"{folder} is no CLIP tokenizer: it has no {missing}")
     return model
 
 
@@ -212,19 +233,8 @@ def _expansion(text: str, texts: Iterable[str]) -> str:
 
 
 def _compare(found: ClipTokenizer, theirs: Any) -> None:
-    """Raises UserError at the first prompt of which the runtime, from the files that a bundle gets, has other ids or
-    another mask."""
-    with TemporaryDirectory() as folder:
-        write_vocabulary(found, Path(folder))
-        ours = load_tokenizer(
-            *(Path(folder) / file for file in FILES),
-            max_length=found.max_length,
-            bos_id=found.bos_id,
-            eos_id=found.eos_id,
-            pad_id=found.pad_id,
-            unk_id=found.unk_id,
-            added=found.added,
-        )
+    """Raises UserError at the first prompt of which the runtime has other ids or another mask."""
+    ours = runtime_tokenizer(found)
     for prompt in probes(found.added):
         written = _expand(theirs, prompt, found.added)
         try:
