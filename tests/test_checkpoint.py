@@ -17,7 +17,6 @@ from support.command import refusal as refused_command
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
-from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
 
@@ -156,26 +155,6 @@ def test_what_is_not_used_is_named_in_one_line_and_the_full_weights_win(folder: 
         "feature_extractor, safety_checker, v1-5-pruned.ckpt, unet/diffusion_pytorch_model.fp16.safetensors, "
         "unet/diffusion_pytorch_model.non_ema.safetensors, vae/diffusion_pytorch_model.bin"
     )
-
-
-def test_vocabulary_is_taken_out_of_tokenizer_json(tokenizer_folder: Path, tmp_path: Path) -> None:
-    from transformers import CLIPTokenizerFast
-
-    CLIPTokenizerFast.from_pretrained(tokenizer_folder).save_pretrained(tmp_path / "saved")
-    saved = tmp_path / "saved"
-    for name in ("vocab.json", "merges.txt"):
-        (saved / name).unlink(missing_ok=True)
-    assert (saved / "tokenizer.json").is_file()
-    (tmp_path / "out").mkdir()
-    write_vocabulary(saved, tmp_path / "out")
-    real = json.loads((tokenizer_folder / "vocab.json").read_text())
-    assert json.loads((tmp_path / "out/vocab.json").read_text()) == real
-    merges = [
-        file.read_text().splitlines()[1:] for file in (tmp_path / "out/merges.txt", tokenizer_folder / "merges.txt")
-    ]
-    assert merges[0] == merges[1] and len(merges[0]) == 48894
-    (saved / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}, "merges": []}}')
-    assert "no CLIP tokenizer" in refusal(lambda: write_vocabulary(saved, tmp_path / "out"))
 
 
 FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")

@@ -20,7 +20,7 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.config_types import check_config
 from pocketdiffusion.export.checkpoints.hub import fetch
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
-from pocketdiffusion.export.checkpoints.text_files import VOCABULARY_FILES, NotWholeError, read_json, read_text_file
+from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
 from pocketdiffusion.export.checkpoints.tokenizer_files import check_tokenizer
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, pickle_error
 from pocketdiffusion.export.component import TensorRef
@@ -69,10 +69,7 @@ def _open(
         if not (folder / part).is_dir():
             raise NotWholeError(f"{folder} is not whole: model_index.json names {part}, and there is no such folder")
     for tokenizer in tokenizers:
-        check_tokenizer(folder / tokenizer)
-        for file in (folder / tokenizer / name for name in VOCABULARY_FILES):
-            if file.is_file():
-                read_json(file) if file.suffix == ".json" else read_text_file(file)
+        check_tokenizer(folder / tokenizer, model_index[tokenizer][1])
     chosen = {part: _choose(folder / part, library) for part, (library, _) in modules.items()}
     files = {part: weights.files for part, weights in chosen.items()}
     variants = {part: weights.variant for part, weights in chosen.items() if weights.variant is not None}

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from packaging.version import InvalidVersion, Version
 from torch import Tensor, nn
+from transformers import CLIPTextConfig
 
 from pocketdiffusion.export.arguments import tensor_shapes
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer
 from pocketdiffusion.export.component import Component, TensorRef
 from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
@@ -33,6 +35,8 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     text = clip_text.read_config("text_encoder", configs["text_encoder"])
     unet = unet2d.read_config("unet", configs["unet"])
     vae = autoencoder_kl.read_config("vae", configs["vae"])
+
+    tokens = prompt_length(checkpoint, "tokenizer", "text_encoder", text)
 
     build_text = partial(clip_text.TextEncoder, text)
     build_unet = partial(unet2d.Denoiser, unet)
@@ -54,7 +58,8 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     w, h = latent_size(own_size(configs["unet"]), factor, width, height)
     text_spec, unet_spec, decoder_spec, encoder_spec = _specs(
-        tokens=text.max_position_embeddings,
+        tokens=tokens,
+        masked=clip_text.takes_mask(text),
         states=text.hidden_size,
         sample=unet["in_channels"],
         latent=vae["latent_channels"],
@@ -62,11 +67,38 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
         picture=(h * factor, w * factor),
     )
     return [
-        Component(text_spec, build_text, text_weights, partial(clip_text.example, text), clip_text.sites(text)),
+        Component(text_spec, build_text, text_weights, partial(clip_text.example, text, tokens), clip_text.sites(text)),
         _component(unet_spec, build_unet, unet_weights, unet2d.sites(unet)),
         _component(decoder_spec, build_decoder, _of(decoder_shapes, vae_weights), autoencoder_kl.decoder_sites(vae)),
         _component(encoder_spec, build_encoder, _of(encoder_shapes, vae_weights), autoencoder_kl.encoder_sites(vae)),
     ]
+
+
+def prompt_length(checkpoint: Checkpoint, tokenizer: str, part: str, text: CLIPTextConfig) -> int:
+    """How many tokens the pipeline gives the text encoder `part`: its tokenizer's model_max_length.
+
+    Raises UserError where the text encoder has fewer positions, no embedding for one of the tokenizer's ids, or wants
+    a mask that the tokenizer does not make.
+    """
+    entry = checkpoint.model_index[tokenizer]
+    found = read_tokenizer(checkpoint.tokenizers[tokenizer], entry[1])
+    if found.max_length > text.max_position_embeddings:
+        raise UserError(
+            f"{found.folder / 'tokenizer_config.json'}: model_max_length {found.max_length} is more than the "
+            f"{text.max_position_embeddings} of {part}'s max_position_embeddings: set it to that"
+        )
+    ids = {number: text for text, number in found.vocab.items()} | {token.id: token.text for token in found.added}
+    if (last := max(ids)) >= text.vocab_size:
+        raise UserError(
+            f"{found.folder}: {ids[last]!r} has id {last}, and the embedding of {part} has {text.vocab_size} rows "
+            f"(vocab_size in config.json): enlarge it (resize_token_embeddings), or take the token away"
+        )
+    if clip_text.takes_mask(text) and not found.gives_mask:
+        raise UserError(
+            f"{found.folder / 'tokenizer_config.json'}: model_input_names leaves out attention_mask, which "
+            f"{part} wants (use_attention_mask in config.json)"
+        )
+    return found.max_length
 
 
 def calls(pipeline: Any) -> dict[str, GraphCall]:
@@ -76,7 +108,7 @@ def calls(pipeline: Any) -> dict[str, GraphCall]:
         "text_encoder": GraphCall(
             text_encoder,
             text_encoder,
-            lambda arguments: {"input_ids": arguments["input_ids"].to(torch.int32)},
+            _text_inputs,
             lambda result: {"last_hidden_state": result.last_hidden_state, "pooler_output": result.pooler_output},
         ),
         "unet": GraphCall(
@@ -102,6 +134,18 @@ def calls(pipeline: Any) -> dict[str, GraphCall]:
             lambda result: {"latent_parameters": result},
         ),
     }
+
+
+def _text_inputs(arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Token ids and, where the pipeline gives one, the mask, in the graph's type."""
+    given = {name: arguments.get(name) for name in ("input_ids", "attention_mask")}
+    return {name: tensor.to(torch.int32) for name, tensor in given.items() if tensor is not None}
+
+
+def _text_inputs(arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Token ids and, where the pipeline gives one, the mask, in the graph's type."""
+    given = {name: arguments.get(name) for name in ("input_ids", "attention_mask")}
+    return {name: tensor.to(torch.int32) for name, tensor in given.items() if tensor is not None}
 
 
 def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
@@ -159,13 +203,22 @@ def _check_fit(states: int, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> 
 
 
 def _specs(
-    tokens: int, states: int, sample: int, latent: int, size: tuple[int, int], picture: tuple[int, int]
+    tokens: int,
+    masked: bool,
+    states: int,
+    sample: int,
+    latent: int,
+    size: tuple[int, int],
+    picture: tuple[int, int],
 ) -> tuple[GraphSpec, GraphSpec, GraphSpec, GraphSpec]:
+    given = [TensorSpec("input_ids", (1, tokens), "int32", "token ids, padded")]
+    if masked:
+        given.append(TensorSpec("attention_mask", (1, tokens), "int32", "1 for each token, 0 for padding"))
     text = TensorSpec("last_hidden_state", (1, tokens, states), "float32", "a state for each token")
     return (
         GraphSpec(
             "text_encoder",
-            (TensorSpec("input_ids", (1, tokens), "int32", "token ids, padded"),),
+            tuple(given),
             (text, TensorSpec("pooler_output", (1, states), "float32", "the state at the end of the text")),
         ),
         GraphSpec(

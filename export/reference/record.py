@@ -21,7 +21,7 @@ from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import ARRAYS, Trajectory
+from pocketdiffusion.runtime.verify.recording import ARRAYS, OPTIONAL, Trajectory
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,11 @@ def assemble(recorder: Recorder, picture: Array) -> dict[str, Array]:
         "decoded": decoded["sample"],
         "encoded": encoded["latent_parameters"],
     }
+    if "attention_mask" in text[0]:
+        found["mask"] = torch.cat([text[1]["attention_mask"], text[0]["attention_mask"]])
+    if "attention_mask" in text[0]:
+        found["mask"] = torch.cat([text[1]["attention_mask"], text[0]["attention_mask"]])
     arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in found.items()}
     arrays["picture"] = picture
-    assert arrays.keys() == set(ARRAYS)
+    assert arrays.keys() - set(OPTIONAL) == set(ARRAYS)
     return arrays
