@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 from torch.func import functional_call
 
 from pocketdiffusion.export.backends import Refusal, check_lowered
+from pocketdiffusion.export.backends.nearest import upsample_nearest
 from pocketdiffusion.export.backends.storage import check_storable
 from pocketdiffusion.export.backends.tflite.draft import Draft
 from pocketdiffusion.export.backends.tflite.file import LARGEST, check_size, read_model
@@ -168,8 +169,9 @@ def _export(part: Component, module: nn.Module) -> ExportedProgram:
 
 
 def _without_markers(part: Component, artifact: Artifact, program: ExportedProgram) -> nn.Module:
-    """The program with each marker replaced by its body. Raises ProofError for a marker that has none."""
-    table = bodies(artifact.rewrites)
+    """The program with each marker replaced by its body, and nearest upsampling by what is the same in every format.
+    Raises ProofError for a marker that has none."""
+    table = bodies(artifact.rewrites) | {torch.ops.aten.upsample_nearest2d.vec: upsample_nearest}
     module = program.module()
     assert isinstance(module, torch.fx.GraphModule)
     for node in module.graph.nodes:
