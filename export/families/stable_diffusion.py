@@ -142,12 +142,6 @@ def _text_inputs(arguments: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: tensor.to(torch.int32) for name, tensor in given.items() if tensor is not None}
 
 
-def _text_inputs(arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Token ids and, where the pipeline gives one, the mask, in the graph's type."""
-    given = {name: arguments.get(name) for name in ("input_ids", "attention_mask")}
-    return {name: tensor.to(torch.int32) for name, tensor in given.items() if tensor is not None}
-
-
 def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
     """Under which names a component's weights lie in the pipeline's modules: by component, by the name's first part."""
     text_encoder, vae = pipeline.text_encoder, pipeline.vae

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.func import functional_call
 
+from pocketdiffusion.export.backends.nearest import upsample_nearest
 from pocketdiffusion.export.backends.tflite.tags import make_tag
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
@@ -118,8 +119,9 @@ def _export(part: Component, module: nn.Module) -> ExportedProgram:
 
 
 def _without_markers(part: Component, rewrites: tuple[str, ...], program: ExportedProgram) -> nn.Module:
-    """The program with each marker replaced by its body. Raises ProofError for a marker that has none."""
-    table = bodies(rewrites)
+    """The program with each marker replaced by its body, and nearest upsampling by what is the same in every format.
+    Raises ProofError for a marker that has none."""
+    table = bodies(rewrites) | {torch.ops.aten.upsample_nearest2d.vec: upsample_nearest}
     module = program.module()
     assert isinstance(module, torch.fx.GraphModule)
     for node in module.graph.nodes:
