@@ -12,6 +12,7 @@ import typer
 
 from pocketdiffusion.cli.arguments import check_report, check_writable, open_picture, parse_size, read_prompts
 from pocketdiffusion.cli.console import console, progress, run, say
+from pocketdiffusion.cli.encoding import check_arguments, ensure_utf8
 from pocketdiffusion.cli.options import (
     BUILT_IN,
     STANDINS,
@@ -180,6 +181,7 @@ def verify(
     On a stand-in for the phone, its graphs and one small picture."""
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
+    from pocketdiffusion.runtime.verify.compare import other_shapes
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
     from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
@@ -196,7 +198,14 @@ def verify(
             checkpoint = open_checkpoint(against, revision=revision, token=token, say=step)
             latents = opened.manifest.latents
             width, height = latents.width * latents.scale, latents.height * latents.scale
-            trajectories = record(checkpoint, components(checkpoint, width=width, height=height), say=step)
+            parts = components(checkpoint, width=width, height=height)
+            graphs = next(iter(opened.manifest.graphs.values()))
+            specs = {part.spec.name: part.spec for part in parts}, {name: graph.spec for name, graph in graphs.items()}
+            for name, theirs, ours in other_shapes(*specs):
+                raise UserError(
+                    f"{against} is not the model of {bundle}: {name} is {list(theirs)} there, and {list(ours)} here"
+                )
+            trajectories = record(checkpoint, parts, say=step)
         skipped: list[NotRun] = []
         if on is Place.HOST:
             verdicts, _ = judge(opened, trajectories, step)
@@ -448,6 +457,7 @@ def needs_export() -> Iterator[None]:
 
 def call(arguments: list[str]) -> None:
     """Runs one command. Raises UserError where the arguments are none that a command takes."""
+    check_arguments(arguments)
     try:
         code = app(arguments or ["--help"], prog_name="pocketdiffusion", standalone_mode=False)
     except USAGE_ERROR as error:
@@ -461,4 +471,5 @@ def call(arguments: list[str]) -> None:
 
 
 def main() -> NoReturn:
+    ensure_utf8()
     run(lambda: call(sys.argv[1:]))
