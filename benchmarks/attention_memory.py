@@ -4,8 +4,8 @@
 
 The graph is the self-attention of Stable Diffusion 1.5's first level (320 channels, 8 heads), written by the project's
 own backends and run by its own runners on one thread. Peaks are those of a child process that opens the graph and runs
-it once (VmHWM, so Linux only), less the peak of the same graph on latents of 8x8. Times are processor times, the two
-graphs in turn in one process. onnxruntime's MultiHeadAttention is the chunked form of profile ort.
+it once, less the peak of the same graph on latents of 8x8. Times are processor times, the two graphs in turn in one
+process. onnxruntime's MultiHeadAttention is the chunked form of profile ort.
 """
 
 import json
@@ -26,6 +26,7 @@ from rich.table import Table
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.runner import Runner
 
 CHANNELS, HEADS = 320, 8
@@ -93,8 +94,7 @@ def child(verb: str, format: str, latent: int, paths: list[Path]) -> Any:
 def print_peak(format: str, latent: int, path: Path) -> None:
     """The largest resident memory so far, in MB, after one run."""
     open_one(path, format, latent)(inputs(latent))
-    status = Path("/proc/self/status").read_text()
-    print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
+    print(own_peak_bytes() / 1e6)
 
 
 def print_times(format: str, latent: int, paths: list[Path]) -> None:

@@ -8,7 +8,6 @@ call), teacher-forced, in torch. Memory: the peak of a process that draws and ob
 """
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.observers import HEADROOM, METHODS, choose_span
 from pocketdiffusion.quantize.qparams import BITS, Span
 from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 
@@ -50,7 +50,7 @@ def main(
     parts = components(checkpoint)
     if only_observe is not None:
         observe(checkpoint, parts, list(islice(cycle(requests("calibration")), only_observe)))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+        print(own_peak_bytes() / 1e6)
         return
     memory = [{"prompts": count, "peak_mb": measure_memory(count)} for count in COUNTS]
     observed = observe(checkpoint, parts, requests("calibration"), say)

@@ -1,7 +1,5 @@
 """A checkpoint becomes a bundle. Read this file first: it is the whole product in one pass."""
 
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -21,6 +19,7 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.verify.gate import judge, record_verdict
 from pocketdiffusion.runtime.verify.metrics import ParityReport
 from pocketdiffusion.runtime.verify.recording import probe
@@ -110,7 +109,9 @@ def export_original(
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))
         verdicts = [*ladder, *verdicts]
         say("writing the report")
-        write_report(folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, peak_mb(), findings))
+        write_report(
+            folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, own_peak_bytes() / 1e6, findings)
+        )
         judged = bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
         manifest = seal(folder, judged)
         if manifest.bundle_id != judged.bundle_id:
@@ -166,9 +167,3 @@ def timed(say: Say) -> tuple[Say, dict[str, float]]:
         say(line)
 
     return note, seconds
-
-
-def peak_mb() -> float:
-    """The largest resident memory of this process so far, in MB of 1e6 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,16 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from support.command import Arguments, call, files_below, refusal
+from support.family_cases import Case, Model
 
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
+
+WIDE = {"cross_attention_dim": 32}
+THREE = {
+    "block_out_channels": (8, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+}
 
 
 @pytest.fixture
@@ -107,6 +116,23 @@ def test_a_damaged_bundle_is_a_failed_proof(tiny_bundle: Path, tmp_path: Path) -
 def test_verify_passes(tiny_bundle: Path) -> None:
     done = call("verify", tiny_bundle)
     assert done.returncode == 0 and "passed all" in done.stdout and "FAILED" not in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (Case(), "text_encoder.last_hidden_state is [77, 16] there, and [77, 32] here"),
+        (Case(unet={"in_channels": 9} | WIDE, text={"hidden_size": 32}), "unet.sample is [9, "),
+        (Case(unet=WIDE, vae=THREE, text={"hidden_size": 32}), "unet.sample is [4, 8, 8] there, and [4, 16, 16] here"),
+    ],
+    ids=["states", "inpainting", "scale"],
+)
+def test_verify_against_another_model_is_refused_before_it_draws(
+    case: Case, said: str, make: Callable[..., Model], tiny_bundle: Path
+) -> None:
+    other = make(case).folder
+    line = refusal("verify", tiny_bundle, "--against", other)
+    assert f"{other} is not the model of {tiny_bundle}: " in line and said in line
 
 
 # Drawing.

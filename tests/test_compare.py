@@ -24,10 +24,12 @@ from pocketdiffusion.reports.compare import check_place
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle, seal
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.compare import BundleCandidate, Difference, compare, step_ratio
 from pocketdiffusion.runtime.verify.gate import compare_picture, judge_pictures
 from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.peak import peak_mb
 from pocketdiffusion.runtime.verify.recorded import record_bundle
 from pocketdiffusion.runtime.verify.recording import ARRAYS, Trajectory
 
@@ -280,6 +282,13 @@ def test_the_numbers_replace_no_other_file(tiny_bundle: Path, tmp_path: Path) ->
     numbers.write_text('{"a": {}, "b": {}, "pictures": [], "graphs": []}')
     check_place(tmp_path / "my.html")
     check_place(tmp_path / "another.html")
+
+
+def test_memory_is_that_of_drawing_alone(tiny_bundle: Path) -> None:
+    """However much the process has that compares: a child of fork and exec would begin with it in ru_maxrss."""
+    ballast = np.ones(50_000_000)
+    assert own_peak_bytes() > ballast.nbytes
+    assert 50 < peak_mb(tiny_bundle, "onnx") < 300
 
 
 def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from pocketdiffusion.cli.arguments import check_report, check_writable, open_picture, parse_size, read_prompts
 from pocketdiffusion.cli.console import console, progress, run, say
+from pocketdiffusion.cli.encoding import check_arguments, ensure_utf8
 from pocketdiffusion.cli.options import (
     BUILT_IN,
     STANDINS,
@@ -194,6 +195,7 @@ def verify(
     On a stand-in for the phone, its graphs and one small picture."""
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
+    from pocketdiffusion.runtime.verify.compare import other_shapes
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
     from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
@@ -207,15 +209,23 @@ def verify(
                 from pocketdiffusion.export.reference.record import record
                 from pocketdiffusion.source import open_model
             latents = opened.manifest.latents
+            scheduler = opened.manifest.scheduler
             checkpoint, parts = open_model(
                 against,
                 width=latents.width * latents.scale,
                 height=latents.height * latents.scale,
                 revision=revision,
                 token=token,
+                sampler=scheduler.default_sampler if scheduler.replaced else None,
                 allow_unexpected=allow_unexpected or (),
                 say=step,
             )
+            graphs = next(iter(opened.manifest.graphs.values()))
+            specs = {part.spec.name: part.spec for part in parts}, {name: graph.spec for name, graph in graphs.items()}
+            for name, theirs, ours in other_shapes(*specs):
+                raise UserError(
+                    f"{against} is not the model of {bundle}: {name} is {list(theirs)} there, and {list(ours)} here"
+                )
             trajectories = record(checkpoint, parts, say=step)
         skipped: list[NotRun] = []
         if on is Place.HOST:
@@ -475,6 +485,7 @@ def needs_export() -> Iterator[None]:
 
 def call(arguments: list[str]) -> None:
     """Runs one command. Raises UserError where the arguments are none that a command takes."""
+    check_arguments(arguments)
     try:
         code = app(arguments or ["--help"], prog_name="pocketdiffusion", standalone_mode=False)
     except USAGE_ERROR as error:
@@ -488,4 +499,5 @@ def call(arguments: list[str]) -> None:
 
 
 def main() -> NoReturn:
+    ensure_utf8()
     run(lambda: call(sys.argv[1:]))

@@ -3,7 +3,7 @@
 The first is given as trajectories: of an original (export/reference/record.py), or of another bundle (`record_bundle`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from statistics import median
@@ -114,16 +114,22 @@ class BundleCandidate:
 
 def check_shapes(one: Candidate, other: Candidate) -> None:
     """Raises UserError unless every tensor of every graph has one shape in both, their batches aside."""
-    for graph in GRAPHS:
-        mine, others = (
-            {tensor.name: tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs)}
-            for spec in (one.spec(graph), other.spec(graph))
-        )
-        for name, shape in mine.items():
-            given = others.get(name, ())
-            if given != shape:
-                sizes = f"{list(given)}, {one.title} of {list(shape)}"
-                raise UserError(f"{other.title} has {graph}.{name} of {sizes}: no two to compare")
+    specs = ({graph: side.spec(graph) for graph in GRAPHS} for side in (one, other))
+    for name, mine, given in other_shapes(*specs):
+        raise UserError(f"{other.title} has {name} of {list(given)}, {one.title} of {list(mine)}: no two to compare")
+
+
+Shape = tuple[int | str, ...]
+
+
+def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec]) -> Iterator[tuple[str, Shape, Shape]]:
+    """Each tensor of the graphs `mine` that has another shape in `others`, the batch aside: its name, and both shapes,
+    that in `others` empty where it is not there."""
+    for graph, spec in mine.items():
+        given = {tensor.name: tensor.shape[1:] for tensor in (*others[graph].inputs, *others[graph].outputs)}
+        for tensor in (*spec.inputs, *spec.outputs):
+            if given.get(tensor.name, ()) != tensor.shape[1:]:
+                yield f"{graph}.{tensor.name}", tensor.shape[1:], given.get(tensor.name, ())
 
 
 def compare(

@@ -3,13 +3,13 @@
 python -m pocketdiffusion.runtime.verify.peak DIR FORMAT      prints bytes
 """
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 from pocketdiffusion.runtime.bundle.bundle import open_unproven
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.pipeline import generate
 
 
@@ -17,8 +17,7 @@ def main(folder: str, format: str) -> None:
     """One picture in two steps, by the bundle's own artifacts."""
     for _ in generate(open_unproven(Path(folder), check=False), "a", steps=2, format=format):
         pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(peak if sys.platform == "darwin" else peak * 1024)
+    print(own_peak_bytes())
 
 
 def peak_mb(folder: Path, format: str) -> float:
