@@ -63,6 +63,6 @@ def open_model(
 
 def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
     """Draws the gate's prompts with the model's own modules."""
-    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
+    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"), controls=True)
     say("recording the original: its activations in float16")
     return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})
