@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pocketdiffusion.export.checkpoints.text_files import NotWholeError
 from pocketdiffusion.runtime.errors import UserError
 
 FILES = ("vocab.json", "merges.txt")
@@ -13,9 +14,9 @@ FILES = ("vocab.json", "merges.txt")
 def check_tokenizer(folder: Path) -> None:
     """Raises UserError unless the folder holds a vocabulary and tokenizer_config.json."""
     if not all((folder / file).is_file() for file in FILES) and not (folder / "tokenizer.json").is_file():
-        raise UserError(f"{folder} holds no vocabulary: vocab.json and merges.txt, or tokenizer.json, are needed")
+        raise NotWholeError(f"{folder} holds no vocabulary: vocab.json and merges.txt, or tokenizer.json, are needed")
     if not (folder / "tokenizer_config.json").is_file():
-        raise UserError(f"{folder} holds no tokenizer_config.json: the checkpoint is not whole")
+        raise NotWholeError(f"{folder} holds no tokenizer_config.json: the checkpoint is not whole")
 
 
 def write_vocabulary(folder: Path, out: Path) -> None:
