@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
+from transformers.activations import ACT2FN
 
 from pocketdiffusion.export.checkpoints.safetensors_header import rename
 from pocketdiffusion.export.component import TensorRef
@@ -25,7 +26,10 @@ HIDDEN = -1e4  # float16 holds it, and its weight is 0
 def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
     """transformers' configuration, with its defaults where the file is silent. Raises UserError where it is wrong."""
     try:
-        return CLIPTextConfig.from_dict(dict(config))
+        known = CLIPTextConfig.from_dict(dict(config))
+        if known.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act {known.hidden_act!r} is no activation that transformers has")
+        return known
     except Exception as error:  # transformers checks the fields with classes of errors that differ between its versions
         reason = " ".join(str(error).split())
         raise UserError(f"{part}: config.json is wrong: {reason}") from None
