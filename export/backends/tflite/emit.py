@@ -25,7 +25,7 @@ from pocketdiffusion.export.backends import Refusal, check_lowered
 from pocketdiffusion.export.backends.storage import check_storable
 from pocketdiffusion.export.backends.tflite.draft import Draft
 from pocketdiffusion.export.backends.tflite.file import LARGEST, check_size, read_model
-from pocketdiffusion.export.backends.tflite.finish import finish
+from pocketdiffusion.export.backends.tflite.finish import engine_version, finish
 from pocketdiffusion.export.backends.tflite.lint import ON_CPU, lint
 from pocketdiffusion.export.backends.tflite.tags import make_tag, take_tags
 from pocketdiffusion.export.backends.tflite.weights import place_weights
@@ -103,6 +103,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         rewrites=module.rewrites,
         ops=ops,
         parameters=module.parameter_count,
+        engine_needs={"tflite": engine_version(folder / path)},
     )
 
 
