@@ -1,6 +1,5 @@
 """What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, and the manifest that names them."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -9,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
+from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
-from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
+from pocketdiffusion.export.families import scheduler_config
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.manifest import (
     Calibration,
@@ -25,7 +26,7 @@ from pocketdiffusion.runtime.bundle.manifest import (
     Tokenizer,
     Vae,
 )
-from pocketdiffusion.runtime.sampling.samplers import default_sampler, sampler_names, step_table
+from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import StepTable
 from pocketdiffusion.runtime.verify.golden import write_golden
@@ -57,17 +58,23 @@ def assemble(
 ) -> Draft:
     """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
-    Where the target leaves the batch open, onnx/ becomes a folder that optimum opens as well; coreml/ gets a script
-    that makes it one for Apple's Swift pipeline. `calibration` is there where ranges of activations were measured.
+    Where the target leaves the batch open and the text encoder takes no mask, onnx/ becomes a folder that optimum opens
+    as well; coreml/ gets a script that makes it one for Apple's Swift pipeline. `calibration` is there where ranges of
+    activations were measured.
     """
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
     vae = checkpoint.configs["vae"]
-    schedule = read_schedule(checkpoint.scheduler)
-    if target.open_batch and "onnx" in graphs:
+    scheduler = scheduler_config(checkpoint)
+    schedule = read_schedule(scheduler)
+    text_encoder = next(iter(graphs.values()))["text_encoder"].spec
+    tokenizer = write_tokenizer(folder, checkpoint)
+    # optimum 2.1 gives a text encoder no mask
+    if target.open_batch and "onnx" in graphs and len(text_encoder.inputs) == 1:
         write_companions(folder / "onnx", checkpoint, height, width)
     if "coreml" in graphs:
-        write_script(folder / "coreml", vae["scaling_factor"], graphs["coreml"]["unet"].compute_unit)
+        unit = graphs["coreml"]["unet"].compute_unit
+        write_script(folder / "coreml", vae["scaling_factor"], unit, differences(tokenizer, text_encoder))
     return Draft(
         model=ModelInfo(
             name=checkpoint.name,
@@ -91,13 +98,15 @@ def assemble(
             width=width,
             scale=2 ** (len(vae["block_out_channels"]) - 1),
         ),
-        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=vae.get("shift_factor") or 0.0),
-        tokenizer=write_tokenizer(folder, checkpoint),
+        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
+        tokenizer=tokenizer,
         scheduler=Scheduler(
-            config=spell_infinity(checkpoint.scheduler), default_sampler=default_sampler(checkpoint.scheduler)
+            config=spell_infinity(scheduler),
+            default_sampler=trajectories[0].sampler,
+            replaced=None if checkpoint.sampler is None else scheduler["_class_name"],
         ),
         graphs={format: dict(named) for format, named in graphs.items()},
-        step_tables=tables(checkpoint.scheduler),
+        step_tables=tables(scheduler),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         verdicts=(),
         calibration=calibration,
@@ -124,23 +133,18 @@ def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> Tokenizer:
-    """Writes vocab.json and merges.txt. The special tokens' ids come from the checkpoint's own tokenizer settings."""
-    source = checkpoint.tokenizers["tokenizer"]
+    """Write the vocabulary of the checkpoint's tokenizer below `folder`; return its settings."""
+    source = read_tokenizer(checkpoint.tokenizers["tokenizer"], checkpoint.model_index["tokenizer"][1])
     (folder / "tokenizer").mkdir()
     write_vocabulary(source, folder / "tokenizer")
-    vocab = json.loads((folder / "tokenizer/vocab.json").read_text(encoding="utf-8"))
-    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-
-    def special(key: str, default: str) -> int:
-        token = settings.get(key) or default
-        return int(vocab[token["content"] if isinstance(token, dict) else token])
-
     return Tokenizer(
         kind="clip",
         vocab="tokenizer/vocab.json",
         merges="tokenizer/merges.txt",
-        max_length=min(int(settings.get("model_max_length", 77)), 77),
-        bos_id=special("bos_token", "<|startoftext|>"),
-        eos_id=special("eos_token", "<|endoftext|>"),
-        pad_id=special("pad_token", "<|endoftext|>"),
+        max_length=source.max_length,
+        bos_id=source.bos_id,
+        eos_id=source.eos_id,
+        pad_id=source.pad_id,
+        unk_id=source.unk_id,
+        added_tokens=source.added,
     )

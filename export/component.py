@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketdiffusion.runtime.graph_spec import GraphSpec
+
+FLOATS = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float8_e4m3fnuz",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+)
 
 
 @dataclass(frozen=True)
@@ -22,21 +35,35 @@ class TensorRef:
     file: Path
     offset: int
     nbytes: int
-    dtype: str  # numpy's name; "bfloat16" where numpy has none
+    dtype: str  # torch's name
     shape: tuple[int, ...]
     exponent: int = 0
 
     def read(self) -> NDArray[np.float32]:
         """The tensor as float32, read with plain file reads, so that no mapped page counts as memory."""
-        raw = np.fromfile(self.file, np.uint8, self.nbytes, offset=self.offset)
-        if self.dtype == "bfloat16":
-            stored = (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        else:
-            stored = raw.view(self.dtype).astype(np.float32)
+        stored = widen(np.fromfile(self.file, np.uint8, self.nbytes, offset=self.offset), self.dtype)
         return (np.ldexp(stored, self.exponent) if self.exponent else stored).reshape(self.shape)
 
 
-@dataclass(frozen=True)
+def widen(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
+    """The numbers that bytes hold, as float32: exactly, but for the longer float64 and int64. `dtype` is torch's name
+    of a type whose numbers take whole bytes."""
+    if dtype == "bfloat16":
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if dtype.startswith("float8"):
+        return _float8_values(dtype)[raw]
+    with np.errstate(over="ignore"):
+        return raw.view(dtype).astype(np.float32)
+
+
+@cache
+def _float8_values(dtype: str) -> NDArray[np.float32]:
+    """What each of the 256 bytes stands for."""
+    values: NDArray[np.float32] = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype)).float().numpy()
+    return values
+
+
+@dataclass(frozen=True, eq=False)
 class Component:
     """`build()` makes the untouched original module without weights, on whatever device or fake mode is current.
 

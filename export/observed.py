@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.reference.record import Request, record

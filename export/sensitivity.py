@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.observed import check_finite
 from pocketdiffusion.export.planned import weights_of
@@ -130,7 +130,7 @@ def measure_pictures(
         if component in plans:
             quantize(module, plans[component])
 
-    drawn = record(checkpoint, parts, [requests[number] for number in numbers], watch=watch)
+    drawn = record(checkpoint, parts, [requests[number] for number in numbers], watch=watch, streamed=False)
     originals = (read_prompt(folder, number) for number in numbers)
     return [_picture_db(original.decoded, other.decoded) for original, other in zip(originals, drawn, strict=True)]
 

@@ -21,11 +21,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 
 from pocketdiffusion.export import quantized, sensitivity
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.tokenizer_files import digest
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.planned import weights_of
@@ -193,10 +196,14 @@ def fingerprint(checkpoint: Checkpoint, parts: Sequence[Component], requests: Se
         "exponents": {part.spec.name: [ref.exponent for ref in part.weights.values()] for part in parts},
         "configs": {name: dict(config) for name, config in checkpoint.configs.items()},
         "scheduler": dict(checkpoint.scheduler),
+        "classes": dict(checkpoint.model_index),
+        "tokenizers": {name: digest(folder) for name, folder in checkpoint.tokenizers.items()},
         "shapes": {part.spec.name: [tensor.shape for tensor in part.spec.inputs] for part in parts},
         "requests": [asdict(request) for request in requests],
         "code": [inspect.getsource(module) for module in CODE],
+        "diffusers": diffusers.__version__,
         "torch": torch.__version__,
+        "transformers": transformers.__version__,
         "numpy": np.__version__,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

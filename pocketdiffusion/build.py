@@ -5,6 +5,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
@@ -37,16 +38,20 @@ def export(
     min_psnr: float | None = None,
     format: str | None = None,
     profile: str | None = None,
+    sampler: str | None = None,
     width: int | None = None,
     height: int | None = None,
     revision: str | None = None,
     token: str | None = None,
+    allow_unexpected: Sequence[str] = (),
     say: Say = lambda line: None,
 ) -> Bundle:
     """Exports `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite") and `profile`
-    override the target's own, `width` and `height` (pixels) the size that the model was trained at. Raises UserError
+    override the target's own, `sampler` the checkpoint's scheduler, `width` and `height` (pixels) the size that the
+    model was trained at. `allow_unexpected` are shell patterns of tensors that nothing uses, which are then passed
+    over. Raises UserError
     where the input cannot be used, and ProofError where an artifact is not equal to the original: then the bundle is
     kept as `out`.failed, and `out` is not written.
 
@@ -56,7 +61,8 @@ def export(
     target = choose(load_target(target_name), recipe, format, profile)
     check_search(target, budget_mb, min_psnr)
     check_place(out)
-    checkpoint, parts = open_model(model, width=width, height=height, revision=revision, token=token, say=say)
+    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
+    checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
     original = record_original(checkpoint, parts, say)
     recipes = find_recipes(original, target, budget_mb, min_psnr, say)

@@ -101,13 +101,14 @@ def compare_two(
     revision: str | None,
     token: str | None,
     say: Say,
+    allow_unexpected: Sequence[str] = (),
 ) -> Compared:
     """`prompts` None are those that B was judged by, or A; of two models the gate's. `budget` None goes by B's recipe.
 
     Raises UserError where one cannot be opened or the two do not fit, ModuleNotFoundError where a model is given and
     torch is not installed.
     """
-    opened = open_sides((a, b), format, revision, token, say)
+    opened = open_sides((a, b), format, revision, token, say, allow_unexpected)
     check_shapes(*opened)
     bundles = [side.bundle if isinstance(side, BundleCandidate) else None for side in opened]
     reference, candidate = opened
@@ -162,7 +163,12 @@ def describe_cut(prompt: str, sides: Sequence[Candidate]) -> list[str]:
 
 
 def open_sides(
-    names: tuple[str, str], format: str | None, revision: str | None, token: str | None, say: Say
+    names: tuple[str, str],
+    format: str | None,
+    revision: str | None,
+    token: str | None,
+    say: Say,
+    allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
     """Bundles' artifacts, of `format` or their first, and models, at the size of the bundle beside them, or at the size
     that they were trained at."""
@@ -175,19 +181,27 @@ def open_sides(
             bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
             size = bundle.manifest.latents
             width, height = size.width * size.scale, size.height * size.scale
-    return [bundles.get(name) or open_model(name, width, height, revision, token, say) for name in names]
+    return [
+        bundles.get(name) or open_model(name, width, height, revision, token, say, allow_unexpected) for name in names
+    ]
 
 
 def open_model(
-    name: str, width: int | None, height: int | None, revision: str | None, token: str | None, say: Say
+    name: str,
+    width: int | None,
+    height: int | None,
+    revision: str | None,
+    token: str | None,
+    say: Say,
+    allow_unexpected: Sequence[str] = (),
 ) -> Candidate:
     """A model for pictures of `width` and `height` pixels, by default those that it was trained on."""
-    from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-    from pocketdiffusion.export.families import components
+    from pocketdiffusion import source
     from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
 
-    checkpoint = open_checkpoint(name, revision=revision, token=token, say=say)
-    return ModelCandidate(checkpoint, components(checkpoint, width=width, height=height), say)
+    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
+    checkpoint, parts = source.open_model(name, width=width, height=height, **options)
+    return ModelCandidate(checkpoint, parts, say)
 
 
 def describe(side: Candidate) -> Side:

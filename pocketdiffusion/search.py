@@ -1,13 +1,12 @@
 """The command search: the best mixed recipe of a size, or the smallest of a quality, as a file to keep and edit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pocketdiffusion.cli.arguments import read_prompts
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import Measured, Search, open_search
 from pocketdiffusion.export.reference.prompt_cut import find_cut
 from pocketdiffusion.export.reference.record import Request
@@ -18,7 +17,7 @@ from pocketdiffusion.quantize.recipes import Recipe, write_recipe
 from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.reports.plots import Points, size_plot
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.source import Original
+from pocketdiffusion.source import Original, open_model
 
 Say = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"
@@ -43,10 +42,12 @@ def search(
     *,
     budget_mb: float | None = None,
     min_psnr: float | None = None,
+    sampler: str | None = None,
     width: int | None = None,
     height: int | None = None,
     revision: str | None = None,
     token: str | None = None,
+    allow_unexpected: Sequence[str] = (),
     prompts: Path = PROMPTS,
     workers: int | None = None,
     say: Say = lambda line: None,
@@ -62,8 +63,8 @@ def search(
     if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
         raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
     requests = search_requests(prompts)
-    checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
-    parts = components(checkpoint, width=width, height=height)
+    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
+    checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     table = out.with_suffix(".damages.jsonl")
     with open_surveys(checkpoint, parts, requests, file=table, workers=workers, say=say) as surveys:
         opened = open_search(surveys, artifact.format, artifact.profile)

@@ -1,10 +1,12 @@
 """A model that was recorded: what all exports of it have in common."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints.weight_content import check_finite
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FormError
@@ -12,6 +14,7 @@ from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.reports.findings import find_forms
+from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
 Say = Callable[[str], None]
@@ -42,11 +45,20 @@ def open_model(
     height: int | None = None,
     revision: str | None = None,
     token: str | None = None,
+    allow_unexpected: Sequence[str] = (),
+    sampler: str | None = None,
     say: Say = lambda line: None,
 ) -> tuple[Checkpoint, Sequence[Component]]:
-    """A model, with the arguments of `export`: none of its weights is read yet."""
-    checkpoint = open_checkpoint(model, revision=revision, token=token, say=say)
-    return checkpoint, components(checkpoint, width=width, height=height)
+    """A model, with the arguments of `export`. Its weights were read once, and every one of them is finite."""
+    if sampler is not None:
+        check_sampler(sampler)
+    opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=say)
+    checkpoint = replace(opened, sampler=sampler)
+    parts = components(checkpoint, width=width, height=height, say=say)
+    if checkpoint.nbytes > 1e9:
+        say(f"{checkpoint.name}: reading {checkpoint.nbytes / 1e9:.1f} GB of weights")
+    check_finite(checkpoint.content, parts)
+    return checkpoint, parts
 
 
 def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:

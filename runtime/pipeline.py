@@ -149,12 +149,16 @@ def open_tokenizer(bundle: Bundle) -> Tokenizer:
         bos_id=settings.bos_id,
         eos_id=settings.eos_id,
         pad_id=settings.pad_id,
+        unk_id=settings.unk_id,
+        added=settings.added_tokens,
     )
 
 
 def encode_text(text_encoder: Runner, tokens: Tokens) -> NDArray[np.float32]:
-    """float32 [1, max_length, channels]."""
-    return text_encoder({"input_ids": tokens.ids})["last_hidden_state"]
+    """float32 [1, max_length, channels]. The text encoder gets the mask where it has an input for it."""
+    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask}
+    taken = {tensor.name for tensor in text_encoder.spec.inputs}
+    return text_encoder({name: array for name, array in inputs.items() if name in taken})["last_hidden_state"]
 
 
 def predict(unet: Runner, sample: Latents, timestep: float, states: NDArray[np.float32]) -> Latents:

@@ -1,25 +1,28 @@
 """CLIP's tokenizer (Radford et al. 2021): byte-level byte-pair encoding over vocab.json and merges.txt.
 
-The text is composed (Unicode NFC), runs of white space become one space, letters are lowered. It is then cut into words
-(runs of letters, single digits, runs of other signs, English endings such as 's), each word into UTF-8 bytes, and the
-bytes are joined by the merges in their order of rank. Every text has ids, since every byte has one.
+Added tokens are looked for first: the marks of the beginning and the end, the padding token, and those of textual
+inversions. A prompt that spells out "<|endoftext|>" gets its id, and where a checkpoint pads with "!" (Stable
+Diffusion 2), each "!" in a prompt is id 0, not the id of the word "!". `manifest.AddedToken` has the rules.
 
-A prompt that spells out a special token, such as "<|endoftext|>", gets its id, as in transformers. So does the padding
-token: where a checkpoint pads with "!" (Stable Diffusion 2), each "!" in a prompt is id 0, not the id of the word "!".
+What is left of the text is composed (Unicode NFC), runs of white space become one space, letters are lowered. It is
+then cut into words (runs of letters, single digits, runs of other signs, English endings such as 's), each word into
+UTF-8 bytes, and the bytes are joined by the merges in their order of rank.
 
 The ids are those of transformers 5's CLIPTokenizer, of which CLIPTokenizerFast is another name, and of transformers 4's
-CLIPTokenizerFast (which also knows special tokens in capitals). transformers 4's slow CLIPTokenizer differs: it sets
-Chinese characters apart, drops control characters and lowers a final Greek sigma as such.
+CLIPTokenizerFast. transformers 4's slow CLIPTokenizer differs: it sets Chinese characters apart, drops control
+characters and lowers a final Greek sigma as such.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
 
+from pocketdiffusion.runtime.bundle.manifest import AddedToken
 from pocketdiffusion.runtime.errors import UserError
 
 WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -27,42 +30,73 @@ WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`encoder` gives the ids of a text of any length; the rest says how they fill the text encoder's input."""
+    """`encoder` gives the ids of a text of any length; the rest says how they fill the text encoder's input.
+
+    `expansions` are those of added tokens that have one, by the token's text.
+    """
 
     encoder: tokenizers.Tokenizer
     max_length: int
     bos_id: int
     eos_id: int
     pad_id: int
+    expansions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """`ids` is int32 [1, max_length]. `cut` is the end of the prompt that did not fit, as it was typed, or ""."""
+    """`ids` and `mask` are int32 [1, max_length]; the mask is 0 at the padding and 1 elsewhere. `cut` is the end of the
+    prompt that did not fit, as it was typed, or ""."""
 
     ids: NDArray[np.int32]
+    mask: NDArray[np.int32]
     cut: str
 
 
-def load_tokenizer(vocab: Path, merges: Path, *, max_length: int, bos_id: int, eos_id: int, pad_id: int) -> Tokenizer:
+def load_tokenizer(
+    vocab: Path,
+    merges: Path,
+    *,
+    max_length: int,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
+    unk_id: int | None = None,
+    added: Sequence[AddedToken] = (),
+) -> Tokenizer:
     """CLIP's tokenizer from its two files. `max_length` counts the beginning and the end token (77 in CLIP).
 
-    Raises UserError where a file cannot be read as such, or an id is not in the vocabulary.
+    Raises UserError where a file cannot be read as such, or an id is neither in the vocabulary nor of an added token.
     """
     try:
         entries, pairs = models.BPE.read_file(str(vocab), str(merges))
-        names = {number: entry for entry, number in entries.items()}
-        special = [names[number] for number in dict.fromkeys((bos_id, eos_id, pad_id))]
-        model = models.BPE(entries, pairs, end_of_word_suffix="</w>", unk_token=names[eos_id])
-    except KeyError as error:
-        raise UserError(f"{vocab} has no entry of id {error}: bos_id, eos_id and pad_id must be in it") from None
+        return make_tokenizer(entries, pairs, max_length, bos_id, eos_id, pad_id, unk_id, added)
+    except UserError as error:
+        raise UserError(f"{vocab}: {error}") from None
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())
         raise UserError(f"{vocab} and {merges} are no byte-pair vocabulary ({reason}): fetch them again") from None
+
+
+def make_tokenizer(
+    vocab: dict[str, int],
+    merges: list[tuple[str, str]],
+    max_length: int,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
+    unk_id: int | None,
+    added: Sequence[AddedToken],
+) -> Tokenizer:
+    """As `load_tokenizer`, from what the files hold. The library raises plain Exception where a merge does not fit."""
+    names = {number: entry for entry, number in vocab.items()}
+    if unk_id is not None and unk_id not in names:
+        raise UserError(f"there is no entry of id {unk_id}: unk_id must be in it")
     if max_length < 2:
         raise UserError(f"max_length {max_length} leaves no room for the beginning and the end token: 77 is usual")
 
-    encoder = tokenizers.Tokenizer(model)
+    unknown = None if unk_id is None else names[unk_id]
+    encoder = tokenizers.Tokenizer(models.BPE(vocab, merges, end_of_word_suffix="</w>", unk_token=unknown))
     encoder.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
@@ -72,8 +106,17 @@ def load_tokenizer(vocab: Path, merges: Path, *, max_length: int, bos_id: int, e
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )
-    encoder.add_special_tokens([AddedToken(entry, normalized=False, special=True) for entry in special])
-    return Tokenizer(encoder, max_length, bos_id, eos_id, pad_id)
+    encoder.add_tokens([_library_token(token) for token in sorted(added, key=lambda token: token.id)])
+    for token in added:
+        if (found := encoder.token_to_id(token.text)) != token.id:
+            raise UserError(f"the added token {token.text!r} would have id {found}, not {token.id}")
+    for number in (bos_id, eos_id, pad_id):
+        if encoder.id_to_token(number) is None:
+            raise UserError(
+                f"there is no entry of id {number}: bos_id, eos_id and pad_id must be in it, or of added tokens"
+            )
+    expansions = {token.text: token.expansion for token in added if token.expansion}
+    return Tokenizer(encoder, max_length, bos_id, eos_id, pad_id, expansions)
 
 
 def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
@@ -81,10 +124,33 @@ def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
 
     Where the cut falls inside a character of several bytes, `cut` begins with that character.
     """
+    prompt = expand(tokenizer, prompt)
     encoding = tokenizer.encoder.encode(prompt, add_special_tokens=False)
     room = tokenizer.max_length - 2
     ids = np.full((1, tokenizer.max_length), tokenizer.pad_id, np.int32)
     kept = [tokenizer.bos_id, *encoding.ids[:room], tokenizer.eos_id]
     ids[0, : len(kept)] = kept
+    mask = (np.arange(tokenizer.max_length) < len(kept)).astype(np.int32)[None]
     cut = prompt[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
-    return Tokens(ids, cut)
+    return Tokens(ids, mask, cut)
+
+
+def expand(tokenizer: Tokenizer, prompt: str) -> str:
+    """The prompt with the added tokens of several vectors written out, as diffusers' `maybe_convert_prompt` does."""
+    if not tokenizer.expansions:
+        return prompt
+    for token in dict.fromkeys(tokenizer.encoder.encode(prompt, add_special_tokens=False).tokens):
+        if token in tokenizer.expansions:
+            prompt = prompt.replace(token, tokenizer.expansions[token])
+    return prompt
+
+
+def _library_token(token: AddedToken) -> tokenizers.AddedToken:
+    return tokenizers.AddedToken(
+        token.text,
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+        special=token.special,
+    )

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 
 if TYPE_CHECKING:
     from support.family_cases import Model
@@ -98,6 +99,15 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: 
     return folder
 
 
+@pytest.fixture(scope="session")
+def micro_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_checkpoint`, with the fewest layers that have all kinds of sites: pictures of 8x8, states of 16.
+    For tests that emit a graph many times. Read it, never write to it."""
+    from support.family_cases import MICRO, write_checkpoint
+
+    return write_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("micro") / "micro", MICRO).folder
+
+
 @pytest.fixture
 def make(tiny_checkpoint: Path, tmp_path: Path) -> "Callable[..., Model]":
     """Writes the checkpoint of a `family_cases.Case`."""
@@ -106,25 +116,37 @@ def make(tiny_checkpoint: Path, tmp_path: Path) -> "Callable[..., Model]":
     return partial(write_checkpoint, tiny_checkpoint, tmp_path / "made")
 
 
+def once(factory: pytest.TempPathFactory, name: str, export: Callable[[Path], object]) -> Path:
+    """The folder that `export` writes, by the first of pytest-xdist's workers that asks for it."""
+    home = factory.getbasetemp()
+    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+    with FileLock(home / f"{name}.lock"):
+        if not (home / name).exists():
+            export(home / name)
+    return home / name
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_checkpoint` for the target generic, as ONNX: float32, standard operators. Read it, never write to it."""
     from pocketdiffusion.build import export
 
-    return export(str(tiny_checkpoint), "generic", tmp_path_factory.mktemp("bundles") / "tiny", format="onnx").folder
+    return once(
+        tmp_path_factory, "tiny_bundle", lambda out: export(str(tiny_checkpoint), "generic", out, format="onnx")
+    )
 
 
 @pytest.fixture(scope="session")
 def emoji_fp16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The built-in model as it ships. It takes about 70 s of processor time. Read it, never write to it."""
+    """The built-in model as it ships. It takes about 25 s of processor time. Read it, never write to it."""
     from pocketdiffusion.build import export
 
-    return export("emoji", "pixel-8", tmp_path_factory.mktemp("bundles") / "emoji_fp16", recipe="fp16")
+    return open_bundle(once(tmp_path_factory, "emoji_fp16", lambda out: export("emoji", "pixel-8", out, recipe="fp16")))
 
 
 @pytest.fixture(scope="session")
 def emoji_fp32(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The built-in model in float32. It takes about 45 s of processor time. Read it, never write to it."""
+    """The built-in model in float32. It takes about 18 s of processor time. Read it, never write to it."""
     from pocketdiffusion.build import export
 
-    return export("emoji", "pixel-8", tmp_path_factory.mktemp("bundles") / "emoji_fp32", recipe="fp32")
+    return open_bundle(once(tmp_path_factory, "emoji_fp32", lambda out: export("emoji", "pixel-8", out, recipe="fp32")))

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.command import call
+from support.command import refusal as refused_command
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
-from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
 
-UNET = "unet/diffusion_pytorch_model.safetensors"
+SINGLE = "diffusion_pytorch_model.safetensors"
+UNET, VAE = f"unet/{SINGLE}", f"vae/{SINGLE}"
 
 
 def quiet(line: str) -> None:
@@ -118,7 +122,7 @@ def test_shards_are_read_as_one(folder: Path, tiny_checkpoint: Path) -> None:
     for name, ref in tensors.items():
         np.testing.assert_array_equal(ref.read(), whole[name].read())
     shards[1].unlink()
-    assert "lacks part 2 of" in refusal(lambda: opened(folder))
+    assert f"unet lacks {shards[1].name}, which {SINGLE}.index.json names" in refusal(lambda: opened(folder))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -126,8 +130,10 @@ def test_variant_alone_is_read(folder: Path, dtype: torch.dtype) -> None:
     stored = {name: tensor.to(dtype) for name, tensor in load_file(folder / UNET).items()}
     save_file(stored, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     (folder / UNET).unlink()
-    tensors = open_checkpoint(str(folder), say=quiet).tensors["unet"]
-    for name, ref in tensors.items():
+    said: list[str] = []
+    checkpoint = open_checkpoint(str(folder), say=said.append)
+    assert checkpoint.variants == {"unet": "fp16"} and len(said) == 1 and said[0].endswith(": unet fp16")
+    for name, ref in checkpoint.tensors["unet"].items():
         np.testing.assert_array_equal(ref.read(), stored[name].float().numpy())
 
 
@@ -151,24 +157,81 @@ def test_what_is_not_used_is_named_in_one_line_and_the_full_weights_win(folder: 
     )
 
 
-def test_vocabulary_is_taken_out_of_tokenizer_json(tokenizer_folder: Path, tmp_path: Path) -> None:
-    from transformers import CLIPTokenizerFast
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
 
-    CLIPTokenizerFast.from_pretrained(tokenizer_folder).save_pretrained(tmp_path / "saved")
-    saved = tmp_path / "saved"
-    for name in ("vocab.json", "merges.txt"):
-        (saved / name).unlink(missing_ok=True)
-    assert (saved / "tokenizer.json").is_file()
-    (tmp_path / "out").mkdir()
-    write_vocabulary(saved, tmp_path / "out")
-    real = json.loads((tokenizer_folder / "vocab.json").read_text())
-    assert json.loads((tmp_path / "out/vocab.json").read_text()) == real
-    merges = [
-        file.read_text().splitlines()[1:] for file in (tmp_path / "out/merges.txt", tokenizer_folder / "merges.txt")
-    ]
-    assert merges[0] == merges[1] and len(merges[0]) == 48894
-    (saved / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}, "merges": []}}')
-    assert "no CLIP tokenizer" in refusal(lambda: write_vocabulary(saved, tmp_path / "out"))
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_float8_is_read_as_torch_reads_it(dtype: str, tmp_path: Path) -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype)).reshape(4, 64)
+    save_file({"x": every}, tmp_path / "x.safetensors")
+    np.testing.assert_array_equal(read_header(tmp_path / "x.safetensors")["x"].read(), every.float().numpy())
+
+
+def test_a_unet_in_float8_has_the_weights_that_diffusers_gives_it(folder: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    stored = {n: t.to(torch.float8_e4m3fn) if t.ndim > 1 else t for n, t in load_file(folder / UNET).items()}
+    save_file(stored, folder / UNET, {"format": "pt"})
+    expected = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
+    (unet,) = (part for part in components(opened(folder)) if part.spec.name == "unet")
+    assert {ref.dtype for ref in unet.weights.values()} == {"float32", "float8_e4m3fn"}
+    for name, ref in unet.weights.items():
+        np.testing.assert_array_equal(ref.read(), expected[name.removeprefix("unet.")].numpy())
+
+
+def test_what_nothing_uses_may_be_of_any_type(folder: Path) -> None:
+    """The format's own types only: complex numbers, and four and six bits a number, are no weights, and no mistake."""
+    change_tensors(folder / UNET, lambda t: t.update({"loss.x": torch.zeros(3, dtype=torch.complex64)}))
+    components(opened(folder))
+    change_tensors(folder / UNET, lambda t: t.update({FIRST: torch.zeros(16, dtype=torch.complex64)}))
+    assert f"1 no float: unet.{FIRST} is complex64 in {UNET}" in refusal(lambda: components(opened(folder)))
+
+
+# Parts that the pipeline does not use, and parts of other libraries.
+
+
+def edit_index(folder: Path, **changes: object) -> None:
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [["diffusers", "ControlNetModel"], [None, None], None, ["my_code", "Mine"], "words", [1, 2, 3], {"a": 1}, True],
+    ids=str,
+)
+def test_a_part_that_the_pipeline_does_not_use_is_not_looked_at(
+    entry: object, folder: Path, tiny_checkpoint: Path
+) -> None:
+    edit_index(folder, controlnet=entry, tokenizer_2=entry, text_encoder_2=entry)
+    (folder / "text_encoder_2").mkdir()
+    checkpoint = opened(folder)
+    assert set(checkpoint.tensors) == set(opened(tiny_checkpoint).tensors)
+    assert set(checkpoint.tokenizers) == {"tokenizer"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_class_name": ["pipeline", "MyPipeline"]}, "['pipeline', 'MyPipeline'], a pipeline with code of its own"),
+        ({"_class_name": "MyPipeline"}, "is a MyPipeline, which cannot be exported; supported: "),
+        ({"_class_name": 3}, "is a 3, which cannot be exported; supported: "),
+        ({"_class_name": "FluxPipeline", "tokenizer": None}, "is a FluxPipeline, which cannot be exported"),
+        ({"unet": ["my_unet", "UNet2DConditionModel"]}, "from 'my_unet', code of its own, which is never run"),
+        ({"unet": ["transformers", "UNet2DConditionModel"]}, "from transformers, which has no such: write diffusers"),
+        ({"unet": [None, "UNet2DConditionModel"]}, "UNet2DConditionModel from None"),
+        ({"scheduler": ["my_scheduler", "Mine"]}, "scheduler's Mine from 'my_scheduler', code of its own"),
+        ({"tokenizer": ["my_words", "Mine"]}, "tokenizer's Mine from 'my_words', code of its own"),
+        ({"scheduler": [None, None]}, "names no scheduler"),
+        ({"vae": [None, None]}, "vae is a None"),
+        ({"vae": {"a": "b"}}, "vae is a None"),
+        ({"vae": [["diffusers"], ["AutoencoderKL"]]}, "vae is a ['AutoencoderKL']"),
+    ],
+    ids=str,
+)
+def test_code_and_classes_that_are_not_served_are_told(changes: dict[str, object], words: str, folder: Path) -> None:
+    edit_index(folder, **changes)
+    assert words in refusal(lambda: opened(folder))
 
 
 # What is wrong with one that is not whole.
@@ -254,7 +317,10 @@ SPOILT: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "index is no JSON": (_write("model_index.json", b"{oops"), ("model_index.json", "no valid JSON")),
     "index is a list": (_write("model_index.json", b"[]"), ("model_index.json", "no JSON object")),
     "index is no text": (_write("model_index.json", b"\xff\xfe\x00"), ("model_index.json", "no valid JSON")),
-    "index without a tokenizer": (_write("model_index.json", b'{"scheduler": ["a", "b"]}'), ("tokenizer",)),
+    "index without a tokenizer": (
+        _edit("model_index.json", lambda data: data.replace(b'"tokenizer"', b'"words"')),
+        ("names no tokenizer",),
+    ),
     "no component folder": (_remove("vae"), ("vae", "no such folder")),
     "no component config": (_remove("vae/config.json"), ("vae/config.json", "missing")),
     "config is no JSON": (_write("unet/config.json", b"\x80\x04K\x01."), ("unet/config.json", "no valid JSON")),
@@ -271,7 +337,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "header is no JSON": (_edit(UNET, lambda data: data[:8] + b"?" + data[9:]), (UNET, "corrupt header")),
     "header is a list": (_edit(UNET, lambda data: b"\x02" + bytes(7) + b"[]"), (UNET, "corrupt header")),
     "header lacks a field": (_header(lambda h: h[FIRST].pop("dtype")), (UNET, "corrupt header", "dtype")),
-    "unknown dtype": (_header(lambda h: h[FIRST].update(dtype="F8_E5M2")), (UNET, "F8_E5M2")),
+    "unknown dtype": (_header(lambda h: h[FIRST].update(dtype="F12")), (UNET, FIRST, "F12")),
     "size is not the shape's": (_header(lambda h: h[FIRST].update(shape=[99])), (UNET, "F32[99]")),
     "negative shape": (_header(lambda h: h[FIRST].update(shape=[-4, -4])), (UNET, "natural numbers")),
     "shape is text": (_header(lambda h: h[FIRST].update(shape="16")), (UNET, "corrupt header")),
@@ -312,6 +378,33 @@ def test_missing_tensor_is_named(folder: Path) -> None:
 def test_unexpected_tensor_is_named(folder: Path) -> None:
     change_tensors(folder / "vae/diffusion_pytorch_model.safetensors", lambda t: t.update(extra=torch.zeros(1)))
     assert "vae: " in (message := refusal(lambda: components(opened(folder)))) and "1 unexpected: extra" in message
+
+
+HARMLESS = ("model_ema.decay", "model_ema.num_updates", "loss.logvar", "conv_in.total_ops", "alphas_cumprod")
+
+
+def test_what_training_leaves_behind_is_passed_over_with_a_line(folder: Path) -> None:
+    change_tensors(folder / VAE, lambda t: t.update({name: torch.zeros(1) for name in HARMLESS[:3]}))
+    change_tensors(folder / UNET, lambda t: t.update({name: torch.zeros(1) for name in HARMLESS[3:]}))
+    said: list[str] = []
+    components(opened(folder), say=said.append)
+    (line,) = said
+    assert all(name in line for name in HARMLESS) and "passed over" in line
+
+
+def test_other_tensors_are_passed_over_where_a_pattern_names_them(folder: Path) -> None:
+    change_tensors(folder / VAE, lambda t: t.update({"extra.a.b": torch.zeros(1)}))
+    change_tensors(folder / UNET, lambda t: t.update({"more": torch.zeros(1)}))
+    line = refusal(lambda: components(opened(folder)))
+    assert "1 unexpected: unet.more; what nothing uses is passed over by --allow-unexpected PATTERN" in line
+    line = refused_command("inspect", folder, "--allow-unexpected", "more")
+    assert "vae: " in line and "1 unexpected: extra.a.b" in line
+    for pattern in ("extra.*", "vae.extra.?.b", "*"):
+        done = call("inspect", folder, "--allow-unexpected", "unet.m*", "--allow-unexpected", pattern)
+        assert done.returncode == 0 and "passed over: " in done.stdout + done.stderr, done.stderr
+        assert all(name in " ".join((done.stdout + done.stderr).split()) for name in ("unet.more", "vae.extra.a.b"))
+    change_tensors(folder / VAE, lambda t: t.pop("encoder.conv_in.bias"))
+    assert "1 missing: encoder.conv_in.bias" in refused_command("inspect", folder, "--allow-unexpected", "*")
 
 
 def test_misshapen_tensor_is_named_with_both_shapes(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 
-KILLS = 20
+KILLS = 8
 
 
 def start(checkpoint: Path, out: Path, **options: str) -> subprocess.Popen[str]:
@@ -34,9 +34,9 @@ def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("moment", ["loading torch", "recording the original: UNet", "writing onnx unet"])
-def test_an_interrupt_leaves_nothing(moment: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    export = start(tiny_checkpoint, tmp_path / "out")
+@pytest.mark.parametrize("moment", ["loading torch", "recording the original: prompt 2 of 4", "writing onnx unet"])
+def test_an_interrupt_leaves_nothing(moment: str, micro_checkpoint: Path, tmp_path: Path) -> None:
+    export = start(micro_checkpoint, tmp_path / "out")
     assert export.stdout is not None
     for line in export.stdout:
         if moment in line:
@@ -84,12 +84,12 @@ def test_an_interrupt_is_heard_wherever_it_comes(command: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_killed_export_leaves_no_half_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_half_bundle(micro_checkpoint: Path, tmp_path: Path) -> None:
     """Killed at random moments, first where there is no bundle yet, then where an older one is in its place."""
     moments = random.Random(20)
     out = tmp_path / "out"
     begun = time.monotonic()
-    first = start(tiny_checkpoint, out)
+    first = start(micro_checkpoint, out)
     assert first.communicate()[1] == ""
     seconds = time.monotonic() - begun
     older = open_bundle(out).manifest.bundle_id
@@ -98,8 +98,8 @@ def test_a_killed_export_leaves_no_half_bundle(tiny_checkpoint: Path, tmp_path: 
         if kill < KILLS // 2 and out.exists():
             shutil.rmtree(out)
         elif kill >= KILLS // 2 and not out.exists():
-            assert start(tiny_checkpoint, out).wait() == 0
-        export = start(tiny_checkpoint, out)
+            assert start(micro_checkpoint, out).wait() == 0
+        export = start(micro_checkpoint, out)
         try:
             export.wait(seconds * moments.uniform(0.3, 1.05))  # before, Python is only starting
             finished += 1
@@ -112,7 +112,7 @@ def test_a_killed_export_leaves_no_half_bundle(tiny_checkpoint: Path, tmp_path: 
             pytest.fail("the older bundle is gone")
         assert set(inside(tmp_path)) <= {"out", ".out.partial"}
     assert finished < KILLS // 2, "too few were killed to prove anything"
-    assert start(tiny_checkpoint, out).wait() == 0
+    assert start(micro_checkpoint, out).wait() == 0
     assert inside(tmp_path) == ["out"]
     assert open_bundle(out).manifest.bundle_id == older
 
@@ -133,9 +133,9 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("small_disk", ["2m", "9m", "11m"], indirect=True)
-def test_a_full_disk(small_disk: Path, tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+def test_a_full_disk(small_disk: Path, tiny_bundle: Path, micro_checkpoint: Path) -> None:
     """The disks fill up in the graphs, in the golden vectors, in the report: a bundle of this model has 12 MB."""
-    export = start(tiny_checkpoint, small_disk / "out")
+    export = start(micro_checkpoint, small_disk / "out")
     _, said = export.communicate(timeout=300)
     assert export.returncode == 2
     assert said.startswith("pocketdiffusion: cannot write ") and "disk full" in said and len(said.splitlines()) == 1

@@ -1,5 +1,6 @@
 """Components equal the modules of diffusers and transformers, bit for bit, whatever legal configuration made them."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file, save_file
@@ -116,6 +118,41 @@ def test_width_and_height_are_not_confused(make: Callable[..., Model]) -> None:
     assert parts["vae_decoder"].spec.outputs[0].shape == (1, 3, 16, 24)
     parts = parts_of(folder, width=32, height=24)
     assert parts["unet"].spec.inputs[0].shape == (1, 4, 12, 16)
+
+
+@pytest.mark.parametrize(
+    ("version", "size"),
+    [("0.6.0", 8), ("0.8.1", 63), ("0.9.0.dev0", 8), ("0.9.0", 8), ("0.6.0", 65), ("0.6.0", [8, 12]), (None, 8)],
+)
+def test_the_size_of_an_old_unet_is_the_one_that_diffusers_takes(
+    version: str | None, size: int | list[int], make: Callable[..., Model]
+) -> None:
+    folder = make(CASES["small"]).folder
+    edit_json(folder / "unet/config.json", sample_size=size, _diffusers_version=version)
+    if version is None:
+        config = json.loads((folder / "unet/config.json").read_text())
+        del config["_diffusers_version"]
+        (folder / "unet/config.json").write_text(json.dumps(config))
+    pipeline = StableDiffusionPipeline(
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=None,
+        tokenizer=None,
+        scheduler=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    own = pipeline.unet.config.sample_size
+    expected = tuple(own) if isinstance(own, list) else (own, own)
+    assert parts_of(folder)["unet"].spec.inputs[0].shape[2:] == expected
+    assert parts_of(folder, width=16, height=16)["unet"].spec.inputs[0].shape[2:] == (8, 8)
+
+
+def test_a_version_that_is_none_is_told(make: Callable[..., Model]) -> None:
+    folder = make(CASES["small"]).folder
+    edit_json(folder / "unet/config.json", _diffusers_version="new")
+    assert "_diffusers_version 'new'" in refusal(folder)
 
 
 def test_examples_differ_by_seed_and_repeat(tiny_checkpoint: Path) -> None:

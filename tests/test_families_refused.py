@@ -36,12 +36,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "text heads": ("text_encoder/config.json", {"num_attention_heads": 7}, "text_encoder: "),
     "groups": ("unet/config.json", {"norm_num_groups": 7}, "unet: its config.json makes no model"),
     "lengths": ("unet/config.json", {"block_out_channels": [8]}, "unet: its config.json makes no model"),
-    "a word for a number": ("vae/config.json", {"block_out_channels": "wide"}, "vae: its config.json makes no model"),
+    "a word for a number": (
+        "vae/config.json",
+        {"block_out_channels": "wide"},
+        "vae/config.json: block_out_channels is 'wide'",
+    ),
     "other width": ("unet/config.json", {"block_out_channels": [12, 16]}, "unet: the weights do not fit"),
     "other depth": ("text_encoder/config.json", {"num_hidden_layers": 3}, "text_encoder: the weights do not fit"),
     "a word for a component": ("model_index.json", {"unet": "UNet2DConditionModel"}, "unet is a None"),
     "a number for a class": ("model_index.json", {"unet": ["diffusers", 7]}, "unet is a 7"),
-    "a word for a size": ("unet/config.json", {"sample_size": "big"}, "sample_size 'big'"),
+    "a word for a size": ("unet/config.json", {"sample_size": "big"}, "unet/config.json: sample_size is 'big'"),
     "too many sizes": ("unet/config.json", {"sample_size": [8, 8, 8]}, "sample_size [8, 8, 8]"),
     "no size": ("unet/config.json", {"sample_size": None}, "--size WxH"),
 }

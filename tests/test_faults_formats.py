@@ -28,12 +28,13 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 Weights = dict[str, np.ndarray]
 PHONES = {"coreml": "iphone-15", "tflite": "galaxy-s24"}
 FORMATS = tuple(PHONES)
+RECIPES = ("fp32", "fp16")  # of which both are exported: a converter is run once for the two
 FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusion_pytorch_model.safetensors"}
 
 
 @pytest.fixture(scope="module")
-def originals(tiny_checkpoint: Path) -> list[Trajectory]:
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
+def originals(micro_checkpoint: Path) -> list[Trajectory]:
+    checkpoint = open_checkpoint(str(micro_checkpoint))
     return [probe(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
 
 
@@ -41,19 +42,22 @@ def part_of(checkpoint: Path, name: str) -> Component:
     return next(part for part in components(open_checkpoint(str(checkpoint))) if part.spec.name == name)
 
 
-def blamed(part: Component, format: str, recipe: str, originals: list[Trajectory], folder: Path) -> set[str]:
-    """The outputs of the graph that fail once it is exported."""
+def blamed(part: Component, format: str, originals: list[Trajectory], folder: Path) -> dict[str, set[str]]:
+    """The outputs of the graph that fail once it is exported, by recipe."""
     (shipped,) = load_target(PHONES[format]).artifacts
-    graph = emit(part, replace(shipped, recipe=recipe), folder, open_batch=False)
-    reports: list[ParityReport] = judge_runner(
-        load_runner(folder, format, graph),
-        originals,
-        format=format,
-        rung=recipe,
-        storage=graph.storage,
-        arithmetic=graph.arithmetic,
-    )
-    return {report.subject for report in reports if not report.passed}
+    found = {}
+    for recipe in RECIPES:
+        graph = emit(part, replace(shipped, recipe=recipe), folder / recipe, open_batch=False)
+        reports: list[ParityReport] = judge_runner(
+            load_runner(folder / recipe, format, graph),
+            originals,
+            format=format,
+            rung=recipe,
+            storage=graph.storage,
+            arithmetic=graph.arithmetic,
+        )
+        found[recipe] = {report.subject for report in reports if not report.passed}
+    return found
 
 
 # Faults in what a module computes.
@@ -112,30 +116,27 @@ OUTPUTS = {"unet": "out_sample", "vae_decoder": "sample", "vae_encoder": "latent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["fp32", "fp16"])
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("fault", COMPUTED)
 def test_a_fault_in_what_is_computed_is_blamed(
-    fault: str, format: str, recipe: str, tiny_checkpoint: Path, originals: list[Trajectory], tmp_path: Path
+    fault: str, format: str, micro_checkpoint: Path, originals: list[Trajectory], tmp_path: Path
 ) -> None:
     name, change = COMPUTED[fault]
-    faulty = change(part_of(tiny_checkpoint, name))
-    assert blamed(faulty, format, recipe, originals, tmp_path) == {f"{name}.{OUTPUTS[name]}"}
+    faulty = change(part_of(micro_checkpoint, name))
+    assert blamed(faulty, format, originals, tmp_path) == dict.fromkeys(RECIPES, {f"{name}.{OUTPUTS[name]}"})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["fp32", "fp16"])
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_lost_causal_mask_is_blamed(
     format: str,
-    recipe: str,
-    tiny_checkpoint: Path,
+    micro_checkpoint: Path,
     originals: list[Trajectory],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    part = part_of(tiny_checkpoint, "text_encoder")
-    assert blamed(part, format, recipe, originals, tmp_path / "sound") == set()
+    part = part_of(micro_checkpoint, "text_encoder")
+    assert blamed(part, format, originals, tmp_path / "sound") == dict.fromkeys(RECIPES, set())
     sound = fused_attention.FusedCLIPAttention.__init__
 
     def faulty(
@@ -144,8 +145,8 @@ def test_a_lost_causal_mask_is_blamed(
         sound(self, original, lambda q, k, v, heads, scale, causal: operator(q, k, v, heads, scale, False))  # type: ignore[arg-type]
 
     monkeypatch.setattr(fused_attention.FusedCLIPAttention, "__init__", faulty)
-    found = blamed(part, format, recipe, originals, tmp_path / "faulty")
-    assert found == {"text_encoder.last_hidden_state", "text_encoder.pooler_output"}
+    found = blamed(part_of(micro_checkpoint, "text_encoder"), format, originals, tmp_path / "faulty")
+    assert found == dict.fromkeys(RECIPES, {"text_encoder.last_hidden_state", "text_encoder.pooler_output"})
 
 
 # Faults in the weights: another file than the one that was asked for.
@@ -183,23 +184,24 @@ STORED: Mapping[str, tuple[str, str, Callable[[Weights], Weights]]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["fp32", "fp16"])
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("fault", STORED)
 def test_a_fault_in_the_weights_is_blamed(
-    fault: str, format: str, recipe: str, tiny_checkpoint: Path, originals: list[Trajectory], tmp_path: Path
+    fault: str, format: str, micro_checkpoint: Path, originals: list[Trajectory], tmp_path: Path
 ) -> None:
     folder, name, change = STORED[fault]
-    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    checkpoint = shutil.copytree(micro_checkpoint, tmp_path / "checkpoint")
     weights = safetensors.numpy.load_file(checkpoint / FILES[folder])
     safetensors.numpy.save_file(change(weights), checkpoint / FILES[folder])
     faulty = part_of(checkpoint, name)
-    assert blamed(faulty, format, recipe, originals, tmp_path / "out") == {f"{name}.{OUTPUTS[name]}"}
+    found = blamed(faulty, format, originals, tmp_path / "out")
+    assert found == dict.fromkeys(RECIPES, {f"{name}.{OUTPUTS[name]}"})
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_without_a_fault_nobody_is_blamed(
-    format: str, tiny_checkpoint: Path, originals: list[Trajectory], tmp_path: Path
+    format: str, micro_checkpoint: Path, originals: list[Trajectory], tmp_path: Path
 ) -> None:
     for name in OUTPUTS:
-        assert blamed(part_of(tiny_checkpoint, name), format, "fp16", originals, tmp_path) == set()
+        found = blamed(part_of(micro_checkpoint, name), format, originals, tmp_path / name)
+        assert found == dict.fromkeys(RECIPES, set())

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint, open_checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 REPO, COMMIT = "someone/tiny-sd", "0123456789abcdef0123456789abcdef01234567"
@@ -33,9 +34,17 @@ def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_pa
     shutil.copytree(tiny_checkpoint, repo / "snapshots" / COMMIT)
     (repo / "refs").mkdir()
     (repo / "refs/main").write_text(COMMIT)
-    cached, other = in_subprocess(
-        [REPO, "someone/other"], {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    )
+    half = Path(shutil.copytree(repo, tmp_path / "hub/models--someone--half-sd")) / "snapshots" / COMMIT
+    (half / UNET).unlink()
+    bare = Path(shutil.copytree(repo, tmp_path / "hub/models--someone--bare-sd")) / "snapshots" / COMMIT
+    shutil.rmtree(bare / "vae")
+    names = [REPO, "someone/other", "someone/half-sd", "someone/bare-sd"]
+    cached, other, *parts = in_subprocess(names, {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"})
+    for name, missing, said in zip(names[2:], ("unet holds no safetensors", "names vae"), parts, strict=True):
+        assert (
+            said.startswith(f"UserError the copy of {name} in the hub's cache is only a part of it") and missing in said
+        )
+        assert said.endswith("run the same command again online, which downloads the rest")
     assert cached == f"{REPO} {COMMIT} {opened(tiny_checkpoint).fingerprint}"
     assert other.startswith("UserError someone/other is no folder, is not in the hub's cache, and cannot be fetched: ")
 
@@ -43,6 +52,12 @@ def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_pa
 def test_hub_id_is_downloaded_without_what_is_not_needed(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     (folder / "v1-5-pruned.ckpt").write_bytes(b"pickle")
+    (folder / "onnx").mkdir()
+    (folder / "onnx/model.onnx").write_bytes(b"onnx")
+    shutil.copytree(folder / "vae", folder / "vae_decoder", ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "vae_decoder/openvino_model.bin").write_bytes(b"openvino")
+    (folder / "text_encoder/flax_model.msgpack").write_bytes(b"flax")
+    (folder / "text_encoder/pytorch_model.bin").write_bytes(b"pickle")
     (folder / "safety_checker").mkdir()
     (folder / "safety_checker/model.safetensors").write_bytes(b"weights")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
@@ -62,8 +77,8 @@ def test_hub_id_is_downloaded_without_what_is_not_needed(folder: Path, tmp_path:
         server.server_close()
     assert whole == f"{REPO} {COMMIT} {opened(folder).fingerprint}"
     got = [path.partition(f"/resolve/{COMMIT}/") for path in asked if "/resolve/" in path]
-    assert {repo for repo, _, _ in got} == {f"/{REPO}"}
-    assert {name for _, _, name in got} == {
+    assert {name for repo, _, name in got if repo != f"/{REPO}"} == {"README.md", "model_index.json"}
+    assert {name for repo, _, name in got if repo == f"/{REPO}"} == {
         *("README.md", "model_index.json", "scheduler/scheduler_config.json", UNET, "unet/config.json"),
         *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
         *("text_encoder/config.json", "text_encoder/model.safetensors"),

@@ -30,6 +30,7 @@ LIBRARIES = {
     "runtime/devices/compiled.py": RUNTIME | {"ai_edge_litert"},
     "quantize/": RUNTIME,
     "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
+    "export/families/": RUNTIME | TORCH | {"packaging"},
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
     "export/backends/coreml": RUNTIME | TORCH | {"coremltools"},
     "export/backends/tflite": RUNTIME | TORCH | {"ai_edge_litert", "flatbuffers", "litert_torch"},

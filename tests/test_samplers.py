@@ -312,17 +312,14 @@ def test_refuses_predictions_it_cannot_step() -> None:
         ({"_class_name": "EulerAncestralDiscreteScheduler"}, "euler_ancestral"),
         ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": False}, "dpmpp_2m"),
         ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "dpmpp_2m_karras"),
-        ({"_class_name": "UniPCMultistepScheduler", "use_karras_sigmas": True}, "dpmpp_2m_karras"),
-        ({"_class_name": "LMSDiscreteScheduler"}, "euler"),
-        ({"_class_name": "DDPMScheduler"}, "ddim"),
     ],
 )
-def test_default_sampler_is_the_checkpoints_or_the_nearest(config: dict[str, Any], name: str) -> None:
+def test_default_sampler_is_the_checkpoints_own(config: dict[str, Any], name: str) -> None:
     assert default_sampler(config) == name
     assert name in sampler_names()
 
 
-def test_default_sampler_refuses_models_of_another_kind() -> None:
-    for config in ({"_class_name": "LCMScheduler"}, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, {}):
-        with pytest.raises(UserError, match="no sampler here comes near"):
-            default_sampler(config)
+@pytest.mark.parametrize("kind", ["UniPCMultistepScheduler", "LMSDiscreteScheduler", "LCMScheduler", None])
+def test_default_sampler_takes_no_other_in_its_place(kind: str | None) -> None:
+    with pytest.raises(UserError, match=f"own scheduler, {kind}: export it with another, by --sampler ddim"):
+        default_sampler({"_class_name": kind})

@@ -156,12 +156,12 @@ def test_prompts_as_a_windows_editor_writes_them(tmp_path: Path) -> None:
     assert read_prompts(file) == ["bell pepper", "red apple"]
 
 
-def test_a_search_writes_recipe_table_and_plot(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path: Path) -> None:
     """Within the budget, and on or above every recipe of one storage."""
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
     prompts.write_text("bell pepper\n")
-    found = search(str(tiny_checkpoint), DEFAULTS["tflite"], out, budget_mb=2.5, prompts=prompts, workers=1)
-    assert found.measured.nbytes <= 2_500_000
+    found = search(str(micro_checkpoint), DEFAULTS["tflite"], out, budget_mb=1.2, prompts=prompts, workers=1)
+    assert found.measured.nbytes <= 1_200_000
     written = read_recipe(out)
     assert written.schemes == found.recipe.schemes and written.floors == found.recipe.floors
     assert out.with_suffix(".damages.jsonl").is_file() and "</svg>" in out.with_suffix(".svg").read_text()
@@ -170,14 +170,14 @@ def test_a_search_writes_recipe_table_and_plot(tiny_checkpoint: Path, tmp_path: 
         size, searched = found.searched[f"of {name}'s size"]
         assert size <= mb and searched >= db
     with pytest.raises(UserError, match="no recipe has 0.10 MB: the smallest has"):
-        search(str(tiny_checkpoint), DEFAULTS["tflite"], out, budget_mb=0.1, prompts=prompts, workers=1)
+        search(str(micro_checkpoint), DEFAULTS["tflite"], out, budget_mb=0.1, prompts=prompts, workers=1)
 
 
-def test_a_storage_that_leaves_nothing_of_one_weight(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp_path: Path) -> None:
     """A query of 1e6, whose key is as small: beyond the scales of int4, and float16. The search goes round it."""
     attention = "mid_block.attentions.0.transformer_blocks.0.attn1"
     file = "unet/diffusion_pytorch_model.safetensors"
-    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    checkpoint = shutil.copytree(micro_checkpoint, tmp_path / "model")
     tensors = safetensors.numpy.load_file(checkpoint / file)
     factor = np.float32(1e6 / np.abs(tensors[f"{attention}.to_q.weight"]).max())
     tensors[f"{attention}.to_q.weight"] *= factor
@@ -187,7 +187,7 @@ def test_a_storage_that_leaves_nothing_of_one_weight(tiny_checkpoint: Path, tmp_
     prompts.write_text("bell pepper\n")
     out.write_text("what was there")
     with out.open() as before:
-        found = search(str(checkpoint), DEFAULTS["onnx"], out, budget_mb=2.5, prompts=prompts, workers=1)
+        found = search(str(checkpoint), DEFAULTS["onnx"], out, budget_mb=1.2, prompts=prompts, workers=1)
         assert before.read() == "what was there"  # replaced, not written over
     assert found.recipe.schemes is not None
     assert found.recipe.schemes["unet"][f"unet.{attention}.to_q.weight"] == Scheme("linear", 8)
@@ -206,14 +206,14 @@ def test_a_storage_that_leaves_nothing_of_one_weight(tiny_checkpoint: Path, tmp_
 
 
 @pytest.mark.slow  # a search and an export
-def test_what_search_says_to_do_next_is_a_command_that_works(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_what_search_says_to_do_next_is_a_command_that_works(micro_checkpoint: Path, tmp_path: Path) -> None:
     """The very line, with the model, the dialect and the size that were searched."""
     folder = tmp_path / "of mine"
     folder.mkdir()
     prompts = folder / "search.txt"
     prompts.write_text("bell pepper\n")
-    options = ["--budget-mb", "2.5", "--profile", "std", "--size", "32x32", "--prompts", str(prompts)]
-    done = call("search", tiny_checkpoint, "--target", "pixel-8", *options, "-o", folder / "R.JSON")
+    options = ["--budget-mb", "1.2", "--profile", "std", "--size", "16x16", "--prompts", str(prompts)]
+    done = call("search", micro_checkpoint, "--target", "pixel-8", *options, "-o", folder / "R.JSON")
     assert done.returncode == 0, done.stderr
     name, *command = shlex.split(done.stdout.split("; now: ")[1])
     done = call(*command)

@@ -67,8 +67,8 @@ def survey(folder: Path, scratch: Path, damages: Damages | None = None) -> Surve
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Surveys:
-    return survey(tiny_checkpoint, tmp_path_factory.mktemp("survey"))
+def tiny(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Surveys:
+    return survey(micro_checkpoint, tmp_path_factory.mktemp("survey"))
 
 
 def part_of(surveys: Surveys, name: str) -> Any:
@@ -124,9 +124,9 @@ def test_integers_for_activations_cost_more(tiny: Surveys) -> None:
     assert sum(damage.values()) > 2 * sum(tiny.of("unet", "onnx", "ort").damage(W8).values())
 
 
-def test_measuring_leaves_the_weights_as_they_were(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_measuring_leaves_the_weights_as_they_were(micro_checkpoint: Path, tmp_path: Path) -> None:
     """All weights in float32, after all the others: what is left is the rounding of batches."""
-    tiny = survey(tiny_checkpoint, tmp_path)
+    tiny = survey(micro_checkpoint, tmp_path)
     for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
         tiny.of(component, "onnx", "ort").damage(W2)
         tiny.of(component, "onnx", "ort").damage(W8A8)
@@ -134,9 +134,9 @@ def test_measuring_leaves_the_weights_as_they_were(tiny_checkpoint: Path, tmp_pa
         assert min(tiny.of(component, "onnx", "ort").damage(W2).values()) > 1e-7
 
 
-def test_a_weight_that_integers_cannot_hold_comes_first(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_weight_that_integers_cannot_hold_comes_first(micro_checkpoint: Path, tmp_path: Path) -> None:
     """One huge element in each output channel: int8 leaves little of the others."""
-    folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    folder = shutil.copytree(micro_checkpoint, tmp_path / "model")
     tensors = safetensors.numpy.load_file(folder / UNET_FILE)
     tensors["conv_out.weight"][:, 0, 0, 0] = 300 * np.abs(tensors["conv_out.weight"]).max()
     safetensors.numpy.save_file(tensors, folder / UNET_FILE)
@@ -212,14 +212,14 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def run(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def run(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Starts a search in a folder of its own, with a number of processes."""
     home = tmp_path_factory.mktemp("runs")
     (home / "run.py").write_text(SEARCH)
     (home / "search.txt").write_text(PROMPTS)
 
     def start(folder: Path, workers: int) -> subprocess.Popen[str]:
-        arguments = [tiny_checkpoint, folder / "out.json", home / "search.txt", workers]
+        arguments = [micro_checkpoint, folder / "out.json", home / "search.txt", workers]
         return subprocess.Popen(
             [sys.executable, home / "run.py", *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -263,11 +263,11 @@ def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path
     assert not outlived(begun)
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(micro_checkpoint: Path, tmp_path: Path) -> None:
     """As above, in this process, and interrupted where a user may."""
     (tmp_path / "search.txt").write_text(PROMPTS)
     requests = search_requests(tmp_path / "search.txt")
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    checkpoint = open_checkpoint(str(micro_checkpoint))
 
     def written(name: str, interrupt: int | None) -> bytes:
         said = list[str]()
@@ -294,10 +294,10 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(tiny_checkpoint: P
     assert written("stopped", None) == whole
 
 
-def test_a_process_that_is_killed_is_one_line_and_the_next_run_goes_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_is_one_line_and_the_next_run_goes_on(micro_checkpoint: Path, tmp_path: Path) -> None:
     """As the system does where memory runs out."""
     table = tmp_path / "table.jsonl"
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    checkpoint = open_checkpoint(str(micro_checkpoint))
     parts, requests = components(checkpoint), search_requests()[:1]
     own = set(begun_by(os.getpid()))
 
@@ -316,17 +316,17 @@ def test_a_process_that_is_killed_is_one_line_and_the_next_run_goes_on(tiny_chec
         assert 0 < len(surveys.damages.found) < sum(len(weights_of(part)) for part in parts)
 
 
-def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_changed_model_is_measured_afresh(micro_checkpoint: Path, tmp_path: Path) -> None:
     said = list[str]()
     table = tmp_path / "table.jsonl"
     (tmp_path / "search.txt").write_text(PROMPTS)
     requests = search_requests(tmp_path / "search.txt")
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    checkpoint = open_checkpoint(str(micro_checkpoint))
     with open_surveys(checkpoint, components(checkpoint), requests, file=table, say=said.append) as surveys:
         surveys.damages.add(("unet", CONV_OUT, W8), 0.5)
     with open_surveys(checkpoint, components(checkpoint), requests, file=table, say=said.append) as surveys:
         assert len(surveys.damages.found) == 1
-    changed = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    changed = shutil.copytree(micro_checkpoint, tmp_path / "model")
     tensors = safetensors.numpy.load_file(changed / UNET_FILE)
     tensors["conv_in.weight"][0, 0, 0, 0] += 1e-3
     safetensors.numpy.save_file(tensors, changed / UNET_FILE)
@@ -342,9 +342,9 @@ def test_a_changed_model_is_measured_afresh(tiny_checkpoint: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("module", CODE, ids=lambda module: module.__name__)
 def test_changed_code_is_measured_with_afresh(
-    module: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any, micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    checkpoint = open_checkpoint(str(micro_checkpoint))
     parts = components(checkpoint)
     before = fingerprint(checkpoint, parts, REQUESTS)
     assert fingerprint(checkpoint, parts, REQUESTS) == before
@@ -355,10 +355,10 @@ def test_changed_code_is_measured_with_afresh(
 
 
 def test_what_damages_are_measured_by_is_in_the_fingerprint(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert {quantized, reference, spans, stored, trajectory} < set(CODE)
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    checkpoint = open_checkpoint(str(micro_checkpoint))
     before = fingerprint(checkpoint, components(checkpoint), REQUESTS)
     monkeypatch.setattr(np, "__version__", "3.0")
     assert fingerprint(checkpoint, components(checkpoint), REQUESTS) != before

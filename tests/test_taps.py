@@ -26,9 +26,9 @@ ARTIFACTS = [
 
 @pytest.mark.parametrize("graph", ["unet", *(pytest.param(g, marks=pytest.mark.slow) for g in GRAPHS if g != "unet")])
 @pytest.mark.parametrize("artifact", ARTIFACTS, ids=lambda a: f"{a.format}-{a.profile}-{a.compute_unit}")
-def test_layers_of_an_artifact(artifact: Artifact, graph: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_layers_of_an_artifact(artifact: Artifact, graph: str, micro_checkpoint: Path, tmp_path: Path) -> None:
     """All those that have a matrix are found, but for positions that a converter looked up itself."""
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    checkpoint = open_checkpoint(str(micro_checkpoint))
     parts = components(checkpoint)
     (part,) = [part for part in parts if part.spec.name == graph]
     written = emit(part, artifact, tmp_path, open_batch=False, plan=float_plan(part, artifact.recipe))

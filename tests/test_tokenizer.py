@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from pocketdiffusion.runtime.bundle.manifest import AddedToken
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
 
@@ -14,7 +15,14 @@ BOS, EOS = 49406, 49407
 
 def load(folder: Path, pad_id: int = EOS, max_length: int = 77) -> Tokenizer:
     files = folder / "vocab.json", folder / "merges.txt"
-    return load_tokenizer(*files, max_length=max_length, bos_id=BOS, eos_id=EOS, pad_id=pad_id)
+    marks = {BOS: "<|startoftext|>", EOS: "<|endoftext|>", 0: "!"}
+    added = [mark(marks[number], number) for number in sorted({BOS, EOS, pad_id} & set(marks))]
+    return load_tokenizer(*files, max_length=max_length, bos_id=BOS, eos_id=EOS, pad_id=pad_id, added=added)
+
+
+def mark(text: str, number: int) -> AddedToken:
+    flags = {"normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
+    return AddedToken.model_validate({"text": text, "id": number, "special": True, **flags})
 
 
 @pytest.mark.parametrize("kind", ["clip", "sd2"])
@@ -44,6 +52,14 @@ def test_ids_have_the_text_encoders_type(tokenizer_folder: Path) -> None:
     ids = encode(load(tokenizer_folder, max_length=16), "a cat").ids
     assert ids.dtype == np.int32 and ids.shape == (1, 16)
     assert ids[0].tolist() == [BOS, 320, 2368] + [EOS] * 13
+
+
+def test_the_mask_is_0_at_the_padding(tokenizer_folder: Path) -> None:
+    """At the end token it is 1, though it may have the padding's id."""
+    tokenizer = load(tokenizer_folder, max_length=8)
+    assert encode(tokenizer, "a cat <|endoftext|>").mask.tolist() == [[1, 1, 1, 1, 1, 0, 0, 0]]
+    assert encode(tokenizer, "cat " * 20).mask.tolist() == [[1] * 8]
+    assert encode(tokenizer, "").mask.dtype == np.int32
 
 
 def test_sd2_pads_with_exclamation_marks(tokenizer_folder: Path) -> None:
@@ -77,5 +93,9 @@ def test_refuses_what_is_no_vocabulary(tokenizer_folder: Path, tmp_path: Path) -
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no entry of id 60000"):
         load(tokenizer_folder, pad_id=60000)
+    with pytest.raises(UserError, match="'<x>' would have id 49408, not 49409"):
+        load_tokenizer(vocab, merges, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS, added=[mark("<x>", 49409)])
+    with pytest.raises(UserError, match="no entry of id 60000: unk_id"):
+        load_tokenizer(vocab, merges, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS, unk_id=60000)
     with pytest.raises(UserError, match="max_length 1"):
         load(tokenizer_folder, max_length=1)

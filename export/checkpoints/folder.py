@@ -5,103 +5,109 @@ checkpoint = open_checkpoint("path/to/folder")                         what `sav
 checkpoint = open_checkpoint("some-user/some-model", revision="main")  a hub id, from the hub or its cache
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import transformers
 
 import pocketdiffusion
 from pocketdiffusion.export.arguments import defaults
-from pocketdiffusion.export.checkpoints.hub import SKIPPED, fetch
-from pocketdiffusion.export.checkpoints.safetensors_header import PICKLED, choose_files, pickle_error, read_header
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.config_types import check_config
+from pocketdiffusion.export.checkpoints.hub import fetch
+from pocketdiffusion.export.checkpoints.safetensors_header import read_header
+from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
 from pocketdiffusion.export.checkpoints.tokenizer_files import check_tokenizer
+from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, pickle_error
 from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """`configs` and `tensors` are by component name: "unet", "vae", "text_encoder", ...
-
-    A configuration is that of the file, with diffusers' defaults where it is silent; tensors have the file's names.
-    `name` is the name of the folder or the hub id, without any path. `revision` is the hub's commit. `fingerprint` is
-    the sha256 over the weight files' names and sha256 sums.
-    """
-
-    name: str
-    folder: Path
-    revision: str | None
-    model_index: Mapping[str, Any]
-    configs: Mapping[str, Mapping[str, Any]]
-    tensors: Mapping[str, Mapping[str, TensorRef]]
-    scheduler: Mapping[str, Any]
-    tokenizers: Mapping[str, Path]
-    licence: str
-    fingerprint: str
-
-
 def open_checkpoint(
-    name: str, *, revision: str | None = None, token: str | None = None, say: Callable[[str], None] = print
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    allow_unexpected: Sequence[str] = (),
+    say: Callable[[str], None] = print,
 ) -> Checkpoint:
     """Read a checkpoint's configurations and the headers of its weights.
 
-    `name` is "emoji", a diffusers folder, or a hub id; `revision` and `token` are for hub ids. `say` is told in one
-    line what the folder holds besides, and in another when there is much to read. Raises UserError where it is no
-    checkpoint, is not whole, or is pickled.
+    `name` is "emoji", a diffusers folder, or a hub id; `revision` and `token` are for hub ids. `allow_unexpected` are
+    shell patterns of tensors that may be left over. `say` is told in one line what the folder holds besides. Raises
+    UserError where it is no checkpoint, is not whole, is pickled, or is of no family that is served.
     """
-    folder, from_hub = _locate(name, revision, token)
-    title = name if from_hub or name == "emoji" else folder.resolve().name
-    model_index = _read_json(folder / "model_index.json")
-    parts = {
-        part: entry
-        for part, entry in model_index.items()
-        if part.isidentifier() and part not in SKIPPED and isinstance(entry, list)
-        if len(entry) == 2 and all(isinstance(word, str) for word in entry)
-    }
+    folder, source = _locate(name, revision, token)
+    title = folder.resolve().name if source is Source.FOLDER else name
+    try:
+        return _open(folder, title, source, tuple(allow_unexpected), say)
+    except NotWholeError as error:
+        if source is Source.CACHE:
+            raise UserError(
+                f"the copy of {name} in the hub's cache is only a part of it, its download was interrupted ({error}): "
+                "run the same command again online, which downloads the rest"
+            ) from None
+        if source is Source.HUB:
+            raise UserError(f"{name} on the hub is not whole: {error}") from None
+        raise
+
+
+def _open(
+    folder: Path, title: str, source: "Source", allow_unexpected: tuple[str, ...], say: Callable[[str], None]
+) -> Checkpoint:
+    model_index = read_json(folder / "model_index.json")
+    modules, tokenizers = find_parts(title, model_index)
+    parts = (*modules, *tokenizers, "scheduler")
     for part in parts:
         if not (folder / part).is_dir():
-            raise UserError(f"{folder} is not whole: model_index.json names {part}, and there is no such folder")
-    tokenizers = {part: folder / part for part in parts if part.startswith("tokenizer")}
-    for needed in ("scheduler", "tokenizer"):
-        if needed not in parts:
-            raise UserError(f"{folder} is not whole: model_index.json names no {needed}")
-    for tokenizer in tokenizers.values():
-        check_tokenizer(tokenizer)
-    modules = [part for part in parts if part != "scheduler" and part not in tokenizers]
-    files = {part: choose_files(part, [f.name for f in (folder / part).iterdir()]) for part in modules}
+            raise NotWholeError(f"{folder} is not whole: model_index.json names {part}, and there is no such folder")
+    for tokenizer in tokenizers:
+        check_tokenizer(folder / tokenizer, model_index[tokenizer][1])
+    chosen = {part: _choose(folder / part, library) for part, (library, _) in modules.items()}
+    files = {part: weights.files for part, weights in chosen.items()}
+    variants = {part: weights.variant for part, weights in chosen.items() if weights.variant is not None}
     skipped = _skipped(folder, parts, files)
     if skipped:
         say(f"{title} also holds what an export does not use, skipped: {', '.join(skipped)}")
-    tensors = {part: _tensors([folder / part / name for name in names]) for part, names in files.items()}
-    total = sum(ref.nbytes for part in tensors.values() for ref in part.values())
-    if total > 1e9:
-        say(f"{title}: reading {total / 1e9:.1f} GB for the fingerprint")
+    if variants:
+        say(f"{title} is read in its variant, for want of full weights: {', '.join(map(' '.join, variants.items()))}")
     return Checkpoint(
         name=title,
         folder=folder,
-        revision=folder.name if from_hub else None,
+        revision=folder.name if source in (Source.HUB, Source.CACHE) else None,
         model_index=model_index,
-        configs={part: _config(folder / part / "config.json", *parts[part]) for part in modules},
-        tensors=tensors,
-        scheduler=_read_json(folder / "scheduler/scheduler_config.json"),
-        tokenizers=tokenizers,
+        configs={part: _config(folder / part / "config.json", *entry) for part, entry in modules.items()},
+        tensors={part: _tensors([folder / part / name for name in names]) for part, names in files.items()},
+        scheduler=_scheduler(folder / "scheduler/scheduler_config.json", model_index["scheduler"][1]),
+        tokenizers={part: folder / part for part in tokenizers},
         licence=_licence(folder),
-        fingerprint=_fingerprint(folder, [f"{part}/{name}" for part, names in files.items() for name in names]),
+        files=files,
+        variants=variants,
+        allow_unexpected=allow_unexpected,
     )
 
 
-def _locate(name: str, revision: str | None, token: str | None) -> tuple[Path, bool]:
-    """The folder, and whether it came from the hub."""
-    path = Path(name)
+class Source(Enum):
+    """Where a checkpoint was found: on this disk, on the hub, or in the hub's cache alone, since no hub answered."""
+
+    BUILT_IN = "built in"
+    FOLDER = "folder"
+    HUB = "hub"
+    CACHE = "cache"
+
+
+def _locate(name: str, revision: str | None, token: str | None) -> tuple[Path, Source]:
+    """The folder, and where it was found."""
+    path, source = Path(name), Source.FOLDER
     if name == "emoji":
-        path = _built_in(name)
+        path, source = _built_in(name), Source.BUILT_IN
     elif path.is_file() or path.suffix in (*PICKLED, ".safetensors"):
         if not path.is_file():
             raise UserError(f"there is no file {name}")
@@ -112,14 +118,15 @@ def _locate(name: str, revision: str | None, token: str | None) -> tuple[Path, b
             f"StableDiffusionPipeline.from_single_file(...).save_pretrained(DIR)"
         )
     elif not path.exists() and _HUB_ID.fullmatch(name):
-        return fetch(name, revision, token), True
+        folder, whole = fetch(name, revision, token)
+        return folder, Source.HUB if whole else Source.CACHE
     if not path.is_dir():
         raise UserError(f"there is no folder {name}, and it is no hub id (user/model) either")
     if revision is not None:
         raise UserError(f"a revision can be asked of hub ids only, and {name} is a folder")
     if not (path / "model_index.json").is_file():
         raise UserError(f"{name} is no checkpoint: it has no model_index.json, which every diffusers folder has")
-    return path, False
+    return path, source
 
 
 def _built_in(name: str) -> Path:
@@ -129,22 +136,30 @@ def _built_in(name: str) -> Path:
     raise UserError(f"the built-in model {name} is missing: install pocketdiffusion again")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise UserError(f"{file} is missing: the checkpoint is not whole")
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{file} is no valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object")
-    return content
+def _choose(folder: Path, library: str) -> WeightFiles:
+    """The weight files of a component, with the folder's own words for what is missing."""
+    names = [file.name for file in folder.iterdir() if file.is_file()]
+    return choose_weights(folder.name, library, names, lambda name: read_json(folder / name))
 
 
 def _config(file: Path, library: str, name: str) -> dict[str, Any]:
     """A component's configuration. Old files leave out what diffusers added later, such as the VAE's scaling factor."""
-    model = getattr(diffusers, name, None) if library == "diffusers" else None
-    return (defaults(model) if isinstance(model, type) else {}) | _read_json(file)
+    config = read_json(file)
+    if library == "transformers":
+        check_config(file, getattr(transformers, name).config_class, config)
+        return config
+    model = getattr(diffusers, name)
+    check_config(file, model, config)
+    return defaults(model) | config
+
+
+def _scheduler(file: Path, name: str) -> dict[str, Any]:
+    """The settings of the scheduler's class in diffusers, which is that of model_index.json."""
+    config = read_json(file)
+    model = getattr(diffusers, name, None)
+    if isinstance(model, type):
+        check_config(file, model, config)
+    return config
 
 
 def _tensors(files: Iterable[Path]) -> dict[str, TensorRef]:
@@ -181,11 +196,3 @@ def _licence(folder: Path) -> str:
             return match[1]
     files = sorted(p.name for p in folder.iterdir() if p.name.upper().startswith("LICENSE"))
     return f"see {files[0]}" if files else "unknown"
-
-
-def _fingerprint(folder: Path, files: Iterable[str]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(files):
-        with (folder / name).open("rb") as stream:
-            total.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()

@@ -6,22 +6,21 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from pocketdiffusion.export.checkpoints.safetensors_header import choose_files
+from pocketdiffusion.export.checkpoints.text_files import read_json
+from pocketdiffusion.export.checkpoints.weight_files import choose_weights, is_index
+from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
 
-SKIPPED = ("safety_checker", "feature_extractor", "image_encoder")
 
+def fetch(repo: str, revision: str | None, token: str | None) -> tuple[Path, bool]:
+    """The folder of a snapshot in the hub's cache, downloaded as far as it is not there yet; and whether it was.
 
-def fetch(repo: str, revision: str | None, token: str | None) -> Path:
-    """The folder of a snapshot in the hub's cache, downloaded as far as it is not there yet.
-
-    Where the hub does not answer, the cached snapshot of that revision is taken as it is. Raises UserError where there
-    is none, and where the repository is no diffusers checkpoint.
+    Where the hub does not answer, or a download breaks off, the cached snapshot of that revision is taken as it is.
+    Raises UserError where there is none, and where the repository is no diffusers checkpoint that can be exported.
     """
     try:
         siblings = HfApi(token=token).model_info(repo, revision=revision, timeout=15).siblings or []
-        files = needed_files(repo, [sibling.rfilename for sibling in siblings])
-        return Path(snapshot_download(repo, revision=revision, token=token, allow_patterns=list(files)))
+        return _download(repo, revision, token, [sibling.rfilename for sibling in siblings]), True
     except UserError:
         raise
     except (
@@ -33,22 +32,34 @@ def fetch(repo: str, revision: str | None, token: str | None) -> Path:
             )
         except LocalEntryNotFoundError:
             raise UserError(_reason(repo, revision, error)) from None
-        return Path(cached)
+        return Path(cached), False
 
 
-def needed_files(repo: str, names: Collection[str]) -> tuple[str, ...]:
-    """Of all file names in a repository, those that opening it reads. Raises UserError where that cannot do."""
+def _download(repo: str, revision: str | None, token: str | None, names: Collection[str]) -> Path:
+    """The index first, then of the parts that it names the indexes of shards, then what these ask for."""
     if "model_index.json" not in names:
         raise UserError(f"{repo} on the hub is no diffusers checkpoint: it has no model_index.json")
-    folders: dict[str, list[str]] = {}
-    for name in names:
-        path = PurePosixPath(name)
-        if len(path.parts) == 2 and path.parent.name not in SKIPPED:
-            folders.setdefault(path.parent.name, []).append(path.name)
-    top = [n for n in names if n == "model_index.json" or n == "README.md" or n.startswith("LICENSE")]
-    small = [f"{f}/{n}" for f, ns in folders.items() for n in ns if n.endswith((".json", ".txt"))]
-    weights = [f"{f}/{n}" for f, ns in folders.items() if "config.json" in ns for n in choose_files(f"{repo}: {f}", ns)]
-    return (*top, *small, *weights)
+    top = ["model_index.json", *(n for n in names if n == "README.md" or n.startswith("LICENSE") and "/" not in n)]
+    folder = Path(snapshot_download(repo, revision=revision, token=token, allow_patterns=top))
+    modules, tokenizers = find_parts(repo, read_json(folder / "model_index.json"))
+    by_folder: dict[str, list[str]] = {}
+    for name in map(PurePosixPath, names):
+        if len(name.parts) == 2:
+            by_folder.setdefault(name.parts[0], []).append(name.parts[1])
+    # from here on the very commit that the first call found
+    indexes = [f"{part}/{n}" for part, (lib, _) in modules.items() for n in by_folder.get(part, []) if is_index(lib, n)]
+    if indexes:
+        snapshot_download(repo, revision=folder.name, token=token, allow_patterns=indexes)
+    weights = []
+    for part, (library, _) in modules.items():
+        read = lambda name, part=part: read_json(folder / part / name)  # noqa: E731
+        chosen = choose_weights(f"{repo}: {part}", library, by_folder.get(part, []), read)
+        weights += [f"{part}/{name}" for name in chosen.files]
+    small = ["scheduler/scheduler_config.json", *(f"{part}/config.json" for part in modules)]
+    for part in tokenizers:
+        small += [f"{part}/{name}" for name in by_folder.get(part, []) if name.endswith((".json", ".txt"))]
+    snapshot_download(repo, revision=folder.name, token=token, allow_patterns=[*small, *weights])
+    return folder
 
 
 def _reason(repo: str, revision: str | None, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Safetensors on disk: which files of a component to read, where each tensor lies, and whether a module fits them.
+"""Safetensors on disk: where each tensor lies, and whether a module fits them.
 
 The format: https://huggingface.co/docs/safetensors (eight bytes of header length, a JSON header, then the data).
 Only headers are read here. Nothing is ever unpickled.
@@ -6,72 +6,44 @@ Only headers are read here. Nothing is ever unpickled.
 
 import json
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.checkpoints.text_files import LFS_POINTER
+from pocketdiffusion.export.checkpoints.unexpected import is_allowed
+from pocketdiffusion.export.component import FLOATS, TensorRef
 from pocketdiffusion.runtime.errors import UserError
 
-PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 LONGEST_HEADER = 100_000_000  # the limit of the format's own reader
 
+# torch's name and the bits of each data type of the format (safetensors/tensor.rs)
 _DTYPES = {
-    "F64": ("float64", 8),
-    "F32": ("float32", 4),
-    "F16": ("float16", 2),
-    "BF16": ("bfloat16", 2),
-    "I64": ("int64", 8),
-    "I32": ("int32", 4),
-    "I16": ("int16", 2),
-    "I8": ("int8", 1),
-    "U8": ("uint8", 1),
-    "BOOL": ("bool", 1),
+    "BOOL": ("bool", 8),
+    "F4": ("float4_e2m1fn", 4),
+    "F6_E2M3": ("float6_e2m3", 6),
+    "F6_E3M2": ("float6_e3m2", 6),
+    "U8": ("uint8", 8),
+    "I8": ("int8", 8),
+    "F8_E5M2": ("float8_e5m2", 8),
+    "F8_E4M3": ("float8_e4m3fn", 8),
+    "F8_E8M0": ("float8_e8m0fnu", 8),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8),
+    "I16": ("int16", 16),
+    "U16": ("uint16", 16),
+    "F16": ("float16", 16),
+    "BF16": ("bfloat16", 16),
+    "I32": ("int32", 32),
+    "U32": ("uint32", 32),
+    "F32": ("float32", 32),
+    "C64": ("complex64", 64),
+    "F64": ("float64", 64),
+    "I64": ("int64", 64),
+    "U64": ("uint64", 64),
 }
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
-_NAME = re.compile(
-    r"(?P<stem>diffusion_pytorch_model|model)(\.(?P<before>[^.-]+))?(-(?P<part>\d{5})-of-(?P<parts>\d{5}))?"
-    r"(\.(?P<after>[^.-]+))?\.safetensors"
-)
-
-
-def choose_files(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The weight files to read among the file names in a component's folder: one file, or all of its shards.
-
-    The full set is preferred to a variant such as `fp16`, which is preferred to any other variant. Raises UserError,
-    naming `folder`, where there is none, where a shard is missing, or where the only weights are pickled.
-    """
-    groups: dict[tuple[bool, bool, str, bool], dict[str, re.Match[str]]] = {}
-    names = sorted(names)
-    for name in names:
-        if match := _NAME.fullmatch(name):
-            variant = match["before"] or match["after"] or ""
-            order = (variant != "", variant != "fp16", variant, match["part"] is not None)
-            groups.setdefault(order, {})[name] = match
-    if not groups:
-        pickled = [name for name in names if name.endswith(PICKLED)]
-        raise pickle_error(f"{folder}/{pickled[0]}") if pickled else UserError(f"{folder} holds no safetensors file")
-    chosen = groups[min(groups)]
-    first = next(iter(chosen.values()))
-    if first["parts"] is not None:
-        missing = set(range(1, int(first["parts"]) + 1)) - {int(match["part"]) for match in chosen.values()}
-        if missing:
-            raise UserError(
-                f"{folder} lacks part {min(missing)} of {int(first['parts'])} of its weights: copy it again"
-            )
-    return tuple(chosen)
-
-
-def pickle_error(file: str) -> UserError:
-    """Why a pickled file is refused, and how to get safetensors of it."""
-    load = "from_single_file" if file.endswith(".ckpt") else "from_pretrained"
-    return UserError(
-        f"{file} is a pickle, which can run any code when it is opened. Where you trust it, convert it once: "
-        f"StableDiffusionPipeline.{load}(...).save_pretrained(DIR, safe_serialization=True)"
-    )
 
 
 def read_header(file: Path) -> dict[str, TensorRef]:
@@ -79,7 +51,7 @@ def read_header(file: Path) -> dict[str, TensorRef]:
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
-        if start == b"version ":
+        if start == LFS_POINTER[:8]:
             raise UserError(f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder")
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length > min(size - 8, LONGEST_HEADER):
@@ -88,6 +60,9 @@ def read_header(file: Path) -> dict[str, TensorRef]:
     try:
         entries = json.loads(header)
         entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            if isinstance(entry["dtype"], str) and entry["dtype"] not in _DTYPES:
+                raise UserError(f"{file}: {name} is of the data type {entry['dtype']}, which safetensors does not have")
         refs = {name: _tensor_ref(file, 8 + length, entry) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file} has a corrupt header ({error}): download it again") from None
@@ -102,26 +77,32 @@ def read_header(file: Path) -> dict[str, TensorRef]:
 
 
 def _tensor_ref(file: Path, base: int, entry: Mapping[str, Any]) -> TensorRef:
-    if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"the data type {entry['dtype']} is unknown")
-    dtype, itemsize = _DTYPES[entry["dtype"]]
+    dtype, bits = _DTYPES[entry["dtype"]]
     shape = tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
         raise ValueError("shapes and offsets must be natural numbers")
-    if end - begin != math.prod(shape) * itemsize:
+    if 8 * (end - begin) != math.prod(shape) * bits:
         raise ValueError(f"{entry['dtype']}{list(shape)} does not take {end - begin} bytes")
     return TensorRef(file, base + begin, end - begin, dtype, shape)
 
 
-def bind(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, TensorRef], where: str) -> dict[str, TensorRef]:
+def bind(
+    wanted: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, TensorRef],
+    where: str,
+    allow_unexpected: Sequence[str] = (),
+) -> dict[str, TensorRef]:
     """The place on disk of every tensor that a module wants, in the module's order.
 
-    Raises UserError, listing the names, where one is missing, left over, misshapen, or no float.
+    Raises UserError, listing the names, where one is missing, misshapen, or no float, and where one is left over that
+    is neither known to be harmless nor matches a pattern of `allow_unexpected`.
     """
+    left = [name for name in stored if name not in wanted]
+    unexpected = [name for name in left if not is_allowed(name, where, allow_unexpected)]
     complaints = [
         _list("missing", [name for name in wanted if name not in stored]),
-        _list("unexpected", [name for name in stored if name not in wanted]),
+        _list("unexpected", unexpected),
         _list(
             "misshapen",
             [
@@ -130,10 +111,19 @@ def bind(wanted: Mapping[str, tuple[int, ...]], stored: Mapping[str, TensorRef],
                 if name in stored and stored[name].shape != shape
             ],
         ),
-        _list("no float", [f"{n} is {r.dtype}" for n, r in stored.items() if n in wanted and r.dtype not in _FLOATS]),
+        _list(
+            "no float",
+            [
+                f"{name} is {ref.dtype} in {ref.file.parent.name}/{ref.file.name}"
+                for name, ref in stored.items()
+                if name in wanted and ref.dtype not in FLOATS
+            ],
+        ),
     ]
     if any(complaints):
-        raise UserError(f"{where}: the weights do not fit the configuration; {'; '.join(filter(None, complaints))}")
+        told = "; ".join(filter(None, complaints))
+        way_out = "; what nothing uses is passed over by --allow-unexpected PATTERN" if unexpected else ""
+        raise UserError(f"{where}: the weights do not fit the configuration; {told}{way_out}")
     return {name: stored[name] for name in wanted}
 
 

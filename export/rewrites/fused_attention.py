@@ -5,8 +5,9 @@ decides how heads are split; traced through `view` and `transpose`, the heads wo
 
 Fires on diffusers' `Attention` with the plain processors (AttnProcessor, AttnProcessor2_0) and on the attention of a
 CLIP text model, where the only mask is the causal one. Must NOT fire on attention that normalises queries or keys,
-adds projections or rotary positions (other processors), nor on CLIP's vision tower, which is not causal. A mask other
-than the causal one is an error when the module is traced.
+adds projections or rotary positions (other processors), nor on CLIP's vision tower, which is not causal, nor on a
+text model whose configuration has `use_attention_mask`, since the operator takes no mask. In a UNet a mask is an error
+when the module is traced.
 
 Source: scaled dot-product attention, https://arxiv.org/abs/1706.03762, section 3.2.
 """
@@ -71,7 +72,9 @@ def _is_plain(module: nn.Module) -> bool:
 def _reason(module: Attention | CLIPAttention) -> str:
     """Why an attention module stays as it is, or nothing."""
     if isinstance(module, CLIPAttention):
-        return "" if isinstance(module.config, CLIPTextConfig) else "is not of a text model, and not causal"
+        if not isinstance(module.config, CLIPTextConfig):
+            return "is not of a text model, and not causal"
+        return "takes an attention mask" if getattr(module.config, "use_attention_mask", False) else ""
     if module.norm_q is not None or module.norm_k is not None:
         return "normalises its queries or keys"
     if type(module.processor) not in (AttnProcessor, AttnProcessor2_0):

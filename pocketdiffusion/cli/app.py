@@ -16,6 +16,7 @@ from pocketdiffusion.cli.encoding import check_arguments, ensure_utf8
 from pocketdiffusion.cli.options import (
     BUILT_IN,
     STANDINS,
+    AllowUnexpected,
     BudgetMb,
     Folder,
     MinPsnr,
@@ -23,6 +24,7 @@ from pocketdiffusion.cli.options import (
     Phone,
     Place,
     Revision,
+    Sampler,
     Size,
     Standins,
     Token,
@@ -73,9 +75,11 @@ def export(
         str | None,
         typer.Option(help="ort (onnxruntime's operators too) or std (standard ones only); by default the target's own"),
     ] = None,
+    sampler: Sampler = None,
     size: Size = None,
     revision: Revision = None,
     token: Token = None,
+    allow_unexpected: AllowUnexpected = None,
 ) -> None:
     """Export a checkpoint for a phone and prove the result equal to the original."""
     from pocketdiffusion.runtime.verify.skipped import units_not_run
@@ -94,15 +98,19 @@ def export(
             min_psnr=min_psnr,
             format=format,
             profile=profile,
+            sampler=sampler,
             width=width,
             height=height,
             revision=revision,
             token=token,
+            allow_unexpected=allow_unexpected or (),
             say=step,
         )
     console.print(verdict_table(exported.manifest.verdicts))
     if skipped := units_not_run(exported.manifest):
         console.print(not_run_table(skipped))
+    if (scheduler := exported.manifest.scheduler).replaced:
+        say(f"it draws with {scheduler.default_sampler} in place of the checkpoint's own {scheduler.replaced}")
     say(f"{output} is whole, every verdict passed, bundle_id {exported.manifest.bundle_id[:16]}")
 
 
@@ -118,9 +126,11 @@ def search(
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="to search with, one a line; by default those of emoji")
     ] = None,
+    sampler: Sampler = None,
     size: Size = None,
     revision: Revision = None,
     token: Token = None,
+    allow_unexpected: AllowUnexpected = None,
 ) -> None:
     """Search the best mixed recipe: for export --recipe FILE.json. An interrupted search goes on where it was."""
     width, height = parse_size(size)
@@ -137,10 +147,12 @@ def search(
             output,
             budget_mb=budget_mb,
             min_psnr=min_psnr,
+            sampler=sampler,
             width=width,
             height=height,
             revision=revision,
             token=token,
+            allow_unexpected=allow_unexpected or (),
             prompts=prompts or searching.PROMPTS,
             say=step,
         )
@@ -148,8 +160,9 @@ def search(
     for line in found.cut:
         say(line)
     say(f"{output}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
-    given = {"--format": format, "--profile": profile, "--size": size, "--revision": revision}
+    given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
     options = [word for option, value in given.items() if value is not None for word in (option, value)]
+    options += [word for pattern in allow_unexpected or () for word in ("--allow-unexpected", pattern)]
     out = str(output.with_suffix(""))
     command = join(["export", model, "--target", target, "--recipe", str(output), *options, "-o", out])
     say(f"the plot is {output.with_suffix('.svg')}; now: pocketdiffusion {command}")
@@ -175,6 +188,7 @@ def verify(
     standins: Standins = STANDINS,
     revision: Revision = None,
     token: Token = None,
+    allow_unexpected: AllowUnexpected = None,
 ) -> None:
     """Judge a bundle again: every file's hash, every stage, every graph, whole pictures.
 
@@ -192,13 +206,20 @@ def verify(
         trajectories = read_golden(opened)
         if against is not None:
             with needs_export():
-                from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-                from pocketdiffusion.export.families import components
                 from pocketdiffusion.export.reference.record import record
-            checkpoint = open_checkpoint(against, revision=revision, token=token, say=step)
+                from pocketdiffusion.source import open_model
             latents = opened.manifest.latents
-            width, height = latents.width * latents.scale, latents.height * latents.scale
-            parts = components(checkpoint, width=width, height=height)
+            scheduler = opened.manifest.scheduler
+            checkpoint, parts = open_model(
+                against,
+                width=latents.width * latents.scale,
+                height=latents.height * latents.scale,
+                revision=revision,
+                token=token,
+                sampler=scheduler.default_sampler if scheduler.replaced else None,
+                allow_unexpected=allow_unexpected or (),
+                say=step,
+            )
             graphs = next(iter(opened.manifest.graphs.values()))
             specs = {part.spec.name: part.spec for part in parts}, {name: graph.spec for name, graph in graphs.items()}
             for name, theirs, ours in other_shapes(*specs):
@@ -348,6 +369,7 @@ def compare(
     ] = None,
     revision: Revision = None,
     token: Token = None,
+    allow_unexpected: AllowUnexpected = None,
 ) -> None:
     """Draw the same prompts with two, and show how far they are apart: pictures, steps, graphs, layers, sizes, time."""
     from pocketdiffusion.compare import compare_two
@@ -374,6 +396,7 @@ def compare(
             budget=None if budget is None else budget / 100,
             revision=revision,
             token=token,
+            allow_unexpected=allow_unexpected or (),
             say=step,
         )
     difference = compared.difference
@@ -406,6 +429,7 @@ def inspect(
     ],
     revision: Revision = None,
     token: Token = None,
+    allow_unexpected: AllowUnexpected = None,
 ) -> None:
     """Show components, shapes, parameters, sizes, precisions and verdicts. A bundle is hash-checked first."""
     from pocketdiffusion.runtime.bundle.bundle import open_unproven
@@ -420,9 +444,12 @@ def inspect(
         return
     with needs_export():
         from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+        from pocketdiffusion.export.checkpoints.weight_content import check_finite
         from pocketdiffusion.export.families import components
-    checkpoint = open_checkpoint(what, revision=revision, token=token, say=say)
-    parts = [
+    allowed = allow_unexpected or ()
+    checkpoint = open_checkpoint(what, revision=revision, token=token, allow_unexpected=allowed, say=say)
+    parts = components(checkpoint, say=say)
+    shown = [
         (
             part.spec.name,
             part.spec.inputs,
@@ -430,10 +457,11 @@ def inspect(
             [ref.shape for ref in part.weights.values()],
             ", ".join(sorted({ref.dtype for ref in part.weights.values()})),
         )
-        for part in components(checkpoint)
+        for part in parts
     ]
-    for table in model_tables(f"{checkpoint.name}, licence {checkpoint.licence}", parts):
+    for table in model_tables(f"{checkpoint.name}, licence {checkpoint.licence}", shown):
         console.print(table)
+    check_finite(checkpoint.content, parts)
 
 
 def core_of(target: str) -> str:

@@ -62,23 +62,69 @@ class Vae(Record):
     shift_factor: float
 
 
-class Tokenizer(Record):
-    """`vocab` maps token to id (JSON), `merges` has one pair a line. Ids are padded with `pad_id` to `max_length`."""
+class AddedToken(Record):
+    """A text that is looked for in the prompt as it is, before the prompt is normalized and cut into words.
 
-    kind: Literal["clip"]
-    vocab: BundlePath
-    merges: BundlePath
-    max_length: Size
-    bos_id: Count
-    eos_id: Count
-    pad_id: Count
+    Where several begin at one place the longest is taken, and the search goes on behind it. First come those that are
+    not `normalized`, in the prompt as it was typed; then, in the stretches between them, the others.
+    """
+
+    text: Annotated[str, Field(description="the text; written alone in a prompt it becomes this one id")]
+    id: Annotated[Count, Field(description="its token id, which may lie past those of the vocabulary")]
+    special: Annotated[
+        bool, Field(description="whether it is a mark such as the end of the text; ids do not depend on it")
+    ]
+    normalized: Annotated[
+        bool,
+        Field(
+            description="whether prompt and text are both normalized (Unicode NFC, one space for each run of white "
+            "space, lower case) before they are compared, so that a prompt in capitals matches too"
+        ),
+    ]
+    lstrip: Annotated[bool, Field(description="whether the white space before it is taken away with it")]
+    rstrip: Annotated[bool, Field(description="whether the white space behind it is taken away with it")]
+    single_word: Annotated[
+        bool, Field(description="whether it counts only where no letter, digit or underscore touches it")
+    ]
+    expansion: Annotated[
+        str,
+        Field(
+            description="not empty for a textual inversion of several vectors: where the prompt's tokens hold this "
+            "one, each place where the prompt spells `text` out, in these very letters, is first replaced by this"
+        ),
+    ] = ""
+
+
+class Tokenizer(Record):
+    """CLIP's byte-level byte-pair encoding. A text encoder with an input `attention_mask` (int32) gets 1 at the
+    beginning token, the text and the end token, and 0 at the padding."""
+
+    kind: Annotated[Literal["clip"], Field(description="CLIP's normalization, words and byte-pair encoding")]
+    vocab: Annotated[BundlePath, Field(description="JSON: the id of each token of the vocabulary")]
+    merges: Annotated[BundlePath, Field(description="text: one pair a line, the first is merged first")]
+    max_length: Annotated[
+        Size, Field(description="tokens that the text encoder takes, the beginning and the end token among them")
+    ]
+    bos_id: Annotated[Count, Field(description="id of the beginning token")]
+    eos_id: Annotated[Count, Field(description="id of the end token, which comes behind the text or where it is cut")]
+    pad_id: Annotated[Count, Field(description="id that fills the rest behind the end token")]
+    unk_id: Annotated[
+        Count | None, Field(description="id of a byte that the vocabulary lacks; null: such a byte has no token")
+    ] = None
+    added_tokens: Annotated[
+        tuple[AddedToken, ...],
+        Field(description="the texts that are looked for before all else, in order of their ids"),
+    ] = ()
 
 
 class Scheduler(Record):
-    """`config` is the checkpoint's diffusers scheduler configuration; its infinities are spelled as in verdicts."""
+    """`config` is the configuration of the checkpoint's diffusers scheduler as its pipeline mends it; infinities are
+    spelled as in verdicts. `replaced` names the checkpoint's own scheduler class where the export put another sampler
+    in its place."""
 
     config: dict[str, JsonValue]
     default_sampler: str
+    replaced: str | None = None
 
 
 class Graph(Record):

@@ -144,8 +144,11 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
 
 def _tokenizer(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     tokenizer = open_tokenizer(bundle)
-    for ids, prompt in zip(t.ids, (t.negative_prompt, t.prompt), strict=True):
-        yield ids, encode(tokenizer, prompt).ids[0]
+    for half, prompt in enumerate((t.negative_prompt, t.prompt)):
+        tokens = encode(tokenizer, prompt)
+        yield t.ids[half], tokens.ids[0]
+        if t.mask is not None:
+            yield t.mask[half], tokens.mask[0]
 
 
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:

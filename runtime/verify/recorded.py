@@ -81,6 +81,8 @@ def record_bundle(
     noise = TorchRandom(seed).randn((1, size.channels, size.height, size.width))
     start = noise * np.float32(find_table(bundle, sampler, steps, 0).init_noise_sigma)
     tokenizer = open_tokenizer(bundle)
+    tokens = [encode(tokenizer, text) for text in (negative_prompt, prompt)]
+    masked = "attention_mask" in {tensor.name for tensor in runners["text_encoder"].spec.inputs}
     return Trajectory(
         prompt=prompt,
         negative_prompt=negative_prompt,
@@ -88,7 +90,7 @@ def record_bundle(
         steps=steps,
         sampler=sampler,
         guidance=guidance,
-        ids=np.concatenate([encode(tokenizer, text).ids for text in (negative_prompt, prompt)]),
+        ids=np.concatenate([each.ids for each in tokens]),
         states=np.concatenate([negative["last_hidden_state"], positive["last_hidden_state"]]),
         pooled=np.concatenate([negative["pooler_output"], positive["pooler_output"]]),
         noise=noise,
@@ -100,4 +102,5 @@ def record_bundle(
         decoded=decoded["sample"],
         picture=picture,
         encoded=open_graph(bundle, "vae_encoder", format)({"sample": from_uint8(picture)})["latent_parameters"],
+        mask=np.concatenate([each.mask for each in tokens]) if masked else None,
     )

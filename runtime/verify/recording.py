@@ -23,7 +23,8 @@ class Trajectory:
     ids int32 [2, 77]; states [2, 77, d] and pooled [2, d] (text encoder outputs); noise [1, c, h, w]; timesteps [n];
     samples [n, c, h, w] (what the UNet was given); outputs [n, 2, c, h, w]; latents [n + 1, c, h, w] (before each call,
     and at the end); unscaled [1, c, h, w] (the VAE decoder's input); decoded [1, 3, H, W]; picture uint8 [H, W, 3];
-    encoded [1, 2c, h, w] (the VAE encoder's output for `picture`). float32 unless said otherwise.
+    encoded [1, 2c, h, w] (the VAE encoder's output for `picture`). float32 unless said otherwise. mask int32 [2, 77] is
+    there where the text encoder takes an attention mask.
     """
 
     prompt: str
@@ -44,10 +45,12 @@ class Trajectory:
     decoded: Array
     picture: Array
     encoded: Array
+    mask: Array | None = None
 
 
+OPTIONAL = ("mask",)  # the arrays that some models have
 ARRAYS = tuple(f.name for f in fields(Trajectory) if f.type is Array)
-FACTS = tuple(f.name for f in fields(Trajectory) if f.type is not Array)
+FACTS = tuple(f.name for f in fields(Trajectory) if f.name not in (*ARRAYS, *OPTIONAL))
 
 
 def probe(trajectory: Trajectory) -> Trajectory:
@@ -75,7 +78,10 @@ def cases(graph: str, trajectory: Trajectory) -> Iterator[Case]:
 def _text_encoder(t: Trajectory) -> Iterator[Case]:
     for i, half in enumerate(HALVES):
         outputs = {"last_hidden_state": t.states[i : i + 1], "pooler_output": t.pooled[i : i + 1]}
-        yield Case(f"{t.prompt!r}, {half}", {"input_ids": t.ids[i : i + 1]}, outputs)
+        inputs = {"input_ids": t.ids[i : i + 1]}
+        if t.mask is not None:
+            inputs["attention_mask"] = t.mask[i : i + 1]
+        yield Case(f"{t.prompt!r}, {half}", inputs, outputs)
 
 
 def _unet(t: Trajectory) -> Iterator[Case]:

@@ -16,6 +16,7 @@ from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
+from support.tokenizer_folders import FIRST, plain
 
 UNET_FILE, VAE_FILE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
 
@@ -61,15 +62,15 @@ SMALL_VAE = {
     "sample_size": 16,
 }
 SMALL_TEXT = {
-    "vocab_size": 500,
+    "vocab_size": FIRST,
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "projection_dim": 16,
-    "bos_token_id": 498,
-    "eos_token_id": 499,
-    "pad_token_id": 499,
+    "bos_token_id": FIRST - 2,
+    "eos_token_id": FIRST - 1,
+    "pad_token_id": FIRST - 1,
 }
 THREE = {
     "block_out_channels": (8, 16, 24),
@@ -81,6 +82,22 @@ FOUR = {
     "down_block_types": (CROSS, CROSS, CROSS, PLAIN),
     "up_block_types": (UP_PLAIN, UP_CROSS, UP_CROSS, UP_CROSS),
 }
+# One attention of either kind, as few blocks as there can be, and CLIP's vocabulary.
+MICRO = Case(
+    unet={"block_out_channels": (8,), "down_block_types": (PLAIN,), "up_block_types": (UP_PLAIN,)},
+    vae={
+        "block_out_channels": (8,),
+        "down_block_types": ("DownEncoderBlock2D",),
+        "up_block_types": ("UpDecoderBlock2D",),
+    },
+    text={
+        "vocab_size": 49408,
+        "num_hidden_layers": 1,
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 49407,
+    },
+)
 CASES = {
     "small": Case(),
     "one block": Case(
@@ -158,12 +175,14 @@ CASES = {
 
 
 def write_checkpoint(template: Path, folder: Path, case: Case, text_class: type = CLIPTextModel) -> Model:
-    """A checkpoint of random weights in the given configuration, its scheduler and tokenizer those of `template`."""
+    """A checkpoint of random weights in the given configuration, its scheduler that of `template`, and a
+    tokenizer that fits the text encoder."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**(SMALL_UNET | dict(case.unet)))
     vae = AutoencoderKL(**(SMALL_VAE | dict(case.vae)))
     text = text_class(CLIPTextConfig(**(SMALL_TEXT | dict(case.text))))
-    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("unet", "vae", "text_encoder"))
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns("unet", "vae", "text_encoder", "tokenizer"))
+    plain(folder / "tokenizer", model_max_length=text.config.max_position_embeddings)
     for name, module in (("unet", unet), ("vae", vae), ("text_encoder", text)):
         for param in module.parameters():
             param.data.add_(0.05 * torch.randn_like(param))  # norms and biases too
@@ -171,9 +190,9 @@ def write_checkpoint(template: Path, folder: Path, case: Case, text_class: type 
     return Model(folder, text, unet, vae)
 
 
-def parts_of(folder: Path, **size: int) -> dict[str, Component]:
+def parts_of(folder: Path, width: int | None = None, height: int | None = None) -> dict[str, Component]:
     checkpoint = open_checkpoint(str(folder), say=lambda line: None)
-    return {part.spec.name: part for part in components(checkpoint, **size)}
+    return {part.spec.name: part for part in components(checkpoint, width=width, height=height)}
 
 
 def edit_json(file: Path, **changes: Any) -> None:

@@ -16,7 +16,7 @@ from test_tflite import REWRITES
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.backends.tflite import emit as tflite
+from pocketdiffusion.export.backends.tflite import convert as converter
 from pocketdiffusion.export.backends.tflite.file import (
     is_constant,
 )
@@ -118,7 +118,7 @@ Emit = Callable[[str, str], Emitted]
 @pytest.fixture(scope="module", name="converted_once")
 def convert_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("converted")
-    convert = tflite._convert
+    convert = converter._convert
 
     def convert_once(part: Component, module: nn.Module, path: Path) -> None:
         kept = folder / part.spec.name
@@ -127,7 +127,7 @@ def convert_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         shutil.copyfile(kept, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tflite, "_convert", convert_once)
+        patch.setattr(converter, "_convert", convert_once)
         yield
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array
+from support.family_cases import MICRO, SMALL_UNET
 
 REWRITES = ("fused_attention", "quick_gelu")
 # Stable Diffusion 1.5's own but for the channels: 320, 640, 1280, 1280 there, and a context of 768.
@@ -59,6 +61,19 @@ def narrow_sd15_unet(folder: Path) -> Component:
     }
     build = partial(unet2d.Denoiser, config)
     return component_of(folder, build, inputs, {"out_sample": (1, 4, 16, 16)}, unet2d.sites(config), "unet")
+
+
+def micro_unet(folder: Path, **settings: Any) -> Component:
+    """The UNet of `family_cases.MICRO`, with 5 residual blocks and one transformer, but for `settings`."""
+    config = unet2d.read_config("unet", {**SMALL_UNET, **MICRO.unet, **settings})
+    generator = torch.Generator().manual_seed(1)
+    inputs = {
+        "sample": torch.randn(1, 4, 8, 8, generator=generator),
+        "timestep": torch.tensor([601.0]),
+        "encoder_hidden_states": torch.randn(1, 77, 16, generator=generator),
+    }
+    build = partial(unet2d.Denoiser, config)
+    return component_of(folder, build, inputs, {"out_sample": (1, 4, 8, 8)}, unet2d.sites(config), "unet")
 
 
 def artifact(profile: str = "ort", recipe: str = "fp32", rewrites: tuple[str, ...] = REWRITES) -> Artifact:

@@ -5,8 +5,9 @@ the files, and the MLModelConfiguration) and StableDiffusionPipeline.Configurati
 defaults are Stable Diffusion 1's). The units are cases of Core ML's MLComputeUnits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 SCRIPT = "compile_for_apple.sh"
 UNITS: Mapping[str, str] = {"cpu": "cpuOnly", "gpu": "cpuAndGPU", "ane": "cpuAndNeuralEngine"}
@@ -15,7 +16,7 @@ _TEXT = """\
 # Compiles the packages beside this script into a folder that opens as StableDiffusionPipeline(resourcesAt:). On a Mac
 # with Xcode: sh {script} OUT. The packages are made for computeUnits = .{unit} of MLModelConfiguration.
 # In the pipeline's configuration, set decoderScaleFactor and encoderScaleFactor to {scale}.
-set -eu
+{warning}set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${{1:?usage: sh {script} OUT}}
 mkdir -p "$out"
@@ -26,8 +27,11 @@ cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
 """
 
 
-def write_script(folder: Path, scaling_factor: float, compute_unit: str) -> None:
+def write_script(folder: Path, scaling_factor: float, compute_unit: str, differences: Sequence[str] = ()) -> None:
     """Writes `folder`/compile_for_apple.sh, for the packages of `folder`, made for "cpu", "gpu" or "ane", and the
-    tokenizer beside it."""
-    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit])
+    tokenizer beside it. It says on stderr what Apple's pipeline does otherwise, by `differences`: clauses without a
+    subject."""
+    lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
+    warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
+    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning)
     (folder / SCRIPT).write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from pocketdiffusion.export.backends import check_lowered
@@ -28,6 +29,7 @@ from pocketdiffusion.export.backends.coreml.apple import TURN, file_spec, packag
 from pocketdiffusion.export.backends.coreml.compressed import add_pass, check_compressed, compresses, refusal
 from pocketdiffusion.export.backends.coreml.taps import identifier
 from pocketdiffusion.export.backends.coreml.tools import ct
+from pocketdiffusion.export.backends.nearest import interpolate
 from pocketdiffusion.export.backends.storage import check_storable
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.planned import float_plan
@@ -128,7 +130,9 @@ def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[s
 
 
 class WithBodies(TorchFunctionMode):
-    """Calls of markers that coremltools is not told how to lower become calls of their bodies, counted by marker."""
+    """Calls of markers that coremltools is not told how to lower become calls of their bodies, counted by marker.
+
+    Nearest upsampling becomes what is the same in every format."""
 
     def __init__(self, rewrites: Iterable[str]) -> None:
         super().__init__()
@@ -139,6 +143,8 @@ class WithBodies(TorchFunctionMode):
         if function in self.table:
             self.calls[function._schema.name] += 1
             function = self.table[function]
+        elif function is functional.interpolate:
+            function = interpolate
         return function(*args, **(kwargs or {}))
 
 

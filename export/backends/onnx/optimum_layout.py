@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.export.checkpoints.folder import Checkpoint
-from pocketdiffusion.export.checkpoints.tokenizer_files import write_vocabulary
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
+from pocketdiffusion.export.families import scheduler_config
 
 _COMPONENTS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
 _LOADED = ("scheduler", "tokenizer", "text_encoder", "unet", "vae")
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, latent_width: int) -> None:
@@ -30,23 +30,37 @@ def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, l
     """
     index = checkpoint.model_index
     parts = {part: index[part] for part in _LOADED} | {part: [None, None] for part in _UNUSED}
-    _write(folder / "model_index.json", _public(index) | parts | {"requires_safety_checker": False})
+    named = {key: index[key] for key in ("_class_name", "_diffusers_version") if key in index}
+    _write(folder / "model_index.json", named | parts | {"requires_safety_checker": False})
     for graph, part in _COMPONENTS.items():
         config = _public(checkpoint.configs[part])
         if part == "unet":
             square = latent_height == latent_width
+            config.pop("_diffusers_version", None)  # by an old one diffusers replaces a small sample_size
             config["sample_size"] = latent_height if square else [latent_height, latent_width]
         _write(folder / graph / "config.json", config)
-    _write(folder / "scheduler/scheduler_config.json", _public(checkpoint.scheduler))
-    source = checkpoint.tokenizers["tokenizer"]
-    settings = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
-    tokens = {key: settings[key] for key in _TOKENS if settings.get(key) is not None}
-    length = min(int(settings.get("model_max_length", 77)), 77)
-    _write(
-        folder / "tokenizer/tokenizer_config.json",
-        {"tokenizer_class": "CLIPTokenizer", "model_max_length": length, **tokens},
-    )
+    _write(folder / "scheduler/scheduler_config.json", _public(scheduler_config(checkpoint)))
+    source = read_tokenizer(checkpoint.tokenizers["tokenizer"], index["tokenizer"][1])
+    _write(folder / "tokenizer/tokenizer_config.json", _tokenizer_config(source))
     write_vocabulary(source, folder / "tokenizer")
+
+
+def _tokenizer_config(source: ClipTokenizer) -> dict[str, Any]:
+    """What transformers needs besides the vocabulary: the marks, and every added token with its flags."""
+    texts = {number: text for text, number in source.vocab.items()} | {token.id: token.text for token in source.added}
+    marks = {"bos": source.bos_id, "eos": source.eos_id, "pad": source.pad_id}
+    if source.unk_id is not None:
+        marks["unk"] = source.unk_id
+    flags = ("special", "normalized", "lstrip", "rstrip", "single_word")
+    return {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": source.max_length,
+        **{f"{name}_token": texts[number] for name, number in marks.items()},
+        "added_tokens_decoder": {
+            str(token.id): {"content": token.text, **{flag: getattr(token, flag) for flag in flags}}
+            for token in source.added
+        },
+    }
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:

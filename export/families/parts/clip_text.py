@@ -16,6 +16,7 @@ from pocketdiffusion.export.component import TensorRef
 from pocketdiffusion.runtime.errors import UserError
 
 CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+HIDDEN = -1e4  # float16 holds it, and its weight is 0
 
 
 def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
@@ -28,7 +29,11 @@ def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
 
 
 class TextEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to last_hidden_state [1, tokens, c] and pooler_output [1, c], float32."""
+    """input_ids [1, tokens] int32 to last_hidden_state [1, tokens, c] and pooler_output [1, c], float32.
+
+    `attention_mask` [1, tokens] int32 is 0 at the keys that no query sees; it is for configurations with
+    `use_attention_mask`, to which diffusers' pipeline gives the tokenizer's.
+    """
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
@@ -36,10 +41,26 @@ class TextEncoder(nn.Module):
         self.text_model = getattr(model, "text_model", model)  # transformers 4 has a wrapper more
         del self.text_model.embeddings.position_ids  # no weight: made in `forward`, so that it is real on every device
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        output = self.text_model(input_ids, position_ids=positions)
+        hidden = None if attention_mask is None else _hidden_keys(attention_mask)
+        output = self.text_model(input_ids, attention_mask=hidden, position_ids=positions)
         return output.last_hidden_state, output.pooler_output
+
+
+def takes_mask(config: CLIPTextConfig) -> bool:
+    """Whether diffusers' pipeline gives the text encoder an attention mask."""
+    return bool(getattr(config, "use_attention_mask", False))
+
+
+def _hidden_keys(mask: Tensor) -> Tensor:
+    """What is added to the scores [1, heads, n, n]: nothing where a query sees a key, else a number whose weight is 0.
+
+    transformers takes a mask of rank 4 as it is, so later keys must be hidden here too.
+    """
+    tokens = mask.shape[1]
+    earlier = torch.ones(tokens, tokens, device=mask.device).tril()
+    return (1 - earlier * mask[:, None, None].to(torch.float32)) * HIDDEN
 
 
 def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
@@ -54,16 +75,20 @@ def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, Tensor
 
 
 def sites(config: CLIPTextConfig) -> dict[str, int]:
-    """The activation is counted under its own name: "quick_gelu", "gelu"."""
+    """The activation is counted under its own name: "quick_gelu", "gelu". Attention with a mask is not rewritten."""
     layers = config.num_hidden_layers
-    return {"attention": layers, "layer_norm": 2 * layers + 1, config.hidden_act: layers}
+    attention = 0 if takes_mask(config) else layers
+    return {"attention": attention, "layer_norm": 2 * layers + 1, config.hidden_act: layers}
 
 
-def example(config: CLIPTextConfig, seed: int) -> dict[str, Tensor]:
+def example(config: CLIPTextConfig, tokens: int, seed: int) -> dict[str, Tensor]:
     """A start, some words, and ends: the two specials are the last of CLIP's vocabulary, whatever the file says."""
     generator = torch.Generator().manual_seed(seed)
-    last, tokens = config.vocab_size - 1, config.max_position_embeddings
+    last = config.vocab_size - 1
     ids = torch.full((1, tokens), last, dtype=torch.int32)
     words = torch.randint(0, last - 1, (min(8, tokens - 2),), generator=generator)
     ids[0, 0], ids[0, 1 : 1 + len(words)] = last - 1, words.int()
-    return {"input_ids": ids}
+    inputs = {"input_ids": ids}
+    if takes_mask(config):
+        inputs["attention_mask"] = (torch.arange(tokens) < len(words) + 2).int()[None]
+    return inputs

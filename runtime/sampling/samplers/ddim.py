@@ -5,10 +5,13 @@ says whether the last step ends at a clean image (the default) or at the first t
 """
 
 from math import sqrt
+from typing import Any
 
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_start, select_timesteps
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
+
+DIFFUSERS: tuple[str, dict[str, Any]] = ("DDIMScheduler", {"clip_sample": False, "thresholding": False})
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:

@@ -6,6 +6,7 @@ four; its lower_order_final, euler_at_final, final_sigmas_type and lambda_min_cl
 """
 
 from math import exp, inf, log, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,11 @@ from pocketdiffusion.runtime.sampling.sigmas import Floats, sigmas_at, training_
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
 
 FEW = 15  # steps: under these, lower_order_final applies
+
+DIFFUSERS: tuple[str, dict[str, Any]] = (
+    "DPMSolverMultistepScheduler",
+    {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "use_karras_sigmas": False},
+)
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:

@@ -1,12 +1,19 @@
 """DPM-Solver++(2M) of dpmpp_2m.py over Karras' sigmas (arXiv 2206.00364, equation 5), from the training's largest to
 its smallest. diffusers' DPMSolverMultistepScheduler with use_karras_sigmas; timestep_spacing plays no part."""
 
+from typing import Any
+
 import numpy as np
 
 from pocketdiffusion.runtime.sampling.samplers.dpmpp_2m import solve
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_steps
 from pocketdiffusion.runtime.sampling.sigmas import karras_sigmas, timesteps_at, training_sigmas, with_final
 from pocketdiffusion.runtime.sampling.step_table import StepTable
+
+DIFFUSERS: tuple[str, dict[str, Any]] = (
+    "DPMSolverMultistepScheduler",
+    {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "use_karras_sigmas": True},
+)
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:

@@ -6,12 +6,15 @@ cancels: where a schedule begins at a sigma in the thousands (rescale_betas_zero
 """
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_start, select_timesteps
 from pocketdiffusion.runtime.sampling.sigmas import karras_sigmas, sigmas_at, timesteps_at, with_final
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
+
+DIFFUSERS: tuple[str, dict[str, Any]] = ("EulerDiscreteScheduler", {})
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:

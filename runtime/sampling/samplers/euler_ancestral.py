@@ -6,6 +6,7 @@ final_sigmas_type. Unlike there, no noise is drawn for the last step, where its 
 """
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from pocketdiffusion.runtime.sampling.samplers.euler import init_noise_sigma, in
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_start, select_timesteps
 from pocketdiffusion.runtime.sampling.sigmas import sigmas_at
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
+
+DIFFUSERS: tuple[str, dict[str, Any]] = ("EulerAncestralDiscreteScheduler", {})
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:

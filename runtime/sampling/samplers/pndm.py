@@ -7,6 +7,7 @@ schedule (rescale_betas_zero_snr) is not followed. `start` counts calls.
 """
 
 from math import sqrt
+from typing import Any
 
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, accumulate_alphas, check_start, select_timesteps
@@ -14,6 +15,8 @@ from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
 
 # Adams and Bashforth's factors of the outputs so far, newest first, by how many there are.
 BLENDS = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+
+DIFFUSERS: tuple[str, dict[str, Any]] = ("PNDMScheduler", {"skip_prk_steps": True})
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:

@@ -1,0 +1,107 @@
+"""The scheduler of the reference is that of a sampler here, shown on numbers before anything is drawn."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from inspect import signature
+from math import isfinite
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.families import scheduler_config
+from pocketdiffusion.export.reference.pipeline import Pipeline
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.sampling.samplers import default_sampler, diffusers_class, sampler_names, step_table
+from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, read_schedule
+from pocketdiffusion.runtime.sampling.step_table import advance
+from pocketdiffusion.runtime.verify.metrics import psnr_db
+
+COUNTS = (10, 25)  # steps that are compared: some settings matter under 15 steps alone
+NEAR_DB = 80.0  # float32 gives over 120 dB, another solver under 40
+SHAPE = (1, 4, 2, 2)
+
+
+def set_sampler(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
+    """The name of the sampler that does what the pipeline's scheduler does: the checkpoint's own, or, where the
+    checkpoint was opened with a sampler, that one, which is put into the pipeline.
+
+    Raises UserError, with the way out, where the scheduler does what no sampler here does.
+    """
+    config = scheduler_config(checkpoint)
+    if checkpoint.sampler is not None:
+        name, settings = diffusers_class(checkpoint.sampler)
+        with_settings = getattr(diffusers, name).from_config(pipeline.scheduler.config, **settings)
+        pipeline.scheduler = with_settings
+    sampler = checkpoint.sampler or default_sampler(config)
+    schedule = read_schedule(config)
+    try:
+        worst = min(_agreement(pipeline.scheduler, sampler, schedule, steps) for steps in COUNTS)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a scheduler raises at settings that it cannot follow
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{_title(checkpoint, pipeline)} cannot sample with it ({reason[:200]}); {_way_out()}"
+        ) from None
+    if not worst >= NEAR_DB:
+        far = f"is {worst:.0f} dB from" if isfinite(worst) else "calls the UNet more or less often than"
+        found = f"{far} {sampler}, the nearest sampler here"
+        raise UserError(f"{_title(checkpoint, pipeline)} {found}; {_way_out()}")
+    return sampler
+
+
+def _agreement(scheduler: Any, sampler: str, schedule: NoiseSchedule, steps: int) -> float:
+    """The PSNR (dB) of our latents, of 16 values, beside the scheduler's, at the worst step, for random outputs; -inf
+    where it takes another number of calls."""
+    theirs, ours = list(_theirs(deepcopy(scheduler), steps)), list(_ours(sampler, schedule, steps))
+    if len(theirs) != len(ours):
+        return float("-inf")
+    worst = float("inf")
+    for reference, candidate in zip(theirs, ours, strict=True):
+        for wanted, given in zip(reference, candidate, strict=True):
+            worst = min(worst, psnr_db(wanted, given, max(float(np.abs(wanted).max()), 1e-6)))
+    return worst
+
+
+def _outputs(number: int) -> Array:
+    return np.random.default_rng(number).standard_normal(SHAPE).astype(np.float32)
+
+
+def _theirs(scheduler: Any, steps: int) -> Iterator[tuple[Array, Array, Array]]:
+    """The timestep, what the UNet would get, and the latents after each step."""
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(7)
+    options = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
+    latents = torch.randn(SHAPE, generator=generator) * scheduler.init_noise_sigma
+    for number, timestep in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        latents = scheduler.step(torch.from_numpy(_outputs(number)), timestep, latents, **options).prev_sample
+        yield np.array([float(timestep)], np.float32), scaled.numpy(), latents.numpy()
+
+
+def _ours(sampler: str, schedule: NoiseSchedule, steps: int) -> Iterator[tuple[Array, Array, Array]]:
+    table = step_table(sampler, schedule, steps)
+    random = TorchRandom(7)
+    latents, history = random.randn(SHAPE) * np.float32(table.init_noise_sigma), ()
+    for number, row in enumerate(table.rows):
+        scaled = latents * np.float32(row.input_scale)
+        noise = random.randn(SHAPE) if row.c else None
+        latents, history = advance(row, latents, _outputs(number), history, noise)  # type: ignore[assignment]
+        yield np.array([row.timestep], np.float32), scaled, latents
+
+
+def _title(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
+    explicit = {key: value for key, value in checkpoint.scheduler.items() if not key.startswith("_")}
+    told = ("algorithm_type", "solver_order", "solver_type", "timestep_spacing", "skip_prk_steps", "prediction_type")
+    settings = ", ".join(f"{key} {explicit[key]}" for key in told if key in explicit)
+    name = type(pipeline.scheduler).__name__
+    return f"{checkpoint.name}: its scheduler, {name}{f' with {settings}' if settings else ''},"
+
+
+def _way_out() -> str:
+    return f"export it with another, by --sampler {', '.join(sampler_names())}"

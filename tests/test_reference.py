@@ -1,0 +1,259 @@
+"""The reference is diffusers' own pipeline: the same pictures, its own scheduler, its own float32, whatever we read."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from support.command import call, refusal
+from support.family_cases import edit_json
+
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.families import components, scheduler_config
+from pocketdiffusion.export.families.parts import clip_text, unet2d
+from pocketdiffusion.export.reference.array_store import ArrayStore
+from pocketdiffusion.export.reference.pipeline import open_pipeline
+from pocketdiffusion.export.reference.record import Request, record
+from pocketdiffusion.export.reference.scheduler import set_sampler
+from pocketdiffusion.export.reference.streamed_weights import stream_weights
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.errors import ProofError, UserError
+
+REQUEST = Request("a red apple", "blurry", seed=5, steps=3, guidance=5.0)
+SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
+
+
+@pytest.fixture
+def model(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_checkpoint` that a test may change."""
+    return shutil.copytree(tiny_checkpoint, tmp_path / "model")
+
+
+def by_diffusers(folder: Path, request: Request) -> np.ndarray:
+    """What diffusers draws, without any of our code."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        request.prompt,
+        negative_prompt=request.negative_prompt,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
+        generator=torch.Generator().manual_seed(request.seed),
+    )
+    return np.asarray(drawn.images[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_recorded_is_what_diffusers_draws(tiny_checkpoint: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    """To the byte, from weights of any storage."""
+    folder = tiny_checkpoint
+    if dtype != torch.float32:
+        pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, safety_checker=None)
+        folder = tmp_path / "model"
+        pipeline.save_pretrained(folder)
+        shutil.copytree(tiny_checkpoint / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
+    checkpoint = open_checkpoint(str(folder), say=lambda line: None)
+    (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST])
+    assert np.array_equal(trajectory.picture, by_diffusers(folder, REQUEST))
+    calls = len(trajectory.timesteps)
+    assert calls == 4 and trajectory.sampler == "pndm"
+    assert (trajectory.outputs.shape, trajectory.latents.shape) == ((calls, 2, 4, 16, 16), (calls + 1, 4, 16, 16))
+    guided = trajectory.outputs[0, 0] + 5 * (trajectory.outputs[0, 1] - trajectory.outputs[0, 0])
+    assert np.isfinite(guided).all() and not np.array_equal(trajectory.ids[0], trajectory.ids[1])
+
+
+def test_weights_stay_where_they_are_stored() -> None:
+    """Outside of its own forward a module holds nothing but NaN of four bytes, and who computes past it gets NaN."""
+    linear = torch.nn.Linear(300, 200)
+    module = torch.nn.Sequential(linear, torch.nn.LayerNorm(200)).half().requires_grad_(False)
+    wanted = torch.nn.Sequential(torch.nn.Linear(300, 200), torch.nn.LayerNorm(200))
+    wanted.load_state_dict({name: tensor.float() for name, tensor in module.state_dict().items()})
+    stream_weights(module)
+    x = torch.randn(2, 300, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(module(x), wanted(x))
+        assert torch.nn.functional.linear(x, linear.weight).isnan().all()
+    for parameter in module.parameters():
+        assert parameter.dtype == torch.float32 and parameter.untyped_storage().nbytes() == 4
+
+
+def test_an_array_is_on_the_disk_once() -> None:
+    store = ArrayStore()
+    ones, again = (store.put(np.ones((3, 5), np.float32)) for _ in range(2))
+    other = store.put(np.arange(15, dtype=np.int32).reshape(3, 5))
+    assert np.array_equal(ones, again) and ones.ctypes.data % 64 == other.ctypes.data % 64 == 0
+    assert len(store._places) == 2 and not ones.flags.writeable
+    assert np.array_equal(other.ravel(), np.arange(15)) and other.dtype == np.int32
+
+
+def edited(**settings: Any) -> Callable[[Path], None]:
+    """Settings of the scheduler; None takes one away."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / SCHEDULER).read_text()) | settings
+        (folder / SCHEDULER).write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+        if "_class_name" in settings:
+            edit_json(folder / INDEX, scheduler=["diffusers", settings["_class_name"]])
+
+    return change
+
+
+def other_class_in_the_index(folder: Path) -> None:
+    edit_json(folder / INDEX, scheduler=["diffusers", "DDIMScheduler"])
+
+
+DPM = "DPMSolverMultistepScheduler"
+DRAWN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "pndm without steps_offset": (edited(steps_offset=None), "pndm"),
+    "pndm with steps_offset 0": (edited(steps_offset=0), "pndm"),
+    "ddim without anything": (edited(_class_name="DDIMScheduler", steps_offset=None, set_alpha_to_one=None), "ddim"),
+    "ddim that clips": (edited(_class_name="DDIMScheduler", clip_sample=True), "ddim"),
+    "ddim, trailing, v": (
+        edited(_class_name="DDIMScheduler", timestep_spacing="trailing", prediction_type="v_prediction"),
+        "ddim",
+    ),
+    "another class in the index": (other_class_in_the_index, "ddim"),
+    "euler": (edited(_class_name="EulerDiscreteScheduler"), "euler"),
+    "euler, Karras": (edited(_class_name="EulerDiscreteScheduler", use_karras_sigmas=True), "euler"),
+    "euler, leading": (edited(_class_name="EulerDiscreteScheduler", timestep_spacing="leading"), "euler"),
+    "ancestral": (edited(_class_name="EulerAncestralDiscreteScheduler"), "euler_ancestral"),
+    "dpm": (edited(_class_name=DPM), "dpmpp_2m"),
+    "dpm, Karras, v": (
+        edited(_class_name=DPM, use_karras_sigmas=True, prediction_type="v_prediction"),
+        "dpmpp_2m_karras",
+    ),
+    "dpm of other last steps": (edited(_class_name=DPM, lower_order_final=False, euler_at_final=True), "dpmpp_2m"),
+}
+
+
+@pytest.mark.parametrize("case", DRAWN)
+def test_the_scheduler_is_the_pipelines_own(model: Path, case: str) -> None:
+    """With its repairs: shown on numbers, before anything is drawn."""
+    change, sampler = DRAWN[case]
+    change(model)
+    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (edited(_class_name="DEISMultistepScheduler"), "own scheduler, DEISMultistepScheduler"),
+        (edited(_class_name="UniPCMultistepScheduler"), "own scheduler, UniPCMultistepScheduler"),
+        (edited(_class_name="HeunDiscreteScheduler"), "own scheduler, HeunDiscreteScheduler"),
+        (edited(_class_name="LCMScheduler"), "own scheduler, LCMScheduler"),
+        (edited(_class_name=DPM, algorithm_type="sde-dpmsolver++"), "sde-dpmsolver"),
+        (edited(_class_name=DPM, solver_order=3), "solver_order 3"),
+        (edited(_class_name=DPM, solver_type="heun"), "solver_type heun"),
+        (edited(skip_prk_steps=False), "PNDMScheduler"),
+        (
+            edited(_class_name="EulerDiscreteScheduler", timestep_type="continuous", sigma_min=0.1, sigma_max=9),
+            "timest",
+        ),
+    ],
+)
+def test_a_scheduler_that_no_sampler_is_is_refused_with_the_way_out(model: Path, change: Any, said: str) -> None:
+    change(model)
+    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    with pytest.raises(UserError, match=said):
+        set_sampler(checkpoint, open_pipeline(checkpoint))
+
+
+def test_another_sampler_takes_the_place_of_one_that_is_not_here(model: Path, tmp_path: Path) -> None:
+    """The command says how, the bundle says so, and draws what diffusers draws with that one."""
+    edited(_class_name="DEISMultistepScheduler", algorithm_type="deis", solver_type="logrho")(model)
+    export = ("export", model, "--target", "generic", "--format", "onnx", "-o", tmp_path / "out")
+    assert "export it with another, by --sampler ddim, dpmpp_2m" in refusal(*export)
+    assert "did you mean euler" in refusal(*export, "--sampler", "eulr")
+    assert not (tmp_path / "out").exists()
+    done = call(*export, "--sampler", "euler")
+    assert done.returncode == 0, done.stderr
+    scheduler = open_bundle(tmp_path / "out").manifest.scheduler
+    assert (scheduler.default_sampler, scheduler.replaced) == ("euler", "DEISMultistepScheduler")
+    assert "euler in place of the checkpoint's own DEISMultistepScheduler" in done.stdout
+    assert "DEISMultistepScheduler" in (tmp_path / "out/report/report.html").read_text()
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "pndm"])
+def test_every_sampler_can_take_the_place(model: Path, sampler: str) -> None:
+    edited(_class_name=DPM, algorithm_type="sde-dpmsolver++", use_karras_sigmas=True, solver_order=3)(model)
+    checkpoint = replace(open_checkpoint(str(model), say=lambda line: None), sampler=sampler)
+    assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
+
+
+PROBE = """
+import sys
+{first}
+from pocketdiffusion.export.reference.float32 import check_float32
+from pocketdiffusion.runtime.errors import UserError
+import torch
+x = torch.full((2, 64, 16, 16), 1 + 2.0**-12)
+exact = torch.nn.functional.conv2d(x, torch.ones(64, 64, 3, 3), padding=1)[0, 0, 5, 5].item() / 576 == 1 + 2.0**-12
+try:
+    check_float32()
+    print(exact, "float32")
+except UserError as error:
+    print(exact, error)
+"""
+
+
+def test_the_reference_is_float32_whatever_the_environment_says() -> None:
+    """Where our code comes first, it pins it; where torch was imported before, the rounding is found out, on
+    processors that round at all."""
+
+    def found(first: str) -> str:
+        environment = {**os.environ, "ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "DNNL_DEFAULT_FPMATH_MODE": "BF16"}
+        code = PROBE.format(first=first)
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert found("import pocketdiffusion.export") == "True float32"
+    late = found("import torch")
+    assert late == "True float32" or late.startswith("False torch computes a convolution with less than float32")
+
+
+def test_a_fault_in_our_own_reading_fails_the_export(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exporter and runtime agree with each other; the reference reads for itself. Ignored: a key of the UNet's
+    configuration and the VAE's scaling factor; the text encoder's second layer is given the weights of the first."""
+    sound_unet, sound_names = unet2d.read_config, clip_text.modern_names
+
+    def ignoring(part: str, config: Any) -> dict[str, Any]:
+        return {**sound_unet(part, config), "flip_sin_to_cos": False}
+
+    def other_layer(part: str, stored: Any) -> dict[str, Any]:
+        refs = sound_names(part, stored)
+        return {name: refs[name.replace("layers.1.mlp", "layers.0.mlp")] for name in refs}
+
+    monkeypatch.setattr(unet2d, "read_config", ignoring)
+    monkeypatch.setattr(clip_text, "modern_names", other_layer)
+    from pocketdiffusion import build
+
+    with pytest.raises(ProofError):
+        build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
+    manifest = json.loads((tmp_path / "out.failed/manifest.json").read_text())
+    failed = {verdict["subject"] for verdict in manifest["verdicts"] if not verdict["passed"]}
+    assert {"unet.out_sample", "text_encoder.last_hidden_state", "pictures.median"} <= failed
+    assert "vae_decoder.sample" not in failed
+
+
+def test_a_setting_of_the_scheduler_that_we_ignore_is_found_before_anything_is_drawn(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited(_class_name="DDIMScheduler", prediction_type="v_prediction")(model)
+    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    ignoring = {key: value for key, value in scheduler_config(checkpoint).items() if key != "prediction_type"}
+    monkeypatch.setattr("pocketdiffusion.export.reference.scheduler.scheduler_config", lambda checkpoint: ignoring)
+    with pytest.raises(UserError, match="dB from ddim"):
+        set_sampler(checkpoint, open_pipeline(checkpoint))
