@@ -45,7 +45,7 @@ class ModelCandidate:
         return "float32", "float32"
 
     def find_cut(self, prompt: str) -> str:
-        return find_cut(self.checkpoint.folder / "tokenizer", prompt)
+        return find_cut(self.checkpoint, prompt)
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         """Raises UserError where its scheduler takes other steps."""
