@@ -7,9 +7,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.export.backends.coreml.apple_layout import write_script
-from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
-from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
+from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, write_script
+from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum, write_companions
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
 from pocketdiffusion.export.families import scheduler_config
@@ -58,24 +57,18 @@ def assemble(
 ) -> Draft:
     """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
-    Where the target leaves the batch open and the text encoder takes no mask, onnx/ becomes a folder that optimum opens
-    as well; coreml/ gets a script that makes it one for Apple's Swift pipeline. `calibration` is there where ranges of
-    activations were measured.
+    Where optimum can run the graphs, onnx/ becomes a folder that it opens as well; coreml/ gets a script that makes it
+    one for Apple's Swift pipeline. `calibration` is there where ranges of activations were measured.
     """
     spec = next(iter(graphs.values()))["unet"].spec
     _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
     vae = checkpoint.configs["vae"]
     scheduler = scheduler_config(checkpoint)
     schedule = read_schedule(scheduler)
-    text_encoder = next(iter(graphs.values()))["text_encoder"].spec
     tokenizer = write_tokenizer(folder, checkpoint)
-    # optimum 2.1 gives a text encoder no mask
-    if target.open_batch and "onnx" in graphs and len(text_encoder.inputs) == 1:
+    if "onnx" in graphs and opens_in_optimum(graphs["onnx"]):
         write_companions(folder / "onnx", checkpoint, height, width)
-    if "coreml" in graphs:
-        unit = graphs["coreml"]["unet"].compute_unit
-        write_script(folder / "coreml", vae["scaling_factor"], unit, differences(tokenizer, text_encoder))
-    return Draft(
+    draft = Draft(
         model=ModelInfo(
             name=checkpoint.name,
             family="stable_diffusion",
@@ -118,6 +111,10 @@ def assemble(
             },
         ),
     )
+    if "coreml" in graphs:
+        unit = graphs["coreml"]["unet"].compute_unit
+        write_script(folder / "coreml", vae["scaling_factor"], unit, apple_differences(draft))
+    return draft
 
 
 def tables(config: Mapping[str, Any]) -> tuple[StepTable, ...]:

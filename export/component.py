@@ -1,7 +1,7 @@
 """One part of a model: its graph's contract, how to build it, and where its weights lie on disk."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -72,6 +72,8 @@ class Component:
     maps every name of its state_dict to its place on disk. `example(seed)` gives inputs of the real shapes, float32,
     as the sampler would feed them. `sites` counts, from the configuration alone, what tracing must find, by
     operator: "attention", "group_norm", "layer_norm", "silu", "gelu" (that of GEGLU too), "quick_gelu".
+    `exponents` is of a component that was rescaled (export/float16/weight_rescaling.py): by module, the e of a result
+    that is 2^-e times the untouched module's.
     """
 
     spec: GraphSpec
@@ -79,6 +81,7 @@ class Component:
     weights: Mapping[str, TensorRef]
     example: Callable[[int], dict[str, Tensor]]
     sites: Mapping[str, int]
+    exponents: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_runs(component: Component) -> None:

@@ -151,12 +151,18 @@ def test_two_emits_are_the_same_bytes(emitted: Emit, tmp_path: Path) -> None:
     assert again == made.graph and (tmp_path / again.path).read_bytes() == made.path.read_bytes()
 
 
-@pytest.mark.parametrize(("name", "scheme", "noted"), [("unet", "dynamic8", b"2.17.0"), ("unet", "w8", b"2.9.0")])
+@pytest.mark.parametrize(
+    ("name", "scheme", "noted"),
+    [("unet", "dynamic8", b"2.17.0"), ("unet", "w8", b"2.9.0"), ("text_encoder", "w8", b"2.18.0")],
+)
 def test_the_oldest_runtime_that_takes_it(emitted: Emit, name: str, scheme: str, noted: bytes) -> None:
-    """FULLY_CONNECTED of version 12 came after what the converter knew of."""
-    model = read_model(emitted(name, scheme).path)
+    """FULLY_CONNECTED of version 12 and EMBEDDING_LOOKUP of version 4 came after what the converter knew of. The
+    manifest says it too."""
+    made = emitted(name, scheme)
+    model = read_model(made.path)
     (entry,) = model.metadata
     assert bytes(model.buffers[entry.buffer].data).rstrip(b"\0") == noted
+    assert made.graph.engine_needs == {"tflite": noted.decode()}
 
 
 # Layers by name.

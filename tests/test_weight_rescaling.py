@@ -9,12 +9,16 @@ import pytest
 import torch
 from support.traced_parts import narrow_sd15_unet
 
+from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checks.layer_errors import OriginalLayers
 from pocketdiffusion.export.component import Component, load_module, read_weights
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16 import weight_rescaling as rescaled
 from pocketdiffusion.export.float16.scale_propagation import Dataflow, follow
 from pocketdiffusion.export.float16.weight_rescaling import Rescale, rescale
+from pocketdiffusion.export.targets import load_target
 
 PLAIN = ("fused_attention", "quick_gelu")
 SPLIT = ("split_einsum", "fused_attention", "quick_gelu")
@@ -66,3 +70,18 @@ def test_a_weight_is_read_with_its_power_of_two(tiny_checkpoint: Path) -> None:
     for name, weight in read_weights(part):
         factor = 0.125 if name == "decoder.conv_in.weight" else 1.0
         np.testing.assert_array_equal(changed[name], weight * np.float32(factor))
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "vae_encoder"])
+def test_layers_are_compared_in_the_originals_own_scale(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """In the file they are smaller by powers of two, which the manifest names: none of them errs."""
+    parts = components(open_checkpoint(str(tiny_checkpoint)))
+    part = next(each for each in parts if each.spec.name == name)
+    found = rescaled._plan(louder(follow(part, PLAIN, [inputs_of(part)]), 2.0**9))
+    graph = emit(rescale(part, found), load_target("generic").artifacts[0], tmp_path, open_batch=False)
+    assert graph.layer_exponents and set(graph.layer_exponents.values()) != {0}
+    given = open_layers(tmp_path, "onnx", graph)(inputs_of(part))
+    for module, wanted in OriginalLayers(part)(inputs_of(part)).items():
+        error = np.linalg.norm(given[module].reshape(wanted.shape) - wanted) / np.linalg.norm(wanted)
+        assert error < 1e-4, module
+    assert all(graph.layer_exponents.get(module, 0) == found.results.get(module, 0) for module, _ in graph.layers)

@@ -39,6 +39,9 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     return graph.model_copy(
         update={
             "layers": tuple((layer.module, layer.result) for layer in layers),
+            "layer_exponents": {
+                each.module: part.exponents[each.module] for each in layers if each.module in part.exponents
+            },
             "stored": dict(sorted(Counter(scheme.storage for scheme in plan.schemes.values()).items())),
             "floor_db": plan.floor_db,
             "picture_floors_db": plan.picture_floors_db,

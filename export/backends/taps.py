@@ -9,10 +9,12 @@ A layer is a module of the original that has a matrix: a convolution, a linear l
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
@@ -51,12 +53,13 @@ def find_layers(folder: Path, format: str, graph: Graph, weights: Iterable[str])
 @dataclass(frozen=True)
 class LayerRunner:
     """Gives, for the pipeline's inputs, what each layer of an artifact gives: by module, in the order of execution, in
-    the original's layout."""
+    the original's layout and scale: `exponents` are those of the manifest's `layer_exponents`."""
 
     format: str
     names: Mapping[str, str]
     runner: Tapped | AdaptedRunner
     tapped: Tapped
+    exponents: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.run(inputs)[1]
@@ -64,9 +67,12 @@ class LayerRunner:
     def run(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """The outputs of the graph, and what the layers give."""
         outputs = self.runner(inputs)
-        return outputs, {
-            module: canonical(self.tapped.results[result], self.format) for module, result in self.names.items()
-        }
+        return outputs, {module: self._original(module, result) for module, result in self.names.items()}
+
+    def _original(self, module: str, result: str) -> Array:
+        value = canonical(self.tapped.results[result], self.format)
+        exponent = self.exponents.get(module, 0)
+        return np.ldexp(value.astype(np.float32), exponent) if exponent else value
 
 
 def open_layers(folder: Path, format: str, graph: Graph) -> LayerRunner:
@@ -75,7 +81,7 @@ def open_layers(folder: Path, format: str, graph: Graph) -> LayerRunner:
     module = import_module(f"pocketdiffusion.export.backends.{format}.taps")
     tapped: Tapped = module.open_tapped(folder / graph.path, graph.file_spec or graph.spec, tuple(names.values()))
     runner = tapped if graph.file_spec is None else AdaptedRunner(graph.spec, tapped, graph.transposes)
-    return LayerRunner(format, names, runner, tapped)
+    return LayerRunner(format, names, runner, tapped, graph.layer_exponents)
 
 
 def canonical(value: Array, format: str) -> Array:

@@ -6,7 +6,7 @@ that stores float16 may lose the last bits of small weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import nn
@@ -19,10 +19,12 @@ from pocketdiffusion.runtime.runner import Array
 
 @dataclass(frozen=True)
 class Rescale:
-    """Powers of two: of the weights that they multiply, by name, and of the epsilons of norms, by module."""
+    """Powers of two: of the weights that they multiply, by name, and of the epsilons of norms, by module. `results`
+    has, by module, the e of a result that becomes 2^-e times what it was."""
 
     weights: Mapping[str, int]
     epsilons: Mapping[str, int]
+    results: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str, Array]]) -> Rescale:
@@ -36,14 +38,17 @@ def plan(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str,
 def _plan(data: Dataflow) -> Rescale:
     held = exponents(data.flow)
     weights: dict[str, int] = {}
+    results: dict[str, int] = {}
     for each in data.affine:
         taken, given = held.get(each.source, 0), held.get(each.result, 0)
         weights[each.weight] = taken - given
+        results[each.weight.rpartition(".")[0]] = given
         if each.bias is not None:
             weights[each.bias] = -given
     return Rescale(
         {name: power for name, power in weights.items() if power},
         {norm.path: -2 * held[norm.source] for norm in data.norms if norm.source in held},
+        {module: exponent for module, exponent in results.items() if exponent},
     )
 
 
@@ -52,7 +57,8 @@ def rescale(part: Component, powers: Rescale) -> Component:
     weights = {
         name: replace(ref, exponent=ref.exponent + powers.weights.get(name, 0)) for name, ref in part.weights.items()
     }
-    return replace(part, build=partial(_build, part.build, powers.epsilons), weights=weights)
+    build = partial(_build, part.build, powers.epsilons)
+    return replace(part, build=build, weights=weights, exponents=powers.results)
 
 
 def _build(build: Callable[[], nn.Module], epsilons: Mapping[str, int]) -> nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
+from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences
 from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft
@@ -53,6 +54,7 @@ def write_report(folder: Path, report: Report) -> None:
             audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
             rows=picture_rows(report.pictures, report.originals),
             beside=list(describe_pictures(report.verdicts, [t.controls for t in report.originals])),
+            apple=_apple(report.manifest),
             sizes=_sizes(folder, report.manifest),
             forced=forced_plot(report.verdicts, report.originals),
             drift=drift_plot(report.pictures),
@@ -82,6 +84,7 @@ def _machine(report: Report) -> dict[str, Any]:
             }
             for p, t in zip(report.pictures, cycle(report.originals), strict=False)
         ],
+        "apple_differences": _apple(report.manifest),
         "rewrites": {
             format: {name: _findings(found) for name, found in graphs.items()}
             for format, graphs in report.findings.items()
@@ -89,6 +92,11 @@ def _machine(report: Report) -> dict[str, Any]:
         "seconds": {stage: round(seconds, 2) for stage, seconds in report.seconds.items()},
         "peak_mb": round(report.peak_mb),
     }
+
+
+def _apple(manifest: Draft) -> list[str] | None:
+    """What Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages."""
+    return list(apple_differences(manifest)) if "coreml" in manifest.graphs else None
 
 
 def _findings(found: Findings) -> Any:

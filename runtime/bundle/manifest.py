@@ -159,6 +159,20 @@ class Graph(Record):
     file_spec: GraphSpec | None = None
     stored: dict[str, Count] = {}
     layers: tuple[tuple[str, str], ...] = ()
+    layer_exponents: Annotated[
+        dict[str, int],
+        Field(
+            description="For modules of `layers` whose result in the file is 2^-e times the original's, since weights "
+            "were multiplied by powers of two to stay within float16: e. Modules that are not here have 0."
+        ),
+    ] = {}
+    engine_needs: Annotated[
+        dict[str, str],
+        Field(
+            description="The oldest version of an engine that knows the versions of all operators in the file, by the "
+            "engine's name: `tflite` is the version of TensorFlow Lite, which LiteRT's own versions continue."
+        ),
+    ] = {}
     floor_db: float | None = None
     picture_floors_db: tuple[float, float] | None = None
 

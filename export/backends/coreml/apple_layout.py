@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
+from pocketdiffusion.export.backends.coreml import apple_sampler, apple_tokenizer
+from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+
 SCRIPT = "compile_for_apple.sh"
 UNITS: Mapping[str, str] = {"cpu": "cpuOnly", "gpu": "cpuAndGPU", "ane": "cpuAndNeuralEngine"}
 _TEXT = """\
@@ -16,6 +20,9 @@ _TEXT = """\
 # Compiles the packages beside this script into a folder that opens as StableDiffusionPipeline(resourcesAt:). On a Mac
 # with Xcode: sh {script} OUT. The packages are made for computeUnits = .{unit} of MLModelConfiguration.
 # In the pipeline's configuration, set decoderScaleFactor and encoderScaleFactor to {scale}.
+# Of every model that pipeline assumes: epsilon is predicted, betas are scaled_linear from 0.00085 to 0.012 over 1000
+# steps, prompts are padded with the end token, and words end at spaces alone. Where this model is otherwise, running
+# the script says so. rngType = .torchRNG gives diffusers' noise.
 {warning}set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${{1:?usage: sh {script} OUT}}
@@ -25,6 +32,15 @@ for name in TextEncoder Unet VAEDecoder VAEEncoder; do
 done
 cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
 """
+
+
+def apple_differences(manifest: Draft) -> tuple[str, ...]:
+    """Say what Apple's pipeline does otherwise than this model: clauses whose subject is that pipeline. Empty where it
+    draws what the model draws, but for its own roundings."""
+    text_encoder = manifest.graphs["coreml"]["text_encoder"].spec
+    schedule = read_schedule(manifest.scheduler.config)
+    own = apple_sampler.differences(schedule, manifest.scheduler.default_sampler)
+    return (*own, *apple_tokenizer.differences(manifest.tokenizer, text_encoder))
 
 
 def write_script(folder: Path, scaling_factor: float, compute_unit: str, differences: Sequence[str] = ()) -> None:

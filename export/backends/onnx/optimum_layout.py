@@ -16,10 +16,18 @@ from typing import Any
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
 from pocketdiffusion.export.families import scheduler_config
+from pocketdiffusion.runtime.bundle.manifest import Graph
 
 _COMPONENTS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
 _LOADED = ("scheduler", "tokenizer", "text_encoder", "unet", "vae")
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+def opens_in_optimum(graphs: Mapping[str, Graph]) -> bool:
+    """Tell whether optimum 2.1 can run the graphs of the bundle: a UNet takes both halves of guidance in one call, so
+    that its batch must be open, whatever the target asked for; and a text encoder is given no mask."""
+    batch = graphs["unet"].spec.inputs[0].shape[0]
+    return isinstance(batch, str) and len(graphs["text_encoder"].spec.inputs) == 1
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, latent_width: int) -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from pocketdiffusion.export.backends.tflite.file import OPERATORS, is_constant, operands, operator_name, write_model
+from pocketdiffusion.export.backends.tflite.file import (
+    OPERATORS,
+    is_constant,
+    operands,
+    operator_name,
+    read_model,
+    write_model,
+)
 
 _RUNTIME = b"min_runtime_version"
 # The versions of TFLite, as LiteRT's own runtime_version.cc has them, from which these versions of operators are known.
@@ -87,9 +94,19 @@ def _strip(model: Any) -> None:
 
 def _note_runtime(model: Any) -> None:
     """The oldest TFLite that knows all operators: what the converter noted, or what was added since asks for."""
+    needed = _needed(model)
     for entry in model.metadata:
-        noted = bytes(model.buffers[entry.buffer].data)
-        needed = [tuple(int(part) for part in noted.rstrip(b"\0").split(b"."))]
-        needed += [_SINCE.get((OPERATORS[c.builtinCode], c.version), (1,)) for c in model.operatorCodes]
-        version = ".".join(map(str, max(needed))).encode().ljust(len(noted), b"\0")
+        version = ".".join(map(str, needed)).encode().ljust(len(model.buffers[entry.buffer].data), b"\0")
         model.buffers[entry.buffer] = schema.BufferT(np.frombuffer(version, np.uint8))
+
+
+def engine_version(path: Path) -> str:
+    """Return the oldest version of TFLite that knows the versions of all operators in a finished file, as "2.18.0"."""
+    return ".".join(map(str, _needed(read_model(path))))
+
+
+def _needed(model: Any) -> tuple[int, ...]:
+    """What the converter noted, which knows the operators that it wrote, or those of other versions ask for."""
+    noted = [bytes(model.buffers[e.buffer].data).rstrip(b"\0") for e in model.metadata or [] if e.name == _RUNTIME]
+    needed = [tuple(int(part) for part in version.split(b".")) for version in noted]
+    return max([*needed, *(_SINCE.get((OPERATORS[c.builtinCode], c.version), (1,)) for c in model.operatorCodes)])
