@@ -19,7 +19,7 @@ test: .venv/.ready
 	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: .venv/.ready
-	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow"
+	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow" --durations 10
 
 check: .venv/.ready $(LINKS)
 	$(BIN)/ruff format --check .

@@ -57,7 +57,7 @@ SCHEDULER: Mapping[str, Any] = {
 }
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """Matrices are normal with the variance that keeps activations at unit scale. Factors are near one and biases near
     zero, not at it: whoever left one out would not be found out, and a converter would drop it."""
     with torch.device("meta"):
@@ -72,7 +72,7 @@ def write(folder: Path) -> None:
         index[name] = [library, type(module).__name__]
         (folder / name).mkdir(parents=True)
         stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
-        save_file(random_weights(module), folder / name / f"{stem}.safetensors")
+        save_file(random_weights(module, dtype), folder / name / f"{stem}.safetensors")
         if name == "text_encoder":
             module.config.save_pretrained(folder / name)
         else:
@@ -83,15 +83,16 @@ def write(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def random_weights(module: nn.Module) -> dict[str, torch.Tensor]:
+def random_weights(module: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, param in module.named_parameters():
         if param.ndim > 1:
             fan_in = param[0].numel()
-            weights[name] = torch.randn(param.shape, generator=generator) / fan_in**0.5
+            weight = torch.randn(param.shape, generator=generator) / fan_in**0.5
         else:
-            weights[name] = float(name.endswith("weight")) + 0.1 * torch.randn(param.shape, generator=generator)
+            weight = float(name.endswith("weight")) + 0.1 * torch.randn(param.shape, generator=generator)
+        weights[name] = weight.to(dtype)
     return weights
 
 

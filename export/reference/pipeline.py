@@ -35,26 +35,37 @@ def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
     `streamed` leaves weights in their files; else they are in memory, and may be changed. Raises UserError where
     diffusers cannot open the folder, and where torch does not compute in float32.
     """
-    check_float32()
-    family = find_family(checkpoint)
-    dtypes = {part: _stored_dtype(checkpoint.folder / part) for part in checkpoint.tensors} if streamed else {}
+    parts = {part: checkpoint.folder / part for part in checkpoint.tensors}
     try:
-        with _quiet():
-            pipeline_class = getattr(diffusers, family.PIPELINE)
-            wanted = signature(pipeline_class.__init__).parameters
-            options: dict[str, Any] = {name: None for name in LEFT_OUT if name in wanted}
-            options |= {name: False for name in ("requires_safety_checker", "add_watermarker") if name in wanted}
-            pipeline = pipeline_class.from_pretrained(
-                checkpoint.folder,
-                torch_dtype={"default": torch.float32, **dtypes},
-                variant=_variant(checkpoint),
-                use_safetensors=True,
-                local_files_only=True,
-                **options,
-            )
+        return open_class(
+            find_family(checkpoint).PIPELINE, checkpoint.folder, parts, variant=_variant(checkpoint), streamed=streamed
+        )
+    except UserError:
+        raise
     except Exception as error:  # diffusers and transformers have no classes of errors for a folder that is wrong
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{checkpoint.name}: diffusers cannot open it: {reason[:300]}") from error
+
+
+def open_class(
+    name: str, folder: Path, parts: Mapping[str, Path], *, variant: str | None = None, streamed: bool = True
+) -> Pipeline:
+    """As `open_pipeline`, by the name of a class of diffusers and the folders of its models' weights."""
+    check_float32()
+    dtypes = {part: _stored_dtype(place) for part, place in parts.items()} if streamed else {}
+    with _quiet():
+        pipeline_class = getattr(diffusers, name)
+        wanted = signature(pipeline_class.__init__).parameters
+        options: dict[str, Any] = {name: None for name in LEFT_OUT if name in wanted}
+        options |= {name: False for name in ("requires_safety_checker", "add_watermarker") if name in wanted}
+        pipeline = pipeline_class.from_pretrained(
+            folder,
+            torch_dtype={"default": torch.float32, **dtypes},
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **options,
+        )
     pipeline.set_progress_bar_config(disable=True)
     for module in pipeline.components.values():
         if isinstance(module, nn.Module):
