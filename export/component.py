@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 FLOATS = (
@@ -81,6 +82,21 @@ class Component:
     example: Callable[[int], dict[str, Tensor]]
     sites: Mapping[str, int]
     exponents: Mapping[str, int] = field(default_factory=dict)
+
+
+def check_runs(component: Component) -> None:
+    """Run the module once on shapes alone. Raises UserError where its configuration makes one that cannot be run, or
+    that gives other shapes than its graph promises."""
+    name, wanted = component.spec.name, [list(tensor.shape) for tensor in component.spec.outputs]
+    try:
+        with torch.device("meta"), torch.no_grad():
+            outputs = component.build().eval()(*(value.to("meta") for value in component.example(0).values()))
+    except Exception as error:  # a wrong configuration fails in whatever way the line that meets it fails
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name}: its config.json makes a model that does not run ({reason})") from None
+    found = [list(output.shape) for output in outputs]
+    if found != wanted:
+        raise UserError(f"{name}: its config.json makes a model that gives {found} and not {wanted}")
 
 
 def load_module(component: Component) -> nn.Module:

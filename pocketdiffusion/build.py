@@ -107,7 +107,7 @@ def export_original(
         seal(folder, draft.model_copy(update={"verdicts": tuple(record_verdict(v) for v in ladder)}))
         bundle = open_unproven(folder)
         verdicts, pictures = judge(bundle, trajectories, lambda part: say(f"verifying {part}"))
-        verdicts = [*ladder, *verdicts]
+        verdicts = pictures_first([*ladder, *verdicts])
         say("writing the report")
         write_report(
             folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, own_peak_bytes() / 1e6, findings)
@@ -152,6 +152,11 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
             for a in artifacts
         ),
     )
+
+
+def pictures_first(verdicts: Sequence[ParityReport]) -> list[ParityReport]:
+    """The verdicts on whole pictures, drawn free-running beside diffusers' own pipeline, then those on the parts."""
+    return sorted(verdicts, key=lambda verdict: verdict.rung != "pictures")
 
 
 def timed(say: Say) -> tuple[Say, dict[str, float]]:

@@ -19,6 +19,7 @@ from pocketdiffusion.runtime.verify.compare import (
     compare,
     step_ratio,
 )
+from pocketdiffusion.runtime.verify.controls import compare_with, medians
 from pocketdiffusion.runtime.verify.peak import peak_mb
 from pocketdiffusion.runtime.verify.recorded import record_bundle
 from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory
@@ -52,7 +53,8 @@ class Rung:
 @dataclass(frozen=True)
 class Compared:
     """`ratio` is that of the processor times of a UNet call, None where one is a model. `layers` is empty where a
-    model's layers or an artifact's cannot be had, and `unnamed` says why. `cut` says which prompts were too long."""
+    model's layers or an artifact's cannot be had, and `unnamed` says why. `cut` says which prompts were too long,
+    `beside` what the median picture is beside its controls."""
 
     sides: tuple[Side, Side]
     recorded: Sequence[Trajectory]
@@ -63,6 +65,7 @@ class Compared:
     budget: float
     unnamed: str
     cut: tuple[str, ...] = ()
+    beside: str = ""
 
     @property
     def worst(self) -> list["LayerError"]:
@@ -133,7 +136,7 @@ def compare_two(
         assert isinstance(reference, ModelCandidate)
         requests = [Request(prompt, seed=n, steps=steps, guidance=guidance) for prompt, n in chosen]
         drawing = lambda part: say(f"drawing with {a}: {part}")  # noqa: E731
-        recorded = record(reference.checkpoint, reference.parts, requests, say=drawing)
+        recorded = record(reference.checkpoint, reference.parts, requests, say=drawing, controls=True)
     difference = compare(recorded, candidate, say)
     ratio = None
     if bundles[0] is not None and bundles[1] is not None:
@@ -148,7 +151,11 @@ def compare_two(
     if budget is None:
         budget = LOSSY_BUDGET if lossy else EXACT_BUDGET
     cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, opened))
-    return Compared(sides, recorded, difference, ratio, ladder, tuple(layers), budget, unnamed, cut)
+    controls = [t.controls for t in recorded if t.controls]
+    for bundle in bundles:  # which keep those of the prompts that they were proved by
+        controls = controls or [t.controls for t in (bundle.manifest.golden if bundle is not None else ())]
+    words = compare_with(difference.median_db, medians(controls))
+    return Compared(sides, recorded, difference, ratio, ladder, tuple(layers), budget, unnamed, cut, words)
 
 
 def describe_cut(prompt: str, sides: Sequence[Candidate]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pocketdiffusion.cli.arguments import read_prompts
 from pocketdiffusion.export.mixed import Measured, Search, open_search
-from pocketdiffusion.export.reference.prompt_cut import find_cut
+from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.export.survey import Surveys, open_surveys
 from pocketdiffusion.export.targets import Artifact, Target
@@ -75,7 +75,7 @@ def search(
         same_size = {f"of {name}'s size": opened.find(u.nbytes) for name, u in uniform.items()}
         searched = {"chosen": measured, **{name: m for name, m in same_size.items() if m is not None}}
     points = [{n: (m.nbytes / 1e6, m.median_db) for n, m in e.items()} for e in (uniform, searched)]
-    cut = {request.prompt: find_cut(checkpoint, request.prompt) for request in requests}
+    cut = find_cuts(checkpoint, [request.prompt for request in requests])
     said = tuple(f"the prompt {prompt!r} is too long: {end!r} was cut off" for prompt, end in cut.items() if end)
     found = Found(recipe, measured, points[0], points[1], said)
     write_whole(out.with_suffix(".svg"), size_plot(found.uniform, found.searched))

@@ -7,7 +7,7 @@ from functools import cached_property
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.weight_content import check_finite
-from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.component import Component, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FormError
 from pocketdiffusion.export.observed import Observed, observe
@@ -49,12 +49,15 @@ def open_model(
     sampler: str | None = None,
     say: Say = lambda line: None,
 ) -> tuple[Checkpoint, Sequence[Component]]:
-    """A model, with the arguments of `export`. Its weights were read once, and every one of them is finite."""
+    """A model, with the arguments of `export`. Its weights were read once, every one of them is finite, and its modules
+    run. Raises UserError, before any long work, where that is not so."""
     if sampler is not None:
         check_sampler(sampler)
     opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=say)
     checkpoint = replace(opened, sampler=sampler)
     parts = components(checkpoint, width=width, height=height, say=say)
+    for part in parts:
+        check_runs(part)
     if checkpoint.nbytes > 1e9:
         say(f"{checkpoint.name}: reading {checkpoint.nbytes / 1e9:.1f} GB of weights")
     check_finite(checkpoint.content, parts)
@@ -63,6 +66,6 @@ def open_model(
 
 def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
     """Draws the gate's prompts with the model's own modules."""
-    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"))
+    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"), controls=True)
     say("recording the original: its activations in float16")
     return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})

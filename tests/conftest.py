@@ -57,6 +57,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: 
             layers_per_block=1,
             norm_num_groups=4,
             sample_size=32,
+            shift_factor=0.35,  # which diffusers' pipelines of Stable Diffusion do not apply
         )
         text_encoder = CLIPTextModel(
             CLIPTextConfig(

@@ -41,6 +41,7 @@ REFUSED: list[tuple[type, str, Any, str]] = [
     (UNET, "norm_eps", float("nan"), "should be a finite number"),
     (UNET, "use_linear_projection", "false", "is 'false' and should be true or false"),
     (UNET, "only_cross_attention", ["true"], "is 'true'"),
+    (UNET, "only_cross_attention", None, "is None and should be true or false or a list"),
     (UNET, "quantization_config", {"quant_method": "gguf"}, "quantization_config asks for weights"),
     (VAE, "scaling_factor", None, "is None and should be a number"),
     (VAE, "scaling_factor", "0.18215", "is '0.18215' and should be a number"),
@@ -52,7 +53,11 @@ REFUSED: list[tuple[type, str, Any, str]] = [
     (TEXT, "hidden_size", -32, "is -32 and should be 1 or more"),
     (TEXT, "num_attention_heads", 0, "is 0 and should be 1 or more"),
     (TEXT, "max_position_embeddings", "77", "is '77' and should be a whole number"),
-    (TEXT, "layer_norm_eps", None, "is None"),
+    (TEXT, "layer_norm_eps", None, "is None and should be a number"),
+    (TEXT, "eos_token_id", [2, 3], "is [2, 3] and should be a whole number"),
+    (TEXT, "eos_token_id", None, "is None and should be a whole number"),
+    (TEXT, "transformers_weights", "other.safetensors", "transformers_weights names another file"),
+    (VAE, "block_out_channels", [], "is an empty list"),
     (TEXT, "quantization_config", {"load_in_8bit": True}, "quantization_config asks for weights"),
     (PNDM, "num_train_timesteps", "1000", "is '1000' and should be a whole number"),
     (PNDM, "num_train_timesteps", 0, "is 0 and should be 1 or more"),
@@ -71,7 +76,7 @@ SERVED: list[tuple[type, dict[str, Any]]] = [
     (UNET, {"upcast_attention": None, "use_linear_projection": 1, "num_class_embeds": None, "norm_eps": 1}),
     (UNET, {"downsample_padding": 0, "mid_block_type": None, "what_nobody_knows": {"a": "b"}, "norm_eps": 1e-5}),
     (VAE, {"sample_size": [512, 512], "shift_factor": None, "scaling_factor": 1, "force_upcast": None}),
-    (TEXT, {"eos_token_id": [2, 3], "pad_token_id": 0, "projection_dim": None, "torch_dtype": "float32"}),
+    (TEXT, {"eos_token_id": 2, "pad_token_id": 0, "projection_dim": None, "torch_dtype": "float32"}),
     (PNDM, {"trained_betas": None, "steps_offset": 0, "clip_sample": "whatever", "skip_prk_steps": None}),
     (DPM, {"lambda_min_clipped": float("-inf"), "trained_betas": [0.1, 0.2], "variance_type": None}),
 ]
@@ -168,6 +173,9 @@ def test_the_command_tells_them_before_any_work(folder: Path, tmp_path: Path) ->
     edit_json(folder / "scheduler/scheduler_config.json", num_train_timesteps=1000)
     edit_json(folder / "vae/config.json", scaling_factor=None)
     assert "vae/config.json: scaling_factor is None" in refused_command(*command)
+    edit_json(folder / "vae/config.json", scaling_factor=0.18215)
+    edit_json(folder / "unet/config.json", downsample_padding=3)
+    assert "unet: its config.json makes a model that does not run" in refused_command(*command)
 
 
 def test_checkpoints_that_are_sound_pass(tiny_checkpoint: Path) -> None:

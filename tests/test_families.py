@@ -209,6 +209,19 @@ def test_names_and_shapes_of_old_files_are_understood(make: Callable[..., Model]
     check(model, parts_of(model.folder))
 
 
+def test_old_names_in_shards_are_refused(make: Callable[..., Model]) -> None:
+    """diffusers translates them in a single file only, and leaves the weights of these layers as they come."""
+    model = make(CASES["small"])
+    stored = load_file(model.folder / VAE_FILE)
+    old = {name.replace(".to_q.", ".query."): tensor for name, tensor in stored.items()}
+    placed = {name: f"{number % 2}.safetensors" for number, name in enumerate(sorted(old))}
+    for shard in sorted(set(placed.values())):
+        save_file({name: old[name] for name in old if placed[name] == shard}, model.folder / "vae" / shard)
+    index = json.dumps({"metadata": {}, "weight_map": placed})
+    (model.folder / f"{VAE_FILE}.index.json").write_text(index)
+    assert "its shards hold names from before diffusers 0.18" in refusal(model.folder)
+
+
 def test_text_encoder_without_the_prefix_is_understood(make: Callable[..., Model]) -> None:
     model = make(CASES["small"])
     file = model.folder / "text_encoder/model.safetensors"

@@ -15,6 +15,7 @@ import pytest
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 
+MISSING = ("unet holds no safetensors", "names vae", "holds no tokenizer_config.json")
 UNET = "unet/diffusion_pytorch_model.safetensors"
 REPO, COMMIT = "someone/tiny-sd", "0123456789abcdef0123456789abcdef01234567"
 
@@ -38,9 +39,11 @@ def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_pa
     (half / UNET).unlink()
     bare = Path(shutil.copytree(repo, tmp_path / "hub/models--someone--bare-sd")) / "snapshots" / COMMIT
     shutil.rmtree(bare / "vae")
-    names = [REPO, "someone/other", "someone/half-sd", "someone/bare-sd"]
+    mute = Path(shutil.copytree(repo, tmp_path / "hub/models--someone--mute-sd")) / "snapshots" / COMMIT
+    (mute / "tokenizer/tokenizer_config.json").unlink()
+    names = [REPO, "someone/other", "someone/half-sd", "someone/bare-sd", "someone/mute-sd"]
     cached, other, *parts = in_subprocess(names, {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"})
-    for name, missing, said in zip(names[2:], ("unet holds no safetensors", "names vae"), parts, strict=True):
+    for name, missing, said in zip(names[2:], MISSING, parts, strict=True):
         assert (
             said.startswith(f"UserError the copy of {name} in the hub's cache is only a part of it") and missing in said
         )

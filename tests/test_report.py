@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_forced_steps_are_those_of_the_worst_prompt() -> None:
     """Of two prompts of two and of three steps, each with both halves; a rung with fewer cases is left out."""
 
     def told(steps: int) -> Trajectory:
-        arrays = {name: np.zeros(0, np.float32) for name in ARRAYS} | {"timesteps": np.zeros(steps, np.float32)}
+        arrays: Any = {name: np.zeros(0, np.float32) for name in ARRAYS} | {"timesteps": np.zeros(steps, np.float32)}
         return Trajectory("a", "", 0, steps, "ddim", 1.0, **arrays)
 
     def verdict(format: str, *case_db: float) -> ParityReport:

@@ -18,7 +18,7 @@ from pocketdiffusion.cli.arguments import read_prompts
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import Search, open_search
-from pocketdiffusion.export.reference.prompt_cut import find_cut
+from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.export.survey import Surveys, fingerprint
 from pocketdiffusion.export.targets import DEFAULTS
@@ -227,4 +227,5 @@ def test_what_search_says_to_do_next_is_a_command_that_works(micro_checkpoint: P
 def test_what_is_cut_off_a_prompt_is_known_of_a_model(tiny_checkpoint: Path) -> None:
     """By its own tokenizer; compare and search say it."""
     checkpoint = open_checkpoint(str(tiny_checkpoint))
-    assert find_cut(checkpoint, "apple " * 75 + "Pear") == "Pear" and find_cut(checkpoint, "apple") == ""
+    long = "apple " * 75 + "Pear"
+    assert find_cuts(checkpoint, [long, "apple"]) == {long: "Pear", "apple": ""}

@@ -24,6 +24,7 @@ from pocketdiffusion.export.bundle_writer import write_tokenizer
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
+from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
@@ -184,6 +185,19 @@ def test_a_tokenizer_that_does_not_fit_is_refused(
     with pytest.raises(UserError) as caught:
         components(opened(folder))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_positions_that_no_prompt_reaches_are_left_out(folder: Path) -> None:
+    """A converter would cut them off by itself, and the weight would not be found again in its file."""
+    shutil.rmtree(folder / "tokenizer")
+    whole(folder / "tokenizer", model_max_length=64)
+    (text, *_) = components(opened(folder))
+    stored = load_file(folder / "text_encoder/model.safetensors")
+    (name,) = (name for name in stored if "position_embedding" in name)
+    assert stored[name].shape == (77, 32)
+    ref = text.weights["text_model.embeddings.position_embedding.weight"]
+    np.testing.assert_array_equal(ref.read(), stored[name][:64].numpy())
+    assert load_module(text).state_dict().keys() == text.weights.keys()
 
 
 def test_another_kind_of_tokenizer_is_refused(folder: Path) -> None:

@@ -18,7 +18,9 @@ from pocketdiffusion.runtime.errors import UserError
 _MAY_BE_ZERO = ("downsample_padding", "steps_offset")
 _ANY_INTEGER = ("freq_shift", "bos_token_id", "eos_token_id", "pad_token_id")
 _NOT_ZERO = ("scaling_factor", "mid_block_scale_factor", "resnet_out_scale_factor")
-_NEVER_NULL = ("layer_norm_eps",)  # whatever its class announces
+# Whatever the class announces: the first fails where it is computed with, the second where the ends are looked for.
+_NEVER_NULL = ("layer_norm_eps", "eos_token_id")
+_NEVER_LISTS = ("eos_token_id",)
 _ALSO_LISTS = ("sample_size",)  # diffusers reads a list where AutoencoderKL announces a number
 _WORDS = {
     bool: "true or false",
@@ -36,6 +38,10 @@ def check_config(file: Path, model: type, config: Mapping[str, Any]) -> None:
     if config.get("quantization_config") is not None:
         raise UserError(
             f"{file}: quantization_config asks for weights that were quantized by a library: save it without"
+        )
+    if is_dataclass(model) and config.get("transformers_weights") is not None:
+        raise UserError(
+            f"{file}: transformers_weights names another file of weights: remove it, and name that file as usual"
         )
     for field, (hint, default) in _fields(model).items():
         if field in config and (type(config[field]), config[field]) != (type(default), default):
@@ -75,11 +81,14 @@ def _elements(hint: Any) -> Iterator[type]:
 
 def _check(where: str, field: str, value: Any, kinds: set[type], elements: set[type], default: Any) -> None:
     """Raises UserError, in words about `where`."""
-    if isinstance(value, list) and (list in kinds or field in _ALSO_LISTS):
+    if isinstance(value, list) and (list in kinds or field in _ALSO_LISTS) and field not in _NEVER_LISTS:
+        if not value:
+            raise UserError(f"{where} is an empty list: correct it")
         for one in value:
             _check(where, field, one, elements or kinds, elements, default)
         return
-    if not any(_fits(value, kind) for kind in kinds) or (value is None and field in _NEVER_NULL):
+    kinds = kinds - ({NoneType} if field in _NEVER_NULL else set()) - ({list} if field in _NEVER_LISTS else set())
+    if not any(_fits(value, kind, lenient=list not in kinds) for kind in kinds):
         wanted = [words for kind, words in _WORDS.items() if kind in kinds and not (kind is int and float in kinds)]
         raise UserError(f"{where} is {value!r} and should be {' or '.join(wanted)}: correct it")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -95,10 +104,10 @@ def _check(where: str, field: str, value: Any, kinds: set[type], elements: set[t
             raise UserError(f"{where} is {value} and should be {least} or more: correct it")
 
 
-def _fits(value: Any, kind: type) -> bool:
-    """Whether diffusers reads a JSON value as this kind: null is false, 1 is true, 3 is 3.0."""
+def _fits(value: Any, kind: type, lenient: bool) -> bool:
+    """Whether diffusers reads a JSON value as this kind: null is false, 1 is true (if `lenient`), 3 is 3.0."""
     if kind is bool:
-        return value is None or isinstance(value, bool | int | float)
+        return isinstance(value, bool) or (lenient and (value is None or isinstance(value, int | float)))
     if isinstance(value, bool):
         return False
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)

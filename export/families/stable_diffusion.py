@@ -38,11 +38,11 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
 
     tokens = prompt_length(checkpoint, "tokenizer", "text_encoder", text)
 
-    build_text = partial(clip_text.TextEncoder, text)
     build_unet = partial(unet2d.Denoiser, unet)
     build_decoder = partial(autoencoder_kl.LatentDecoder, vae)
     build_encoder = partial(autoencoder_kl.LatentEncoder, vae)
-    text_shapes, unet_shapes = tensor_shapes("text_encoder", build_text), tensor_shapes("unet", build_unet)
+    text_shapes = tensor_shapes("text_encoder", partial(clip_text.TextEncoder, text))
+    unet_shapes = tensor_shapes("unet", build_unet)
     decoder_shapes, encoder_shapes = tensor_shapes("vae", build_decoder), tensor_shapes("vae", build_encoder)
     texts, vaes = (
         clip_text.modern_names("text_encoder", tensors["text_encoder"]),
@@ -50,7 +50,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     )
     unets = {f"unet.{name}": ref for name, ref in tensors["unet"].items()}
     allowed = checkpoint.allow_unexpected
-    text_weights = bind(text_shapes, texts, "text_encoder", allowed)
+    text, text_weights = clip_text.shorten(text, bind(text_shapes, texts, "text_encoder", allowed), tokens)
     unet_weights = bind(unet_shapes, unets, "unet", allowed)
     vae_weights = bind(decoder_shapes | encoder_shapes, vaes, "vae", allowed)
 
@@ -67,7 +67,13 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
         picture=(h * factor, w * factor),
     )
     return [
-        Component(text_spec, build_text, text_weights, partial(clip_text.example, text, tokens), clip_text.sites(text)),
+        Component(
+            text_spec,
+            partial(clip_text.TextEncoder, text),
+            text_weights,
+            partial(clip_text.example, text),
+            clip_text.sites(text),
+        ),
         _component(unet_spec, build_unet, unet_weights, unet2d.sites(unet)),
         _component(decoder_spec, build_decoder, _of(decoder_shapes, vae_weights), autoencoder_kl.decoder_sites(vae)),
         _component(encoder_spec, build_encoder, _of(encoder_shapes, vae_weights), autoencoder_kl.encoder_sites(vae)),

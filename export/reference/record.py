@@ -1,27 +1,25 @@
 """Record the original: diffusers' own pipeline draws, unchanged, and what its modules take and give is kept."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial, wraps
-from inspect import signature
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import find_family
-from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
+from pocketdiffusion.export.reference.recorder import Recorder, assemble
 from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import ARRAYS, OPTIONAL, Trajectory
+from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
+from pocketdiffusion.runtime.verify.recording import Trajectory
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,13 @@ def record(
     watch: Callable[[str, nn.Module], None] | None = None,
     *,
     streamed: bool = True,
+    controls: bool = False,
 ) -> list[Trajectory]:
     """Draw each request with diffusers' pipeline of the checkpoint, opened by its own loader.
 
     `watch` is called with the name of each component and a module that has its weights under the component's names,
-    before anything runs, to hook into it; where it changes weights, `streamed` must be off. Raises UserError where the
+    before anything runs, to hook into it; where it changes weights, `streamed` must be off. `controls` draws three more
+    pictures for each request, which say what a distance in dB means. Raises UserError where the
     pipeline cannot be opened, or its scheduler does what no sampler here does.
     """
     pipeline = open_pipeline(checkpoint, streamed=streamed)
@@ -64,7 +64,7 @@ def record(
     if watch is not None:
         for name, modules in find_family(checkpoint).modules(pipeline).items():
             watch(name, Named(modules))
-    return draw(pipeline, checkpoint, parts, requests, say, sampler)
+    return draw(pipeline, checkpoint, parts, requests, say, sampler, controls)
 
 
 def draw(
@@ -74,9 +74,10 @@ def draw(
     requests: Sequence[Request],
     say: Callable[[str], None],
     sampler: str,
+    controls: bool,
 ) -> list[Trajectory]:
     """As `record`, with a pipeline that is open; `sampler` is the name of what its scheduler does."""
-    width, height = picture_size(parts)
+    size = picture_size(parts)
     calls = find_family(checkpoint).calls(pipeline)
     store = ArrayStore()
     trajectories = []
@@ -85,21 +86,40 @@ def draw(
             raise UserError(f"guidance {request.guidance:g} draws one half alone: give more than 1")
         say(f"prompt {number} of {len(requests)}")
         with Recorder(pipeline, calls) as recorder:
-            (picture,) = pipeline(
-                request.prompt,
-                negative_prompt=request.negative_prompt,
-                num_inference_steps=request.steps,
-                guidance_scale=request.guidance,
-                generator=torch.Generator().manual_seed(request.seed),
-                width=width,
-                height=height,
-            ).images
-            drawn = np.asarray(picture)
-            encode(pipeline, drawn)
+            (picture,) = draw_pictures(pipeline, [request], size)
+            encode(pipeline, picture)
         fields: dict[str, Any] = {**vars(request), "sampler": sampler}
-        fields |= {name: store.put(array) for name, array in assemble(recorder, drawn).items()}
+        fields |= {name: store.put(array) for name, array in assemble(recorder, picture).items()}
+        fields["controls"] = draw_controls(pipeline, request, size, picture) if controls else {}
         trajectories.append(Trajectory(**fields))
     return trajectories
+
+
+def draw_pictures(pipeline: Pipeline, requests: Sequence[Request], size: tuple[int, int]) -> list[Array]:
+    """The pipeline's own pictures, uint8 [H, W, 3], of requests with equal steps and guidance, in one call."""
+    width, height = size
+    drawn = pipeline(
+        [request.prompt for request in requests],
+        negative_prompt=[request.negative_prompt for request in requests],
+        num_inference_steps=requests[0].steps,
+        guidance_scale=requests[0].guidance,
+        generator=[torch.Generator().manual_seed(request.seed) for request in requests],
+        width=width,
+        height=height,
+    )
+    return [np.asarray(picture) for picture in drawn.images]
+
+
+def draw_controls(pipeline: Pipeline, request: Request, size: tuple[int, int], picture: Array) -> dict[str, float]:
+    """The PSNR (dB) of the original's own pictures with another seed, one step less, and a neighbouring prompt, beside
+    `picture`, which is that of `request`."""
+    others = [replace(request, seed=request.seed + 1), replace(request, prompt=shorten(request.prompt))]
+    seed, prompt = (image_psnr_db(picture, other) for other in draw_pictures(pipeline, others, size))
+    found = {SEED: seed, PROMPT: prompt}
+    if request.steps > 1:
+        (other,) = draw_pictures(pipeline, [replace(request, steps=request.steps - 1)], size)
+        found[STEPS] = image_psnr_db(picture, other)
+    return found
 
 
 def picture_size(parts: Sequence[Component]) -> tuple[int, int]:
@@ -122,87 +142,3 @@ class Named(nn.Module):
         super().__init__()
         for name, module in modules.items():
             setattr(self, name, module)
-
-
-class Recorder(TorchFunctionMode):
-    """While it is entered, keeps every call of a graph in the pipeline, every step of its scheduler, and every draw of
-    noise, in their order. Inputs are copied before the call, since a module may write into them."""
-
-    def __init__(self, pipeline: Pipeline, calls: Mapping[str, GraphCall]) -> None:
-        super().__init__()
-        self.inputs: dict[str, list[Tensors]] = defaultdict(list)
-        self.outputs: dict[str, list[Tensors]] = defaultdict(list)
-        self.draws: list[Tensor] = []
-        self.latents: list[Tensor] = []  # before the first step, and after each
-        self._scheduler = pipeline.scheduler
-        self._calls = calls
-        self._undo: list[Callable[[], None]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.randn:
-            self.draws.append(result.clone())
-        return result
-
-    def __enter__(self) -> "Recorder":
-        for name, call in self._calls.items():
-            takes = call.takes.register_forward_pre_hook(partial(self._take, name, call), with_kwargs=True)
-            gives = call.gives.register_forward_hook(partial(self._give, name, call))
-            self._undo += [takes.remove, gives.remove]
-        step = self._scheduler.step
-
-        @wraps(step)  # pipelines read its signature
-        def recorded(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not self.latents:
-                self.latents.append(sample.clone())
-            result = step(model_output, timestep, sample, *args, **kwargs)
-            self.latents.append((result[0] if isinstance(result, tuple) else result.prev_sample).clone())
-            return result
-
-        self._scheduler.step = recorded
-        self._undo.append(partial(delattr, self._scheduler, "step"))
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        for undo in self._undo:
-            undo()
-
-    def _take(self, name: str, call: GraphCall, module: nn.Module, args: Any, kwargs: Any) -> None:
-        arguments = signature(module.forward).bind(*args, **kwargs).arguments
-        self.inputs[name].append({key: tensor.clone() for key, tensor in call.inputs(arguments).items()})
-
-    def _give(self, name: str, call: GraphCall, module: nn.Module, args: Any, result: Any) -> None:
-        self.outputs[name].append({key: tensor.clone() for key, tensor in call.outputs(result).items()})
-
-
-def assemble(recorder: Recorder, picture: Array) -> dict[str, Array]:
-    """The arrays of a trajectory. The pipeline encodes the positive prompt first, and then gives its UNet both halves
-    of guidance in one call, the negative one first."""
-    text, unet = recorder.inputs["text_encoder"], recorder.inputs["unet"]
-    (decoder,), (encoded,) = recorder.inputs["vae_decoder"], recorder.outputs["vae_encoder"]
-    (decoded,) = recorder.outputs["vae_decoder"]
-    positive, negative = recorder.outputs["text_encoder"]
-    halves = [call["out_sample"].chunk(2) for call in recorder.outputs["unet"]]
-    found = {
-        "ids": torch.cat([text[1]["input_ids"], text[0]["input_ids"]]),
-        "states": torch.cat([negative["last_hidden_state"], positive["last_hidden_state"]]),
-        "pooled": torch.cat([negative["pooler_output"], positive["pooler_output"]]),
-        "noise": recorder.draws[0],
-        "timesteps": torch.stack([call["timestep"].reshape(-1)[0] for call in unet]),
-        "samples": torch.cat([call["sample"][:1] for call in unet]),
-        "outputs": torch.stack([torch.cat(pair) for pair in halves]),
-        "latents": torch.cat(recorder.latents),
-        "unscaled": decoder["latent_sample"],
-        "decoded": decoded["sample"],
-        "encoded": encoded["latent_parameters"],
-    }
-    if "attention_mask" in text[0]:
-        found["mask"] = torch.cat([text[1]["attention_mask"], text[0]["attention_mask"]])
-    if "attention_mask" in text[0]:
-        found["mask"] = torch.cat([text[1]["attention_mask"], text[0]["attention_mask"]])
-    arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in found.items()}
-    arrays["picture"] = picture
-    assert arrays.keys() - set(OPTIONAL) == set(ARRAYS)
-    return arrays

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.reference.prompt_cut import find_cut
+from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.runtime.errors import UserError
@@ -45,7 +45,7 @@ class ModelCandidate:
         return "float32", "float32"
 
     def find_cut(self, prompt: str) -> str:
-        return find_cut(self.checkpoint, prompt)
+        return find_cuts(self.checkpoint, [prompt])[prompt]
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         """Raises UserError where its scheduler takes other steps."""

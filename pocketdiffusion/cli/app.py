@@ -82,6 +82,7 @@ def export(
     allow_unexpected: AllowUnexpected = None,
 ) -> None:
     """Export a checkpoint for a phone and prove the result equal to the original."""
+    from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.skipped import units_not_run
 
     width, height = parse_size(size)
@@ -107,6 +108,8 @@ def export(
             say=step,
         )
     console.print(verdict_table(exported.manifest.verdicts))
+    for line in describe_pictures(exported.manifest.verdicts, [t.controls for t in exported.manifest.golden]):
+        say(line)
     if skipped := units_not_run(exported.manifest):
         console.print(not_run_table(skipped))
     if (scheduler := exported.manifest.scheduler).replaced:
@@ -196,6 +199,7 @@ def verify(
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
     from pocketdiffusion.runtime.verify.compare import other_shapes
+    from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
     from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
@@ -226,7 +230,7 @@ def verify(
                 raise UserError(
                     f"{against} is not the model of {bundle}: {name} is {list(theirs)} there, and {list(ours)} here"
                 )
-            trajectories = record(checkpoint, parts, say=step)
+            trajectories = record(checkpoint, parts, say=step, controls=True)
         skipped: list[NotRun] = []
         if on is Place.HOST:
             verdicts, _ = judge(opened, trajectories, step)
@@ -236,6 +240,9 @@ def verify(
             place = find_place(on.value, standins.expanduser(), core, limit)
             verdicts, skipped = judge_on(place, opened, trajectories, step)
     console.print(verdict_table(verdicts))
+    if on is Place.HOST:
+        for line in describe_pictures(verdicts, [t.controls for t in trajectories]):
+            say(line)
     if skipped:
         console.print(not_run_table(skipped))
     failed = [verdict for verdict in verdicts if not verdict.passed]
@@ -406,6 +413,7 @@ def compare(
         f"pictures: median {difference.median_db:.1f} dB, minimum {difference.lowest_db:.1f} dB"
         + ("" if compared.ratio is None else f"; a UNet call takes {compared.ratio:.2f} times as long")
     )
+    say(f"beside the original's own pictures the median is {compared.beside}")
     for line in compared.cut:
         say(line)
     say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.percent}")

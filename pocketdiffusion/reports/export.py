@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft
 from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.controls import compare_with, describe_pictures
 from pocketdiffusion.runtime.verify.gate import PictureReport
 from pocketdiffusion.runtime.verify.metrics import ParityReport
 from pocketdiffusion.runtime.verify.recording import Trajectory
@@ -51,6 +53,7 @@ def write_report(folder: Path, report: Report) -> None:
             nearest=NEAREST,
             audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
             rows=picture_rows(report.pictures, report.originals),
+            beside=list(describe_pictures(report.verdicts, [t.controls for t in report.originals])),
             apple=_apple(report.manifest),
             sizes=_sizes(folder, report.manifest),
             forced=forced_plot(report.verdicts, report.originals),
@@ -77,8 +80,9 @@ def _machine(report: Report) -> dict[str, Any]:
                 "ssim": p.ssim,
                 "drift_db": [_word(db) for db in p.drift_db],
                 "first_diverging": p.first_diverging,
+                "controls": words(dict(t.controls)),
             }
-            for p in report.pictures
+            for p, t in zip(report.pictures, cycle(report.originals), strict=False)
         ],
         "apple_differences": _apple(report.manifest),
         "rewrites": {
@@ -123,10 +127,12 @@ def _word(value: Any) -> Any:
 def picture_rows(pictures: Sequence[PictureReport], originals: Sequence[Trajectory]) -> list[dict[str, Any]]:
     """Of each picture its report, and as data URLs the original, the artifact's and the difference."""
     wanted = {(t.prompt, t.seed): t.picture for t in originals}
+    controls = {(t.prompt, t.seed): t.controls for t in originals}
     keys = [(t.prompt, t.seed) for t in originals] * (len(pictures) // len(originals))
     return [
         {
             "report": p,
+            "beside": compare_with(p.psnr_db, controls[key]),
             "original": _data_url(wanted[key]),
             "artifact": _data_url(p.picture),
             "difference": _data_url(_difference(wanted[key], p.picture)),

@@ -201,6 +201,9 @@ class Trajectory(Record):
     guidance: float
     image: BundlePath
     arrays: dict[str, ArrayRef]
+    controls: dict[str, AnyFloat] = Field(
+        default={}, description="PSNR (dB) of other pictures by the original beside this one, by what was other"
+    )
 
 
 class Calibration(Record):

@@ -21,6 +21,7 @@ from pocketdiffusion.runtime.sampling.samplers import step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advance
 from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
 from pocketdiffusion.runtime.verify.metrics import (
     Comparison,
@@ -246,11 +247,19 @@ def compare_picture(
 
 
 def judge_pictures(
-    reports: Sequence[PictureReport], graphs: Iterable[Graph], arithmetic: str, device: str = "host"
+    reports: Sequence[PictureReport],
+    graphs: Iterable[Graph],
+    arithmetic: str,
+    device: str = "host",
+    controls: Sequence[Mapping[str, float]] = (),
 ) -> list[ParityReport]:
     """The median and the minimum over the prompts, each against its floor: that of a lossy recipe where one of
-    `graphs` has such, else by the least precise of their storage and `arithmetic`."""
-    floors, storage = picture_floors(list(graphs), arithmetic)
+    `graphs` has such, else by the least precise of their storage and `arithmetic`. The median of a recipe that is not
+    lossy must besides be nearer than each of `controls`, the original's own of each prompt."""
+    graphs = list(graphs)
+    floors, storage = picture_floors(graphs, arithmetic)
+    if all(graph.picture_floors_db is None for graph in graphs):
+        floors = (max(floors[0], control_floor(controls)), floors[1])
     ranked = sorted(reports, key=lambda report: report.psnr_db)
     judged = []
     for name, report, floor in zip(
@@ -279,6 +288,12 @@ def judge_pictures(
     return judged
 
 
+def control_floor(controls: Sequence[Mapping[str, float]]) -> float:
+    """The PSNR (dB) that a median must have to be nearer than each control; -inf without any. A control that gives the
+    very same picture, as a step less does in a model that does nothing, is passed over: nothing is nearer."""
+    return max((db for db in medians(controls).values() if db < inf), default=-inf)
+
+
 def picture_floors(graphs: Sequence[Graph], arithmetic: str) -> tuple[tuple[float, float], str]:
     """The floors of pictures, and the storage that they are for."""
     for graph in graphs:
@@ -296,11 +311,12 @@ def measured_db(bundle: Bundle, rung: str, format: str) -> dict[str, float]:
 def judge(
     bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[ParityReport], list[PictureReport]]:
-    """Everything: stages, every graph of every format, pictures. The manifest's verdicts of the rung "rounding" raise
-    the floors of graphs that are stored in float16, those of the rung "changed" lower floors: of the graphs of their
-    format, and of no other."""
+    """Everything: whole pictures, which come first, stages, every graph of every format. The manifest's verdicts of the
+    rung "rounding" raise the floors of graphs that are stored in float16, those of the rung "changed" lower floors: of
+    the graphs of their format, and of no other."""
     say("stages")
     reports = judge_stages(bundle, trajectories)
+    first: list[ParityReport] = []
     pictures: list[PictureReport] = []
     for format, graphs in bundle.manifest.graphs.items():
         for name in GRAPHS:
@@ -319,9 +335,10 @@ def judge(
             )
         say(f"{format} pictures")
         drawn = list(draw_pictures(bundle, trajectories, format))
-        reports += judge_pictures(drawn, graphs.values(), graphs["unet"].arithmetic)
+        controls = [trajectory.controls for trajectory in trajectories]
+        first += judge_pictures(drawn, graphs.values(), graphs["unet"].arithmetic, controls=controls)
         pictures += drawn
-    return reports, pictures
+    return [*first, *reports], pictures
 
 
 def record_verdict(report: ParityReport) -> Verdict:

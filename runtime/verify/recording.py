@@ -5,7 +5,7 @@ that each part of the reference phone is judged against an implementation that i
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ class Trajectory:
     samples [n, c, h, w] (what the UNet was given); outputs [n, 2, c, h, w]; latents [n + 1, c, h, w] (before each call,
     and at the end); unscaled [1, c, h, w] (the VAE decoder's input); decoded [1, 3, H, W]; picture uint8 [H, W, 3];
     encoded [1, 2c, h, w] (the VAE encoder's output for `picture`). float32 unless said otherwise. mask int32 [2, 77] is
-    there where the text encoder takes an attention mask.
+    there where the text encoder takes an attention mask. `controls` has the PSNR (dB) of other pictures by the original
+    beside this one, where they were drawn (`controls.py`).
     """
 
     prompt: str
@@ -46,6 +47,7 @@ class Trajectory:
     picture: Array
     encoded: Array
     mask: Array | None = None
+    controls: Mapping[str, float] = field(default_factory=dict)
 
 
 OPTIONAL = ("mask",)  # the arrays that some models have

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers import AutoencoderKL
+from diffusers.models.activations import ACT2CLS
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import read_arguments
 from pocketdiffusion.export.checkpoints.safetensors_header import rename, without_kernel
 from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.runtime.errors import UserError
 
 # The values of a configuration that are served; what is not named here is free.
 _SERVED: Mapping[str, tuple[Any, ...]] = {
+    "act_fn": tuple(ACT2CLS),
     "down_block_types": ("DownEncoderBlock2D",),
     "in_channels": (3,),
     "latents_mean": (None,),
@@ -58,7 +61,8 @@ class LatentEncoder(nn.Module):
 
 def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
     """Files from before diffusers 0.18 call the attention's layers `query, key, value, proj_attn`, and files closer to
-    the original code (CompVis/latent-diffusion) store them as 1x1 convolutions.
+    the original code (CompVis/latent-diffusion) store them as 1x1 convolutions. Raises UserError where they are in
+    shards, of which diffusers leaves them out.
     """
     modern = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
     names = {}
@@ -67,6 +71,11 @@ def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, Tensor
         block, _, layer = parent.rpartition(".")
         if ".attentions." in name and layer in modern:
             names[name] = f"{block}.{modern[layer]}.{leaf}"
+    if names and len({ref.file for ref in stored.values()}) > 1:
+        raise UserError(
+            f"{part}: its shards hold names from before diffusers 0.18 ({min(names)}), which diffusers translates in a "
+            "single file only: save the model again"
+        )
     renamed = rename(stored, names, part)
     return {name: without_kernel(ref) if ".attentions." in name else ref for name, ref in renamed.items()}
 

@@ -5,24 +5,31 @@ older names, and the number of sites, from the configuration alone.
 """
 
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
+from transformers.activations import ACT2FN
 
 from pocketdiffusion.export.checkpoints.safetensors_header import rename
 from pocketdiffusion.export.component import TensorRef
 from pocketdiffusion.runtime.errors import UserError
 
 CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_POSITIONS = "text_model.embeddings.position_embedding.weight"
 HIDDEN = -1e4  # float16 holds it, and its weight is 0
 
 
 def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
     """transformers' configuration, with its defaults where the file is silent. Raises UserError where it is wrong."""
     try:
-        return CLIPTextConfig.from_dict(dict(config))
+        known = CLIPTextConfig.from_dict(dict(config))
+        if known.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act {known.hidden_act!r} is no activation that transformers has")
+        return known
     except Exception as error:  # transformers checks the fields with classes of errors that differ between its versions
         reason = " ".join(str(error).split())
         raise UserError(f"{part}: config.json is wrong: {reason}") from None
@@ -74,6 +81,19 @@ def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, Tensor
     return {name: ref for name, ref in rename(stored, names, part).items() if name not in unused}
 
 
+def shorten(
+    config: CLIPTextConfig, weights: Mapping[str, TensorRef], tokens: int
+) -> tuple[CLIPTextConfig, dict[str, TensorRef]]:
+    """The configuration and the weights of a text encoder that is only ever given `tokens` tokens: the rows of its
+    position embedding behind those are never looked up, and a converter would cut them off in its own way."""
+    short = copy(config)
+    short.max_position_embeddings = tokens
+    ref = weights[_POSITIONS]
+    row = ref.nbytes // ref.shape[0]
+    cut = replace(ref, nbytes=tokens * row, shape=(tokens, *ref.shape[1:]))
+    return short, {name: cut if name == _POSITIONS else weight for name, weight in weights.items()}
+
+
 def sites(config: CLIPTextConfig) -> dict[str, int]:
     """The activation is counted under its own name: "quick_gelu", "gelu". Attention with a mask is not rewritten."""
     layers = config.num_hidden_layers
@@ -81,10 +101,10 @@ def sites(config: CLIPTextConfig) -> dict[str, int]:
     return {"attention": attention, "layer_norm": 2 * layers + 1, config.hidden_act: layers}
 
 
-def example(config: CLIPTextConfig, tokens: int, seed: int) -> dict[str, Tensor]:
+def example(config: CLIPTextConfig, seed: int) -> dict[str, Tensor]:
     """A start, some words, and ends: the two specials are the last of CLIP's vocabulary, whatever the file says."""
     generator = torch.Generator().manual_seed(seed)
-    last = config.vocab_size - 1
+    last, tokens = config.vocab_size - 1, config.max_position_embeddings
     ids = torch.full((1, tokens), last, dtype=torch.int32)
     words = torch.randint(0, last - 1, (min(8, tokens - 2),), generator=generator)
     ids[0, 0], ids[0, 1 : 1 + len(words)] = last - 1, words.int()

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers import UNet2DConditionModel
+from diffusers.models.activations import ACT2CLS
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import read_arguments
 
 # The values of a configuration that are served; what is not named here is free.
 _SERVED: Mapping[str, tuple[Any, ...]] = {
+    "act_fn": tuple(ACT2CLS),
     "addition_embed_type": (None,),
     "attention_type": ("default",),
     "class_embed_type": (None,),

@@ -1,0 +1,64 @@
+"""Controls: how far the original's own pictures are from one another. A figure in dB says something beside them alone.
+
+34 dB is near for one model, and further than another seed for the next.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
+from typing import Protocol
+
+SEED, STEPS, PROMPT = "another seed", "one step less", "the prompt without its last word"
+
+
+class Median(Protocol):
+    """A verdict, from the gate or from a manifest."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def format(self) -> str | None: ...
+    @property
+    def psnr_db(self) -> float: ...
+
+
+def shorten(prompt: str) -> str:
+    """The prompt without its last word; "" where it has one."""
+    return " ".join(prompt.split()[:-1])
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median; of an even number the lower of the two in the middle. inf of none."""
+    return sorted(values)[(len(values) - 1) // 2] if values else inf
+
+
+def medians(controls: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each control, the median (dB) over the prompts that have it."""
+    names = dict.fromkeys(name for each in controls for name in each)
+    return {name: middle([each[name] for each in controls if name in each]) for name in names}
+
+
+def compare_with(db: float, controls: Mapping[str, float]) -> str:
+    """What a PSNR (dB) is beside its controls, in words."""
+    if not controls:
+        return "no controls were recorded"
+    near = [f"{name} ({_db(value)})" for name, value in controls.items() if db > value or db == inf]
+    far = [f"{name} ({_db(value)})" for name, value in controls.items() if not (db > value or db == inf)]
+    words = [f"nearer than {_and(near)}"] if near else []
+    words += [f"no nearer than {_and(far)} would be"] if far else []
+    return ", but ".join(words)
+
+
+def describe_pictures(verdicts: Iterable[Median], controls: Sequence[Mapping[str, float]]) -> Iterator[str]:
+    """A line for the median picture of each format that was judged, beside what the original itself gives."""
+    for verdict in verdicts:
+        if verdict.subject == "pictures.median":
+            words = compare_with(verdict.psnr_db, medians(controls))
+            yield f"{verdict.format} pictures, median {_db(verdict.psnr_db)}: {words}"
+
+
+def _db(value: float) -> str:
+    return "equal" if value == inf else f"{value:.1f} dB"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
