@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven
 from pocketdiffusion.runtime.engines import find_graph, graph_format
+from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.verify.compare import (
     BundleCandidate,
     Candidate,
@@ -178,7 +179,8 @@ def open_sides(
     allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
     """Bundles' artifacts, of `format` or their first, and models, at the size of the bundle beside them, or at the size
-    that they were trained at."""
+    that they were trained at. Raises ProofError, naming the side, where a model's weight is NaN or infinite: such is
+    never near."""
     bundles: dict[str, Candidate] = {}
     width = height = None
     for name in names:
@@ -188,9 +190,19 @@ def open_sides(
             bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
             size = bundle.manifest.latents
             width, height = size.width * size.scale, size.height * size.scale
-    return [
-        bundles.get(name) or open_model(name, width, height, revision, token, say, allow_unexpected) for name in names
-    ]
+    if len(bundles) == len(set(names)):
+        return [bundles[name] for name in names]
+    from pocketdiffusion.export.checkpoints.weight_content import NotFiniteError
+
+    sides, broken = [], []
+    for which, name in zip("AB", names, strict=True):
+        try:
+            sides.append(bundles.get(name) or open_model(name, width, height, revision, token, say, allow_unexpected))
+        except NotFiniteError as error:
+            broken.append(f"{which} is not finite, no two to compare: {error}")
+    if broken:
+        raise ProofError("; ".join(broken))
+    return sides
 
 
 def open_model(

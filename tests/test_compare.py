@@ -172,6 +172,22 @@ def test_what_is_not_finite_is_never_near(tiny_checkpoint: Path, tiny_bundle: Pa
     assert other.returncode == 1 and f"of 'red apple': not finite in {endless}, first at" in other.stderr
 
 
+@pytest.mark.parametrize(("bad", "named"), [((True, False), "A"), ((False, True), "B"), ((True, True), "AB")])
+def test_a_weight_that_is_not_finite_is_never_near(
+    bad: tuple[bool, bool], named: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Told before anything is drawn, with the side, the file, the tensor and the index; still a failed proof."""
+    broken = shutil.copytree(tiny_checkpoint, tmp_path / "broken")
+    change(broken / "unet/diffusion_pytorch_model.safetensors", "conv_out.weight", np.nan)
+    done = call("compare", *(broken if side else tiny_checkpoint for side in bad), "--min-psnr", "40")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    for side in named:
+        assert f"{side} is not finite" in done.stderr
+    assert done.stderr.count("is not finite") == len(named)
+    assert f"{broken}/unet" in done.stderr and "conv_out.weight is nan at index [0, 0, 0, 0]" in done.stderr
+    assert "drawing" not in done.stdout
+
+
 def test_a_picture_that_is_not_finite_is_not_judged_by_its_8_bits(bundle: Bundle, recorded: Trajectory) -> None:
     decoded = recorded.decoded.copy()
     decoded[0, 1, 2, 3] = np.nan

@@ -58,14 +58,18 @@ def read_content(folder: Path, files: Sequence[str], tensors: Mapping[str, Mappi
     return Content(total.hexdigest(), broken)
 
 
+class NotFiniteError(UserError):
+    """A weight is NaN or infinite: a checkpoint to draw nothing with."""
+
+
 def check_finite(content: Content, parts: Sequence[Component]) -> None:
-    """Raises UserError, naming file, tensor, index and value, where a weight that a part uses is not finite."""
+    """Raises NotFiniteError, naming file, tensor, index and value, where a weight that a part uses is not finite."""
     used = {(ref.file, ref.offset) for part in parts for ref in part.weights.values()}
     broken = [found for place, found in content.broken.items() if place in used]
     if broken:
         first = broken[0]
         more = f", and {len(broken) - 1} more tensors have such values" if len(broken) > 1 else ""
-        raise UserError(
+        raise NotFiniteError(
             f"{first.ref.file}: {first.name} is {first.value} at index {list(first.index)}{more}: "
             "weights that are not finite draw nothing; take a sound copy"
         )
