@@ -21,7 +21,7 @@ from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, sta
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.verify.gate import judge, record_verdict
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.metrics import ParityReport, blame
 from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.source import Original, open_model, record_original
 
@@ -119,7 +119,7 @@ def export_original(
         failed = [verdict for verdict in verdicts if not verdict.passed]
         if failed:
             kept = keep_failed(folder, out)
-            raise ProofError(f"{failed[0].describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
+            raise ProofError(f"{blame(failed).describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
     return Bundle(out, manifest)
 
 

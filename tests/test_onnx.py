@@ -64,7 +64,7 @@ def test_parity_of_every_part(tiny_checkpoint: Path, tmp_path: Path, name: str, 
     [
         pytest.param("ort", "fp32", marks=pytest.mark.slow),
         ("ort", "fp16"),
-        ("std", "fp32"),
+        pytest.param("std", "fp32", marks=pytest.mark.slow),
         pytest.param("std", "fp16", marks=pytest.mark.slow),
     ],
 )

@@ -233,25 +233,25 @@ def test_an_export_with_a_recipe(micro_checkpoint: Path, tmp_path: Path) -> None
     assert call("verify", out).returncode == 0
 
 
-def test_two_bits_in_one_attention_layer(micro_checkpoint: Path, tmp_path: Path) -> None:
+def test_two_bits_in_one_attention_layer(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The export fails and is kept as failed; compare names that layer first, from the first step on."""
-    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+    layer = "unet.up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_v"
     schemes = {
         part.spec.name: {name: Scheme("linear", 2 if name == f"{layer}.weight" else 8) for name in weights_of(part)}
-        for part in components(open_checkpoint(str(micro_checkpoint)))
+        for part in components(open_checkpoint(str(tiny_checkpoint)))
     }
     floors = load_recipe("w8").floors
     assert floors is not None
     write_recipe(tmp_path / "bad.json", Recipe("bad", floors, schemes))
     out = tmp_path / "out"
-    done = call("export", micro_checkpoint, "--target", "pixel-8", "--recipe", tmp_path / "bad.json", "-o", out)
+    done = call("export", tiny_checkpoint, "--target", "pixel-8", "--recipe", tmp_path / "bad.json", "-o", out)
     assert done.returncode == 1 and "unet.out_sample" in done.stderr and "kept as" in done.stderr
     failed = tmp_path / "out.failed"
     assert not out.exists() and open_unproven(failed).manifest.graphs["onnx"]["unet"].storage == "mixed"
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("red apple\n")
     page = tmp_path / "report.html"
-    shown = call("compare", micro_checkpoint, failed, "--prompts", prompts, "--steps", "2", "-o", page)
+    shown = call("compare", tiny_checkpoint, failed, "--prompts", prompts, "--steps", "2", "-o", page)
     assert shown.returncode == 0 and f"first above 10%: unet {layer}, step 1" in shown.stdout
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert max(numbers["layers"], key=lambda found: found["added"])["module"] == layer

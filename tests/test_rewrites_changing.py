@@ -22,8 +22,8 @@ CHANGING = ("fused_attention", "quick_gelu", "tanh_gelu")
 
 
 @pytest.fixture(scope="module")
-def original(micro_checkpoint: Path) -> Original:
-    return record_original(*open_model(str(micro_checkpoint)))
+def original(tiny_checkpoint: Path) -> Original:
+    return record_original(*open_model(str(tiny_checkpoint)))
 
 
 @pytest.fixture(scope="module")

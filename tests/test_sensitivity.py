@@ -67,8 +67,8 @@ def survey(folder: Path, scratch: Path, damages: Damages | None = None) -> Surve
 
 
 @pytest.fixture(scope="module")
-def tiny(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Surveys:
-    return survey(micro_checkpoint, tmp_path_factory.mktemp("survey"))
+def tiny(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Surveys:
+    return survey(tiny_checkpoint, tmp_path_factory.mktemp("survey"))
 
 
 def part_of(surveys: Surveys, name: str) -> Any:

@@ -202,6 +202,7 @@ def verify(
     from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
+    from pocketdiffusion.runtime.verify.metrics import blame
     from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
 
     with progress(f"verifying {bundle}") as step:
@@ -247,7 +248,7 @@ def verify(
         console.print(not_run_table(skipped))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
-        raise ProofError(f"{bundle}: {failed[0].describe()}; {len(failed)} of {len(verdicts)} verdicts failed")
+        raise ProofError(f"{bundle}: {blame(failed).describe()}; {len(failed)} of {len(verdicts)} verdicts failed")
     if not verdicts:
         raise ProofError(f"{bundle}: nothing of it was run on {on.value}: {skipped[0].reason}")
     say(f"{bundle} passed all {len(verdicts)} verdicts" + (f" on {on.value}" if on is not Place.HOST else ""))

@@ -4,7 +4,7 @@ PSNR is 20 log10(peak / rmse) with peak = max |reference| over all recorded case
 candidate, which could raise it by being wrong. The case with the worst PSNR is the one that is judged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf, log10
 
@@ -101,6 +101,11 @@ class ParityReport:
             f"{where}{self.subject} ({self.rung}): {self.psnr_db:.1f} dB, floor {self.floor_db:.0f} dB; largest error "
             f"{self.max_abs:.2g}, limit {self.max_abs_limit:.2g}, at {list(self.worst)} in {self.worst_case}"
         )
+
+
+def blame(failed: Sequence[ParityReport]) -> ParityReport:
+    """Of verdicts that failed, the one to tell first: on a part, where one is, since pictures suffer of any part."""
+    return min(failed, key=lambda report: report.rung == "pictures")
 
 
 @dataclass(frozen=True)
