@@ -135,7 +135,8 @@ def main(
     output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/recording.json"),
 ) -> None:
     rows = []
-    with TemporaryDirectory(dir=Path.cwd()) as scratch:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent) as scratch:
         for model in models or list(WAYS):
             folder = Path(scratch) / model
             if model == "sd15":
@@ -154,7 +155,6 @@ def main(
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
-    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(rows, indent=1) + "\n")
 
 

@@ -134,9 +134,9 @@ def test_measuring_leaves_the_weights_as_they_were(micro_checkpoint: Path, tmp_p
         assert min(tiny.of(component, "onnx", "ort").damage(W2).values()) > 1e-7
 
 
-def test_a_weight_that_integers_cannot_hold_comes_first(micro_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_weight_that_integers_cannot_hold_comes_first(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """One huge element in each output channel: int8 leaves little of the others."""
-    folder = shutil.copytree(micro_checkpoint, tmp_path / "model")
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
     tensors = safetensors.numpy.load_file(folder / UNET_FILE)
     tensors["conv_out.weight"][:, 0, 0, 0] = 300 * np.abs(tensors["conv_out.weight"]).max()
     safetensors.numpy.save_file(tensors, folder / UNET_FILE)
