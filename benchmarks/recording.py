@@ -94,9 +94,8 @@ def draw(model: str, way: str, folder: Path) -> None:
     from pocketdiffusion.export.reference.pipeline import open_class
     from pocketdiffusion.export.reference.recorder import Recorder
 
-    parts = {
-        name: folder / name for name in ("unet", "vae", "text_encoder", "text_encoder_2") if (folder / name).exists()
-    }
+    names = ("unet", "vae", "text_encoder", "text_encoder_2")
+    parts = {name: list((folder / name).glob("*.safetensors")) for name in names if (folder / name).exists()}
     begun = time.process_time()
     pipeline = open_class(CLASSES[model], folder, parts, streamed=way == "recorded")
     opened = time.process_time()

@@ -32,6 +32,7 @@ from pocketdiffusion.export.checkpoints.tokenizer_files import digest
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.reference import pipeline, recorder, scheduler, streamed_weights
 from pocketdiffusion.export.reference import record as reference
 from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.quantize import kmeans as palette
@@ -45,7 +46,19 @@ from pocketdiffusion.runtime.verify import recording as trajectory
 
 Say = Callable[[str], None]
 LINES = 20  # of progress in a measurement
-CODE = (sensitivity, quantized, reference, trajectory, stored, palette, spans)  # that damages depend on
+CODE = (
+    sensitivity,
+    quantized,
+    reference,
+    trajectory,
+    stored,
+    palette,
+    spans,
+    recorder,
+    pipeline,
+    scheduler,
+    streamed_weights,
+)  # that damages depend on
 
 
 @dataclass(frozen=True)
@@ -196,6 +209,7 @@ def fingerprint(checkpoint: Checkpoint, parts: Sequence[Component], requests: Se
         "exponents": {part.spec.name: [ref.exponent for ref in part.weights.values()] for part in parts},
         "configs": {name: dict(config) for name, config in checkpoint.configs.items()},
         "scheduler": dict(checkpoint.scheduler),
+        "sampler": checkpoint.sampler,
         "classes": dict(checkpoint.model_index),
         "tokenizers": {name: digest(folder) for name, folder in checkpoint.tokenizers.items()},
         "shapes": {part.spec.name: [tensor.shape for tensor in part.spec.inputs] for part in parts},

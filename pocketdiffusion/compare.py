@@ -128,7 +128,7 @@ def compare_two(
         for prompt, number in chosen:
             say(f"drawing with {a}: {prompt}")
             options: dict[str, Any] = {"seed": number, "steps": steps, "guidance": guidance}
-            recorded.append(record_bundle(reference.bundle, prompt, format=reference.format, **options))
+            recorded.append(record_bundle(reference.bundle, prompt, format=reference.format, controls=True, **options))
     else:
         from pocketdiffusion.export.reference.record import Request, record
         from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
@@ -151,10 +151,7 @@ def compare_two(
     if budget is None:
         budget = LOSSY_BUDGET if lossy else EXACT_BUDGET
     cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, opened))
-    controls = [t.controls for t in recorded if t.controls]
-    for bundle in bundles:  # which keep those of the prompts that they were proved by
-        controls = controls or [t.controls for t in (bundle.manifest.golden if bundle is not None else ())]
-    words = compare_with(difference.median_db, medians(controls))
+    words = compare_with(difference.median_db, medians([t.controls for t in recorded]))
     return Compared(sides, recorded, difference, ratio, ladder, tuple(layers), budget, unnamed, cut, words)
 
 
@@ -178,11 +175,11 @@ def open_sides(
     say: Say,
     allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
-    """Bundles' artifacts, of `format` or their first, and models, at the size of the bundle beside them, or at the size
-    that they were trained at. Raises ProofError, naming the side, where a model's weight is NaN or infinite: such is
-    never near."""
+    """Bundles' artifacts, of `format` or their first, and models, at the size of the bundle beside them and with its
+    sampler where that is not the checkpoint's own, or at the size that they were trained at. Raises ProofError, naming
+    the side, where a model's weight is NaN or infinite: such is never near."""
     bundles: dict[str, Candidate] = {}
-    width = height = None
+    width = height = sampler = None
     for name in names:
         if (Path(name) / "manifest.json").exists():
             say(f"hashes of {name}")
@@ -190,14 +187,17 @@ def open_sides(
             bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
             size = bundle.manifest.latents
             width, height = size.width * size.scale, size.height * size.scale
+            scheduler = bundle.manifest.scheduler
+            sampler = scheduler.default_sampler if scheduler.replaced else sampler
     if len(bundles) == len(set(names)):
         return [bundles[name] for name in names]
     from pocketdiffusion.export.checkpoints.weight_content import NotFiniteError
 
+    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
     sides, broken = [], []
     for which, name in zip("AB", names, strict=True):
         try:
-            sides.append(bundles.get(name) or open_model(name, width, height, revision, token, say, allow_unexpected))
+            sides.append(bundles.get(name) or open_model(name, width=width, height=height, sampler=sampler, **options))
         except NotFiniteError as error:
             broken.append(f"{which} is not finite, no two to compare: {error}")
     if broken:
@@ -205,21 +205,12 @@ def open_sides(
     return sides
 
 
-def open_model(
-    name: str,
-    width: int | None,
-    height: int | None,
-    revision: str | None,
-    token: str | None,
-    say: Say,
-    allow_unexpected: Sequence[str] = (),
-) -> Candidate:
-    """A model for pictures of `width` and `height` pixels, by default those that it was trained on."""
+def open_model(name: str, *, say: Say, **options: Any) -> Candidate:
+    """A model, with the options of `source.open_model`."""
     from pocketdiffusion import source
     from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
 
-    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
-    checkpoint, parts = source.open_model(name, width=width, height=height, **options)
+    checkpoint, parts = source.open_model(name, say=say, **options)
     return ModelCandidate(checkpoint, parts, say)
 
 

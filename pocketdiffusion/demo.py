@@ -20,7 +20,6 @@ from statistics import median
 from threading import Thread
 from time import perf_counter
 
-import torch
 from rich.table import Table
 
 from pocketdiffusion.build import export_original, timed
@@ -109,6 +108,8 @@ def relay(lines: Lines, say: Callable[[str], None]) -> None:
 
 def export_for(original: Original, target: str, folder: Path, workers: int, lines: Lines) -> Bundle:
     """In a process of its own, one of `workers` that share the cores."""
+    import torch  # after the reference's precision is pinned, which comes with pocketdiffusion.export
+
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     say, seconds = timed(lambda line: lines.put((target, line)))
     return export_original(original, load_target(target), folder / f"emoji-{target}", say=say, seconds=seconds)

@@ -11,7 +11,7 @@ from pocketdiffusion.export.component import Component, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FormError
 from pocketdiffusion.export.observed import Observed, observe
-from pocketdiffusion.export.reference.record import record
+from pocketdiffusion.export.reference.record import check_drawn, record
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.reports.findings import find_forms
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
@@ -56,6 +56,7 @@ def open_model(
     opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=say)
     checkpoint = replace(opened, sampler=sampler)
     parts = components(checkpoint, width=width, height=height, say=say)
+    check_drawn(checkpoint, parts)
     for part in parts:
         check_runs(part)
     if checkpoint.nbytes > 1e9:
@@ -65,7 +66,7 @@ def open_model(
 
 
 def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
-    """Draws the gate's prompts with the model's own modules."""
+    """Draws the gate's prompts with diffusers' own pipeline of the model."""
     trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"), controls=True)
     say("recording the original: its activations in float16")
     return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})

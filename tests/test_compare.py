@@ -119,6 +119,8 @@ def test_the_command_says_it_in_a_table_a_page_and_numbers(tiny_bundle: Path, tm
     done = call("compare", tiny_bundle, tiny_bundle, "--prompts", prompts, "--steps", "2", "-o", page)
     assert done.returncode == 0, done.stderr
     assert "blue heart" in done.stdout and "unet.out_sample" in done.stdout
+    assert "beside the original's own pictures the median is nearer than another seed (" in done.stdout
+    assert page.read_text(encoding="utf-8").count("one step less (") == 3  # the median, and each picture
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert [p["prompt"] for p in numbers["pictures"]] == ["red apple", "blue heart"]
     assert [p["seed"] for p in numbers["pictures"]] == [0, 1]

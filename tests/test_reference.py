@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from support.command import call, refusal
-from support.family_cases import edit_json
+from support.family_cases import MICRO, edit_json, write_checkpoint
 
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components, scheduler_config
@@ -27,6 +29,9 @@ from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.export.reference.streamed_weights import stream_weights
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, compare_with, medians
+from pocketdiffusion.runtime.verify.gate import PictureReport, control_floor, judge_pictures
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 
 REQUEST = Request("a red apple", "blurry", seed=5, steps=3, guidance=5.0)
 SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
@@ -87,12 +92,18 @@ def test_weights_stay_where_they_are_stored() -> None:
 
 
 def test_an_array_is_on_the_disk_once() -> None:
+    """And the file is mapped once for all arrays of a drawing: a hundred drawings do not run out of descriptors."""
+    before = len(os.listdir("/proc/self/fd"))
     store = ArrayStore()
-    ones, again = (store.put(np.ones((3, 5), np.float32)) for _ in range(2))
-    other = store.put(np.arange(15, dtype=np.int32).reshape(3, 5))
-    assert np.array_equal(ones, again) and ones.ctypes.data % 64 == other.ctypes.data % 64 == 0
-    assert len(store._places) == 2 and not ones.flags.writeable
-    assert np.array_equal(other.ravel(), np.arange(15)) and other.dtype == np.int32
+    ones, numbers = np.ones((3, 5), np.float32), np.arange(15, dtype=np.int32).reshape(3, 5)
+    first = store.put({"a": ones, "b": ones.copy(), "c": numbers, "empty": np.zeros((0, 4), np.float32)})
+    again = store.put({"d": ones.copy()})
+    assert first["a"] is first["b"] is again["d"] and not first["a"].flags.writeable
+    assert first["c"].ctypes.data % 64 == 0 and first["c"].dtype == np.int32
+    assert np.array_equal(first["a"], ones) and np.array_equal(first["c"], numbers) and first["empty"].shape == (0, 4)
+    others = [store.put({name: np.full(7, n + k / 10) for k, name in enumerate("uvw")}) for n in range(20)]
+    assert others[7]["v"][0] == 7.1
+    assert len(os.listdir("/proc/self/fd")) - before <= 22
 
 
 def edited(**settings: Any) -> Callable[[Path], None]:
@@ -188,6 +199,78 @@ def test_every_sampler_can_take_the_place(model: Path, sampler: str) -> None:
     edited(_class_name=DPM, algorithm_type="sde-dpmsolver++", use_karras_sigmas=True, solver_order=3)(model)
     checkpoint = replace(open_checkpoint(str(model), say=lambda line: None), sampler=sampler)
     assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
+
+
+@pytest.mark.parametrize(
+    ("change", "sampler"),
+    [
+        (edited(_class_name="UniPCMultistepScheduler", steps_offset=None), "ddim"),
+        (edited(_class_name="DDIMScheduler", thresholding=True), "pndm"),
+        (edited(_class_name=DPM, use_lu_lambdas=True, timestep_spacing="leading", steps_offset=None), "dpmpp_2m"),
+        (edited(_class_name="EulerDiscreteScheduler", use_exponential_sigmas=True), "euler"),
+    ],
+)
+def test_the_way_out_leads_out(model: Path, change: Any, sampler: str) -> None:
+    """Also of settings that no sampler here follows, and where steps_offset is the pipeline's own."""
+    change(model)
+    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    with pytest.raises(UserError):
+        set_sampler(checkpoint, open_pipeline(checkpoint))
+    chosen = replace(checkpoint, sampler=sampler)
+    assert set_sampler(chosen, open_pipeline(chosen)) == sampler
+
+
+def test_what_text_to_image_cannot_draw_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:
+    model = write_checkpoint(micro_checkpoint, tmp_path / "made", replace(MICRO, unet={**MICRO.unet, "in_channels": 9}))
+    said = refusal("export", model.folder, "--target", "generic", "--format", "onnx", "-o", tmp_path / "out")
+    assert "its UNet takes 9 channels, for inpainting" in said
+
+
+def test_a_seed_that_is_none_is_one_line(tiny_checkpoint: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny_checkpoint), say=lambda line: None)
+    with pytest.raises(UserError, match="seed .* is out of range"):
+        record(checkpoint, components(checkpoint), [replace(REQUEST, seed=2**64)])
+
+
+def test_controls_are_drawn_by_the_original(micro_checkpoint: Path) -> None:
+    """Beside its own picture: another seed, one step less, and the prompt without its last word."""
+    checkpoint = open_checkpoint(str(micro_checkpoint), say=lambda line: None)
+    (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST], controls=True)
+    others = {
+        SEED: replace(REQUEST, seed=REQUEST.seed ^ 1),
+        STEPS: replace(REQUEST, steps=2),
+        PROMPT: replace(REQUEST, prompt="a red"),
+    }
+    wanted = {
+        name: image_psnr_db(trajectory.picture, by_diffusers(micro_checkpoint, other)) for name, other in others.items()
+    }
+    assert trajectory.controls == pytest.approx(wanted) and len(set(wanted.values())) == 3
+
+
+def test_what_a_distance_is_beside_its_controls() -> None:
+    controls = [
+        {SEED: 40.0, STEPS: 20.0, PROMPT: inf},
+        {SEED: 30.0, STEPS: 25.0, PROMPT: inf},
+        {SEED: 35.0, STEPS: 22.0},
+    ]
+    assert medians(controls) == {SEED: 35.0, STEPS: 22.0, PROMPT: inf}
+    assert compare_with(34.0, medians(controls)) == (
+        "nearer than one step less (22.0 dB), but no nearer than another seed (35.0 dB) would be"
+    )
+    assert compare_with(inf, medians(controls)) == "nearer than another seed (35.0 dB) and one step less (22.0 dB)"
+    assert compare_with(inf, {}) == "without controls"
+    assert control_floor(controls) == 35.0 and control_floor([]) == -inf
+
+
+def test_a_picture_that_is_no_nearer_than_another_seed_fails() -> None:
+    """In fp32 and fp16; a lossy recipe has floors of its own, and it is said."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    drawn = [PictureReport("onnx", "a", 60.0, 1.0, (90.0,), picture)]
+    fp16, lossy = ([SimpleNamespace(picture_floors_db=floors, storage="float16")] for floors in (None, (20.0, 10.0)))
+    for graphs, passes in ((fp16, False), (lossy, True)):
+        median, _ = judge_pictures(drawn, graphs, "float32", controls=[{SEED: 61.0, STEPS: 20.0}])  # type: ignore[arg-type]
+        assert median.passed == passes
+    assert all(v.passed for v in judge_pictures(drawn, fp16, "float32", controls=[{SEED: 59.0}]))  # type: ignore[arg-type]
 
 
 PROBE = """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from support.command import refusal as refused_command
 from transformers import CLIPTextModel
@@ -178,6 +178,22 @@ def test_full_weights_that_are_pickled_are_not_replaced_by_a_variant(folder: Pat
     single.rename(folder / f"unet/{UNET}.non_ema.safetensors")
     (folder / f"unet/{UNET}.bin").write_bytes(b"pickle")
     with pytest.raises(UserError, match=f"unet/{UNET}.bin is a pickle"):
+        open_checkpoint(str(folder), say=lambda line: None)
+
+
+def test_a_variant_of_one_part_is_taken_of_every_part_that_has_it(folder: Path) -> None:
+    """As diffusers does, which is given one variant for all: the UNet has full weights too, the VAE has not."""
+    tensors = load_file(folder / "unet" / f"{UNET}.safetensors")
+    save_file(scaled(tensors, 0.5), folder / "unet" / f"{UNET}.fp16.safetensors", {"format": "pt"})
+    (folder / "vae" / f"{UNET}.safetensors").rename(folder / "vae" / f"{UNET}.fp16.safetensors")
+    checkpoint = open_checkpoint(str(folder), say=lambda line: None)
+    assert checkpoint.files["unet"] == (f"{UNET}.fp16.safetensors",) and "text_encoder" not in checkpoint.variants
+    theirs = StableDiffusionPipeline.from_pretrained(folder, variant="fp16", safety_checker=None)
+    ours = checkpoint.tensors["unet"]["conv_in.weight"].read()
+    assert np.array_equal(theirs.unet.conv_in.weight.detach().numpy(), ours)
+    (folder / "vae" / f"{UNET}.fp16.safetensors").rename(folder / "vae" / f"{UNET}.bf16.safetensors")
+    (folder / "unet" / f"{UNET}.safetensors").unlink()
+    with pytest.raises(UserError, match="parts in the variants bf16 and fp16 alone"):
         open_checkpoint(str(folder), say=lambda line: None)
 
 

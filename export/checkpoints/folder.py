@@ -71,6 +71,11 @@ def _open(
     for tokenizer in tokenizers:
         check_tokenizer(folder / tokenizer, model_index[tokenizer][1])
     chosen = {part: _choose(folder / part, library) for part, (library, _) in modules.items()}
+    if wanted := {weights.variant for weights in chosen.values() if weights.variant is not None}:
+        if len(wanted) > 1:
+            raise UserError(f"{title} has parts in the variants {' and '.join(sorted(wanted))} alone: save it in one")
+        (variant,) = wanted
+        chosen = {part: _choose(folder / part, library, variant) for part, (library, _) in modules.items()}
     files = {part: weights.files for part, weights in chosen.items()}
     variants = {part: weights.variant for part, weights in chosen.items() if weights.variant is not None}
     skipped = _skipped(folder, parts, files)
@@ -136,10 +141,10 @@ def _built_in(name: str) -> Path:
     raise UserError(f"the built-in model {name} is missing: install pocketdiffusion again")
 
 
-def _choose(folder: Path, library: str) -> WeightFiles:
-    """The weight files of a component, with the folder's own words for what is missing."""
+def _choose(folder: Path, library: str, variant: str | None = None) -> WeightFiles:
+    """The weight files of a component, of `variant` where it has such."""
     names = [file.name for file in folder.iterdir() if file.is_file()]
-    return choose_weights(folder.name, library, names, lambda name: read_json(folder / name))
+    return choose_weights(folder.name, library, names, lambda name: read_json(folder / name), variant)
 
 
 def _config(file: Path, library: str, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from pocketdiffusion.export.checkpoints.text_files import read_json
-from pocketdiffusion.export.checkpoints.weight_files import choose_weights, is_index
+from pocketdiffusion.export.checkpoints.weight_files import WeightFiles, choose_weights, is_index
 from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
 
@@ -50,11 +50,23 @@ def _download(repo: str, revision: str | None, token: str | None, names: Collect
     indexes = [f"{part}/{n}" for part, (lib, _) in modules.items() for n in by_folder.get(part, []) if is_index(lib, n)]
     if indexes:
         snapshot_download(repo, revision=folder.name, token=token, allow_patterns=indexes)
-    weights = []
-    for part, (library, _) in modules.items():
-        read = lambda name, part=part: read_json(folder / part / name)  # noqa: E731
-        chosen = choose_weights(f"{repo}: {part}", library, by_folder.get(part, []), read)
-        weights += [f"{part}/{name}" for name in chosen.files]
+
+    def choose(variant: str | None) -> dict[str, WeightFiles]:
+        return {
+            part: choose_weights(
+                f"{repo}: {part}",
+                library,
+                by_folder.get(part, []),
+                lambda name, part=part: read_json(folder / part / name),  # type: ignore[misc]
+                variant,
+            )
+            for part, (library, _) in modules.items()
+        }
+
+    chosen = choose(None)
+    if variants := [files.variant for files in chosen.values() if files.variant is not None]:
+        chosen = choose(variants[0])
+    weights = [f"{part}/{name}" for part, files in chosen.items() for name in files.files]
     small = ["scheduler/scheduler_config.json", *(f"{part}/config.json" for part in modules)]
     for part in tokenizers:
         small += [f"{part}/{name}" for name in by_folder.get(part, []) if name.endswith((".json", ".txt"))]

@@ -29,16 +29,22 @@ class WeightFiles:
 
 
 def choose_weights(
-    folder: str, library: str, names: Collection[str], read_index: Callable[[str], dict[str, Any]]
+    folder: str,
+    library: str,
+    names: Collection[str],
+    read_index: Callable[[str], dict[str, Any]],
+    wanted: str | None = None,
 ) -> WeightFiles:
     """The files to read among `names`, the file names in the folder of a component of `library`, "diffusers" or
     "transformers". `read_index` gives the content of an index by its name.
 
-    A folder without full weights is read in its variant `fp16`, or in the only one that it has. Raises UserError,
+    A folder without full weights is read in its variant `fp16`, or in the only one that it has; one that has the
+    variant `wanted` is read in that, as diffusers does where it is given one for another component. Raises UserError,
     naming `folder`, where there is nothing to read, where a shard is missing, and where the weights that diffusers
     would read are pickled.
     """
-    for variant in (None, *_variants(folder, library, names)):
+    first = () if wanted is None else (wanted,)
+    for variant in (*first, None, *_variants(folder, library, names)):
         for name in _candidates(library, variant):
             if name in names:
                 files = (name,) if name.endswith(".safetensors") else _shards(folder, name, names, read_index(name))

@@ -19,6 +19,7 @@ from typing import Any
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.sampling.schedule import PLAIN
 
 _SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that they come from
 
@@ -58,10 +59,11 @@ def components(
 
 def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """The settings of the scheduler that the checkpoint's pipeline draws with: of the class that model_index.json
-    names, which need not be that of scheduler_config.json, as the pipeline mends them."""
+    names, which need not be that of scheduler_config.json, as the pipeline mends them. Where another sampler takes its
+    place, without the settings that change the arithmetic in ways that no sampler here knows."""
     _, name = checkpoint.model_index["scheduler"]
     mended: dict[str, Any] = find_family(checkpoint).scheduler_config({**checkpoint.scheduler, "_class_name": name})
-    return mended
+    return mended if checkpoint.sampler is None else {key: mended[key] for key in mended if key not in PLAIN}
 
 
 def find_parts(title: str, model_index: Mapping[str, Any]) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:

@@ -25,7 +25,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 PIPELINE = "StableDiffusionPipeline"  # the one that the reference draws with
-CLASSES = {"text_encoder": clip_text.CLASSES, "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}
+CLASSES = {"text_encoder": ("CLIPTextModel",), "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}
 TOKENIZERS = ("tokenizer",)
 
 

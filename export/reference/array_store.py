@@ -1,11 +1,14 @@
 """Recorded arrays on the disk, each once: what is recorded takes no memory that the system cannot take back."""
 
 import hashlib
+from collections.abc import Mapping
 from tempfile import TemporaryFile
 
 import numpy as np
 
 from pocketdiffusion.runtime.runner import Array
+
+_ALIGNMENT = 64  # bytes: no value of any dtype lies across two
 
 
 class ArrayStore:
@@ -13,21 +16,28 @@ class ArrayStore:
 
     def __init__(self) -> None:
         self._file = TemporaryFile()
-        self._places: dict[tuple[bytes, str], int] = {}
+        self._kept: dict[tuple[bytes, str, tuple[int, ...]], Array] = {}
 
-    def put(self, array: Array) -> Array:
-        """Write `array` unless its bytes are there already; return it as a read-only view of the file."""
-        array = np.ascontiguousarray(array)
-        if not array.size:
-            return array
-        raw = array.reshape(-1).view(np.uint8)
-        key = hashlib.blake2b(raw.data, digest_size=16).digest(), array.dtype.str
-        if key not in self._places:
-            end = self._file.seek(0, 2)
-            place = -(-end // 64) * 64  # no dtype begins in the middle of one of its values
+    def put(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Write the arrays that are not there already; return read-only views of the file, which is mapped once for
+        all that one call writes."""
+        keys = {name: _key(array) for name, array in arrays.items()}
+        new = {key: np.ascontiguousarray(arrays[name]) for name, key in keys.items() if key not in self._kept}
+        begin = self._file.seek(0, 2)
+        places: dict[tuple[bytes, str, tuple[int, ...]], int] = {}
+        for key, array in new.items():
+            place = -(-self._file.seek(0, 2) // _ALIGNMENT) * _ALIGNMENT
             self._file.seek(place)
-            self._file.write(raw.data)
-            self._file.flush()
-            self._places[key] = place
-        mapped = np.memmap(self._file, array.dtype, "r", self._places[key], array.shape)
-        return np.asarray(mapped)
+            self._file.write(array.tobytes() or b"\0")
+            places[key] = place
+        self._file.flush()
+        if new:
+            mapped = np.asarray(np.memmap(self._file, np.uint8, "r", begin, (self._file.seek(0, 2) - begin,)))
+            for key, array in new.items():
+                start = places[key] - begin
+                self._kept[key] = mapped[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        return {name: self._kept[key] for name, key in keys.items()}
+
+
+def _key(array: Array) -> tuple[bytes, str, tuple[int, ...]]:
+    return hashlib.blake2b(array.tobytes(), digest_size=16).digest(), array.dtype.str, array.shape

@@ -4,7 +4,7 @@ It reads the folder by itself, so that what our own reading of it gets wrong sho
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -35,7 +35,7 @@ def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
     `streamed` leaves weights in their files; else they are in memory, and may be changed. Raises UserError where
     diffusers cannot open the folder, and where torch does not compute in float32.
     """
-    parts = {part: checkpoint.folder / part for part in checkpoint.tensors}
+    parts = {part: [checkpoint.folder / part / name for name in checkpoint.files[part]] for part in checkpoint.tensors}
     try:
         return open_class(
             find_family(checkpoint).PIPELINE, checkpoint.folder, parts, variant=_variant(checkpoint), streamed=streamed
@@ -48,11 +48,11 @@ def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
 
 
 def open_class(
-    name: str, folder: Path, parts: Mapping[str, Path], *, variant: str | None = None, streamed: bool = True
+    name: str, folder: Path, parts: Mapping[str, Sequence[Path]], *, variant: str | None = None, streamed: bool = True
 ) -> Pipeline:
-    """As `open_pipeline`, by the name of a class of diffusers and the folders of its models' weights."""
+    """As `open_pipeline`, by the name of a class of diffusers and the weight files of its models."""
     check_float32()
-    dtypes = {part: _stored_dtype(place) for part, place in parts.items()} if streamed else {}
+    dtypes = {part: _stored_dtype(files) for part, files in parts.items()} if streamed else {}
     with _quiet():
         pipeline_class = getattr(diffusers, name)
         wanted = signature(pipeline_class.__init__).parameters
@@ -75,15 +75,10 @@ def open_class(
     return pipeline
 
 
-def _stored_dtype(folder: Path) -> torch.dtype:
-    """float16 or bfloat16 where every weight file of the folder holds no floats but such, else float32: with another
-    dtype a loader would round. What it costs where files disagree is a copy in float32."""
-    kinds: set[str] = set()
-    for file in folder.iterdir():
-        if file.suffix == ".safetensors":
-            kinds |= {ref.dtype for ref in read_header(file).values()}
-        elif file.suffix in (".bin", ".ckpt", ".pt"):
-            return torch.float32
+def _stored_dtype(files: Sequence[Path]) -> torch.dtype:
+    """float16 or bfloat16 where the weight files hold no floats but such, else float32: with another dtype a loader
+    would round. What it costs where files disagree is a copy in float32."""
+    kinds = {ref.dtype for file in files for ref in read_header(file).values()}
     return _HALVES.get(frozenset(kind for kind in kinds if "float" in kind), torch.float32)
 
 

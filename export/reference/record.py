@@ -15,7 +15,8 @@ from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.recorder import Recorder, assemble
 from pocketdiffusion.export.reference.scheduler import set_sampler
-from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.errors import PocketDiffusionError, UserError
+from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
@@ -67,6 +68,18 @@ def record(
     return draw(pipeline, checkpoint, parts, requests, say, sampler, controls)
 
 
+def check_drawn(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
+    """Open the reference, which takes a second and no weights, and show its scheduler. Raises UserError as `record`
+    does, and for a UNet that takes more than latents, which text to image cannot give it."""
+    channels = {part.spec.name: part.spec.inputs[0].shape[1] for part in parts}
+    if channels["unet"] != channels["vae_decoder"]:
+        raise UserError(
+            f"{checkpoint.name}: its UNet takes {channels['unet']} channels, for inpainting, and latents have "
+            f"{channels['vae_decoder']}: only text-to-image models can be exported"
+        )
+    set_sampler(checkpoint, open_pipeline(checkpoint))
+
+
 def draw(
     pipeline: Pipeline,
     checkpoint: Checkpoint,
@@ -86,40 +99,44 @@ def draw(
             raise UserError(f"guidance {request.guidance:g} draws one half alone: give more than 1")
         say(f"prompt {number} of {len(requests)}")
         with Recorder(pipeline, calls) as recorder:
-            (picture,) = draw_pictures(pipeline, [request], size)
+            picture = draw_picture(pipeline, request, size)
             encode(pipeline, picture)
         fields: dict[str, Any] = {**vars(request), "sampler": sampler}
-        fields |= {name: store.put(array) for name, array in assemble(recorder, picture).items()}
+        fields |= store.put(assemble(recorder, picture))
         fields["controls"] = draw_controls(pipeline, request, size, picture) if controls else {}
         trajectories.append(Trajectory(**fields))
     return trajectories
 
 
-def draw_pictures(pipeline: Pipeline, requests: Sequence[Request], size: tuple[int, int]) -> list[Array]:
-    """The pipeline's own pictures, uint8 [H, W, 3], of requests with equal steps and guidance, in one call."""
+def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) -> Array:
+    """The pipeline's own picture, uint8 [H, W, 3]. Raises UserError where it cannot draw, or the seed is none."""
+    TorchRandom(request.seed)  # raises
     width, height = size
-    drawn = pipeline(
-        [request.prompt for request in requests],
-        negative_prompt=[request.negative_prompt for request in requests],
-        num_inference_steps=requests[0].steps,
-        guidance_scale=requests[0].guidance,
-        generator=[torch.Generator().manual_seed(request.seed) for request in requests],
-        width=width,
-        height=height,
-    )
-    return [np.asarray(picture) for picture in drawn.images]
+    try:
+        (picture,) = pipeline(
+            request.prompt,
+            negative_prompt=request.negative_prompt,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            generator=torch.Generator().manual_seed(request.seed),
+            width=width,
+            height=height,
+        ).images
+    except PocketDiffusionError:
+        raise
+    except Exception as error:  # whatever the line that fails raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"diffusers' {type(pipeline).__name__} cannot draw with this model: {reason[:300]}") from error
+    return np.asarray(picture)
 
 
 def draw_controls(pipeline: Pipeline, request: Request, size: tuple[int, int], picture: Array) -> dict[str, float]:
     """The PSNR (dB) of the original's own pictures with another seed, one step less, and a neighbouring prompt, beside
     `picture`, which is that of `request`."""
-    others = [replace(request, seed=request.seed + 1), replace(request, prompt=shorten(request.prompt))]
-    seed, prompt = (image_psnr_db(picture, other) for other in draw_pictures(pipeline, others, size))
-    found = {SEED: seed, PROMPT: prompt}
+    others = {SEED: replace(request, seed=request.seed ^ 1), PROMPT: replace(request, prompt=shorten(request.prompt))}
     if request.steps > 1:
-        (other,) = draw_pictures(pipeline, [replace(request, steps=request.steps - 1)], size)
-        found[STEPS] = image_psnr_db(picture, other)
-    return found
+        others[STEPS] = replace(request, steps=request.steps - 1)
+    return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in others.items()}
 
 
 def picture_size(parts: Sequence[Component]) -> tuple[int, int]:

@@ -92,8 +92,6 @@ def assemble(recorder: Recorder, picture: Array) -> dict[str, Array]:
     }
     if "attention_mask" in text[0]:
         found["mask"] = torch.cat([text[1]["attention_mask"], text[0]["attention_mask"]])
-    if "attention_mask" in text[0]:
-        found["mask"] = torch.cat([text[1]["attention_mask"], text[0]["attention_mask"]])
     arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in found.items()}
     arrays["picture"] = picture
     assert arrays.keys() - set(OPTIONAL) == set(ARRAYS)

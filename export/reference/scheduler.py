@@ -35,8 +35,7 @@ def set_sampler(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
     config = scheduler_config(checkpoint)
     if checkpoint.sampler is not None:
         name, settings = diffusers_class(checkpoint.sampler)
-        with_settings = getattr(diffusers, name).from_config(pipeline.scheduler.config, **settings)
-        pipeline.scheduler = with_settings
+        pipeline.scheduler = getattr(diffusers, name).from_config(config, **settings)
     sampler = checkpoint.sampler or default_sampler(config)
     schedule = read_schedule(config)
     try:

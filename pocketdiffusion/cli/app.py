@@ -231,7 +231,7 @@ def verify(
                 raise UserError(
                     f"{against} is not the model of {bundle}: {name} is {list(theirs)} there, and {list(ours)} here"
                 )
-            trajectories = record(checkpoint, parts, say=step, controls=True)
+            trajectories = record(checkpoint, parts, say=step, controls=on is Place.HOST)
         skipped: list[NotRun] = []
         if on is Place.HOST:
             verdicts, _ = judge(opened, trajectories, step)

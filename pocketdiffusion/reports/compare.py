@@ -10,7 +10,6 @@ from pocketdiffusion.compare import Compared
 from pocketdiffusion.reports.export import picture_rows, words
 from pocketdiffusion.reports.plots import drift_plot, forced_plot, guided_plot, layer_plot
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.controls import compare_with
 
 PAGE = Path(__file__).with_name("templates") / "compare.html"  # the template
 
@@ -41,7 +40,6 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
             compared=compared,
             difference=difference,
             broken=broken,
-            beside=[compare_with(p.psnr_db, t.controls) for p, t in zip(difference.pictures, recorded, strict=True)],
             rows=picture_rows(difference.pictures, recorded),
             forced=forced_plot(difference.graphs, recorded),
             guided=guided_plot(difference.guided_db, [t.prompt for t in recorded], difference.format),

@@ -191,7 +191,7 @@ class ArrayRef(Record):
 
 class Trajectory(Record):
     """One picture drawn by the original model, and all that it takes to draw it again. `image` is a PNG; `arrays` is
-    what was computed on the way, by the names of trajectory.Trajectory."""
+    what was computed on the way, by the names of recording.Trajectory."""
 
     prompt: str
     negative_prompt: str
@@ -218,7 +218,7 @@ class Calibration(Record):
 
 
 class Verdict(Record):
-    """What the gate found. The fields are those of parity.ParityReport; decibels, errors and limits may be infinite.
+    """What the gate found. The fields are those of metrics.ParityReport; decibels, errors and limits may be infinite.
 
     `subject` is a graph ("unet"), one of its outputs ("unet.out_sample") or a stage ("image"); `format` is None where
     no artifact was judged, as for the rewrites; that of the rungs "rounding" and "changed" is the format whose

@@ -13,7 +13,7 @@ SCALARS = tuple(name for name in StepTable.__dataclass_fields__ if name != "rows
 
 
 class StepColumns(Record):
-    """A StepTable (see steps.py for the arithmetic) by columns: entry i of each column belongs to row i."""
+    """A StepTable (see step_table.py for the arithmetic) by columns: entry i of each column belongs to row i."""
 
     sampler: str
     prediction_type: Literal["epsilon", "v_prediction", "sample"]

@@ -38,11 +38,12 @@ def medians(controls: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def compare_with(db: float, controls: Mapping[str, float]) -> str:
-    """What a PSNR (dB) is beside its controls, in words."""
-    if not controls:
-        return "no controls were recorded"
-    near = [f"{name} ({_db(value)})" for name, value in controls.items() if db > value or db == inf]
-    far = [f"{name} ({_db(value)})" for name, value in controls.items() if not (db > value or db == inf)]
+    """What a PSNR (dB) is beside its controls, in words. A control that gives the very same picture is passed over."""
+    told = {name: value for name, value in controls.items() if value < inf}
+    if not told:
+        return "without controls"
+    near = [f"{name} ({_db(value)})" for name, value in told.items() if db > value]
+    far = [f"{name} ({_db(value)})" for name, value in told.items() if not db > value]
     words = [f"nearer than {_and(near)}"] if near else []
     words += [f"no nearer than {_and(far)} would be"] if far else []
     return ", but ".join(words)

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.engines import graph_format, open_graph
@@ -11,9 +13,11 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.image import from_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
-from pocketdiffusion.runtime.pipeline import find_table, generate, open_tokenizer
+from pocketdiffusion.runtime.pipeline import draw, find_table, generate, open_tokenizer
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
 
@@ -34,6 +38,20 @@ class RecordingRunner:
         return outputs
 
 
+def draw_controls(bundle: Bundle, picture: NDArray[np.uint8], prompt: str, **options: Any) -> dict[str, float]:
+    """The PSNR (dB) of the bundle's own pictures with another seed, one step less, and a neighbouring prompt, beside
+    `picture`, which it drew with these options."""
+    others: dict[str, tuple[str, dict[str, Any]]] = {
+        SEED: (prompt, {"seed": options["seed"] ^ 1}),
+        PROMPT: (shorten(prompt), {}),
+        **({STEPS: (prompt, {"steps": options["steps"] - 1})} if options["steps"] > 1 else {}),
+    }
+    return {
+        name: image_psnr_db(picture, draw(bundle, other, **{**options, **changed}))
+        for name, (other, changed) in others.items()
+    }
+
+
 def record_bundle(
     bundle: Bundle,
     prompt: str,
@@ -44,9 +62,10 @@ def record_bundle(
     guidance: float = 7.5,
     sampler: str | None = None,
     format: str | None = None,
+    controls: bool = False,
 ) -> Trajectory:
     """One picture by the bundle's own artifacts. Raises UserError as `generate` does, and for a guidance of 1 or less,
-    which has no two halves to compare."""
+    which has no two halves to compare. `controls` draws three more pictures."""
     if not guidance > 1:
         raise UserError(f"guidance {guidance:g} draws one half alone, and a trajectory has two: give more than 1")
     format = graph_format(bundle, format)
@@ -57,20 +76,15 @@ def record_bundle(
         runners[name] = RecordingRunner(open_graph(bundle, name, format))
         return runners[name]
 
-    drafts = list(
-        generate(
-            bundle,
-            prompt,
-            negative_prompt=negative_prompt,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            sampler=sampler,
-            format=format,
-            batched=False,
-            opener=opener,
-        )
-    )
+    options: dict[str, Any] = {
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "sampler": sampler,
+        "format": format,
+    }
+    drafts = list(generate(bundle, prompt, batched=False, opener=opener, **options))
     picture = drafts[-1].picture
     assert picture is not None
     positive, negative = (outputs for _, outputs in runners["text_encoder"].calls)
@@ -101,6 +115,7 @@ def record_bundle(
         unscaled=decoder_inputs["latent_sample"],
         decoded=decoded["sample"],
         picture=picture,
+        controls=draw_controls(bundle, picture, prompt, **options) if controls else {},
         encoded=open_graph(bundle, "vae_encoder", format)({"sample": from_uint8(picture)})["latent_parameters"],
         mask=np.concatenate([each.mask for each in tokens]) if masked else None,
     )

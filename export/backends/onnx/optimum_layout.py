@@ -17,6 +17,7 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
 from pocketdiffusion.export.families import scheduler_config
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.sampling.samplers import diffusers_class
 
 _COMPONENTS = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
 _LOADED = ("scheduler", "tokenizer", "text_encoder", "unet", "vae")
@@ -36,7 +37,12 @@ def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, l
     They hold what the checkpoint's own files say, without the paths that some of those carry; the UNet's sample_size
     is that of the graph, which optimum takes for the size of its pictures.
     """
-    index = checkpoint.model_index
+    index = dict(checkpoint.model_index)
+    scheduler = scheduler_config(checkpoint)
+    if checkpoint.sampler is not None:
+        name, settings = diffusers_class(checkpoint.sampler)
+        scheduler |= {**settings, "_class_name": name}
+        index["scheduler"] = ["diffusers", name]
     parts = {part: index[part] for part in _LOADED} | {part: [None, None] for part in _UNUSED}
     named = {key: index[key] for key in ("_class_name", "_diffusers_version") if key in index}
     _write(folder / "model_index.json", named | parts | {"requires_safety_checker": False})
@@ -47,7 +53,7 @@ def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, l
             config.pop("_diffusers_version", None)  # by an old one diffusers replaces a small sample_size
             config["sample_size"] = latent_height if square else [latent_height, latent_width]
         _write(folder / graph / "config.json", config)
-    _write(folder / "scheduler/scheduler_config.json", _public(scheduler_config(checkpoint)))
+    _write(folder / "scheduler/scheduler_config.json", _public(scheduler))
     source = read_tokenizer(checkpoint.tokenizers["tokenizer"], index["tokenizer"][1])
     _write(folder / "tokenizer/tokenizer_config.json", _tokenizer_config(source))
     write_vocabulary(source, folder / "tokenizer")

@@ -2,7 +2,7 @@
 
     table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable
 
-which flattens the sampler to rows (see steps.py). `steps` is 1 to the training's (1000), `start` counts the UNet calls
+which flattens the sampler to rows (see step_table.py). `steps` is 1 to 1000 (the training's), `start` counts the calls
 left out at the beginning, for image-to-image. A table equals what the scheduler of that name in diffusers does when it
 is built by `from_config` from the checkpoint's scheduler_config.json; each file says where it departs from that, and
 names in `DIFFUSERS` the class and the settings that it equals.
