@@ -16,10 +16,10 @@ pixel: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build pixel-8
 
 test: .venv/.ready
-	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/.ready
-	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow" --durations 10
+	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 10
 
 check: .venv/.ready $(LINKS)
 	$(BIN)/ruff format --check .

@@ -18,6 +18,32 @@ if TYPE_CHECKING:
 for name in ("COLUMNS", "LINES"):  # pytest-xdist's workers get these, and the commands that tests run would obey them
     os.environ.pop(name, None)
 
+# The files that take longest come first, so that no worker is left alone with one at the end.
+LONGEST = (
+    "test_full_size",
+    "test_packaging",
+    "test_coreml",
+    "test_tflite",
+    "test_faults_formats",
+    "test_faults",
+    "test_optimum",
+    "test_layerwise",
+    "test_coreml_split_einsum",
+    "test_export_cut_short",
+    "test_sensitivity",
+    "test_onnx",
+    "test_staging_processes",
+    "test_float16_audit",
+    "test_compare",
+    "test_recipes",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
 TOKENIZER = Path(__file__).parents[1] / "pocketdiffusion/models/emoji/tokenizer"
 
 
