@@ -19,6 +19,8 @@ from pocketdiffusion.runtime.engines.mlprogram.operators import OPERATORS
 from pocketdiffusion.runtime.engines.mlprogram.program import read_program
 from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 
 def write(part: Component, profile: str, recipe: str, folder: Path) -> Graph:
     (iphone,) = load_target("iphone-15").artifacts

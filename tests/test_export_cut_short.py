@@ -14,6 +14,8 @@ import pytest
 
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 KILLS = 8
 
 

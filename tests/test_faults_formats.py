@@ -25,6 +25,8 @@ from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 Weights = dict[str, np.ndarray]
 PHONES = {"coreml": "iphone-15", "tflite": "galaxy-s24"}
 FORMATS = tuple(PHONES)

@@ -26,6 +26,8 @@ from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 FORMATS = ("onnx", "coreml", "tflite")
 VAE, TEXT = "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 

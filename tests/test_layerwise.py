@@ -28,6 +28,8 @@ from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport
 from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases, probe
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 Recipe = tuple[str, str, Activation]
 RECIPES: list[Recipe] = [
     ("onnx", "ort", "int8"),

@@ -23,6 +23,8 @@ from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.engines import onnx as runners
 from pocketdiffusion.runtime.errors import ProofError
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 PRODUCTS: list[tuple[Activation, str]] = [("int8", "ort"), ("int8", "std"), ("dynamic", "ort"), ("dynamic", "std")]
 
 

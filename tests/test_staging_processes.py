@@ -20,6 +20,8 @@ from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.staging import stage
 from pocketdiffusion.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 
 @pytest.fixture
 def quick_path(tmp_path: Path) -> Iterator[Path]:

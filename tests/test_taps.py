@@ -15,6 +15,8 @@ from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.verify.recording import GRAPHS
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 ARTIFACTS = [
     load_target("generic").artifacts[0],
     load_target("pixel-8").artifacts[0],

@@ -20,6 +20,8 @@ from pocketdiffusion.runtime.engines.mlprogram.execute import run
 from pocketdiffusion.runtime.engines.mlprogram.program import Operation, read_program
 from pocketdiffusion.runtime.runner import Array
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 SPLIT = load_target("iphone-15").artifacts[0].rewrites
 TABLES, INTEGERS = Scheme("palette", 8, 16), Scheme("linear", 8)
 

@@ -37,6 +37,8 @@ from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.verify.gate import ROUNDING
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 FLOORS = {"fp32": 105, "fp16": 65}

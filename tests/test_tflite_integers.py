@@ -37,6 +37,8 @@ from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array
 
+pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
+
 
 @pytest.fixture(scope="module")
 def emitted(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, converted_once: None) -> Emit:
