@@ -35,6 +35,8 @@ from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
 
+pytestmark = pytest.mark.slow  # each test emits a graph
+
 PROFILES = ("ios16", "ios17", "ios18")
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 PRECISION = {"fp32": "float32", "fp16": "float16"}

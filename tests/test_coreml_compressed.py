@@ -36,6 +36,8 @@ from pocketdiffusion.runtime.engines.mlprogram.operators import OPERATORS
 from pocketdiffusion.runtime.engines.mlprogram.program import read_program
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
+pytestmark = pytest.mark.slow  # each test emits a graph
+
 W8, W4 = Scheme("linear", 8), Scheme("linear", 4, 32)
 AFFINE, BLOCKS, TABLE = (f"constexpr_{name}" for name in ("affine_dequantize", "blockwise_shift_scale", "lut_to_dense"))
 
