@@ -23,6 +23,7 @@ from pocketdiffusion.source import Original, open_model
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_two_exports_of_a_model_are_one_bundle(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Another folder, another name for it: every file but the report and the manifest, which holds its hash."""
     moved = shutil.copytree(tiny_checkpoint, tmp_path / tiny_checkpoint.name)
