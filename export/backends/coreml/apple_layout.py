@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from pocketdiffusion.export.backends.coreml import apple_sampler, apple_tokenizer
+from pocketdiffusion.export.backends.coreml.apple_tokenizer import WORDS
 from pocketdiffusion.runtime.bundle.manifest import Draft
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 
@@ -21,8 +22,8 @@ _TEXT = """\
 # with Xcode: sh {script} OUT. The packages are made for computeUnits = .{unit} of MLModelConfiguration.
 # In the pipeline's configuration, set decoderScaleFactor and encoderScaleFactor to {scale}.
 # Of every model that pipeline assumes: epsilon is predicted, betas are scaled_linear from 0.00085 to 0.012 over 1000
-# steps, prompts are padded with the end token, and words end at spaces alone. Where this model is otherwise, running
-# the script says so. rngType = .torchRNG gives diffusers' noise.
+# steps, and prompts are padded with the end token. Where this model is otherwise, running the script says so.
+# rngType = .torchRNG gives diffusers' noise.
 {warning}set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${{1:?usage: sh {script} OUT}}
@@ -31,6 +32,7 @@ for name in TextEncoder Unet VAEDecoder VAEEncoder; do
     xcrun coremlcompiler compile "$here/$name.mlpackage" "$out"
 done
 cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
+printf '%s\\n' {words}
 """
 
 
@@ -46,8 +48,10 @@ def apple_differences(manifest: Draft) -> tuple[str, ...]:
 def write_script(folder: Path, scaling_factor: float, compute_unit: str, differences: Sequence[str] = ()) -> None:
     """Writes `folder`/compile_for_apple.sh, for the packages of `folder`, made for "cpu", "gpu" or "ane", and the
     tokenizer beside it. It says on stderr what Apple's pipeline does otherwise, by `differences`: clauses without a
-    subject."""
+    subject; and at its end, of every model, which prompts Apple's tokenizer splits otherwise."""
     lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
     warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
-    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning)
+    text = _TEXT.format(
+        script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning, words=quote(WORDS)
+    )
     (folder / SCRIPT).write_text(text, encoding="utf-8")
