@@ -10,7 +10,6 @@ from pathlib import Path
 from shlex import quote
 
 from pocketdiffusion.export.backends.coreml import apple_sampler, apple_tokenizer
-from pocketdiffusion.export.backends.coreml.apple_tokenizer import WORDS
 from pocketdiffusion.runtime.bundle.manifest import Draft
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 
@@ -52,6 +51,10 @@ def write_script(folder: Path, scaling_factor: float, compute_unit: str, differe
     lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
     warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
     text = _TEXT.format(
-        script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning, words=quote(WORDS)
+        script=SCRIPT,
+        scale=scaling_factor,
+        unit=UNITS[compute_unit],
+        warning=warning,
+        words=quote(apple_tokenizer.WORDS),
     )
     (folder / SCRIPT).write_text(text, encoding="utf-8")
