@@ -306,7 +306,7 @@ def test_the_script_for_apple_says_so(tmp_path: Path) -> None:
 
 
 def test_the_script_for_apple_says_which_prompts_are_split_otherwise(tmp_path: Path) -> None:
-    """Of every model, in one line at its end, when the packages are compiled."""
+    """Of every model, in one line, when the packages are compiled."""
     for path in ("tokenizer/vocab.json", "tokenizer/merges.txt", "bin/xcrun"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text("#!/bin/sh\n")

@@ -31,7 +31,6 @@ for name in TextEncoder Unet VAEDecoder VAEEncoder; do
     xcrun coremlcompiler compile "$here/$name.mlpackage" "$out"
 done
 cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
-printf '%s\\n' {words}
 """
 
 
@@ -47,14 +46,9 @@ def apple_differences(manifest: Draft) -> tuple[str, ...]:
 def write_script(folder: Path, scaling_factor: float, compute_unit: str, differences: Sequence[str] = ()) -> None:
     """Writes `folder`/compile_for_apple.sh, for the packages of `folder`, made for "cpu", "gpu" or "ane", and the
     tokenizer beside it. It says on stderr what Apple's pipeline does otherwise, by `differences`: clauses without a
-    subject; and at its end, of every model, which prompts Apple's tokenizer splits otherwise."""
+    subject."""
     lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
     warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
-    text = _TEXT.format(
-        script=SCRIPT,
-        scale=scaling_factor,
-        unit=UNITS[compute_unit],
-        warning=warning,
-        words=quote(apple_tokenizer.WORDS),
-    )
+    warning += f"printf '%s\\n' {quote(apple_tokenizer.WORDS)}\n"
+    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning)
     (folder / SCRIPT).write_text(text, encoding="utf-8")

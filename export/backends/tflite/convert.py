@@ -30,7 +30,6 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 # litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight
 # is kept out of the converter's reach; lower, and biases are no longer fused.
 _SETTINGS = {"RESOURCE_CONSTANT_NUMEL_THRESHOLD": "100000", "LITERT_TORCH_SHOW_PROGRESS": "n"}
-CONVERTER = ("litert_torch", "pip install --no-deps -r requirements-tflite.txt")
 LARGEST_KEPT = 2**28  # bytes of a conversion that waits for the next recipe
 
 
@@ -140,7 +139,7 @@ def _convert(part: Component, module: nn.Module, path: Path) -> None:
         try:
             import litert_torch
         except ImportError:
-            raise UserError(f"litert-torch is not installed: {CONVERTER[1]}") from None
+            raise UserError("litert-torch is not installed: pip install --no-deps -r requirements-tflite.txt") from None
         signature = litert_torch.signature(part.spec.name, module, sample_kwargs=part.example(0))
         signature.convert(lightweight_conversion=True, runtime_constant_folding=False).export(str(path))
 

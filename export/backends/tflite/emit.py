@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from pocketdiffusion.export.backends import Refusal, check_lowered
 from pocketdiffusion.export.backends.storage import check_storable
-from pocketdiffusion.export.backends.tflite.convert import CONVERTER, convert
+from pocketdiffusion.export.backends.tflite.convert import convert
 from pocketdiffusion.export.backends.tflite.draft import Draft
 from pocketdiffusion.export.backends.tflite.file import LARGEST, check_size, read_model
 from pocketdiffusion.export.backends.tflite.finish import engine_version, finish
@@ -26,7 +26,8 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
 
 PROFILE = "std"
-__all__ = ["CONVERTER", "LARGEST", "PROFILE", "emit"]
+CONVERTER = ("litert_torch", "pip install --no-deps -r requirements-tflite.txt")
+__all__ = ["LARGEST", "PROFILE", "emit"]
 
 
 def refusal(scheme: Scheme, profile: str) -> Refusal | None:
