@@ -303,3 +303,19 @@ def test_the_script_for_apple_says_so(tmp_path: Path) -> None:
     assert done.stderr.startswith("Apple's pipeline will not draw what this model draws: it does not know '<it's>'.\n")
     write_script(tmp_path, 0.18215, "ane")
     assert "Apple's pipeline" not in (tmp_path / "compile_for_apple.sh").read_text()
+
+
+def test_the_script_for_apple_says_which_prompts_are_split_otherwise(tmp_path: Path) -> None:
+    """Of every model, in one line, when the packages are compiled."""
+    for path in ("tokenizer/vocab.json", "tokenizer/merges.txt", "bin/xcrun"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("#!/bin/sh\n")
+    (tmp_path / "bin/xcrun").chmod(0o755)
+    (tmp_path / "coreml").mkdir()
+    write_script(tmp_path / "coreml", 0.18215, "ane")
+    command = ["sh", str(tmp_path / "coreml/compile_for_apple.sh"), str(tmp_path / "out")]
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = "Prompts with punctuation or numbers get other token ids there than here"
+    assert done.stdout.startswith(f"{said}: Apple's tokenizer splits at spaces alone.") and not done.stderr
+    assert len(done.stdout.splitlines()) == 1

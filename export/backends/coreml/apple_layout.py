@@ -21,8 +21,8 @@ _TEXT = """\
 # with Xcode: sh {script} OUT. The packages are made for computeUnits = .{unit} of MLModelConfiguration.
 # In the pipeline's configuration, set decoderScaleFactor and encoderScaleFactor to {scale}.
 # Of every model that pipeline assumes: epsilon is predicted, betas are scaled_linear from 0.00085 to 0.012 over 1000
-# steps, prompts are padded with the end token, and words end at spaces alone. Where this model is otherwise, running
-# the script says so. rngType = .torchRNG gives diffusers' noise.
+# steps, and prompts are padded with the end token. Where this model is otherwise, running the script says so.
+# rngType = .torchRNG gives diffusers' noise.
 {warning}set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${{1:?usage: sh {script} OUT}}
@@ -49,5 +49,6 @@ def write_script(folder: Path, scaling_factor: float, compute_unit: str, differe
     subject."""
     lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
     warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
+    warning += f"printf '%s\\n' {quote(apple_tokenizer.WORDS)}\n"
     text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning)
     (folder / SCRIPT).write_text(text, encoding="utf-8")

@@ -37,6 +37,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 MODEL = "model.onnx"
 BATCH = "batch"
 LARGEST = None
+CONVERTER = None
 _ARITHMETIC: Mapping[Activation, Literal["float32", "int8", "int16"]] = {
     "float": "float32",
     "int8": "int8",
