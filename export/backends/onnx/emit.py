@@ -72,6 +72,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     home = Path("onnx") / part.spec.name
     (folder / home).mkdir(parents=True)
     parameters = stream_weights(model, parts, folder / home)
+    _drop_unused(model)
     ops = lint(model, profile)
     if plan.activation == "int16":
         lint_static(model, plan)
@@ -150,6 +151,13 @@ def _name_batch(model: ir.Model) -> None:
             value.shape = ir.Shape(
                 [BATCH if size == symbol else size if isinstance(size, int) else None for size in value.shape]
             )
+
+
+def _drop_unused(model: ir.Model) -> None:
+    """Remove the constants that the optimizer left behind: onnxruntime warns of each, at each load."""
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
 
 
 def _strip(model: ir.Model) -> None:
