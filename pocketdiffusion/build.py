@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 
 from pocketdiffusion.export import bundle_writer as layout
-from pocketdiffusion.export.backends import note_proved
 from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
@@ -113,9 +112,7 @@ def export_original(
         write_report(
             folder, Report(bundle.manifest, verdicts, pictures, trajectories, seconds, own_peak_bytes() / 1e6, findings)
         )
-        proved = note_proved(bundle.manifest.graphs, verdicts)
-        recorded = tuple(record_verdict(v) for v in verdicts)
-        judged = bundle.manifest.model_copy(update={"verdicts": recorded, "graphs": proved})
+        judged = bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
         manifest = seal(folder, judged)
         if manifest.bundle_id != judged.bundle_id:
             raise ProofError(f"{out}: a file changed between the proof and the seal: export again")

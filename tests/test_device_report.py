@@ -14,7 +14,9 @@ from support.sample_bundle import GRAPHS, write_sample
 from pocketdiffusion.runtime.bundle.bundle import seal
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest
+from pocketdiffusion.runtime.devices.judge_report import judge_report
 from pocketdiffusion.runtime.devices.report import DeviceReport, report_schema
+from pocketdiffusion.runtime.errors import UserError
 
 SCHEMA = Path(__file__).parents[1] / "runtime/devices/device_report.schema.json"
 KNOWN = Unit(status="bad", evidence="published", note="its drivers round twice")
@@ -184,6 +186,12 @@ def test_what_was_not_run_is_no_success(bundle: tuple[Path, Manifest], report: R
 
 
 # What it refuses.
+
+
+def test_a_bundle_without_its_proof(bundle: tuple[Path, Manifest], report: Report) -> None:
+    found = DeviceReport.model_validate_json(json.dumps(report), strict=True)
+    with pytest.raises(UserError, match="proof part is not installed"):
+        judge_report(bundle[1].model_copy(update={"verdicts": ()}), found)
 
 
 def test_the_report_of_another_bundle(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:

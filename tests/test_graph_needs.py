@@ -11,7 +11,6 @@ from support.command import call
 from support.sample_bundle import write_sample
 from support.tflite_files import Value, write_tflite
 
-from pocketdiffusion.export.backends import note_proved
 from pocketdiffusion.export.backends.live_tensors import Operation, largest_live
 from pocketdiffusion.export.backends.onnx import capabilities as onnx_capabilities
 from pocketdiffusion.export.backends.onnx.memory import count_memory as count_onnx
@@ -23,7 +22,6 @@ from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.verify.known_units import warn_of_units
-from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 
 BAD = Unit(status="bad", evidence="measured_here", note="it draws another apple")
 
@@ -222,21 +220,7 @@ def test_tflite_engines_and_units(tmp_path: Path, graph: Graph) -> None:
     assert "refuses GATHER_ND" in units["GATHER_ND"].note
 
 
-# What the gate found, and what is warned of.
-
-
-def test_the_gate_notes_the_unit_that_it_ran(tmp_path: Path) -> None:
-    graphs = {"onnx": dict(write_sample(tmp_path).graphs["onnx"])}
-    engine = onnx_capabilities.engine(half_product(tmp_path, 1), graphs["onnx"]["unet"])
-    graph = graphs["onnx"]["unet"].model_copy(update={"engine": engine})
-    wanted = np.array([1, 2], np.float32)
-    for error, status in ((0.0, "good"), (1.0, "bad")):
-        case = Comparison("step 1", wanted, wanted + np.float32(error))
-        verdict = measure("unet.out_sample", [case], rung="fp16", floor=65, format="onnx", storage="float16")
-        noted = note_proved({"onnx": {"unet": graph}}, [verdict])["onnx"]["unet"].units["cpu"]
-        assert (noted.status, noted.evidence) == (status, "measured_here") and "floor 65 dB" in noted.note
-        other = note_proved({"onnx": {"vae_decoder": graphs["onnx"]["vae_decoder"]}}, [verdict])
-        assert not other["onnx"]["vae_decoder"].units
+# What is warned of.
 
 
 def test_an_export_says_what_it_needs_and_a_known_fault_is_the_last_word(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -14,12 +14,11 @@ and backends/NAME/memory.py  count_memory(path) -> Memory
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from math import prod
 from pathlib import Path
-from platform import machine
 
 from pocketdiffusion.export.backends.taps import find_layers
 from pocketdiffusion.export.component import Component
@@ -29,9 +28,8 @@ from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.metrics import ParityReport
 
-Graphs = Mapping[str, Mapping[str, Graph]]
+PROVED = "by the verdicts of this bundle's proof, on a computer: it opens only where they passed"
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     known = import_module(f"{__name__}.{artifact.format}.capabilities")
     memory = import_module(f"{__name__}.{artifact.format}.memory")
     path = folder / graph.path
+    good = Unit(status="good", evidence="measured_here", note=PROVED)
+    proved = {} if known.PROVED_ON is None else {known.PROVED_ON: good}
     return graph.model_copy(
         update={
             "layers": tuple((layer.module, layer.result) for layer in layers),
@@ -63,33 +63,9 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
             "picture_floors_db": plan.picture_floors_db,
             "engine": known.engine(path, graph),
             "memory": memory.count_memory(path),
-            "units": known.units(path, graph),
+            "units": {**proved, **known.units(path, graph)},
         }
     )
-
-
-def note_proved(graphs: Graphs, verdicts: Sequence[ParityReport]) -> dict[str, dict[str, Graph]]:
-    """Return `graphs`, by format and name, whose `units` say too what the gate found on the unit that it ran: good
-    where every verdict of `verdicts` on the artifact as it ships passed. A format that another program ran in the
-    engine's stead is left as it is."""
-    noted: dict[str, dict[str, Graph]] = {}
-    for format, named in graphs.items():
-        unit = import_module(f"{__name__}.{format}.capabilities").PROVED_ON
-        noted[format] = dict(named)
-        for name, graph in named.items():
-            shipped = {f"{name}.{tensor.name}" for tensor in graph.spec.outputs}
-            found = [v for v in verdicts if v.subject in shipped and (v.rung, v.format) == (graph.recipe, format)]
-            if unit is None or not found or graph.engine is None:
-                continue
-            worst = min(found, key=lambda verdict: verdict.psnr_db - verdict.floor_db)
-            proved = Unit(
-                status="good" if all(verdict.passed for verdict in found) else "bad",
-                evidence="measured_here",
-                note=f"{graph.engine.name} {graph.engine.tried} on {machine()}: {worst.psnr_db:.1f} dB, "
-                f"floor {worst.floor_db:.0f} dB",
-            )
-            noted[format][name] = graph.model_copy(update={"units": {**graph.units, unit: proved}})
-    return noted
 
 
 def find_refusal(schemes: Iterable[Scheme], format: str, profile: str) -> Refusal | None:

@@ -317,6 +317,7 @@ def generate(
     from pocketdiffusion.runtime import pipeline
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.image import write_png
+    from pocketdiffusion.runtime.sampling.few_steps import describe_start
     from pocketdiffusion.runtime.verify.finite import first_not_finite
 
     if not isfinite(guidance):
@@ -346,6 +347,8 @@ def generate(
     for what, cut in (("prompt", last.cut), ("negative prompt", last.negative_cut)):
         if cut:
             say(f"the {what} is too long: {cut!r} was cut off")
+    if image is None and (line := describe_start(pipeline.find_table(opened, sampler, steps, 0))):
+        say(line)
     if last.decoded is not None and (place := first_not_finite(last.decoded)) is not None:
         raise ProofError(
             f"{bundle}: the picture of {prompt!r} is not finite, first at {list(place)}: it would be black; nothing is "

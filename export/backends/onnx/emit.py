@@ -23,7 +23,7 @@ from pocketdiffusion.export.backends.onnx.integers import INTEGER_OPSET, lower_w
 from pocketdiffusion.export.backends.onnx.integers import refusal as refusal
 from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
-from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, fold_turns, stream_weights
+from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, drop_unused, fold_turns, stream_weights
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import bodies
@@ -66,13 +66,13 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     if needs_opset(plan):
         model.opset_imports[""] = INTEGER_OPSET
     parts = lower_weights(model, weights, plan, profile)
+    drop_unused(model)
     _name_nodes(model)
     _name_batch(model)
     _strip(model)
     home = Path("onnx") / part.spec.name
     (folder / home).mkdir(parents=True)
     parameters = stream_weights(model, parts, folder / home)
-    _drop_unused(model)
     ops = lint(model, profile)
     if plan.activation == "int16":
         lint_static(model, plan)
@@ -151,13 +151,6 @@ def _name_batch(model: ir.Model) -> None:
             value.shape = ir.Shape(
                 [BATCH if size == symbol else size if isinstance(size, int) else None for size in value.shape]
             )
-
-
-def _drop_unused(model: ir.Model) -> None:
-    """Remove the constants that the optimizer left behind: onnxruntime warns of each, at each load."""
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del model.graph.initializers[name]
 
 
 def _strip(model: ir.Model) -> None:
