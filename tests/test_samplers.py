@@ -212,7 +212,7 @@ def test_a_start_where_hardly_any_noise_is_left_is_said(spacing: str) -> None:
         assert {key for key, line in said.items() if line} == {(name, 1) for name in {*SCHEDULERS} - drawn}
         assert str(said["pndm", 1]).startswith("pndm in 1 step begins at timestep 1, where")
     else:
-        assert {name for (name, _), line in said.items() if line} == {"pndm"}  # which takes none
+        assert not any(said.values())
     assert describe_start(step_table("ddim", schedule, 4, start=3)) is None
 
 
