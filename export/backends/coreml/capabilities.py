@@ -1,7 +1,7 @@
 """What Core ML packages ask of a system, and on which compute units they are known good or bad.
 
-All that this project knows of it is here. No package was ever run by Core ML: without a Mac our own executor of ML
-programs runs them, and proves the file alone.
+All that this project knows of it is here. Without a Mac our own executor of ML programs runs the packages, and proves
+the file alone; on a Mac Core ML does, and takes whichever unit it likes.
 """
 
 import platform
@@ -12,6 +12,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 
 PROVED_ON = None  # the gate runs no unit of a phone
 NEVER_RUN = "the gate's own executor of ML programs ran the package in {arithmetic}; Core ML itself was not at hand"
+ON_A_MAC = "the gate ran the package by Core ML of macOS {system}, which does not tell on which unit"
 NEEDS_FLOAT16 = (
     "Apple's Neural Engine computes in float16 alone, and this program is of float32: Core ML runs it elsewhere"
 )
@@ -27,6 +28,8 @@ def engine(path: Path, graph: Graph) -> Engine:
 
 def units(path: Path, graph: Graph) -> dict[str, Unit]:
     """Return what is known of the package on each unit of an Apple phone."""
-    unknown = Unit(status="unknown", evidence="none", note=NEVER_RUN.format(arithmetic=graph.arithmetic))
+    system = platform.mac_ver()[0]
+    note = ON_A_MAC.format(system=system) if system else NEVER_RUN.format(arithmetic=graph.arithmetic)
+    unknown = Unit(status="unknown", evidence="none", note=note)
     engine = Unit(status="bad", evidence="published", note=NEEDS_FLOAT16) if graph.arithmetic == "float32" else unknown
     return {"cpu": unknown, "gpu": unknown, "ane": engine}
