@@ -1,5 +1,6 @@
 """What a graph's entry says of engine, memory and compute units: small files written by hand, and an export."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from pocketdiffusion.export.backends.onnx.memory import count_memory as count_on
 from pocketdiffusion.export.backends.tflite import capabilities as tflite_capabilities
 from pocketdiffusion.export.backends.tflite.file import read_model, write_model
 from pocketdiffusion.export.backends.tflite.memory import count_memory as count_tflite
+from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
 BAD = Unit(status="bad", evidence="measured_here", note="it draws another apple")
@@ -232,10 +235,14 @@ def test_an_export_says_what_it_needs_and_a_known_fault_is_the_last_word(tiny_bu
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     changed = unet.model_copy(update={"units": {"cpu": BAD}})
     graphs = {"onnx": {**manifest.graphs["onnx"], "unet": changed}}
-    seal(folder, manifest.model_copy(update={"graphs": graphs}))
+    draft = manifest.model_copy(update={"graphs": graphs})
+    write_report(folder, Report(draft, [], [], read_golden(open_bundle(tiny_bundle)), {}, 1.0))
+    assert '<p class="failed">WARNING: the onnx graph unet' in (folder / "report/report.html").read_text("utf-8")
+    (warning,) = json.loads((folder / "report/report.json").read_text())["unit_warnings"]
+    seal(folder, draft)
     done = call("verify", folder)
     *_, said = done.stdout.splitlines()
     assert done.returncode == 0
     assert said.startswith("WARNING: the onnx graph unet is not for the unit that it ships for, cpu")
-    assert said.endswith("it draws another apple")
+    assert said.endswith("it draws another apple") and said == warning
     assert "cpu, bad" in call("inspect", folder).stdout
