@@ -162,8 +162,10 @@ def test_float16_arithmetic_has_its_own_floor(bundle: tuple[Path, Manifest], rep
 
 
 def test_a_conformance_vector_that_failed(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
-    report["conformance"]["failed"] = ["padding with 0"]
+    report["conformance"]["failed"] = ["padding\nwith 0"]
+    report["device"]["maker"] = "[/bold] \t Google"
     shown, said = failure(bundle[0], write(report))
+    assert "[/bold] Google Pixel 8" in shown
     assert "conformance vector FAILED: padding with 0" in shown and "padding with 0 failed" in said
 
 
@@ -256,6 +258,7 @@ WRONG: list[tuple[tuple[Any, ...], Any]] = [
     (("os",), "Android 14"),
     (("engines",), []),
     (("graphs", 0, "unit"), None),
+    (("graphs", 0, "unit"), "[/bold]"),
     (("graphs", 0, "arithmetic"), "bfloat16"),
     (("graphs", 0, "load_seconds"), -1),
     (("graphs", 0, "load_seconds"), "0.25"),
@@ -281,9 +284,10 @@ def test_a_field_of_the_wrong_type_is_named(
 @pytest.mark.parametrize(
     ("where", "value", "said"),
     [
+        (("app", "name"), "\ud800", "Invalid JSON"),
         (("graphs", 0, "outputs", 0, "psnr_db"), "NaN", "graphs.0.outputs.0.psnr_db"),
         (("graphs", 0, "format"), "coreml", "graphs.0: the bundle holds no coreml graph text_encoder"),
-        (("graphs", 0, "graph"), "controlnet", "graphs.0: the bundle holds no onnx graph controlnet"),
+        (("graphs", 0, "graph"), "control\nnet", "graphs.0: the bundle holds no onnx graph control net"),
         (("graphs", 0, "outputs"), [], "graphs.0.outputs: onnx text_encoder on cpu has none, not last_hidden_state"),
         (("graphs", 0, "outputs", 0, "output"), "pooled", "has pooled, not last_hidden_state"),
         (("graphs", 0, "error"), "out of memory", "not none, since there is an error"),

@@ -41,7 +41,7 @@ class Row:
         """One line for a person: what, where, and how far from the floor."""
         where = f"{self.result.format} {self.result.graph} on {self.result.unit}"
         if self.error is not None:
-            said = f"{where} was refused: {' '.join(self.error.split())}"
+            said = f"{where} was refused: {self.error}"
         elif not all(each.finite for each in self.result.outputs if each.output == self.output):
             said = f"{where}: {self.output} is not finite"
         else:

@@ -24,6 +24,11 @@ def _no_nan(value: float) -> float:
     return value
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+Words = Annotated[str, AfterValidator(_one_line)]
 Decibels = Annotated[AnyFloat, AfterValidator(_no_nan)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -37,24 +42,24 @@ class Written(Record):
 class Phone(Written):
     """The phone that the report is of."""
 
-    maker: Annotated[str, Field(min_length=1, description='who made the phone, such as "Google"')]
-    model: Annotated[str, Field(min_length=1, description='the phone\'s name, such as "Pixel 8"')]
-    soc: Annotated[str | None, Field(description='its processor, such as "Tensor G3"; null: the system does not say')]
+    maker: Annotated[Words, Field(min_length=1, description='who made the phone, such as "Google"')]
+    model: Annotated[Words, Field(min_length=1, description='the phone\'s name, such as "Pixel 8"')]
+    soc: Annotated[Words | None, Field(description='its processor, such as "Tensor G3"; null: the system does not say')]
 
 
 class Program(Written):
     """A program and its version."""
 
     name: Annotated[
-        str, Field(min_length=1, description='its name, such as "Android", "onnxruntime" or the app\'s own')
+        Words, Field(min_length=1, description='its name, such as "Android", "onnxruntime" or the app\'s own')
     ]
-    version: Annotated[str, Field(min_length=1, description='its version as it states it, such as "14" or "1.30.0"')]
+    version: Annotated[Words, Field(min_length=1, description='its version as it states it, such as "14" or "1.30.0"')]
 
 
 class OutputResult(Written):
     """One output of a graph beside the golden case of the bundle."""
 
-    output: Annotated[str, Field(description="the output's name, as in the graph's `spec`")]
+    output: Annotated[Words, Field(description="the output's name, as in the graph's `spec`")]
     psnr_db: Annotated[
         Decibels,
         Field(
@@ -68,11 +73,14 @@ class OutputResult(Written):
 class UnitResult(Written):
     """One graph on one compute unit. Where the unit refused it, `error` says so, and there are no outputs."""
 
-    format: Annotated[str, Field(description='the format of the file that was run, such as "onnx"')]
-    graph: Annotated[str, Field(description="the graph's name, as in the manifest")]
+    format: Annotated[Words, Field(description='the format of the file that was run, such as "onnx"')]
+    graph: Annotated[Words, Field(description="the graph's name, as in the manifest")]
     unit: Annotated[
         str,
-        Field(min_length=1, description='where it was to run: "cpu", "gpu", "npu", "ane" or "webgpu", as in `units`'),
+        Field(
+            pattern="^[a-z0-9_-]{1,32}$",
+            description='where it was to run: "cpu", "gpu", "npu", "ane" or "webgpu", as in `units`',
+        ),
     ]
     arithmetic: Annotated[
         Literal["float32", "float16", "int8", "int16"],
@@ -98,7 +106,7 @@ class UnitResult(Written):
         tuple[OutputResult, ...], Field(description="every output of the graph, once; empty where `error` is not null")
     ]
     error: Annotated[
-        str | None,
+        Words | None,
         Field(description="what the engine said where the unit refused the graph or a call failed; else null"),
     ]
 
@@ -106,7 +114,7 @@ class UnitResult(Written):
 class PictureResult(Written):
     """A whole picture, drawn on the phone as the original's picture in the bundle was."""
 
-    format: Annotated[str, Field(description="the format of the files that drew it")]
+    format: Annotated[Words, Field(description="the format of the files that drew it")]
     arithmetic: Annotated[
         Literal["float32", "float16", "int8", "int16"],
         Field(description="the least precise arithmetic among the graphs that drew it"),
@@ -120,8 +128,8 @@ class PictureResult(Written):
 class Vectors(Written):
     """The conformance vectors of the bundle, by name: each in one of the two lists."""
 
-    passed: Annotated[tuple[str, ...], Field(description="names of those that the app's engine gave right")]
-    failed: Annotated[tuple[str, ...], Field(description="names of those that it gave wrong")]
+    passed: Annotated[tuple[Words, ...], Field(description="names of those that the app's engine gave right")]
+    failed: Annotated[tuple[Words, ...], Field(description="names of those that it gave wrong")]
 
 
 class DeviceReport(Written):
