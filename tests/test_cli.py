@@ -155,6 +155,7 @@ def test_generate_says_what_was_cut_off(tiny_bundle: Path, tmp_path: Path) -> No
     done = call("generate", tiny_bundle, "apple " * 75 + "pear", "--steps", "1", "-o", tmp_path / "a.png")
     assert done.returncode == 0 and "the prompt is too long: 'pear' was cut off" in done.stdout
     assert "negative" not in done.stdout
+    assert "pndm in 1 step begins at timestep 1, where a picture is all but done" in done.stdout
     options = ("--negative-prompt", "plum " * 75 + "Fig", "--steps", "1", "-o", tmp_path / "a.png")
     done = call("generate", tiny_bundle, "apple", *options)
     assert "the negative prompt is too long: 'Fig' was cut off" in done.stdout and "the prompt" not in done.stdout

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table
+from pocketdiffusion.runtime.bundle.graph_needs import Engine, Memory, Unit
 from pocketdiffusion.runtime.bundle.record import AnyFloat, ArrayRef, BundlePath, Count, Record, Sha256, Size
 from pocketdiffusion.runtime.bundle.step_columns import PackedSteps
 from pocketdiffusion.runtime.errors import UserError
@@ -165,11 +166,17 @@ class Graph(Record):
             "were multiplied by powers of two to stay within float16: e. Modules that are not here have 0."
         ),
     ] = {}
-    engine_needs: Annotated[
-        dict[str, str],
+    engine: Annotated[
+        Engine | None, Field(description="What reads the file, and the least that it must know; null: not stated.")
+    ] = None
+    memory: Annotated[
+        Memory | None, Field(description="What it takes of a phone's memory, counted; null: not stated.")
+    ] = None
+    units: Annotated[
+        dict[str, Unit],
         Field(
-            description="The oldest version of an engine that knows the versions of all operators in the file, by the "
-            "engine's name: `tflite` is the version of TensorFlow Lite, which LiteRT's own versions continue."
+            description="What is known of it on each compute unit, by the unit: `cpu`, `gpu`, `npu` (Qualcomm's), "
+            "`ane` (Apple's), `webgpu` (a browser's). One that is not here is not known."
         ),
     ] = {}
     floor_db: float | None = None
