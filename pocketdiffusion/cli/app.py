@@ -353,6 +353,21 @@ def generate(
 
 
 @app.command()
+def runtime_part(
+    bundle: Folder,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
+) -> None:
+    """Copy the files of a bundle that an app ships: those that drawing needs, without golden data and reports."""
+    from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+
+    with progress(f"copying {bundle}") as step:
+        step("hashes")
+        copied = copy_runtime_part(bundle, output)
+    size = sum(entry.size for entry in copied.manifest.files.values() if entry.role == "runtime")
+    say(f"{output} is the runtime part, {size / 1e6:.1f} MB, runtime_id {copied.manifest.runtime_id[:16]}")
+
+
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="a bundle, also a failed one, or a model, to compare with")],
     b: Annotated[str, typer.Argument(metavar="B", help="a bundle, also a failed one, or a model")],
@@ -448,6 +463,8 @@ def inspect(
         for table in bundle_tables(manifest):
             console.print(table)
         failed = [v for v in manifest.verdicts if not v.passed]
+        if not manifest.has_proof and not manifest.proof.passed:
+            raise ProofError(f"{what} is the runtime part of a failed export")
         if failed:
             raise ProofError(f"{what} is a failed export: {len(failed)} of {len(manifest.verdicts)} verdicts failed")
         return
