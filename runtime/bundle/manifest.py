@@ -457,7 +457,7 @@ def runtime_paths(draft: Draft) -> Iterator[tuple[str, str]]:
     `golden`, where there is one."""
     for number, tokenizer in enumerate(draft.tokenizers, 1):
         yield f"the vocabulary of tokenizer {number}", tokenizer.vocab
-        yield f"the merges of tokenizer {number}", tokenizer.merges
+        yield f"the file of merges of tokenizer {number}", tokenizer.merges
     for format, graphs in draft.graphs.items():
         for name, graph in graphs.items():
             for file in (*graph.files, *(data.path for data in graph.external_data)):

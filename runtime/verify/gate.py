@@ -23,6 +23,7 @@ from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advanc
 from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
+from pocketdiffusion.runtime.verify.golden_cases import compare_cases
 from pocketdiffusion.runtime.verify.metrics import (
     Comparison,
     ParityReport,
@@ -120,9 +121,10 @@ def judge_runner(
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
-    """The parts of the pipeline that are no graphs: tokenizer, noise, step_tables, timesteps, sampler, vae_scale and
-    image. What was recorded uses one step table; step_tables compares all those of the manifest with what the samplers
-    make of the manifest's schedule, each number relative to its size."""
+    """The parts of the pipeline that are no graphs: tokenizer, noise, step_tables, timesteps, sampler, vae_scale,
+    image and golden_cases, which are those of the runtime part beside the bundle's own proof. What was recorded uses
+    one step table; step_tables compares all those of the manifest with what the samplers make of the manifest's
+    schedule, each number relative to its size."""
     checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
         ("tokenizer", EXACT_DB, _tokenizer),
         ("noise", NOISE_DB, _noise),
@@ -140,6 +142,7 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
         ]
         reports.append(measure(stage, comparisons, rung="stage", floor=floor))
     reports.insert(2, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
+    reports.append(measure("golden_cases", compare_cases(bundle), rung="stage", floor=EXACT_DB))
     return reports
 
 

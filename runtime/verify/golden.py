@@ -11,7 +11,7 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, OPTIONAL, Trajectory, cases
+from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, OPTIONAL, Case, Trajectory, cases
 
 
 def write_golden(folder: Path, number: int, trajectory: Trajectory) -> Recorded:
@@ -26,8 +26,7 @@ def write_golden(folder: Path, number: int, trajectory: Trajectory) -> Recorded:
 def write_case(folder: Path, spec: GraphSpec, trajectory: Trajectory) -> GoldenCase:
     """Write one recorded call of a graph, from the middle of the drawing, into `folder`/golden/case; return its record.
     A reader that has no proof part runs the graph on it."""
-    calls = list(cases(spec.name, trajectory))
-    case = calls[len(calls) // 2]
+    case = middle_call(spec.name, trajectory)
 
     def write(kind: str, tensors: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, ArrayRef]:
         home = f"golden/case/{spec.name}/{kind}"
@@ -38,6 +37,12 @@ def write_case(folder: Path, spec: GraphSpec, trajectory: Trajectory) -> GoldenC
         inputs=write("inputs", spec.inputs, case.inputs),
         outputs=write("outputs", spec.outputs, case.outputs),
     )
+
+
+def middle_call(graph: str, trajectory: Trajectory) -> Case:
+    """The recorded call of a graph that its golden case is made of."""
+    calls = list(cases(graph, trajectory))
+    return calls[len(calls) // 2]
 
 
 def read_golden(bundle: Bundle) -> list[Trajectory]:

@@ -80,6 +80,7 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
     latents = write_array(folder, "golden/latents.bin", random.standard_normal((5, 4, 8, 8)).astype(np.float32))
     for path in (
         "README.md",
+        "onnx/unet/config.json",
         "licences/LICENSE",
         "onnx/model_index.json",
         "conformance/noise.json",

@@ -23,7 +23,7 @@ from pocketdiffusion.export.backends.onnx.integers import INTEGER_OPSET, lower_w
 from pocketdiffusion.export.backends.onnx.integers import refusal as refusal
 from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
-from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, fold_turns, stream_weights
+from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, drop_unused, fold_turns, stream_weights
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import bodies
@@ -66,6 +66,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     if needs_opset(plan):
         model.opset_imports[""] = INTEGER_OPSET
     parts = lower_weights(model, weights, plan, profile)
+    drop_unused(model)
     _name_nodes(model)
     _name_batch(model)
     _strip(model)
