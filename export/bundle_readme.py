@@ -3,7 +3,7 @@
 from pocketdiffusion.runtime.bundle.manifest import ModelInfo, TargetInfo
 
 _TEXT = """\
-# {name} for {title}
+# {name} ({title})
 
 A diffusion model, made for a phone by Pocket Diffusion and compared with the original, which diffusers' {pipeline}
 draws with.
