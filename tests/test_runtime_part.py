@@ -175,6 +175,13 @@ def test_the_command_copies_the_runtime_part(tiny_bundle: Path, tmp_path: Path) 
     assert "is not a bundle" in refusal("runtime-part", tmp_path, tmp_path / "other")
 
 
+def test_generate_draws_with_the_bundles_own_defaults(part: Path, tmp_path: Path) -> None:
+    done = call("generate", part, "red apple", "-o", tmp_path / "out.png")
+    assert done.returncode == 0 and "50 steps, pndm" in done.stdout, done.stderr
+    with Image.open(tmp_path / "out.png") as picture:
+        assert (picture.info["guidance"], picture.info["steps"]) == ("7.5", "50")
+
+
 def test_a_golden_case_proves_a_graph_without_the_proof_part(part: Path) -> None:
     bundle = open_bundle(part)
     assert set(bundle.manifest.cases) == set(bundle.manifest.graphs["onnx"])

@@ -285,14 +285,16 @@ def generate(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the PNG file")] = Path("out.png"),
     negative_prompt: Annotated[str, typer.Option(metavar="PROMPT", help="what not to draw")] = "",
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
-    guidance: Annotated[float, typer.Option(help="guidance scale; 1 is none")] = 7.5,
+    steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; by default the bundle's")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is none; by default the bundle's")] = None,
     sampler: Annotated[str | None, typer.Option(help="such as ddim, euler, dpmpp_2m; by default the model's")] = None,
     format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default the bundle's first")] = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="a picture to redraw (image-to-image), scaled to fit")
     ] = None,
-    strength: Annotated[float, typer.Option(help="of the redrawing, over 0 and at most 1")] = 0.8,
+    strength: Annotated[
+        float | None, typer.Option(help="of the redrawing, over 0 and at most 1; by default the bundle's")
+    ] = None,
 ) -> None:
     """Draw a picture with a bundle's artifacts."""
     from pocketdiffusion.runtime import pipeline
@@ -300,7 +302,7 @@ def generate(
     from pocketdiffusion.runtime.image import write_png
     from pocketdiffusion.runtime.verify.finite import first_not_finite
 
-    if not isfinite(guidance):
+    if guidance is not None and not isfinite(guidance):
         raise UserError(f"guidance {guidance} is no scale: 1 is none, 7.5 is usual")
     check_writable(output)
     with progress(f"drawing {prompt!r}") as step:
@@ -309,6 +311,10 @@ def generate(
         size = opened.manifest.latents
         start = None if image is None else open_picture(image, size.width * size.scale, size.height * size.scale)
         sampler = sampler or opened.manifest.scheduler.default_sampler
+        defaults = opened.manifest.defaults
+        steps = defaults.steps if steps is None else steps
+        guidance = defaults.guidance if guidance is None else guidance
+        strength = defaults.strength if strength is None else strength
         last: pipeline.Draft | None = None
         for last in pipeline.generate(
             opened,
