@@ -1,4 +1,4 @@
-"""What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, and the manifest that names them."""
+"""What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, licences, and the record of them."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,15 @@ from typing import Any
 
 from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple, write_script
 from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum, write_companions
+from pocketdiffusion.export.bundle_readme import bundle_readme
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
 from pocketdiffusion.export.families import find_family, scheduler_config
+from pocketdiffusion.export.licences import write_licences
+from pocketdiffusion.export.pipeline_defaults import read_defaults
+from pocketdiffusion.export.preview import fit_preview
 from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.bundle.file_table import README
 from pocketdiffusion.runtime.bundle.manifest import (
     Calibration,
     Draft,
@@ -29,7 +34,7 @@ from pocketdiffusion.runtime.program import find_ends, model_graph
 from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import StepTable
-from pocketdiffusion.runtime.verify.golden import write_golden
+from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
 TABLED_STEPS = (1, 2, 4, 8, 10, 15, 20, 25, 30, 50)
@@ -56,11 +61,12 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
+    """Writes tokenizer/, golden/, licences/ and README.md into `folder`, beside the graphs. The record of the bundle,
+    still without verdicts.
 
-    Where optimum can run the graphs, onnx/ becomes a folder that it opens as well; where Apple's Swift pipeline knows
-    them, coreml/ gets a script that makes it one for it. `calibration` is there where ranges of activations were
-    measured.
+    Where optimum can run the graphs, onnx/ becomes a folder that it opens as well, and the one vocabulary of the bundle
+    is that in it; where Apple's Swift pipeline knows them, coreml/ gets a script that makes it one for it.
+    `calibration` is there where ranges of activations were measured.
     """
     program = trajectories[0].program
     specs = {name: graph.spec for name, graph in next(iter(graphs.values())).items()}
@@ -69,26 +75,30 @@ def assemble(
     vae = checkpoint.configs["vae"]
     scheduler = scheduler_config(checkpoint)
     schedule = read_schedule(scheduler)
-    tokenizer = write_tokenizer(folder, checkpoint)
+    home = "tokenizer"
     if "onnx" in graphs and opens_in_optimum(graphs["onnx"]):
         write_companions(folder / "onnx", checkpoint, height, width)
+        home = "onnx/tokenizer"
+    licences = write_licences(folder, checkpoint)
+    model = ModelInfo(
+        name=checkpoint.name,
+        family=find_family(checkpoint).__name__.rpartition(".")[2],
+        pipeline=checkpoint.model_index["_class_name"],
+        prediction_type=schedule.prediction_type,  # type: ignore[arg-type]  # pydantic checks it
+        licence=checkpoint.licence,
+        revision=checkpoint.revision,
+        fingerprint=checkpoint.fingerprint,
+        licence_files=licences.files,
+        licence_url=licences.url,
+        attribution=licences.attribution,
+    )
+    phone = TargetInfo(
+        name=target.name, title=target.title, soc=target.soc, memory_mb=target.memory_mb, os_floor=target.os_floor
+    )
+    (folder / README).write_text(bundle_readme(model, phone), encoding="utf-8")
     draft = Draft(
-        model=ModelInfo(
-            name=checkpoint.name,
-            family=find_family(checkpoint).__name__.rpartition(".")[2],
-            pipeline=checkpoint.model_index["_class_name"],
-            prediction_type=schedule.prediction_type,  # type: ignore[arg-type]  # pydantic checks it
-            licence=checkpoint.licence,
-            revision=checkpoint.revision,
-            fingerprint=checkpoint.fingerprint,
-        ),
-        target=TargetInfo(
-            name=target.name,
-            title=target.title,
-            soc=target.soc,
-            memory_mb=target.memory_mb,
-            os_floor=target.os_floor,
-        ),
+        model=model,
+        target=phone,
         latents=Latents(
             channels=channels,
             height=height,
@@ -96,7 +106,9 @@ def assemble(
             scale=int(decoded.shape[2]) // height,
         ),
         vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
-        tokenizer=tokenizer,
+        tokenizers=(write_tokenizer(folder, checkpoint, home),),
+        defaults=read_defaults(checkpoint),
+        preview=fit_preview(trajectories),
         scheduler=Scheduler(
             config=spell_infinity(scheduler),
             default_sampler=trajectories[0].sampler,
@@ -106,6 +118,9 @@ def assemble(
         graphs={format: dict(named) for format, named in graphs.items()},
         step_tables=tables(scheduler),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
+        cases={
+            name: write_case(folder, graph.spec, trajectories[0]) for name, graph in next(iter(graphs.values())).items()
+        },
         verdicts=(),
         calibration=calibration,
         provenance=Provenance(
@@ -118,7 +133,7 @@ def assemble(
     )
     if "coreml" in graphs and opens_in_apple(graphs["coreml"]):
         unit = graphs["coreml"][model_graph(program)[0]].compute_unit
-        write_script(folder / "coreml", vae["scaling_factor"], unit, apple_differences(draft))
+        write_script(folder / "coreml", vae["scaling_factor"], unit, apple_differences(draft), home)
     return draft
 
 
@@ -134,15 +149,17 @@ def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: words.get(value, value) if isinstance(value, float) else value for key, value in config.items()}
 
 
-def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> Tokenizer:
-    """Write the vocabulary of the checkpoint's tokenizer below `folder`; return its settings."""
+def write_tokenizer(folder: Path, checkpoint: Checkpoint, home: str = "tokenizer") -> Tokenizer:
+    """Write the vocabulary of the checkpoint's tokenizer into `folder / home`, where optimum's companions have not put
+    it already; return its settings."""
     source = read_tokenizer(checkpoint.tokenizers["tokenizer"], checkpoint.model_index["tokenizer"][1])
-    (folder / "tokenizer").mkdir()
-    write_vocabulary(source, folder / "tokenizer")
+    if not (folder / home).exists():
+        (folder / home).mkdir(parents=True)
+        write_vocabulary(source, folder / home)
     return Tokenizer(
         kind="clip",
-        vocab="tokenizer/vocab.json",
-        merges="tokenizer/merges.txt",
+        vocab=f"{home}/vocab.json",
+        merges=f"{home}/merges.txt",
         max_length=source.max_length,
         bos_id=source.bos_id,
         eos_id=source.eos_id,

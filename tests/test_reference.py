@@ -383,8 +383,8 @@ def test_a_fault_in_our_own_reading_fails_the_export(
 
     with pytest.raises(ProofError):
         build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
-    manifest = json.loads((tmp_path / "out.failed/manifest.json").read_text())
-    failed = {verdict["subject"] for verdict in manifest["verdicts"] if not verdict["passed"]}
+    proof = json.loads((tmp_path / "out.failed/proof.json").read_text())
+    failed = {verdict["subject"] for verdict in proof["verdicts"] if not verdict["passed"]}
     assert {"unet.out_sample", "text_encoder.last_hidden_state", "pictures.median"} <= failed
     assert "vae_decoder.sample" not in failed
 

@@ -35,6 +35,7 @@ from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advanc
 from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
+from pocketdiffusion.runtime.verify.golden_cases import compare_cases
 from pocketdiffusion.runtime.verify.metrics import (
     Comparison,
     ParityReport,
@@ -133,9 +134,10 @@ def judge_runner(
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
     """The parts of the pipeline that are no graphs: tokenizer, program, noise, step_tables, timesteps, sampler,
-    vae_scale and image; those of which nothing was recorded are left out, such as the tokenizer of a model without
-    prompts. What was recorded uses one step table; step_tables compares all those of the manifest with what the
-    samplers make of the manifest's schedule, each number relative to its size."""
+    vae_scale, image and golden_cases, which are those of the runtime part beside the bundle's own proof; those of which
+    nothing was recorded are left out, such as the tokenizer of a model without prompts. What was recorded uses one step
+    table; step_tables compares all those of the manifest with what the samplers make of the manifest's schedule, each
+    number relative to its size."""
     checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
         ("tokenizer", EXACT_DB, _tokenizer),
         ("program", SAMPLER_DB, _program),
@@ -156,6 +158,7 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
             reports.append(measure(stage, comparisons, rung="stage", floor=floor))
     before = [report.subject for report in reports].index("noise") + 1
     reports.insert(before, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
+    reports.append(measure("golden_cases", compare_cases(bundle), rung="stage", floor=EXACT_DB))
     return reports
 
 

@@ -11,10 +11,13 @@ import numpy as np
 
 from pocketdiffusion.runtime.bundle.bundle import write_array
 from pocketdiffusion.runtime.bundle.manifest import (
+    Defaults,
     Draft,
+    GoldenCase,
     Graph,
     Latents,
     ModelInfo,
+    Preview,
     Provenance,
     RecordedGraph,
     RecordedTensor,
@@ -95,6 +98,18 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
     (folder / "report/report.json").write_text(json.dumps({"seconds": 12.5}))
     write_png(folder / "golden/0.png", random.integers(0, 256, (16, 16, 3)).astype(np.uint8), {})
     latents = write_array(folder, "golden/latents.bin", random.standard_normal((5, 4, 8, 8)).astype(np.float32))
+    for path in (
+        "README.md",
+        "onnx/unet/config.json",
+        "licences/LICENSE",
+        "onnx/model_index.json",
+        "conformance/noise.json",
+        "report/report.html",
+    ):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(path)
+    ref = arrays["latent_sample_0"], arrays["sample_0"]
+    case = GoldenCase(label="prompt 0", inputs={"latent_sample": ref[0]}, outputs={"sample": ref[1]})
     prompt = "un café rouge 🍎"
     return Draft(
         model=ModelInfo(
@@ -105,21 +120,27 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
             licence="apache-2.0",
             revision=None,
             fingerprint="0123456789abcdef" * 4,
+            licence_files=("licences/LICENSE",),
+            attribution="sample, licence apache-2.0",
         ),
         target=TargetInfo(
             name="pixel-8", title="Google Pixel 8", soc="Tensor G3", memory_mb=8192, os_floor="Android 14"
         ),
         latents=Latents(channels=4, height=8, width=8, scale=2),
         vae=Vae(scaling_factor=0.18215, shift_factor=0.0),
-        tokenizer=Tokenizer(
-            kind="clip",
-            vocab="tokenizer/vocab.json",
-            merges="tokenizer/merges.txt",
-            max_length=77,
-            bos_id=1,
-            eos_id=2,
-            pad_id=2,
+        tokenizers=(
+            Tokenizer(
+                kind="clip",
+                vocab="tokenizer/vocab.json",
+                merges="tokenizer/merges.txt",
+                max_length=77,
+                bos_id=1,
+                eos_id=2,
+                pad_id=2,
+            ),
         ),
+        defaults=Defaults(steps=50, guidance=7.5, strength=0.8),
+        preview=Preview(matrix=((0.1, 0.2, -0.3),) * 4, bias=(0.5, 0.5, 0.5), psnr_db=21.5),
         scheduler=Scheduler(
             config={"_class_name": "DDIMScheduler", "beta_end": 0.012, "clip_sample": False, "trained_betas": None},
             default_sampler="ddim",
@@ -148,6 +169,8 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
             ),
         ),
         verdicts=tuple(verdicts),
+        cases={"vae_decoder": case},
+        conformance=("conformance/noise.json",),
         provenance=Provenance(exported_by="pocketdiffusion 0.1.0", python="3.11", toolchain={"torch": "2.13.0"}),
     )
 

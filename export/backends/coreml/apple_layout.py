@@ -31,7 +31,7 @@ mkdir -p "$out"
 for name in TextEncoder Unet VAEDecoder VAEEncoder; do
     xcrun coremlcompiler compile "$here/$name.mlpackage" "$out"
 done
-cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
+cp "$here/../{tokenizer}/vocab.json" "$here/../{tokenizer}/merges.txt" "$out"
 """
 
 
@@ -49,12 +49,19 @@ def apple_differences(manifest: Draft) -> tuple[str, ...]:
     return (*own, *apple_tokenizer.differences(manifest.tokenizer, text_encoder))
 
 
-def write_script(folder: Path, scaling_factor: float, compute_unit: str, differences: Sequence[str] = ()) -> None:
+def write_script(
+    folder: Path,
+    scaling_factor: float,
+    compute_unit: str,
+    differences: Sequence[str] = (),
+    tokenizer: str = "tokenizer",
+) -> None:
     """Writes `folder`/compile_for_apple.sh, for the packages of `folder`, made for "cpu", "gpu" or "ane", and the
-    tokenizer beside it. It says on stderr what Apple's pipeline does otherwise, by `differences`: clauses without a
-    subject."""
+    vocabulary in the folder `tokenizer` of the bundle. It says on stderr what Apple's pipeline does otherwise, by
+    `differences`: clauses without a subject."""
     lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
     warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
     warning += f"printf '%s\\n' {quote(apple_tokenizer.WORDS)}\n"
-    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning)
+    unit = UNITS[compute_unit]
+    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=unit, warning=warning, tokenizer=tokenizer)
     (folder / SCRIPT).write_text(text, encoding="utf-8")

@@ -30,7 +30,7 @@ from pocketdiffusion.export.rewrites import bodies
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import trace
 from pocketdiffusion.quantize.scheme import Activation, Plan
-from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.manifest import ExternalData, Graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
@@ -81,6 +81,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     return Graph(
         path=(home / MODEL).as_posix(),
         files=((home / MODEL).as_posix(), (home / DATA).as_posix()),
+        external_data=(ExternalData(location=DATA, path=(home / DATA).as_posix()),),
         spec=_spec(part.spec, model),
         profile=profile,
         recipe=artifact.recipe,
