@@ -302,7 +302,10 @@ def generate(
     bundle: Folder,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="what to draw; may be empty")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the PNG file")] = Path("out.png"),
-    negative_prompt: Annotated[str, typer.Option(metavar="PROMPT", help="what not to draw")] = "",
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(metavar="PROMPT", help="what not to draw; without it the model's own way of none is taken"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; by default the bundle's")] = None,
     guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is none; by default the bundle's")] = None,
@@ -362,7 +365,7 @@ def generate(
         )
     facts = {
         "prompt": prompt,
-        "negative_prompt": negative_prompt,
+        **({} if negative_prompt is None else {"negative_prompt": negative_prompt}),
         "seed": seed,
         "steps": steps,
         "guidance": guidance,
