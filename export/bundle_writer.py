@@ -7,11 +7,11 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, write_script
+from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple, write_script
 from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum, write_companions
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
-from pocketdiffusion.export.families import scheduler_config
+from pocketdiffusion.export.families import find_family, scheduler_config
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.manifest import (
     Calibration,
@@ -25,6 +25,7 @@ from pocketdiffusion.runtime.bundle.manifest import (
     Tokenizer,
     Vae,
 )
+from pocketdiffusion.runtime.program import find_ends, model_graph
 from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import StepTable
@@ -57,11 +58,14 @@ def assemble(
 ) -> Draft:
     """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
-    Where optimum can run the graphs, onnx/ becomes a folder that it opens as well; coreml/ gets a script that makes it
-    one for Apple's Swift pipeline. `calibration` is there where ranges of activations were measured.
+    Where optimum can run the graphs, onnx/ becomes a folder that it opens as well; where Apple's Swift pipeline knows
+    them, coreml/ gets a script that makes it one for it. `calibration` is there where ranges of activations were
+    measured.
     """
-    spec = next(iter(graphs.values()))["unet"].spec
-    _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in spec.inputs[0].shape)
+    program = trajectories[0].program
+    specs = {name: graph.spec for name, graph in next(iter(graphs.values())).items()}
+    taken, decoded = find_ends(program, specs)
+    _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in taken.shape)
     vae = checkpoint.configs["vae"]
     scheduler = scheduler_config(checkpoint)
     schedule = read_schedule(scheduler)
@@ -71,7 +75,7 @@ def assemble(
     draft = Draft(
         model=ModelInfo(
             name=checkpoint.name,
-            family="stable_diffusion",
+            family=find_family(checkpoint).__name__.rpartition(".")[2],
             pipeline=checkpoint.model_index["_class_name"],
             prediction_type=schedule.prediction_type,  # type: ignore[arg-type]  # pydantic checks it
             licence=checkpoint.licence,
@@ -86,10 +90,10 @@ def assemble(
             os_floor=target.os_floor,
         ),
         latents=Latents(
-            channels=int(vae.get("latent_channels", 4)),
+            channels=channels,
             height=height,
             width=width,
-            scale=2 ** (len(vae["block_out_channels"]) - 1),
+            scale=int(decoded.shape[2]) // height,
         ),
         vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
         tokenizer=tokenizer,
@@ -98,6 +102,7 @@ def assemble(
             default_sampler=trajectories[0].sampler,
             replaced=None if checkpoint.sampler is None else scheduler["_class_name"],
         ),
+        program=program,
         graphs={format: dict(named) for format, named in graphs.items()},
         step_tables=tables(scheduler),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
@@ -111,8 +116,8 @@ def assemble(
             },
         ),
     )
-    if "coreml" in graphs:
-        unit = graphs["coreml"]["unet"].compute_unit
+    if "coreml" in graphs and opens_in_apple(graphs["coreml"]):
+        unit = graphs["coreml"][model_graph(program)[0]].compute_unit
         write_script(folder / "coreml", vae["scaling_factor"], unit, apple_differences(draft))
     return draft
 

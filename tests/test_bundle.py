@@ -14,7 +14,8 @@ from support.sample_bundle import verdict, write_sample, write_snapshot
 
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, read_array, seal, write_array
 from pocketdiffusion.runtime.bundle.leftovers import is_worthless
-from pocketdiffusion.runtime.bundle.manifest import ArrayRef, Manifest, decode, encode
+from pocketdiffusion.runtime.bundle.manifest import Manifest, decode, encode
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
 

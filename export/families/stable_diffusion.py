@@ -18,6 +18,8 @@ from pocketdiffusion.export.families.parts.examples import noise
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.families.parts.latent_size import latent_size
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.program import Call, Program, Stage
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 PIPELINE = "StableDiffusionPipeline"  # the one that the reference draws with
@@ -53,6 +55,35 @@ def calls(pipeline: Any) -> dict[str, GraphCall]:
         "unet": unet2d.call(pipeline.unet),
         **autoencoder_kl.calls(pipeline.vae),
     }
+
+
+def program(checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Program:
+    """The text encoder for each prompt, the UNet for each half of each step, the two halves of the autoencoder."""
+    prompt = {"input_ids": "tokens/1", "attention_mask": "attention_mask/1"}
+    taken = {tensor.name for tensor in specs["text_encoder"].inputs}
+    text = Call(
+        graph="text_encoder",
+        inputs={name: value for name, value in prompt.items() if name in taken},
+        outputs={"last_hidden_state": "text_states"},
+    )
+    unet = Call(
+        graph="unet",
+        inputs={"sample": "scaled_latents", "timestep": "timestep", "encoder_hidden_states": "text_states"},
+        outputs={"out_sample": "model_output"},
+    )
+    encoder = Call(graph="vae_encoder", inputs={"sample": "picture"}, outputs={"latent_parameters": "posterior"})
+    decoder = Call(graph="vae_decoder", inputs={"latent_sample": "decoder_latents"}, outputs={"sample": "decoded"})
+    return Program(
+        guidance="classifier_free",
+        absent_negative="encode_empty",
+        draws=("posterior", "start", "steps"),
+        stages=(
+            Stage(stage="encode_prompt", calls=(text,)),
+            Stage(stage="encode_image", calls=(encoder,)),
+            Stage(stage="denoise", calls=(unet,)),
+            Stage(stage="decode", calls=(decoder,)),
+        ),
+    )
 
 
 def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:

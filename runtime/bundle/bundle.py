@@ -7,7 +7,7 @@ manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR, S_ISLNK, S_ISREG
@@ -19,8 +19,12 @@ from pydantic import ValidationError
 
 from pocketdiffusion.runtime.bundle.file_table import DIGEST, MANIFEST, FileEntry, bundle_id
 from pocketdiffusion.runtime.bundle.leftovers import is_left_over, is_worthless
-from pocketdiffusion.runtime.bundle.manifest import ArrayRef, Draft, Manifest, decode, encode
+from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, decode, encode
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.program import Program
+from pocketdiffusion.runtime.program_check import check_program
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,11 @@ def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
 
 
 def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
-    """As `open_bundle`, but whatever the verdicts say: to look into a failed export, not to draw with it."""
+    """As `open_bundle`, but whatever the verdicts say: to look into a failed export, not to draw with it. Raises
+    UserError besides where the bundle's program cannot be run with its graphs."""
     manifest = _read_manifest(folder)
+    for graphs in manifest.graphs.values():
+        _check_program(folder, manifest.program, {name: graph.spec for name, graph in graphs.items()})
     table, found = manifest.files, find_files(folder, manifest.files)
     missing, extra = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
     if missing or extra:
@@ -79,6 +86,13 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
                 f"{folder / path} is damaged: its sha256 is not the manifest's; export or copy the bundle again"
             )
     return Bundle(folder, manifest)
+
+
+def _check_program(folder: Path, program: Program, specs: Mapping[str, GraphSpec]) -> None:
+    try:
+        check_program(program, specs)
+    except UserError as error:
+        raise UserError(f"{folder} has {error}") from None
 
 
 def seal(folder: Path, draft: Draft) -> Manifest:

@@ -9,17 +9,16 @@ manifest.schema.json says the same as this file, for readers in other languages.
 
 import json
 from collections.abc import Iterator
-from math import prod
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table
-from pocketdiffusion.runtime.bundle.record import AnyFloat, BundlePath, Count, Record, Sha256, Size
+from pocketdiffusion.runtime.bundle.record import AnyFloat, ArrayRef, BundlePath, Count, Record, Sha256, Size
 from pocketdiffusion.runtime.bundle.step_columns import PackedSteps
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.program import Constant, Program
 
 VERSION = 1
 
@@ -177,30 +176,50 @@ class Graph(Record):
     picture_floors_db: tuple[float, float] | None = None
 
 
-class ArrayRef(Record):
-    """A tensor in a file of its own: little-endian, C order, nothing else."""
+class RecordedTensor(Record):
+    """One input or output of a graph over all its recorded calls."""
 
-    path: BundlePath
-    dtype: Literal["float16", "float32", "int32", "int64", "uint8"]
-    shape: tuple[Count, ...]
+    values: Annotated[
+        ArrayRef, Field(description="the distinct values, one after the other: the first axis counts them")
+    ]
+    calls: Annotated[tuple[Count, ...], Field(description="for each call, which of `values` it had")]
 
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+class RecordedGraph(Record):
+    """The recorded calls of one graph. A call is for a half of guidance, at a step, or neither."""
+
+    halves: Annotated[
+        tuple[Literal["negative", "positive", ""], ...],
+        Field(description="of each call the half of guidance that it was for; empty where it was for both or none"),
+    ]
+    steps: Annotated[
+        tuple[Count | None, ...], Field(description="of each call the row of the step table, from 0; null outside")
+    ]
+    inputs: Annotated[dict[str, RecordedTensor], Field(description="by the name of the tensor")]
+    outputs: Annotated[dict[str, RecordedTensor], Field(description="by the name of the tensor")]
 
 
 class Trajectory(Record):
     """One picture drawn by the original model, and all that it takes to draw it again. `image` is a PNG; `arrays` is
-    what was computed on the way, by the names of recording.Trajectory."""
+    what was computed beside the graphs, by the names of recording.Trajectory."""
 
     prompt: str
-    negative_prompt: str
+    negative_prompt: Annotated[
+        str | None, Field(description="null where there was none, for which the program says what stands")
+    ]
     seed: Count
     steps: Size
     sampler: str
     guidance: float
     image: BundlePath
-    arrays: dict[str, ArrayRef]
+    arrays: Annotated[
+        dict[str, ArrayRef],
+        Field(
+            description="noise, the first draw; latents, before each row of the step table and at the end; picture, "
+            "uint8 [height, width, 3]"
+        ),
+    ]
+    graphs: Annotated[dict[str, RecordedGraph], Field(description="the recorded calls of each graph, by its name")]
     controls: dict[str, AnyFloat] = Field(
         default={}, description="PSNR (dB) of other pictures by the original beside this one, by what was other"
     )
@@ -269,6 +288,7 @@ class Draft(Record):
     vae: Vae
     tokenizer: Tokenizer
     scheduler: Scheduler
+    program: Annotated[Program, Field(description="which graph is called when, with what: the same in each format")]
     graphs: dict[str, dict[str, Graph]]
     step_tables: tuple[PackedSteps, ...]
     golden: tuple[Trajectory, ...]
@@ -357,3 +377,11 @@ def _arrays(manifest: Manifest) -> Iterator[tuple[str, ArrayRef]]:
     for trajectory in manifest.golden:
         for name, ref in trajectory.arrays.items():
             yield f"{name} of {trajectory.prompt!r}", ref
+        for graph, recorded in trajectory.graphs.items():
+            for name, tensor in (*recorded.inputs.items(), *recorded.outputs.items()):
+                yield f"{graph}.{name} of {trajectory.prompt!r}", tensor.values
+    for stage in manifest.program.stages:
+        for call in stage.calls:
+            for name, given in call.inputs.items():
+                if isinstance(given, Constant):
+                    yield f"the constant {call.graph}.{name}", given.constant

@@ -10,7 +10,8 @@ from pathlib import Path
 from shlex import quote
 
 from pocketdiffusion.export.backends.coreml import apple_sampler, apple_tokenizer
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.export.backends.coreml.apple import PACKAGES
+from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 
 SCRIPT = "compile_for_apple.sh"
@@ -32,6 +33,11 @@ for name in TextEncoder Unet VAEDecoder VAEEncoder; do
 done
 cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
 """
+
+
+def opens_in_apple(graphs: Mapping[str, Graph]) -> bool:
+    """Tell whether Apple's pipeline knows the graphs: all that it calls are there, and no other."""
+    return set(graphs) == set(PACKAGES)
 
 
 def apple_differences(manifest: Draft) -> tuple[str, ...]:
