@@ -10,7 +10,7 @@ from typing import Any
 from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple, write_script
 from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum, write_companions
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
+from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
 from pocketdiffusion.export.families import find_family, scheduler_config
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.manifest import (
@@ -56,7 +56,7 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
+    """Writes tokenizer/ (tokenizer_2/, ...) and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
     Where optimum can run the graphs, onnx/ becomes a folder that it opens as well; where Apple's Swift pipeline knows
     them, coreml/ gets a script that makes it one for it. `calibration` is there where ranges of activations were
@@ -69,7 +69,7 @@ def assemble(
     vae = checkpoint.configs["vae"]
     scheduler = scheduler_config(checkpoint)
     schedule = read_schedule(scheduler)
-    tokenizer = write_tokenizer(folder, checkpoint)
+    tokenizers = write_tokenizers(folder, checkpoint)
     if "onnx" in graphs and opens_in_optimum(graphs["onnx"]):
         write_companions(folder / "onnx", checkpoint, height, width)
     draft = Draft(
@@ -96,7 +96,7 @@ def assemble(
             scale=int(decoded.shape[2]) // height,
         ),
         vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
-        tokenizer=tokenizer,
+        tokenizers=tokenizers,
         scheduler=Scheduler(
             config=spell_infinity(scheduler),
             default_sampler=trajectories[0].sampler,
@@ -134,19 +134,30 @@ def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: words.get(value, value) if isinstance(value, float) else value for key, value in config.items()}
 
 
-def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> Tokenizer:
-    """Write the vocabulary of the checkpoint's tokenizer below `folder`; return its settings."""
-    source = read_tokenizer(checkpoint.tokenizers["tokenizer"], checkpoint.model_index["tokenizer"][1])
-    (folder / "tokenizer").mkdir()
-    write_vocabulary(source, folder / "tokenizer")
-    return Tokenizer(
-        kind="clip",
-        vocab="tokenizer/vocab.json",
-        merges="tokenizer/merges.txt",
-        max_length=source.max_length,
-        bos_id=source.bos_id,
-        eos_id=source.eos_id,
-        pad_id=source.pad_id,
-        unk_id=source.unk_id,
-        added_tokens=source.added,
-    )
+def write_tokenizers(folder: Path, checkpoint: Checkpoint) -> tuple[Tokenizer, ...]:
+    """Write the vocabulary of each of the checkpoint's tokenizers below `folder`, of those that have the same one once;
+    return their settings, in the order of the family's `TOKENIZERS`."""
+    homes: dict[str, ClipTokenizer] = {}
+    found = []
+    for part, files in checkpoint.tokenizers.items():
+        source = read_tokenizer(files, checkpoint.model_index[part][1])
+        alike = (h for h, s in homes.items() if (s.vocab, s.merges) == (source.vocab, source.merges))
+        home = next(alike, part)
+        if home not in homes:
+            homes[home] = source
+            (folder / home).mkdir()
+            write_vocabulary(source, folder / home)
+        found.append(
+            Tokenizer(
+                kind="clip",
+                vocab=f"{home}/vocab.json",
+                merges=f"{home}/merges.txt",
+                max_length=source.max_length,
+                bos_id=source.bos_id,
+                eos_id=source.eos_id,
+                pad_id=source.pad_id,
+                unk_id=source.unk_id,
+                added_tokens=source.added,
+            )
+        )
+    return tuple(found)

@@ -16,6 +16,8 @@ from pocketdiffusion.export.families.parts import autoencoder_kl, clip_states, c
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.families.parts.latent_size import latent_size
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.program import Call, Concat, Program, Stage
 
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 PIPELINE = "StableDiffusionXLPipeline"  # the one that the reference draws with
@@ -26,6 +28,7 @@ CLASSES = {
     "vae": ("AutoencoderKL",),
 }
 TOKENIZERS = ("tokenizer", "tokenizer_2")
+FORCE_ZEROS = "force_zeros_for_empty_prompt"  # true where model_index.json is silent, as in diffusers
 MULTIPLE = 8  # of pixels: the pipeline draws no other size, whatever the VAE's scale
 
 
@@ -99,6 +102,41 @@ def calls(pipeline: Any) -> dict[str, GraphCall]:
         "unet": unet2d.call(pipeline.unet),
         **autoencoder_kl.calls(pipeline.vae),
     }
+
+
+def program(checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Program:
+    """Both text encoders for each prompt, the UNet for each half of each step, the two halves of the autoencoder. Where
+    no negative prompt is given, zeros stand for its states, unless model_index.json says otherwise."""
+    first = Call(graph="text_encoder", inputs={"input_ids": "tokens/1"}, outputs={"hidden_states": "states/1"})
+    second = Call(
+        graph="text_encoder_2",
+        inputs={"input_ids": "tokens/2"},
+        outputs={"hidden_states": "states/2", "text_embeds": "pooled"},
+    )
+    unet = Call(
+        graph="unet",
+        inputs={
+            "sample": "scaled_latents",
+            "timestep": "timestep",
+            "encoder_hidden_states": Concat(concat=("states/1", "states/2"), axis=2),
+            "text_embeds": "pooled",
+            "time_ids": "time_ids",
+        },
+        outputs={"out_sample": "model_output"},
+    )
+    encoder = Call(graph="vae_encoder", inputs={"sample": "picture"}, outputs={"latent_parameters": "posterior"})
+    decoder = Call(graph="vae_decoder", inputs={"latent_sample": "decoder_latents"}, outputs={"sample": "decoded"})
+    return Program(
+        guidance="classifier_free",
+        absent_negative="zeros" if checkpoint.model_index.get(FORCE_ZEROS, True) else "encode_empty",
+        draws=("posterior", "start", "steps"),
+        stages=(
+            Stage(stage="encode_prompt", calls=(first, second)),
+            Stage(stage="encode_image", calls=(encoder,)),
+            Stage(stage="denoise", calls=(unet,)),
+            Stage(stage="decode", calls=(decoder,)),
+        ),
+    )
 
 
 def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:

@@ -286,7 +286,9 @@ class Draft(Record):
     target: TargetInfo
     latents: Latents
     vae: Vae
-    tokenizer: Tokenizer
+    tokenizers: tuple[Tokenizer, ...] = Field(
+        min_length=1, description="how prompts become ids: tokens/N is made by the N-th, counted from 1"
+    )
     scheduler: Scheduler
     program: Annotated[Program, Field(description="which graph is called when, with what: the same in each format")]
     graphs: dict[str, dict[str, Graph]]
@@ -295,6 +297,11 @@ class Draft(Record):
     verdicts: tuple[Verdict, ...]
     provenance: Provenance
     calibration: Calibration | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The first."""
+        return self.tokenizers[0]
 
 
 class Manifest(Draft):
@@ -361,8 +368,9 @@ def _refuse(word: str) -> None:
 
 
 def _named_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    yield "tokenizer.vocab", manifest.tokenizer.vocab
-    yield "tokenizer.merges", manifest.tokenizer.merges
+    for number, tokenizer in enumerate(manifest.tokenizers, 1):
+        yield f"the vocabulary of tokenizer {number}", tokenizer.vocab
+        yield f"the file of merges of tokenizer {number}", tokenizer.merges
     for format, graphs in manifest.graphs.items():
         for name, graph in graphs.items():
             for file in graph.files:
