@@ -56,7 +56,7 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizer/ (tokenizer_2/, ...) and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
+    """Writes tokenizers and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
 
     Where optimum can run the graphs, onnx/ becomes a folder that it opens as well; where Apple's Swift pipeline knows
     them, coreml/ gets a script that makes it one for it. `calibration` is there where ranges of activations were

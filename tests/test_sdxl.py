@@ -1,28 +1,43 @@
-"""Stable Diffusion XL, narrow and with random weights: its parts equal those of diffusers and transformers."""
+"""Stable Diffusion XL, narrow and with random weights: its parts equal those of diffusers and transformers, and its
+bundle draws what diffusers' pipelines draw."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.command import call
 from support.family_cases import edit_json, parts_of, refusal
+from support.faults import inject
 from support.sdxl import UNET, open_diffusers, write_sdxl
 from support.tokenizer_folders import configure
 from torch import Tensor, nn
 from transformers.activations import GELUActivation, QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPAttention
 
+from pocketdiffusion.build import export
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
-from pocketdiffusion.export.families import components
+from pocketdiffusion.export.families import components, program
 from pocketdiffusion.export.families.parts import unet2d
 from pocketdiffusion.export.trace import trace
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.manifest import Manifest, Vae
+from pocketdiffusion.runtime.pipeline import draw, generate
+from pocketdiffusion.runtime.program import Concat, Program
+from pocketdiffusion.runtime.verify.gate import judge
+from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db, psnr_db
 
 NAMES = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"]
 
@@ -212,3 +227,155 @@ def test_the_folder_pads_as_real_ones_do(sdxl: Path) -> None:
     assert json.loads((sdxl / "tokenizer_2/tokenizer_config.json").read_text())["pad_token"] == "!"
     ids = open_diffusers(sdxl).tokenizer_2("red!", padding="max_length").input_ids
     assert ids[2:6] == [0, 2013, 0, 0]
+
+
+# The whole line: a bundle beside diffusers' pipelines.
+
+
+@pytest.fixture(scope="module")
+def bundle(sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Pictures of 24x16, which are not square, as ONNX in float32. It takes 12 s of processor time."""
+    out = tmp_path_factory.mktemp("sdxl_bundle") / "bundle"
+    return export(str(sdxl), "generic", out, format="onnx", recipe="fp32", width=24, height=16)
+
+
+def floats(pipeline: Any, prompt: str, seed: int, **options: Any) -> NDArray[np.float32]:
+    """What diffusers draws, float32 [1, 3, H, W] in 0..1."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = pipeline(prompt, generator=generator, output_type="np", **options).images
+    return np.asarray(drawn, np.float32).transpose(0, 3, 1, 2)
+
+
+def distance(bundle: Bundle, theirs: NDArray[np.float32], prompt: str, **options: Any) -> float:
+    """dB from what diffusers draws to what the bundle draws, before either is rounded to 8 bits."""
+    *_, last = generate(bundle, prompt, **options)
+    assert last.decoded is not None and theirs.std() > 0.02
+    return psnr_db(theirs, np.clip(last.decoded / 2 + 0.5, 0, 1), 1.0)
+
+
+LONG = "a cat, " * 40
+DRAWN: dict[str, tuple[str, str | None, float]] = {
+    "no negative prompt": ("a red apple!", None, 5.0),
+    "an empty negative prompt": ("a red apple!", "", 5.0),
+    "a negative prompt": ("the sunflower's 2 petals", "grey! and blurry", 3.0),
+    "a negative prompt alone": ("", "grey", 7.5),
+    "a prompt that is too long": (LONG, "!", 5.0),
+    "no guidance": ("a red apple!", None, 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_text_to_image_is_diffusers(kind: str, sdxl: Path, bundle: Bundle) -> None:
+    prompt, negative, guidance = DRAWN[kind]
+    theirs = floats(
+        open_diffusers(sdxl),
+        prompt,
+        7,
+        negative_prompt=negative,
+        num_inference_steps=4,
+        guidance_scale=guidance,
+        width=24,
+        height=16,
+    )
+    assert distance(bundle, theirs, prompt, negative_prompt=negative, seed=7, steps=4, guidance=guidance) > 100
+
+
+@pytest.mark.parametrize("negative", [None, "", "grey!"])
+def test_image_to_image_is_diffusers(negative: str | None, sdxl: Path, bundle: Bundle) -> None:
+    start = draw(bundle, "a cat", seed=3, steps=2)
+    theirs = floats(
+        open_diffusers(sdxl, StableDiffusionXLImg2ImgPipeline),
+        "a red apple!",
+        5,
+        negative_prompt=negative,
+        image=Image.fromarray(start),
+        strength=0.6,
+        num_inference_steps=5,
+        guidance_scale=5.0,
+    )
+    options: dict[str, Any] = {"negative_prompt": negative, "seed": 5, "steps": 5, "guidance": 5.0}
+    assert distance(bundle, theirs, "a red apple!", image=start, strength=0.6, **options) > 100
+
+
+def test_another_sampler_is_diffusers(sdxl: Path, bundle: Bundle) -> None:
+    """One that draws noise at each step, with another end of the schedule than SDXL's own."""
+    pipeline = open_diffusers(sdxl)
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+    theirs = floats(pipeline, "a cat", 5, num_inference_steps=4, guidance_scale=5.0, width=24, height=16)
+    assert distance(bundle, theirs, "a cat", sampler="euler_ancestral", seed=5, steps=4, guidance=5.0) > 100
+
+
+def test_an_absent_negative_prompt_is_not_an_empty_one(bundle: Bundle) -> None:
+    pictures = [draw(bundle, "a cat", negative_prompt=negative, steps=2) for negative in (None, "")]
+    assert image_psnr_db(*pictures) < 60
+
+
+def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert list(manifest.graphs["onnx"]) == NAMES and manifest.model.family == "sdxl"
+    assert [tokenizer.pad_id for tokenizer in manifest.tokenizers] == [2013, 0]
+    assert {tokenizer.vocab for tokenizer in manifest.tokenizers} == {"tokenizer/vocab.json"}  # the same one, once
+    assert manifest.program.absent_negative == "zeros" and manifest.vae.scaling_factor == 0.13025
+    assert (manifest.latents.height, manifest.latents.width, manifest.latents.scale) == (8, 12, 2)
+    assert not (bundle.folder / "onnx/model_index.json").exists()  # optimum asks for all hidden states
+    assert verify_lines(bundle) == []
+
+
+def verify_lines(bundle: Bundle) -> list[str]:
+    """The verdicts that failed when the bundle is judged again by what it holds."""
+    verdicts, _ = judge(open_bundle(bundle.folder), read_golden(bundle)[:2])
+    return [verdict.subject for verdict in verdicts if not verdict.passed and verdict.rung != "pictures"]
+
+
+def exchanged(program: Program, **changes: Any) -> Program:
+    """The program with other inputs of the UNet."""
+    (unet,) = program.stages[2].calls
+    stages = list(program.stages)
+    stages[2] = stages[2].model_copy(
+        update={"calls": (unet.model_copy(update={"inputs": {**unet.inputs, **changes}}),)}
+    )
+    return program.model_copy(update={"stages": tuple(stages)})
+
+
+FAULTS: dict[str, tuple[Callable[[Manifest], Mapping[str, Any]], set[str]]] = {
+    "states in another order": (
+        lambda m: {
+            "program": exchanged(m.program, encoder_hidden_states=Concat(concat=("states/2", "states/1"), axis=2))
+        },
+        {"program"},
+    ),
+    "tokenizers exchanged": (lambda m: {"tokenizers": m.tokenizers[::-1]}, {"tokenizer"}),
+    "an absent negative prompt encoded": (
+        lambda m: {"program": m.program.model_copy(update={"absent_negative": "encode_empty"})},
+        {"program"},
+    ),
+    "the VAE's scale of another model": (
+        lambda m: {"vae": Vae(scaling_factor=0.18215, shift_factor=0.0)},
+        {"vae_scale"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_faults_are_caught(kind: str, bundle: Bundle, tmp_path: Path) -> None:
+    change, blamed = FAULTS[kind]
+    faulty = inject(bundle, lambda folder, m: m.model_copy(update=dict(change(m))), tmp_path / "faulty")
+    assert set(verify_lines(faulty)) == blamed
+
+
+def test_a_folder_without_the_field_zeroes_too(edited: Path) -> None:
+    """As diffusers: force_zeros_for_empty_prompt is true where model_index.json is silent."""
+    for changes, wanted in (({}, "zeros"), ({"force_zeros_for_empty_prompt": False}, "encode_empty")):
+        index = json.loads((edited / "model_index.json").read_text())
+        index.pop("force_zeros_for_empty_prompt", None)
+        (edited / "model_index.json").write_text(json.dumps(index | changes))
+        checkpoint = open_checkpoint(str(edited), say=lambda line: None)
+        assert program(checkpoint, components(checkpoint)).absent_negative == wanted
+
+
+def test_compare_names_every_graph(sdxl: Path, bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "prompts").write_text("a cat")
+    run = call("compare", sdxl, bundle.folder, "--prompts", tmp_path / "prompts", "--steps", "2")
+    assert run.returncode == 0, run.stderr
+    for name in NAMES:
+        assert name in run.stdout
