@@ -134,18 +134,19 @@ def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: words.get(value, value) if isinstance(value, float) else value for key, value in config.items()}
 
 
-def write_tokenizers(folder: Path, checkpoint: Checkpoint) -> tuple[Tokenizer, ...]:
+def write_tokenizers(folder: Path, checkpoint: Checkpoint, homes: Mapping[str, str] = {}) -> tuple[Tokenizer, ...]:
     """Write the vocabulary of each of the checkpoint's tokenizers below `folder`, of those that have the same one once;
-    return their settings, in the order of the family's `TOKENIZERS`."""
-    homes: dict[str, ClipTokenizer] = {}
+    return their settings, in the order of the family's `TOKENIZERS`. `homes` says where one lies that is not below its
+    own name; what is there already stays."""
+    written: dict[str, ClipTokenizer] = {}
     found = []
     for part, files in checkpoint.tokenizers.items():
         source = read_tokenizer(files, checkpoint.model_index[part][1])
-        alike = (h for h, s in homes.items() if (s.vocab, s.merges) == (source.vocab, source.merges))
-        home = next(alike, part)
-        if home not in homes:
-            homes[home] = source
-            (folder / home).mkdir()
+        alike = [home for home, s in written.items() if (s.vocab, s.merges) == (source.vocab, source.merges)]
+        home = alike[0] if alike else homes.get(part, part)
+        written.setdefault(home, source)
+        if not (folder / home).exists():
+            (folder / home).mkdir(parents=True)
             write_vocabulary(source, folder / home)
         found.append(
             Tokenizer(

@@ -7,19 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.command import call
 from support.family_cases import edit_json, parts_of, refusal
 from support.faults import inject
-from support.sdxl import UNET, open_diffusers, write_sdxl
+from support.sdxl import UNET, decibels, draw_floats, open_diffusers, write_sdxl
 from support.tokenizer_folders import configure
 from torch import Tensor, nn
 from transformers.activations import GELUActivation, QuickGELUActivation
@@ -33,11 +31,11 @@ from pocketdiffusion.export.families.parts import unet2d
 from pocketdiffusion.export.trace import trace
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest, Vae
-from pocketdiffusion.runtime.pipeline import draw, generate
+from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.program import Concat, Program
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.metrics import image_psnr_db, psnr_db
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 
 NAMES = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder"]
 
@@ -239,20 +237,6 @@ def bundle(sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(str(sdxl), "generic", out, format="onnx", recipe="fp32", width=24, height=16)
 
 
-def floats(pipeline: Any, prompt: str, seed: int, **options: Any) -> NDArray[np.float32]:
-    """What diffusers draws, float32 [1, 3, H, W] in 0..1."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = pipeline(prompt, generator=generator, output_type="np", **options).images
-    return np.asarray(drawn, np.float32).transpose(0, 3, 1, 2)
-
-
-def distance(bundle: Bundle, theirs: NDArray[np.float32], prompt: str, **options: Any) -> float:
-    """dB from what diffusers draws to what the bundle draws, before either is rounded to 8 bits."""
-    *_, last = generate(bundle, prompt, **options)
-    assert last.decoded is not None and theirs.std() > 0.02
-    return psnr_db(theirs, np.clip(last.decoded / 2 + 0.5, 0, 1), 1.0)
-
-
 LONG = "a cat, " * 40
 DRAWN: dict[str, tuple[str, str | None, float]] = {
     "no negative prompt": ("a red apple!", None, 5.0),
@@ -267,7 +251,7 @@ DRAWN: dict[str, tuple[str, str | None, float]] = {
 @pytest.mark.parametrize("kind", DRAWN)
 def test_text_to_image_is_diffusers(kind: str, sdxl: Path, bundle: Bundle) -> None:
     prompt, negative, guidance = DRAWN[kind]
-    theirs = floats(
+    theirs = draw_floats(
         open_diffusers(sdxl),
         prompt,
         7,
@@ -277,13 +261,13 @@ def test_text_to_image_is_diffusers(kind: str, sdxl: Path, bundle: Bundle) -> No
         width=24,
         height=16,
     )
-    assert distance(bundle, theirs, prompt, negative_prompt=negative, seed=7, steps=4, guidance=guidance) > 100
+    assert decibels(bundle, theirs, prompt, negative_prompt=negative, seed=7, steps=4, guidance=guidance) > 100
 
 
 @pytest.mark.parametrize("negative", [None, "", "grey!"])
 def test_image_to_image_is_diffusers(negative: str | None, sdxl: Path, bundle: Bundle) -> None:
     start = draw(bundle, "a cat", seed=3, steps=2)
-    theirs = floats(
+    theirs = draw_floats(
         open_diffusers(sdxl, StableDiffusionXLImg2ImgPipeline),
         "a red apple!",
         5,
@@ -294,15 +278,15 @@ def test_image_to_image_is_diffusers(negative: str | None, sdxl: Path, bundle: B
         guidance_scale=5.0,
     )
     options: dict[str, Any] = {"negative_prompt": negative, "seed": 5, "steps": 5, "guidance": 5.0}
-    assert distance(bundle, theirs, "a red apple!", image=start, strength=0.6, **options) > 100
+    assert decibels(bundle, theirs, "a red apple!", image=start, strength=0.6, **options) > 100
 
 
 def test_another_sampler_is_diffusers(sdxl: Path, bundle: Bundle) -> None:
     """One that draws noise at each step, with another end of the schedule than SDXL's own."""
     pipeline = open_diffusers(sdxl)
     pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
-    theirs = floats(pipeline, "a cat", 5, num_inference_steps=4, guidance_scale=5.0, width=24, height=16)
-    assert distance(bundle, theirs, "a cat", sampler="euler_ancestral", seed=5, steps=4, guidance=5.0) > 100
+    theirs = draw_floats(pipeline, "a cat", 5, num_inference_steps=4, guidance_scale=5.0, width=24, height=16)
+    assert decibels(bundle, theirs, "a cat", sampler="euler_ancestral", seed=5, steps=4, guidance=5.0) > 100
 
 
 def test_an_absent_negative_prompt_is_not_an_empty_one(bundle: Bundle) -> None:

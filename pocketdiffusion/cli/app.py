@@ -283,7 +283,9 @@ def generate(
     bundle: Folder,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="what to draw; may be empty")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the PNG file")] = Path("out.png"),
-    negative_prompt: Annotated[str, typer.Option(metavar="PROMPT", help="what not to draw")] = "",
+    negative_prompt: Annotated[
+        str | None, typer.Option(metavar="PROMPT", help="what not to draw; left out is not always the same as empty")
+    ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
     guidance: Annotated[float, typer.Option(help="guidance scale; 1 is none")] = 7.5,
@@ -334,7 +336,7 @@ def generate(
         )
     facts = {
         "prompt": prompt,
-        "negative_prompt": negative_prompt,
+        "negative_prompt": negative_prompt or "",
         "seed": seed,
         "steps": steps,
         "guidance": guidance,

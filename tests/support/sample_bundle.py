@@ -111,14 +111,16 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
         ),
         latents=Latents(channels=4, height=8, width=8, scale=2),
         vae=Vae(scaling_factor=0.18215, shift_factor=0.0),
-        tokenizer=Tokenizer(
-            kind="clip",
-            vocab="tokenizer/vocab.json",
-            merges="tokenizer/merges.txt",
-            max_length=77,
-            bos_id=1,
-            eos_id=2,
-            pad_id=2,
+        tokenizers=(
+            Tokenizer(
+                kind="clip",
+                vocab="tokenizer/vocab.json",
+                merges="tokenizer/merges.txt",
+                max_length=77,
+                bos_id=1,
+                eos_id=2,
+                pad_id=2,
+            ),
         ),
         scheduler=Scheduler(
             config={"_class_name": "DDIMScheduler", "beta_end": 0.012, "clip_sample": False, "trained_betas": None},

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -13,8 +14,12 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from numpy.typing import NDArray
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.pipeline import generate
+from pocketdiffusion.runtime.verify.metrics import psnr_db
 from support.family_cases import SMALL_TEXT
 from support.tokenizer_folders import FIRST, plain
 
@@ -123,6 +128,20 @@ def open_diffusers(folder: Path, pipeline: type = StableDiffusionXLPipeline) -> 
     opened = pipeline.from_pretrained(folder, add_watermarker=False)  # type: ignore[attr-defined]
     opened.set_progress_bar_config(disable=True)
     return opened
+
+
+def draw_floats(pipeline: Any, prompt: str, seed: int, **options: Any) -> NDArray[np.float32]:
+    """What diffusers draws, float32 [1, 3, H, W] in 0..1."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = pipeline(prompt, generator=generator, output_type="np", **options).images
+    return np.asarray(drawn, np.float32).transpose(0, 3, 1, 2)
+
+
+def decibels(bundle: Bundle, theirs: NDArray[np.float32], prompt: str, **options: Any) -> float:
+    """PSNR (dB) of what the bundle draws beside what diffusers drew, before either is rounded to 8 bits."""
+    *_, last = generate(bundle, prompt, **options)
+    assert last.decoded is not None and theirs.std() > 0.02
+    return psnr_db(theirs, np.clip(last.decoded / 2 + 0.5, 0, 1), 1.0)
 
 
 assert FIRST == SMALL_TEXT["vocab_size"]  # the vocabulary of `plain`
