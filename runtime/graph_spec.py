@@ -17,7 +17,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph: "text_encoder", "unet", "vae_decoder", "vae_encoder"."""
+    """One graph, by the name that the program calls it by."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
