@@ -32,6 +32,7 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, compare_with, medians
 from pocketdiffusion.runtime.verify.gate import PictureReport, control_floor, judge_pictures
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
+from pocketdiffusion.runtime.verify.recording import guided_outputs, recorded_steps
 
 REQUEST = Request("a red apple", "blurry", seed=5, steps=3, guidance=5.0)
 SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
@@ -69,11 +70,16 @@ def test_what_is_recorded_is_what_diffusers_draws(tiny_checkpoint: Path, tmp_pat
     checkpoint = open_checkpoint(str(folder), say=lambda line: None)
     (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST])
     assert np.array_equal(trajectory.picture, by_diffusers(folder, REQUEST))
-    calls = len(trajectory.timesteps)
-    assert calls == 4 and trajectory.sampler == "pndm"
-    assert (trajectory.outputs.shape, trajectory.latents.shape) == ((calls, 2, 4, 16, 16), (calls + 1, 4, 16, 16))
-    guided = trajectory.outputs[0, 0] + 5 * (trajectory.outputs[0, 1] - trajectory.outputs[0, 0])
-    assert np.isfinite(guided).all() and not np.array_equal(trajectory.ids[0], trajectory.ids[1])
+    calls = trajectory.calls["unet"]
+    steps = len(recorded_steps(trajectory))
+    assert steps == 4 and trajectory.sampler == "pndm" and len(calls) == 8
+    assert [(case.half, case.step) for case in calls[:3]] == [("negative", 0), ("positive", 0), ("negative", 1)]
+    assert calls[0].outputs["out_sample"].shape == (1, 4, 16, 16) and trajectory.latents.shape == (steps + 1, 4, 16, 16)
+    negative, positive = (calls[i].outputs["out_sample"] for i in (0, 1))
+    guided = negative + np.float32(5) * (positive - negative)
+    assert np.isfinite(guided).all() and np.array_equal(guided_outputs(trajectory)[0], guided)
+    ids = [case.inputs["input_ids"] for case in trajectory.calls["text_encoder"]]
+    assert not np.array_equal(ids[0], ids[1])
 
 
 def test_weights_stay_where_they_are_stored() -> None:

@@ -36,6 +36,7 @@ from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.program import HALVES
 from pocketdiffusion.runtime.verify import recording as trajectory
 from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 from pocketdiffusion.runtime.verify.recording import probe
@@ -81,19 +82,13 @@ def by_hand(surveys: Surveys, weight: str, scheme: Scheme, span: Span | None) ->
     runner, errors = open_quantized(part_of(surveys, "unet"), (), plan), []
     for number in range(len(surveys.requests)):
         t = probe(read_prompt(surveys.folder, number))
-        for n, timestep in enumerate(t.timesteps):
-            halves = [
-                runner(
-                    {
-                        "sample": t.samples[n : n + 1],
-                        "timestep": np.array([timestep], np.float32),
-                        "encoder_hidden_states": t.states[i : i + 1],
-                    }
-                )["out_sample"]
-                for i in (0, 1)
-            ]
+        found = t.calls["unet"]
+        for negative, positive in zip(found[::2], found[1::2], strict=True):
+            assert (negative.half, positive.half) == HALVES and negative.step == positive.step
+            halves = [runner(case.inputs)["out_sample"] for case in (negative, positive)]
             given = halves[0] + t.guidance * (halves[1] - halves[0])
-            wanted = t.outputs[n, :1] + t.guidance * (t.outputs[n, 1:] - t.outputs[n, :1])
+            halves = [case.outputs["out_sample"] for case in (negative, positive)]
+            wanted = halves[0] + t.guidance * (halves[1] - halves[0])
             errors.append(np.mean(np.square(given - wanted)) / np.mean(np.square(wanted)))
     return float(np.mean(errors))
 
@@ -115,9 +110,8 @@ def test_integers_for_activations_cost_more(tiny: Surveys) -> None:
     tiny.of("unet", "onnx", "ort").damage(W2)  # for the prompts to be there
     for number in range(len(tiny.requests)):
         t = probe(read_prompt(tiny.folder, number))
-        for n, timestep in enumerate(t.timesteps):
-            for i in (0, 1):
-                module(*map(torch.from_numpy, (t.samples[n : n + 1], np.array([timestep]), t.states[i : i + 1])))
+        for case in t.calls["unet"]:
+            module(*(torch.from_numpy(case.inputs[t.name].copy()) for t in part_of(tiny, "unet").spec.inputs))
     span = Span(min(0.0, min(float(x.min()) for x in taken)), max(0.0, max(float(x.max()) for x in taken)))
     damage = tiny.of("unet", "onnx", "ort").damage(W8A8)
     assert damage[weight] == pytest.approx(by_hand(tiny, weight, W8A8, span), rel=0.02)

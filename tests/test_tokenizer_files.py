@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from safetensors.torch import load_file, save_file
 from support.command import refusal as command_refusal
+from support.recordings import changed
 from support.tokenizer_folders import KINDS, MERGES, REFUSED, SOURCE, configure, entry, saved, whole, write
 from transformers import CLIPTokenizer
 
@@ -37,7 +38,6 @@ from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
 from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
-from pocketdiffusion.runtime.pipeline import encode_text
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
 from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden, write_golden
@@ -233,10 +233,11 @@ def test_states_are_those_of_diffusers_pipeline(folder: Path, tmp_path: Path) ->
             wanted, negative = (
                 states.numpy() for states in pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt=prompt)
             )
-        states = encode_text(runner, encode(ours, prompt))
+        tokens = encode(ours, prompt)
+        states = runner({"input_ids": tokens.ids, "attention_mask": tokens.mask})["last_hidden_state"]
         assert np.array_equal(wanted, negative) and states.shape == (1, 64, 32)
         assert np.abs(states - wanted).max() < 1e-5, prompt
-        unmasked = runner({"input_ids": encode(ours, prompt).ids, "attention_mask": np.ones((1, 64), np.int32)})
+        unmasked = runner({"input_ids": tokens.ids, "attention_mask": np.ones((1, 64), np.int32)})
         assert (np.abs(unmasked["last_hidden_state"] - wanted).max() > 1e-3) == (prompt != PROMPTS[6]), prompt
 
 
@@ -263,13 +264,16 @@ def test_the_mask_is_recorded_kept_and_judged(folder: Path, tmp_path: Path, tiny
     checkpoint = opened(folder)
     parts = components(checkpoint)
     (drawn,) = record(checkpoint, parts, [Request("red apple", "a grey dog", steps=1)])
-    assert drawn.mask is not None and drawn.mask.dtype == np.int32 and drawn.mask.sum(axis=1).tolist() == [5, 4]
+    masks = [case.inputs["attention_mask"] for case in drawn.calls["text_encoder"]]  # the negative half first
+    assert masks[0].dtype == np.int32 and [int(mask.sum()) for mask in masks] == [5, 4]
 
     bundle = open_bundle(tiny_bundle)
     recorded = write_golden(tmp_path, 0, drawn)
-    (kept,) = read_golden(Bundle(tmp_path, bundle.manifest.model_copy(update={"golden": (recorded,)})))
-    assert kept.mask is not None and np.array_equal(kept.mask, drawn.mask)
-    lost = replace(kept, mask=np.ones_like(kept.mask))
+    held = {"golden": (recorded,), "program": drawn.program}
+    (kept,) = read_golden(Bundle(tmp_path, bundle.manifest.model_copy(update=held)))
+    for one, other in zip(kept.calls["text_encoder"], drawn.calls["text_encoder"], strict=True):
+        assert np.array_equal(one.inputs["attention_mask"], other.inputs["attention_mask"])
+    lost = changed(kept, "text_encoder", "attention_mask", lambda case, mask: np.ones_like(mask))
     runner = open_rewritten(parts[0], ["fused_attention", "quick_gelu"])
     for trajectory, passed in ((kept, True), (lost, False)):
         report = judge_runner(runner, [trajectory], format=None, rung="rewrites")[0]

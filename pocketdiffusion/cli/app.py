@@ -284,7 +284,8 @@ def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="what to draw; may be empty")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the PNG file")] = Path("out.png"),
     negative_prompt: Annotated[
-        str | None, typer.Option(metavar="PROMPT", help="what not to draw; left out is not always the same as empty")
+        str | None,
+        typer.Option(metavar="PROMPT", help="what not to draw; without it the model's own way of none is taken"),
     ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
@@ -336,7 +337,7 @@ def generate(
         )
     facts = {
         "prompt": prompt,
-        "negative_prompt": negative_prompt or "",
+        **({} if negative_prompt is None else {"negative_prompt": negative_prompt}),
         "seed": seed,
         "steps": steps,
         "guidance": guidance,
