@@ -238,8 +238,7 @@ def start_latents(bundle: Bundle, table: StepTable, given: Mapping[str, Array], 
 
 def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
     """The bundle's own vocabularies and settings: tokens/N are of the N-th."""
-    settings = bundle.manifest.tokenizer
-    return (
+    return tuple(
         load_tokenizer(
             bundle.folder / settings.vocab,
             bundle.folder / settings.merges,
@@ -249,7 +248,8 @@ def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
             pad_id=settings.pad_id,
             unk_id=settings.unk_id,
             added=settings.added_tokens,
-        ),
+        )
+        for settings in bundle.manifest.tokenizers
     )
 
 

@@ -21,7 +21,7 @@ from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.bundle_writer import write_tokenizer
+from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
@@ -81,7 +81,7 @@ def test_ids_are_those_of_transformers(kind: str, tiny_checkpoint: Path, tmp_pat
     checkpoint = replace(opened(tiny_checkpoint), tokenizers={"tokenizer": source})
     out = tmp_path / "bundle"
     (out / "onnx").mkdir(parents=True)
-    ours = runtime_tokenizer(out, write_tokenizer(out, checkpoint))
+    ours = runtime_tokenizer(out, write_tokenizers(out, checkpoint)[0])
     for graph in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
         (out / "onnx" / graph).mkdir()
     write_companions(out / "onnx", checkpoint, 16, 16)
@@ -226,7 +226,7 @@ def test_states_are_those_of_diffusers_pipeline(folder: Path, tmp_path: Path) ->
     artifact = Artifact(format="onnx", compute_unit="cpu", recipe="fp32", profile="ort", rewrites=("fused_attention",))
     graph = emit(text, artifact, tmp_path, open_batch=False)
     runner = open_runner(tmp_path / graph.path, graph.spec)
-    ours = runtime_tokenizer(tmp_path, write_tokenizer(tmp_path, checkpoint))
+    ours = runtime_tokenizer(tmp_path, write_tokenizers(tmp_path, checkpoint)[0])
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     for prompt in PROMPTS:
         with torch.no_grad():

@@ -24,6 +24,7 @@ from pocketdiffusion.runtime.program import (
     ZEROS,
     Stage,
     evaluate,
+    graphs_of,
     model_graph,
     names_of,
     text_to_image,
@@ -45,7 +46,14 @@ from pocketdiffusion.runtime.verify.metrics import (
     psnr_db,
     ssim,
 )
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, guided_outputs, recorded, recorded_once
+from pocketdiffusion.runtime.verify.recording import (
+    Trajectory,
+    cases,
+    guided_outputs,
+    halves_of,
+    recorded,
+    recorded_once,
+)
 
 ROUNDING = "rounding"  # the rung that tells what storage in float16 costs, measured in torch
 CHANGED = "changed"  # the rung that tells what a rewrite that changes the model costs it, measured in torch
@@ -184,12 +192,20 @@ def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
             for case in t.calls.get(call.graph, ()) if stage.stage != DENOISE else ():
                 for half in (case.half,) if case.half else HALVES:
                     found[half] |= {value: case.outputs[tensor] for tensor, value in call.outputs.items()}
-        if (
-            stage.stage == ENCODE_PROMPT
-            and t.negative_prompt is None
-            and bundle.manifest.program.absent_negative == ZEROS
-        ):
-            found["negative"] = {name: np.zeros_like(value) for name, value in found["positive"].items()}
+        if stage.stage == ENCODE_PROMPT:
+            zeros = t.negative_prompt is None and bundle.manifest.program.absent_negative == ZEROS
+            yield from _encoded(t, stage, zeros)
+            if zeros:
+                found["negative"] = {name: np.zeros_like(value) for name, value in found["positive"].items()}
+
+
+def _encoded(t: Trajectory, stage: Stage, zeros: bool) -> Iterator[tuple[Array, Array]]:
+    """How many graphs encoded the prompt of each half, beside how many the program calls: none for a negative prompt in
+    whose place `zeros` stand."""
+    for half in halves_of(t):
+        count = sum(case.half == half for graph in graphs_of(stage) for case in t.calls.get(graph, ()))
+        called = 0 if zeros and half == HALVES[0] else len(stage.calls)
+        yield np.array([1 + count], np.float32), np.array([1 + called], np.float32)
 
 
 def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[str, Array]:
