@@ -38,7 +38,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph: "text_encoder", "unet", "vae_decoder", "vae_encoder"."""
+    """One graph, by the name that the program calls it by."""
 
     name: Annotated[str, Field(description="the graph's name, by which the pipeline calls it")]
     inputs: Annotated[tuple[TensorSpec, ...], Field(description="what it takes, in the file's order")]

@@ -16,7 +16,7 @@ from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, re
 from pocketdiffusion.runtime.bundle.json_files import decode, encode
 from pocketdiffusion.runtime.bundle.layout import Index
 from pocketdiffusion.runtime.bundle.leftovers import is_worthless
-from pocketdiffusion.runtime.bundle.manifest import ArrayRef
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
 

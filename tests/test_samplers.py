@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pocketdiffusion.runtime.bundle.step_columns import StepColumns, unpack_steps
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.sampling.few_steps import describe_start
 from pocketdiffusion.runtime.sampling.samplers import default_sampler, sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import REACH, Step, StepTable, advance
@@ -197,6 +198,22 @@ def test_noise_is_drawn_for_every_ancestral_step_but_the_last() -> None:
     assert [bool(row.c) for row in rows] == [True] * 9 + [False]
     for name in set(SCHEDULERS) - {"euler_ancestral"}:
         assert not any(row.c for row in step_table(name, read_schedule(SD15), 10).rows)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_a_start_where_hardly_any_noise_is_left_is_said(spacing: str) -> None:
+    """One step at "leading" timesteps is at the last of them; Karras' own begin where all is noise."""
+    schedule = read_schedule({**SD15, "timestep_spacing": spacing})
+    said = {
+        (name, steps): describe_start(step_table(name, schedule, steps)) for name in sampler_names() for steps in (1, 2)
+    }
+    drawn = {"dpmpp_2m", "dpmpp_2m_karras"}
+    if spacing == "leading":
+        assert {key for key, line in said.items() if line} == {(name, 1) for name in {*SCHEDULERS} - drawn}
+        assert str(said["pndm", 1]).startswith("pndm in 1 step begins at timestep 1, where")
+    else:
+        assert not any(said.values())
+    assert describe_start(step_table("ddim", schedule, 4, start=3)) is None
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

@@ -8,7 +8,7 @@ manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR, S_ISLNK, S_ISREG
@@ -40,9 +40,13 @@ from pocketdiffusion.runtime.bundle.layout import (
     pipeline_path,
 )
 from pocketdiffusion.runtime.bundle.leftovers import is_left_over, is_worthless
-from pocketdiffusion.runtime.bundle.manifest import VERSION, ArrayRef, Draft, Manifest, runtime_paths
+from pocketdiffusion.runtime.bundle.manifest import VERSION, Draft, Manifest, runtime_paths
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.bundle.step_files import read_steps, write_steps
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.program import Program
+from pocketdiffusion.runtime.program_check import check_program
 
 T = TypeVar("T")
 
@@ -76,7 +80,8 @@ def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
 
 
 def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
-    """As `open_bundle`, but whatever the verdicts say: to look into a failed export, not to draw with it."""
+    """As `open_bundle`, but whatever the verdicts say: to look into a failed export, not to draw with it. Raises
+    UserError besides where the bundle's program cannot be run with its graphs."""
     index = _read_index(folder)
     table, found = index.files, find_files(folder, index.files)
     missing, extra = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
@@ -108,7 +113,16 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
         manifest = join(index, pipelines, tables, proof)
     except ValueError as error:
         raise ProofError(f"{folder} contradicts itself: {one_line(error)}; export it again") from error
+    for graphs in manifest.graphs.values():
+        _check_program(folder, manifest.program, {name: graph.spec for name, graph in graphs.items()})
     return Bundle(folder, manifest)
+
+
+def _check_program(folder: Path, program: Program, specs: Mapping[str, GraphSpec]) -> None:
+    try:
+        check_program(program, specs)
+    except UserError as error:
+        raise UserError(f"{folder} has {error}") from None
 
 
 def require_proof(bundle: Bundle) -> None:

@@ -10,16 +10,16 @@ elsewhere they are refused. Seeds are strings.
 """
 
 from collections.abc import Iterator
-from math import prod
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table, runtime_id
-from pocketdiffusion.runtime.bundle.record import AnyFloat, BundlePath, Count, Record, Seed, Sha256, Size
+from pocketdiffusion.runtime.bundle.graph_needs import Engine, Memory, Unit
+from pocketdiffusion.runtime.bundle.record import AnyFloat, ArrayRef, BundlePath, Count, Record, Seed, Sha256, Size
 from pocketdiffusion.runtime.bundle.step_columns import PackedSteps
 from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.program import Constant, Program
 
 VERSION, MINOR = 2, 0
 
@@ -201,11 +201,17 @@ class PipelineGraph(Record):
         description="where the file's own inputs and outputs differ from `spec`: the tensors of `spec` in the same "
         "order, under the file's names, in its shapes and dtypes; null where they do not differ",
     )
-    engine_needs: Annotated[
-        dict[str, str],
+    engine: Annotated[
+        Engine | None, Field(description="What reads the file, and the least that it must know; null: not stated.")
+    ] = None
+    memory: Annotated[
+        Memory | None, Field(description="What it takes of a phone's memory, counted; null: not stated.")
+    ] = None
+    units: Annotated[
+        dict[str, Unit],
         Field(
-            description="The oldest version of an engine that knows the versions of all operators in the file, by the "
-            "engine's name: `tflite` is the version of TensorFlow Lite, which LiteRT's own versions continue."
+            description="What is known of it on each compute unit, by the unit: `cpu`, `gpu`, `npu` (Qualcomm's), "
+            "`ane` (Apple's), `webgpu` (a browser's). One that is not here is not known."
         ),
     ] = {}
     parts: tuple[BundlePath, ...] | None = Field(
@@ -248,16 +254,27 @@ class Graph(PipelineGraph, GraphProof):
     """One artifact: both parts in one record."""
 
 
-class ArrayRef(Record):
-    """A tensor in a file of its own: little-endian, C order, nothing else."""
+class RecordedTensor(Record):
+    """One input or output of a graph over all its recorded calls."""
 
-    path: BundlePath = Field(description="the file")
-    dtype: Literal["float16", "float32", "int32", "int64", "uint8"] = Field(description="numpy's name of its type")
-    shape: tuple[Count, ...] = Field(description="its axes in order")
+    values: Annotated[
+        ArrayRef, Field(description="the distinct values, one after the other: the first axis counts them")
+    ]
+    calls: Annotated[tuple[Count, ...], Field(description="for each call, which of `values` it had")]
 
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+class RecordedGraph(Record):
+    """The recorded calls of one graph. A call is for a half of guidance, at a step, or neither."""
+
+    halves: Annotated[
+        tuple[Literal["negative", "positive", ""], ...],
+        Field(description="of each call the half of guidance that it was for; empty where it was for both or none"),
+    ]
+    steps: Annotated[
+        tuple[Count | None, ...], Field(description="of each call the row of the step table, from 0; null outside")
+    ]
+    inputs: Annotated[dict[str, RecordedTensor], Field(description="by the name of the tensor")]
+    outputs: Annotated[dict[str, RecordedTensor], Field(description="by the name of the tensor")]
 
 
 class GoldenCase(Record):
@@ -283,11 +300,14 @@ class OriginalPicture(Record):
 class Trajectory(OriginalPicture):
     """One picture drawn by the original model, and what was computed on the way."""
 
-    arrays: dict[str, ArrayRef] = Field(
-        description="ids [2, tokens], states and pooled [2, ...]: text, negative half first; noise; timesteps [n]; "
-        "samples [n, ...]: what the UNet was given, scaled; outputs [n, 2, ...]; latents [n + 1, ...]: before each "
-        "call and at the end; unscaled: the decoder's input; decoded; picture; encoded: what the encoder made of it"
-    )
+    arrays: Annotated[
+        dict[str, ArrayRef],
+        Field(
+            description="noise, the first draw; latents, before each row of the step table and at the end; picture, "
+            "uint8 [height, width, 3]"
+        ),
+    ]
+    graphs: Annotated[dict[str, RecordedGraph], Field(description="the recorded calls of each graph, by its name")]
     controls: dict[str, AnyFloat] = Field(
         default={}, description="PSNR (dB) of other pictures by the original beside this one, by what was other"
     )
@@ -376,6 +396,7 @@ class Common(Record):
     tokenizers: tuple[Tokenizer, ...] = Field(
         min_length=1, description="how prompts become ids: tokens/N is made by the N-th, counted from 1"
     )
+    program: Program = Field(description="which graph is called when, with what")
     defaults: Defaults = Field(
         default=Defaults(steps=50, guidance=7.5, strength=0.8), description="what to draw with by default"
     )
@@ -462,6 +483,8 @@ def runtime_paths(draft: Draft) -> Iterator[tuple[str, str]]:
         for name, graph in graphs.items():
             for file in (*graph.files, *(data.path for data in graph.external_data)):
                 yield f"a file of the {format} graph {name}", file
+    for name, ref in _constants(draft.program):
+        yield name, ref.path
     for path in draft.model.licence_files:
         yield "a licence", path
     for path in draft.conformance:
@@ -488,3 +511,15 @@ def _arrays(manifest: Manifest) -> Iterator[tuple[str, ArrayRef]]:
     for trajectory in manifest.golden:
         for name, ref in trajectory.arrays.items():
             yield f"{name} of {trajectory.prompt!r}", ref
+        for graph, recorded in trajectory.graphs.items():
+            for name, each in (*recorded.inputs.items(), *recorded.outputs.items()):
+                yield f"{graph}.{name} of {trajectory.prompt!r}", each.values
+    yield from _constants(manifest.program)
+
+
+def _constants(program: Program) -> Iterator[tuple[str, ArrayRef]]:
+    for stage in program.stages:
+        for call in stage.calls:
+            for name, given in call.inputs.items():
+                if isinstance(given, Constant):
+                    yield f"the constant {call.graph}.{name}", given.constant

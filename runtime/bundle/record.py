@@ -1,8 +1,9 @@
-"""The kinds of field that the records of a bundle's JSON files are made of."""
+"""The kinds of field that the records of a bundle's JSON files are made of, and the record of an array in a file."""
 
-from math import inf
-from typing import Annotated, Any
+from math import inf, prod
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
 WORDS = {"Infinity": inf, "-Infinity": -inf, "NaN": float("nan")}
@@ -20,6 +21,18 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True
     )
+
+
+class ArrayRef(Record):
+    """A tensor in a file of its own: little-endian, C order, nothing else."""
+
+    path: BundlePath
+    dtype: Literal["float16", "float32", "int32", "int64", "uint8"]
+    shape: tuple[Count, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def _from_word(value: Any) -> Any:

@@ -11,7 +11,6 @@ import numpy as np
 
 from pocketdiffusion.runtime.bundle.bundle import write_array
 from pocketdiffusion.runtime.bundle.manifest import (
-    ArrayRef,
     Defaults,
     Draft,
     GoldenCase,
@@ -20,6 +19,8 @@ from pocketdiffusion.runtime.bundle.manifest import (
     ModelInfo,
     Preview,
     Provenance,
+    RecordedGraph,
+    RecordedTensor,
     Scheduler,
     TargetInfo,
     Tokenizer,
@@ -27,8 +28,10 @@ from pocketdiffusion.runtime.bundle.manifest import (
     Vae,
     Verdict,
 )
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
+from pocketdiffusion.runtime.program import Call, Program, Stage
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
 
 GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
@@ -36,6 +39,23 @@ GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
     "unet": (("sample", ("batch", 4, 8, 8), "float32"), ("out_sample", ("batch", 4, 8, 8), "float32")),
     "vae_decoder": (("latent_sample", (1, 4, 8, 8), "float32"), ("sample", (1, 3, 16, 16), "float32")),
 }
+ENDS = {
+    "text_encoder": ("encode_prompt", "tokens/1", "text_states"),
+    "unet": ("denoise", "scaled_latents", "model_output"),
+    "vae_decoder": ("decode", "decoder_latents", "decoded"),
+}  # the stage of each, and the values that it takes and gives
+PROGRAM = Program(
+    guidance="classifier_free",
+    absent_negative="encode_empty",
+    draws=("posterior", "start", "steps"),
+    stages=tuple(
+        Stage(
+            stage=stage,
+            calls=(Call(graph=graph, inputs={GRAPHS[graph][0][0]: taken}, outputs={GRAPHS[graph][1][0]: given}),),
+        )
+        for graph, (stage, taken, given) in ENDS.items()
+    ),
+)
 
 
 def write_sample(folder: Path, *, many: int = 0) -> Draft:
@@ -125,6 +145,7 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
             config={"_class_name": "DDIMScheduler", "beta_end": 0.012, "clip_sample": False, "trained_betas": None},
             default_sampler="ddim",
         ),
+        program=PROGRAM,
         graphs={"onnx": graphs},
         step_tables=tuple(steps(n) for n in (1, 2, 4)),
         golden=(
@@ -137,6 +158,14 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
                 guidance=7.5,
                 image="golden/0.png",
                 arrays={"latents": latents, **arrays},
+                graphs={
+                    "vae_decoder": RecordedGraph(
+                        halves=("",),
+                        steps=(None,),
+                        inputs={given[0]: RecordedTensor(values=stacked(arrays[f"{given[0]}_0"]), calls=(0,))},
+                        outputs={returned[0]: RecordedTensor(values=stacked(arrays[f"{returned[0]}_0"]), calls=(0,))},
+                    )
+                },
             ),
         ),
         verdicts=tuple(verdicts),
@@ -144,6 +173,11 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
         conformance=("conformance/noise.json",),
         provenance=Provenance(exported_by="pocketdiffusion 0.1.0", python="3.11", toolchain={"torch": "2.13.0"}),
     )
+
+
+def stacked(ref: ArrayRef) -> ArrayRef:
+    """The array as the only one of a file of several."""
+    return ref.model_copy(update={"shape": (1, *ref.shape)})
 
 
 def steps(count: int) -> StepTable:
