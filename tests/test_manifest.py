@@ -199,6 +199,12 @@ def test_fields_of_a_later_minor_version_are_passed_over(
     [
         ("pipeline", ("tokenizers", 0, "kind"), "t5", "the tokenizer kind 't5' is not known"),
         ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "dtype"), "bfloat16", "the dtype 'bfloat16' is not known"),
+        ("pipeline", ("program", "guidance"), "perturbed", "perturbed"),
+        ("pipeline", ("program", "absent_negative"), "ones", "ones"),
+        ("pipeline", ("program", "draws"), ["start", "dice"], "dice"),
+        ("pipeline", ("program", "stages", 0, "stage"), "dream", "dream"),
+        ("pipeline", ("program", "stages", 0, "when"), ["pose"], "pose"),
+        ("pipeline", ("program", "stages", 0, "calls", 0, "inputs"), {"input_ids": "melody"}, "melody"),
         ("manifest", ("model", "prediction_type"), "flow", "the prediction type 'flow' is not known"),
         (
             "manifest",
@@ -211,11 +217,12 @@ def test_fields_of_a_later_minor_version_are_passed_over(
 def test_what_this_reader_cannot_run_is_refused_by_name(
     bundle: Path, name: str, where: tuple[Any, ...], value: Any, said: str
 ) -> None:
-    """The user's bundle is too new, not corrupt: exit code 2, with the file and the value."""
+    """The user's bundle is too new, not corrupt: exit code 2, with place and value."""
     forge(bundle, PATHS_OF[name], lambda content: put(content, where, value))
     with pytest.raises(UserError, match=said) as caught:
         open_unproven(bundle)
-    assert str(bundle / PATHS_OF[name]) in str(caught.value) and "install a newer" in str(caught.value)
+    place = bundle if "program" in where else bundle / PATHS_OF[name]  # a program is checked beside its graphs
+    assert str(place) in str(caught.value) and "install a newer" in str(caught.value)
 
 
 @pytest.mark.parametrize(
