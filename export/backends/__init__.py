@@ -2,6 +2,7 @@
 
 emit(part, artifact, folder, open_batch, plan) -> Graph
 LARGEST                       bytes of weights that an artifact may have, None for any number
+CONVERTER                     what the backend imports when it converts: module and how to install it; None if nothing
 refusal(scheme, profile)      why the format cannot hold a weight in that way, None where it can
 
 backends/NAME/capabilities.py knows what its files ask of an engine, and which compute units run them, and holds
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from pocketdiffusion.export.backends.taps import find_layers
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
@@ -83,6 +86,24 @@ def check_lowered(plan: Plan, artifact: Artifact) -> None:
             f"{artifact.format} {artifact.profile} does not take the recipe {plan.recipe}: {refusal.reason}; the "
             f"nearest is {refusal.nearest}"
         )
+
+
+def check_size(part: Component, plan: Plan, artifact: Artifact) -> None:
+    """Raises UserError where the weights of `part`, as `plan` stores them, are more than a file of the format holds."""
+    largest: int | None = import_module(f"{__name__}.{artifact.format}.emit").LARGEST
+    size = sum(nbytes(ref.shape, plan.of(name, ref.shape)) for name, ref in part.weights.items())
+    if largest is not None and size > largest:
+        raise UserError(
+            f"{artifact.format} does not take {part.spec.name} with the recipe {plan.recipe}: its weights are "
+            f"{size / 1e9:.1f} GB, and a file holds {largest / 1e9:.1f}; take a smaller recipe, or another format"
+        )
+
+
+def check_converter(format: str) -> None:
+    """Raises UserError, with the command that installs it, where what the format is converted with is not installed."""
+    converter: tuple[str, str] | None = import_module(f"{__name__}.{format}.emit").CONVERTER
+    if converter is not None and find_spec(converter[0]) is None:
+        raise UserError(f"{converter[0].replace('_', '-')} is not installed: {converter[1]}")
 
 
 def holds_float32(part: Component, format: str) -> bool:

@@ -302,16 +302,21 @@ def generate(
     bundle: Folder,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="what to draw; may be empty")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="the PNG file")] = Path("out.png"),
-    negative_prompt: Annotated[str, typer.Option(metavar="PROMPT", help="what not to draw")] = "",
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(metavar="PROMPT", help="what not to draw; without it the model's own way of none is taken"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
-    guidance: Annotated[float, typer.Option(help="guidance scale; 1 is none")] = 7.5,
+    steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; by default the bundle's")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is none; by default the bundle's")] = None,
     sampler: Annotated[str | None, typer.Option(help="such as ddim, euler, dpmpp_2m; by default the model's")] = None,
     format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default the bundle's first")] = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="a picture to redraw (image-to-image), scaled to fit")
     ] = None,
-    strength: Annotated[float, typer.Option(help="of the redrawing, over 0 and at most 1")] = 0.8,
+    strength: Annotated[
+        float | None, typer.Option(help="of the redrawing, over 0 and at most 1; by default the bundle's")
+    ] = None,
 ) -> None:
     """Draw a picture with a bundle's artifacts."""
     from pocketdiffusion.runtime import pipeline
@@ -320,7 +325,7 @@ def generate(
     from pocketdiffusion.runtime.sampling.few_steps import describe_start
     from pocketdiffusion.runtime.verify.finite import first_not_finite
 
-    if not isfinite(guidance):
+    if guidance is not None and not isfinite(guidance):
         raise UserError(f"guidance {guidance} is no scale: 1 is none, 7.5 is usual")
     check_writable(output)
     with progress(f"drawing {prompt!r}") as step:
@@ -329,6 +334,10 @@ def generate(
         size = opened.manifest.latents
         start = None if image is None else open_picture(image, size.width * size.scale, size.height * size.scale)
         sampler = sampler or opened.manifest.scheduler.default_sampler
+        defaults = opened.manifest.defaults
+        steps = defaults.steps if steps is None else steps
+        guidance = defaults.guidance if guidance is None else guidance
+        strength = defaults.strength if strength is None else strength
         last: pipeline.Draft | None = None
         for last in pipeline.generate(
             opened,
@@ -356,7 +365,7 @@ def generate(
         )
     facts = {
         "prompt": prompt,
-        "negative_prompt": negative_prompt,
+        **({} if negative_prompt is None else {"negative_prompt": negative_prompt}),
         "seed": seed,
         "steps": steps,
         "guidance": guidance,
@@ -372,6 +381,21 @@ def generate(
             output.unlink()
         raise UserError(f"cannot write {output}: {error.strerror or error}") from None
     say(f"{output}: {last.picture.shape[1]}x{last.picture.shape[0]}, seed {seed}, {steps} steps, {sampler}")
+
+
+@app.command()
+def runtime_part(
+    bundle: Folder,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
+) -> None:
+    """Copy the files of a bundle that an app ships: those that drawing needs, without golden data and reports."""
+    from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+
+    with progress(f"copying {bundle}") as step:
+        step("hashes")
+        copied = copy_runtime_part(bundle, output)
+    size = sum(entry.size for entry in copied.manifest.files.values() if entry.role == "runtime")
+    say(f"{output} is the runtime part, {size / 1e6:.1f} MB, runtime_id {copied.manifest.runtime_id[:16]}")
 
 
 @app.command()
@@ -470,6 +494,8 @@ def inspect(
         for table in bundle_tables(manifest):
             console.print(table)
         failed = [v for v in manifest.verdicts if not v.passed]
+        if not manifest.has_proof and not manifest.proof.passed:
+            raise ProofError(f"{what} is the runtime part of a failed export")
         if failed:
             raise ProofError(f"{what} is a failed export: {len(failed)} of {len(manifest.verdicts)} verdicts failed")
         return

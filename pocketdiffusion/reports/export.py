@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
-from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences
+from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple
 from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft
@@ -98,8 +98,10 @@ def _machine(report: Report) -> dict[str, Any]:
 
 
 def _apple(manifest: Draft) -> list[str] | None:
-    """What Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages."""
-    return list(apple_differences(manifest)) if "coreml" in manifest.graphs else None
+    """What Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages, or such
+    as that pipeline does not know."""
+    known = opens_in_apple(manifest.graphs.get("coreml", {}))
+    return list(apple_differences(manifest)) if known else None
 
 
 def _findings(found: Findings) -> Any:

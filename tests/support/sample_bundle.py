@@ -11,12 +11,16 @@ import numpy as np
 
 from pocketdiffusion.runtime.bundle.bundle import write_array
 from pocketdiffusion.runtime.bundle.manifest import (
-    ArrayRef,
+    Defaults,
     Draft,
+    GoldenCase,
     Graph,
     Latents,
     ModelInfo,
+    Preview,
     Provenance,
+    RecordedGraph,
+    RecordedTensor,
     Scheduler,
     TargetInfo,
     Tokenizer,
@@ -24,8 +28,10 @@ from pocketdiffusion.runtime.bundle.manifest import (
     Vae,
     Verdict,
 )
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
+from pocketdiffusion.runtime.program import Call, Program, Stage
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
 
 GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
@@ -33,6 +39,23 @@ GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
     "unet": (("sample", ("batch", 4, 8, 8), "float32"), ("out_sample", ("batch", 4, 8, 8), "float32")),
     "vae_decoder": (("latent_sample", (1, 4, 8, 8), "float32"), ("sample", (1, 3, 16, 16), "float32")),
 }
+ENDS = {
+    "text_encoder": ("encode_prompt", "tokens/1", "text_states"),
+    "unet": ("denoise", "scaled_latents", "model_output"),
+    "vae_decoder": ("decode", "decoder_latents", "decoded"),
+}  # the stage of each, and the values that it takes and gives
+PROGRAM = Program(
+    guidance="classifier_free",
+    absent_negative="encode_empty",
+    draws=("posterior", "start", "steps"),
+    stages=tuple(
+        Stage(
+            stage=stage,
+            calls=(Call(graph=graph, inputs={GRAPHS[graph][0][0]: taken}, outputs={GRAPHS[graph][1][0]: given}),),
+        )
+        for graph, (stage, taken, given) in ENDS.items()
+    ),
+)
 
 
 def write_sample(folder: Path, *, many: int = 0) -> Draft:
@@ -75,6 +98,18 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
     (folder / "report/report.json").write_text(json.dumps({"seconds": 12.5}))
     write_png(folder / "golden/0.png", random.integers(0, 256, (16, 16, 3)).astype(np.uint8), {})
     latents = write_array(folder, "golden/latents.bin", random.standard_normal((5, 4, 8, 8)).astype(np.float32))
+    for path in (
+        "README.md",
+        "onnx/unet/config.json",
+        "licences/LICENSE",
+        "onnx/model_index.json",
+        "conformance/noise.json",
+        "report/report.html",
+    ):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(path)
+    ref = arrays["latent_sample_0"], arrays["sample_0"]
+    case = GoldenCase(label="prompt 0", inputs={"latent_sample": ref[0]}, outputs={"sample": ref[1]})
     prompt = "un café rouge 🍎"
     return Draft(
         model=ModelInfo(
@@ -85,25 +120,32 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
             licence="apache-2.0",
             revision=None,
             fingerprint="0123456789abcdef" * 4,
+            licence_files=("licences/LICENSE",),
+            attribution="sample, licence apache-2.0",
         ),
         target=TargetInfo(
             name="pixel-8", title="Google Pixel 8", soc="Tensor G3", memory_mb=8192, os_floor="Android 14"
         ),
         latents=Latents(channels=4, height=8, width=8, scale=2),
         vae=Vae(scaling_factor=0.18215, shift_factor=0.0),
-        tokenizer=Tokenizer(
-            kind="clip",
-            vocab="tokenizer/vocab.json",
-            merges="tokenizer/merges.txt",
-            max_length=77,
-            bos_id=1,
-            eos_id=2,
-            pad_id=2,
+        tokenizers=(
+            Tokenizer(
+                kind="clip",
+                vocab="tokenizer/vocab.json",
+                merges="tokenizer/merges.txt",
+                max_length=77,
+                bos_id=1,
+                eos_id=2,
+                pad_id=2,
+            ),
         ),
+        defaults=Defaults(steps=50, guidance=7.5, strength=0.8),
+        preview=Preview(matrix=((0.1, 0.2, -0.3),) * 4, bias=(0.5, 0.5, 0.5), psnr_db=21.5),
         scheduler=Scheduler(
             config={"_class_name": "DDIMScheduler", "beta_end": 0.012, "clip_sample": False, "trained_betas": None},
             default_sampler="ddim",
         ),
+        program=PROGRAM,
         graphs={"onnx": graphs},
         step_tables=tuple(steps(n) for n in (1, 2, 4)),
         golden=(
@@ -116,11 +158,26 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
                 guidance=7.5,
                 image="golden/0.png",
                 arrays={"latents": latents, **arrays},
+                graphs={
+                    "vae_decoder": RecordedGraph(
+                        halves=("",),
+                        steps=(None,),
+                        inputs={given[0]: RecordedTensor(values=stacked(arrays[f"{given[0]}_0"]), calls=(0,))},
+                        outputs={returned[0]: RecordedTensor(values=stacked(arrays[f"{returned[0]}_0"]), calls=(0,))},
+                    )
+                },
             ),
         ),
         verdicts=tuple(verdicts),
+        cases={"vae_decoder": case},
+        conformance=("conformance/noise.json",),
         provenance=Provenance(exported_by="pocketdiffusion 0.1.0", python="3.11", toolchain={"torch": "2.13.0"}),
     )
+
+
+def stacked(ref: ArrayRef) -> ArrayRef:
+    """The array as the only one of a file of several."""
+    return ref.model_copy(update={"shape": (1, *ref.shape)})
 
 
 def steps(count: int) -> StepTable:

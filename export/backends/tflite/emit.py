@@ -27,6 +27,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
 
 PROFILE = "std"
+CONVERTER = ("litert_torch", "pip install --no-deps -r requirements-tflite.txt")
 __all__ = ["LARGEST", "PROFILE", "emit"]
 
 
