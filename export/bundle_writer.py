@@ -11,6 +11,7 @@ from pocketdiffusion.export.backends.coreml.apple_layout import apple_difference
 from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum, write_companions
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
+from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import scheduler_config
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.manifest import (
@@ -55,7 +56,7 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizer/ and golden/ into `folder`, beside the graphs. The manifest, still without verdicts.
+    """Writes tokenizer/, golden/ and conformance/ into `folder`, beside the graphs. The manifest, without verdicts.
 
     Where optimum can run the graphs, onnx/ becomes a folder that it opens as well; coreml/ gets a script that makes it
     one for Apple's Swift pipeline. `calibration` is there where ranges of activations were measured.
@@ -103,6 +104,7 @@ def assemble(
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         verdicts=(),
         calibration=calibration,
+        conformance=write_conformance(folder, checkpoint),
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),

@@ -15,7 +15,7 @@ from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.sampling.samplers import step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.sampling.step_table import StepTable, advance
+from pocketdiffusion.runtime.sampling.step_table import StepTable, advance, first_latents
 from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, load_tokenizer
 
 Latents = NDArray[np.float32]
@@ -79,11 +79,8 @@ def generate(
     del text_encoder
 
     shape = (1, manifest.latents.channels, manifest.latents.height, manifest.latents.width)
-    if image is None:
-        latents = random.randn(shape) * np.float32(table.init_noise_sigma)
-    else:
-        drawn = encode_image(bundle, image, format, random, opener)
-        latents = np.float32(table.signal_scale) * drawn + np.float32(table.noise_scale) * random.randn(shape)
+    drawn = None if image is None else encode_image(bundle, image, format, random, opener)
+    latents = first_latents(table, random.randn(shape), drawn)
 
     unet = opener(bundle, "unet", format)
     batchable = isinstance(unet.spec.inputs[0].shape[0], str)
@@ -195,8 +192,15 @@ def encode_image(
             f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
         )
     parameters = opener(bundle, "vae_encoder", format)({"sample": from_uint8(image)})["latent_parameters"]
+    mean, _ = np.split(parameters, 2, axis=1)
+    return scale_posterior(bundle, parameters, random.randn(mean.shape))
+
+
+def scale_posterior(bundle: Bundle, parameters: NDArray[np.float32], noise: Latents) -> Latents:
+    """The draw from a posterior, float32 [1, 2c, h, w] of means and logarithms of variances, that `noise` [1, c, h, w]
+    makes, in the UNet's scale."""
     mean, log_variance = np.split(parameters, 2, axis=1)
-    drawn = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * random.randn(mean.shape)
+    drawn = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * noise
     vae = bundle.manifest.vae
     scaled: Latents = (drawn - np.float32(vae.shift_factor)) * np.float32(vae.scaling_factor)
     return scaled

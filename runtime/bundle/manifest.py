@@ -275,6 +275,10 @@ class Draft(Record):
     verdicts: tuple[Verdict, ...]
     provenance: Provenance
     calibration: Calibration | None = None
+    conformance: Annotated[
+        tuple[BundlePath, ...],
+        Field(description="files of vectors by the original libraries that every reader meets: verify/vectors.py"),
+    ] = ()
 
 
 class Manifest(Draft):
@@ -347,6 +351,8 @@ def _named_paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
         for name, graph in graphs.items():
             for file in graph.files:
                 yield f"a file of the {format} graph {name}", file
+    for path in manifest.conformance:
+        yield "a file of conformance vectors", path
     for trajectory in manifest.golden:
         yield f"the image of {trajectory.prompt!r}", trajectory.image
     for name, ref in _arrays(manifest):
