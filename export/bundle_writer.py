@@ -13,6 +13,7 @@ from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum
 from pocketdiffusion.export.bundle_readme import bundle_readme
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
+from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import find_family, scheduler_config
 from pocketdiffusion.export.licences import write_licences
 from pocketdiffusion.export.pipeline_defaults import read_defaults
@@ -61,8 +62,8 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizers, golden/, licences/ and README.md into `folder`, beside the graphs. The record of the bundle,
-    still without verdicts.
+    """Writes tokenizers, golden/, conformance/, licences/ and README.md into `folder`, beside the graphs. The record of
+    the bundle, still without verdicts.
 
     Where optimum can run the graphs, onnx/ becomes a folder that it opens as well, and the one vocabulary of the bundle
     is that in it; where Apple's Swift pipeline knows them, coreml/ gets a script that makes it one for it.
@@ -125,6 +126,7 @@ def assemble(
         },
         verdicts=(),
         calibration=calibration,
+        conformance=write_conformance(folder, checkpoint),
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),
