@@ -4,6 +4,7 @@ refusal by name."""
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ from pocketdiffusion.runtime.verify.golden import read_golden
 
 def spec(name: str, inputs: Mapping[str, tuple[Dim, ...]], outputs: Mapping[str, tuple[Dim, ...]]) -> GraphSpec:
     """float32 but for token ids."""
-    dtype = lambda tensor: "int32" if tensor.endswith("ids") and tensor != "time_ids" else "float32"  # noqa: E731
     given, made = (
-        tuple(TensorSpec(tensor, shape, dtype(tensor)) for tensor, shape in each.items()) for each in (inputs, outputs)
+        tuple(
+            TensorSpec(tensor, shape, "int32" if tensor == "input_ids" else "float32") for tensor, shape in each.items()
+        )
+        for each in (inputs, outputs)
     )
     return GraphSpec(name, given, made)
 
@@ -183,7 +186,11 @@ def test_what_no_half_changes_runs_once(batched: bool) -> None:
         return {"out_sample": inputs["sample"] * inputs["encoder_hidden_states"][:, :1, :1, None]}
 
     latents = np.full(LATENTS, 3, np.float32)
-    shared = {"latents": latents, "scaled_latents": latents / 2, "timestep": np.array([7.0], np.float32)}
+    shared: dict[str, Array] = {
+        "latents": latents,
+        "scaled_latents": latents / 2,
+        "timestep": np.array([7.0], np.float32),
+    }
     halves = {
         half: {"text_states": np.full((1, 77, 6), n, np.float32)} for half, n in (("negative", 2), ("positive", 5))
     }
@@ -367,7 +374,7 @@ def test_without_guidance_of_its_own_a_model_has_one_half(tiny: Bundle) -> None:
     """And the number that is given as the guidance does not count."""
     alone = draw(tiny, "red apple", guidance=1.0, steps=2)
     for kind in ("none", "embedded"):
-        other = with_program(tiny, lambda program, kind=kind: program.update(guidance=kind))
+        other = with_program(tiny, partial(dict.update, guidance=kind))
         assert np.array_equal(draw(other, "red apple", negative_prompt="grey", guidance=9.0, steps=2), alone)
 
 

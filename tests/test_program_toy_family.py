@@ -43,7 +43,7 @@ from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 class ToyTint(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers has no types
     """The text's states turned by a matrix, the stronger the more noise there is."""
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.proj = nn.Linear(width, width)
@@ -108,13 +108,14 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
         for part in stable_diffusion.components(checkpoint, width, height)
     ]
     states = parts[1].spec.inputs[2]
-    build = partial(TintGraph, states.shape[2])
+    shape = tuple(int(size) for size in states.shape)
+    build = partial(TintGraph, shape[2])
     stored = {f"tint.{name}": ref for name, ref in checkpoint.tensors["tint"].items()}
     weights = bind(tensor_shapes("tint", build), stored, "tint", ())
     spec = GraphSpec(
         "tint", (states, parts[1].spec.inputs[1]), (TensorSpec("tinted", states.shape, "float32", "what is added"),)
     )
-    return [*parts, Component(spec, build, weights, partial(example, states.shape), {})]
+    return [*parts, Component(spec, build, weights, partial(example, shape), {})]
 
 
 def example(shape: tuple[int, ...], seed: int) -> dict[str, Tensor]:
