@@ -35,7 +35,7 @@ from pocketdiffusion.runtime.bundle.manifest import (
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.program import find_ends, model_graph
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.sampling.stored_tables import TableFile, write_tables
+from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -98,7 +98,6 @@ def assemble(
         name=target.name, title=target.title, soc=target.soc, memory_mb=target.memory_mb, os_floor=target.os_floor
     )
     (folder / README).write_text(bundle_readme(model, phone), encoding="utf-8")
-    raw, index = write_tables(schedule)
     draft = Draft(
         model=model,
         target=phone,
@@ -119,7 +118,7 @@ def assemble(
         ),
         program=program,
         graphs={format: dict(named) for format, named in graphs.items()},
-        step_tables=TableFile(index, raw),
+        step_tables=write_tables(schedule),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         cases={
             name: write_case(folder, graph.spec, trajectories[0]) for name, graph in next(iter(graphs.values())).items()

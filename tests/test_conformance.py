@@ -27,7 +27,7 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.noise import BLOCK, TorchRandom
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance
-from pocketdiffusion.runtime.sampling.stored_tables import TableFile, write_tables
+from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.tokenizer import Tokens
 from pocketdiffusion.runtime.verify.conformance import Reader, judge_conformance, judge_vector, own_reader
 from pocketdiffusion.runtime.verify.vectors import ARRAYS, VECTORS, Vector, read_vectors
@@ -78,7 +78,7 @@ def write_bundle(folder: Path, checkpoint: Checkpoint) -> Written:
             "tokenizers": write_tokenizers(folder, checkpoint),
             "vae": Vae(scaling_factor=checkpoint.configs["vae"]["scaling_factor"], shift_factor=0.0),
             "scheduler": Scheduler(config={**config, "lambda_min_clipped": "-Infinity"}, default_sampler="dpmpp_2m"),
-            "step_tables": TableFile(*reversed(write_tables(read_schedule(config)))),
+            "step_tables": write_tables(read_schedule(config)),
             "conformance": write_conformance(folder, checkpoint),
         }
     )
