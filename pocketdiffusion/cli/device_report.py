@@ -13,9 +13,9 @@ from pocketdiffusion.runtime.errors import ProofError
 def show_device_report(folder: Path, file: Path) -> None:
     """Print the device report `file` beside the verdicts of the bundle `folder`, and in words what is under its floor.
 
-    Raises UserError where the report cannot be read or is of another bundle, or the bundle has no proof part; ProofError where a graph is refused or
-    under its floor on the unit that the bundle ships it for, a picture is under its floor, a conformance vector failed,
-    or no graph was run on the unit that it ships for."""
+    Raises UserError where the report cannot be read or is of another bundle, or the bundle has no proof part;
+    ProofError where a graph is refused or under its floor on the unit that the bundle ships it for, a picture is under
+    its floor, a conformance vector failed, or no graph was run on the unit that it ships for."""
     report = read_report(file)
     bundle = open_bundle(folder)
     require_proof(bundle)
