@@ -1,5 +1,6 @@
 """What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, licences, and the record of them."""
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum
 from pocketdiffusion.export.bundle_readme import bundle_readme
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
+from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import find_family, scheduler_config
 from pocketdiffusion.export.licences import write_licences
 from pocketdiffusion.export.pipeline_defaults import read_defaults
@@ -30,14 +32,13 @@ from pocketdiffusion.runtime.bundle.manifest import (
     Tokenizer,
     Vae,
 )
+from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.program import find_ends, model_graph
-from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.sampling.step_table import StepTable
+from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
-TABLED_STEPS = (1, 2, 4, 8, 10, 15, 20, 25, 30, 50)
 TOOLCHAIN = (
     "coremltools",
     "diffusers",
@@ -61,8 +62,8 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizers, golden/, licences/ and README.md into `folder`, beside the graphs. The record of the bundle,
-    still without verdicts.
+    """Writes tokenizers, golden/, conformance/, licences/ and README.md into `folder`, beside the graphs. The record of
+    the bundle, still without verdicts.
 
     Where optimum can run the graphs, onnx/ becomes a folder that it opens as well, and the one vocabulary of the bundle
     is that in it; where Apple's Swift pipeline knows them, coreml/ gets a script that makes it one for it.
@@ -117,13 +118,14 @@ def assemble(
         ),
         program=program,
         graphs={format: dict(named) for format, named in graphs.items()},
-        step_tables=tables(scheduler),
+        step_tables=write_tables(schedule),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         cases={
             name: write_case(folder, graph.spec, trajectories[0]) for name, graph in next(iter(graphs.values())).items()
         },
         verdicts=(),
         calibration=calibration,
+        conformance=write_conformance(folder, checkpoint),
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),
@@ -144,12 +146,6 @@ def assemble(
     return draft
 
 
-def tables(config: Mapping[str, Any]) -> tuple[StepTable, ...]:
-    """The step tables that apps read: every sampler at each of TABLED_STEPS, from pure noise."""
-    schedule = read_schedule(config)
-    return tuple(step_table(name, schedule, steps) for name in sampler_names() for steps in TABLED_STEPS)
-
-
 def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
     """diffusers writes -Infinity into its JSON files, though JSON has no such number: here it becomes a string."""
     words = {inf: "Infinity", -inf: "-Infinity"}
@@ -160,6 +156,9 @@ def write_tokenizers(folder: Path, checkpoint: Checkpoint, homes: Mapping[str, s
     """Write the vocabulary of each of the checkpoint's tokenizers below `folder`, of those that have the same one once;
     return their settings, in the order of the family's `TOKENIZERS`. `homes` says where one lies that is not below its
     own name; what is there already stays."""
+    characters = "tokenizer/characters.json"
+    (folder / characters).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CHARACTERS, folder / characters)
     written: dict[str, ClipTokenizer] = {}
     found = []
     for part, files in checkpoint.tokenizers.items():
@@ -167,14 +166,15 @@ def write_tokenizers(folder: Path, checkpoint: Checkpoint, homes: Mapping[str, s
         alike = [home for home, s in written.items() if (s.vocab, s.merges) == (source.vocab, source.merges)]
         home = alike[0] if alike else homes.get(part, part)
         written.setdefault(home, source)
-        if not (folder / home).exists():
-            (folder / home).mkdir(parents=True)
+        if not (folder / home / "vocab.json").exists():
+            (folder / home).mkdir(parents=True, exist_ok=True)
             write_vocabulary(source, folder / home)
         found.append(
             Tokenizer(
                 kind="clip",
                 vocab=f"{home}/vocab.json",
                 merges=f"{home}/merges.txt",
+                characters=characters,
                 max_length=source.max_length,
                 bos_id=source.bos_id,
                 eos_id=source.eos_id,

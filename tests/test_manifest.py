@@ -5,17 +5,15 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from support.forgery import forge, reseal
-from support.sample_bundle import steps, verdict, write_sample
+from support.sample_bundle import TABLES, verdict, write_sample
 
 from pocketdiffusion.runtime.bundle.bundle import open_unproven, seal
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, Role, bundle_id, check_table, role_of, runtime_id
@@ -24,9 +22,7 @@ from pocketdiffusion.runtime.bundle.layout import Index
 from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, Verdict
 from pocketdiffusion.runtime.bundle.record import Seed
 from pocketdiffusion.runtime.bundle.schemas import SCHEMAS, make_schema, schema_path
-from pocketdiffusion.runtime.bundle.step_columns import StepColumns, pack_steps, unpack_steps
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
-from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
 
 PATHS_OF = {"manifest": "manifest.json", "pipeline": "pipeline/onnx.json", "proof": "proof.json"}
 UNET = ("graphs", "onnx", "unet")
@@ -136,8 +132,8 @@ def test_schemas_want_every_field_that_is_written(sealed: Path, name: str, place
         ("manifest", ("model", "prediction_type"), "velocity"),
         ("manifest", ("model", "fingerprint"), "0" * 63),
         ("manifest", ("files", "../up"), {"sha256": "0" * 64, "size": 1, "role": "runtime"}),
-        ("manifest", ("files", "steps/tables.json", "size"), -1),
-        ("manifest", ("files", "steps/tables.json", "role"), "spare"),
+        ("manifest", ("files", "steps/tables.bin", "size"), -1),
+        ("manifest", ("files", "steps/tables.bin", "role"), "spare"),
         ("manifest", ("proof", "kind"), "none"),
         ("manifest", ("proof", "worst", "margin_db"), "Infinity"),
         ("manifest", ("picture", "seed"), 42),
@@ -203,6 +199,12 @@ def test_fields_of_a_later_minor_version_are_passed_over(
     [
         ("pipeline", ("tokenizers", 0, "kind"), "t5", "the tokenizer kind 't5' is not known"),
         ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "dtype"), "bfloat16", "the dtype 'bfloat16' is not known"),
+        ("pipeline", ("program", "guidance"), "perturbed", "perturbed"),
+        ("pipeline", ("program", "absent_negative"), "ones", "ones"),
+        ("pipeline", ("program", "draws"), ["start", "dice"], "dice"),
+        ("pipeline", ("program", "stages", 0, "stage"), "dream", "dream"),
+        ("pipeline", ("program", "stages", 0, "when"), ["pose"], "pose"),
+        ("pipeline", ("program", "stages", 0, "calls", 0, "inputs"), {"input_ids": "melody"}, "melody"),
         ("manifest", ("model", "prediction_type"), "flow", "the prediction type 'flow' is not known"),
         (
             "manifest",
@@ -215,11 +217,12 @@ def test_fields_of_a_later_minor_version_are_passed_over(
 def test_what_this_reader_cannot_run_is_refused_by_name(
     bundle: Path, name: str, where: tuple[Any, ...], value: Any, said: str
 ) -> None:
-    """The user's bundle is too new, not corrupt: exit code 2, with the file and the value."""
+    """The user's bundle is too new, not corrupt: exit code 2, with place and value."""
     forge(bundle, PATHS_OF[name], lambda content: put(content, where, value))
     with pytest.raises(UserError, match=said) as caught:
         open_unproven(bundle)
-    assert str(bundle / PATHS_OF[name]) in str(caught.value) and "install a newer" in str(caught.value)
+    place = bundle if "program" in where else bundle / PATHS_OF[name]  # a program is checked beside its graphs
+    assert str(place) in str(caught.value) and "install a newer" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +248,7 @@ def test_round_trip_is_exact(sealed: Path, manifest: Manifest, tmp_path: Path) -
     assert all((again / path).read_bytes() == (sealed / path).read_bytes() for path in PATHS_OF.values())
     assert manifest.graphs["onnx"]["unet"].spec.inputs[0].shape == ("batch", 4, 8, 8)
     assert manifest.graphs["onnx"]["unet"].ops == {"MatMul": 5, "com.microsoft.MultiHeadAttention": 2}
-    assert manifest.step_tables == (steps(1), steps(2), steps(4))
+    assert manifest.step_tables == TABLES
     assert manifest.golden[0].prompt == "un café rouge 🍎" and "🍎".encode() in raw
 
 
@@ -260,29 +263,6 @@ def test_seeds_are_strings(seed: int) -> None:
 def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Seed).validate_json(text, strict=True)
-
-
-def test_step_tables_keep_every_bit() -> None:
-    bits = np.random.default_rng(3).bytes(8 * 3000)
-    values = [*np.frombuffer(bits), -0.0, 5e-324, 1.7976931348623157e308, 1e22, 0.1 + 0.2, 2.0**53, 1.0]
-    finite = [float(value) for value in values if np.isfinite(value)]
-    rows = zip(*[iter(finite)] * 7, strict=False)
-    made = tuple(Step(t, s, p, q, a, (b,), c) for t, s, p, q, a, b, c in rows)
-    table = StepTable("euler", "v_prediction", len(made), 0, 14.6146, 1.0, 14.6146, made)
-    text = pack_steps(table).model_dump_json()
-    again = unpack_steps(StepColumns.model_validate_json(text, strict=True))
-    assert repr(again) == repr(table)  # repr tells -0.0 from 0.0
-
-
-def test_step_tables_that_cannot_be_run_are_refused() -> None:
-    table = steps(2)
-    with pytest.raises(ValueError, match="before its first row"):
-        pack_steps(replace(table, rows=(replace(table.rows[0], b=(0.5, 0.5)), table.rows[1])))
-    with pytest.raises(ValueError, match="finite"):
-        pack_steps(replace(table, rows=(replace(table.rows[0], p=inf), table.rows[1])))
-    columns = pack_steps(table).model_dump()
-    with pytest.raises(ValueError, match="differ in length"):
-        StepColumns.model_validate({**columns, "q": columns["q"][:1]})
 
 
 def test_verdicts_can_be_infinite_in_valid_json() -> None:
@@ -414,14 +394,14 @@ def test_paths_that_leave_the_bundle_are_refused(sealed: Path, path: str) -> Non
         ("pipeline/onnx.json", b'"path":"onnx/unet/model.onnx"', b'"path":"onnx/unet/model.ort"', "its own file"),
         ("pipeline/onnx.json", b'"merges":"tokenizer/merges.txt"', b'"merges":"tokenizer/x.txt"', "not in the file"),
         ("pipeline/onnx.json", b'"merges":"tokenizer/merges.txt"', b'"merges":"golden/latents.bin"', "role is proof"),
-        ("pipeline/onnx.json", b'"file":"steps/tables.json"', b'"file":"steps/tables.bin"', "not in the file table"),
+        ("pipeline/onnx.json", b'"file":"steps/tables.bin"', b'"file":"steps/table2.bin"', "not in the file table"),
         ("pipeline/onnx.json", b'"width":16', b'"width":24', "picture is 24x16, which does not fit the latents"),
         ("pipeline/onnx.json", b'"unet":{', b'"unet2":{', "proof.json does not know the onnx graph unet2"),
         ("proof.json", b'"path":"golden/1/sample.bin"', b'"path":"golden/2/sample.bin"', "not in the file table"),
         ("proof.json", b'"shape":[5,4,8,8]', b'"shape":[5,4,8,9]', "5760 bytes"),
         ("proof.json", b'"image":"golden/0.png"', b'"image":"golden/9.png"', "not in the file table"),
         ("proof.json", b'"prompt":"un ', b'"prompt":"deux ', "the picture is not the first of proof.json"),
-        ("steps/tables.json", b'"steps":4', b'"steps":"4"', "is no file of step tables"),
+        ("pipeline/onnx.json", b'"most_steps":4', b'"most_steps":"4"', "is no pipeline file"),
     ],
 )
 def test_contradictions_are_refused(bundle: Path, file: str, old: bytes, new: bytes, said: str) -> None:

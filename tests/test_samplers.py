@@ -15,8 +15,8 @@ from diffusers import (
     PNDMScheduler,
 )
 from numpy.typing import NDArray
+from support.step_columns import unpack_steps
 
-from pocketdiffusion.runtime.bundle.step_columns import StepColumns, unpack_steps
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.sampling.few_steps import describe_start
@@ -252,7 +252,7 @@ def test_runs_the_golden_vectors() -> None:
     golden = json.loads((Path(__file__).parent / "golden/steps.json").read_text())
     assert {case["table"]["sampler"] for case in golden["cases"]} == set(SCHEDULERS)
     for case in golden["cases"]:
-        table, shape = unpack_steps(StepColumns(**case["table"])), tuple(case["shape"])
+        table, shape = unpack_steps(case["table"]), tuple(case["shape"])
 
         def near(
             array: Latents, expected: list[float], size: tuple[int, ...] = shape, name: str = table.sampler

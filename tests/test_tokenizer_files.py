@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -289,8 +290,9 @@ def test_apples_pipeline_is_said_to_differ_where_it_does() -> None:
         for inputs in ((tokens,), (tokens, replace(tokens, name="attention_mask")))
     )
     marks = [AddedToken.model_validate({"text": text, "id": n, **FLAGLESS}) for n, text in MARKS.items()]
+    files: dict[str, Any] = {"vocab": "v", "merges": "m", "characters": "c"}
     settings = Settings(
-        kind="clip", vocab="v", merges="m", max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
+        kind="clip", **files, max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
     )
     assert differences(settings, plain_spec) == ()
     other = settings.model_copy(update={"pad_id": 0, "added_tokens": tuple(marks)})

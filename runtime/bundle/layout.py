@@ -7,7 +7,7 @@
 A bundle without its proof part joins to the same record, less what proof.json holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Literal, Self
 
@@ -45,7 +45,7 @@ from pocketdiffusion.runtime.bundle.manifest import (
 )
 from pocketdiffusion.runtime.bundle.record import BundlePath, Count, Record, Sha256, Size
 from pocketdiffusion.runtime.bundle.step_files import Steps
-from pocketdiffusion.runtime.sampling.step_table import StepTable
+from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 
 
 class Format(Record):
@@ -190,7 +190,7 @@ def make_index(draft: Draft, files: Mapping[str, FileEntry]) -> Index:
 def join(
     index: Index,
     pipelines: Mapping[str, Pipeline],
-    tables: tuple[Sequence[StepTable], Scheduler],
+    tables: tuple[TableFile, Scheduler],
     proof: Proof | None,
 ) -> Manifest:
     """The one record in memory. Raises ValueError where the files contradict each other."""
@@ -214,7 +214,7 @@ def join(
         proof_kind=index.proof.kind,
         files=index.files,
         scheduler=tables[1],
-        step_tables=tuple(tables[0]),
+        step_tables=tables[0],
         graphs=graphs,
         verdicts=() if proof is None else proof.verdicts,
         golden=() if proof is None else proof.golden,

@@ -17,9 +17,9 @@ from pydantic import Field, JsonValue, model_validator
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table, runtime_id
 from pocketdiffusion.runtime.bundle.graph_needs import Engine, Memory, Unit
 from pocketdiffusion.runtime.bundle.record import AnyFloat, ArrayRef, BundlePath, Count, Record, Seed, Sha256, Size
-from pocketdiffusion.runtime.bundle.step_columns import PackedSteps
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.program import Constant, Program
+from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 
 VERSION, MINOR = 2, 0
 
@@ -113,6 +113,10 @@ class Tokenizer(Record):
     kind: Annotated[Literal["clip"], Field(description="CLIP's normalization, words and byte-pair encoding")]
     vocab: Annotated[BundlePath, Field(description="JSON: the id of each token of the vocabulary")]
     merges: Annotated[BundlePath, Field(description="text: one pair a line, the first is merged first")]
+    characters: Annotated[
+        BundlePath,
+        Field(description="JSON: what must be known of Unicode: letters, digits, white space, lower case, NFC"),
+    ]
     max_length: Annotated[
         Size, Field(description="tokens that the text encoder takes, the beginning and the end token among them")
     ]
@@ -416,7 +420,7 @@ class Draft(Common):
     target: TargetInfo
     scheduler: Scheduler
     graphs: dict[str, dict[str, Graph]]
-    step_tables: tuple[PackedSteps, ...]
+    step_tables: TableFile
     golden: tuple[Trajectory, ...]
     verdicts: tuple[Verdict, ...]
     provenance: Provenance | None
@@ -479,6 +483,7 @@ def runtime_paths(draft: Draft) -> Iterator[tuple[str, str]]:
     for number, tokenizer in enumerate(draft.tokenizers, 1):
         yield f"the vocabulary of tokenizer {number}", tokenizer.vocab
         yield f"the file of merges of tokenizer {number}", tokenizer.merges
+        yield f"the character tables of tokenizer {number}", tokenizer.characters
     for format, graphs in draft.graphs.items():
         for name, graph in graphs.items():
             for file in (*graph.files, *(data.path for data in graph.external_data)):

@@ -26,9 +26,9 @@ class Record(BaseModel):
 class ArrayRef(Record):
     """A tensor in a file of its own: little-endian, C order, nothing else."""
 
-    path: BundlePath
-    dtype: Literal["float16", "float32", "int32", "int64", "uint8"]
-    shape: tuple[Count, ...]
+    path: BundlePath = Field(description="the file")
+    dtype: Literal["float16", "float32", "int32", "int64", "uint8"] = Field(description="numpy's name of its type")
+    shape: tuple[Count, ...] = Field(description="its axes in order")
 
     @property
     def nbytes(self) -> int:

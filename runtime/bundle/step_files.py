@@ -1,23 +1,21 @@
-"""The file of step tables: the one place that writes them and the one that reads them."""
+"""The file of step tables in a bundle: the one place that writes it and the one that reads it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field, JsonValue
 
 from pocketdiffusion.runtime.bundle.file_table import STEPS
-from pocketdiffusion.runtime.bundle.json_files import decode, encode
 from pocketdiffusion.runtime.bundle.manifest import Scheduler
-from pocketdiffusion.runtime.bundle.record import BundlePath, Record
-from pocketdiffusion.runtime.bundle.step_columns import PackedSteps
-from pocketdiffusion.runtime.sampling.step_table import StepTable
+from pocketdiffusion.runtime.bundle.record import BundlePath
+from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile, table_bytes
 
 
-class Steps(Record):
+class Steps(StoredTables):
     """The index of the step tables, in the pipeline file."""
 
-    file: BundlePath = Field(description="the step tables of all samplers")
-    default_sampler: str = Field(description="the checkpoint's own sampler, by its name in the tables")
+    file: BundlePath = Field(description="the step tables of all samplers: columns of little-endian float32")
+    default_sampler: str = Field(description="the checkpoint's own sampler, by its name in `samplers`")
     replaced: str | None = Field(
         description="the class of the checkpoint's own scheduler, where another sampler was put in its place"
     )
@@ -26,18 +24,13 @@ class Steps(Record):
     )
 
 
-class Tables(Record):
-    """steps/tables.json."""
-
-    tables: tuple[PackedSteps, ...] = Field(description="each sampler at each number of steps")
-
-
-def write_steps(folder: Path, tables: Sequence[StepTable], scheduler: Scheduler) -> Steps:
+def write_steps(folder: Path, tables: TableFile, scheduler: Scheduler) -> Steps:
     """Write the tables below `folder`; return their index."""
-    path = f"{STEPS}/tables.json"
+    path = f"{STEPS}/tables.bin"
     (folder / path).parent.mkdir(exist_ok=True)
-    (folder / path).write_bytes(encode(Tables(tables=tuple(tables))))
+    (folder / path).write_bytes(tables.raw)
     return Steps(
+        **{name: getattr(tables.index, name) for name in StoredTables.model_fields},
         file=path,
         default_sampler=scheduler.default_sampler,
         replaced=scheduler.replaced,
@@ -45,7 +38,13 @@ def write_steps(folder: Path, tables: Sequence[StepTable], scheduler: Scheduler)
     )
 
 
-def read_steps(raw: bytes, steps: Steps) -> tuple[tuple[StepTable, ...], Scheduler]:
-    """The tables in the bytes of `steps.file`, and the settings that they come from."""
+def read_steps(raw: bytes, steps: Steps) -> tuple[TableFile, Scheduler]:
+    """The tables in the bytes of `steps.file`, and the settings that they come from. Raises ValueError where a number
+    is not finite, or there are more or fewer than the index says."""
+    if len(raw) != (size := table_bytes(steps)):
+        raise ValueError(f"it has {len(raw)} bytes, where its index tells of {size}")
+    if not np.isfinite(np.frombuffer(raw, "<f4")).all():
+        raise ValueError("a number of a step table is not finite")
     scheduler = Scheduler(config=steps.scheduler, default_sampler=steps.default_sampler, replaced=steps.replaced)
-    return decode(raw, Tables).tables, scheduler
+    index = StoredTables(**{name: getattr(steps, name) for name in StoredTables.model_fields})
+    return TableFile(index, raw), scheduler
