@@ -30,9 +30,8 @@ from pocketdiffusion.runtime.program import (
     text_to_image,
 )
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.sampling.samplers import step_table
-from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import StepTable, advance
+from pocketdiffusion.runtime.sampling.stored_tables import read_table
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
 
 Latents = NDArray[np.float32]
@@ -160,11 +159,9 @@ def start_step(steps: int, strength: float) -> int:
 
 
 def find_table(bundle: Bundle, sampler: str, steps: int, start: int) -> StepTable:
-    """The manifest's own table where it holds one, else the same made from the checkpoint's scheduler settings."""
-    for table in bundle.manifest.step_tables:
-        if (table.sampler, table.steps, table.start) == (sampler, steps, start):
-            return table
-    return step_table(sampler, read_schedule(bundle.manifest.scheduler.config), steps, start)
+    """The bundle's own table. Raises UserError for a sampler or a number of steps that it does not hold."""
+    tables = bundle.manifest.step_tables
+    return read_table(tables.index, tables.raw, sampler, steps, start)
 
 
 def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:

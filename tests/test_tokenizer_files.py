@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -289,8 +290,9 @@ def test_apples_pipeline_is_said_to_differ_where_it_does() -> None:
         for inputs in ((tokens,), (tokens, replace(tokens, name="attention_mask")))
     )
     marks = [AddedToken.model_validate({"text": text, "id": n, **FLAGLESS}) for n, text in MARKS.items()]
+    files: dict[str, Any] = {"vocab": "v", "merges": "m", "characters": "c"}
     settings = Settings(
-        kind="clip", vocab="v", merges="m", max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
+        kind="clip", **files, max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
     )
     assert differences(settings, plain_spec) == ()
     other = settings.model_copy(update={"pad_id": 0, "added_tokens": tuple(marks)})
@@ -307,3 +309,19 @@ def test_the_script_for_apple_says_so(tmp_path: Path) -> None:
     assert done.stderr.startswith("Apple's pipeline will not draw what this model draws: it does not know '<it's>'.\n")
     write_script(tmp_path, 0.18215, "ane")
     assert "Apple's pipeline" not in (tmp_path / "compile_for_apple.sh").read_text()
+
+
+def test_the_script_for_apple_says_which_prompts_are_split_otherwise(tmp_path: Path) -> None:
+    """Of every model, in one line, when the packages are compiled."""
+    for path in ("tokenizer/vocab.json", "tokenizer/merges.txt", "bin/xcrun"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("#!/bin/sh\n")
+    (tmp_path / "bin/xcrun").chmod(0o755)
+    (tmp_path / "coreml").mkdir()
+    write_script(tmp_path / "coreml", 0.18215, "ane")
+    command = ["sh", str(tmp_path / "coreml/compile_for_apple.sh"), str(tmp_path / "out")]
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = "Prompts with punctuation or numbers get other token ids there than here"
+    assert done.stdout.startswith(f"{said}: Apple's tokenizer splits at spaces alone.") and not done.stderr
+    assert len(done.stdout.splitlines()) == 1

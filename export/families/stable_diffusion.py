@@ -97,8 +97,10 @@ def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
 
 
 def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The scheduler's settings as diffusers' pipeline mends them: it sets steps_offset to 1, whatever the file says."""
-    return {**config, "steps_offset": 1}
+    """The scheduler's settings as diffusers' pipeline mends them: it sets steps_offset to 1, whatever the file says,
+    and does not clip samples."""
+    mended = {**config, "steps_offset": 1}
+    return {**mended, "clip_sample": False} if config.get("clip_sample") else mended
 
 
 def own_size(config: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Protocol
+from typing import Protocol, get_args
 
 from rich import box
 from rich.table import Column, Table
@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from pocketdiffusion.cli.doctor import Finding
 from pocketdiffusion.compare import Compared
 from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.bundle.file_table import Role
 from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
 from pocketdiffusion.runtime.graph_spec import TensorSpec
 from pocketdiffusion.runtime.verify.skipped import NotRun
@@ -46,7 +47,7 @@ class Judged(Protocol):
 
 def target_table(targets: Iterable[Target]) -> Table:
     """One row a phone."""
-    table = _table("target", "phone", "SoC", "RAM", "OS", "artifacts")
+    table = make_table("target", "phone", "SoC", "RAM", "OS", "artifacts")
     for t in targets:
         artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
         ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else "any"
@@ -56,7 +57,7 @@ def target_table(targets: Iterable[Target]) -> Table:
 
 def verdict_table(verdicts: Iterable[Judged]) -> Table:
     """The ladder: one row a verdict, in the order in which they were judged."""
-    table = _table("subject", "rung", "format", "storage", "arithmetic", "device")
+    table = make_table("subject", "rung", "format", "storage", "arithmetic", "device")
     for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("verdict")
@@ -80,7 +81,7 @@ def verdict_table(verdicts: Iterable[Judged]) -> Table:
 
 def not_run_table(skipped: Iterable[NotRun]) -> Table:
     """What a stand-in cannot show."""
-    table = _table("not run", "format", "device", "arithmetic", "reason")
+    table = make_table("not run", "format", "device", "arithmetic", "reason")
     for row in skipped:
         table.add_row(row.subject, row.format, row.device, row.arithmetic, row.reason)
     return table
@@ -88,7 +89,7 @@ def not_run_table(skipped: Iterable[NotRun]) -> Table:
 
 def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str, tuple[float, float]]) -> Table:
     """Recipes by size: MB of weights, and the median PSNR of pictures."""
-    table = _table("recipe")
+    table = make_table("recipe")
     for number in ("MB", "pictures dB"):
         table.add_column(number, justify="right", no_wrap=True)
     rows = [(mb, db, name) for name, (mb, db) in uniform.items()]
@@ -100,7 +101,7 @@ def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str
 
 def doctor_table(findings: Iterable[Finding]) -> Table:
     """What this machine has, and how to get the rest."""
-    table = _table("what", "here", "for", "how to get it")
+    table = make_table("what", "here", "for", "how to get it")
     for finding in findings:
         table.add_row(
             finding.name, finding.found or "[bold]no", finding.purpose, finding.remedy if not finding.found else ""
@@ -111,13 +112,13 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
 def difference_tables(compared: Compared) -> Iterator[Table]:
     """What compare shows: the two, the pictures, the outputs of the graphs, the ladder, the layers that add most."""
     a, b = compared.sides
-    table = _table("", "A", "B", title=f"{b.title} against {a.title}")
+    table = make_table("", "A", "B", title=f"{b.title} against {a.title}")
     table.add_row("format, storage, arithmetic", a.precision, b.precision)
     for what, one, other in (("MB", a.mb, b.mb), ("MB of memory to draw", a.peak_mb, b.peak_mb)):
         table.add_row(what, *(f"{mb:.1f}" if mb else "-" for mb in (one, other)))
     yield table
     difference = compared.difference
-    table = _table("prompt", title="pictures")
+    table = make_table("prompt", title="pictures")
     for number in ("PSNR dB", "SSIM", "worst step dB", "guided dB", "part at step"):
         table.add_column(number, justify="right", no_wrap=True)
     for picture, guided in zip(difference.pictures, difference.guided_db, strict=True):
@@ -127,7 +128,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
             picture.prompt, f"{picture.psnr_db:.1f}", f"{picture.ssim:.4f}", f"{drift:.1f}", f"{min(guided):.1f}", part
         )
     yield table
-    table = _table("output", title="graphs, teacher-forced")
+    table = make_table("output", title="graphs, teacher-forced")
     for number in ("PSNR dB", "largest error", "relative", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("worst case")
@@ -137,7 +138,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
         )
     yield table
     if compared.ladder:
-        table = _table("rung", title="B's ladder, dB")
+        table = make_table("rung", title="B's ladder, dB")
         for graph in compared.ladder[0].by_graph:
             table.add_column(graph, justify="right", no_wrap=True)
         for rung in compared.ladder:
@@ -145,7 +146,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
             table.add_row(rung.name, *("-" if db is None else f"{db:.1f}" for db in heights))
         yield table
     if compared.layers:
-        table = _table("graph", "layer", title="layers that add most, relative error")
+        table = make_table("graph", "layer", title="layers that add most, relative error")
         for number in ("added", "largest", "at", f"over {compared.percent} from"):
             table.add_column(number, justify="right", no_wrap=True)
         for error in compared.worst:
@@ -165,35 +166,53 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
 def bundle_tables(manifest: Manifest) -> Iterator[Table]:
     """What inspect shows of a bundle: facts, graphs, tensors, verdicts."""
     model, size = manifest.model, manifest.latents
-    facts = _table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
+    facts = make_table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
     facts.add_row("bundle_id", manifest.bundle_id)
+    facts.add_row("runtime_id", manifest.runtime_id)
     facts.add_row("model", f"{model.pipeline}, {model.prediction_type}, licence {model.licence}")
     facts.add_row(
         "picture",
         f"{size.width * size.scale}x{size.height * size.scale}, latents {size.channels}x{size.height}x{size.width}",
     )
     facts.add_row("default sampler", manifest.scheduler.default_sampler)
-    facts.add_row("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB")
-    facts.add_row("exported by", f"{manifest.provenance.exported_by}, Python {manifest.provenance.python}")
+    defaults = manifest.defaults
+    facts.add_row("defaults", f"{defaults.steps} steps, guidance {defaults.guidance:g}, strength {defaults.strength:g}")
+    for role in get_args(Role):
+        sizes = [entry.size for entry in manifest.files.values() if entry.role == role]
+        facts.add_row(f"{role} files", f"{len(sizes)}, {sum(sizes) / 1e6:.1f} MB")
+    facts.add_row("proof", _describe_proof(manifest))
+    if manifest.provenance is not None:
+        facts.add_row("exported by", f"{manifest.provenance.exported_by}, Python {manifest.provenance.python}")
     yield facts
     named = [(f"{format} {name}", g) for format, graphs in manifest.graphs.items() for name, g in graphs.items()]
     yield _graph_table(manifest, named)
     yield _tensor_table((name, g.spec.inputs, g.spec.outputs) for name, g in named)
-    yield verdict_table(manifest.verdicts)
+    if manifest.has_proof:
+        yield verdict_table(manifest.verdicts)
+
+
+def _describe_proof(manifest: Manifest) -> str:
+    proof = manifest.proof
+    said = f"{proof.kind}, {'passed' if proof.passed else 'FAILED'}"
+    if proof.worst is not None and proof.worst.margin_db is not None:
+        said += f", worst {proof.worst.subject}, {proof.worst.margin_db:.1f} dB from its floor"
+    return said if manifest.has_proof else f"{said}; proof part not installed"
 
 
 def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Table:
-    table = _table("graph")
+    table = make_table("graph")
     for number in ("parameters", "MB", "nodes"):
         table.add_column(number, justify="right", no_wrap=True)
-    for column in ("storage", "arithmetic", "profile", "recipe", "rewrites"):
+    for column in ("storage", "arithmetic", "unit", "profile", "recipe", "rewrites"):
         table.add_column(column)
     for name, g in named:
         mb = sum(manifest.files[path].size for path in g.files) / 1e6
         rewrites = ", ".join(f"{sites} {rewrite}" for rewrite, sites in g.rewrites.items())
-        nodes = sum(g.ops.values())
+        counts = [f"{count:,}" if manifest.has_proof else "-" for count in (g.parameters, sum(g.ops.values()))]
+        known = g.units.get(g.compute_unit)
+        unit = g.compute_unit if known is None or known.status == "unknown" else f"{g.compute_unit}, {known.status}"
         table.add_row(
-            name, f"{g.parameters:,}", f"{mb:.1f}", f"{nodes:,}", g.storage, g.arithmetic, g.profile, g.recipe, rewrites
+            name, counts[0], f"{mb:.1f}", counts[1], g.storage, g.arithmetic, unit, g.profile, g.recipe, rewrites
         )
     return table
 
@@ -202,7 +221,7 @@ def model_tables(
     title: str, parts: Sequence[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec], Sequence[tuple[int, ...]], str]]
 ) -> Iterator[Table]:
     """What inspect shows of a model. Of each part: name, inputs, outputs, the shapes of its weights, their dtypes."""
-    table = _table("component", title=title)
+    table = make_table("component", title=title)
     table.add_column("tensors", justify="right")
     table.add_column("parameters", justify="right")
     table.add_column("stored as")
@@ -213,7 +232,7 @@ def model_tables(
 
 
 def _tensor_table(rows: Iterable[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec]]]) -> Table:
-    table = _table("graph", "takes", "gives")
+    table = make_table("graph", "takes", "gives")
     for name, inputs, outputs in rows:
         table.add_row(name, _shapes(inputs), _shapes(outputs))
     return table
@@ -223,7 +242,7 @@ def _shapes(tensors: Sequence[TensorSpec]) -> str:
     return "\n".join(rf"{t.name} {t.dtype} \[{', '.join(map(str, t.shape))}]" for t in tensors)
 
 
-def _table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+def make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
     """A text that its column is too narrow for goes on in the next line."""
     folded = (Column(name, overflow="fold") for name in columns)
     return Table(
