@@ -13,6 +13,7 @@ from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum
 from pocketdiffusion.export.bundle_readme import bundle_readme
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
+from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import find_family, scheduler_config
 from pocketdiffusion.export.licences import write_licences
 from pocketdiffusion.export.pipeline_defaults import read_defaults
@@ -34,7 +35,7 @@ from pocketdiffusion.runtime.bundle.manifest import (
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.program import find_ends, model_graph
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.sampling.stored_tables import TableFile, write_tables
+from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -61,8 +62,8 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizers, golden/, licences/ and README.md into `folder`, beside the graphs. The record of the bundle,
-    still without verdicts.
+    """Writes tokenizers, golden/, conformance/, licences/ and README.md into `folder`, beside the graphs. The record of
+    the bundle, still without verdicts.
 
     Where optimum can run the graphs, onnx/ becomes a folder that it opens as well, and the one vocabulary of the bundle
     is that in it; where Apple's Swift pipeline knows them, coreml/ gets a script that makes it one for it.
@@ -97,7 +98,6 @@ def assemble(
         name=target.name, title=target.title, soc=target.soc, memory_mb=target.memory_mb, os_floor=target.os_floor
     )
     (folder / README).write_text(bundle_readme(model, phone), encoding="utf-8")
-    raw, index = write_tables(schedule)
     draft = Draft(
         model=model,
         target=phone,
@@ -118,13 +118,14 @@ def assemble(
         ),
         program=program,
         graphs={format: dict(named) for format, named in graphs.items()},
-        step_tables=TableFile(index, raw),
+        step_tables=write_tables(schedule),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
         cases={
             name: write_case(folder, graph.spec, trajectories[0]) for name, graph in next(iter(graphs.values())).items()
         },
         verdicts=(),
         calibration=calibration,
+        conformance=write_conformance(folder, checkpoint),
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),

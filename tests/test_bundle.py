@@ -341,7 +341,7 @@ def test_rubbish_with_the_right_digest_is_refused(bundle: Path, raw: bytes) -> N
     assert "manifest.json is not a manifest" in refused(bundle)
 
 
-@pytest.mark.parametrize("path", ["pipeline/onnx.json", "proof.json", "steps/tables.json"])
+@pytest.mark.parametrize("path", ["pipeline/onnx.json", "proof.json", "steps/tables.bin"])
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"graphs": 1}'])
 def test_rubbish_in_the_other_files_is_named(bundle: Path, path: str, raw: bytes) -> None:
     (bundle / path).write_bytes(raw)
@@ -349,10 +349,11 @@ def test_rubbish_in_the_other_files_is_named(bundle: Path, path: str, raw: bytes
     assert f"{path} is no " in refused(bundle)
 
 
-@pytest.mark.parametrize("path", ["pipeline/onnx.json", "proof.json", "steps/tables.json"])
+@pytest.mark.parametrize("path", ["pipeline/onnx.json", "proof.json", "steps/tables.bin"])
 def test_what_is_believed_is_always_compared_with_its_digest(bundle: Path, path: str) -> None:
     raw = (bundle / path).read_bytes()
-    (bundle / path).write_bytes(raw.replace(b"onnx", b"ONNX").replace(b"ddim", b"euld"))
+    changed = raw.replace(b"onnx", b"ONNX").replace(b"ddim", b"euld")
+    (bundle / path).write_bytes(raw[::-1] if path.endswith(".bin") else changed)
     assert f"{path} is damaged: its sha256" in refused(bundle, check=False)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.licences import ADDRESSES, write_licences
 from pocketdiffusion.export.pipeline_defaults import read_defaults
@@ -127,3 +128,12 @@ def test_the_built_in_model_brings_its_licence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["(Any device)", "runtime-part DIR OUT", "licences/CLIP.txt", "docs/BUNDLE.md"])
 def test_a_bundle_says_what_it_is(tiny_bundle: Path, word: str) -> None:
     assert word in (tiny_bundle / "README.md").read_text()
+
+
+def test_apples_script_takes_the_vocabulary_from_where_it_is(tmp_path: Path) -> None:
+    for home in ("tokenizer", "onnx/tokenizer"):
+        write_script(tmp_path, 0.18215, "ane", tokenizer=home)
+        assert (
+            f'cp "$here/../{home}/vocab.json" "$here/../{home}/merges.txt" "$out"'
+            in (tmp_path / "compile_for_apple.sh").read_text()
+        )

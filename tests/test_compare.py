@@ -268,8 +268,14 @@ def test_a_snapshot_in_the_hubs_cache_is_run_layer_by_layer(
 def test_a_layer_is_blamed_by_the_call_and_the_budget(bundle: Bundle, recorded: Trajectory) -> None:
     """Only a UNet has steps: a text encoder is called for both prompts, the VAE once."""
 
+    calls = {
+        "unet": ("step 1", "step 2"),
+        "text_encoder": ("negative prompt", "positive prompt"),
+        "vae_decoder": ("",),
+    }
+
     def blamed(graph: str, *by_step: float) -> str:
-        layers = (LayerError(graph, "conv_in", by_step, 1.0),)
+        layers = (LayerError(graph, "conv_in", by_step, 1.0, calls[graph]),)
         difference = compare([recorded], BundleCandidate(bundle, "onnx"))
         side = Side("", "", 0, 0)
         found = Compared((side, side), [recorded], difference, None, (), layers, 0.005, "")

@@ -132,8 +132,8 @@ def test_schemas_want_every_field_that_is_written(sealed: Path, name: str, place
         ("manifest", ("model", "prediction_type"), "velocity"),
         ("manifest", ("model", "fingerprint"), "0" * 63),
         ("manifest", ("files", "../up"), {"sha256": "0" * 64, "size": 1, "role": "runtime"}),
-        ("manifest", ("files", "steps/tables.json", "size"), -1),
-        ("manifest", ("files", "steps/tables.json", "role"), "spare"),
+        ("manifest", ("files", "steps/tables.bin", "size"), -1),
+        ("manifest", ("files", "steps/tables.bin", "role"), "spare"),
         ("manifest", ("proof", "kind"), "none"),
         ("manifest", ("proof", "worst", "margin_db"), "Infinity"),
         ("manifest", ("picture", "seed"), 42),
@@ -199,6 +199,12 @@ def test_fields_of_a_later_minor_version_are_passed_over(
     [
         ("pipeline", ("tokenizers", 0, "kind"), "t5", "the tokenizer kind 't5' is not known"),
         ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "dtype"), "bfloat16", "the dtype 'bfloat16' is not known"),
+        ("pipeline", ("program", "guidance"), "perturbed", "perturbed"),
+        ("pipeline", ("program", "absent_negative"), "ones", "ones"),
+        ("pipeline", ("program", "draws"), ["start", "dice"], "dice"),
+        ("pipeline", ("program", "stages", 0, "stage"), "dream", "dream"),
+        ("pipeline", ("program", "stages", 0, "when"), ["pose"], "pose"),
+        ("pipeline", ("program", "stages", 0, "calls", 0, "inputs"), {"input_ids": "melody"}, "melody"),
         ("manifest", ("model", "prediction_type"), "flow", "the prediction type 'flow' is not known"),
         (
             "manifest",
@@ -211,11 +217,12 @@ def test_fields_of_a_later_minor_version_are_passed_over(
 def test_what_this_reader_cannot_run_is_refused_by_name(
     bundle: Path, name: str, where: tuple[Any, ...], value: Any, said: str
 ) -> None:
-    """The user's bundle is too new, not corrupt: exit code 2, with the file and the value."""
+    """The user's bundle is too new, not corrupt: exit code 2, with place and value."""
     forge(bundle, PATHS_OF[name], lambda content: put(content, where, value))
     with pytest.raises(UserError, match=said) as caught:
         open_unproven(bundle)
-    assert str(bundle / PATHS_OF[name]) in str(caught.value) and "install a newer" in str(caught.value)
+    place = bundle if "program" in where else bundle / PATHS_OF[name]  # a program is checked beside its graphs
+    assert str(place) in str(caught.value) and "install a newer" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -387,14 +394,14 @@ def test_paths_that_leave_the_bundle_are_refused(sealed: Path, path: str) -> Non
         ("pipeline/onnx.json", b'"path":"onnx/unet/model.onnx"', b'"path":"onnx/unet/model.ort"', "its own file"),
         ("pipeline/onnx.json", b'"merges":"tokenizer/merges.txt"', b'"merges":"tokenizer/x.txt"', "not in the file"),
         ("pipeline/onnx.json", b'"merges":"tokenizer/merges.txt"', b'"merges":"golden/latents.bin"', "role is proof"),
-        ("pipeline/onnx.json", b'"file":"steps/tables.json"', b'"file":"steps/tables.bin"', "not in the file table"),
+        ("pipeline/onnx.json", b'"file":"steps/tables.bin"', b'"file":"steps/table2.bin"', "not in the file table"),
         ("pipeline/onnx.json", b'"width":16', b'"width":24', "picture is 24x16, which does not fit the latents"),
         ("pipeline/onnx.json", b'"unet":{', b'"unet2":{', "proof.json does not know the onnx graph unet2"),
         ("proof.json", b'"path":"golden/1/sample.bin"', b'"path":"golden/2/sample.bin"', "not in the file table"),
         ("proof.json", b'"shape":[5,4,8,8]', b'"shape":[5,4,8,9]', "5760 bytes"),
         ("proof.json", b'"image":"golden/0.png"', b'"image":"golden/9.png"', "not in the file table"),
         ("proof.json", b'"prompt":"un ', b'"prompt":"deux ', "the picture is not the first of proof.json"),
-        ("steps/tables.json", b'"steps":4', b'"steps":"4"', "is no file of step tables"),
+        ("pipeline/onnx.json", b'"most_steps":4', b'"most_steps":"4"', "is no pipeline file"),
     ],
 )
 def test_contradictions_are_refused(bundle: Path, file: str, old: bytes, new: bytes, said: str) -> None:

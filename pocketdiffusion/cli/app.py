@@ -215,6 +215,7 @@ def verify(
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
     from pocketdiffusion.runtime.verify.compare import other_shapes
+    from pocketdiffusion.runtime.verify.conformance import judge_conformance
     from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
@@ -250,14 +251,20 @@ def verify(
                 )
             trajectories = record(checkpoint, parts, say=step, controls=on is Place.HOST)
         skipped: list[NotRun] = []
+        tells: dict[str, str] = {}
         if on is Place.HOST:
             verdicts, _ = judge(opened, trajectories, step)
+            conformance, tells = judge_conformance(opened, say=step)
+            verdicts += conformance
             skipped = units_not_run(opened.manifest)
         else:
             core = core or core_of(opened.manifest.target.name)
             place = find_place(on.value, standins.expanduser(), core, limit)
             verdicts, skipped = judge_on(place, opened, trajectories, step)
-    console.print(verdict_table(verdicts))
+    console.print(verdict_table(v for v in verdicts if v.subject not in tells or not v.passed))
+    if tells:
+        met = sum(v.passed for v in verdicts if v.subject in tells)
+        say(f"{met} of {len(tells)} conformance vectors, computed by the original libraries, are met")
     if on is Place.HOST:
         for line in describe_pictures(verdicts, [t.controls for t in trajectories]):
             say(line)
@@ -265,7 +272,9 @@ def verify(
         console.print(not_run_table(skipped))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
-        raise ProofError(f"{bundle}: {blame(failed).describe()}; {len(failed)} of {len(verdicts)} verdicts failed")
+        told = blame(failed)
+        wrong = f"; {tells[told.subject]}" if told.subject in tells else ""
+        raise ProofError(f"{bundle}: {told.describe()}; {len(failed)} of {len(verdicts)} verdicts failed{wrong}")
     if not verdicts:
         raise ProofError(f"{bundle}: nothing of it was run on {on.value}: {skipped[0].reason}")
     say(f"{bundle} passed all {len(verdicts)} verdicts" + (f" on {on.value}" if on is not Place.HOST else ""))

@@ -1,12 +1,9 @@
 """verify --device-report: what an app found on a phone, beside the verdicts of the host."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from rich.table import Table
-
 from pocketdiffusion.cli.console import console, say
-from pocketdiffusion.cli.tables import make_table
+from pocketdiffusion.cli.tables import report_table
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.devices.judge_report import PictureRow, Row, judge_report, unmeasured
 from pocketdiffusion.runtime.devices.report import DeviceReport, read_report
@@ -59,31 +56,3 @@ def describe_phone(report: DeviceReport) -> str:
     phone, programs = report.device, [report.os, report.app, *report.engines]
     soc = f" ({phone.soc})" if phone.soc else ""
     return f"{phone.maker} {phone.model}{soc}, {', '.join(f'{each.name} {each.version}' for each in programs)}"
-
-
-def report_table(rows: Iterable[Row]) -> Table:
-    """One row for each output of each graph on each unit."""
-    table = make_table("graph", "unit", "output", "arithmetic")
-    for number in ("floor", "host dB", "device dB", "load s", "first call s", "call s", "peak MB"):
-        table.add_column(number, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for row in rows:
-        result = row.result
-        refused = row.error is not None
-        table.add_row(
-            f"{result.format} {result.graph}",
-            f"{result.unit}{', ships' if row.shipped else ''}",
-            row.output or "-",
-            result.arithmetic,
-            "-" if refused else f"{row.floor_db:.0f}",
-            "-" if row.host_db is None else f"{row.host_db:.1f}",
-            "-" if refused else f"{row.device_db:.1f}",
-            *map(_seconds, (result.load_seconds, result.first_call_seconds, result.median_call_seconds)),
-            "-" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
-            "passed" if row.passed else "[bold red]REFUSED" if refused else "[bold red]UNDER ITS FLOOR",
-        )
-    return table
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1 else f"{value:.1f}"

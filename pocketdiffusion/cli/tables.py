@@ -12,6 +12,7 @@ from pocketdiffusion.compare import Compared
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.file_table import Role
 from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
+from pocketdiffusion.runtime.devices.judge_report import Row
 from pocketdiffusion.runtime.graph_spec import TensorSpec
 from pocketdiffusion.runtime.verify.skipped import NotRun
 
@@ -47,7 +48,7 @@ class Judged(Protocol):
 
 def target_table(targets: Iterable[Target]) -> Table:
     """One row a phone."""
-    table = make_table("target", "phone", "SoC", "RAM", "OS", "artifacts")
+    table = _table("target", "phone", "SoC", "RAM", "OS", "artifacts")
     for t in targets:
         artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
         ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else "any"
@@ -57,7 +58,7 @@ def target_table(targets: Iterable[Target]) -> Table:
 
 def verdict_table(verdicts: Iterable[Judged]) -> Table:
     """The ladder: one row a verdict, in the order in which they were judged."""
-    table = make_table("subject", "rung", "format", "storage", "arithmetic", "device")
+    table = _table("subject", "rung", "format", "storage", "arithmetic", "device")
     for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("verdict")
@@ -79,9 +80,33 @@ def verdict_table(verdicts: Iterable[Judged]) -> Table:
     return table
 
 
+def report_table(rows: Iterable[Row]) -> Table:
+    """One row for each output of each graph on each unit."""
+    table = _table("graph", "unit", "output", "arithmetic")
+    for number in ("floor", "host dB", "device dB", "load s", "first call s", "call s", "peak MB"):
+        table.add_column(number, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for row in rows:
+        result = row.result
+        refused = row.error is not None
+        table.add_row(
+            f"{result.format} {result.graph}",
+            f"{result.unit}{', ships' if row.shipped else ''}",
+            row.output or "-",
+            result.arithmetic,
+            "-" if refused else f"{row.floor_db:.0f}",
+            "-" if row.host_db is None else f"{row.host_db:.1f}",
+            "-" if refused else f"{row.device_db:.1f}",
+            *map(_seconds, (result.load_seconds, result.first_call_seconds, result.median_call_seconds)),
+            "-" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
+            "passed" if row.passed else "[bold red]REFUSED" if refused else "[bold red]UNDER ITS FLOOR",
+        )
+    return table
+
+
 def not_run_table(skipped: Iterable[NotRun]) -> Table:
     """What a stand-in cannot show."""
-    table = make_table("not run", "format", "device", "arithmetic", "reason")
+    table = _table("not run", "format", "device", "arithmetic", "reason")
     for row in skipped:
         table.add_row(row.subject, row.format, row.device, row.arithmetic, row.reason)
     return table
@@ -89,7 +114,7 @@ def not_run_table(skipped: Iterable[NotRun]) -> Table:
 
 def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str, tuple[float, float]]) -> Table:
     """Recipes by size: MB of weights, and the median PSNR of pictures."""
-    table = make_table("recipe")
+    table = _table("recipe")
     for number in ("MB", "pictures dB"):
         table.add_column(number, justify="right", no_wrap=True)
     rows = [(mb, db, name) for name, (mb, db) in uniform.items()]
@@ -101,7 +126,7 @@ def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str
 
 def doctor_table(findings: Iterable[Finding]) -> Table:
     """What this machine has, and how to get the rest."""
-    table = make_table("what", "here", "for", "how to get it")
+    table = _table("what", "here", "for", "how to get it")
     for finding in findings:
         table.add_row(
             finding.name, finding.found or "[bold]no", finding.purpose, finding.remedy if not finding.found else ""
@@ -112,13 +137,13 @@ def doctor_table(findings: Iterable[Finding]) -> Table:
 def difference_tables(compared: Compared) -> Iterator[Table]:
     """What compare shows: the two, the pictures, the outputs of the graphs, the ladder, the layers that add most."""
     a, b = compared.sides
-    table = make_table("", "A", "B", title=f"{b.title} against {a.title}")
+    table = _table("", "A", "B", title=f"{b.title} against {a.title}")
     table.add_row("format, storage, arithmetic", a.precision, b.precision)
     for what, one, other in (("MB", a.mb, b.mb), ("MB of memory to draw", a.peak_mb, b.peak_mb)):
         table.add_row(what, *(f"{mb:.1f}" if mb else "-" for mb in (one, other)))
     yield table
     difference = compared.difference
-    table = make_table("prompt", title="pictures")
+    table = _table("prompt", title="pictures")
     for number in ("PSNR dB", "SSIM", "worst step dB", "guided dB", "part at step"):
         table.add_column(number, justify="right", no_wrap=True)
     for picture, guided in zip(difference.pictures, difference.guided_db, strict=True):
@@ -128,7 +153,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
             picture.prompt, f"{picture.psnr_db:.1f}", f"{picture.ssim:.4f}", f"{drift:.1f}", f"{min(guided):.1f}", part
         )
     yield table
-    table = make_table("output", title="graphs, teacher-forced")
+    table = _table("output", title="graphs, teacher-forced")
     for number in ("PSNR dB", "largest error", "relative", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("worst case")
@@ -138,7 +163,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
         )
     yield table
     if compared.ladder:
-        table = make_table("rung", title="B's ladder, dB")
+        table = _table("rung", title="B's ladder, dB")
         for graph in compared.ladder[0].by_graph:
             table.add_column(graph, justify="right", no_wrap=True)
         for rung in compared.ladder:
@@ -146,7 +171,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
             table.add_row(rung.name, *("-" if db is None else f"{db:.1f}" for db in heights))
         yield table
     if compared.layers:
-        table = make_table("graph", "layer", title="layers that add most, relative error")
+        table = _table("graph", "layer", title="layers that add most, relative error")
         for number in ("added", "largest", "at", f"over {compared.percent} from"):
             table.add_column(number, justify="right", no_wrap=True)
         for error in compared.worst:
@@ -166,7 +191,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
 def bundle_tables(manifest: Manifest) -> Iterator[Table]:
     """What inspect shows of a bundle: facts, graphs, tensors, verdicts."""
     model, size = manifest.model, manifest.latents
-    facts = make_table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
+    facts = _table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
     facts.add_row("bundle_id", manifest.bundle_id)
     facts.add_row("runtime_id", manifest.runtime_id)
     facts.add_row("model", f"{model.pipeline}, {model.prediction_type}, licence {model.licence}")
@@ -200,7 +225,7 @@ def _describe_proof(manifest: Manifest) -> str:
 
 
 def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Table:
-    table = make_table("graph")
+    table = _table("graph")
     for number in ("parameters", "MB", "nodes"):
         table.add_column(number, justify="right", no_wrap=True)
     for column in ("storage", "arithmetic", "unit", "profile", "recipe", "rewrites"):
@@ -221,7 +246,7 @@ def model_tables(
     title: str, parts: Sequence[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec], Sequence[tuple[int, ...]], str]]
 ) -> Iterator[Table]:
     """What inspect shows of a model. Of each part: name, inputs, outputs, the shapes of its weights, their dtypes."""
-    table = make_table("component", title=title)
+    table = _table("component", title=title)
     table.add_column("tensors", justify="right")
     table.add_column("parameters", justify="right")
     table.add_column("stored as")
@@ -232,7 +257,7 @@ def model_tables(
 
 
 def _tensor_table(rows: Iterable[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec]]]) -> Table:
-    table = make_table("graph", "takes", "gives")
+    table = _table("graph", "takes", "gives")
     for name, inputs, outputs in rows:
         table.add_row(name, _shapes(inputs), _shapes(outputs))
     return table
@@ -242,9 +267,13 @@ def _shapes(tensors: Sequence[TensorSpec]) -> str:
     return "\n".join(rf"{t.name} {t.dtype} \[{', '.join(map(str, t.shape))}]" for t in tensors)
 
 
-def make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+def _table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
     """A text that its column is too narrow for goes on in the next line."""
     folded = (Column(name, overflow="fold") for name in columns)
     return Table(
         *folded, title=title, title_justify="left", title_style="bold", show_header=show_header, box=box.SIMPLE_HEAD
     )
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 1 else f"{value:.1f}"

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 from pocketdiffusion.runtime.bundle.file_table import STEPS
 from pocketdiffusion.runtime.bundle.manifest import Scheduler
 from pocketdiffusion.runtime.bundle.record import BundlePath
-from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile
+from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile, table_bytes
 
 
 class Steps(StoredTables):
@@ -40,7 +40,9 @@ def write_steps(folder: Path, tables: TableFile, scheduler: Scheduler) -> Steps:
 
 def read_steps(raw: bytes, steps: Steps) -> tuple[TableFile, Scheduler]:
     """The tables in the bytes of `steps.file`, and the settings that they come from. Raises ValueError where a number
-    is not finite, or the bytes are no float32."""
+    is not finite, or there are more or fewer than the index says."""
+    if len(raw) != (size := table_bytes(steps)):
+        raise ValueError(f"it has {len(raw)} bytes, where its index tells of {size}")
     if not np.isfinite(np.frombuffer(raw, "<f4")).all():
         raise ValueError("a number of a step table is not finite")
     scheduler = Scheduler(config=steps.scheduler, default_sampler=steps.default_sampler, replaced=steps.replaced)

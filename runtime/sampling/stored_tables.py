@@ -107,7 +107,7 @@ class TableFile:
     raw: bytes
 
 
-def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> tuple[bytes, StoredTables]:
+def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> TableFile:
     """The table file and its index: every sampler at 1 to `most_steps` steps, from every start.
 
     A sampler that refuses the schedule at every count is left out, a count that it refuses has no rows.
@@ -132,7 +132,16 @@ def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> tuple
     }
     raw = b"".join(values.astype("<f4").tobytes() for values, _ in pool)
     kind: Any = schedule.prediction_type
-    return raw, StoredTables(prediction_type=kind, most_steps=most_steps, samplers=samplers)
+    return TableFile(StoredTables(prediction_type=kind, most_steps=most_steps, samplers=samplers), raw)
+
+
+def table_bytes(index: StoredTables) -> int:
+    """How long the table file is, in bytes: the end of its last column."""
+    ends = [0]
+    for stored in index.samplers.values():
+        for holder in (stored, *stored.restarts):
+            ends += [offset + 4 * sum(stored.rows) for offset in holder.columns.values()]
+    return max(ends)
 
 
 def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start: int = 0) -> StepTable:

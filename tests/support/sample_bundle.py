@@ -34,7 +34,7 @@ from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.program import Call, Program, Stage
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.sampling.stored_tables import TableFile, write_tables
+from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 
 GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
     "text_encoder": (("input_ids", (1, 77), "int32"), ("last_hidden_state", (1, 77, 8), "float32")),
@@ -52,7 +52,7 @@ SCHEDULER: dict[str, JsonValue] = {
     "clip_sample": False,
     "trained_betas": None,
 }
-TABLES = TableFile(*reversed(write_tables(read_schedule(SCHEDULER), most_steps=4)))  # type: ignore[arg-type]
+TABLES = write_tables(read_schedule(SCHEDULER), most_steps=4)
 PROGRAM = Program(
     guidance="classifier_free",
     absent_negative="encode_empty",
