@@ -8,6 +8,7 @@ python benchmarks/full_size_stages.py step FOLDER FORMAT        opens it, runs t
 """
 
 import json
+import pickle
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.gate import ROUNDING, judge_runner, record_verdict
 from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, Comparison, ParityReport, measure
-from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Trajectory, cases
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, recorded
 
 TARGETS = {"onnx": "pixel-8", "coreml": "iphone-15", "tflite": "galaxy-s24"}
 OUTPUT = "out_sample"
@@ -54,16 +55,14 @@ def record(folder: Path) -> dict[str, Any]:
     checkpoint, parts = _open(folder)
     request = reference.Request("red apple", seed=1, steps=2)
     (trajectory,) = reference.record(checkpoint, parts, [request])
-    kept = {key: getattr(trajectory, key)[:1] for key in ("timesteps", "samples", "outputs")}
-    np.savez(folder / "original.npz", **{key: getattr(replace(trajectory, **kept), key) for key in ARRAYS})
-    (folder / "original.json").write_text(json.dumps({key: getattr(trajectory, key) for key in FACTS}))
-    return {"timestep": float(trajectory.timesteps[0])}
+    (folder / "original.pickle").write_bytes(pickle.dumps(keep_steps(trajectory, {0})))
+    return {"timestep": float(recorded(trajectory, "timestep")[0][0])}
 
 
 def original(folder: Path) -> Trajectory:
     """What `record` kept: one call for each half of guidance."""
-    with np.load(folder / "original.npz") as arrays:
-        return Trajectory(**json.loads((folder / "original.json").read_text()), **arrays)
+    trajectory: Trajectory = pickle.loads((folder / "original.pickle").read_bytes())
+    return trajectory
 
 
 def convert(folder: Path, format: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.recording import GRAPHS, probe
+from pocketdiffusion.runtime.verify.recording import probe
 
 
 def halve(source: Path, path: Path) -> None:
@@ -56,7 +56,7 @@ def main(
     place = find_place("arm64", standins.expanduser(), core or core_of(opened.manifest.target.name), 600)
     table = Table("output", "host dB", "arm64 dB", "floor", title=f"{bundle} in float16 throughout, {place.core}")
     rows = []
-    for name in names or GRAPHS:
+    for name in names or opened.manifest.graphs["onnx"]:
         graph = opened.manifest.graphs["onnx"][name]
         with TemporaryDirectory() as scratch:
             halve(bundle / graph.path, Path(scratch) / "model.onnx")

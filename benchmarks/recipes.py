@@ -38,7 +38,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines import onnx, open_graph, tflite
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.gate import draw_pictures, judge_runner
-from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
 from pocketdiffusion.source import Original
 
 HERE = Path(__file__).parent
@@ -98,7 +98,7 @@ def measure(original: Original, artifact: Artifact, trajectories: list[Trajector
         seal(folder, draft)
         bundle = open_unproven(folder, check=False)
         row |= describe(bundle, artifact.format)
-        for name in GRAPHS:
+        for name in graphs:
             reports = judge_runner(
                 open_graph(bundle, name, artifact.format),
                 [probe(t) for t in trajectories],
@@ -162,7 +162,7 @@ def line(row: Mapping[str, Any]) -> str:
         return f"{start} refused: {row['refused']} | | | | | |"
     both = (f"{shown(row['psnr_db'][k])}" for k in ("median", "minimum"))
     likeness = (f"{row['ssim'][k]:.3f}" for k in ("median", "minimum"))
-    lowest = " / ".join(shown(row["graph_db"][name]["minimum"]) for name in GRAPHS)
+    lowest = " / ".join(shown(row["graph_db"][name]["minimum"]) for name in row["graph_db"])
     ratio = f"{row['time']:.2f}" if "time" in row else "-"
     precisions = ", ".join((row["storage"], row["arithmetic"], *row["io"]))
     return (

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import copysign, floor, inf, isfinite, prod
 from statistics import median
 
+from pocketdiffusion.export.families import program
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.sensitivity import Schemes
 from pocketdiffusion.export.survey import Surveys
@@ -15,6 +16,7 @@ from pocketdiffusion.quantize.recipes import LEAST_DB, Floors, Recipe
 from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.program import ENCODE_IMAGE, graphs_of, text_to_image
 from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB
 from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, MARGIN_DB
 
@@ -175,6 +177,7 @@ def open_search(surveys: Surveys, format: str, profile: str) -> Search:
     damage = surveys.damages.found
     weights = {(part.spec.name, name): w.shape for part in surveys.parts for name, w in weights_of(part).items()}
     weighed = {}
+    encoders = graphs_of(text_to_image(program(surveys.checkpoint, surveys.parts)).get(ENCODE_IMAGE))
     for component in components:
         names = [name for c, name in weights if c == component]
         whole = {scheme: sum(damage[component, name, scheme] for name in names) for scheme in storages}
@@ -184,7 +187,7 @@ def open_search(surveys: Surveys, format: str, profile: str) -> Search:
         scheme = next((scheme for scheme in finite if whole[scheme] <= LINEAR), finite[-1])
         surveys.say(f"drawing the search prompts with {component} in {scheme.storage}")
         schemes = dict.fromkeys(names, scheme)
-        pictures = surveys.redrawn(schemes) if component == "vae_encoder" else surveys.pictures({component: schemes})
+        pictures = surveys.redrawn(schemes) if component in encoders else surveys.pictures({component: schemes})
         error = max(median(10 ** (-db / 10) for db in pictures), ROUNDING)
         weighed[component] = error / max(whole[scheme], 1e-12)
     options = {

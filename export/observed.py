@@ -20,6 +20,7 @@ from pocketdiffusion.quantize.observers import METHOD, Histogram, choose_span
 from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.runtime.bundle.manifest import Calibration
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.verify.recording import digest_arrays
 
 TOGETHER = 4  # prompts that are drawn before what was recorded of them is let go
 Say = Callable[[str], None]
@@ -61,7 +62,7 @@ def observe(
         few = requests[first : first + TOGETHER]
         say(f"prompts {first + 1} to {first + len(few)} of {len(requests)}")
         for trajectory in record(checkpoint, parts, few, watch=watch):
-            for array in (trajectory.ids, trajectory.samples, trajectory.unscaled, trajectory.picture):
+            for array in digest_arrays(trajectory):
                 digest.update(array.tobytes())
     return Observed(
         inputs,

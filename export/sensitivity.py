@@ -27,14 +27,15 @@ from pocketdiffusion.quantize.qparams import BITS, Span
 from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.image import to_uint8
+from pocketdiffusion.runtime.program import DECODE, ENCODE_IMAGE, Program, find_giver, model_graph
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.finite import find_not_finite
 from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport, image_psnr_db
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, halves_of, probe, recorded_once
 
 TOGETHER = 4  # prompts that are drawn before what was recorded of them is written
-GUIDED = 3  # prompts whose UNet calls are measured, first, middle and last; the other components take all prompts
+GUIDED = 3  # prompts whose calls in the steps are measured, first, middle and last; other components take all prompts
 Schemes = Mapping[str, Mapping[str, Scheme]]  # by component and weight
 
 _held: list[tuple[Component, nn.Module]] = []  # what this process measured last
@@ -58,7 +59,8 @@ def read_prompt(folder: Path, number: int) -> Trajectory:
 @torch.no_grad()
 def measure_damage(part: Component, weight: str, scheme: Scheme, span: Span | None, folder: Path) -> float:
     """The mean squared error of the component's outputs, relative to their mean square, when `weight` alone has
-    `scheme`: the mean over outputs and calls. Of a UNet it is that of the guided prediction, as the sampler gets it.
+    `scheme`: the mean over outputs and calls. Of what the sampler gets, as a UNet gives it, it is that of the guided
+    prediction.
 
     `span` is that of what the operator takes, where `scheme` turns it into integers of a calibrated range.
     """
@@ -132,7 +134,10 @@ def measure_pictures(
 
     drawn = record(checkpoint, parts, [requests[number] for number in numbers], watch=watch, streamed=False)
     originals = (read_prompt(folder, number) for number in numbers)
-    return [_picture_db(original.decoded, other.decoded) for original, other in zip(originals, drawn, strict=True)]
+    return [
+        _picture_db(recorded_once(original, "decoded"), recorded_once(other, "decoded"))
+        for original, other in zip(originals, drawn, strict=True)
+    ]
 
 
 def _picture_db(wanted: Array, given: Array) -> float:
@@ -144,22 +149,33 @@ def _picture_db(wanted: Array, given: Array) -> float:
 
 @torch.no_grad()
 def measure_redrawn(parts: Sequence[Component], plan: Plan, numbers: Sequence[int], folder: Path) -> list[float]:
-    """PSNR (dB) of pictures that are encoded by the quantized VAE encoder and decoded again, against those that the
-    original encodes: what the encoder does to a picture that image-to-image begins with."""
+    """PSNR (dB) of pictures that are encoded by the quantized encoder of pictures and decoded again, against those that
+    the original encodes: what the encoder does to a picture that image-to-image begins with."""
     named = {part.spec.name: part for part in parts}
-    encoder, decoder = open_quantized(named["vae_encoder"], (), plan), load_module(named["vae_decoder"])
+    program = read_prompt(folder, numbers[0]).program
+    (encodes, tensor), scale = find_encoder(program)
+    decodes, _ = find_giver(program, DECODE, "decoded") or ("", "")
+    encoder, decoder = open_quantized(named[encodes], (), plan), load_module(named[decodes])
 
-    def decode(parameters: Array) -> Array:
-        mean, _ = np.split(parameters, 2, axis=1)
-        decoded: Array = decoder(torch.from_numpy(mean))[0].numpy()
+    def decode(encoded: Array) -> Array:
+        latents = np.split(encoded, scale, axis=1)[0]  # the mean, where it is a posterior
+        decoded: Array = decoder(torch.from_numpy(latents))[0].numpy()
         return decoded
 
     found = []
     for number in numbers:
-        (case,) = cases("vae_encoder", read_prompt(folder, number))
-        given, wanted = encoder(case.inputs)["latent_parameters"], case.outputs["latent_parameters"]
-        found.append(_picture_db(decode(wanted), decode(given)))
+        (case,) = cases(encodes, read_prompt(folder, number))
+        found.append(_picture_db(decode(case.outputs[tensor]), decode(encoder(case.inputs)[tensor])))
     return found
+
+
+def find_encoder(program: Program) -> tuple[tuple[str, str], int]:
+    """Graph and output tensor that a picture becomes latents by, and into how many parts its channels are split."""
+    for result, parts in (("posterior", 2), ("image_latents", 1)):
+        found = find_giver(program, ENCODE_IMAGE, result)
+        if found is not None:
+            return found, parts
+    raise ValueError("the program encodes no picture")
 
 
 def _module(part: Component) -> nn.Module:
@@ -171,8 +187,8 @@ def _module(part: Component) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Call:
-    """The probed calls of a component while one prompt was drawn, as one batch. `guidance` is 0 where there is none.
-    `wanted` has what the original gave, as `seen`."""
+    """The probed calls of a component while one prompt was drawn, as one batch. `guidance` is 0 where the halves are
+    not combined. `wanted` has what the original gave, as `seen`."""
 
     inputs: tuple[Tensor, ...]
     wanted: Mapping[str, Array]
@@ -192,12 +208,15 @@ def _calls(part: Component, folder: Path) -> Iterator[_Call]:
     """One a prompt."""
     name = part.spec.name
     count = len(list(folder.glob("*.pickle")))
-    for number in range(min(count, GUIDED) if name == "unet" else count):
+    for number in range(count):
         trajectory = probe(read_prompt(folder, number))
         found = list(cases(name, trajectory))
+        if number >= GUIDED and any(case.step is not None for case in found):
+            break
+        combined = model_graph(trajectory.program)[0] == name and len(halves_of(trajectory)) > 1
         inputs = (np.concatenate([case.inputs[tensor.name] for case in found]) for tensor in part.spec.inputs)
         outputs = {t.name: np.concatenate([case.outputs[t.name] for case in found]) for t in part.spec.outputs}
-        call = _Call(tuple(map(torch.from_numpy, inputs)), {}, trajectory.guidance if name == "unet" else 0.0)
+        call = _Call(tuple(map(torch.from_numpy, inputs)), {}, trajectory.guidance if combined else 0.0)
         yield _Call(call.inputs, {t: call.seen(output) for t, output in outputs.items()}, call.guidance)
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, require_proof
 from pocketdiffusion.runtime.engines import find_graph, graph_format
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.program import model_graph, program_graphs
 from pocketdiffusion.runtime.verify.compare import (
     BundleCandidate,
     Candidate,
@@ -22,7 +23,7 @@ from pocketdiffusion.runtime.verify.compare import (
 from pocketdiffusion.runtime.verify.controls import compare_with, medians
 from pocketdiffusion.runtime.verify.peak import peak_mb
 from pocketdiffusion.runtime.verify.recorded import record_bundle
-from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory
+from pocketdiffusion.runtime.verify.recording import Trajectory
 
 if TYPE_CHECKING:
     from pocketdiffusion.export.checks.layer_errors import LayerError, Layers
@@ -109,11 +110,12 @@ def compare_two(
 ) -> Compared:
     """`prompts` None are those that B was judged by, or A; of two models the gate's. `budget` None goes by B's recipe.
 
-    Raises UserError where one cannot be opened or the two do not fit, ModuleNotFoundError where a model is given and
-    torch is not installed.
+    Raises UserError where one cannot be opened, a bundle's proof part is not installed, or the two do not fit;
+    ModuleNotFoundError where a model is given and torch is not installed.
     """
     opened = open_sides((a, b), format, revision, token, say, allow_unexpected)
     check_shapes(*opened)
+    model, _ = model_graph(opened[0].program)
     bundles = [side.bundle if isinstance(side, BundleCandidate) else None for side in opened]
     reference, candidate = opened
     if isinstance(reference, BundleCandidate) or isinstance(candidate, BundleCandidate):
@@ -141,13 +143,13 @@ def compare_two(
     ratio = None
     if bundles[0] is not None and bundles[1] is not None:
         say("timing")
-        ratio = step_ratio(reference.open("unet"), candidate.open("unet"), recorded[0])
+        ratio = step_ratio(reference.open(model), candidate.open(model), recorded[0])
     say("measuring memory")
     sides = (describe(reference), describe(candidate))
     say("looking at the layers")
     layers, unnamed = find_layer_errors(reference, candidate, recorded[0])
     ladder = () if bundles[1] is None else read_ladder(bundles[1], candidate.format)
-    lossy = bundles[1] is not None and find_graph(bundles[1], "unet", candidate.format).floor_db is not None
+    lossy = bundles[1] is not None and find_graph(bundles[1], model, candidate.format).floor_db is not None
     if budget is None:
         budget = LOSSY_BUDGET if lossy else EXACT_BUDGET
     cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, opened))
@@ -184,6 +186,7 @@ def open_sides(
         if (Path(name) / "manifest.json").exists():
             say(f"hashes of {name}")
             bundle = open_unproven(Path(name))
+            require_proof(bundle)
             bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
             size = bundle.manifest.latents
             width, height = size.width * size.scale, size.height * size.scale
@@ -216,13 +219,14 @@ def open_model(name: str, *, say: Say, **options: Any) -> Candidate:
 
 def describe(side: Candidate) -> Side:
     """Its sizes. Draws a picture in another process, for its memory."""
-    storage, arithmetic = side.precision("unet")
+    model, _ = model_graph(side.program)
+    storage, arithmetic = side.precision(model)
     precision = f"{side.format}, {storage}, {arithmetic}"
     if not isinstance(side, BundleCandidate):
         return Side(f"{side.title}, the original", precision, 0, 0)
     graphs, files = side.bundle.manifest.graphs[side.format], side.bundle.manifest.files
     mb = sum(files[file].size for graph in graphs.values() for file in graph.files) / 1e6
-    title = f"{side.bundle.folder.name}, {side.format} {graphs['unet'].recipe}"
+    title = f"{side.bundle.folder.name}, {side.format} {graphs[model].recipe}"
     return Side(title, precision, mb, peak_mb(side.bundle.folder, side.format))
 
 
@@ -231,7 +235,7 @@ def read_ladder(bundle: Bundle, format: str) -> tuple[Rung, ...]:
     found: dict[str, dict[str, float]] = {}
     for verdict in bundle.manifest.verdicts:
         graph = verdict.subject.partition(".")[0]
-        if verdict.format in (None, format) and graph in GRAPHS:
+        if verdict.format in (None, format) and graph in bundle.manifest.graphs[format]:
             rung = found.setdefault(verdict.rung, {})
             rung[graph] = min(verdict.psnr_db, rung.get(graph, verdict.psnr_db))
     return tuple(Rung(name, by_graph) for name, by_graph in found.items())
@@ -246,7 +250,7 @@ def find_layer_errors(
     except ModuleNotFoundError as error:
         return [], f"layers are named with {error.name}: pip install 'pocketdiffusion[export]'"
     found = []
-    for graph in GRAPHS:
+    for graph in sorted(program_graphs(candidate.program)):
         found += compare_layers(graph, open_layers_of(reference, graph), open_layers_of(candidate, graph), trajectory)
     return (
         found,

@@ -1,29 +1,46 @@
 """The denoising loop of the reference phone: a generator, so that the caller owns progress, previews and cancelling."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array
 from pocketdiffusion.runtime.engines import Opener, graph_format, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
-from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.sampling.samplers import step_table
-from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.program import (
+    CLASSIFIER_FREE,
+    DECODE,
+    DENOISE,
+    ENCODE_IMAGE,
+    ENCODE_PROMPT,
+    ZEROS,
+    Stage,
+    Values,
+    graphs_of,
+    hosts_of,
+    is_given,
+    run_stage,
+    takes_both_halves,
+    text_to_image,
+)
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.sampling.step_table import StepTable, advance, first_latents
-from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, load_tokenizer
+from pocketdiffusion.runtime.sampling.stored_tables import read_table
+from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
 
 Latents = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What each step yields: `step` UNet calls of `steps` are done. `picture` (uint8 [H, W, 3]) comes with the last,
+    """What each step yields: `step` rows of `steps` are done. `picture` (uint8 [H, W, 3]) comes with the last,
     and `decoded`, the VAE decoder's float32 [1, 3, H, W] that it was made of: there NaN is still to be seen. `cut` is
     the end of the prompt that did not fit, `negative_cut` that of the negative prompt where guidance uses it."""
 
@@ -41,7 +58,7 @@ def generate(
     bundle: Bundle,
     prompt: str,
     *,
-    negative_prompt: str = "",
+    negative_prompt: str | None = None,
     seed: int = 0,
     steps: int = 20,
     guidance: float = 7.5,
@@ -52,60 +69,74 @@ def generate(
     strength: float = 0.8,
     opener: Opener = open_graph,
 ) -> Iterator[Draft]:
-    """Draws `prompt`, one UNet call of the sampler at a time.
+    """Draws `prompt` by the bundle's program, one step of the sampler at a time.
 
-    `sampler` defaults to the checkpoint's own; `guidance` 1 or less draws without the negative prompt. `batched` asks
-    the UNet for both guidance halves in one call, which its artifact must allow; by default it is done where it can be.
+    `sampler` defaults to the checkpoint's own. Where the program's guidance is classifier-free, 1 or less draws without
+    the negative prompt; None as the negative prompt is an absent one, for which the program says what stands. `batched`
+    asks the graphs of a step for both guidance halves in one call, which their artifacts must allow; by default it is
+    done where it can be.
     With `image` (uint8 [H, W, 3] of the bundle's size) the last `strength` (0..1) of the steps redraw that picture.
-    `opener` says where the graphs run. Raises UserError where an argument is out of its range. Equal seeds give
-    diffusers' latents on the CPU.
+    `opener` says where the graphs run. Raises UserError where an argument is out of its range, and for a program that
+    needs what is not given here. Equal seeds give diffusers' latents on the CPU.
     """
     manifest = bundle.manifest
+    program, size = manifest.program, manifest.latents
     format = graph_format(bundle, format)
     if not isfinite(guidance):
         raise UserError(f"guidance must be a number, not {guidance}: 7.5 is usual, 1 is none")
     start = start_step(steps, 1.0 if image is None else strength)
     table = find_table(bundle, sampler or manifest.scheduler.default_sampler, steps, start)
-    tokenizer = open_tokenizer(bundle)
-    tokens = encode(tokenizer, prompt)
-    random = TorchRandom(seed)
-
-    text_encoder = opener(bundle, "text_encoder", format)
-    states = encode_text(text_encoder, tokens)
-    guided = guidance > 1
-    negative_tokens = encode(tokenizer, negative_prompt) if guided else None
-    negative = states if negative_tokens is None else encode_text(text_encoder, negative_tokens)
-    cuts = tokens.cut, "" if negative_tokens is None else negative_tokens.cut
-    del text_encoder
-
-    shape = (1, manifest.latents.channels, manifest.latents.height, manifest.latents.width)
-    drawn = None if image is None else encode_image(bundle, image, format, random, opener)
-    latents = first_latents(table, random.randn(shape), drawn)
-
-    unet = opener(bundle, "unet", format)
-    batchable = isinstance(unet.spec.inputs[0].shape[0], str)
+    stages = pick_stages(bundle, ENCODE_IMAGE if image is not None else None)
+    specs = {name: graph.spec for name, graph in manifest.graphs[format].items()}
+    batchable = takes_both_halves(program, stages[DENOISE], specs)
     if batched and not batchable:
-        raise UserError(f"{bundle.folder}: the {format} UNet takes one sample at a time, both guidance halves are two")
+        raise UserError(
+            f"{bundle.folder}: the {format} graphs of a step take one sample at a time, both guidance halves are two"
+        )
     batched = batchable if batched is None else batched
+
+    def open_stage(name: str) -> Callable[[Values], Values]:
+        """Load the graphs of a stage, for as long as what is returned lives."""
+        stage = stages[name]
+        runners = {graph: opener(bundle, graph, format) for graph in graphs_of(stage)}
+        return lambda values: run_stage(
+            stage,
+            specs,
+            values,
+            lambda graph, inputs: runners[graph](inputs),
+            partial(read_array, bundle.folder),
+            batched=batched and name == DENOISE,
+        )
+
+    guided = program.guidance == CLASSIFIER_FREE and guidance > 1
+    random = TorchRandom(seed)
+    prompts = {"negative": negative_prompt, "positive": prompt} if guided else {"positive": prompt}
+    halves, cuts = encode_prompts(bundle, prompts, stages.get(ENCODE_PROMPT), open_stage)
+    given: Mapping[str, Array] = {}
+    if image is not None:
+        given = open_stage(ENCODE_IMAGE)(Values({"picture": read_picture(bundle, image)}, {})).shared
+    shape = (1, size.channels, size.height, size.width)
+    latents = start_latents(bundle, table, given, random)
+    shared = {**given, "guidance": np.array([guidance], np.float32)}
+
     history: tuple[Latents, ...] = ()
+    denoise = open_stage(DENOISE)
     for number, row in enumerate(table.rows, 1):
-        scaled = latents * np.float32(row.input_scale)
-        if not guided:
-            output = predict(unet, scaled, row.timestep, states)
-        elif batched:
-            output = guide(*predict_both(unet, scaled, row.timestep, negative, states), guidance)
-        else:
-            output = guide(
-                predict(unet, scaled, row.timestep, negative), predict(unet, scaled, row.timestep, states), guidance
-            )
+        now = {
+            "latents": latents,
+            "scaled_latents": latents * np.float32(row.input_scale),
+            "timestep": np.array([row.timestep], np.float32),
+        }
+        made = denoise(Values({**shared, **now}, halves))
+        outputs = {half: made.of(half)["model_output"] for half in halves}
         noise = random.randn(shape) if row.c else None
-        latents, history = advance(row, latents, output, history, noise)
+        latents, history = advance(row, latents, combine_halves(outputs, guidance), history, noise)
         if number < len(table.rows):
             yield Draft(number, len(table.rows), row.timestep, latents, None, *cuts)
-    del unet
-    sample = decode_latents(bundle, latents, format, opener)
+    del denoise
+    decoded = open_stage(DECODE)(Values({"decoder_latents": unscale_latents(bundle, latents)}, {})).shared["decoded"]
     last = len(table.rows)
-    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(sample), *cuts, sample)
+    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:
@@ -129,51 +160,105 @@ def start_step(steps: int, strength: float) -> int:
 
 
 def find_table(bundle: Bundle, sampler: str, steps: int, start: int) -> StepTable:
-    """The manifest's own table where it holds one, else the same made from the checkpoint's scheduler settings."""
-    for table in bundle.manifest.step_tables:
-        if (table.sampler, table.steps, table.start) == (sampler, steps, start):
-            return table
-    return step_table(sampler, read_schedule(bundle.manifest.scheduler.config), steps, start)
+    """The bundle's own table. Raises UserError for a sampler or a number of steps that it does not hold."""
+    check_sampler(sampler)
+    tables = bundle.manifest.step_tables
+    return read_table(tables.index, tables.raw, sampler, steps, start)
 
 
-def open_tokenizer(bundle: Bundle) -> Tokenizer:
-    """The bundle's own vocabulary and settings."""
-    settings = bundle.manifest.tokenizer
-    return load_tokenizer(
-        bundle.folder / settings.vocab,
-        bundle.folder / settings.merges,
-        max_length=settings.max_length,
-        bos_id=settings.bos_id,
-        eos_id=settings.eos_id,
-        pad_id=settings.pad_id,
-        unk_id=settings.unk_id,
-        added=settings.added_tokens,
+def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
+    """The variant of each stage that draws from a prompt, and of those that `more` names. Raises UserError where the
+    program has none, or needs a host value that is not given here, such as a control picture."""
+    picked = text_to_image(bundle.manifest.program)
+    for name in (DENOISE, DECODE, *(name for name in more if name is not None)):
+        if name not in picked:
+            there = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
+            needs = f"needs {' or '.join(', '.join(when) for when in there)}" if there else "is not in its program"
+            raise UserError(f"{bundle.folder}: {name} {needs}, so that nothing can be drawn from what was given")
+        lacking = [name for name in hosts_of(picked[name]) if not is_given(bundle.manifest.program, name)]
+        if lacking:
+            raise UserError(f"{bundle.folder}: {name} needs {', '.join(lacking)}, which cannot be given here")
+    return picked
+
+
+def encode_prompts(
+    bundle: Bundle,
+    prompts: Mapping[str, str | None],
+    stage: Stage | None,
+    open_stage: Callable[[str], Callable[[Values], Values]],
+) -> tuple[dict[str, Mapping[str, Array]], tuple[str, str]]:
+    """What encode_prompt makes of the prompt of each half, beside `time_ids`, and what did not fit of the prompt and of
+    the negative one. None is an absent prompt. Raises UserError where the program asks for more tokenizers."""
+    program, size = bundle.manifest.program, bundle.manifest.latents
+    height, width = size.height * size.scale, size.width * size.scale
+    ids = {"time_ids": np.array([[height, width, 0, 0, height, width]], np.float32)}
+    if stage is None:
+        return {half: ids for half in prompts}, ("", "")
+    absent = [half for half, text in prompts.items() if text is None and program.absent_negative == ZEROS]
+    tokenizers = open_tokenizers(bundle)
+    given, cuts = {}, {}
+    for half, text in prompts.items():
+        tokens = [encode(tokenizer, text or "") for tokenizer in tokenizers]
+        cuts[half] = max((each.cut for each in tokens), key=len)
+        if half not in absent:
+            given[half] = {f"tokens/{n}": each.ids for n, each in enumerate(tokens, 1)}
+            given[half] |= {f"attention_mask/{n}": each.mask for n, each in enumerate(tokens, 1)}
+    if lacking := set(hosts_of(stage)) - given["positive"].keys():
+        raise UserError(
+            f"{bundle.folder}: {min(lacking)} is asked for, and the bundle has {len(tokenizers)} tokenizers"
+        )
+    made = open_stage(ENCODE_PROMPT)(Values({}, given)).halves
+    states = {half: {k: v for k, v in own.items() if k not in given[half]} for half, own in made.items()}
+    for half in absent:
+        states[half] = {name: np.zeros_like(value) for name, value in states["positive"].items()}
+    return {half: {**states[half], **ids} for half in prompts}, (cuts["positive"], cuts.get("negative", ""))
+
+
+def start_latents(bundle: Bundle, table: StepTable, given: Mapping[str, Array], random: TorchRandom) -> Latents:
+    """What the first step begins with: noise, or the latents of a picture with noise on them, of which encode_image has
+    `given` the posterior or the latents themselves. Noise is drawn in the program's order."""
+    size = bundle.manifest.latents
+    shape = (1, size.channels, size.height, size.width)
+    if not given:
+        return first_latents(table, random.randn(shape))
+    drawn: dict[str, Latents] = {}
+    for name in bundle.manifest.program.draws:
+        if name == "start" or (name == "posterior" and name in given):
+            drawn[name] = random.randn(shape)
+    if "posterior" in given:
+        image = scale_posterior(bundle, given["posterior"], drawn["posterior"])
+    else:
+        image = scale_latents(bundle, given["image_latents"])
+    return first_latents(table, drawn["start"], image)
+
+
+def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
+    """The bundle's own vocabularies and settings: tokens/N are of the N-th."""
+    return tuple(
+        load_tokenizer(
+            bundle.folder / settings.vocab,
+            bundle.folder / settings.merges,
+            max_length=settings.max_length,
+            bos_id=settings.bos_id,
+            eos_id=settings.eos_id,
+            pad_id=settings.pad_id,
+            unk_id=settings.unk_id,
+            added=settings.added_tokens,
+        )
+        for settings in bundle.manifest.tokenizers
     )
 
 
-def encode_text(text_encoder: Runner, tokens: Tokens) -> NDArray[np.float32]:
-    """float32 [1, max_length, channels]. The text encoder gets the mask where it has an input for it."""
-    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask}
-    taken = {tensor.name for tensor in text_encoder.spec.inputs}
-    return text_encoder({name: array for name, array in inputs.items() if name in taken})["last_hidden_state"]
+def find_cut(bundle: Bundle, prompt: str) -> str:
+    """The end of `prompt` that the text encoders have no room for, or ""."""
+    return max((encode(tokenizer, prompt).cut for tokenizer in open_tokenizers(bundle)), key=len)
 
 
-def predict(unet: Runner, sample: Latents, timestep: float, states: NDArray[np.float32]) -> Latents:
-    """One UNet call: epsilon or v, as the model was trained, of the shape of `sample`."""
-    inputs: Mapping[str, NDArray[np.float32]] = {
-        "sample": sample,
-        "timestep": np.array([timestep], np.float32),
-        "encoder_hidden_states": states,
-    }
-    return unet(inputs)["out_sample"]
-
-
-def predict_both(
-    unet: Runner, sample: Latents, timestep: float, negative: NDArray[np.float32], states: NDArray[np.float32]
-) -> tuple[Latents, Latents]:
-    """Both guidance halves in one UNet call of batch 2: for the negative prompt and for the prompt."""
-    both = predict(unet, np.concatenate([sample, sample]), timestep, np.concatenate([negative, states]))
-    return both[:1], both[1:]
+def combine_halves(outputs: Mapping[str, Latents], guidance: float) -> Latents:
+    """What the sampler gets of the halves that were drawn: the positive one where it is alone."""
+    if "negative" not in outputs:
+        return outputs["positive"]
+    return guide(outputs["negative"], outputs["positive"], guidance)
 
 
 def guide(negative: Latents, positive: Latents, guidance: float) -> Latents:
@@ -181,37 +266,32 @@ def guide(negative: Latents, positive: Latents, guidance: float) -> Latents:
     return negative + np.float32(guidance) * (positive - negative)
 
 
-def encode_image(
-    bundle: Bundle, image: NDArray[np.uint8], format: str, random: TorchRandom, opener: Opener = open_graph
-) -> Latents:
-    """A draw from the VAE's posterior of `image`, scaled as the UNet expects."""
+def read_picture(bundle: Bundle, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The host value `picture`: float32 [1, 3, H, W] in -1..1. Raises UserError for another size or dtype."""
     size = bundle.manifest.latents
     wanted = (size.height * size.scale, size.width * size.scale, 3)
     if image.shape != wanted or image.dtype != np.uint8:
         raise UserError(
             f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
         )
-    parameters = opener(bundle, "vae_encoder", format)({"sample": from_uint8(image)})["latent_parameters"]
-    mean, _ = np.split(parameters, 2, axis=1)
-    return scale_posterior(bundle, parameters, random.randn(mean.shape))
+    return from_uint8(image)
 
 
 def scale_posterior(bundle: Bundle, parameters: NDArray[np.float32], noise: Latents) -> Latents:
     """The draw from a posterior, float32 [1, 2c, h, w] of means and logarithms of variances, that `noise` [1, c, h, w]
     makes, in the UNet's scale."""
     mean, log_variance = np.split(parameters, 2, axis=1)
-    drawn = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * noise
+    return scale_latents(bundle, mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * noise)
+
+
+def scale_latents(bundle: Bundle, latents: Latents) -> Latents:
+    """From the VAE's scale to the UNet's: (latents - shift_factor) * scaling_factor."""
     vae = bundle.manifest.vae
-    scaled: Latents = (drawn - np.float32(vae.shift_factor)) * np.float32(vae.scaling_factor)
+    scaled: Latents = (latents - np.float32(vae.shift_factor)) * np.float32(vae.scaling_factor)
     return scaled
 
 
-def decode_latents(bundle: Bundle, latents: Latents, format: str, opener: Opener = open_graph) -> NDArray[np.float32]:
-    """The VAE decoder's float32 [1, 3, H, W], about -1..1."""
-    return opener(bundle, "vae_decoder", format)({"latent_sample": unscale_latents(bundle, latents)})["sample"]
-
-
 def unscale_latents(bundle: Bundle, latents: Latents) -> Latents:
-    """From the UNet's scale to the VAE's: latents / scaling_factor + shift_factor."""
+    """From the denoiser's scale to the VAE's: latents / scaling_factor + shift_factor."""
     vae = bundle.manifest.vae
     return latents / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor)

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.command import call
+from support.onnx_faults import rows_of, with_column
 from support.sample_bundle import write_sample
 from support.table_tokenizer import Characters, read_characters, read_tokenizer
 from support.table_tokenizer import encode as encode_by_tables
 
-from pocketdiffusion.export.bundle_writer import tables, write_tokenizer
+from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import scheduler_config
@@ -23,7 +25,9 @@ from pocketdiffusion.runtime.bundle.manifest import Scheduler, Vae
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.noise import BLOCK, TorchRandom
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance
+from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.tokenizer import Tokens
 from pocketdiffusion.runtime.verify.conformance import Reader, judge_conformance, judge_vector, own_reader
 from pocketdiffusion.runtime.verify.vectors import ARRAYS, VECTORS, Vector, read_vectors
@@ -71,10 +75,10 @@ def write_bundle(folder: Path, checkpoint: Checkpoint) -> Written:
     config = scheduler_config(checkpoint)
     draft = draft.model_copy(
         update={
-            "tokenizer": write_tokenizer(folder, checkpoint),
+            "tokenizers": write_tokenizers(folder, checkpoint),
             "vae": Vae(scaling_factor=checkpoint.configs["vae"]["scaling_factor"], shift_factor=0.0),
             "scheduler": Scheduler(config={**config, "lambda_min_clipped": "-Infinity"}, default_sampler="dpmpp_2m"),
-            "step_tables": tables(config),
+            "step_tables": write_tables(read_schedule(config)),
             "conformance": write_conformance(folder, checkpoint),
         }
     )
@@ -449,15 +453,15 @@ def test_a_changed_vocabulary_entry_is_found(written: Written, tmp_path: Path) -
     assert not changed.passes("vocabulary") and "an entry is changed" in changed.vectors["vocabulary"].tells
 
 
-@pytest.mark.parametrize("column", ["p", "q", "a", "input_scale"])
+@pytest.mark.parametrize("column", ["p", "q", "a", "b0"])
 def test_one_number_of_a_step_table_is_found(column: str, written: Written, tmp_path: Path) -> None:
     def change(folder: Path) -> dict[str, Any]:
-        found = list(written.bundle.manifest.step_tables)
-        at = next(n for n, t in enumerate(found) if (t.sampler, t.steps) == ("dpmpp_2m", 25))
-        rows = list(found[at].rows)
-        rows[17] = replace(rows[17], **{column: getattr(rows[17], column) * 1.0005})
-        found[at] = replace(found[at], rows=tuple(rows))
-        return {"step_tables": tuple(found)}
+        manifest = written.bundle.manifest
+
+        def enlarge(values: NDArray[Any]) -> None:
+            values[rows_of(manifest, "dpmpp_2m", 25)][17] *= 1.0005
+
+        return {"step_tables": with_column(manifest, "dpmpp_2m", column, enlarge).step_tables}
 
     changed = broken(written, tmp_path / "b", change)
     report = judge_vector(changed.vectors["runs, dpmpp_2m"], changed.raw, changed.reader)

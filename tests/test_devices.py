@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from support.command import call
+from support.recordings import case, made_up
 from support.tflite_files import Value, write_tflite
 from support.tflite_plans import SCHEMES, Small, emit_small
 
@@ -23,10 +24,10 @@ from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
-from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, psnr_db
-from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
 
 pytestmark = pytest.mark.slow
 FOLDER = STANDINS.expanduser()
@@ -73,10 +74,7 @@ def decoder(folder: Path, factor: float) -> tuple[Path, Trajectory]:
     operators = [("MUL", "latent_sample up", "large"), ("MUL", "large down", "sample")]
     path = write_tflite(folder / "decoder.tflite", [*values, *factors], operators, "vae_decoder")
     x = RNG.uniform(1, 2, (1, 64)).astype(np.float32)
-    none = np.zeros(0, np.float32)
-    arrays = dict.fromkeys(Trajectory.__dataclass_fields__, none)
-    facts = {"prompt": "an apple", "negative_prompt": "", "seed": 0, "steps": 1, "sampler": "ddim", "guidance": 1.0}
-    return path, Trajectory(**{**arrays, **facts, "unscaled": x, "decoded": x})  # type: ignore[arg-type]
+    return path, made_up({"vae_decoder": [case({"latent_sample": x}, {"sample": x})]})
 
 
 @pytest.mark.parametrize(("factor", "holds"), [(8.0, True), (1e5, False)])
@@ -211,7 +209,7 @@ def test_an_emulator_that_is_killed(tmp_path: Path) -> None:
     runner = opened(place("arm64"), TFLITE, path, DECODER)
     kill: Callable[[], None] = runner._process.kill  # type: ignore[attr-defined]
     kill()
-    x: Array = trajectory.unscaled
+    x = recorded_once(trajectory, "decoder_latents")
     with pytest.raises(ProofError, match=r"vae_decoder crashed \(SIGKILL\)"):
         runner({"latent_sample": x})
 

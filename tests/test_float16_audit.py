@@ -24,7 +24,7 @@ from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
-from pocketdiffusion.runtime.verify.recording import Trajectory, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, probe, recorded_once
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 
@@ -86,7 +86,7 @@ def half_picture(fitted: Fitted, folder: Path, originals: list[Trajectory]) -> n
     from pocketdiffusion.export.backends.fp16_emulation import open_replay
 
     runner = open_replay(folder, fitted.artifact.format, fitted.graph, "float16", lambda *_: None)
-    return to_uint8(runner({"latent_sample": originals[0].unscaled})["sample"])
+    return to_uint8(runner({"latent_sample": recorded_once(originals[0], "decoder_latents")})["sample"])
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.integer_parts import plan_for
+from support.recordings import GRAPHS
 from test_faults_formats import one_element, part_of
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.verify.gate import judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport
-from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 

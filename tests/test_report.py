@@ -6,16 +6,17 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from support.recordings import case, made_up
 
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.program import HALVES
 from pocketdiffusion.runtime.verify.gate import PictureReport
 from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
-from pocketdiffusion.runtime.verify.recording import ARRAYS, Trajectory
+from pocketdiffusion.runtime.verify.recording import Trajectory
 
 
 class Page(HTMLParser):
@@ -100,8 +101,7 @@ def test_forced_steps_are_those_of_the_worst_prompt() -> None:
     """Of two prompts of two and of three steps, each with both halves; a rung with fewer cases is left out."""
 
     def told(steps: int) -> Trajectory:
-        arrays: Any = {name: np.zeros(0, np.float32) for name in ARRAYS} | {"timesteps": np.zeros(steps, np.float32)}
-        return Trajectory("a", "", 0, steps, "ddim", 1.0, **arrays)
+        return made_up({"unet": [case({}, {}, half, step) for step in range(steps) for half in HALVES]}, steps)
 
     def verdict(format: str, *case_db: float) -> ParityReport:
         zero = np.zeros(1, np.float32)

@@ -63,7 +63,8 @@ FAST = ("Stable Diffusion 1.5", "sample")
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in SCHEDULES])
 def test_gives_back_every_table_to_the_last_bit_of_float32(name: str) -> None:
     schedule = read_schedule(SCHEDULES[name])
-    raw, index = write_tables(schedule)
+    file = write_tables(schedule)
+    raw, index = file.raw, file.index
     assert len(raw) <= LARGEST
     assert StoredTables.model_validate_json(index.model_dump_json()) == index
     for sampler in sampler_names():
@@ -81,7 +82,8 @@ def test_gives_back_every_table_to_the_last_bit_of_float32(name: str) -> None:
 def test_a_count_that_the_schedule_refuses_has_no_rows() -> None:
     """With an offset of 30, 50 steps would begin behind the last training step."""
     schedule = read_schedule({**SD15, "steps_offset": 30})
-    raw, index = write_tables(schedule)
+    file = write_tables(schedule)
+    raw, index = file.raw, file.index
     rows = index.samplers["ddim"].rows
     assert rows[24] == 25 and rows[39] == rows[49] == 0
     assert in_float32(read_table(index, raw, "ddim", 25)) == in_float32(step_table("ddim", schedule, 25))
@@ -90,7 +92,8 @@ def test_a_count_that_the_schedule_refuses_has_no_rows() -> None:
 
 
 def test_refuses_what_the_file_has_not() -> None:
-    raw, index = write_tables(read_schedule(SD15), most_steps=6)
+    file = write_tables(read_schedule(SD15), most_steps=6)
+    raw, index = file.raw, file.index
     for steps in (0, 7, -1):
         with pytest.raises(UserError, match=f"tables of 1 to 6 steps for euler, not of {steps}"):
             read_table(index, raw, "euler", steps)
@@ -102,7 +105,8 @@ def test_refuses_what_the_file_has_not() -> None:
 
 
 def test_a_file_that_is_cut_off_or_an_index_with_a_gap_is_found() -> None:
-    raw, index = write_tables(read_schedule(SD15), most_steps=6)
+    file = write_tables(read_schedule(SD15), most_steps=6)
+    raw, index = file.raw, file.index
     with pytest.raises(ProofError, match="cut off at byte 8: "):
         read_table(index, raw[:8], "pndm", 6)
     fields = index.model_dump()
@@ -114,7 +118,8 @@ def test_a_file_that_is_cut_off_or_an_index_with_a_gap_is_found() -> None:
 def test_a_changed_number_of_the_file_changes_the_tables_that_have_its_row() -> None:
     """So the comparison above can fail."""
     schedule = read_schedule(SD15)
-    raw, index = write_tables(schedule, most_steps=7)
+    file = write_tables(schedule, most_steps=7)
+    raw, index = file.raw, file.index
     values = np.frombuffer(raw, "<f4").copy()
     values[index.samplers["euler"].columns["b0"] // 4 + (1 + 2 + 3 + 4) + 3] *= 1.001
     changed = [

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.recordings import GRAPHS
 
 from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.taps import open_layers
@@ -13,7 +14,7 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.planned import float_plan, weights_of
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
-from pocketdiffusion.runtime.verify.recording import GRAPHS
+from pocketdiffusion.runtime.verify.recording import recorded_steps
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 
@@ -58,7 +59,7 @@ def test_the_first_in_the_order_of_execution_is_blamed(tiny_checkpoint: Path) ->
     found = first_over(errors, 0.01)
     assert found is not None and (found[0].module, found[1]) == (layer, 1)
     assert max(errors, key=lambda error: error.added).module == layer
-    assert len(found[0].by_step) == len(trajectory.timesteps)
+    assert len(found[0].by_step) == len(recorded_steps(trajectory))
     assert first_over(errors, 10.0) is None
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from safetensors.torch import load_file, save_file
 from support.command import refusal as command_refusal
+from support.recordings import changed
 from support.tokenizer_folders import KINDS, MERGES, REFUSED, SOURCE, configure, entry, saved, whole, write
 from transformers import CLIPTokenizer
 
@@ -20,7 +22,7 @@ from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.bundle_writer import write_tokenizer
+from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
@@ -37,7 +39,6 @@ from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
 from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
-from pocketdiffusion.runtime.pipeline import encode_text
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
 from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden, write_golden
@@ -81,7 +82,7 @@ def test_ids_are_those_of_transformers(kind: str, tiny_checkpoint: Path, tmp_pat
     checkpoint = replace(opened(tiny_checkpoint), tokenizers={"tokenizer": source})
     out = tmp_path / "bundle"
     (out / "onnx").mkdir(parents=True)
-    ours = runtime_tokenizer(out, write_tokenizer(out, checkpoint))
+    ours = runtime_tokenizer(out, write_tokenizers(out, checkpoint)[0])
     for graph in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
         (out / "onnx" / graph).mkdir()
     write_companions(out / "onnx", checkpoint, 16, 16)
@@ -226,17 +227,18 @@ def test_states_are_those_of_diffusers_pipeline(folder: Path, tmp_path: Path) ->
     artifact = Artifact(format="onnx", compute_unit="cpu", recipe="fp32", profile="ort", rewrites=("fused_attention",))
     graph = emit(text, artifact, tmp_path, open_batch=False)
     runner = open_runner(tmp_path / graph.path, graph.spec)
-    ours = runtime_tokenizer(tmp_path, write_tokenizer(tmp_path, checkpoint))
+    ours = runtime_tokenizer(tmp_path, write_tokenizers(tmp_path, checkpoint)[0])
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     for prompt in PROMPTS:
         with torch.no_grad():
             wanted, negative = (
                 states.numpy() for states in pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt=prompt)
             )
-        states = encode_text(runner, encode(ours, prompt))
+        tokens = encode(ours, prompt)
+        states = runner({"input_ids": tokens.ids, "attention_mask": tokens.mask})["last_hidden_state"]
         assert np.array_equal(wanted, negative) and states.shape == (1, 64, 32)
         assert np.abs(states - wanted).max() < 1e-5, prompt
-        unmasked = runner({"input_ids": encode(ours, prompt).ids, "attention_mask": np.ones((1, 64), np.int32)})
+        unmasked = runner({"input_ids": tokens.ids, "attention_mask": np.ones((1, 64), np.int32)})
         assert (np.abs(unmasked["last_hidden_state"] - wanted).max() > 1e-3) == (prompt != PROMPTS[6]), prompt
 
 
@@ -263,13 +265,16 @@ def test_the_mask_is_recorded_kept_and_judged(folder: Path, tmp_path: Path, tiny
     checkpoint = opened(folder)
     parts = components(checkpoint)
     (drawn,) = record(checkpoint, parts, [Request("red apple", "a grey dog", steps=1)])
-    assert drawn.mask is not None and drawn.mask.dtype == np.int32 and drawn.mask.sum(axis=1).tolist() == [5, 4]
+    masks = [case.inputs["attention_mask"] for case in drawn.calls["text_encoder"]]  # the negative half first
+    assert masks[0].dtype == np.int32 and [int(mask.sum()) for mask in masks] == [5, 4]
 
     bundle = open_bundle(tiny_bundle)
     recorded = write_golden(tmp_path, 0, drawn)
-    (kept,) = read_golden(Bundle(tmp_path, bundle.manifest.model_copy(update={"golden": (recorded,)})))
-    assert kept.mask is not None and np.array_equal(kept.mask, drawn.mask)
-    lost = replace(kept, mask=np.ones_like(kept.mask))
+    held = {"golden": (recorded,), "program": drawn.program}
+    (kept,) = read_golden(Bundle(tmp_path, bundle.manifest.model_copy(update=held)))
+    for one, other in zip(kept.calls["text_encoder"], drawn.calls["text_encoder"], strict=True):
+        assert np.array_equal(one.inputs["attention_mask"], other.inputs["attention_mask"])
+    lost = changed(kept, "text_encoder", "attention_mask", lambda case, mask: np.ones_like(mask))
     runner = open_rewritten(parts[0], ["fused_attention", "quick_gelu"])
     for trajectory, passed in ((kept, True), (lost, False)):
         report = judge_runner(runner, [trajectory], format=None, rung="rewrites")[0]
@@ -285,8 +290,9 @@ def test_apples_pipeline_is_said_to_differ_where_it_does() -> None:
         for inputs in ((tokens,), (tokens, replace(tokens, name="attention_mask")))
     )
     marks = [AddedToken.model_validate({"text": text, "id": n, **FLAGLESS}) for n, text in MARKS.items()]
+    files: dict[str, Any] = {"vocab": "v", "merges": "m", "characters": "c"}
     settings = Settings(
-        kind="clip", vocab="v", merges="m", max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
+        kind="clip", **files, max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
     )
     assert differences(settings, plain_spec) == ()
     other = settings.model_copy(update={"pad_id": 0, "added_tokens": tuple(marks)})
@@ -303,3 +309,19 @@ def test_the_script_for_apple_says_so(tmp_path: Path) -> None:
     assert done.stderr.startswith("Apple's pipeline will not draw what this model draws: it does not know '<it's>'.\n")
     write_script(tmp_path, 0.18215, "ane")
     assert "Apple's pipeline" not in (tmp_path / "compile_for_apple.sh").read_text()
+
+
+def test_the_script_for_apple_says_which_prompts_are_split_otherwise(tmp_path: Path) -> None:
+    """Of every model, in one line, when the packages are compiled."""
+    for path in ("tokenizer/vocab.json", "tokenizer/merges.txt", "bin/xcrun"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("#!/bin/sh\n")
+    (tmp_path / "bin/xcrun").chmod(0o755)
+    (tmp_path / "coreml").mkdir()
+    write_script(tmp_path / "coreml", 0.18215, "ane")
+    command = ["sh", str(tmp_path / "coreml/compile_for_apple.sh"), str(tmp_path / "out")]
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = "Prompts with punctuation or numbers get other token ids there than here"
+    assert done.stdout.startswith(f"{said}: Apple's tokenizer splits at spaces alone.") and not done.stderr
+    assert len(done.stdout.splitlines()) == 1

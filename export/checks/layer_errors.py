@@ -16,21 +16,23 @@ from torch import nn
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import HALVES, Trajectory, cases
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 Layers = Callable[[Mapping[str, Array]], dict[str, Array]]  # the results of a graph's layers, by module
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """`by_step` has the relative error (the norm of the difference over that of the original) of each call: of the UNet
-    at each step, the worse half's; of the text encoder for each prompt, the negative one first; infinite where a result
-    is not finite or of another size. `added` is what it exceeds the layer before it by, in squares, at its worst."""
+    """`by_step` has the relative error (the norm of the difference over that of the original) of each step, of the
+    worse half; of a graph outside the steps that of each call, the negative half's first; infinite where a result is
+    not finite or of another size. `calls` says in words which they are. `added` is what it exceeds the layer before it
+    by, in squares, at its worst."""
 
     graph: str
     module: str
     by_step: tuple[float, ...]
     added: float
+    calls: tuple[str, ...] = ()
 
     @property
     def largest(self) -> float:
@@ -42,9 +44,7 @@ class LayerError:
 
     def call(self, step: int) -> str:
         """In words, which one of `by_step` it is, from 1; nothing of a graph that is called once."""
-        if self.graph == "unet":
-            return f"step {step}"
-        return f"{HALVES[step - 1]} prompt" if self.graph == "text_encoder" else ""
+        return self.calls[step - 1] if self.calls else ""
 
 
 def first_over(errors: Sequence[LayerError], budget: float) -> tuple[LayerError, int] | None:
@@ -83,15 +83,16 @@ class OriginalLayers:
 
 def compare_layers(graph: str, reference: Layers, candidate: Layers, trajectory: Trajectory) -> list[LayerError]:
     """Every layer that both have, in the candidate's order of execution, on all calls of one drawing."""
-    calls = [dict(_errors(reference(case.inputs), candidate(case.inputs))) for case in cases(graph, trajectory)]
-    together = len(HALVES) if graph == "unet" else 1  # calls of one step
-    steps = [calls[first : first + together] for first in range(0, len(calls), together)]
+    steps: dict[str, list[dict[str, float]]] = {}  # the calls of each step, or for each prompt
+    for case in cases(graph, trajectory):
+        words = f"step {case.step + 1}" if case.step is not None else f"{case.half} prompt" if case.half else ""
+        steps.setdefault(words, []).append(dict(_errors(reference(case.inputs), candidate(case.inputs))))
     found: list[LayerError] = []
     before = [0.0] * len(steps)
-    for module in calls[0]:
-        by_step = [max(call[module] for call in step) for step in steps]
+    for module in next(iter(steps.values()))[0]:
+        by_step = [max(call[module] for call in step) for step in steps.values()]
         added = max(_added(now, earlier) for now, earlier in zip(by_step, before, strict=True))
-        found.append(LayerError(graph, module, tuple(by_step), added))
+        found.append(LayerError(graph, module, tuple(by_step), added, tuple(steps)))
         before = by_step
     return found
 

@@ -6,12 +6,14 @@ The folder is the registry: a file here serves the pipeline classes that its `PI
     CLASSES                      the modules it is made of, each with the classes that are served
     TOKENIZERS                   the parts that hold a vocabulary
     components(checkpoint, width, height) -> list[Component]    in pixels, None for the size that it was trained at
+    program(checkpoint, specs) -> Program    which graph is called when, with what; `specs` are the components'
     calls(pipeline)              where the pipeline calls each graph: {graph: GraphCall}
     modules(pipeline)            which of its modules have the weights of each component
     scheduler_config(config)     the scheduler's settings after that class has mended them
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -19,6 +21,8 @@ from typing import Any
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.program import Program, halved_graphs
+from pocketdiffusion.runtime.program_check import check_program
 from pocketdiffusion.runtime.sampling.schedule import PLAIN
 
 _SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that they come from
@@ -44,6 +48,9 @@ def components(
     """
     family = find_family(checkpoint)
     parts: list[Component] = family.components(checkpoint, width, height)
+    drawn = program(checkpoint, parts)
+    halved, stages = halved_graphs(drawn), {call.graph: stage.stage for stage in drawn.stages for call in stage.calls}
+    parts = [replace(part, stage=stages.get(part.spec.name, ""), halved=part.spec.name in halved) for part in parts]
     used = {(ref.file, ref.offset) for part in parts for ref in part.weights.values()}
     unused = [
         f"{part}.{name}"
@@ -55,6 +62,15 @@ def components(
         more = f", and {len(unused) - 5} more" if len(unused) > 5 else ""
         say(f"{checkpoint.name} holds tensors that nothing uses, passed over: {', '.join(unused[:5])}{more}")
     return parts
+
+
+def program(checkpoint: Checkpoint, parts: Sequence[Component]) -> Program:
+    """Which graph of the checkpoint is called when, with what, as its family says. Raises UserError where that does not
+    fit the graphs."""
+    specs = {part.spec.name: part.spec for part in parts}
+    found: Program = find_family(checkpoint).program(checkpoint, specs)
+    check_program(found, specs)
+    return found
 
 
 def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:

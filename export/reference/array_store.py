@@ -1,13 +1,17 @@
 """Recorded arrays on the disk, each once: what is recorded takes no memory that the system cannot take back."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from tempfile import TemporaryFile
+from typing import TypeVar
 
 import numpy as np
 
 from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.recording import Case
 
+Name = TypeVar("Name", bound=Hashable)
 _ALIGNMENT = 64  # bytes: no value of any dtype lies across two
 
 
@@ -18,7 +22,7 @@ class ArrayStore:
         self._file = TemporaryFile()
         self._kept: dict[tuple[bytes, str, tuple[int, ...]], Array] = {}
 
-    def put(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def put(self, arrays: Mapping[Name, Array]) -> dict[Name, Array]:
         """Write the arrays that are not there already; return read-only views of the file, which is mapped once for
         all that one call writes."""
         keys = {name: _key(array) for name, array in arrays.items()}
@@ -37,6 +41,28 @@ class ArrayStore:
                 start = places[key] - begin
                 self._kept[key] = mapped[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
         return {name: self._kept[key] for name, key in keys.items()}
+
+    def put_calls(self, calls: Mapping[str, Sequence[Case]]) -> dict[str, tuple[Case, ...]]:
+        """As `put`, of the arrays of all calls."""
+        named = {
+            (graph, number, side, name): array
+            for graph, each in calls.items()
+            for number, case in enumerate(each)
+            for side, arrays in (("in", case.inputs), ("out", case.outputs))
+            for name, array in arrays.items()
+        }
+        kept = self.put(named)
+
+        def view(graph: str, number: int, side: str, names: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: kept[graph, number, side, name] for name in names}
+
+        return {
+            graph: tuple(
+                replace(case, inputs=view(graph, n, "in", case.inputs), outputs=view(graph, n, "out", case.outputs))
+                for n, case in enumerate(each)
+            )
+            for graph, each in calls.items()
+        }
 
 
 def _key(array: Array) -> tuple[bytes, str, tuple[int, ...]]:

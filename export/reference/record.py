@@ -10,13 +10,22 @@ from torch import nn
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.families import find_family
+from pocketdiffusion.export.families import find_family, program
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.recorder import Recorder, assemble
 from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.runtime.errors import PocketDiffusionError, UserError
 from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.program import (
+    CLASSIFIER_FREE,
+    DENOISE,
+    ENCODE_IMAGE,
+    find_ends,
+    find_taker,
+    tensor_of,
+    text_to_image,
+)
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
@@ -25,10 +34,10 @@ from pocketdiffusion.runtime.verify.recording import Trajectory
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw."""
+    """What to draw. None is an absent negative prompt."""
 
     prompt: str
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
     seed: int = 0
     steps: int = 10
     guidance: float = 7.5
@@ -70,13 +79,16 @@ def record(
 
 def check_drawn(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
     """Open the reference, which takes a second and no weights, and show its scheduler. Raises UserError as `record`
-    does, and for a UNet that takes more than latents, which text to image cannot give it."""
-    channels = {part.spec.name: part.spec.inputs[0].shape[1] for part in parts}
-    if channels["unet"] != channels["vae_decoder"]:
-        raise UserError(
-            f"{checkpoint.name}: its UNet takes {channels['unet']} channels, for inpainting, and latents have "
-            f"{channels['vae_decoder']}: only text-to-image models can be exported"
-        )
+    does, and for a graph that takes more than latents, which text to image cannot give it."""
+    drawn, specs = program(checkpoint, parts), {part.spec.name: part.spec for part in parts}
+    latents, _ = find_ends(drawn, specs)
+    for value in ("latents", "scaled_latents"):
+        taker = find_taker(drawn, DENOISE, value)
+        if taker is not None and (taken := tensor_of(specs, taker).shape[1]) != latents.shape[1]:
+            raise UserError(
+                f"{checkpoint.name}: its {taker[0]} takes {taken} channels, for inpainting, and latents have "
+                f"{latents.shape[1]}: only text-to-image models can be exported"
+            )
     set_sampler(checkpoint, open_pipeline(checkpoint))
 
 
@@ -90,21 +102,30 @@ def draw(
     controls: bool,
 ) -> list[Trajectory]:
     """As `record`, with a pipeline that is open; `sampler` is the name of what its scheduler does."""
-    size = picture_size(parts)
-    calls = find_family(checkpoint).calls(pipeline)
+    size = picture_size(checkpoint, parts)
+    calls, drawn = find_family(checkpoint).calls(pipeline), program(checkpoint, parts)
     store = ArrayStore()
     trajectories = []
     for number, request in enumerate(requests, 1):
-        if not request.guidance > 1:
+        if drawn.guidance == CLASSIFIER_FREE and not request.guidance > 1:
             raise UserError(f"guidance {request.guidance:g} draws one half alone: give more than 1")
         say(f"prompt {number} of {len(requests)}")
         with Recorder(pipeline, calls) as recorder:
             picture = draw_picture(pipeline, request, size)
-            encode(pipeline, picture)
-        fields: dict[str, Any] = {**vars(request), "sampler": sampler}
-        fields |= store.put(assemble(recorder, picture))
-        fields["controls"] = draw_controls(pipeline, request, size, picture) if controls else {}
-        trajectories.append(Trajectory(**fields))
+            if ENCODE_IMAGE in text_to_image(drawn):
+                encode(pipeline, picture)
+        found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None)
+        arrays: dict[str, Any] = store.put({"noise": found.noise, "latents": found.latents, "picture": picture})
+        trajectories.append(
+            Trajectory(
+                program=drawn,
+                **vars(request),
+                sampler=sampler,
+                calls=store.put_calls(found.calls),
+                **arrays,
+                controls=draw_controls(pipeline, request, size, picture) if controls else {},
+            )
+        )
     return trajectories
 
 
@@ -139,10 +160,10 @@ def draw_controls(pipeline: Pipeline, request: Request, size: tuple[int, int], p
     return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in others.items()}
 
 
-def picture_size(parts: Sequence[Component]) -> tuple[int, int]:
-    """Width and height in pixels of what the decoder gives."""
-    (decoder,) = (part for part in parts if part.spec.name == "vae_decoder")
-    _, _, height, width = decoder.spec.outputs[0].shape
+def picture_size(checkpoint: Checkpoint, parts: Sequence[Component]) -> tuple[int, int]:
+    """Width and height in pixels of what is decoded."""
+    _, decoded = find_ends(program(checkpoint, parts), {part.spec.name: part.spec for part in parts})
+    _, _, height, width = decoded.shape
     return int(width), int(height)
 
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial, wraps
 from inspect import signature
 from typing import Any
@@ -12,8 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
 from pocketdiffusion.export.reference.pipeline import Pipeline
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.program import Program
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import ARRAYS, OPTIONAL
+from pocketdiffusion.runtime.verify.recording import Case, is_halved, make_cases, places, stacked_halves
 
 
 class Recorder(TorchFunctionMode):
@@ -69,30 +72,48 @@ class Recorder(TorchFunctionMode):
         self.outputs[name].append({key: tensor.clone() for key, tensor in call.outputs(result).items()})
 
 
-def assemble(recorder: Recorder, picture: Array) -> dict[str, Array]:
-    """The arrays of a trajectory. The pipeline encodes the positive prompt first, and then gives its UNet both halves
-    of guidance in one call, the negative one first."""
-    text, unet = recorder.inputs["text_encoder"], recorder.inputs["unet"]
-    (decoder,), (encoded,) = recorder.inputs["vae_decoder"], recorder.outputs["vae_encoder"]
-    (decoded,) = recorder.outputs["vae_decoder"]
-    positive, negative = recorder.outputs["text_encoder"]
-    halves = [call["out_sample"].chunk(2) for call in recorder.outputs["unet"]]
-    found = {
-        "ids": torch.cat([text[1]["input_ids"], text[0]["input_ids"]]),
-        "states": torch.cat([negative["last_hidden_state"], positive["last_hidden_state"]]),
-        "pooled": torch.cat([negative["pooler_output"], positive["pooler_output"]]),
-        "noise": recorder.draws[0],
-        "timesteps": torch.stack([call["timestep"].reshape(-1)[0] for call in unet]),
-        "samples": torch.cat([call["sample"][:1] for call in unet]),
-        "outputs": torch.stack([torch.cat(pair) for pair in halves]),
-        "latents": torch.cat(recorder.latents),
-        "unscaled": decoder["latent_sample"],
-        "decoded": decoded["sample"],
-        "encoded": encoded["latent_parameters"],
+@dataclass(frozen=True)
+class Recorded:
+    """What a drawing left: the calls of each graph, a half of guidance each, and the arrays that belong to no call."""
+
+    calls: dict[str, tuple[Case, ...]]
+    noise: Array
+    latents: Array
+
+
+def assemble(recorder: Recorder, program: Program, prompt: str, guidance: float, no_negative: bool) -> Recorded:
+    """The calls of a drawing, those of each half of guidance apart. diffusers' pipelines encode the positive prompt
+    first, and then give the modules of a step both halves in one call, the negative one first. Raises UserError where
+    the pipeline called its modules another number of times than the program does."""
+    calls = {}
+    for graph, inputs in recorder.inputs.items():
+        pairs = list(zip(inputs, recorder.outputs[graph], strict=True))
+        halves = stacked_halves(program, graph, guidance)
+        if halves > 1:
+            shared = not is_halved(program, graph)  # both halves of the pipeline's batch are then the same
+            pairs = [pair for both in pairs for pair in _split(*both, halves)[: 1 if shared else halves]]
+        try:
+            found = places(program, graph, len(pairs), guidance, no_negative, positive_first=True)
+        except ValueError as error:
+            raise UserError(f"diffusers' pipeline does not do what the family's program says: {error}") from None
+        calls[graph] = make_cases(prompt, found, [(_arrays(taken), _arrays(given)) for taken, given in pairs])
+    return Recorded(calls, recorder.draws[0].numpy(), torch.cat(recorder.latents).numpy())
+
+
+def _split(inputs: Tensors, outputs: Tensors, count: int) -> list[tuple[Tensors, Tensors]]:
+    """A call of a batch of `count` samples as so many calls; what has another batch belongs to all of them."""
+
+    def part(tensors: Tensors, number: int) -> Tensors:
+        return {
+            name: tensor.chunk(count)[number] if tensor.ndim and len(tensor) == count else tensor
+            for name, tensor in tensors.items()
+        }
+
+    return [(part(inputs, number), part(outputs, number)) for number in range(count)]
+
+
+def _arrays(tensors: Tensors) -> dict[str, Array]:
+    """A tensor of rank 0 has one axis more in a graph."""
+    return {
+        name: (tensor if tensor.ndim else tensor.reshape(1)).contiguous().numpy() for name, tensor in tensors.items()
     }
-    if "attention_mask" in text[0]:
-        found["mask"] = torch.cat([text[1]["attention_mask"], text[0]["attention_mask"]])
-    arrays: dict[str, Array] = {name: tensor.numpy() for name, tensor in found.items()}
-    arrays["picture"] = picture
-    assert arrays.keys() - set(OPTIONAL) == set(ARRAYS)
-    return arrays

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families import program
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.program import Program
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.gate import PictureReport, compare_picture
-from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class ModelCandidate:
         (found,) = [part for part in self.parts if part.spec.name == graph]
         return found
 
+    @property
+    def program(self) -> Program:
+        return program(self.checkpoint, self.parts)
+
     def spec(self, graph: str) -> GraphSpec:
         return self.part(graph).spec
 
@@ -53,6 +59,6 @@ class ModelCandidate:
         for wanted, own in zip(trajectories, record(self.checkpoint, self.parts, requests, self.say), strict=True):
             if wanted.latents.shape != own.latents.shape:
                 calls = len(own.latents) - 1, len(wanted.latents) - 1
-                raise UserError(f"{self.title} takes {calls[0]} UNet calls, the other {calls[1]}: no two to compare")
+                raise UserError(f"{self.title} takes {calls[0]} steps, the other {calls[1]}: no two to compare")
             latents = [each[None] for each in own.latents[1:]]
-            yield compare_picture(self.format, wanted, latents, own.decoded, own.picture)
+            yield compare_picture(self.format, wanted, latents, recorded_once(own, "decoded"), own.picture)

@@ -13,13 +13,14 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
-from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences
+from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple
 from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import compare_with, describe_pictures
 from pocketdiffusion.runtime.verify.gate import PictureReport
+from pocketdiffusion.runtime.verify.known_units import warn_of_units
 from pocketdiffusion.runtime.verify.metrics import ParityReport
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -54,6 +55,7 @@ def write_report(folder: Path, report: Report) -> None:
             audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
             rows=picture_rows(report.pictures, report.originals),
             beside=list(describe_pictures(report.verdicts, [t.controls for t in report.originals])),
+            warnings=warn_of_units(report.manifest),
             apple=_apple(report.manifest),
             sizes=_sizes(folder, report.manifest),
             forced=forced_plot(report.verdicts, report.originals),
@@ -84,6 +86,7 @@ def _machine(report: Report) -> dict[str, Any]:
             }
             for p, t in zip(report.pictures, cycle(report.originals), strict=False)
         ],
+        "unit_warnings": warn_of_units(report.manifest),
         "apple_differences": _apple(report.manifest),
         "rewrites": {
             format: {name: _findings(found) for name, found in graphs.items()}
@@ -95,8 +98,10 @@ def _machine(report: Report) -> dict[str, Any]:
 
 
 def _apple(manifest: Draft) -> list[str] | None:
-    """What Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages."""
-    return list(apple_differences(manifest)) if "coreml" in manifest.graphs else None
+    """What Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages, or such
+    as that pipeline does not know."""
+    known = opens_in_apple(manifest.graphs.get("coreml", {}))
+    return list(apple_differences(manifest)) if known else None
 
 
 def _findings(found: Findings) -> Any:

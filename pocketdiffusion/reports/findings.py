@@ -1,7 +1,7 @@
 """What an export finds out about each graph beside its verdicts: for the report alone, no proof depends on it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.float16.activation_forms import FORMS, SIGMOIDS, Choice, FormError, choice, measure_forms
@@ -11,7 +11,7 @@ from pocketdiffusion.export.rewrites import changes
 from pocketdiffusion.export.trace import count_calls, count_kept
 from pocketdiffusion.runtime.verify.gate import CHANGED, judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, probe, recorded_steps
 
 FORM_CALLS = 4  # of each graph, spread over a trajectory: the first, the middle and the last step, and both halves
 
@@ -80,8 +80,8 @@ def find_forms(part: Component, trajectories: Sequence[Trajectory]) -> list[Form
 
 
 def _alone_db(part: Component, rewrite: str, trajectory: Trajectory) -> float:
-    middle = len(trajectory.timesteps) // 2
-    step = {name: getattr(trajectory, name)[middle : middle + 1] for name in ("timesteps", "samples", "outputs")}
+    steps = recorded_steps(trajectory)
+    middle = keep_steps(trajectory, {steps[len(steps) // 2]})
     runner = open_rewritten(part, [rewrite])
-    reports = judge_runner(runner, [replace(trajectory, **step)], format=None, rung=rewrite)
+    reports = judge_runner(runner, [middle], format=None, rung=rewrite)
     return min(report.psnr_db for report in reports)

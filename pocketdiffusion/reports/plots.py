@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.verify.gate import PictureReport
 from pocketdiffusion.runtime.verify.metrics import ParityReport
-from pocketdiffusion.runtime.verify.recording import HALVES, Trajectory
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
 _LEAST = 1e-7  # of what a logarithmic axis shows
@@ -23,29 +24,28 @@ _DASHES = ("-", "--", ":", "-.")
 def forced_db(
     verdicts: Sequence[ParityReport], originals: Sequence[Trajectory]
 ) -> dict[str, dict[str, tuple[float, ...]]]:
-    """PSNR (dB) of the shipped UNets' output at each step, teacher-forced, the worst prompt's: by format and half."""
-    calls = sum(len(t.timesteps) for t in originals)
-    steps = range(max((len(t.timesteps) for t in originals), default=0))
-    found = {}
+    """PSNR (dB) of what the sampler gets at each step, as a UNet gives it, teacher-forced, the worst prompt's: by
+    format and half of guidance."""
+    graph, tensor = model_graph(originals[0].program)
+    calls = [case for t in originals for case in cases(graph, t)]
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
     for verdict in verdicts:
-        if (
-            verdict.format is None
-            or verdict.subject != "unet.out_sample"
-            or len(verdict.case_db) != calls * len(HALVES)
-        ):
+        if verdict.format is None or verdict.subject != f"{graph}.{tensor}" or len(verdict.case_db) != len(calls):
             continue  # the rungs below judge some of the steps only
-        heights = iter(verdict.case_db)  # a prompt after the other, a step after the other, both halves
-        rows = [[[next(heights) for _ in HALVES] for _ in t.timesteps] for t in originals]
+        heights: dict[str, dict[int, float]] = {}
+        for case, db in zip(calls, verdict.case_db, strict=True):
+            by_step = heights.setdefault(case.half, {})
+            step = case.step or 0
+            by_step[step] = min(db, by_step.get(step, db))
         found[verdict.format] = {
-            half: tuple(min(row[step][i] for row in rows if step < len(row)) for step in steps)
-            for i, half in enumerate(HALVES)
+            half: tuple(by_step[step] for step in sorted(by_step)) for half, by_step in heights.items()
         }
     return found
 
 
 def forced_plot(verdicts: Sequence[ParityReport], originals: Sequence[Trajectory]) -> str:
     """`forced_db` as an <svg> element: one colour a format, one dash a half."""
-    figure, axes = _axes("PSNR of the UNet's output, dB")
+    figure, axes = _axes("PSNR of the model's output, dB")
     for format, halves in forced_db(verdicts, originals).items():
         for dash, (half, heights) in zip(_DASHES, halves.items(), strict=False):
             axes.plot(
@@ -53,7 +53,7 @@ def forced_plot(verdicts: Sequence[ParityReport], originals: Sequence[Trajectory
                 [min(max(db, 0.0), CEILING_DB) for db in heights],
                 dash,
                 color=_COLOURS.get(format, "#555"),
-                label=f"{format}: {half} half",
+                label=f"{format}: {half} half" if half else format,
             )
     axes.legend(fontsize=7, loc="lower left")
     return _svg(figure)

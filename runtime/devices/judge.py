@@ -22,6 +22,7 @@ from pocketdiffusion.runtime.engines import find_graph, open_graph
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.pipeline import generate
+from pocketdiffusion.runtime.program import DECODE, find_giver, model_graph
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.gate import (
     CHANGED,
@@ -32,7 +33,7 @@ from pocketdiffusion.runtime.verify.gate import (
     measured_db,
 )
 from pocketdiffusion.runtime.verify.metrics import ParityReport
-from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 from pocketdiffusion.runtime.verify.skipped import NotRun
 
 STEPS = 4  # of the picture
@@ -118,7 +119,7 @@ def _judge_way(
 ) -> tuple[list[ParityReport], list[NotRun]]:
     reports: list[ParityReport] = []
     skipped: list[NotRun] = []
-    graphs = {name: find_graph(bundle, name, format) for name in GRAPHS}
+    graphs = {name: find_graph(bundle, name, format) for name in bundle.manifest.graphs[format]}
 
     @cache
     def opened(name: str) -> Runner:
@@ -146,8 +147,9 @@ def _judge_way(
             recipe_db=graph.floor_db,
         )
     on_host = {row.subject for row in skipped}
-    if "unet" in on_host:
-        skipped.append(NotRun("pictures", format, place.device, way.arithmetic, "its UNet is not run there"))
+    model, _ = model_graph(bundle.manifest.program)
+    if model in on_host:
+        skipped.append(NotRun("pictures", format, place.device, way.arithmetic, f"its {model} is not run there"))
         return reports, skipped
 
     def opener(bundle: Bundle, name: str, format: str) -> Runner:
@@ -159,8 +161,8 @@ def _judge_way(
 
 
 def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Trajectory:
-    """The trajectory's prompt, drawn by the host's runners in `STEPS` steps: `latents` before each call and at the end,
-    `decoded`, `picture`, and the facts are those of that drawing; the rest is the original's."""
+    """The trajectory's prompt, drawn by the host's runners in `STEPS` steps: `latents` before each step and at the end,
+    what was decoded, `picture`, and the facts are those of that drawing; the rest is the original's."""
     drafts = list(
         generate(
             bundle,
@@ -176,4 +178,6 @@ def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Traject
     picture, decoded = drafts[-1].picture, drafts[-1].decoded
     assert picture is not None and decoded is not None
     latents = np.concatenate([trajectory.latents[:1], *(draft.latents for draft in drafts)])
-    return replace(trajectory, steps=STEPS, latents=latents, decoded=decoded, picture=picture)
+    graph, tensor = find_giver(trajectory.program, DECODE, "decoded") or ("", "")
+    drawn = tuple(replace(case, outputs={**case.outputs, tensor: decoded}) for case in trajectory.calls[graph])
+    return replace(trajectory, steps=STEPS, latents=latents, picture=picture, calls={**trajectory.calls, graph: drawn})

@@ -33,7 +33,8 @@ Without a picture the latents begin as init_noise_sigma[n - 1] * noise. Image to
 signal_scale * image + noise_scale * noise, both of row s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -98,7 +99,15 @@ class StoredTables(Record):
     ]
 
 
-def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> tuple[bytes, StoredTables]:
+@dataclass(frozen=True)
+class TableFile:
+    """The table file's bytes, and its index."""
+
+    index: StoredTables
+    raw: bytes
+
+
+def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> TableFile:
     """The table file and its index: every sampler at 1 to `most_steps` steps, from every start.
 
     A sampler that refuses the schedule at every count is left out, a count that it refuses has no rows.
@@ -123,7 +132,16 @@ def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> tuple
     }
     raw = b"".join(values.astype("<f4").tobytes() for values, _ in pool)
     kind: Any = schedule.prediction_type
-    return raw, StoredTables(prediction_type=kind, most_steps=most_steps, samplers=samplers)
+    return TableFile(StoredTables(prediction_type=kind, most_steps=most_steps, samplers=samplers), raw)
+
+
+def table_bytes(index: StoredTables) -> int:
+    """How long the table file is, in bytes: the end of its last column."""
+    ends = [0]
+    for stored in index.samplers.values():
+        for holder in (stored, *stored.restarts):
+            ends += [offset + 4 * sum(stored.rows) for offset in holder.columns.values()]
+    return max(ends)
 
 
 def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start: int = 0) -> StepTable:
@@ -173,6 +191,14 @@ def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start:
         noise_scale=columns["noise_scale"][0],
         rows=tuple(table),
     )
+
+
+def read_tables(index: StoredTables, raw: bytes, starts: Callable[[int], Collection[int]]) -> Iterator[StepTable]:
+    """Every sampler at every count of steps that is stored, from those of `starts(rows)` that are below `rows`."""
+    for sampler, stored in index.samplers.items():
+        for steps, rows in enumerate(stored.rows, 1):
+            for start in sorted(start for start in starts(rows) if 0 <= start < rows):
+                yield read_table(index, raw, sampler, steps, start)
 
 
 def _from_all_starts(sampler: str, schedule: NoiseSchedule, steps: int) -> list[StepTable]:

@@ -14,14 +14,14 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.engines import find_graph, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
-from pocketdiffusion.runtime.pipeline import guide, open_tokenizer
-from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.pipeline import combine_halves, find_cut
+from pocketdiffusion.runtime.program import HALVES, Program, model_graph, program_graphs
+from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.finite import largest
 from pocketdiffusion.runtime.verify.gate import PictureReport, draw_pictures, judge_runner
 from pocketdiffusion.runtime.verify.metrics import ParityReport, psnr_db
 from pocketdiffusion.runtime.verify.recorded import RecordingRunner
-from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, guided_outputs
 
 RUNG = "compared"
 PAIRS = 15  # calls of each UNet that are timed, in turn
@@ -67,6 +67,9 @@ class Candidate(Protocol):
         """ "onnx", "coreml", "tflite"; "torch" for a model."""
         ...
 
+    @property
+    def program(self) -> Program: ...
+
     def spec(self, graph: str) -> GraphSpec: ...
 
     def open(self, graph: str) -> Runner: ...
@@ -95,6 +98,10 @@ class BundleCandidate:
     def title(self) -> str:
         return str(self.bundle.folder)
 
+    @property
+    def program(self) -> Program:
+        return self.bundle.manifest.program
+
     def spec(self, graph: str) -> GraphSpec:
         return find_graph(self.bundle, graph, self.format).spec
 
@@ -106,17 +113,22 @@ class BundleCandidate:
         return found.storage, found.arithmetic
 
     def find_cut(self, prompt: str) -> str:
-        return encode(open_tokenizer(self.bundle), prompt).cut
+        return find_cut(self.bundle, prompt)
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         return draw_pictures(self.bundle, trajectories, self.format)
 
 
 def check_shapes(one: Candidate, other: Candidate) -> None:
-    """Raises UserError unless every tensor of every graph has one shape in both, their batches aside."""
-    specs = ({graph: side.spec(graph) for graph in GRAPHS} for side in (one, other))
-    for name, mine, given in other_shapes(*specs):
-        raise UserError(f"{other.title} has {name} of {list(given)}, {one.title} of {list(mine)}: no two to compare")
+    """Raises UserError unless both have the same graphs, and every tensor of them one shape in both, their batches
+    aside."""
+    mine, theirs = (program_graphs(side.program) for side in (one, other))
+    if set(mine) != set(theirs):
+        titles = f"{other.title} has the graphs {', '.join(theirs)}, {one.title} {', '.join(mine)}"
+        raise UserError(f"{titles}: no two to compare")
+    specs = ({graph: side.spec(graph) for graph in mine} for side in (one, other))
+    for name, own, given in other_shapes(*specs):
+        raise UserError(f"{other.title} has {name} of {list(given)}, {one.title} of {list(own)}: no two to compare")
 
 
 Shape = tuple[int | str, ...]
@@ -126,6 +138,9 @@ def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec])
     """Each tensor of the graphs `mine` that has another shape in `others`, the batch aside: its name, and both shapes,
     that in `others` empty where it is not there."""
     for graph, spec in mine.items():
+        if graph not in others:
+            yield graph, ("graph",), ()
+            continue
         given = {tensor.name: tensor.shape[1:] for tensor in (*others[graph].inputs, *others[graph].outputs)}
         for tensor in (*spec.inputs, *spec.outputs):
             if given.get(tensor.name, ()) != tensor.shape[1:]:
@@ -138,7 +153,8 @@ def compare(
     """`candidate` against what was recorded of another whose tensors have the same shapes (`check_shapes`)."""
     graphs: list[ParityReport] = []
     guided: tuple[tuple[float, ...], ...] = ()
-    for name in GRAPHS:
+    model, output = model_graph(candidate.program)
+    for name in sorted(program_graphs(candidate.program)):
         say(f"{candidate.format} {name}")
         storage, arithmetic = candidate.precision(name)
         runner = RecordingRunner(candidate.open(name))
@@ -151,27 +167,35 @@ def compare(
             arithmetic=arithmetic,
             floor=-inf,
         )
-        if name == "unet":
-            guided = _guided_db(trajectories, runner)
+        if name == model:
+            guided = _guided_db(trajectories, model, [outputs[output] for _, outputs in runner.calls])
     say(f"{candidate.format} pictures")
     return Difference(candidate.format, tuple(graphs), guided, tuple(candidate.draw(trajectories)))
 
 
-def _guided_db(trajectories: Sequence[Trajectory], runner: RecordingRunner) -> tuple[tuple[float, ...], ...]:
-    """From the calls that `runner` was judged by: a picture after the other, a step after the other, both halves."""
-    outputs = iter([output["out_sample"] for _, output in runner.calls])
+def _guided_db(
+    trajectories: Sequence[Trajectory], graph: str, outputs: Sequence[Array]
+) -> tuple[tuple[float, ...], ...]:
+    """From what the graph was judged by: a picture after the other, in each the calls as they were recorded."""
+    given = iter(outputs)
     found = []
     for t in trajectories:
-        wanted = [guide(both[:1], both[1:], t.guidance) for both in t.outputs]
-        peak = largest(wanted)
-        given = [guide(next(outputs), next(outputs), t.guidance) for _ in wanted]
-        found.append(tuple(psnr_db(one, other, peak) for one, other in zip(wanted, given, strict=True)))
+        wanted = guided_outputs(t)
+        peak = largest(list(wanted.values()))
+        halves: dict[int, dict[str, Array]] = {step: {} for step in wanted}
+        for case in cases(graph, t):
+            assert case.step is not None
+            halves[case.step][case.half or HALVES[1]] = next(given)
+        found.append(
+            tuple(psnr_db(one, combine_halves(halves[step], t.guidance), peak) for step, one in wanted.items())
+        )
     return tuple(found)
 
 
 def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:
-    """Processor time of a call of the UNet `other` over that of `one`: the median over pairs of calls in turn."""
-    inputs = next(cases("unet", trajectory)).inputs
+    """Processor time of a call of the graph `other`, such as a UNet, over that of `one`: the median over pairs of calls
+    in turn."""
+    inputs = next(cases(one.spec.name, trajectory)).inputs
     ratios = []
     for number in range(PAIRS + 1):
         spent = [0.0, 0.0]

@@ -15,7 +15,7 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
-from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizer, scale_posterior, unscale_latents
+from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizers, scale_posterior, unscale_latents
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance, first_latents
 from pocketdiffusion.runtime.tokenizer import Tokens, encode
@@ -48,7 +48,7 @@ class Reader:
 
 def own_reader(bundle: Bundle) -> Reader:
     """The runtime's own functions, with the files and numbers of the bundle."""
-    tokenizer = open_tokenizer(bundle)
+    tokenizer, *_ = open_tokenizers(bundle)
     settings = bundle.manifest.tokenizer
     vocab, merges = bundle.folder / settings.vocab, bundle.folder / settings.merges
 

@@ -6,23 +6,39 @@ pictures are drawn, free-running, and compared with the original's.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import numpy as np
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array
 from pocketdiffusion.runtime.bundle.manifest import Graph, Verdict
-from pocketdiffusion.runtime.engines import Opener, find_graph, open_graph
-from pocketdiffusion.runtime.image import to_uint8
+from pocketdiffusion.runtime.characters import CHARACTERS
+from pocketdiffusion.runtime.engines import Opener, open_graph
+from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
-from pocketdiffusion.runtime.pipeline import find_table, generate, guide, open_tokenizer, unscale_latents
+from pocketdiffusion.runtime.pipeline import find_table, generate, open_tokenizers, unscale_latents
+from pocketdiffusion.runtime.program import (
+    DENOISE,
+    ENCODE_PROMPT,
+    HALVES,
+    ZEROS,
+    Stage,
+    evaluate,
+    graphs_of,
+    model_graph,
+    names_of,
+    text_to_image,
+)
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.sampling.samplers import step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advance
+from pocketdiffusion.runtime.sampling.stored_tables import read_tables
 from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
+from pocketdiffusion.runtime.verify.golden_cases import compare_cases
 from pocketdiffusion.runtime.verify.metrics import (
     Comparison,
     ParityReport,
@@ -32,7 +48,14 @@ from pocketdiffusion.runtime.verify.metrics import (
     psnr_db,
     ssim,
 )
-from pocketdiffusion.runtime.verify.recording import GRAPHS, Trajectory, cases
+from pocketdiffusion.runtime.verify.recording import (
+    Trajectory,
+    cases,
+    guided_outputs,
+    halves_of,
+    recorded,
+    recorded_once,
+)
 
 ROUNDING = "rounding"  # the rung that tells what storage in float16 costs, measured in torch
 CHANGED = "changed"  # the rung that tells what a rewrite that changes the model costs it, measured in torch
@@ -120,11 +143,15 @@ def judge_runner(
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
-    """The parts of the pipeline that are no graphs: tokenizer, noise, step_tables, timesteps, sampler, vae_scale and
-    image. What was recorded uses one step table; step_tables compares all those of the manifest with what the samplers
-    make of the manifest's schedule, each number relative to its size."""
+    """The parts of the pipeline that are no graphs: tokenizer, characters, program, noise, step_tables, timesteps,
+    sampler, vae_scale, image and golden_cases, which are those of the runtime part beside the bundle's own proof; those
+    of which nothing was recorded are left out, such as the tokenizer of a model without prompts. What was recorded uses
+    one step table; step_tables compares those of the bundle with what the samplers make of its schedule, each number
+    relative to its size."""
     checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
         ("tokenizer", EXACT_DB, _tokenizer),
+        ("characters", EXACT_DB, _characters),
+        ("program", SAMPLER_DB, _program),
         ("noise", NOISE_DB, _noise),
         ("timesteps", SAMPLER_DB, _timesteps),
         ("sampler", SAMPLER_DB, _sampler),
@@ -138,18 +165,70 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
             for t in trajectories
             for reference, given in compare(bundle, t)
         ]
-        reports.append(measure(stage, comparisons, rung="stage", floor=floor))
-    reports.insert(2, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
+        if comparisons:
+            reports.append(measure(stage, comparisons, rung="stage", floor=floor))
+    before = [report.subject for report in reports].index("noise") + 1
+    reports.insert(before, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
+    reports.append(measure("golden_cases", compare_cases(bundle), rung="stage", floor=EXACT_DB))
     return reports
 
 
 def _tokenizer(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    tokenizer = open_tokenizer(bundle)
-    for half, prompt in enumerate((t.negative_prompt, t.prompt)):
-        tokens = encode(tokenizer, prompt)
-        yield t.ids[half], tokens.ids[0]
-        if t.mask is not None:
-            yield t.mask[half], tokens.mask[0]
+    tokenizers = open_tokenizers(bundle)
+    for half, prompt in zip(HALVES, (t.negative_prompt or "", t.prompt), strict=True):
+        for number, tokenizer in enumerate(tokenizers, 1):
+            tokens = encode(tokenizer, prompt)
+            for value, given in (("tokens", tokens.ids), ("attention_mask", tokens.mask)):
+                yield from ((wanted, given) for wanted in recorded(t, f"{value}/{number}", half).values())
+
+
+def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    """What the program makes of the values that the original's modules gave, beside what they were given."""
+    found: dict[str, dict[str, Array]] = {half: {} for half in HALVES}  # outside of the step table
+    for stage in text_to_image(bundle.manifest.program).values():
+        for call in stage.calls:
+            for case in t.calls.get(call.graph, ()):
+                own = {**found[case.half or HALVES[1]], **_made_at(t, stage, case.step, case.half)}
+                for name, given in call.inputs.items():
+                    if name in case.inputs and own.keys() >= set(names_of(given)):
+                        yield case.inputs[name], evaluate(given, own, partial(read_array, bundle.folder))
+            for case in t.calls.get(call.graph, ()) if stage.stage != DENOISE else ():
+                for half in (case.half,) if case.half else HALVES:
+                    found[half] |= {value: case.outputs[tensor] for tensor, value in call.outputs.items()}
+        if stage.stage == ENCODE_PROMPT:
+            zeros = t.negative_prompt is None and bundle.manifest.program.absent_negative == ZEROS
+            yield from _encoded(t, stage, zeros)
+            if zeros:
+                found["negative"] = {name: np.zeros_like(value) for name, value in found["positive"].items()}
+
+
+def _encoded(t: Trajectory, stage: Stage, zeros: bool) -> Iterator[tuple[Array, Array]]:
+    """How many graphs encoded the prompt of each half, beside how many the program calls: none for a negative prompt in
+    whose place `zeros` stand."""
+    for half in halves_of(t):
+        count = sum(case.half == half for graph in graphs_of(stage) for case in t.calls.get(graph, ()))
+        called = 0 if zeros and half == HALVES[0] else len(stage.calls)
+        yield np.array([1 + count], np.float32), np.array([1 + called], np.float32)
+
+
+def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[str, Array]:
+    """What the graphs of a stage of the step table gave at a step, for a half."""
+    return {
+        value: case.outputs[tensor]
+        for call in stage.calls
+        for case in t.calls.get(call.graph, ())
+        if step is not None and case.step == step and case.half in (half, "")
+        for tensor, value in call.outputs.items()
+        if tensor in case.outputs
+    }
+
+
+def _characters(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    """The bundle's tables of Unicode, for readers in other languages, beside ours."""
+    for path in sorted({settings.characters for settings in bundle.manifest.tokenizers}):
+        files = CHARACTERS, bundle.folder / path
+        wanted, given = (np.frombuffer(file.read_bytes(), np.uint8) for file in files)
+        yield wanted, given
 
 
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
@@ -158,13 +237,14 @@ def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
 
 
 def _step_tables(bundle: Bundle) -> Iterator[Comparison]:
-    schedule = read_schedule(bundle.manifest.scheduler.config)
-    for table in bundle.manifest.step_tables:
+    """Each stored table at starts near the beginning, the middle and the end, beside what the sampler computes."""
+    schedule, stored = read_schedule(bundle.manifest.scheduler.config), bundle.manifest.step_tables
+    for table in read_tables(stored.index, stored.raw, lambda rows: {0, 1, 2, rows // 2, rows - 1}):
         wanted = dict(_columns(step_table(table.sampler, schedule, table.steps, table.start)))
         for name, given in _columns(table):
             size = np.where(wanted[name] == 0, 1, np.abs(wanted[name]))
             scaled = given / size if given.shape == size.shape else given
-            label = f"{name} of {table.sampler} at {table.steps} steps"
+            label = f"{name} of {table.sampler} at {table.steps} steps from {table.start}"
             yield Comparison(label, (wanted[name] / size).astype(np.float32), scaled.astype(np.float32))
 
 
@@ -177,31 +257,40 @@ def _columns(table: StepTable) -> Iterator[tuple[str, Array]]:
 
 def _timesteps(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     rows = find_table(bundle, t.sampler, t.steps, 0).rows
-    yield t.timesteps, np.array([row.timestep for row in rows], np.float32)
+    found = recorded(t, "timestep").values()
+    if found:
+        yield np.concatenate(list(found)), np.array([row.timestep for row in rows], np.float32)
 
 
 def _sampler(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    """Each step from the original's latents and outputs: what the UNet would be given, and the latents after it."""
+    """Each step from the original's latents and outputs: what its graphs would be given, and the latents after it."""
     table = find_table(bundle, t.sampler, t.steps, 0)
+    given = {name: recorded(t, name) for name in ("latents", "scaled_latents")}
+    outputs = guided_outputs(t)
     random = TorchRandom(t.seed)
     random.randn(t.noise.shape)
     yield t.latents[:1], t.noise * np.float32(table.init_noise_sigma)
     history: tuple[Array, ...] = ()
-    for n, row in enumerate(table.rows[: len(t.samples)]):
+    for n, row in enumerate(table.rows[: len(outputs)]):
         latents = t.latents[n : n + 1]
-        yield t.samples[n : n + 1], latents * np.float32(row.input_scale)
+        if n in given["latents"]:
+            yield given["latents"][n], latents
+        if n in given["scaled_latents"]:
+            yield given["scaled_latents"][n], latents * np.float32(row.input_scale)
         noise = random.randn(t.noise.shape) if row.c else None
-        guided = guide(t.outputs[n, 0:1], t.outputs[n, 1:2], t.guidance)
-        following, history = advance(row, latents, guided, history, noise)
+        following, history = advance(row, latents, outputs[n], history, noise)
         yield t.latents[n + 1 : n + 2], following
 
 
 def _vae_scale(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    yield t.unscaled, unscale_latents(bundle, t.latents[-1:])
+    for given in recorded(t, "decoder_latents").values():
+        yield given, unscale_latents(bundle, t.latents[-1:])
 
 
 def _image(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    yield t.picture, to_uint8(t.decoded)
+    yield t.picture, to_uint8(recorded_once(t, "decoded"))
+    for picture in recorded(t, "picture").values():
+        yield picture, from_uint8(t.picture)
 
 
 def draw_pictures(
@@ -235,7 +324,7 @@ def compare_picture(
     peak = largest([t.latents])
     wanted = [each[None] for each in t.latents[1:]]
     drift = tuple(psnr_db(one, other, peak) for one, other in zip(wanted, latents, strict=True))
-    places = [*enumerate(zip(wanted, latents, strict=True), 1), (0, (t.decoded, decoded))]
+    places = [*enumerate(zip(wanted, latents, strict=True), 1), (0, (recorded_once(t, "decoded"), decoded))]
     found = (
         find_not_finite(f"latents after step {n} of {t.prompt!r}" if n else f"picture of {t.prompt!r}", one, other)
         for n, (one, other) in places
@@ -319,8 +408,7 @@ def judge(
     first: list[ParityReport] = []
     pictures: list[PictureReport] = []
     for format, graphs in bundle.manifest.graphs.items():
-        for name in GRAPHS:
-            graph = find_graph(bundle, name, format)
+        for name, graph in graphs.items():
             say(f"{format} {name}")
             reports += judge_runner(
                 open_graph(bundle, name, format),
@@ -336,7 +424,8 @@ def judge(
         say(f"{format} pictures")
         drawn = list(draw_pictures(bundle, trajectories, format))
         controls = [trajectory.controls for trajectory in trajectories]
-        first += judge_pictures(drawn, graphs.values(), graphs["unet"].arithmetic, controls=controls)
+        arithmetic = graphs[model_graph(bundle.manifest.program)[0]].arithmetic
+        first += judge_pictures(drawn, graphs.values(), arithmetic, controls=controls)
         pictures += drawn
     return [*first, *reports], pictures
 

@@ -1,35 +1,143 @@
 """Recorded trajectories in the bundle: raw arrays below golden/NUMBER, one PNG each for people."""
 
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array, write_array
+import numpy as np
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array, require_proof, write_array
+from pocketdiffusion.runtime.bundle.manifest import GoldenCase, RecordedGraph, RecordedTensor
 from pocketdiffusion.runtime.bundle.manifest import Trajectory as Recorded
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
-from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, OPTIONAL, Trajectory
+from pocketdiffusion.runtime.program import PREVIEW, graphs_of, text_to_image
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Case, Trajectory, cases, label_of
+
+
+class GoldenWriter:
+    """Writes arrays below a folder, equal ones once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._written: dict[tuple[bytes, str], ArrayRef] = {}
+
+    def write(self, path: str, array: Array) -> ArrayRef:
+        """The record of the array: of an older file where that holds the same bytes."""
+        key = hashlib.sha256(array.tobytes()).digest(), array.dtype.name
+        if key not in self._written:
+            self._written[key] = write_array(self.folder, path, array)
+        return self._written[key].model_copy(update={"shape": array.shape})
+
+    def tensor(self, path: str, arrays: Sequence[Array]) -> RecordedTensor:
+        """One file of the distinct values, in the order in which they come first."""
+        places: dict[bytes, int] = {}
+        distinct: list[Array] = []
+        calls = []
+        for array in arrays:
+            key = array.tobytes()
+            if key not in places:
+                places[key] = len(distinct)
+                distinct.append(array)
+            calls.append(places[key])
+        return RecordedTensor(values=self.write(path, np.stack(distinct)), calls=tuple(calls))
 
 
 def write_golden(folder: Path, number: int, trajectory: Trajectory) -> Recorded:
     """Writes every array of `trajectory` below `folder`; returns the manifest's record of it."""
-    held = [name for name in (*ARRAYS, *OPTIONAL) if getattr(trajectory, name) is not None]
-    arrays = {name: write_array(folder, f"golden/{number}/{name}.bin", getattr(trajectory, name)) for name in held}
-    write_png(folder / f"golden/{number}.png", trajectory.picture, {})
+    writer, home = GoldenWriter(folder), f"golden/{number}"
+    arrays = {name: writer.write(f"{home}/{name}.bin", getattr(trajectory, name)) for name in ARRAYS}
+    graphs = {graph: _write_graph(writer, f"{home}/{graph}", cases) for graph, cases in trajectory.calls.items()}
+    write_png(folder / f"{home}.png", trajectory.picture, {})
     facts = {name: getattr(trajectory, name) for name in FACTS}
-    return Recorded(**facts, image=f"golden/{number}.png", arrays=arrays)
+    return Recorded(**facts, image=f"{home}.png", arrays=arrays, graphs=graphs)
+
+
+def _write_graph(writer: GoldenWriter, path: str, cases: Sequence[Case]) -> RecordedGraph:
+    return RecordedGraph(
+        halves=tuple(case.half for case in cases),  # type: ignore[misc]  # pydantic checks them
+        steps=tuple(case.step for case in cases),
+        inputs={
+            name: writer.tensor(f"{path}.in.{name}.bin", [c.inputs[name] for c in cases]) for name in cases[0].inputs
+        },
+        outputs={
+            name: writer.tensor(f"{path}.out.{name}.bin", [c.outputs[name] for c in cases]) for name in cases[0].outputs
+        },
+    )
+
+
+def write_case(folder: Path, spec: GraphSpec, trajectory: Trajectory) -> GoldenCase:
+    """Write one recorded call of a graph, from the middle of the drawing, into `folder`/golden/case; return its record.
+    A reader that has no proof part runs the graph on it."""
+    case = middle_call(spec.name, trajectory)
+
+    def write(kind: str, tensors: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, ArrayRef]:
+        home = f"golden/case/{spec.name}/{kind}"
+        return {each.name: write_array(folder, f"{home}/{each.name}.bin", arrays[each.name]) for each in tensors}
+
+    return GoldenCase(
+        label=case.label,
+        inputs=write("inputs", spec.inputs, case.inputs),
+        outputs=write("outputs", spec.outputs, case.outputs),
+    )
+
+
+def middle_call(graph: str, trajectory: Trajectory) -> Case:
+    """The recorded call of a graph that its golden case is made of."""
+    calls = list(cases(graph, trajectory))
+    return calls[len(calls) // 2]
 
 
 def read_golden(bundle: Bundle) -> list[Trajectory]:
-    """The trajectories that the bundle was judged by. Raises ProofError where it holds none, or not all arrays."""
+    """The trajectories that the bundle was judged by. Raises UserError where its proof part is not installed,
+    ProofError where it holds none, or not all arrays."""
+    require_proof(bundle)
     trajectories = []
+    stages = text_to_image(bundle.manifest.program)
     for number, recorded in enumerate(bundle.manifest.golden):
-        if set(recorded.arrays) - set(OPTIONAL) != set(ARRAYS):
-            raise ProofError(
-                f"{bundle.folder}: golden vector {number} lacks {sorted(set(ARRAYS) - set(recorded.arrays))}"
-            )
-        arrays = {name: read_array(bundle.folder, ref) for name, ref in recorded.arrays.items()}
-        fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS} | arrays
-        trajectories.append(Trajectory(**fields))
+        if missing := set(ARRAYS) - set(recorded.arrays):
+            raise ProofError(f"{bundle.folder}: golden vector {number} lacks {sorted(missing)}")
+        drawn = (graph for name, s in stages.items() if name != PREVIEW for graph in graphs_of(s))
+        if missing := {graph for graph in drawn if not (graph in recorded.graphs and recorded.graphs[graph].halves)}:
+            raise ProofError(f"{bundle.folder}: golden vector {number} has no call of {min(missing)}: export it again")
+        fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
+        fields |= {name: read_array(bundle.folder, recorded.arrays[name]) for name in ARRAYS}
+        calls = {
+            graph: tuple(_read_graph(bundle, f"golden vector {number}: {graph}", recorded.prompt, each))
+            for graph, each in recorded.graphs.items()
+        }
+        trajectories.append(Trajectory(program=bundle.manifest.program, calls=calls, **fields))
     if not trajectories:
         raise ProofError(f"{bundle.folder} holds no golden vectors to verify against: export it again")
     return trajectories
+
+
+def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph) -> list[Case]:
+    def read(tensors: dict[str, RecordedTensor]) -> dict[str, list[Array]]:
+        return {name: _read_tensor(bundle, f"{what}.{name}", tensor, count) for name, tensor in tensors.items()}
+
+    count = len(recorded.halves)
+    if len(recorded.steps) != count:
+        raise ProofError(f"{bundle.folder}: {what} has {count} halves and {len(recorded.steps)} steps: export it again")
+    inputs, outputs = read(recorded.inputs), read(recorded.outputs)
+    return [
+        Case(
+            label_of(prompt, half, step),
+            half,
+            step,
+            {name: arrays[call] for name, arrays in inputs.items()},
+            {name: arrays[call] for name, arrays in outputs.items()},
+        )
+        for call, (half, step) in enumerate(zip(recorded.halves, recorded.steps, strict=True))
+    ]
+
+
+def _read_tensor(bundle: Bundle, what: str, tensor: RecordedTensor, count: int) -> list[Array]:
+    values = read_array(bundle.folder, tensor.values)
+    if len(tensor.calls) != count or max(tensor.calls, default=-1) >= len(values):
+        raise ProofError(f"{bundle.folder}: {what} does not name one of its values for each call: export it again")
+    return [values[call] for call in tensor.calls]

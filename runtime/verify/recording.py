@@ -4,107 +4,205 @@ All arrays are what the original computed in float32, with diffusers' own schedu
 that each part of the reference phone is judged against an implementation that is not ours.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pocketdiffusion.runtime.pipeline import combine_halves
+from pocketdiffusion.runtime.program import (
+    CLASSIFIER_FREE,
+    DENOISE,
+    ENCODE_PROMPT,
+    HALVES,
+    ZEROS,
+    Program,
+    Stage,
+    depends_on_half,
+    model_graph,
+    text_to_image,
+    values_of_a_half,
+)
 from pocketdiffusion.runtime.runner import Array
-
-HALVES = ("negative", "positive")  # the two guidance halves, in the order of every axis of size 2 below
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """`n` UNet calls. The arrays, with `c, h, w` the latents' shape and `H, W` the picture's:
-
-    ids int32 [2, 77]; states [2, 77, d] and pooled [2, d] (text encoder outputs); noise [1, c, h, w]; timesteps [n];
-    samples [n, c, h, w] (what the UNet was given); outputs [n, 2, c, h, w]; latents [n + 1, c, h, w] (before each call,
-    and at the end); unscaled [1, c, h, w] (the VAE decoder's input); decoded [1, 3, H, W]; picture uint8 [H, W, 3];
-    encoded [1, 2c, h, w] (the VAE encoder's output for `picture`). float32 unless said otherwise. mask int32 [2, 77] is
-    there where the text encoder takes an attention mask. `controls` has the PSNR (dB) of other pictures by the original
-    beside this one, where they were drawn (`controls.py`).
-    """
-
-    prompt: str
-    negative_prompt: str
-    seed: int
-    steps: int
-    sampler: str
-    guidance: float
-    ids: Array
-    states: Array
-    pooled: Array
-    noise: Array
-    timesteps: Array
-    samples: Array
-    outputs: Array
-    latents: Array
-    unscaled: Array
-    decoded: Array
-    picture: Array
-    encoded: Array
-    mask: Array | None = None
-    controls: Mapping[str, float] = field(default_factory=dict)
-
-
-OPTIONAL = ("mask",)  # the arrays that some models have
-ARRAYS = tuple(f.name for f in fields(Trajectory) if f.type is Array)
-FACTS = tuple(f.name for f in fields(Trajectory) if f.name not in (*ARRAYS, *OPTIONAL))
-
-
-def probe(trajectory: Trajectory) -> Trajectory:
-    """The trajectory with its first, middle and last call only: enough for the rungs below the shipped artifact."""
-    n = len(trajectory.timesteps)
-    calls = sorted({0, n // 2, n - 1})
-    kept = {name: getattr(trajectory, name)[calls] for name in ("timesteps", "samples", "outputs")}
-    return replace(trajectory, **kept)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one graph with the outputs that the original gave."""
+    """Inputs of one call of a graph, a batch of 1, with the outputs that the original gave. `half` is "negative",
+    "positive", or "" for a call that is for neither; `step` the row of the step table, from 0, None outside of it."""
 
     label: str
+    half: str
+    step: int | None
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
 
 
+@dataclass(frozen=True)
+class Trajectory:
+    """One picture of `n` sampler steps, drawn by `program`. `calls` has the calls of each graph, by step, the negative
+    half of guidance before the positive; noise [1, c, h, w] is what was drawn first; latents [n + 1, c, h, w] those
+    before each step and at the end; picture uint8 [H, W, 3]. float32 unless said otherwise. `negative_prompt` None is
+    an absent one. `controls` has the PSNR (dB) of other pictures by the original beside this one, where they were drawn
+    (`controls.py`).
+    """
+
+    program: Program
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    steps: int
+    sampler: str
+    guidance: float
+    calls: Mapping[str, tuple[Case, ...]]
+    noise: Array
+    latents: Array
+    picture: Array
+    controls: Mapping[str, float] = field(default_factory=dict)
+
+
+ARRAYS = ("noise", "latents", "picture")  # those that belong to no call
+FACTS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance", "controls")
+
+
 def cases(graph: str, trajectory: Trajectory) -> Iterator[Case]:
     """Every recorded call of `graph` in `trajectory`."""
-    return _CASES[graph](trajectory)
+    return iter(trajectory.calls.get(graph, ()))
 
 
-def _text_encoder(t: Trajectory) -> Iterator[Case]:
-    for i, half in enumerate(HALVES):
-        outputs = {"last_hidden_state": t.states[i : i + 1], "pooler_output": t.pooled[i : i + 1]}
-        inputs = {"input_ids": t.ids[i : i + 1]}
-        if t.mask is not None:
-            inputs["attention_mask"] = t.mask[i : i + 1]
-        yield Case(f"{t.prompt!r}, {half}", inputs, outputs)
+def label_of(prompt: str, half: str, step: int | None) -> str:
+    """What a call is for, in words."""
+    return ", ".join(word for word in (repr(prompt), "" if step is None else f"step {step + 1}", half) if word)
 
 
-def _unet(t: Trajectory) -> Iterator[Case]:
-    for n, timestep in enumerate(t.timesteps):
-        for i, half in enumerate(HALVES):
-            inputs: dict[str, NDArray[Any]] = {
-                "sample": t.samples[n : n + 1],
-                "timestep": np.array([timestep], np.float32),
-                "encoder_hidden_states": t.states[i : i + 1],
-            }
-            yield Case(f"{t.prompt!r}, timestep {timestep:g}, {half}", inputs, {"out_sample": t.outputs[n, i : i + 1]})
+def recorded_steps(trajectory: Trajectory) -> list[int]:
+    """The rows of the step table of which there are calls, from 0."""
+    return sorted({case.step for each in trajectory.calls.values() for case in each if case.step is not None})
 
 
-def _vae_decoder(t: Trajectory) -> Iterator[Case]:
-    yield Case(f"{t.prompt!r}", {"latent_sample": t.unscaled}, {"sample": t.decoded})
+def keep_steps(trajectory: Trajectory, steps: Collection[int]) -> Trajectory:
+    """The trajectory without the calls of other steps; `latents` stay whole."""
+    kept = {
+        graph: tuple(case for case in each if case.step is None or case.step in steps)
+        for graph, each in trajectory.calls.items()
+    }
+    return replace(trajectory, calls=kept)
 
 
-def _vae_encoder(t: Trajectory) -> Iterator[Case]:
-    sample = (t.picture.astype(np.float32) / np.float32(127.5) - np.float32(1)).transpose(2, 0, 1)[None]
-    yield Case(f"{t.prompt!r}", {"sample": np.ascontiguousarray(sample)}, {"latent_parameters": t.encoded})
+def probe(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with its first, middle and last step only: enough for the rungs below the shipped artifact."""
+    steps = recorded_steps(trajectory)
+    return keep_steps(trajectory, {steps[0], steps[len(steps) // 2], steps[-1]})
 
 
-_CASES = {"text_encoder": _text_encoder, "unet": _unet, "vae_decoder": _vae_decoder, "vae_encoder": _vae_encoder}
-GRAPHS = tuple(_CASES)  # what a bundle must hold in each of its formats
+def recorded(trajectory: Trajectory, value: str, half: str = "") -> dict[int | None, Array]:
+    """What a value of the program was, by step (None outside of the step table): of a half of guidance where it differs
+    between them, "" for a value that does not. Empty where no graph gave it or took it unchanged."""
+    found: dict[int | None, Array] = {}
+    for stage in text_to_image(trajectory.program).values():
+        for call in stage.calls:
+            given = [name for name, made in call.outputs.items() if made == value]
+            taken = [name for name, each in call.inputs.items() if each == value]
+            for case in trajectory.calls.get(call.graph, ()):
+                if half and case.half not in (half, ""):
+                    continue
+                for name in given:
+                    found.setdefault(case.step, case.outputs[name])
+                for name in taken:
+                    found.setdefault(case.step, case.inputs[name])
+    return found
+
+
+def recorded_once(trajectory: Trajectory, value: str, half: str = "") -> Array:
+    """As `recorded`, of a value that is there once in a picture, such as decoded."""
+    (found,) = recorded(trajectory, value, half).values()
+    return found
+
+
+def guided_outputs(trajectory: Trajectory) -> dict[int, Array]:
+    """What the sampler was given at each step: float32 [1, c, h, w]."""
+    halves = {half: recorded(trajectory, "model_output", half) for half in halves_of(trajectory)}
+    return {
+        step: combine_halves({half: found[step] for half, found in halves.items()}, trajectory.guidance)
+        for step in recorded_steps(trajectory)
+    }
+
+
+def halves_of(trajectory: Trajectory) -> tuple[str, ...]:
+    """The halves of guidance that were drawn."""
+    graph, _ = model_graph(trajectory.program)
+    there = {case.half for case in trajectory.calls.get(graph, ())}
+    return tuple(half for half in HALVES if half in there)
+
+
+def places(
+    program: Program, graph: str, count: int, guidance: float, no_negative: bool, *, positive_first: bool = False
+) -> list[tuple[str, int | None]]:
+    """For which half, and at which step, each of the `count` calls of a graph was, in their order: as `run_stage` makes
+    them without a batch, or, with `positive_first`, as diffusers' pipelines encode their prompts.
+
+    Raises ValueError for a number of calls that does not fit.
+    """
+    stage, halved = _stage_of(program, graph)
+    halves = HALVES if program.guidance == CLASSIFIER_FREE and guidance > 1 else HALVES[1:]
+    if stage.stage == ENCODE_PROMPT:
+        encoded = HALVES[1:] if no_negative and program.absent_negative == ZEROS else halves
+        found: list[tuple[str, int | None]] = [(half, None) for half in encoded[:: -1 if positive_first else 1]]
+    elif stage.stage == DENOISE:
+        each = halves if halved else ("",)
+        found = [(half, step) for step, half in product(range(count // len(each)), each)]
+    else:
+        found = [("", None)]
+    if len(found) != count:
+        raise ValueError(f"{graph} was called {count} times in {stage.stage}, not {len(found)}")
+    return found
+
+
+def stacked_halves(program: Program, graph: str, guidance: float) -> int:
+    """How many samples a pipeline gives a graph at once: both halves of guidance in the steps of the sampler."""
+    stage, _ = _stage_of(program, graph)
+    guided = program.guidance == CLASSIFIER_FREE and guidance > 1
+    return len(HALVES) if guided and stage.stage == DENOISE else 1
+
+
+def is_halved(program: Program, graph: str) -> bool:
+    """Tell whether `graph` is called for each half of guidance, and not once for both."""
+    return _stage_of(program, graph)[1]
+
+
+def _stage_of(program: Program, graph: str) -> tuple[Stage, bool]:
+    for stage in text_to_image(program).values():
+        for call in stage.calls:
+            if call.graph == graph:
+                halved = stage.stage == ENCODE_PROMPT or depends_on_half(call, values_of_a_half(program, stage))
+                return stage, halved
+    raise ValueError(f"no stage that draws from a prompt calls {graph}")
+
+
+def make_cases(
+    prompt: str,
+    places: Iterable[tuple[str, int | None]],
+    calls: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]],
+) -> tuple[Case, ...]:
+    """The calls of one graph, inputs and outputs of each, in the order that trajectories have."""
+    found = [
+        Case(label_of(prompt, half, step), half, step, inputs, outputs)
+        for (half, step), (inputs, outputs) in zip(places, calls, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda case: (-1 if case.step is None else case.step, case.half)))
+
+
+def digest_arrays(trajectory: Trajectory) -> Iterator[Array]:
+    """What tells one drawing from another: token ids, what the model was given at each step, latents and picture."""
+    hosts = sorted({value for stage in text_to_image(trajectory.program).values() for value in _tokens(stage)})
+    for value in hosts:
+        yield np.concatenate([x for half in HALVES for x in recorded(trajectory, value, half).values()])
+    for value in ("scaled_latents", "decoder_latents"):
+        yield from recorded(trajectory, value).values()
+    yield trajectory.picture
+
+
+def _tokens(stage: Stage) -> Iterator[str]:
+    for call in stage.calls:
+        yield from (given for given in call.inputs.values() if isinstance(given, str) and given.startswith("tokens/"))

@@ -26,7 +26,10 @@ _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 def opens_in_optimum(graphs: Mapping[str, Graph]) -> bool:
     """Tell whether optimum 2.1 can run the graphs of the bundle: a UNet takes both halves of guidance in one call, so
-    that its batch must be open, whatever the target asked for; and a text encoder is given no mask."""
+    that its batch must be open, whatever the target asked for; a text encoder is given no mask; and it calls no other
+    graphs than these."""
+    if set(graphs) != set(_COMPONENTS):
+        return False
     batch = graphs["unet"].spec.inputs[0].shape[0]
     return isinstance(batch, str) and len(graphs["text_encoder"].spec.inputs) == 1
 

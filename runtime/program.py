@@ -1,0 +1,352 @@
+"""The program of a bundle: which graph is called when, with what, and what becomes of its outputs. It is data.
+
+A program has stages, each a list of graph calls, and no expression language: an input of a graph is a value by its
+name, several values joined along an axis, a sum of values, or a constant. The host (`pipeline.py`, or an app) provides
+the values of `HOST_VALUES` and acts on those of `RESULTS`; every other name is free, and belongs to the program.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from pocketdiffusion.runtime.bundle.record import ArrayRef, Record
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.runner import Array
+
+
+@dataclass(frozen=True)
+class HostValue:
+    """What the host provides: in which stages, with how many axes, of which dtype. `numbered` values are written with
+    a slash and a number from 1, such as tokens/2."""
+
+    stages: tuple[str, ...]
+    rank: int
+    dtype: str = "float32"
+    numbered: bool = False
+
+
+ENCODE_PROMPT, ENCODE_IMAGE, DENOISE, DECODE, PREVIEW = STAGES = (
+    "encode_prompt",  # once for each prompt of the guidance halves
+    "encode_image",  # once, where a picture is redrawn
+    "denoise",  # once for each row of the step table
+    "decode",  # once, at the end
+    "preview",  # of unfinished latents; a reader may leave it out
+)
+NEEDED = (DENOISE, DECODE)
+HOST_VALUES: Mapping[str, HostValue] = {
+    "tokens": HostValue((ENCODE_PROMPT,), 2, "int32", numbered=True),  # [1, max_length] of the N-th tokenizer
+    "attention_mask": HostValue((ENCODE_PROMPT,), 2, "int32", numbered=True),  # 1 for each token, 0 for padding
+    "picture": HostValue((ENCODE_IMAGE,), 4),  # [1, 3, H, W] in -1..1
+    "masked_picture": HostValue((ENCODE_IMAGE,), 4),
+    "latents": HostValue((DENOISE, PREVIEW), 4),  # [1, c, h, w]
+    "scaled_latents": HostValue((DENOISE,), 4),  # latents * input_scale of the row
+    "timestep": HostValue((DENOISE,), 1),  # [1]
+    "guidance": HostValue((DENOISE,), 1),  # [1], for a graph that embeds it
+    "time_ids": HostValue((DENOISE,), 2),  # [1, 6]: height, width, 0, 0, height, width of the picture
+    "control_picture": HostValue((DENOISE,), 4),  # in 0..1
+    "control_scale": HostValue((DENOISE,), 1),
+    "mask": HostValue((ENCODE_IMAGE, DENOISE), 4),
+    "decoder_latents": HostValue((DECODE, PREVIEW), 4),  # latents / scaling_factor + shift_factor
+}
+RESULTS: Mapping[str, tuple[str, ...]] = {
+    ENCODE_IMAGE: ("posterior", "image_latents"),
+    DENOISE: ("model_output",),
+    DECODE: ("decoded",),
+    PREVIEW: ("decoded",),
+}  # of each stage: one of them must be made
+HALVES = ("negative", "positive")  # of guidance: the order of every axis of size 2
+CLASSIFIER_FREE, EMBEDDED, NONE = GUIDANCE = ("classifier_free", "embedded", "none")
+ENCODE_EMPTY, ZEROS = ABSENT_NEGATIVE = ("encode_empty", "zeros")
+DRAWS = ("posterior", "start", "steps")
+_OF_A_HALF = ("time_ids",)  # values that exist for each half, besides those of encode_prompt
+_GIVEN = (
+    "tokens",
+    "attention_mask",
+    "picture",
+    "latents",
+    "scaled_latents",
+    "timestep",
+    "guidance",
+    "time_ids",
+    "decoder_latents",
+)
+
+
+class Concat(Record):
+    """Several values one after the other."""
+
+    concat: Annotated[tuple[str, ...], Field(min_length=1, description="names of values, in their order")]
+    axis: Annotated[int, Field(description="the axis that grows, from 1; axis 0 is the batch, and never joined")]
+
+
+class Sum(Record):
+    """Several values of one shape, added from left to right in float32."""
+
+    sum: Annotated[tuple[str, ...], Field(min_length=1, description="names of values, in the order of adding")]
+
+
+class Constant(Record):
+    """An array of the bundle."""
+
+    constant: Annotated[ArrayRef, Field(description="the file that holds it")]
+
+
+Input = str | Concat | Sum | Constant
+
+
+class Call(Record):
+    """One call of a graph."""
+
+    graph: Annotated[str, Field(description="its name among the bundle's graphs")]
+    inputs: Annotated[
+        dict[str, Input],
+        Field(description="for each input tensor of the graph a value's name, a concat, a sum or a constant"),
+    ]
+    outputs: Annotated[
+        dict[str, str],
+        Field(description="for output tensors the value that each becomes; what nothing uses may be left out"),
+    ]
+
+
+class Stage(Record):
+    """Graph calls one after the other. Several stages of one name are variants: the first is taken whose host values
+    are all there."""
+
+    stage: Annotated[str, Field(description=f"{', '.join(STAGES)}; a reader may know others")]
+    when: Annotated[
+        tuple[str, ...], Field(description="host values that must be there for this variant to be taken")
+    ] = ()
+    required: Annotated[
+        bool, Field(description="whether a reader that does not know the stage must refuse the bundle")
+    ] = True
+    calls: Annotated[tuple[Call, ...], Field(description="in the order of running")]
+
+
+class Program(Record):
+    """What one loop runs to draw a picture."""
+
+    guidance: Annotated[
+        str,
+        Field(
+            description="classifier_free: negative + guidance * (positive - negative) of two model outputs, and the "
+            "positive one alone for a guidance of 1 or less; embedded: the graph is given the host value `guidance`; "
+            "none: it has no guidance. The last two have no negative half"
+        ),
+    ]
+    absent_negative: Annotated[
+        str,
+        Field(
+            description="what stands for a negative prompt that is not given: encode_empty, the empty prompt; zeros, "
+            "zeros in the place of each value that encode_prompt makes"
+        ),
+    ]
+    draws: Annotated[
+        tuple[str, ...],
+        Field(
+            description="the order in which noise is drawn from one generator: posterior (of the redrawn picture), "
+            "start, steps (one for each row of the step table with c that is not 0)"
+        ),
+    ]
+    stages: Annotated[tuple[Stage, ...], Field(description="variants of one stage in the order of choosing")]
+
+
+def names_of(given: Input) -> tuple[str, ...]:
+    """The values that an input is made of."""
+    if isinstance(given, str):
+        return (given,)
+    return given.concat if isinstance(given, Concat) else given.sum if isinstance(given, Sum) else ()
+
+
+def host_value(name: str) -> HostValue | None:
+    """What `name` stands for where it is a host value: tokens/1 is, tokens and tokens/0 are not."""
+    base, slash, number = name.partition("/")
+    found = HOST_VALUES.get(base)
+    if found is None or found.numbered != bool(slash):
+        return None
+    numbered = number.isascii() and number.isdigit() and not number.startswith("0")
+    return found if not slash or numbered else None
+
+
+def pick_variant(program: Program, stage: str, available: Collection[str]) -> Stage | None:
+    """The first variant of a stage whose host values are all `available`, None where there is none."""
+    return next((each for each in program.stages if each.stage == stage and set(each.when) <= set(available)), None)
+
+
+def is_given(program: Program, name: str) -> bool:
+    """Tell whether a host value is there for a prompt and for a picture that is redrawn, without a mask or a control
+    picture."""
+    return name.partition("/")[0] in _GIVEN and (name != "guidance" or program.guidance == EMBEDDED)
+
+
+def text_to_image(program: Program) -> dict[str, Stage]:
+    """The variant of each stage that is taken for a prompt alone, in the order of `STAGES`, and that of encode_image
+    for a picture that is redrawn."""
+    hosts = {name for stage in program.stages for name in (*stage.when, *hosts_of(stage))}
+    given = {name for name in hosts if is_given(program, name)}
+    picked = {s: pick_variant(program, s, given if s == ENCODE_IMAGE else given - {"picture"}) for s in STAGES}
+    return {name: stage for name, stage in picked.items() if stage is not None}
+
+
+def hosts_of(stage: Stage) -> list[str]:
+    """The host values that the calls of a stage take, each once."""
+    named = (name for call in stage.calls for given in call.inputs.values() for name in names_of(given))
+    return list(dict.fromkeys(name for name in named if host_value(name) is not None))
+
+
+def graphs_of(stage: Stage | None) -> list[str]:
+    """The graphs that a stage calls, each once."""
+    return list(dict.fromkeys(call.graph for call in stage.calls)) if stage is not None else []
+
+
+def program_graphs(program: Program) -> list[str]:
+    """The graphs that the known stages call, each once, in the order of `STAGES`."""
+    stages = sorted((s for s in program.stages if s.stage in STAGES), key=lambda stage: STAGES.index(stage.stage))
+    return list(dict.fromkeys(call.graph for stage in stages for call in stage.calls))
+
+
+def find_taker(program: Program, stage: str, value: str) -> tuple[str, str] | None:
+    """Graph and input tensor that a value of text to image goes into unchanged, None where there is none."""
+    calls = [call for each in program.stages if each.stage == stage for call in each.calls]
+    return next(((call.graph, t) for call in calls for t, given in call.inputs.items() if given == value), None)
+
+
+def find_giver(program: Program, stage: str, value: str) -> tuple[str, str] | None:
+    """Graph and output tensor that a value comes from, None where there is none."""
+    calls = [call for each in program.stages if each.stage == stage for call in each.calls]
+    return next(((call.graph, t) for call in calls for t, made in call.outputs.items() if made == value), None)
+
+
+def model_graph(program: Program) -> tuple[str, str]:
+    """Graph and output tensor that the sampler's steps are made of."""
+    found = find_giver(program, DENOISE, "model_output")
+    assert found is not None, "check_program refuses a program without"
+    return found
+
+
+def tensor_of(specs: Mapping[str, GraphSpec], place: tuple[str, str]) -> TensorSpec:
+    """The record of a tensor, by its graph and its name."""
+    graph, name = place
+    return next(t for t in (*specs[graph].inputs, *specs[graph].outputs) if t.name == name)
+
+
+def find_ends(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[TensorSpec, TensorSpec]:
+    """The tensors that take `decoder_latents` and give `decoded`: the sizes of latents and pictures are theirs."""
+    taker, giver = find_taker(program, DECODE, "decoder_latents"), find_giver(program, DECODE, "decoded")
+    assert taker is not None and giver is not None, "check_program refuses a program without"
+    return tensor_of(specs, taker), tensor_of(specs, giver)
+
+
+def values_of_a_half(program: Program, stage: Stage) -> set[str]:
+    """The values that differ between the halves of guidance, those that `stage` makes of others among them."""
+    prompt = {
+        value for s in program.stages if s.stage == ENCODE_PROMPT for c in s.calls for value in c.outputs.values()
+    }
+    found = {*prompt, *_OF_A_HALF}
+    for call in stage.calls:
+        if depends_on_half(call, found):
+            found.update(call.outputs.values())
+    return found
+
+
+def depends_on_half(call: Call, of_a_half: Collection[str]) -> bool:
+    """Tell whether a call must be made for each half of guidance."""
+    return any(name in of_a_half for given in call.inputs.values() for name in names_of(given))
+
+
+def halved_graphs(program: Program) -> set[str]:
+    """The graphs of denoise that are called for each half of guidance: those whose batch may be left open."""
+    found: set[str] = set()
+    for stage in program.stages:
+        if stage.stage == DENOISE:
+            of_a_half = values_of_a_half(program, stage)
+            found.update(call.graph for call in stage.calls if depends_on_half(call, of_a_half))
+    return found if program.guidance == CLASSIFIER_FREE else set()
+
+
+def takes_both_halves(program: Program, stage: Stage, specs: Mapping[str, GraphSpec]) -> bool:
+    """Tell whether one call may have both halves: whether the first axis of each input that differs between them is
+    free."""
+    of_a_half = values_of_a_half(program, stage)
+    return all(
+        isinstance(tensor_of(specs, (call.graph, name)).shape[0], str)
+        for call in stage.calls
+        for name, given in call.inputs.items()
+        if of_a_half.intersection(names_of(given))
+    )
+
+
+def evaluate(given: Input, values: Mapping[str, Array], constant: Callable[[ArrayRef], Array]) -> Array:
+    """The array that a graph is given. Raises KeyError for a value that is not there."""
+    if isinstance(given, str):
+        return values[given]
+    if isinstance(given, Concat):
+        return np.concatenate([values[name] for name in given.concat], axis=given.axis)
+    if isinstance(given, Sum):
+        return reduce(np.add, [values[name] for name in given.sum])
+    return constant(given.constant)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a stage is given or has made: values that all halves `share`, and those of each half that is drawn."""
+
+    shared: Mapping[str, Array]
+    halves: Mapping[str, Mapping[str, Array]]
+
+    def of(self, half: str) -> dict[str, Array]:
+        """All that a call for `half` can name."""
+        return {**self.shared, **self.halves[half]}
+
+
+Run = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]  # calls a graph by its name
+
+
+def run_stage(
+    stage: Stage,
+    specs: Mapping[str, GraphSpec],
+    values: Values,
+    run: Run,
+    constant: Callable[[ArrayRef], Array],
+    *,
+    batched: bool = False,
+) -> Values:
+    """`values` and what the calls of `stage` make of them. A call that names no value of a half is made once; the
+    others once for each half, in the order of `values.halves`, or, `batched`, once for all: inputs whose first axis is
+    free are then stacked along it, the others shared."""
+    shared = dict(values.shared)
+    halves = {half: dict(own) for half, own in values.halves.items()}
+    for call in stage.calls:
+        found = Values(shared, halves)
+        of_a_half = {name for own in halves.values() for name in own}
+        if not depends_on_half(call, of_a_half):
+            inputs = {name: evaluate(given, shared, constant) for name, given in call.inputs.items()}
+            shared |= _made(call, run(call.graph, inputs))
+            continue
+        by_half = {
+            half: {name: evaluate(given, found.of(half), constant) for name, given in call.inputs.items()}
+            for half in halves
+        }
+        if not batched:
+            for half, inputs in by_half.items():
+                halves[half] |= _made(call, run(call.graph, inputs))
+            continue
+        outputs = run(call.graph, _stack(specs[call.graph], list(by_half.values())))
+        parts = {name: np.split(array, len(halves)) for name, array in outputs.items()}
+        for number, half in enumerate(halves):
+            halves[half] |= _made(call, {name: part[number] for name, part in parts.items()})
+    return Values(shared, halves)
+
+
+def _made(call: Call, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {value: outputs[name] for name, value in call.outputs.items()}
+
+
+def _stack(spec: GraphSpec, inputs: list[dict[str, Array]]) -> dict[str, Array]:
+    free = {tensor.name for tensor in spec.inputs if isinstance(tensor.shape[0], str)}
+    return {
+        name: np.concatenate([each[name] for each in inputs]) if name in free else inputs[0][name] for name in inputs[0]
+    }
