@@ -42,7 +42,7 @@ PROMPTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "characters.json",
         (
             "3.14 1234567890 4k 16:9 mp3",
-            "½ ² Ⅷ ٠١٢ １２３ ௰ 𝟙𝟚 ㊿",
+            "½ ² Ⅷ ٠١٢ １２３ ௰ 𝟙𝟚 ㊿ x²!! ½½ ①②",
             "wow!! really?? (masterpiece:1.2), [a] {b} <c> d_e-f—g",
             "\"quotes\" 'single' “curly” #tag @me $5 50% a+b=c ^_^ ~`|\\/",
         ),
