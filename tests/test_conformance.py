@@ -196,7 +196,7 @@ MISTAKES: dict[str, tuple[Callable[[Reader], dict[str, Any]], str, str]] = {
     ),
     "integer timesteps": (
         with_rows(lambda row: replace(row, timestep=float(round(row.timestep)))),
-        "run row by row, euler",
+        "runs, euler",
         "timesteps made integers",
     ),
     "c ignored": (
