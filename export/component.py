@@ -73,8 +73,8 @@ class Component:
     as the sampler would feed them. `sites` counts, from the configuration alone, what tracing must find, by
     operator: "attention", "group_norm", "layer_norm", "silu", "gelu" (that of GEGLU too), "quick_gelu".
     `exponents` is of a component that was rescaled (export/float16/weight_rescaling.py): by module, the e of a result
-    that is 2^-e times the untouched module's. `halved` says that the program calls the graph for each half of guidance,
-    in one call where its batch is open.
+    that is 2^-e times the untouched module's. `stage` is that of the program that calls the graph; `halved` says that
+    it does so for each half of guidance, in one call where the graph's batch is open.
     """
 
     spec: GraphSpec
@@ -83,6 +83,7 @@ class Component:
     example: Callable[[int], dict[str, Tensor]]
     sites: Mapping[str, int]
     exponents: Mapping[str, int] = field(default_factory=dict)
+    stage: str = ""
     halved: bool = False
 
 

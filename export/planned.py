@@ -8,7 +8,7 @@ from torch import nn
 
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.quantize.qparams import BITS, Span
-from pocketdiffusion.quantize.recipes import Recipe, Survey, load_recipe
+from pocketdiffusion.quantize.recipes import Recipe, Survey, floor_of, load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Weight
 from pocketdiffusion.runtime.errors import UserError
 
@@ -44,5 +44,5 @@ def plan_of(part: Component, recipe: Recipe, survey: Survey, spans: Spans) -> Pl
         plan = replace(plan, inputs=inputs, outputs=outputs)
     if recipe.floors is None:
         return plan
-    floor = recipe.floors.graphs[part.spec.name]
+    floor = floor_of(recipe, part.spec.name, part.stage)
     return replace(plan, floor_db=floor, picture_floors_db=recipe.floors.pictures)

@@ -16,7 +16,8 @@ from pocketdiffusion.quantize.recipes import Recipe, load_recipe
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.reports.findings import Findings, find
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
-from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.file_table import PROOF
+from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
 from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.memory import own_peak_bytes
@@ -114,8 +115,8 @@ def export_original(
         )
         judged = bundle.manifest.model_copy(update={"verdicts": tuple(record_verdict(v) for v in verdicts)})
         manifest = seal(folder, judged)
-        if manifest.bundle_id != judged.bundle_id:
-            raise ProofError(f"{out}: a file changed between the proof and the seal: export again")
+        if changed := changed_files(bundle.manifest, manifest):
+            raise ProofError(f"{out}: {changed[0]} changed between the proof and the seal: export again")
         failed = [verdict for verdict in verdicts if not verdict.passed]
         if failed:
             kept = keep_failed(folder, out)
@@ -152,6 +153,18 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
             for a in artifacts
         ),
     )
+
+
+def changed_files(judged: Manifest, sealed: Manifest) -> list[str]:
+    """The files that are not what they were when the bundle was judged, but for what tells what the judge found: all
+    of role runtime among them, so that equal lists have equal runtime ids."""
+    paths = judged.files.keys() | sealed.files.keys()
+    entries = {path: (judged.files.get(path), sealed.files.get(path)) for path in sorted(paths)}
+    return [
+        path
+        for path, (before, after) in entries.items()
+        if path != PROOF and before != after and "report" not in {entry.role for entry in (before, after) if entry}
+    ]
 
 
 def pictures_first(verdicts: Sequence[ParityReport]) -> list[ParityReport]:

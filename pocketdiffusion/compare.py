@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, require_proof
 from pocketdiffusion.runtime.engines import find_graph, graph_format
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.program import model_graph, program_graphs
@@ -110,8 +110,8 @@ def compare_two(
 ) -> Compared:
     """`prompts` None are those that B was judged by, or A; of two models the gate's. `budget` None goes by B's recipe.
 
-    Raises UserError where one cannot be opened or the two do not fit, ModuleNotFoundError where a model is given and
-    torch is not installed.
+    Raises UserError where one cannot be opened, a bundle's proof part is not installed, or the two do not fit;
+    ModuleNotFoundError where a model is given and torch is not installed.
     """
     opened = open_sides((a, b), format, revision, token, say, allow_unexpected)
     check_shapes(*opened)
@@ -186,6 +186,7 @@ def open_sides(
         if (Path(name) / "manifest.json").exists():
             say(f"hashes of {name}")
             bundle = open_unproven(Path(name))
+            require_proof(bundle)
             bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
             size = bundle.manifest.latents
             width, height = size.width * size.scale, size.height * size.scale

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pocketdiffusion.export.backends import check_lowered
+from pocketdiffusion.export.backends import check_converter, check_lowered, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import plan_of, weights_of
 from pocketdiffusion.export.survey import Surveys
@@ -29,8 +29,10 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
 
 
 def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:
-    """Before anything is drawn. Raises UserError where a format cannot hold its artifact's recipe, or a JSON file is of
-    another model."""
+    """Before anything is drawn. Raises UserError where a format's converter is not installed, where a format cannot
+    hold its artifact's recipe, or one file of it a component's weights, and where a JSON file is of another model."""
+    for artifact in artifacts:
+        check_converter(artifact.format)
     named = [artifact for artifact in artifacts if artifact.recipe != SEARCHED]
     _check_lowered(parts, named, [load_recipe(artifact.recipe) for artifact in named])
 
@@ -95,4 +97,6 @@ def _check_lowered(parts: Sequence[Component], artifacts: Sequence[Artifact], re
         name, weights = part.spec.name, weights_of(part)
         for artifact, recipe in zip(artifacts, recipes, strict=True):
             schemes = recipe.plan(weights, _Unmeasured(name, artifact.format, artifact.profile, weights))
-            check_lowered(Plan(recipe.name, schemes), artifact)
+            plan = Plan(recipe.name, schemes)
+            check_lowered(plan, artifact)
+            check_size(part, plan, artifact)

@@ -12,6 +12,7 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FormError
 from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.reference.record import check_drawn, record
+from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.reports.findings import find_forms
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
@@ -50,11 +51,12 @@ def open_model(
     say: Say = lambda line: None,
 ) -> tuple[Checkpoint, Sequence[Component]]:
     """A model, with the arguments of `export`. Its weights were read once, every one of them is finite, and its modules
-    run. Raises UserError, before any long work, where that is not so."""
+    run. `sampler` takes the place of its scheduler, unless it is that. Raises UserError, before any long work, where
+    that is not so."""
     if sampler is not None:
         check_sampler(sampler)
     opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=say)
-    checkpoint = replace(opened, sampler=sampler)
+    checkpoint = opened if sampler is None or is_own_scheduler(opened, sampler) else replace(opened, sampler=sampler)
     parts = components(checkpoint, width=width, height=height, say=say)
     check_drawn(checkpoint, parts)
     for part in parts:

@@ -30,9 +30,9 @@ from pocketdiffusion.runtime.program import (
     text_to_image,
 )
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.sampling.samplers import step_table
-from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.sampling.step_table import StepTable, advance
+from pocketdiffusion.runtime.sampling.samplers import check_sampler
+from pocketdiffusion.runtime.sampling.step_table import StepTable, advance, first_latents
+from pocketdiffusion.runtime.sampling.stored_tables import read_table
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
 
 Latents = NDArray[np.float32]
@@ -160,11 +160,10 @@ def start_step(steps: int, strength: float) -> int:
 
 
 def find_table(bundle: Bundle, sampler: str, steps: int, start: int) -> StepTable:
-    """The manifest's own table where it holds one, else the same made from the checkpoint's scheduler settings."""
-    for table in bundle.manifest.step_tables:
-        if (table.sampler, table.steps, table.start) == (sampler, steps, start):
-            return table
-    return step_table(sampler, read_schedule(bundle.manifest.scheduler.config), steps, start)
+    """The bundle's own table. Raises UserError for a sampler or a number of steps that it does not hold."""
+    check_sampler(sampler)
+    tables = bundle.manifest.step_tables
+    return read_table(tables.index, tables.raw, sampler, steps, start)
 
 
 def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
@@ -221,25 +220,21 @@ def start_latents(bundle: Bundle, table: StepTable, given: Mapping[str, Array], 
     size = bundle.manifest.latents
     shape = (1, size.channels, size.height, size.width)
     if not given:
-        return random.randn(shape) * np.float32(table.init_noise_sigma)
+        return first_latents(table, random.randn(shape))
     drawn: dict[str, Latents] = {}
     for name in bundle.manifest.program.draws:
         if name == "start" or (name == "posterior" and name in given):
             drawn[name] = random.randn(shape)
     if "posterior" in given:
-        mean, log_variance = np.split(given["posterior"], 2, axis=1)
-        own = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * drawn["posterior"]
+        image = scale_posterior(bundle, given["posterior"], drawn["posterior"])
     else:
-        own = given["image_latents"]
-    vae = bundle.manifest.vae
-    scaled: Latents = (own - np.float32(vae.shift_factor)) * np.float32(vae.scaling_factor)
-    return np.float32(table.signal_scale) * scaled + np.float32(table.noise_scale) * drawn["start"]
+        image = scale_latents(bundle, given["image_latents"])
+    return first_latents(table, drawn["start"], image)
 
 
 def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
     """The bundle's own vocabularies and settings: tokens/N are of the N-th."""
-    settings = bundle.manifest.tokenizer
-    return (
+    return tuple(
         load_tokenizer(
             bundle.folder / settings.vocab,
             bundle.folder / settings.merges,
@@ -249,7 +244,8 @@ def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
             pad_id=settings.pad_id,
             unk_id=settings.unk_id,
             added=settings.added_tokens,
-        ),
+        )
+        for settings in bundle.manifest.tokenizers
     )
 
 
@@ -279,6 +275,20 @@ def read_picture(bundle: Bundle, image: NDArray[np.uint8]) -> NDArray[np.float32
             f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
         )
     return from_uint8(image)
+
+
+def scale_posterior(bundle: Bundle, parameters: NDArray[np.float32], noise: Latents) -> Latents:
+    """The draw from a posterior, float32 [1, 2c, h, w] of means and logarithms of variances, that `noise` [1, c, h, w]
+    makes, in the UNet's scale."""
+    mean, log_variance = np.split(parameters, 2, axis=1)
+    return scale_latents(bundle, mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * noise)
+
+
+def scale_latents(bundle: Bundle, latents: Latents) -> Latents:
+    """From the VAE's scale to the UNet's: (latents - shift_factor) * scaling_factor."""
+    vae = bundle.manifest.vae
+    scaled: Latents = (latents - np.float32(vae.shift_factor)) * np.float32(vae.scaling_factor)
+    return scaled
 
 
 def unscale_latents(bundle: Bundle, latents: Latents) -> Latents:

@@ -122,27 +122,43 @@ def make_tokenizer(
 def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
     """Ids of `prompt`: the beginning token, at most max_length - 2 of the text, the end token, then padding.
 
-    Where the cut falls inside a character of several bytes, `cut` begins with that character.
+    Where the cut falls inside a character of several bytes, or an added token of several vectors, `cut` begins with it.
     """
-    prompt = expand(tokenizer, prompt)
-    encoding = tokenizer.encoder.encode(prompt, add_special_tokens=False)
+    written, typed = _expand(tokenizer, prompt)
+    encoding = tokenizer.encoder.encode(written, add_special_tokens=False)
     room = tokenizer.max_length - 2
     ids = np.full((1, tokenizer.max_length), tokenizer.pad_id, np.int32)
     kept = [tokenizer.bos_id, *encoding.ids[:room], tokenizer.eos_id]
     ids[0, : len(kept)] = kept
     mask = (np.arange(tokenizer.max_length) < len(kept)).astype(np.int32)[None]
-    cut = prompt[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
+    cut = prompt[typed[encoding.offsets[room][0]] :] if len(encoding.ids) > room else ""
     return Tokens(ids, mask, cut)
 
 
 def expand(tokenizer: Tokenizer, prompt: str) -> str:
     """The prompt with the added tokens of several vectors written out, as diffusers' `maybe_convert_prompt` does."""
+    return _expand(tokenizer, prompt)[0]
+
+
+def _expand(tokenizer: Tokenizer, prompt: str) -> tuple[str, Sequence[int]]:
+    """As `expand`, and for each character of it the place in `prompt` of what it was written for."""
+    typed: Sequence[int] = range(len(prompt))
     if not tokenizer.expansions:
-        return prompt
+        return prompt, typed
     for token in dict.fromkeys(tokenizer.encoder.encode(prompt, add_special_tokens=False).tokens):
         if token in tokenizer.expansions:
-            prompt = prompt.replace(token, tokenizer.expansions[token])
-    return prompt
+            prompt, typed = _replace(prompt, typed, token, tokenizer.expansions[token])
+    return prompt, typed
+
+
+def _replace(text: str, typed: Sequence[int], old: str, new: str) -> tuple[str, list[int]]:
+    """`text.replace(old, new)`; what is new has the place of the beginning of what was there."""
+    places: list[int] = []
+    begun = 0
+    while (found := text.find(old, begun)) >= 0:
+        places += [*typed[begun:found], *[typed[found]] * len(new)]
+        begun = found + len(old)
+    return text.replace(old, new), [*places, *typed[begun:]]
 
 
 def _library_token(token: AddedToken) -> tokenizers.AddedToken:

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pocketdiffusion import build
 from pocketdiffusion.export.backends import emit as sound_emit
 from pocketdiffusion.export.float16 import audit as fitting
 from pocketdiffusion.export.targets import DEFAULTS, load_target
-from pocketdiffusion.planning import plan_artifacts
+from pocketdiffusion.planning import check_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.bundle.bundle import list_files, open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.manifest import Graph
@@ -23,6 +24,7 @@ from pocketdiffusion.source import Original, open_model
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_two_exports_of_a_model_are_one_bundle(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Another folder, another name for it: every file but the report and the manifest, which holds its hash."""
     moved = shutil.copytree(tiny_checkpoint, tmp_path / tiny_checkpoint.name)
@@ -125,3 +127,23 @@ def test_float32_is_not_for_the_neural_engine() -> None:
     iphone = load_target("iphone-15")
     units = {recipe: build.choose(iphone, recipe, None, None).artifacts[0].compute_unit for recipe in (None, "fp32")}
     assert units == {None: "ane", "fp32": "gpu"}
+
+
+def test_what_tflite_lacks_is_said_before_anything_is_drawn(
+    micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its converter, and room in a file for a component's weights."""
+    said = list[str]()
+
+    def refused(recipe: str, words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            build.export(str(micro_checkpoint), "galaxy-s24", tmp_path / "out", recipe=recipe, say=said.append)
+        assert not any("recording" in line or "writing" in line for line in said) and not list(tmp_path.iterdir())
+
+    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.emit.LARGEST", 2_000_000)
+    refused("fp32", "tflite does not take text_encoder with the recipe fp32: its weights are 0.0 GB, and a file holds")
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    refused("w8", "litert-torch is not installed: pip install --no-deps -r requirements-tflite.txt")
+    with pytest.raises(UserError, match="litert-torch is not installed"):
+        check_recipes([], [replace(DEFAULTS["tflite"], recipe="mixed")])
+    check_recipes([], [DEFAULTS["onnx"], DEFAULTS["coreml"]])

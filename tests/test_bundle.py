@@ -4,17 +4,18 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.forgery import fit_ids, forge, reseal, write_manifest
 from support.sample_bundle import verdict, write_sample, write_snapshot
 
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, read_array, seal, write_array
+from pocketdiffusion.runtime.bundle.json_files import decode, encode
+from pocketdiffusion.runtime.bundle.layout import Index
 from pocketdiffusion.runtime.bundle.leftovers import is_worthless
-from pocketdiffusion.runtime.bundle.manifest import Manifest, decode, encode
 from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
@@ -36,15 +37,6 @@ def bundle(sealed: Path, tmp_path: Path) -> Path:
 
 def files_of(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
-def rewrite_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """What a careful forger does: another manifest, with a digest that fits."""
-    fields = json.loads((folder / "manifest.json").read_bytes())
-    change(fields)
-    raw = json.dumps(fields).encode()
-    (folder / "manifest.json").write_bytes(raw)
-    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  manifest.json\n")
 
 
 def refused(folder: Path, kind: type[PocketDiffusionError] = ProofError, **options: bool) -> str:
@@ -83,8 +75,10 @@ def test_sealing_again_changes_nothing_but_what_changed(bundle: Path) -> None:
     (bundle / "report/report.json").write_text("later")
     later = seal(bundle, before)
     assert later.bundle_id == before.bundle_id and later.files != before.files
+    judged = seal(bundle, before.model_copy(update={"verdicts": (*before.verdicts, verdict("noise", 150.0))}))
+    assert judged.bundle_id != before.bundle_id and judged.runtime_id == before.runtime_id
     (bundle / "tokenizer/merges.txt").write_text("#version: 0.2\nb a</w>\n")
-    assert seal(bundle, before).bundle_id != before.bundle_id
+    assert seal(bundle, before).runtime_id != before.runtime_id
     open_bundle(bundle)
 
 
@@ -262,16 +256,11 @@ def test_what_the_manifest_names_is_never_overlooked(bundle: Path) -> None:
     (bundle / "LOST.DIR").mkdir()
     (bundle / "LOST.DIR/1").write_bytes(b"2")
     entries = {
-        path: {"sha256": hashlib.sha256(raw).hexdigest(), "size": 1}
+        path: {"sha256": hashlib.sha256(raw).hexdigest(), "size": 1, "role": "runtime"}
         for path, raw in (("onnx/desktop.ini", b"1"), ("LOST.DIR/1", b"2"))
     }
 
-    def forge(fields: dict[str, Any]) -> None:
-        fields["files"] |= entries
-        lines = (f"{e['sha256']}  {p}\n" for p, e in sorted(fields["files"].items()) if not p.startswith("report/"))
-        fields["bundle_id"] = hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    rewrite_manifest(bundle, forge)
+    forge(bundle, "manifest.json", lambda fields: fields["files"].update(entries))
     assert {"onnx/desktop.ini", "LOST.DIR/1"} <= open_bundle(bundle).manifest.files.keys()
     for name in ("onnx/desktop.ini", "LOST.DIR/1"):
         (bundle / name).write_bytes(b"3")
@@ -314,10 +303,12 @@ def test_a_forged_table_is_refused(bundle: Path) -> None:
     (bundle / "onnx/unet/model.onnx_data").write_bytes(bytes(600))
     digest = hashlib.sha256(bytes(600)).hexdigest()
 
-    def forge(fields: dict[str, Any]) -> None:
+    def change(fields: dict[str, Any]) -> None:
         fields["files"]["onnx/unet/model.onnx_data"]["sha256"] = digest
 
-    rewrite_manifest(bundle, forge)
+    fields = json.loads((bundle / "manifest.json").read_bytes())
+    change(fields)
+    write_manifest(bundle, json.dumps(fields).encode())
     assert "bundle_id is not the digest of the file table" in refused(bundle)
 
 
@@ -332,32 +323,46 @@ def test_a_forged_table_is_refused(bundle: Path) -> None:
 )
 def test_forged_paths_are_refused(bundle: Path, path: str, said: str) -> None:
     (bundle.parent / "outside").write_bytes(b"")
-    entry = {"sha256": hashlib.sha256(b"").hexdigest(), "size": 0}
+    entry = {"sha256": hashlib.sha256(b"").hexdigest(), "size": 0, "role": "runtime"}
 
-    def forge(fields: dict[str, Any]) -> None:
+    def change(fields: dict[str, Any]) -> None:
         fields["files"][path] = entry
-        lines = (f"{e['sha256']}  {p}\n" for p, e in sorted(fields["files"].items()) if not p.startswith("report/"))
-        fields["bundle_id"] = hashlib.sha256("".join(lines).encode()).hexdigest()
+        fit_ids(fields)
 
-    rewrite_manifest(bundle, forge)
+    reseal(bundle, change)
     assert said in refused(bundle)
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"version": "1"}', b'{"version": 1}']
+    "raw", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"version": "2"}', b'{"version": 2}']
 )
 def test_rubbish_with_the_right_digest_is_refused(bundle: Path, raw: bytes) -> None:
-    (bundle / "manifest.json").write_bytes(raw)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  manifest.json\n")
+    write_manifest(bundle, raw)
     assert "manifest.json is not a manifest" in refused(bundle)
+
+
+@pytest.mark.parametrize("path", ["pipeline/onnx.json", "proof.json", "steps/tables.bin"])
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"graphs": 1}'])
+def test_rubbish_in_the_other_files_is_named(bundle: Path, path: str, raw: bytes) -> None:
+    (bundle / path).write_bytes(raw)
+    reseal(bundle)
+    assert f"{path} is no " in refused(bundle)
+
+
+@pytest.mark.parametrize("path", ["pipeline/onnx.json", "proof.json", "steps/tables.bin"])
+def test_what_is_believed_is_always_compared_with_its_digest(bundle: Path, path: str) -> None:
+    raw = (bundle / path).read_bytes()
+    changed = raw.replace(b"onnx", b"ONNX").replace(b"ddim", b"euld")
+    (bundle / path).write_bytes(raw[::-1] if path.endswith(".bin") else changed)
+    assert f"{path} is damaged: its sha256" in refused(bundle, check=False)
 
 
 def test_what_is_no_bundle_is_the_users_mistake(tmp_path: Path, bundle: Path) -> None:
     assert "is not a folder" in refused(tmp_path / "absent", UserError)
     assert "is not a folder" in refused(bundle / "manifest.json", UserError)
     assert "has no manifest.json" in refused(bundle / "onnx", UserError)
-    rewrite_manifest(bundle, lambda fields: fields.update(version=2))
-    assert "is a bundle of version 2, where this pocketdiffusion reads version 1" in refused(bundle, UserError)
+    forge(bundle, "manifest.json", lambda fields: fields.update(version=3))
+    assert "is a bundle of version 3, where this pocketdiffusion reads version 2" in refused(bundle, UserError)
 
 
 def test_failed_bundles_open_only_where_asked(bundle: Path) -> None:
@@ -381,7 +386,7 @@ def test_a_graph_that_nobody_judged_does_not_open(bundle: Path) -> None:
         [v.model_copy(update={"storage": "float32"}) if v.subject.startswith("unet") else v for v in proven.verdicts],
         [v.model_copy(update={"subject": v.subject.replace("out_sample", "x")}) for v in proven.verdicts],
     ):
-        seal(bundle, proven.model_copy(update={"verdicts": tuple(unproven)}))
+        assert not seal(bundle, proven.model_copy(update={"verdicts": tuple(unproven)})).proof.passed
         with pytest.raises(ProofError, match="no verdict on out_sample of the onnx graph unet"):
             open_bundle(bundle)
         open_unproven(bundle)
@@ -398,7 +403,9 @@ def test_what_cannot_be_sealed(tmp_path: Path) -> None:
         seal(tmp_path, draft)
     (tmp_path / "link").unlink()
     (tmp_path / "tokenizer/merges.txt").unlink()
-    with pytest.raises(ValueError, match="tokenizer.merges is tokenizer/merges.txt, which is not in the file table"):
+    with pytest.raises(
+        ValueError, match="the file of merges of tokenizer 1 is tokenizer/merges.txt, which is not in the file table"
+    ):
         seal(tmp_path, draft)
     assert not (tmp_path / "manifest.json").exists()
 
@@ -429,5 +436,4 @@ def test_arrays_of_another_size_or_place_are_refused(tmp_path: Path) -> None:
 
 def test_the_manifest_on_disk_is_canonical(sealed: Path) -> None:
     raw = (sealed / "manifest.json").read_bytes()
-    manifest: Manifest = decode(raw)
-    assert encode(manifest) == raw
+    assert encode(decode(raw, Index)) == raw

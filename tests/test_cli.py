@@ -14,6 +14,7 @@ from PIL import Image
 from support.command import Arguments, call, files_below, refusal
 from support.family_cases import Case, Model
 
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 
 WIDE = {"cross_attention_dim": 32}
@@ -154,6 +155,7 @@ def test_generate_says_what_was_cut_off(tiny_bundle: Path, tmp_path: Path) -> No
     done = call("generate", tiny_bundle, "apple " * 75 + "pear", "--steps", "1", "-o", tmp_path / "a.png")
     assert done.returncode == 0 and "the prompt is too long: 'pear' was cut off" in done.stdout
     assert "negative" not in done.stdout
+    assert "pndm in 1 step begins at timestep 1, where a picture is all but done" in done.stdout
     options = ("--negative-prompt", "plum " * 75 + "Fig", "--steps", "1", "-o", tmp_path / "a.png")
     done = call("generate", tiny_bundle, "apple", *options)
     assert "the negative prompt is too long: 'Fig' was cut off" in done.stdout and "the prompt" not in done.stdout
@@ -213,6 +215,18 @@ def test_generate_refuses_where_it_cannot_write(tmp_path: Path) -> None:
         (Path("/proc/out.png"), "cannot write /proc/out.png"),
     ):
         assert said in refusal("generate", tmp_path, "apple", "-o", output)
+
+
+def test_generate_writes_no_picture_that_is_not_finite(tiny_bundle: Path, tmp_path: Path) -> None:
+    """As of a prompt that overflows, in a bundle whose proof passed: it would be black."""
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    weights = bundle / "onnx/vae_decoder/model.onnx_data"
+    weights.write_bytes(np.full(weights.stat().st_size // 4, np.nan, np.float32).tobytes())
+    seal(bundle, open_bundle(tiny_bundle).manifest)
+    done = call("generate", bundle, "red apple", "--steps", "1", "-o", tmp_path / "out.png")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "the picture of 'red apple' is not finite, first at [0, 0, 0, 0]" in done.stderr
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_generate_on_a_full_disk(tiny_bundle: Path, tmp_path: Path) -> None:

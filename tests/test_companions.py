@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 from support.family_cases import edit_json
 
 from pocketdiffusion.export.backends.coreml.apple_sampler import differences
+from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.bundle_writer import assemble
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.reference.pipeline import open_pipeline
+from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
@@ -54,6 +58,25 @@ def test_optimums_files_are_there_only_where_it_can_run_the_graphs(
     closed = replace(spec, inputs=(replace(first, shape=(1, *first.shape[1:])), *others))
     assembled(tiny_checkpoint, tiny_bundle, tmp_path / "closed", "onnx", spec=closed)
     assert list((tmp_path / "closed/onnx").iterdir()) == []
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_karras"])
+def test_optimum_draws_with_the_sampler_that_took_the_place(
+    sampler: str, micro_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its files name the scheduler, with all its settings, that the reference was drawn with."""
+    checkpoint = replace(open_checkpoint(str(micro_checkpoint)), sampler=sampler)
+    for graph in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
+        (tmp_path / graph).mkdir()
+    write_companions(tmp_path, checkpoint, 16, 16)
+    pipeline = open_pipeline(checkpoint)
+    assert set_sampler(checkpoint, pipeline) == sampler
+    library, name = json.loads((tmp_path / "model_index.json").read_text())["scheduler"]
+    assert (library, name) == ("diffusers", type(pipeline.scheduler).__name__)
+    theirs, drawn = getattr(diffusers, name).from_pretrained(tmp_path / "scheduler").config, pipeline.scheduler.config
+    own = [key for key in drawn if not key.startswith("_")]
+    assert len(own) > 10 and {key: theirs[key] for key in own} == {key: drawn[key] for key in own}
+    assert json.loads((tmp_path / "scheduler/scheduler_config.json").read_text())["_class_name"] == name
 
 
 @pytest.mark.parametrize(

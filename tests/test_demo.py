@@ -57,6 +57,36 @@ def test_a_recorded_model_goes_to_another_process(tiny_checkpoint: Path) -> None
         assert list(again.parts[1].build().state_dict()) == list(original.parts[1].weights)
 
 
+PIN = """
+import os, sys
+from importlib.abc import MetaPathFinder
+
+class Look(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ["ONEDNN_DEFAULT_FPMATH_MODE"])
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, Look())
+    from queue import Queue
+    from pocketdiffusion.demo import export_for
+    import torch
+    torch.set_num_threads(1)
+    try:
+        export_for(None, "no phone", None, 1, Queue())
+    except Exception as error:
+        print(torch.get_num_threads(), error)
+"""
+
+
+def test_the_reference_is_pinned_before_torch_is_imported() -> None:
+    """oneDNN reads the environment then, and what asks for bfloat16 is overruled; an export has its share of cores."""
+    asking = {**os.environ, "ONEDNN_DEFAULT_FPMATH_MODE": "BF16", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", PIN], env=asking, capture_output=True, text=True, check=True)
+    mode, said = done.stdout.splitlines()
+    assert mode == "STRICT" and said.startswith(f"{os.cpu_count()} ") and "no phone" in said
+
+
 @pytest.mark.slow  # records the built-in model
 def test_an_export_that_is_killed_is_one_line(tmp_path: Path) -> None:
     """As the system does where memory runs out."""

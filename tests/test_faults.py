@@ -46,7 +46,7 @@ from pocketdiffusion.runtime.verify.gate import judge, judge_runner
 from pocketdiffusion.runtime.verify.golden import read_golden
 
 
-@pytest.fixture(params=["fp32", "fp16"])
+@pytest.fixture(params=[pytest.param("fp32", marks=pytest.mark.slow), "fp16"])
 def bundle(request: pytest.FixtureRequest) -> Bundle:
     """The built-in model in each precision. Read it, never write to it."""
     found: Bundle = request.getfixturevalue(f"emoji_{request.param}")
@@ -164,6 +164,7 @@ def test_a_fault_in_the_code_is_blamed(
     assert blamed(bundle) == expected
 
 
+@pytest.mark.slow  # it needs the model in float32 too
 @pytest.mark.parametrize("recipe", ["fp32", "fp16"])
 def test_a_lost_causal_mask_is_blamed_where_it_is_a_constant(emoji_fp32: Bundle, recipe: str, folder: Path) -> None:
     """In the profile std, which has no attention operator, the mask is added to the scores."""

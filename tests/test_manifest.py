@@ -1,138 +1,268 @@
+"""The JSON files of a bundle: one schema and one spelling for each, read strictly, refused by name."""
+
 import hashlib
 import json
+import shutil
 import subprocess
-from dataclasses import replace
+from collections.abc import Iterator
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import numpy as np
 import pytest
-from support.sample_bundle import steps, verdict, write_sample
+from pydantic import TypeAdapter, ValidationError
+from support.forgery import forge, reseal
+from support.sample_bundle import TABLES, verdict, write_sample
 
-from pocketdiffusion.runtime.bundle.bundle import seal
-from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table
-from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, Verdict, decode, encode, manifest_schema
-from pocketdiffusion.runtime.bundle.step_columns import StepColumns, pack_steps, unpack_steps
-from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
+from pocketdiffusion.runtime.bundle.bundle import open_unproven, seal
+from pocketdiffusion.runtime.bundle.file_table import FileEntry, Role, bundle_id, check_table, role_of, runtime_id
+from pocketdiffusion.runtime.bundle.json_files import decode, encode
+from pocketdiffusion.runtime.bundle.layout import Index
+from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, Verdict
+from pocketdiffusion.runtime.bundle.record import Seed
+from pocketdiffusion.runtime.bundle.schemas import SCHEMAS, make_schema, schema_path
+from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
 
-SCHEMA = Path(__file__).parents[1] / "runtime/bundle/manifest.schema.json"
+PATHS_OF = {"manifest": "manifest.json", "pipeline": "pipeline/onnx.json", "proof": "proof.json"}
+UNET = ("graphs", "onnx", "unet")
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read it, never write to it."""
     folder = tmp_path_factory.mktemp("sample")
-    return seal(folder, write_sample(folder))
+    seal(folder, write_sample(folder))
+    return folder
 
 
-def fields_of(manifest: Manifest) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(encode(manifest))
+@pytest.fixture
+def bundle(sealed: Path, tmp_path: Path) -> Path:
+    """A copy of one's own."""
+    return Path(shutil.copytree(sealed, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def manifest(sealed: Path) -> Manifest:
+    return open_unproven(sealed).manifest
+
+
+def fields_of(folder: Path, name: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((folder / PATHS_OF[name]).read_bytes())
     return fields
 
 
-def schema_errors(fields: Any) -> list[str]:
-    checker = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+def schema_errors(name: str, fields: Any) -> list[str]:
+    checker = jsonschema.Draft202012Validator(json.loads(schema_path(name).read_text()))
     return [error.message for error in checker.iter_errors(fields)]
 
 
-def test_schema_file_is_current() -> None:
-    module = "pocketdiffusion.runtime.bundle.manifest"
-    say = f"import json; from {module} import *; print(json.dumps(manifest_schema(), indent=2))"
-    assert json.loads(SCHEMA.read_text()) == manifest_schema(), (
-        f"python -c '{say}' > runtime/bundle/manifest.schema.json"
-    )
+def put(fields: Any, where: tuple[Any, ...], value: Any) -> None:
+    for key in where[:-1]:
+        fields = fields[key]
+    fields[where[-1]] = value
 
 
-def test_schema_accepts_a_real_manifest(manifest: Manifest) -> None:
-    jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA.read_text()))
-    assert schema_errors(fields_of(manifest)) == []
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schema_files_are_current(name: str) -> None:
+    current = json.loads(schema_path(name).read_text())
+    assert current == make_schema(name), "python -m pocketdiffusion.runtime.bundle.schemas"
+    jsonschema.Draft202012Validator.check_schema(current)
 
 
-def test_schema_wants_every_field_that_is_written(manifest: Manifest) -> None:
-    fields = fields_of(manifest)
-    for part in (
-        fields,
-        fields["graphs"]["onnx"]["unet"],
-        fields["verdicts"][0],
-        fields["graphs"]["onnx"]["unet"]["spec"],
-    ):
-        for name in list(part):
-            value = part.pop(name)
-            assert schema_errors(fields), f"the schema does not ask for {name}"
-            part[name] = value
-    assert schema_errors(fields) == []
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schemas_accept_what_is_written(sealed: Path, name: str) -> None:
+    assert schema_errors(name, fields_of(sealed, name)) == []
+
+
+def properties(part: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a schema, however deep."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "properties":
+                yield from ((f"{where}/{field}", content) for field, content in value.items())
+            yield from properties(value, f"{where}/{key}")
+    elif isinstance(part, list):
+        for value in part:
+            yield from properties(value, where)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_field_has_a_description(name: str) -> None:
+    found = dict(properties(make_schema(name)))
+    assert len(found) > 25
+    assert [where for where, field in found.items() if not field.get("description")] == []
+
+
+def test_a_field_without_a_description_would_be_found() -> None:
+    schema = make_schema("pipeline")
+    del schema["$defs"]["Vae"]["properties"]["scaling_factor"]["description"]
+    assert [where for where, field in properties(schema) if not field.get("description")] == [
+        "/$defs/Vae/scaling_factor"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("where", "value"),
+    ("name", "places"),
     [
-        (("version",), 2),
-        (("version",), True),
-        (("secret",), 1),
-        (("model", "prediction_type"), "velocity"),
-        (("model", "fingerprint"), "0" * 63),
-        (("latents", "channels"), 0),
-        (("latents", "channels"), "4"),
-        (("latents", "height"), 8.5),
-        (("graphs", "onnx", "unet", "storage"), "bfloat16"),
-        (("graphs", "onnx", "unet", "path"), "../unet.onnx"),
-        (("graphs", "onnx", "unet", "spec", "inputs", 0, "extra"), 1),
-        (("files", "../up"), {"sha256": "0" * 64, "size": 1}),
-        (("files", "tokenizer/vocab.json", "size"), -1),
-        (("verdicts", 0, "psnr_db"), "Infinite"),
-        (("verdicts", 0, "psnr_db"), None),
-        (("step_tables", 0, "p"), ["0.5"]),
-        (("golden", 0, "arrays", "latents", "dtype"), "float128"),
-        (("vae", "scaling_factor"), "Infinity"),
+        ("manifest", [(), ("model",), ("proof",), ("picture",), ("files", "proof.json"), ("golden", "vae_decoder")]),
+        ("pipeline", [(), ("graphs", "unet"), ("graphs", "unet", "spec"), ("tokenizers", 0), ("steps",), ("vae",)]),
+        ("proof", [(), ("verdicts", 0), UNET, ("golden", 0)]),
     ],
 )
-def test_schema_and_reader_refuse_alike(manifest: Manifest, where: tuple[Any, ...], value: Any) -> None:
-    fields = fields_of(manifest)
-    part = fields
-    for key in where[:-1]:
-        part = part[key]
-    part[where[-1]] = value
-    assert schema_errors(fields)
-    with pytest.raises((ValueError, UserError)):
-        decode(json.dumps(fields).encode())
+def test_schemas_want_every_field_that_is_written(sealed: Path, name: str, places: list[tuple[Any, ...]]) -> None:
+    fields = fields_of(sealed, name)
+    for place in places:
+        part = fields
+        for key in place:
+            part = part[key]
+        for field in list(part):
+            value = part.pop(field)
+            assert schema_errors(name, fields), f"the schema does not ask for {field}"
+            part[field] = value
+    assert schema_errors(name, fields) == []
 
 
-def test_round_trip_is_exact(manifest: Manifest) -> None:
-    raw = encode(manifest)
-    again = decode(raw)
-    assert again == manifest
-    assert encode(again) == raw
-    assert raw.endswith(b"}\n") and raw.count(b"\n") == 1
+@pytest.mark.parametrize(
+    ("name", "where", "value"),
+    [
+        ("manifest", ("version",), 3),
+        ("manifest", ("version",), True),
+        ("manifest", ("minor",), -1),
+        ("manifest", ("model", "prediction_type"), "velocity"),
+        ("manifest", ("model", "fingerprint"), "0" * 63),
+        ("manifest", ("files", "../up"), {"sha256": "0" * 64, "size": 1, "role": "runtime"}),
+        ("manifest", ("files", "steps/tables.bin", "size"), -1),
+        ("manifest", ("files", "steps/tables.bin", "role"), "spare"),
+        ("manifest", ("proof", "kind"), "none"),
+        ("manifest", ("proof", "worst", "margin_db"), "Infinity"),
+        ("manifest", ("picture", "seed"), 42),
+        ("manifest", ("picture", "seed"), "4.5"),
+        ("manifest", ("golden", "vae_decoder", "inputs", "latent_sample", "dtype"), "float128"),
+        ("pipeline", ("latents", "channels"), 0),
+        ("pipeline", ("latents", "channels"), "4"),
+        ("pipeline", ("latents", "height"), 8.5),
+        ("pipeline", ("graphs", "unet", "storage"), "bfloat16"),
+        ("pipeline", ("graphs", "unet", "path"), "../unet.onnx"),
+        ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "dtype"), "bfloat16"),
+        ("pipeline", ("tokenizers",), []),
+        ("pipeline", ("tokenizers", 0, "kind"), "t5"),
+        ("pipeline", ("vae", "scaling_factor"), "Infinity"),
+        ("pipeline", ("vae", "tile_size"), 0),
+        ("pipeline", ("defaults", "strength"), 0),
+        ("pipeline", ("preview", "bias"), [0.5, 0.5]),
+        ("proof", ("verdicts", 0, "psnr_db"), "Infinite"),
+        ("proof", ("verdicts", 0, "psnr_db"), None),
+        ("proof", ("golden", 0, "arrays", "latents", "shape"), [-1]),
+    ],
+)
+def test_schemas_and_reader_refuse_alike(bundle: Path, name: str, where: tuple[Any, ...], value: Any) -> None:
+    fields = fields_of(bundle, name)
+    put(fields, where, value)
+    assert schema_errors(name, fields)
+    if name == "manifest":
+        reseal(bundle, lambda manifest: put(manifest, where, value))
+    else:
+        forge(bundle, PATHS_OF[name], lambda content: put(content, where, value))
+    with pytest.raises(PocketDiffusionError) as caught:
+        open_unproven(bundle)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("manifest", ("secret",)),
+        ("manifest", ("model", "secret")),
+        ("manifest", ("files", "proof.json", "secret")),
+        ("pipeline", ("secret",)),
+        ("pipeline", ("graphs", "unet", "secret")),
+        ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "secret")),
+        ("pipeline", ("tokenizers", 0, "secret")),
+        ("proof", ("verdicts", 0, "secret")),
+    ],
+)
+def test_fields_of_a_later_minor_version_are_passed_over(
+    bundle: Path, manifest: Manifest, name: str, where: tuple[Any, ...]
+) -> None:
+    fields = fields_of(bundle, name)
+    put(fields, where, {"new": 1})
+    assert schema_errors(name, fields) == []
+    forge(bundle, PATHS_OF[name], lambda content: put(content, where, {"new": 1}))
+    forge(bundle, "manifest.json", lambda content: put(content, ("minor",), 7))
+    again = open_unproven(bundle).manifest
+    assert again.minor == 7 and again.graphs == manifest.graphs and again.verdicts == manifest.verdicts
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "value", "said"),
+    [
+        ("pipeline", ("tokenizers", 0, "kind"), "t5", "the tokenizer kind 't5' is not known"),
+        ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "dtype"), "bfloat16", "the dtype 'bfloat16' is not known"),
+        ("pipeline", ("program", "guidance"), "perturbed", "perturbed"),
+        ("pipeline", ("program", "absent_negative"), "ones", "ones"),
+        ("pipeline", ("program", "draws"), ["start", "dice"], "dice"),
+        ("pipeline", ("program", "stages", 0, "stage"), "dream", "dream"),
+        ("pipeline", ("program", "stages", 0, "when"), ["pose"], "pose"),
+        ("pipeline", ("program", "stages", 0, "calls", 0, "inputs"), {"input_ids": "melody"}, "melody"),
+        ("manifest", ("model", "prediction_type"), "flow", "the prediction type 'flow' is not known"),
+        (
+            "manifest",
+            ("golden", "vae_decoder", "outputs", "sample", "dtype"),
+            "int4",
+            "the dtype 'int4' is not known",
+        ),
+    ],
+)
+def test_what_this_reader_cannot_run_is_refused_by_name(
+    bundle: Path, name: str, where: tuple[Any, ...], value: Any, said: str
+) -> None:
+    """The user's bundle is too new, not corrupt: exit code 2, with place and value."""
+    forge(bundle, PATHS_OF[name], lambda content: put(content, where, value))
+    with pytest.raises(UserError, match=said) as caught:
+        open_unproven(bundle)
+    place = bundle if "program" in where else bundle / PATHS_OF[name]  # a program is checked beside its graphs
+    assert str(place) in str(caught.value) and "install a newer" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 3}, "is a bundle of version 3, where this pocketdiffusion reads version 2: install a newer"),
+        ({"version": 1}, "is a bundle of version 1, where this pocketdiffusion reads version 2: export the model"),
+    ],
+)
+def test_other_major_versions_say_what_to_do(bundle: Path, change: dict[str, Any], said: str) -> None:
+    forge(bundle, "manifest.json", lambda fields: fields.update({**change, "whatever": "else"}))
+    with pytest.raises(UserError, match=said):
+        open_unproven(bundle)
+
+
+def test_round_trip_is_exact(sealed: Path, manifest: Manifest, tmp_path: Path) -> None:
+    raw = (sealed / "manifest.json").read_bytes()
+    index = decode(raw, Index)
+    assert encode(index) == raw and raw.endswith(b"}\n") and raw.count(b"\n") == 1
     graphs = {format: dict(reversed(named.items())) for format, named in manifest.graphs.items()}
-    assert encode(manifest.model_copy(update={"graphs": graphs})) == raw
-    assert again.graphs["onnx"]["unet"].spec.inputs[0].shape == ("batch", 4, 8, 8)
-    assert again.step_tables == (steps(1), steps(2), steps(4))
-    assert again.golden[0].prompt == "un café rouge 🍎" and "🍎".encode() in raw
+    again = Path(shutil.copytree(sealed, tmp_path / "again"))
+    assert seal(again, manifest.model_copy(update={"graphs": graphs})) == manifest
+    assert all((again / path).read_bytes() == (sealed / path).read_bytes() for path in PATHS_OF.values())
+    assert manifest.graphs["onnx"]["unet"].spec.inputs[0].shape == ("batch", 4, 8, 8)
+    assert manifest.graphs["onnx"]["unet"].ops == {"MatMul": 5, "com.microsoft.MultiHeadAttention": 2}
+    assert manifest.step_tables == TABLES
+    assert manifest.golden[0].prompt == "un café rouge 🍎" and "🍎".encode() in raw
 
 
-def test_step_tables_keep_every_bit() -> None:
-    bits = np.random.default_rng(3).bytes(8 * 3000)
-    values = [*np.frombuffer(bits), -0.0, 5e-324, 1.7976931348623157e308, 1e22, 0.1 + 0.2, 2.0**53, 1.0]
-    finite = [float(value) for value in values if np.isfinite(value)]
-    rows = zip(*[iter(finite)] * 7, strict=False)
-    made = tuple(Step(t, s, p, q, a, (b,), c) for t, s, p, q, a, b, c in rows)
-    table = StepTable("euler", "v_prediction", len(made), 0, 14.6146, 1.0, 14.6146, made)
-    text = pack_steps(table).model_dump_json()
-    again = unpack_steps(StepColumns.model_validate_json(text, strict=True))
-    assert repr(again) == repr(table)  # repr tells -0.0 from 0.0
+@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**53 + 1, 2**64 - 1])
+def test_seeds_are_strings(seed: int) -> None:
+    adapter = TypeAdapter(Seed)
+    assert adapter.dump_json(seed) == f'"{seed}"'.encode()
+    assert adapter.validate_json(f'"{seed}"', strict=True) == seed and adapter.validate_python(seed) == seed
 
 
-def test_step_tables_that_cannot_be_run_are_refused() -> None:
-    table = steps(2)
-    with pytest.raises(ValueError, match="before its first row"):
-        pack_steps(replace(table, rows=(replace(table.rows[0], b=(0.5, 0.5)), table.rows[1])))
-    with pytest.raises(ValueError, match="finite"):
-        pack_steps(replace(table, rows=(replace(table.rows[0], p=inf), table.rows[1])))
-    columns = pack_steps(table).model_dump()
-    with pytest.raises(ValueError, match="differ in length"):
-        StepColumns.model_validate({**columns, "q": columns["q"][:1]})
+@pytest.mark.parametrize("text", ["1", '"1.0"', '" 1"', '"+1"', '"²"', f'"{2**64}"', f'"{-(2**63) - 1}"', "null"])
+def test_other_seeds_are_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Seed).validate_json(text, strict=True)
 
 
 def test_verdicts_can_be_infinite_in_valid_json() -> None:
@@ -158,13 +288,43 @@ def test_a_verdict_cannot_say_passed_against_its_numbers(change: dict[str, Any])
     assert not Verdict(**{**fields, **change, "passed": False}).passed
 
 
-def test_bundle_id_is_what_sha256sum_prints(tmp_path: Path) -> None:
+def test_ids_are_what_sha256sum_prints(tmp_path: Path) -> None:
     manifest = seal(tmp_path, write_sample(tmp_path))
-    listing = "find onnx tokenizer golden -type f | LC_ALL=C sort | xargs sha256sum"
-    lines = subprocess.run(listing, shell=True, cwd=tmp_path, check=True, capture_output=True).stdout
-    assert manifest.bundle_id == hashlib.sha256(lines).hexdigest()
-    assert bundle_id({**manifest.files, "report/times.json": FileEntry(sha256="1" * 64, size=3)}) == manifest.bundle_id
-    assert bundle_id({**manifest.files, "onnx/times.json": FileEntry(sha256="1" * 64, size=3)}) != manifest.bundle_id
+
+    def digest(paths: str) -> str:
+        listing = f"find {paths} -type f | LC_ALL=C sort | xargs sha256sum"
+        lines = subprocess.run(listing, shell=True, cwd=tmp_path, check=True, capture_output=True).stdout
+        return hashlib.sha256(lines).hexdigest()
+
+    runtime = "README.md conformance licences onnx/*/model.onnx* pipeline steps tokenizer golden/0.png golden/0/*"
+    assert manifest.runtime_id == digest(runtime)
+    assert manifest.bundle_id == digest(
+        "README.md conformance golden licences onnx pipeline proof.json steps tokenizer"
+    )
+    added = FileEntry(sha256="1" * 64, size=3, role="report")
+    for role, ids in (("report", ""), ("proof", "b"), ("companion", "b"), ("runtime", "br")):
+        files = {**manifest.files, "new": added.model_copy(update={"role": role})}
+        assert (bundle_id(files) != manifest.bundle_id) == ("b" in ids)
+        assert (runtime_id(files) != manifest.runtime_id) == ("r" in ids)
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("onnx/unet/model.onnx", "runtime"),
+        ("onnx/unet/config.json", "companion"),
+        ("coreml/compile_for_apple.sh", "companion"),
+        ("pipeline/onnx.json", "runtime"),
+        ("steps/tables.bin", "runtime"),
+        ("conformance/noise.bin", "runtime"),
+        ("README.md", "runtime"),
+        ("proof.json", "proof"),
+        ("golden/1.png", "proof"),
+        ("report/report.html", "report"),
+    ],
+)
+def test_roles(path: str, role: Role) -> None:
+    assert role_of(path, {"onnx/unet/model.onnx"}) == role
 
 
 @pytest.mark.parametrize(
@@ -179,7 +339,7 @@ def test_bundle_id_is_what_sha256sum_prints(tmp_path: Path) -> None:
     ],
 )
 def test_file_tables_that_no_disk_can_hold(paths: tuple[str, ...], said: str) -> None:
-    entry = FileEntry(sha256="0" * 64, size=0)
+    entry = FileEntry(sha256="0" * 64, size=0, role="runtime")
     for order in (paths, paths[::-1]):
         with pytest.raises(ValueError, match=said):
             check_table({path: entry for path in order})
@@ -207,43 +367,80 @@ PATHS = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_paths_that_leave_the_bundle_are_refused(manifest: Manifest, path: str) -> None:
-    fields = fields_of(manifest)
-    fields["files"][path] = {"sha256": "0" * 64, "size": 0}
+def test_paths_that_leave_the_bundle_are_refused(sealed: Path, path: str) -> None:
+    fields = fields_of(sealed, "manifest")
+    fields["files"][path] = {"sha256": "0" * 64, "size": 0, "role": "runtime"}
     with pytest.raises(ValueError, match="pattern"):
-        decode(json.dumps(fields).encode())
+        decode(json.dumps(fields).encode(), Index)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("file", "old", "new", "said"),
     [
-        (b'"version":1', b'"version":1,"version":1', "twice"),
-        (b'"scaling_factor":0.18215', b'"scaling_factor":NaN', "not JSON"),
-        (b'"scaling_factor":0.18215', b'"scaling_factor":1e999', "finite"),
-        (b'"seed":9223372036854775808', b'"seed":9223372036854775808.5', "integer"),
-        (b'"path":"golden/0/sample.bin"', b'"path":"golden/2/sample.bin"', "not in the file table"),
-        (b'"shape":[1,3,16,16]', b'"shape":[1,3,16,17]', "3264 bytes"),
-        (b'"name":"unet"', b'"name":"vae_decoder"', "calls itself"),
-        (b'"path":"onnx/unet/model.onnx"', b'"path":"onnx/unet/model.ort"', "its own file"),
-        (b'"bundle_id":"', b'"bundle_id":"' + b"0" * 64 + b'","x":"', "Extra inputs"),
+        ("manifest.json", b'"version":2', b'"version":2,"version":2', "twice"),
+        ("manifest.json", b'"seed":"9223372036854775808"', b'"seed":"9223372036854775807"', "the picture is not the"),
+        ("manifest.json", b'"steps":4', b'"steps":4.5', "integer"),
+        ("manifest.json", b'"passed":true', b'"passed":false', "the summary of the proof is not what proof.json says"),
+        ("manifest.json", b'"margin_db":27', b'"margin_db":28', "the summary of the proof is not what proof.json says"),
+        ("manifest.json", b'"kind":"full"', b'"kind":"quick","x":"', "manifest.json"),
+        ("manifest.json", b'"path":"golden/0/sample.bin"', b'"path":"golden/9/sample.bin"', "not in the file table"),
+        ("manifest.json", b'"path":"golden/0/sample.bin"', b'"path":"golden/1/sample.bin"', "role is proof, not"),
+        ("manifest.json", b'"shape":[1,3,16,16]', b'"shape":[1,3,16,17]', "3264 bytes"),
+        ("manifest.json", b'"pipeline":"pipeline/onnx.json"', b'"pipeline":"pipeline/tflite.json"', "not in the file"),
+        ("manifest.json", b'"pipeline":"pipeline/onnx.json"', b'"pipeline":"proof.json"', "of the role proof, not"),
+        ("pipeline/onnx.json", b'"scaling_factor":0.18215', b'"scaling_factor":NaN', "not JSON"),
+        ("pipeline/onnx.json", b'"scaling_factor":0.18215', b'"scaling_factor":1e999', "finite"),
+        ("pipeline/onnx.json", b'"name":"unet"', b'"name":"vae_decoder"', "calls itself"),
+        ("pipeline/onnx.json", b'"path":"onnx/unet/model.onnx"', b'"path":"onnx/unet/model.ort"', "its own file"),
+        ("pipeline/onnx.json", b'"merges":"tokenizer/merges.txt"', b'"merges":"tokenizer/x.txt"', "not in the file"),
+        ("pipeline/onnx.json", b'"merges":"tokenizer/merges.txt"', b'"merges":"golden/latents.bin"', "role is proof"),
+        ("pipeline/onnx.json", b'"file":"steps/tables.bin"', b'"file":"steps/table2.bin"', "not in the file table"),
+        ("pipeline/onnx.json", b'"width":16', b'"width":24', "picture is 24x16, which does not fit the latents"),
+        ("pipeline/onnx.json", b'"unet":{', b'"unet2":{', "proof.json does not know the onnx graph unet2"),
+        ("proof.json", b'"path":"golden/1/sample.bin"', b'"path":"golden/2/sample.bin"', "not in the file table"),
+        ("proof.json", b'"shape":[5,4,8,8]', b'"shape":[5,4,8,9]', "5760 bytes"),
+        ("proof.json", b'"image":"golden/0.png"', b'"image":"golden/9.png"', "not in the file table"),
+        ("proof.json", b'"prompt":"un ', b'"prompt":"deux ', "the picture is not the first of proof.json"),
+        ("pipeline/onnx.json", b'"most_steps":4', b'"most_steps":"4"', "is no pipeline file"),
     ],
 )
-def test_contradictions_are_refused(manifest: Manifest, old: bytes, new: bytes, said: str) -> None:
-    raw = encode(manifest)
+def test_contradictions_are_refused(bundle: Path, file: str, old: bytes, new: bytes, said: str) -> None:
+    raw = (bundle / file).read_bytes()
     assert old in raw
-    with pytest.raises(ValueError, match=said):
-        decode(raw.replace(old, new))
+    changed = raw.replace(old, new)
+    (bundle / file).write_bytes(changed)
+    if file == "manifest.json":
+        (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(changed).hexdigest()}  manifest.json\n")
+    else:
+        reseal(bundle)
+    with pytest.raises(ProofError, match=said) as caught:
+        open_unproven(bundle)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_bundle_id_is_refused(manifest: Manifest) -> None:
-    with pytest.raises(ValueError, match="bundle_id is not the digest"):
-        decode(encode(manifest).replace(manifest.bundle_id.encode(), b"0" * 64))
+@pytest.mark.parametrize("name", ["bundle_id", "runtime_id"])
+def test_a_wrong_id_is_refused(bundle: Path, name: str) -> None:
+    reseal(bundle, lambda fields: fields.update({name: "0" * 64}))
+    with pytest.raises(ProofError, match=f"{name} is not the digest"):
+        open_unproven(bundle)
 
 
-@pytest.mark.parametrize(("version", "said"), [(2, "install a newer"), (0, "export the model again")])
-def test_other_versions_say_what_to_do(version: int, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        decode(json.dumps({"version": version, "whatever": "else"}).encode())
+def test_a_wrong_digest_of_the_proof_is_refused(bundle: Path) -> None:
+    reseal(bundle, lambda fields: fields["proof"].update(sha256="0" * 64))
+    with pytest.raises(ProofError, match=r"proof.sha256 is not that of proof.json"):
+        open_unproven(bundle)
+
+
+def test_formats_that_differ_in_what_they_share_are_refused(tmp_path: Path) -> None:
+    draft = write_sample(tmp_path)
+    seal(tmp_path, draft.model_copy(update={"graphs": {"onnx": draft.graphs["onnx"], "tflite": draft.graphs["onnx"]}}))
+    assert set(open_unproven(tmp_path).manifest.graphs) == {"onnx", "tflite"}
+    forge(tmp_path, "pipeline/tflite.json", lambda fields: fields["vae"].update(scaling_factor=0.13025))
+    with pytest.raises(ProofError, match=r"pipeline/onnx.json and pipeline/tflite.json differ in vae"):
+        open_unproven(tmp_path)
+    seal(tmp_path, draft)
+    assert not (tmp_path / "pipeline/tflite.json").exists()
+    open_unproven(tmp_path)
 
 
 def test_records_do_not_change(manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pocketdiffusion.export.backends.coreml.memory import count_memory
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.runtime.engines.mlprogram.constants import HEADER, SENTINEL, Blob, TensorType, decode, read_blob
 from pocketdiffusion.runtime.engines.mlprogram.execute import run
@@ -146,6 +147,13 @@ def test_values_are_dropped_after_their_last_use(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5 * 2**20
+
+
+def test_memory_is_counted_from_the_program(squares: Path) -> None:
+    """x in float32, cast to float16, squared, multiplied, cast back; the weight is float16."""
+    memory = count_memory(squares)
+    assert memory.weights_bytes == 2 * 8 * 8 + 2  # with two flags of the product
+    assert memory.activations_bytes == 4 * 16 + 2 * 16 + 4 * 16  # x, the product, and that in float32
 
 
 def test_no_package(tmp_path: Path, squares: Path) -> None:

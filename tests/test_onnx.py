@@ -59,14 +59,10 @@ def test_parity_of_every_part(tiny_checkpoint: Path, tmp_path: Path, name: str, 
         assert psnr(wanted, found[key]) >= FLOORS[recipe]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("profile", "recipe"),
-    [
-        pytest.param("ort", "fp32", marks=pytest.mark.slow),
-        ("ort", "fp16"),
-        pytest.param("std", "fp32", marks=pytest.mark.slow),
-        pytest.param("std", "fp16", marks=pytest.mark.slow),
-    ],
+    [("ort", "fp32"), ("ort", "fp16"), ("std", "fp32"), ("std", "fp16")],
 )
 def test_topology_of_stable_diffusion_15(sd15: Component, tmp_path: Path, profile: str, recipe: str) -> None:
     """47 of the 68 SiLU are left: the one on the time embedding is the same in all 22 residual blocks."""
@@ -100,7 +96,10 @@ def test_only_the_unet_opens_its_batch(tiny_checkpoint: Path, tmp_path: Path) ->
     assert emit(part, artifact(), tmp_path, open_batch=True).spec == part.spec
 
 
-@pytest.mark.parametrize(("name", "profile", "recipe"), [("unet", "std", "fp16"), ("text_encoder", "ort", "fp32")])
+@pytest.mark.parametrize(
+    ("name", "profile", "recipe"),
+    [pytest.param("unet", "std", "fp16", marks=pytest.mark.slow), ("text_encoder", "ort", "fp32")],
+)
 def test_two_exports_are_the_same_bytes(
     tiny_checkpoint: Path, tmp_path: Path, name: str, profile: str, recipe: str
 ) -> None:

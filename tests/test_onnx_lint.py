@@ -55,3 +55,11 @@ def test_std_allows_only_the_standard() -> None:
     with pytest.raises(ProofError, match="opset 23: profile std allows 21"):
         lint(model_of("Attention", inputs=3, opset=23), "std")
     assert lint(model_of("Sigmoid", opset=21), "std") == {"Sigmoid": 1}
+
+
+def test_a_constant_that_nothing_takes() -> None:
+    model = model_of("Sigmoid")
+    left = ir.Value(name="val_7", const_value=ir.tensor([1.0], name="val_7"))
+    model.graph.initializers.add(left)
+    with pytest.raises(ProofError, match="^val_7: no operator takes this constant"):
+        lint(model, "std")

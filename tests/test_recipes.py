@@ -15,7 +15,15 @@ from pocketdiffusion.export.checks.ladder import QUANTIZED, SAME_WEIGHTS
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import REPLAY
 from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.quantize.recipes import Floors, Recipe, load_recipe, read_recipe, recipe_names, write_recipe
+from pocketdiffusion.quantize.recipes import (
+    Floors,
+    Recipe,
+    floor_of,
+    load_recipe,
+    read_recipe,
+    recipe_names,
+    write_recipe,
+)
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.errors import UserError
@@ -210,6 +218,15 @@ def test_mistakes_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
     said = export("--recipe", "palette6")
     assert "onnx ort does not take the recipe palette6" in said and "the nearest is w8" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_of_another_name_has_the_floor_of_its_stage() -> None:
+    recipe = load_recipe("w8")
+    assert recipe.floors is not None
+    assert floor_of(recipe, "text_encoder_2", "encode_prompt") == recipe.floors.graphs["text_encoder"]
+    assert floor_of(recipe, "unet", "denoise") == recipe.floors.graphs["unet"]
+    with pytest.raises(UserError, match="w8 has no floor for upscaler"):
+        floor_of(recipe, "upscaler", "upscale")
 
 
 def test_an_export_with_a_recipe(micro_checkpoint: Path, tmp_path: Path) -> None:

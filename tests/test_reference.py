@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from support.command import call, refusal
 from support.family_cases import MICRO, edit_json, write_checkpoint
 
@@ -33,6 +34,7 @@ from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, compare
 from pocketdiffusion.runtime.verify.gate import PictureReport, control_floor, judge_pictures
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import guided_outputs, recorded_steps
+from pocketdiffusion.source import open_model
 
 REQUEST = Request("a red apple", "blurry", seed=5, steps=3, guidance=5.0)
 SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
@@ -44,8 +46,8 @@ def model(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_checkpoint, tmp_path / "model")
 
 
-def by_diffusers(folder: Path, request: Request) -> np.ndarray:
-    """What diffusers draws, without any of our code."""
+def by_diffusers(folder: Path, request: Request, output_type: str = "pil") -> np.ndarray:
+    """What diffusers draws, without any of our code: the picture, or with "latent" all last latents."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     drawn = pipeline(
@@ -54,8 +56,9 @@ def by_diffusers(folder: Path, request: Request) -> np.ndarray:
         num_inference_steps=request.steps,
         guidance_scale=request.guidance,
         generator=torch.Generator().manual_seed(request.seed),
+        output_type=output_type,
     )
-    return np.asarray(drawn.images[0])
+    return np.asarray(drawn.images if output_type == "latent" else drawn.images[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -185,19 +188,73 @@ def test_a_scheduler_that_no_sampler_is_is_refused_with_the_way_out(model: Path,
         set_sampler(checkpoint, open_pipeline(checkpoint))
 
 
-def test_another_sampler_takes_the_place_of_one_that_is_not_here(model: Path, tmp_path: Path) -> None:
-    """The command says how, the bundle says so, and draws what diffusers draws with that one."""
+def test_another_sampler_takes_the_place_of_one_that_is_not_here(micro_checkpoint: Path, tmp_path: Path) -> None:
+    """The command says how, the bundle says so, and draws what diffusers draws with that one. Who opens the model
+    beside the bundle draws with it too: with its own scheduler the model is refused."""
+    model = shutil.copytree(micro_checkpoint, tmp_path / "model")
     edited(_class_name="DEISMultistepScheduler", algorithm_type="deis", solver_type="logrho")(model)
-    export = ("export", model, "--target", "generic", "--format", "onnx", "-o", tmp_path / "out")
+    out = tmp_path / "out"
+    export = ("export", model, "--target", "generic", "--format", "onnx", "-o", out)
     assert "export it with another, by --sampler ddim, dpmpp_2m" in refusal(*export)
     assert "did you mean euler" in refusal(*export, "--sampler", "eulr")
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
     done = call(*export, "--sampler", "euler")
     assert done.returncode == 0, done.stderr
-    scheduler = open_bundle(tmp_path / "out").manifest.scheduler
+    scheduler = open_bundle(out).manifest.scheduler
     assert (scheduler.default_sampler, scheduler.replaced) == ("euler", "DEISMultistepScheduler")
     assert "euler in place of the checkpoint's own DEISMultistepScheduler" in done.stdout
-    assert "DEISMultistepScheduler" in (tmp_path / "out/report/report.html").read_text()
+    assert "DEISMultistepScheduler" in (out / "report/report.html").read_text()
+    done = call("verify", out, "--against", model)
+    assert done.returncode == 0 and "passed all" in done.stdout, done.stderr
+    (tmp_path / "prompts.txt").write_text("red apple\n")
+    done = call("compare", model, out, "--prompts", tmp_path / "prompts.txt", "--steps", "2", "--min-psnr", "50")
+    assert done.returncode == 0, done.stderr
+
+
+OWN: dict[str, tuple[Callable[[Path], None], str, bool]] = {
+    "pndm": (edited(), "pndm", True),
+    "pndm without steps_offset": (edited(steps_offset=None), "pndm", True),
+    "another class": (edited(), "ddim", False),
+    "another class in the index": (other_class_in_the_index, "ddim", True),
+    "ddim without anything": (edited(_class_name="DDIMScheduler", clip_sample=None), "ddim", True),
+    "ddim with thresholding": (edited(_class_name="DDIMScheduler", thresholding=True), "ddim", False),
+    "dpm": (edited(_class_name=DPM), "dpmpp_2m", True),
+    "dpm of order 3": (edited(_class_name=DPM, solver_order=3), "dpmpp_2m", False),
+    "dpm without Karras": (edited(_class_name=DPM), "dpmpp_2m_karras", False),
+    "dpm, Karras": (edited(_class_name=DPM, use_karras_sigmas=True), "dpmpp_2m_karras", True),
+    "none of ours": (edited(_class_name="DEISMultistepScheduler"), "dpmpp_2m", False),
+}
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_the_checkpoints_own_sampler_takes_nobodys_place(micro_checkpoint: Path, tmp_path: Path, case: str) -> None:
+    """With --sampler of its own scheduler an export is the one without, and what is drawn is that sampler's."""
+    change, sampler, own = OWN[case]
+    model = shutil.copytree(micro_checkpoint, tmp_path / "model")
+    change(model)
+    checkpoint, _ = open_model(str(model), sampler=sampler)
+    assert checkpoint.sampler == (None if own else sampler)
+    assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
+
+
+def test_shards_of_two_storages_are_widened_and_not_rounded(model: Path) -> None:
+    """By the files that diffusers reads: an older file beside them is all float16."""
+    unet = model / "unet"
+    tensors = load_file(unet / "diffusion_pytorch_model.safetensors")
+    save_file(
+        {name: tensor.half() for name, tensor in tensors.items()},
+        unet / "diffusion_pytorch_model.safetensors",
+        {"format": "pt"},
+    )
+    placed = {name: f"diffusion_pytorch_model-0000{n % 2 + 1}-of-00002.safetensors" for n, name in enumerate(tensors)}
+    for number, file in enumerate(sorted(set(placed.values()))):
+        dtype = (torch.float16, torch.float32)[number]
+        save_file({n: tensors[n].to(dtype) for n in placed if placed[n] == file}, unet / file, {"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": placed}
+    (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST])
+    assert np.array_equal(trajectory.latents[-1:], by_diffusers(model, REQUEST, output_type="latent"))
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "pndm"])
@@ -331,8 +388,8 @@ def test_a_fault_in_our_own_reading_fails_the_export(
 
     with pytest.raises(ProofError):
         build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
-    manifest = json.loads((tmp_path / "out.failed/manifest.json").read_text())
-    failed = {verdict["subject"] for verdict in manifest["verdicts"] if not verdict["passed"]}
+    proof = json.loads((tmp_path / "out.failed/proof.json").read_text())
+    failed = {verdict["subject"] for verdict in proof["verdicts"] if not verdict["passed"]}
     assert {"unet.out_sample", "text_encoder.last_hidden_state", "pictures.median"} <= failed
     assert "vae_decoder.sample" not in failed
 

@@ -40,6 +40,7 @@ def test_floors_are_lowered_to_what_the_change_costs_and_no_further() -> None:
     assert floor_db("float16", "float32", 88.0, 90.0) == 82  # rounding was measured with the change in it
 
 
+@pytest.mark.slow
 def test_the_verdicts_say_so(changed: Bundle) -> None:
     """The text encoder and the VAE have no GELU: nothing is lowered there."""
     verdicts = open_bundle(changed.folder).manifest.verdicts
@@ -54,12 +55,14 @@ def test_the_verdicts_say_so(changed: Bundle) -> None:
         assert v.floor_db >= 105 or v.subject in ("unet.out_sample", "pictures.median", "pictures.minimum"), v.subject
 
 
+@pytest.mark.slow
 def test_the_report_says_so(changed: Bundle) -> None:
     page = (changed.folder / "report/report.html").read_text(encoding="utf-8")
     assert page.count("tanh_gelu changes the model: GELU is its tanh approximation") == 1
     assert "all, with those that change it" in page
 
 
+@pytest.mark.slow
 def test_no_other_format_is_judged_by_it(changed: Bundle, original: Original) -> None:
     """The same artifacts, had another format been changed: they fail."""
     manifest = changed.manifest
@@ -83,6 +86,7 @@ def test_a_change_that_the_artifact_does_not_have_is_caught(original: Original) 
         assert not report.passed and report.floor_db == 105
 
 
+@pytest.mark.slow
 def test_a_change_that_costs_too_much_fails(
     original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

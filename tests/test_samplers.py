@@ -15,10 +15,11 @@ from diffusers import (
     PNDMScheduler,
 )
 from numpy.typing import NDArray
+from support.step_columns import unpack_steps
 
-from pocketdiffusion.runtime.bundle.step_columns import StepColumns, unpack_steps
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.sampling.few_steps import describe_start
 from pocketdiffusion.runtime.sampling.samplers import default_sampler, sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import REACH, Step, StepTable, advance
@@ -199,6 +200,22 @@ def test_noise_is_drawn_for_every_ancestral_step_but_the_last() -> None:
         assert not any(row.c for row in step_table(name, read_schedule(SD15), 10).rows)
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_a_start_where_hardly_any_noise_is_left_is_said(spacing: str) -> None:
+    """One step at "leading" timesteps is at the last of them; Karras' own begin where all is noise."""
+    schedule = read_schedule({**SD15, "timestep_spacing": spacing})
+    said = {
+        (name, steps): describe_start(step_table(name, schedule, steps)) for name in sampler_names() for steps in (1, 2)
+    }
+    drawn = {"dpmpp_2m", "dpmpp_2m_karras"}
+    if spacing == "leading":
+        assert {key for key, line in said.items() if line} == {(name, 1) for name in {*SCHEDULERS} - drawn}
+        assert str(said["pndm", 1]).startswith("pndm in 1 step begins at timestep 1, where")
+    else:
+        assert not any(said.values())
+    assert describe_start(step_table("ddim", schedule, 4, start=3)) is None
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_rows_reach_no_further_back_than_there_are_rows(name: str) -> None:
     """Nor further than REACH, and many steps are no trouble: timesteps repeat where there are nearly as many."""
@@ -235,7 +252,7 @@ def test_runs_the_golden_vectors() -> None:
     golden = json.loads((Path(__file__).parent / "golden/steps.json").read_text())
     assert {case["table"]["sampler"] for case in golden["cases"]} == set(SCHEDULERS)
     for case in golden["cases"]:
-        table, shape = unpack_steps(StepColumns(**case["table"])), tuple(case["shape"])
+        table, shape = unpack_steps(case["table"]), tuple(case["shape"])
 
         def near(
             array: Latents, expected: list[float], size: tuple[int, ...] = shape, name: str = table.sampler

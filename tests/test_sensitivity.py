@@ -19,6 +19,7 @@ import torch
 from support.processes import begun_by, outlived
 
 from pocketdiffusion.export import quantized
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
@@ -29,6 +30,7 @@ from pocketdiffusion.export.reference import record as reference
 from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.export.sensitivity import _bearable_db, read_prompt
 from pocketdiffusion.export.survey import CODE, Surveys, fingerprint, open_surveys
+from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.quantize import qparams as spans
 from pocketdiffusion.quantize import quantized_tensor as stored
 from pocketdiffusion.quantize.measure.cache import Damages, open_damages
@@ -40,7 +42,7 @@ from pocketdiffusion.runtime.program import HALVES
 from pocketdiffusion.runtime.verify import recording as trajectory
 from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 from pocketdiffusion.runtime.verify.recording import probe
-from pocketdiffusion.search import search_requests
+from pocketdiffusion.search import search, search_requests
 
 PROMPTS = "bell pepper\npurple heart\n"
 W8, W8A8, W2 = Scheme("linear", 8), Scheme("linear", 8, activation="int8"), Scheme("linear", 2)
@@ -356,6 +358,24 @@ def test_what_damages_are_measured_by_is_in_the_fingerprint(
     before = fingerprint(checkpoint, components(checkpoint), REQUESTS)
     monkeypatch.setattr(np, "__version__", "3.0")
     assert fingerprint(checkpoint, components(checkpoint), REQUESTS) != before
+
+
+def test_another_sampler_measures_afresh(micro_checkpoint: Path, tmp_path: Path) -> None:
+    """The damages of drawings with another sampler are not those of this one."""
+    own, said = open_checkpoint(str(micro_checkpoint)), list[str]()
+    parts, other = components(own), replace(own, sampler="euler")
+
+    def opened(checkpoint: Checkpoint) -> dict[Any, float]:
+        table = tmp_path / "table.jsonl"
+        with open_surveys(checkpoint, parts, REQUESTS, file=table, workers=1, say=said.append) as surveys:
+            found = dict(surveys.damages.found)
+            surveys.damages.add(("unet", CONV_IN, W8), 0.5)
+        return found
+
+    assert [len(opened(checkpoint)) for checkpoint in (own, own, other, other, own)] == [0, 1, 0, 1, 0]
+    assert ["afresh" in line for line in said] == [False, True, False, True]
+    with pytest.raises(UserError, match="did you mean euler"):
+        search(str(micro_checkpoint), DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=1.0, sampler="eulr")
 
 
 def test_a_floor_lets_the_largest_single_error_pass() -> None:

@@ -1,7 +1,9 @@
 """Lossy schemes in TFLite on `tiny_checkpoint`: weights, integers for activations, layers by name."""
 
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +65,9 @@ def test_weights_alone_are_the_very_numbers_that_torch_has(emitted: Emit, name: 
     assert (graph.arithmetic, graph.compute_unit, graph.recipe) == ("float32", "cpu", "w8")
     assert graph.storage == {"w8": "int8", "3 bits": "int3"}[scheme]
     matrices = len(made.plan.schemes)
-    assert graph.ops["DEQUANTIZE"] == matrices - graph.ops.get("EMBEDDING_LOOKUP", 0)  # the lookup takes integers
+    lookups = graph.ops.get("EMBEDDING_LOOKUP", 0)
+    assert lookups == (2 if name == "text_encoder" else 0)  # of the integers, and of their scales
+    assert graph.ops["DEQUANTIZE"] == matrices - lookups // 2
     assert "QUANTIZE" not in graph.ops
 
 
@@ -82,9 +86,19 @@ def test_codes_and_scales_are_those_that_are_stored(emitted: Emit, name: str, sc
         tensor, data = found[key], data_of(model, found[key])
         assert data is not None and TYPES[tensor.type] == "INT8"
         np.testing.assert_array_equal(data.view(np.int8), laid_out(stored.codes).reshape(-1))
-        np.testing.assert_array_equal(tensor.quantization.scale, stored.scale.reshape(-1))
-        size += data.size + 2 * len(tensor.quantization.scale)
+        scales = scales_of(model, tensor)
+        np.testing.assert_array_equal(scales, stored.scale.reshape(-1))
+        size += data.size + 2 * len(scales)
     assert size == sum(nbytes(made.part.weights[key].shape, each) for key, each in made.plan.schemes.items())
+
+
+def scales_of(model: Any, tensor: Any) -> Array:
+    """Of the channels of a weight; of a table that is looked up in a table of one column, beside one scale of 1."""
+    columns = [each for each in model.subgraphs[0].tensors if list(each.shape) == [tensor.shape[0], 1]]
+    if list(tensor.quantization.scale) != [1] or not columns:
+        return np.asarray(tensor.quantization.scale)
+    (column,) = columns
+    return np.asarray(data_of(model, column)).view(np.float32)
 
 
 # Torch rounds what an operator takes once for the whole tensor. LiteRT rounds each row of a matrix product by its own
@@ -155,16 +169,18 @@ def test_two_emits_are_the_same_bytes(emitted: Emit, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "scheme", "noted"),
-    [("unet", "dynamic8", b"2.17.0"), ("unet", "w8", b"2.9.0"), ("text_encoder", "w8", b"2.18.0")],
+    [("unet", "dynamic8", b"2.17.0"), ("unet", "w8", b"2.9.0"), ("text_encoder", "w8", b"2.8.0")],
 )
 def test_the_oldest_runtime_that_takes_it(emitted: Emit, name: str, scheme: str, noted: bytes) -> None:
-    """FULLY_CONNECTED of version 12 and EMBEDDING_LOOKUP of version 4 came after what the converter knew of. The
-    manifest says it too."""
+    """FULLY_CONNECTED of version 12 came after what the converter knew of; a table of int8 is looked up without the
+    version of EMBEDDING_LOOKUP that did so too. The manifest says it as well."""
     made = emitted(name, scheme)
     model = read_model(made.path)
     (entry,) = model.metadata
     assert bytes(model.buffers[entry.buffer].data).rstrip(b"\0") == noted
-    assert made.graph.engine_needs == {"tflite": noted.decode()}
+    engine = made.graph.engine
+    assert engine is not None and (engine.name, engine.least_version) == ("litert", noted.decode())
+    assert engine.signature == name and engine.tried == version("ai-edge-litert") and not engine.opset
 
 
 # Layers by name.

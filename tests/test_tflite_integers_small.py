@@ -31,10 +31,8 @@ from torch import nn
 
 from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
-from pocketdiffusion.export.backends.tflite.file import (
-    data_of,
-    read_model,
-)
+from pocketdiffusion.export.backends.tflite.file import data_of, operator_name, read_model
+from pocketdiffusion.export.backends.tflite.taps import layers
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.quantize.qparams import affine
@@ -125,3 +123,18 @@ def test_what_is_refused(tmp_path: Path, scheme: Scheme, said: str) -> None:
     with pytest.raises(UserError, match=f"tflite std does not take the recipe mine: .*{said}"):
         emit(part, artifact(), tmp_path, open_batch=False, plan=plan)
     assert not (tmp_path / "tflite").exists()
+
+
+def test_a_table_of_int8_needs_no_new_version(tmp_path: Path) -> None:
+    """TensorFlow Lite 2.16.1 knows EMBEDDING_LOOKUP up to version 3: with one scale for the whole table."""
+    made = emit_small(tmp_path, Table, weights_only(8))
+    model = read_model(made.path)
+    operators = model.subgraphs[0].operators
+    versions = {operator_name(model, o): model.operatorCodes[o.opcodeIndex].version for o in operators}
+    assert versions["EMBEDDING_LOOKUP"] == 1 and made.graph.ops["EMBEDDING_LOOKUP"] == 2
+    np.testing.assert_array_equal(made.run()["y"], made.torch()["y"])
+    (layer,) = layers(made.path, made.plan.schemes)
+    maker = next(o for o in operators if operator_name(model, o) == "MUL")
+    assert model.subgraphs[0].tensors[maker.outputs[0]].name.decode() == layer.result
+    shapes = 4 * (1 + 3)  # of two RESHAPEs
+    assert made.graph.memory is not None and made.graph.memory.weights_bytes == 50 * 8 + 4 * 50 + shapes

@@ -82,6 +82,28 @@ def test_cut_begins_with_the_character_it_halves(tokenizer_folder: Path) -> None
     assert encode(tokenizer, "cat 🪿 dog").cut == "🪿 dog"
 
 
+def test_cut_is_as_it_was_typed_where_tokens_have_several_vectors(tokenizer_folder: Path) -> None:
+    """A prompt is drawn with them written out, and cut off it is what the user wrote, whole tokens."""
+    names = ["<toy>", "<toy>_1", "<toy>_2"]
+    added = [mark(text, 49408 + number) for number, text in enumerate(names)]
+    added[0] = added[0].model_copy(update={"expansion": " ".join(names)})
+    files = tokenizer_folder / "vocab.json", tokenizer_folder / "merges.txt"
+
+    def cut(prompt: str, max_length: int) -> str:
+        tokenizer = load_tokenizer(*files, max_length=max_length, bos_id=BOS, eos_id=EOS, pad_id=EOS, added=added)
+        return encode(tokenizer, prompt).cut
+
+    prompt = "a <toy> on <toy>  GRASS"
+    assert [cut(prompt, 2 + room) for room in range(9)] == [
+        prompt,
+        *["<toy> on <toy>  GRASS"] * 3,
+        "on <toy>  GRASS",
+        *["<toy>  GRASS"] * 3,
+        "GRASS",
+    ]
+    assert cut(prompt, 2 + 9) == "" and cut("grass <toy>_1 <toy>_2", 4) == "<toy>_2"
+
+
 def test_refuses_what_is_no_vocabulary(tokenizer_folder: Path, tmp_path: Path) -> None:
     vocab, merges = tokenizer_folder / "vocab.json", tokenizer_folder / "merges.txt"
     broken = tmp_path / "broken"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.bundle_writer import write_tokenizer
+from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
@@ -81,7 +82,7 @@ def test_ids_are_those_of_transformers(kind: str, tiny_checkpoint: Path, tmp_pat
     checkpoint = replace(opened(tiny_checkpoint), tokenizers={"tokenizer": source})
     out = tmp_path / "bundle"
     (out / "onnx").mkdir(parents=True)
-    ours = runtime_tokenizer(out, write_tokenizer(out, checkpoint))
+    ours = runtime_tokenizer(out, write_tokenizers(out, checkpoint)[0])
     for graph in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
         (out / "onnx" / graph).mkdir()
     write_companions(out / "onnx", checkpoint, 16, 16)
@@ -226,7 +227,7 @@ def test_states_are_those_of_diffusers_pipeline(folder: Path, tmp_path: Path) ->
     artifact = Artifact(format="onnx", compute_unit="cpu", recipe="fp32", profile="ort", rewrites=("fused_attention",))
     graph = emit(text, artifact, tmp_path, open_batch=False)
     runner = open_runner(tmp_path / graph.path, graph.spec)
-    ours = runtime_tokenizer(tmp_path, write_tokenizer(tmp_path, checkpoint))
+    ours = runtime_tokenizer(tmp_path, write_tokenizers(tmp_path, checkpoint)[0])
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     for prompt in PROMPTS:
         with torch.no_grad():
@@ -289,8 +290,9 @@ def test_apples_pipeline_is_said_to_differ_where_it_does() -> None:
         for inputs in ((tokens,), (tokens, replace(tokens, name="attention_mask")))
     )
     marks = [AddedToken.model_validate({"text": text, "id": n, **FLAGLESS}) for n, text in MARKS.items()]
+    files: dict[str, Any] = {"vocab": "v", "merges": "m", "characters": "c"}
     settings = Settings(
-        kind="clip", vocab="v", merges="m", max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
+        kind="clip", **files, max_length=77, bos_id=1, eos_id=2, pad_id=2, added_tokens=tuple(marks[:2])
     )
     assert differences(settings, plain_spec) == ()
     other = settings.model_copy(update={"pad_id": 0, "added_tokens": tuple(marks)})
@@ -307,3 +309,19 @@ def test_the_script_for_apple_says_so(tmp_path: Path) -> None:
     assert done.stderr.startswith("Apple's pipeline will not draw what this model draws: it does not know '<it's>'.\n")
     write_script(tmp_path, 0.18215, "ane")
     assert "Apple's pipeline" not in (tmp_path / "compile_for_apple.sh").read_text()
+
+
+def test_the_script_for_apple_says_which_prompts_are_split_otherwise(tmp_path: Path) -> None:
+    """Of every model, in one line, when the packages are compiled."""
+    for path in ("tokenizer/vocab.json", "tokenizer/merges.txt", "bin/xcrun"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("#!/bin/sh\n")
+    (tmp_path / "bin/xcrun").chmod(0o755)
+    (tmp_path / "coreml").mkdir()
+    write_script(tmp_path / "coreml", 0.18215, "ane")
+    command = ["sh", str(tmp_path / "coreml/compile_for_apple.sh"), str(tmp_path / "out")]
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = "Prompts with punctuation or numbers get other token ids there than here"
+    assert done.stdout.startswith(f"{said}: Apple's tokenizer splits at spaces alone.") and not done.stderr
+    assert len(done.stdout.splitlines()) == 1

@@ -48,8 +48,9 @@ def components(
     """
     family = find_family(checkpoint)
     parts: list[Component] = family.components(checkpoint, width, height)
-    halved = halved_graphs(program(checkpoint, parts))
-    parts = [replace(part, halved=part.spec.name in halved) for part in parts]
+    drawn = program(checkpoint, parts)
+    halved, stages = halved_graphs(drawn), {call.graph: stage.stage for stage in drawn.stages for call in stage.calls}
+    parts = [replace(part, stage=stages.get(part.spec.name, ""), halved=part.spec.name in halved) for part in parts]
     used = {(ref.file, ref.offset) for part in parts for ref in part.weights.values()}
     unused = [
         f"{part}.{name}"

@@ -8,7 +8,9 @@ from pocketdiffusion.runtime.tokenizer import encode
 
 
 def find_cuts(checkpoint: Checkpoint, prompts: Iterable[str]) -> dict[str, str]:
-    """By prompt: the end of it, as it was typed, that the checkpoint's tokenizer has no room for, or ""."""
-    source = read_tokenizer(checkpoint.tokenizers["tokenizer"], checkpoint.model_index["tokenizer"][1])
-    tokenizer = runtime_tokenizer(source)
-    return {prompt: encode(tokenizer, prompt).cut for prompt in prompts}
+    """By prompt: the end of it, as it was typed, that one of the checkpoint's tokenizers has no room for, or ""."""
+    tokenizers = [
+        runtime_tokenizer(read_tokenizer(folder, checkpoint.model_index[part][1]))
+        for part, folder in checkpoint.tokenizers.items()
+    ]
+    return {prompt: max((encode(each, prompt).cut for each in tokenizers), key=len) for prompt in prompts}

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.families import scheduler_config
+from pocketdiffusion.export.families import find_family, scheduler_config
 from pocketdiffusion.export.reference.pipeline import Pipeline
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.samplers import default_sampler, diffusers_class, sampler_names, step_table
-from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, read_schedule
+from pocketdiffusion.runtime.sampling.schedule import PLAIN, NoiseSchedule, read_schedule
 from pocketdiffusion.runtime.sampling.step_table import advance
 from pocketdiffusion.runtime.verify.metrics import psnr_db
 
@@ -52,6 +52,21 @@ def set_sampler(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
         found = f"{far} {sampler}, the nearest sampler here"
         raise UserError(f"{_title(checkpoint, pipeline)} {found}; {_way_out()}")
     return sampler
+
+
+def is_own_scheduler(checkpoint: Checkpoint, sampler: str) -> bool:
+    """Tell whether the checkpoint's own scheduler is that of `sampler`: of its class, with the same settings.
+
+    Raises UserError at an unknown name.
+    """
+    name, settings = diffusers_class(sampler)
+    if checkpoint.model_index["scheduler"][1] != name:
+        return False
+    parameters = signature(getattr(diffusers, name).__init__).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    own = find_family(checkpoint).scheduler_config({**defaults, **checkpoint.scheduler})
+    put = {**own, **{key: defaults[key] for key in PLAIN if key in defaults}, **settings}
+    return all(own[key] == put[key] for key in defaults)
 
 
 def _agreement(scheduler: Any, sampler: str, schedule: NoiseSchedule, steps: int) -> float:

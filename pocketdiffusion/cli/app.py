@@ -83,6 +83,7 @@ def export(
 ) -> None:
     """Export a checkpoint for a phone and prove the result equal to the original."""
     from pocketdiffusion.runtime.verify.controls import describe_pictures
+    from pocketdiffusion.runtime.verify.known_units import warn_of_units
     from pocketdiffusion.runtime.verify.skipped import units_not_run
 
     width, height = parse_size(size)
@@ -115,6 +116,8 @@ def export(
     if (scheduler := exported.manifest.scheduler).replaced:
         say(f"it draws with {scheduler.default_sampler} in place of the checkpoint's own {scheduler.replaced}")
     say(f"{output} is whole, every verdict passed, bundle_id {exported.manifest.bundle_id[:16]}")
+    for line in warn_of_units(exported.manifest):
+        say(line)
 
 
 @app.command()
@@ -188,6 +191,12 @@ def verify(
         str | None, typer.Option(help="of arm64: a processor, as qemu calls it; by default the target's own")
     ] = None,
     limit: Annotated[float, typer.Option(min=1, help="of arm64 and gpu: seconds for one call of one graph")] = 300,
+    device_report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="what an app found on a phone: shown beside the host's verdicts, in their place"
+        ),
+    ] = None,
     standins: Standins = STANDINS,
     revision: Revision = None,
     token: Token = None,
@@ -196,12 +205,21 @@ def verify(
     """Judge a bundle again: every file's hash, every stage, every graph, whole pictures.
 
     On a stand-in for the phone, its graphs and one small picture."""
+    if device_report is not None:
+        from pocketdiffusion.cli.device_report import show_device_report
+
+        if against is not None or on is not Place.HOST:
+            raise UserError("--device-report shows what was judged: leave out --against and --on, which judge anew")
+        show_device_report(bundle, device_report)
+        return
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
     from pocketdiffusion.runtime.verify.compare import other_shapes
+    from pocketdiffusion.runtime.verify.conformance import judge_conformance
     from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
+    from pocketdiffusion.runtime.verify.known_units import warn_of_units
     from pocketdiffusion.runtime.verify.metrics import blame
     from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
 
@@ -233,14 +251,20 @@ def verify(
                 )
             trajectories = record(checkpoint, parts, say=step, controls=on is Place.HOST)
         skipped: list[NotRun] = []
+        tells: dict[str, str] = {}
         if on is Place.HOST:
             verdicts, _ = judge(opened, trajectories, step)
+            conformance, tells = judge_conformance(opened, say=step)
+            verdicts += conformance
             skipped = units_not_run(opened.manifest)
         else:
             core = core or core_of(opened.manifest.target.name)
             place = find_place(on.value, standins.expanduser(), core, limit)
             verdicts, skipped = judge_on(place, opened, trajectories, step)
-    console.print(verdict_table(verdicts))
+    console.print(verdict_table(v for v in verdicts if v.subject not in tells or not v.passed))
+    if tells:
+        met = sum(v.passed for v in verdicts if v.subject in tells)
+        say(f"{met} of {len(tells)} conformance vectors, computed by the original libraries, are met")
     if on is Place.HOST:
         for line in describe_pictures(verdicts, [t.controls for t in trajectories]):
             say(line)
@@ -248,10 +272,14 @@ def verify(
         console.print(not_run_table(skipped))
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
-        raise ProofError(f"{bundle}: {blame(failed).describe()}; {len(failed)} of {len(verdicts)} verdicts failed")
+        told = blame(failed)
+        wrong = f"; {tells[told.subject]}" if told.subject in tells else ""
+        raise ProofError(f"{bundle}: {told.describe()}; {len(failed)} of {len(verdicts)} verdicts failed{wrong}")
     if not verdicts:
         raise ProofError(f"{bundle}: nothing of it was run on {on.value}: {skipped[0].reason}")
     say(f"{bundle} passed all {len(verdicts)} verdicts" + (f" on {on.value}" if on is not Place.HOST else ""))
+    for line in warn_of_units(opened.manifest):
+        say(line)
 
 
 @app.command()
@@ -288,22 +316,25 @@ def generate(
         typer.Option(metavar="PROMPT", help="what not to draw; without it the model's own way of none is taken"),
     ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same picture")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="denoising steps")] = 20,
-    guidance: Annotated[float, typer.Option(help="guidance scale; 1 is none")] = 7.5,
+    steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; by default the bundle's")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is none; by default the bundle's")] = None,
     sampler: Annotated[str | None, typer.Option(help="such as ddim, euler, dpmpp_2m; by default the model's")] = None,
     format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default the bundle's first")] = None,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="a picture to redraw (image-to-image), scaled to fit")
     ] = None,
-    strength: Annotated[float, typer.Option(help="of the redrawing, over 0 and at most 1")] = 0.8,
+    strength: Annotated[
+        float | None, typer.Option(help="of the redrawing, over 0 and at most 1; by default the bundle's")
+    ] = None,
 ) -> None:
     """Draw a picture with a bundle's artifacts."""
     from pocketdiffusion.runtime import pipeline
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.image import write_png
+    from pocketdiffusion.runtime.sampling.few_steps import describe_start
     from pocketdiffusion.runtime.verify.finite import first_not_finite
 
-    if not isfinite(guidance):
+    if guidance is not None and not isfinite(guidance):
         raise UserError(f"guidance {guidance} is no scale: 1 is none, 7.5 is usual")
     check_writable(output)
     with progress(f"drawing {prompt!r}") as step:
@@ -312,6 +343,10 @@ def generate(
         size = opened.manifest.latents
         start = None if image is None else open_picture(image, size.width * size.scale, size.height * size.scale)
         sampler = sampler or opened.manifest.scheduler.default_sampler
+        defaults = opened.manifest.defaults
+        steps = defaults.steps if steps is None else steps
+        guidance = defaults.guidance if guidance is None else guidance
+        strength = defaults.strength if strength is None else strength
         last: pipeline.Draft | None = None
         for last in pipeline.generate(
             opened,
@@ -330,6 +365,8 @@ def generate(
     for what, cut in (("prompt", last.cut), ("negative prompt", last.negative_cut)):
         if cut:
             say(f"the {what} is too long: {cut!r} was cut off")
+    if image is None and (line := describe_start(pipeline.find_table(opened, sampler, steps, 0))):
+        say(line)
     if last.decoded is not None and (place := first_not_finite(last.decoded)) is not None:
         raise ProofError(
             f"{bundle}: the picture of {prompt!r} is not finite, first at {list(place)}: it would be black; nothing is "
@@ -353,6 +390,21 @@ def generate(
             output.unlink()
         raise UserError(f"cannot write {output}: {error.strerror or error}") from None
     say(f"{output}: {last.picture.shape[1]}x{last.picture.shape[0]}, seed {seed}, {steps} steps, {sampler}")
+
+
+@app.command()
+def runtime_part(
+    bundle: Folder,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
+) -> None:
+    """Copy the files of a bundle that an app ships: those that drawing needs, without golden data and reports."""
+    from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+
+    with progress(f"copying {bundle}") as step:
+        step("hashes")
+        copied = copy_runtime_part(bundle, output)
+    size = sum(entry.size for entry in copied.manifest.files.values() if entry.role == "runtime")
+    say(f"{output} is the runtime part, {size / 1e6:.1f} MB, runtime_id {copied.manifest.runtime_id[:16]}")
 
 
 @app.command()
@@ -451,6 +503,8 @@ def inspect(
         for table in bundle_tables(manifest):
             console.print(table)
         failed = [v for v in manifest.verdicts if not v.passed]
+        if not manifest.has_proof and not manifest.proof.passed:
+            raise ProofError(f"{what} is the runtime part of a failed export")
         if failed:
             raise ProofError(f"{what} is a failed export: {len(failed)} of {len(manifest.verdicts)} verdicts failed")
         return

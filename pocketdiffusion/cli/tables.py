@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Protocol
+from typing import Protocol, get_args
 
 from rich import box
 from rich.table import Column, Table
@@ -10,7 +10,9 @@ from rich.table import Column, Table
 from pocketdiffusion.cli.doctor import Finding
 from pocketdiffusion.compare import Compared
 from pocketdiffusion.export.targets import Target
+from pocketdiffusion.runtime.bundle.file_table import Role
 from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
+from pocketdiffusion.runtime.devices.judge_report import Row
 from pocketdiffusion.runtime.graph_spec import TensorSpec
 from pocketdiffusion.runtime.verify.skipped import NotRun
 
@@ -74,6 +76,30 @@ def verdict_table(verdicts: Iterable[Judged]) -> Table:
             f"{v.max_abs_limit:.1e}",
             str(v.cases),
             "passed" if v.passed else "[bold red]FAILED",
+        )
+    return table
+
+
+def report_table(rows: Iterable[Row]) -> Table:
+    """One row for each output of each graph on each unit."""
+    table = _table("graph", "unit", "output", "arithmetic")
+    for number in ("floor", "host dB", "device dB", "load s", "first call s", "call s", "peak MB"):
+        table.add_column(number, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for row in rows:
+        result = row.result
+        refused = row.error is not None
+        table.add_row(
+            f"{result.format} {result.graph}",
+            f"{result.unit}{', ships' if row.shipped else ''}",
+            row.output or "-",
+            result.arithmetic,
+            "-" if refused else f"{row.floor_db:.0f}",
+            "-" if row.host_db is None else f"{row.host_db:.1f}",
+            "-" if refused else f"{row.device_db:.1f}",
+            *map(_seconds, (result.load_seconds, result.first_call_seconds, result.median_call_seconds)),
+            "-" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
+            "passed" if row.passed else "[bold red]REFUSED" if refused else "[bold red]UNDER ITS FLOOR",
         )
     return table
 
@@ -167,33 +193,51 @@ def bundle_tables(manifest: Manifest) -> Iterator[Table]:
     model, size = manifest.model, manifest.latents
     facts = _table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
     facts.add_row("bundle_id", manifest.bundle_id)
+    facts.add_row("runtime_id", manifest.runtime_id)
     facts.add_row("model", f"{model.pipeline}, {model.prediction_type}, licence {model.licence}")
     facts.add_row(
         "picture",
         f"{size.width * size.scale}x{size.height * size.scale}, latents {size.channels}x{size.height}x{size.width}",
     )
     facts.add_row("default sampler", manifest.scheduler.default_sampler)
-    facts.add_row("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB")
-    facts.add_row("exported by", f"{manifest.provenance.exported_by}, Python {manifest.provenance.python}")
+    defaults = manifest.defaults
+    facts.add_row("defaults", f"{defaults.steps} steps, guidance {defaults.guidance:g}, strength {defaults.strength:g}")
+    for role in get_args(Role):
+        sizes = [entry.size for entry in manifest.files.values() if entry.role == role]
+        facts.add_row(f"{role} files", f"{len(sizes)}, {sum(sizes) / 1e6:.1f} MB")
+    facts.add_row("proof", _describe_proof(manifest))
+    if manifest.provenance is not None:
+        facts.add_row("exported by", f"{manifest.provenance.exported_by}, Python {manifest.provenance.python}")
     yield facts
     named = [(f"{format} {name}", g) for format, graphs in manifest.graphs.items() for name, g in graphs.items()]
     yield _graph_table(manifest, named)
     yield _tensor_table((name, g.spec.inputs, g.spec.outputs) for name, g in named)
-    yield verdict_table(manifest.verdicts)
+    if manifest.has_proof:
+        yield verdict_table(manifest.verdicts)
+
+
+def _describe_proof(manifest: Manifest) -> str:
+    proof = manifest.proof
+    said = f"{proof.kind}, {'passed' if proof.passed else 'FAILED'}"
+    if proof.worst is not None and proof.worst.margin_db is not None:
+        said += f", worst {proof.worst.subject}, {proof.worst.margin_db:.1f} dB from its floor"
+    return said if manifest.has_proof else f"{said}; proof part not installed"
 
 
 def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Table:
     table = _table("graph")
     for number in ("parameters", "MB", "nodes"):
         table.add_column(number, justify="right", no_wrap=True)
-    for column in ("storage", "arithmetic", "profile", "recipe", "rewrites"):
+    for column in ("storage", "arithmetic", "unit", "profile", "recipe", "rewrites"):
         table.add_column(column)
     for name, g in named:
         mb = sum(manifest.files[path].size for path in g.files) / 1e6
         rewrites = ", ".join(f"{sites} {rewrite}" for rewrite, sites in g.rewrites.items())
-        nodes = sum(g.ops.values())
+        counts = [f"{count:,}" if manifest.has_proof else "-" for count in (g.parameters, sum(g.ops.values()))]
+        known = g.units.get(g.compute_unit)
+        unit = g.compute_unit if known is None or known.status == "unknown" else f"{g.compute_unit}, {known.status}"
         table.add_row(
-            name, f"{g.parameters:,}", f"{mb:.1f}", f"{nodes:,}", g.storage, g.arithmetic, g.profile, g.recipe, rewrites
+            name, counts[0], f"{mb:.1f}", counts[1], g.storage, g.arithmetic, unit, g.profile, g.recipe, rewrites
         )
     return table
 
@@ -229,3 +273,7 @@ def _table(*columns: str, title: str | None = None, show_header: bool = True) ->
     return Table(
         *folded, title=title, title_justify="left", title_style="bold", show_header=show_header, box=box.SIMPLE_HEAD
     )
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 1 else f"{value:.1f}"

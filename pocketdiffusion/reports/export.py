@@ -20,6 +20,7 @@ from pocketdiffusion.runtime.bundle.manifest import Draft
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import compare_with, describe_pictures
 from pocketdiffusion.runtime.verify.gate import PictureReport
+from pocketdiffusion.runtime.verify.known_units import warn_of_units
 from pocketdiffusion.runtime.verify.metrics import ParityReport
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -54,6 +55,7 @@ def write_report(folder: Path, report: Report) -> None:
             audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
             rows=picture_rows(report.pictures, report.originals),
             beside=list(describe_pictures(report.verdicts, [t.controls for t in report.originals])),
+            warnings=warn_of_units(report.manifest),
             apple=_apple(report.manifest),
             sizes=_sizes(folder, report.manifest),
             forced=forced_plot(report.verdicts, report.originals),
@@ -84,6 +86,7 @@ def _machine(report: Report) -> dict[str, Any]:
             }
             for p, t in zip(report.pictures, cycle(report.originals), strict=False)
         ],
+        "unit_warnings": warn_of_units(report.manifest),
         "apple_differences": _apple(report.manifest),
         "rewrites": {
             format: {name: _findings(found) for name, found in graphs.items()}

@@ -36,6 +36,15 @@ class Floors:
     evidence: str
 
 
+# The graphs of the built-in model, on which floors rest, by the stage of the program that calls each.
+MEASURED = {
+    "encode_prompt": "text_encoder",
+    "encode_image": "vae_encoder",
+    "denoise": "unet",
+    "decode": "vae_decoder",
+}
+
+
 class Survey(Protocol):
     """What a recipe may ask of a component before it decides. Each answer takes a measurement, which is made once."""
 
@@ -77,6 +86,17 @@ class Recipe:
             what = f"has no weight {strange[0]}" if strange else f"has the weight {lacking[0]}, which it does not name"
             raise UserError(f"the recipe is for another model: {survey.component} {what}")
         return dict(told)
+
+
+def floor_of(recipe: Recipe, component: str, stage: str) -> float:
+    """The floor (dB) of a component that `stage` of the program calls: its own, else, where nothing was measured on one
+    of its name, that of the built-in model's graph in the same stage. Raises UserError where there is neither."""
+    assert recipe.floors is not None
+    graphs = recipe.floors.graphs
+    floor = graphs.get(component, graphs.get(MEASURED.get(stage, "")))
+    if floor is None:
+        raise UserError(f"the recipe {recipe.name} has no floor for {component}: use fp32 or fp16, or search one")
+    return floor
 
 
 def recipe_names() -> list[str]:

@@ -1,23 +1,55 @@
-"""The file table: which files a bundle has, and what is in them. Its digest is the bundle's id."""
+"""The file table: which files a bundle has, what is in them and who needs them. Its digests are the bundle's ids."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import accumulate
+from typing import Literal
+
+from pydantic import Field
 
 from pocketdiffusion.runtime.bundle.record import Count, Record, Sha256
 
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"  # the two files that are not in it
+PROOF, README = "proof.json", "README.md"
+PIPELINES, STEPS = "pipeline", "steps"  # folders
+Role = Literal["runtime", "companion", "proof", "report"]
+OPTIONAL: tuple[Role, ...] = ("companion", "proof", "report")  # of each of these all files are there, or none
 
 
 class FileEntry(Record):
-    sha256: Sha256
-    size: Count
+    """One file of the bundle."""
+
+    sha256: Sha256 = Field(description="digest of its bytes, in hexadecimal")
+    size: Count = Field(description="its length in bytes")
+    role: Role = Field(
+        description="who needs it. runtime: whoever draws, and nothing else changes a picture; companion: other tools "
+        "that open the folder; proof: whoever judges the bundle again; report: people. Of the last three all files of "
+        "the role are there, or none"
+    )
+
+
+def role_of(path: str, named: Collection[str]) -> Role:
+    """The role of the file `path`, where `named` are the files that a pipeline or the index names."""
+    if path in named or path == README or path.startswith((f"{PIPELINES}/", f"{STEPS}/", "conformance/")):
+        return "runtime"
+    if path == PROOF or path.startswith("golden/"):
+        return "proof"
+    return "report" if path.startswith("report/") else "companion"
+
+
+def runtime_id(files: Mapping[str, FileEntry]) -> str:
+    """The digest of the files of role runtime: equal ids draw equal pictures. It is a key for caches."""
+    return _digest({path: entry for path, entry in files.items() if entry.role == "runtime"})
 
 
 def bundle_id(files: Mapping[str, FileEntry]) -> str:
-    """The sha256 of the lines "<sha256>  <path>\\n", sorted by path, as sha256sum prints them. Files below report/ are
-    left out, as they hold times: two exports of one model have one id."""
-    lines = (f"{files[path].sha256}  {path}\n" for path in sorted(files) if not path.startswith("report/"))
+    """The digest of all files but those of role report, which hold times: two exports of one model have one id."""
+    return _digest({path: entry for path, entry in files.items() if entry.role != "report"})
+
+
+def _digest(files: Mapping[str, FileEntry]) -> str:
+    """The sha256 of the lines "<sha256>  <path>\\n", sorted by path, as sha256sum prints them."""
+    lines = (f"{files[path].sha256}  {path}\n" for path in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

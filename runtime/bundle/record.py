@@ -1,10 +1,10 @@
-"""The kinds of field that the manifest's records are made of, and the record of an array in a file."""
+"""The kinds of field that the records of a bundle's JSON files are made of, and the record of an array in a file."""
 
 from math import inf, prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
 WORDS = {"Infinity": inf, "-Infinity": -inf, "NaN": float("nan")}
 
@@ -16,7 +16,7 @@ Size = Annotated[int, Field(ge=1)]
 
 
 class Record(BaseModel):
-    """Never changed, no unknown fields, no number that JSON cannot write."""
+    """Never changed, no unknown fields where it is made, no number that JSON cannot write."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True
@@ -26,9 +26,9 @@ class Record(BaseModel):
 class ArrayRef(Record):
     """A tensor in a file of its own: little-endian, C order, nothing else."""
 
-    path: BundlePath
-    dtype: Literal["float16", "float32", "int32", "int64", "uint8"]
-    shape: tuple[Count, ...]
+    path: BundlePath = Field(description="the file")
+    dtype: Literal["float16", "float32", "int32", "int64", "uint8"] = Field(description="numpy's name of its type")
+    shape: tuple[Count, ...] = Field(description="its axes in order")
 
     @property
     def nbytes(self) -> int:
@@ -49,4 +49,21 @@ AnyFloat = Annotated[
     BeforeValidator(_from_word),
     PlainSerializer(_to_word, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(WORDS)}]}),
+]
+
+
+def _from_digits(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, str) and value.removeprefix("-").isdecimal() and value.isascii():
+        return int(value)
+    if info.mode == "json":
+        raise ValueError("a seed is a string of decimal digits")
+    return value
+
+
+Seed = Annotated[  # int in Python, a string in JSON, where numbers above 2^53 lose their last digits
+    int,
+    Field(ge=-(2**63), le=2**64 - 1),
+    BeforeValidator(_from_digits),
+    PlainSerializer(str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": "^-?[0-9]+$"}),
 ]

@@ -51,6 +51,14 @@ class StepTable:
     rows: tuple[Step, ...]
 
 
+def first_latents(table: StepTable, noise: Latents, image: Latents | None = None) -> Latents:
+    """The latents before the first row, float32 of the shape of `noise`: of pure noise, or of an image's latents with
+    noise over them."""
+    if image is None:
+        return noise * np.float32(table.init_noise_sigma)
+    return np.float32(table.signal_scale) * image + np.float32(table.noise_scale) * noise
+
+
 def advance(
     row: Step, x: Latents, output: Latents, history: tuple[Latents, ...] = (), noise: Latents | None = None
 ) -> tuple[Latents, tuple[Latents, ...]]:

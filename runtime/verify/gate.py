@@ -13,6 +13,7 @@ import numpy as np
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array
 from pocketdiffusion.runtime.bundle.manifest import Graph, Verdict
+from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.engines import Opener, open_graph
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
@@ -24,6 +25,7 @@ from pocketdiffusion.runtime.program import (
     ZEROS,
     Stage,
     evaluate,
+    graphs_of,
     model_graph,
     names_of,
     text_to_image,
@@ -32,9 +34,11 @@ from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.sampling.samplers import step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advance
+from pocketdiffusion.runtime.sampling.stored_tables import read_tables
 from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
+from pocketdiffusion.runtime.verify.golden_cases import compare_cases
 from pocketdiffusion.runtime.verify.metrics import (
     Comparison,
     ParityReport,
@@ -44,7 +48,14 @@ from pocketdiffusion.runtime.verify.metrics import (
     psnr_db,
     ssim,
 )
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, guided_outputs, recorded, recorded_once
+from pocketdiffusion.runtime.verify.recording import (
+    Trajectory,
+    cases,
+    guided_outputs,
+    halves_of,
+    recorded,
+    recorded_once,
+)
 
 ROUNDING = "rounding"  # the rung that tells what storage in float16 costs, measured in torch
 CHANGED = "changed"  # the rung that tells what a rewrite that changes the model costs it, measured in torch
@@ -132,12 +143,14 @@ def judge_runner(
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
-    """The parts of the pipeline that are no graphs: tokenizer, program, noise, step_tables, timesteps, sampler,
-    vae_scale and image; those of which nothing was recorded are left out, such as the tokenizer of a model without
-    prompts. What was recorded uses one step table; step_tables compares all those of the manifest with what the
-    samplers make of the manifest's schedule, each number relative to its size."""
+    """The parts of the pipeline that are no graphs: tokenizer, characters, program, noise, step_tables, timesteps,
+    sampler, vae_scale, image and golden_cases, which are those of the runtime part beside the bundle's own proof; those
+    of which nothing was recorded are left out, such as the tokenizer of a model without prompts. What was recorded uses
+    one step table; step_tables compares those of the bundle with what the samplers make of its schedule, each number
+    relative to its size."""
     checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
         ("tokenizer", EXACT_DB, _tokenizer),
+        ("characters", EXACT_DB, _characters),
         ("program", SAMPLER_DB, _program),
         ("noise", NOISE_DB, _noise),
         ("timesteps", SAMPLER_DB, _timesteps),
@@ -156,6 +169,7 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
             reports.append(measure(stage, comparisons, rung="stage", floor=floor))
     before = [report.subject for report in reports].index("noise") + 1
     reports.insert(before, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
+    reports.append(measure("golden_cases", compare_cases(bundle), rung="stage", floor=EXACT_DB))
     return reports
 
 
@@ -181,12 +195,20 @@ def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
             for case in t.calls.get(call.graph, ()) if stage.stage != DENOISE else ():
                 for half in (case.half,) if case.half else HALVES:
                     found[half] |= {value: case.outputs[tensor] for tensor, value in call.outputs.items()}
-        if (
-            stage.stage == ENCODE_PROMPT
-            and t.negative_prompt is None
-            and bundle.manifest.program.absent_negative == ZEROS
-        ):
-            found["negative"] = {name: np.zeros_like(value) for name, value in found["positive"].items()}
+        if stage.stage == ENCODE_PROMPT:
+            zeros = t.negative_prompt is None and bundle.manifest.program.absent_negative == ZEROS
+            yield from _encoded(t, stage, zeros)
+            if zeros:
+                found["negative"] = {name: np.zeros_like(value) for name, value in found["positive"].items()}
+
+
+def _encoded(t: Trajectory, stage: Stage, zeros: bool) -> Iterator[tuple[Array, Array]]:
+    """How many graphs encoded the prompt of each half, beside how many the program calls: none for a negative prompt in
+    whose place `zeros` stand."""
+    for half in halves_of(t):
+        count = sum(case.half == half for graph in graphs_of(stage) for case in t.calls.get(graph, ()))
+        called = 0 if zeros and half == HALVES[0] else len(stage.calls)
+        yield np.array([1 + count], np.float32), np.array([1 + called], np.float32)
 
 
 def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[str, Array]:
@@ -201,19 +223,28 @@ def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[s
     }
 
 
+def _characters(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    """The bundle's tables of Unicode, for readers in other languages, beside ours."""
+    for path in sorted({settings.characters for settings in bundle.manifest.tokenizers}):
+        files = CHARACTERS, bundle.folder / path
+        wanted, given = (np.frombuffer(file.read_bytes(), np.uint8) for file in files)
+        yield wanted, given
+
+
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     size = bundle.manifest.latents
     yield t.noise, TorchRandom(t.seed).randn((1, size.channels, size.height, size.width))
 
 
 def _step_tables(bundle: Bundle) -> Iterator[Comparison]:
-    schedule = read_schedule(bundle.manifest.scheduler.config)
-    for table in bundle.manifest.step_tables:
+    """Each stored table at starts near the beginning, the middle and the end, beside what the sampler computes."""
+    schedule, stored = read_schedule(bundle.manifest.scheduler.config), bundle.manifest.step_tables
+    for table in read_tables(stored.index, stored.raw, lambda rows: {0, 1, 2, rows // 2, rows - 1}):
         wanted = dict(_columns(step_table(table.sampler, schedule, table.steps, table.start)))
         for name, given in _columns(table):
             size = np.where(wanted[name] == 0, 1, np.abs(wanted[name]))
             scaled = given / size if given.shape == size.shape else given
-            label = f"{name} of {table.sampler} at {table.steps} steps"
+            label = f"{name} of {table.sampler} at {table.steps} steps from {table.start}"
             yield Comparison(label, (wanted[name] / size).astype(np.float32), scaled.astype(np.float32))
 
 

@@ -1,21 +1,22 @@
 """Recorded trajectories in the bundle: raw arrays below golden/NUMBER, one PNG each for people."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array, write_array
-from pocketdiffusion.runtime.bundle.manifest import RecordedGraph, RecordedTensor
+from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array, require_proof, write_array
+from pocketdiffusion.runtime.bundle.manifest import GoldenCase, RecordedGraph, RecordedTensor
 from pocketdiffusion.runtime.bundle.manifest import Trajectory as Recorded
 from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.program import PREVIEW, graphs_of, text_to_image
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Case, Trajectory, label_of
+from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Case, Trajectory, cases, label_of
 
 
 class GoldenWriter:
@@ -69,8 +70,32 @@ def _write_graph(writer: GoldenWriter, path: str, cases: Sequence[Case]) -> Reco
     )
 
 
+def write_case(folder: Path, spec: GraphSpec, trajectory: Trajectory) -> GoldenCase:
+    """Write one recorded call of a graph, from the middle of the drawing, into `folder`/golden/case; return its record.
+    A reader that has no proof part runs the graph on it."""
+    case = middle_call(spec.name, trajectory)
+
+    def write(kind: str, tensors: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, ArrayRef]:
+        home = f"golden/case/{spec.name}/{kind}"
+        return {each.name: write_array(folder, f"{home}/{each.name}.bin", arrays[each.name]) for each in tensors}
+
+    return GoldenCase(
+        label=case.label,
+        inputs=write("inputs", spec.inputs, case.inputs),
+        outputs=write("outputs", spec.outputs, case.outputs),
+    )
+
+
+def middle_call(graph: str, trajectory: Trajectory) -> Case:
+    """The recorded call of a graph that its golden case is made of."""
+    calls = list(cases(graph, trajectory))
+    return calls[len(calls) // 2]
+
+
 def read_golden(bundle: Bundle) -> list[Trajectory]:
-    """The trajectories that the bundle was judged by. Raises ProofError where it holds none, or not all arrays."""
+    """The trajectories that the bundle was judged by. Raises UserError where its proof part is not installed,
+    ProofError where it holds none, or not all arrays."""
+    require_proof(bundle)
     trajectories = []
     stages = text_to_image(bundle.manifest.program)
     for number, recorded in enumerate(bundle.manifest.golden):

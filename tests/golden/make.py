@@ -21,9 +21,9 @@ from diffusers import (
     PNDMScheduler,
 )
 from prompts import PROMPTS
+from support.step_columns import pack_steps
 from transformers import CLIPTokenizer
 
-from pocketdiffusion.runtime.bundle.step_columns import pack_steps
 from pocketdiffusion.runtime.sampling.samplers import step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 
@@ -152,7 +152,7 @@ def steps_case(sampler: str, kind: Any, config: dict[str, Any], steps: int, star
     table = step_table(sampler, read_schedule(config), steps, start)
     return {
         "scheduler": config,
-        "table": pack_steps(table).model_dump(mode="json"),
+        "table": pack_steps(table),
         "shape": SHAPE,
         "seed": "11",
         "noise": floats(noise.numpy()),

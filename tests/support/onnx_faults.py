@@ -2,14 +2,15 @@
 arguments and give a `Fault`; the others are one."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.bundle.manifest import Manifest
-from pocketdiffusion.runtime.sampling.step_table import StepTable
+from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 from support.faults import Fault, after_output, before_input, edited, peak_of, shape_of, weight
 
 
@@ -114,28 +115,45 @@ def later_timestep(folder: Path, manifest: Manifest) -> None:
     before_input(folder, "unet", "timestep", ("Add", [float32(1)], {}))
 
 
-def with_tables(manifest: Manifest, change: Callable[[StepTable], StepTable]) -> Manifest:
-    return manifest.model_copy(update={"step_tables": tuple(change(table) for table in manifest.step_tables)})
+def with_column(manifest: Manifest, sampler: str, column: str, change: Callable[[NDArray[Any]], None]) -> Manifest:
+    """`change` gets the column's values, float32 [rows of 1 step, of 2 steps, ...]."""
+    tables = manifest.step_tables
+    stored = tables.index.samplers[sampler]
+    values = np.frombuffer(tables.raw, "<f4").copy()
+    first = stored.columns[column] // 4
+    change(values[first : first + sum(stored.rows)])
+    return manifest.model_copy(update={"step_tables": TableFile(tables.index, values.tobytes())})
 
 
-def shift(table: StepTable) -> StepTable:
-    return replace(table, rows=tuple(replace(row, timestep=row.timestep - 1) for row in table.rows))
+def rows_of(manifest: Manifest, sampler: str, steps: int) -> slice:
+    """Where the rows of a table lie in each column."""
+    rows = manifest.step_tables.index.samplers[sampler].rows
+    return slice(sum(rows[: steps - 1]), sum(rows[:steps]))
+
+
+def shifted(manifest: Manifest, sampler: str, steps: int) -> Manifest:
+    def change(timesteps: NDArray[Any]) -> None:
+        timesteps[rows_of(manifest, sampler, steps)] -= 1
+
+    return with_column(manifest, sampler, "timestep", change)
 
 
 def shifted_used_table(folder: Path, manifest: Manifest) -> Manifest:
-    used = (manifest.golden[0].sampler, manifest.golden[0].steps)
-    return with_tables(manifest, lambda t: shift(t) if (t.sampler, t.steps) == used else t)
+    return shifted(manifest, manifest.golden[0].sampler, manifest.golden[0].steps)
 
 
 def shifted_other_table(folder: Path, manifest: Manifest) -> Manifest:
     assert manifest.golden[0].sampler != "euler_ancestral"
-    return with_tables(manifest, lambda t: shift(t) if (t.sampler, t.steps) == ("euler_ancestral", 50) else t)
+    return shifted(manifest, "euler_ancestral", 50)
 
 
 def table_of_other_steps(folder: Path, manifest: Manifest) -> Manifest:
-    """The rows of 20 steps where those of 25 should be, by a sampler that no recorded generation used."""
-    rows = next(t.rows for t in manifest.step_tables if (t.sampler, t.steps) == ("ddim", 20))
-    return with_tables(manifest, lambda t: replace(t, rows=rows) if (t.sampler, t.steps) == ("ddim", 25) else t)
+    """The first rows of 30 steps where those of 25 should be, by a sampler that no recorded generation used."""
+
+    def change(timesteps: NDArray[Any]) -> None:
+        timesteps[rows_of(manifest, "ddim", 25)] = timesteps[rows_of(manifest, "ddim", 30)][:25]
+
+    return with_column(manifest, "ddim", "timestep", change)
 
 
 def another_vae_scale(folder: Path, manifest: Manifest) -> Manifest:

@@ -8,13 +8,17 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
 from pocketdiffusion.runtime.bundle.bundle import write_array
 from pocketdiffusion.runtime.bundle.manifest import (
+    Defaults,
     Draft,
+    GoldenCase,
     Graph,
     Latents,
     ModelInfo,
+    Preview,
     Provenance,
     RecordedGraph,
     RecordedTensor,
@@ -29,7 +33,8 @@ from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.program import Call, Program, Stage
-from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 
 GRAPHS: dict[str, tuple[tuple[str, tuple[Dim, ...], str], ...]] = {
     "text_encoder": (("input_ids", (1, 77), "int32"), ("last_hidden_state", (1, 77, 8), "float32")),
@@ -41,6 +46,13 @@ ENDS = {
     "unet": ("denoise", "scaled_latents", "model_output"),
     "vae_decoder": ("decode", "decoder_latents", "decoded"),
 }  # the stage of each, and the values that it takes and gives
+SCHEDULER: dict[str, JsonValue] = {
+    "_class_name": "DDIMScheduler",
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "trained_betas": None,
+}
+TABLES = write_tables(read_schedule(SCHEDULER), most_steps=4)
 PROGRAM = Program(
     guidance="classifier_free",
     absent_negative="encode_empty",
@@ -90,11 +102,24 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
         arrays |= {f"{given[0]}_{number}": refs[0], f"{returned[0]}_{number}": refs[1]}
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer/vocab.json").write_text(json.dumps({"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}))
+    (folder / "tokenizer/characters.json").write_text("{}")
     (folder / "tokenizer/merges.txt").write_text("#version: 0.2\na b</w>\n")
     (folder / "report").mkdir()
     (folder / "report/report.json").write_text(json.dumps({"seconds": 12.5}))
     write_png(folder / "golden/0.png", random.integers(0, 256, (16, 16, 3)).astype(np.uint8), {})
     latents = write_array(folder, "golden/latents.bin", random.standard_normal((5, 4, 8, 8)).astype(np.float32))
+    for path in (
+        "README.md",
+        "onnx/unet/config.json",
+        "licences/LICENSE",
+        "onnx/model_index.json",
+        "conformance/noise.json",
+        "report/report.html",
+    ):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(path)
+    ref = arrays["latent_sample_0"], arrays["sample_0"]
+    case = GoldenCase(label="prompt 0", inputs={"latent_sample": ref[0]}, outputs={"sample": ref[1]})
     prompt = "un café rouge 🍎"
     return Draft(
         model=ModelInfo(
@@ -105,28 +130,35 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
             licence="apache-2.0",
             revision=None,
             fingerprint="0123456789abcdef" * 4,
+            licence_files=("licences/LICENSE",),
+            attribution="sample, licence apache-2.0",
         ),
         target=TargetInfo(
             name="pixel-8", title="Google Pixel 8", soc="Tensor G3", memory_mb=8192, os_floor="Android 14"
         ),
         latents=Latents(channels=4, height=8, width=8, scale=2),
         vae=Vae(scaling_factor=0.18215, shift_factor=0.0),
-        tokenizer=Tokenizer(
-            kind="clip",
-            vocab="tokenizer/vocab.json",
-            merges="tokenizer/merges.txt",
-            max_length=77,
-            bos_id=1,
-            eos_id=2,
-            pad_id=2,
+        tokenizers=(
+            Tokenizer(
+                kind="clip",
+                vocab="tokenizer/vocab.json",
+                merges="tokenizer/merges.txt",
+                characters="tokenizer/characters.json",
+                max_length=77,
+                bos_id=1,
+                eos_id=2,
+                pad_id=2,
+            ),
         ),
+        defaults=Defaults(steps=50, guidance=7.5, strength=0.8),
+        preview=Preview(matrix=((0.1, 0.2, -0.3),) * 4, bias=(0.5, 0.5, 0.5), psnr_db=21.5),
         scheduler=Scheduler(
-            config={"_class_name": "DDIMScheduler", "beta_end": 0.012, "clip_sample": False, "trained_betas": None},
+            config=SCHEDULER,
             default_sampler="ddim",
         ),
         program=PROGRAM,
         graphs={"onnx": graphs},
-        step_tables=tuple(steps(n) for n in (1, 2, 4)),
+        step_tables=TABLES,
         golden=(
             Trajectory(
                 prompt=prompt,
@@ -148,6 +180,8 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
             ),
         ),
         verdicts=tuple(verdicts),
+        cases={"vae_decoder": case},
+        conformance=("conformance/noise.json",),
         provenance=Provenance(exported_by="pocketdiffusion 0.1.0", python="3.11", toolchain={"torch": "2.13.0"}),
     )
 
@@ -155,15 +189,6 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
 def stacked(ref: ArrayRef) -> ArrayRef:
     """The array as the only one of a file of several."""
     return ref.model_copy(update={"shape": (1, *ref.shape)})
-
-
-def steps(count: int) -> StepTable:
-    """A two-step method with floats that have no short decimal spelling."""
-    rows = tuple(
-        Step(timestep=1000 / 3 - n, input_scale=1.0, p=0.1 + 0.2, q=-1 / 7, a=1e-17, b=(2 / 3, 1 / 9)[: n + 1], c=-0.0)
-        for n in range(count)
-    )
-    return StepTable("ddim", "epsilon", count, 0, 1.0, 1.0, 0.0, rows)
 
 
 def verdict(subject: str, psnr_db: float = inf, max_abs: float = 0.0) -> Verdict:

@@ -22,8 +22,8 @@ _TEXT = """\
 # with Xcode: sh {script} OUT. The packages are made for computeUnits = .{unit} of MLModelConfiguration.
 # In the pipeline's configuration, set decoderScaleFactor and encoderScaleFactor to {scale}.
 # Of every model that pipeline assumes: epsilon is predicted, betas are scaled_linear from 0.00085 to 0.012 over 1000
-# steps, prompts are padded with the end token, and words end at spaces alone. Where this model is otherwise, running
-# the script says so. rngType = .torchRNG gives diffusers' noise.
+# steps, and prompts are padded with the end token. Where this model is otherwise, running the script says so.
+# rngType = .torchRNG gives diffusers' noise.
 {warning}set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${{1:?usage: sh {script} OUT}}
@@ -31,7 +31,7 @@ mkdir -p "$out"
 for name in TextEncoder Unet VAEDecoder VAEEncoder; do
     xcrun coremlcompiler compile "$here/$name.mlpackage" "$out"
 done
-cp "$here/../tokenizer/vocab.json" "$here/../tokenizer/merges.txt" "$out"
+cp "$here/../{tokenizer}/vocab.json" "$here/../{tokenizer}/merges.txt" "$out"
 """
 
 
@@ -49,11 +49,19 @@ def apple_differences(manifest: Draft) -> tuple[str, ...]:
     return (*own, *apple_tokenizer.differences(manifest.tokenizer, text_encoder))
 
 
-def write_script(folder: Path, scaling_factor: float, compute_unit: str, differences: Sequence[str] = ()) -> None:
+def write_script(
+    folder: Path,
+    scaling_factor: float,
+    compute_unit: str,
+    differences: Sequence[str] = (),
+    tokenizer: str = "tokenizer",
+) -> None:
     """Writes `folder`/compile_for_apple.sh, for the packages of `folder`, made for "cpu", "gpu" or "ane", and the
-    tokenizer beside it. It says on stderr what Apple's pipeline does otherwise, by `differences`: clauses without a
-    subject."""
+    vocabulary in the folder `tokenizer` of the bundle. It says on stderr what Apple's pipeline does otherwise, by
+    `differences`: clauses without a subject."""
     lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
     warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
-    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=UNITS[compute_unit], warning=warning)
+    warning += f"printf '%s\\n' {quote(apple_tokenizer.WORDS)}\n"
+    unit = UNITS[compute_unit]
+    text = _TEXT.format(script=SCRIPT, scale=scaling_factor, unit=unit, warning=warning, tokenizer=tokenizer)
     (folder / SCRIPT).write_text(text, encoding="utf-8")

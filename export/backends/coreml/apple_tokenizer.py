@@ -7,6 +7,10 @@ alone; beginning and end are "<|startoftext|>" and "<|endoftext|>", which pads t
 from pocketdiffusion.runtime.bundle.manifest import Tokenizer
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 
+# The script that makes a folder for Apple's pipeline says it, of every model.
+WORDS = (
+    "Prompts with punctuation or numbers get other token ids there than here: Apple's tokenizer splits at spaces alone."
+)
 _MARKS = ("<|startoftext|>", "<|endoftext|>")
 
 

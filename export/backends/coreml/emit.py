@@ -43,6 +43,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
 LARGEST = None
+CONVERTER = None
 _AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
 assert coreml_split_einsum  # imported for the operators that it registers
 __all__ = ["LARGEST", "emit", "refusal"]

@@ -23,20 +23,21 @@ from pocketdiffusion.export.backends.onnx.integers import INTEGER_OPSET, lower_w
 from pocketdiffusion.export.backends.onnx.integers import refusal as refusal
 from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
-from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, fold_turns, stream_weights
+from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, drop_unused, fold_turns, stream_weights
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import bodies
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import trace
 from pocketdiffusion.quantize.scheme import Activation, Plan
-from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.manifest import ExternalData, Graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 MODEL = "model.onnx"
 BATCH = "batch"
 LARGEST = None
+CONVERTER = None
 _ARITHMETIC: Mapping[Activation, Literal["float32", "int8", "int16"]] = {
     "float": "float32",
     "int8": "int8",
@@ -66,6 +67,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     if needs_opset(plan):
         model.opset_imports[""] = INTEGER_OPSET
     parts = lower_weights(model, weights, plan, profile)
+    drop_unused(model)
     _name_nodes(model)
     _name_batch(model)
     _strip(model)
@@ -79,6 +81,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     return Graph(
         path=(home / MODEL).as_posix(),
         files=((home / MODEL).as_posix(), (home / DATA).as_posix()),
+        external_data=(ExternalData(location=DATA, path=(home / DATA).as_posix()),),
         spec=_spec(part.spec, model),
         profile=profile,
         recipe=artifact.recipe,

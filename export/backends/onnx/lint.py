@@ -21,7 +21,8 @@ _PROVIDER = "CPUExecutionProvider"
 
 
 def lint(model: ir.Model, profile: Profile) -> dict[str, int]:
-    """Counts the model's operators. Raises ProofError for one that the profile forbids or that has no CPU kernel."""
+    """Count the model's operators. Raises ProofError for one that the profile forbids or that has no CPU kernel, and
+    for a constant that none of them takes."""
     opset = model.opset_imports[""]
     if profile == "std" and opset > STD_OPSET:
         raise ProofError(f"opset {opset}: profile std allows {STD_OPSET} at most")
@@ -32,6 +33,9 @@ def lint(model: ir.Model, profile: Profile) -> dict[str, int]:
         problem = _missing_kernel(node, model.opset_imports[node.domain])
         if problem:
             raise ProofError(f"{node.name}: onnxruntime has no CPU kernel for {domain}{node.op_type} {problem}")
+    for name, value in model.graph.initializers.items():
+        if not value.uses() and not value.is_graph_output():
+            raise ProofError(f"{name}: no operator takes this constant, and onnxruntime warns of it at each load")
     return dict(sorted(Counter(node.op_type for node in model.graph).items()))
 
 

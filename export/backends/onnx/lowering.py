@@ -18,7 +18,7 @@ from onnxscript.values import Op, Opset
 from pocketdiffusion.export.rewrites import chunked_attention, fused_attention, quick_gelu, tanh_gelu, tanh_sigmoid
 
 Profile = Literal["ort", "std"]
-OPSET = 20  # the oldest with Gelu; onnxruntime 1.17 (February 2024) and later run it
+OPSET = 20  # the oldest with Gelu; onnxruntime 1.18 (May 2024) and later run such files: see capabilities.py
 
 
 def lowerings(profile: Profile) -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -71,6 +71,14 @@ def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collec
     return folded
 
 
+def drop_unused(model: ir.Model) -> None:
+    """Remove the initializers that no node reads: those that said to what shape a weight is turned, once that is done
+    in its reading. onnxruntime warns of each when it loads a file."""
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del model.graph.initializers[name]
+
+
 def _turn(node: ir.Node) -> Turn | None:
     if node.op_type == "Transpose":
         axes = tuple(node.attributes["perm"].as_ints())

@@ -10,11 +10,12 @@ from tempfile import TemporaryDirectory
 
 from pocketdiffusion.export.backends import Refusal, check_lowered
 from pocketdiffusion.export.backends.storage import check_storable
+from pocketdiffusion.export.backends.tflite.capabilities import ON_CPU
 from pocketdiffusion.export.backends.tflite.convert import convert
 from pocketdiffusion.export.backends.tflite.draft import Draft
 from pocketdiffusion.export.backends.tflite.file import LARGEST, check_size, read_model
-from pocketdiffusion.export.backends.tflite.finish import engine_version, finish
-from pocketdiffusion.export.backends.tflite.lint import ON_CPU, lint
+from pocketdiffusion.export.backends.tflite.finish import finish
+from pocketdiffusion.export.backends.tflite.lint import lint
 from pocketdiffusion.export.backends.tflite.tags import take_tags
 from pocketdiffusion.export.backends.tflite.weights import place_weights
 from pocketdiffusion.export.component import Component, read_weights
@@ -26,6 +27,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
 
 PROFILE = "std"
+CONVERTER = ("litert_torch", "pip install --no-deps -r requirements-tflite.txt")
 __all__ = ["LARGEST", "PROFILE", "emit"]
 
 
@@ -85,7 +87,6 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         rewrites=dict(converted.rewrites),
         ops=ops,
         parameters=converted.parameter_count,
-        engine_needs={"tflite": engine_version(folder / path)},
     )
 
 

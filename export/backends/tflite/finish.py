@@ -7,23 +7,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from pocketdiffusion.export.backends.tflite.capabilities import RUNTIME, least_version
 from pocketdiffusion.export.backends.tflite.file import (
-    OPERATORS,
     is_constant,
     operands,
     operator_name,
-    read_model,
     write_model,
 )
-
-_RUNTIME = b"min_runtime_version"
-# The versions of TFLite, as LiteRT's own runtime_version.cc has them, from which these versions of operators are known.
-_SINCE = {
-    ("CONV_2D", 5): (2, 4, 0),
-    ("DEQUANTIZE", 5): (2, 7, 0),
-    ("FULLY_CONNECTED", 12): (2, 17, 0),
-    ("EMBEDDING_LOOKUP", 4): (2, 18, 0),
-}
 
 
 def finish(model: Any, path: Path, names: Collection[str]) -> None:
@@ -73,7 +63,7 @@ def _name_tensors(model: Any, kept: Collection[bytes]) -> None:
 def _strip(model: Any) -> None:
     """Leaves what an interpreter reads: buffers that are used, each once, and operators that are used."""
     model.description = b"pocketdiffusion"
-    model.metadata = [entry for entry in model.metadata or [] if entry.name == _RUNTIME]
+    model.metadata = [entry for entry in model.metadata or [] if entry.name == RUNTIME]
     model.metadataBuffer = None
     used = [tensor for graph in model.subgraphs for tensor in graph.tensors if is_constant(model, tensor)]
     places = {0: 0}
@@ -94,19 +84,7 @@ def _strip(model: Any) -> None:
 
 def _note_runtime(model: Any) -> None:
     """The oldest TFLite that knows all operators: what the converter noted, or what was added since asks for."""
-    needed = _needed(model)
+    needed = least_version(model)
     for entry in model.metadata:
         version = ".".join(map(str, needed)).encode().ljust(len(model.buffers[entry.buffer].data), b"\0")
         model.buffers[entry.buffer] = schema.BufferT(np.frombuffer(version, np.uint8))
-
-
-def engine_version(path: Path) -> str:
-    """Return the oldest version of TFLite that knows the versions of all operators in a finished file, as "2.18.0"."""
-    return ".".join(map(str, _needed(read_model(path))))
-
-
-def _needed(model: Any) -> tuple[int, ...]:
-    """What the converter noted, which knows the operators that it wrote, or those of other versions ask for."""
-    noted = [bytes(model.buffers[e.buffer].data).rstrip(b"\0") for e in model.metadata or [] if e.name == _RUNTIME]
-    needed = [tuple(int(part) for part in version.split(b".")) for version in noted]
-    return max([*needed, *(_SINCE.get((OPERATORS[c.builtinCode], c.version), (1,)) for c in model.operatorCodes)])

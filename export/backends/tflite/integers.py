@@ -4,7 +4,8 @@ activation "dynamic"   the operator takes float32 and a weight of int8, and roun
                        by the range that it has at that moment: each row of a matrix product by its own
 activation "int8"      QUANTIZE, the operator in int8, DEQUANTIZE, with scales from the calibrated spans; operators
                        that take one tensor by one span share its QUANTIZE
-A table of embeddings is looked up in int8, and the rows that are found are widened.
+A table of embeddings is looked up in int8: its codes, and in a second table of one column their scales, which the rows
+that were found are multiplied by. The operator knows one scale for each row by itself since TensorFlow Lite 2.18 only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from pocketdiffusion.runtime.errors import ProofError
 
 # The version that an operator has with int8 weights, by what its input is turned into.
 _VERSIONS: Mapping[tuple[str, Activation], int] = {
-    ("EMBEDDING_LOOKUP", "float"): 4,
+    ("EMBEDDING_LOOKUP", "float"): 1,
     ("FULLY_CONNECTED", "dynamic"): 12,
     ("FULLY_CONNECTED", "int8"): 4,
     ("CONV_2D", "int8"): 3,
@@ -73,6 +74,9 @@ def lower_operators(draft: Draft, part: Component, plan: Plan, named: Sequence[t
         draft.raise_version(operator, _VERSIONS[operator_name(draft.model, operator), activation])
         if activation == "dynamic" and operator_name(draft.model, operator) == "FULLY_CONNECTED":
             operator.builtinOptions.asymmetricQuantizeInputs = True  # where XNNPACK does not run it, which always does
+        if operator_name(draft.model, operator) == "EMBEDDING_LOOKUP":
+            operators += _look_up(draft, operator)
+            continue
         if activation != "int8":
             operators.append(operator)
             continue
@@ -87,6 +91,24 @@ def lower_operators(draft: Draft, part: Component, plan: Plan, named: Sequence[t
         operator.outputs = [_beside(draft, result, _of_span(plan.outputs[name]))]
         operators += [operator, draft.operator("DEQUANTIZE", operator.outputs, result, version=2)]
     draft.graph.operators = operators
+
+
+def _look_up(draft: Draft, operator: Any) -> list[Any]:
+    """The operators that look rows of codes up and multiply each by its scale: equal to the last bit, since a code is a
+    float32 too. `operator` has one scale for each row of its table [rows, width], and gives [ids, width]."""
+    tensors = draft.graph.tensors
+    ids, table = map(int, operator.inputs)
+    result, scale = int(operator.outputs[0]), tensors[table].quantization.scale
+    one = _quantization(np.ones(1, np.float32), np.zeros(1, np.int64))
+    codes = draft.tensor(tensors[table].name.decode(), tensors[table].shape, "INT8", one)
+    tensors[codes].buffer = tensors[table].buffer
+    scales = draft.constant("scale", [scale.size, 1], "FLOAT32", scale)
+    rows = draft.tensor("codes", tensors[result].shape, "FLOAT32")
+    steps = draft.tensor("scales", [*tensors[result].shape[:-1], 1], "FLOAT32")
+    operator.inputs, operator.outputs = [ids, codes], [rows]
+    product = draft.operator("MUL", [rows, steps], result)
+    product.builtinOptionsType, product.builtinOptions = schema.BuiltinOptions.MulOptions, schema.MulOptionsT()
+    return [operator, draft.operator("EMBEDDING_LOOKUP", [ids, scales], steps), product]
 
 
 def _beside(draft: Draft, index: int, quantization: Any) -> int:

@@ -35,7 +35,6 @@ from pocketdiffusion.export.backends.tflite.file import (
 from pocketdiffusion.runtime.errors import ProofError
 
 HIGHEST_RANK = 4
-ON_CPU = {"EMBEDDING_LOOKUP", "GATHER_ND"}
 _REFUSED = ("BROADCAST_TO", "CUSTOM")
 
 

@@ -13,8 +13,9 @@ from pocketdiffusion.runtime.runner import Array, Runner
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
     """Of a .tflite, in the order in which it is run. Where an operator computes in integers, the result is the tensor
-    that is float32 again. A table that was looked up while converting has no operator, and no layer."""
-    from pocketdiffusion.export.backends.tflite.file import WEIGHT_OPERAND, operator_name, read_model
+    that is float32 again, and of a table of int8 the product with its scales. A table that was looked up while
+    converting has no operator, and no layer."""
+    from pocketdiffusion.export.backends.tflite.file import TYPES, WEIGHT_OPERAND, operator_name, read_model
 
     model = read_model(path)
     (graph,) = model.subgraphs
@@ -28,11 +29,19 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
             widened[source] = result
             if source in holders:
                 holders[result] = holders[source]
+    scaled = {
+        int(operator.inputs[0]): int(operator.outputs[0])
+        for operator in graph.operators
+        if operator_name(model, operator) == "MUL"
+    }
     found = []
     for operator in graph.operators:
         place = WEIGHT_OPERAND.get(operator_name(model, operator))
         if place is not None and int(operator.inputs[place]) in holders:
             result = int(operator.outputs[0])
+            codes = TYPES[graph.tensors[int(operator.inputs[place])].type] == "INT8"
+            if codes and operator_name(model, operator) == "EMBEDDING_LOOKUP":
+                result = scaled[result]
             module = holders[int(operator.inputs[place])].removesuffix(".weight")
             found.append(Layer(module, names[widened.get(result, result)]))
     return found

@@ -3,17 +3,22 @@
 One of the parts that families are made of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from diffusers import AutoencoderKL
 from diffusers.models.activations import ACT2CLS
 from torch import Tensor, nn
 
-from pocketdiffusion.export.arguments import read_arguments
-from pocketdiffusion.export.checkpoints.safetensors_header import rename, without_kernel
-from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
+from pocketdiffusion.export.checkpoints.safetensors_header import bind, rename, without_kernel
+from pocketdiffusion.export.component import Component, TensorRef
+from pocketdiffusion.export.families.parts.examples import noise
+from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 # The values of a configuration that are served; what is not named here is free.
 _SERVED: Mapping[str, tuple[Any, ...]] = {
@@ -97,3 +102,69 @@ def _sites(config: Mapping[str, Any], layers: int) -> dict[str, int]:
     silu = 2 * resnets * (config["act_fn"] in _SILU) + 1
     counts = {"attention": attention, "group_norm": 2 * resnets + attention + 1, "silu": silu}
     return {kind: count for kind, count in counts.items() if count}
+
+
+def components(
+    part: str,
+    config: Mapping[str, Any],
+    stored: Mapping[str, TensorRef],
+    size: tuple[int, int],
+    allow_unexpected: Sequence[str],
+) -> list[Component]:
+    """vae_decoder and vae_encoder, for latents of `size`, height and width. `stored` has the names of the file.
+
+    Raises UserError, naming the tensors, where the weights do not fit the configuration.
+    """
+    build_decoder, build_encoder = partial(LatentDecoder, config), partial(LatentEncoder, config)
+    decoder, encoder = tensor_shapes(part, build_decoder), tensor_shapes(part, build_encoder)
+    weights = bind(decoder | encoder, modern_names(part, stored), part, allow_unexpected)
+    channels, factor = config["latent_channels"], scale(config)
+    picture = TensorSpec("sample", (1, 3, size[0] * factor, size[1] * factor), "float32", "the picture, -1 to 1")
+    latents = TensorSpec("latent_sample", (1, channels, *size), "float32", "latents divided by the scaling factor")
+    moments = TensorSpec("latent_parameters", (1, 2 * channels, *size), "float32", "mean, then log of the variance")
+
+    def make(
+        spec: GraphSpec, build: Callable[[], nn.Module], shapes: Mapping[str, Any], found: Mapping[str, int]
+    ) -> Component:
+        return Component(spec, build, {name: weights[name] for name in shapes}, partial(noise, spec), found)
+
+    return [
+        make(GraphSpec("vae_decoder", (latents,), (picture,)), build_decoder, decoder, decoder_sites(config)),
+        make(
+            GraphSpec("vae_encoder", (replace(picture, doc="a picture, -1 to 1"),), (moments,)),
+            build_encoder,
+            encoder,
+            encoder_sites(config),
+        ),
+    ]
+
+
+def scale(config: Mapping[str, Any]) -> int:
+    """How many pixels of the picture, along each axis, a latent stands for."""
+    return int(2 ** (len(config["block_out_channels"]) - 1))
+
+
+def calls(vae: Any) -> dict[str, GraphCall]:
+    """Where diffusers' pipelines call the two graphs: `vae.decode` and `vae.encode` never call the VAE itself."""
+    return {
+        "vae_decoder": GraphCall(
+            vae.decoder if vae.post_quant_conv is None else vae.post_quant_conv,
+            vae.decoder,
+            lambda arguments: {"latent_sample": next(iter(arguments.values()))},
+            lambda result: {"sample": result},
+        ),
+        "vae_encoder": GraphCall(
+            vae.encoder,
+            vae.encoder if vae.quant_conv is None else vae.quant_conv,
+            lambda arguments: {"sample": next(iter(arguments.values()))},
+            lambda result: {"latent_parameters": result},
+        ),
+    }
+
+
+def modules(vae: Any) -> dict[str, dict[str, nn.Module]]:
+    """Under which names the weights of the two components lie in diffusers' VAE."""
+    return {
+        "vae_decoder": {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv},
+        "vae_encoder": {"encoder": vae.encoder, "quant_conv": vae.quant_conv},
+    }

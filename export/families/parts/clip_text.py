@@ -4,9 +4,10 @@ One of the parts that families are made of: a module whose tensors have the name
 older names, and the number of sites, from the configuration alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.activations import ACT2FN
 
-from pocketdiffusion.export.checkpoints.safetensors_header import rename
-from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.arguments import tensor_shapes
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.safetensors_header import bind, rename
+from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer
+from pocketdiffusion.export.component import Component, TensorRef
+from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 CLASSES = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _POSITIONS = "text_model.embeddings.position_embedding.weight"
@@ -70,15 +76,86 @@ def _hidden_keys(mask: Tensor) -> Tensor:
     return (1 - earlier * mask[:, None, None].to(torch.float32)) * HIDDEN
 
 
+def prompt_length(checkpoint: Checkpoint, tokenizer: str, part: str, text: CLIPTextConfig) -> int:
+    """How many tokens the pipeline gives the text encoder `part`: its tokenizer's model_max_length.
+
+    Raises UserError where the text encoder has fewer positions, no embedding for one of the tokenizer's ids, or wants
+    a mask that the tokenizer does not make.
+    """
+    entry = checkpoint.model_index[tokenizer]
+    found = read_tokenizer(checkpoint.tokenizers[tokenizer], entry[1])
+    if found.max_length > text.max_position_embeddings:
+        raise UserError(
+            f"{found.folder / 'tokenizer_config.json'}: model_max_length {found.max_length} is more than the "
+            f"{text.max_position_embeddings} of {part}'s max_position_embeddings: set it to that"
+        )
+    ids = {number: text for text, number in found.vocab.items()} | {token.id: token.text for token in found.added}
+    if (last := max(ids)) >= text.vocab_size:
+        raise UserError(
+            f"{found.folder}: {ids[last]!r} has id {last}, and the embedding of {part} has {text.vocab_size} rows "
+            f"(vocab_size in config.json): enlarge it (resize_token_embeddings), or take the token away"
+        )
+    if takes_mask(text) and not found.gives_mask:
+        raise UserError(
+            f"{found.folder / 'tokenizer_config.json'}: model_input_names leaves out attention_mask, which "
+            f"{part} wants (use_attention_mask in config.json)"
+        )
+    return found.max_length
+
+
 def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+    """As `prefixed`, without `text_projection`, which a family that does not use it never asks for."""
+    return {name: ref for name, ref in prefixed(part, stored).items() if name != "text_projection.weight"}
+
+
+def prefixed(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
     """Checkpoints say `text_model.encoder...`; transformers 5 writes `encoder...`.
 
-    Left out: `position_ids`, which old files hold and which is 0, 1, 2, ..., and `text_projection`, which a family
-    that does not use it never asks for.
+    Left out: `position_ids`, which old files hold and which is 0, 1, 2, ....
     """
     names = {name: name if name.startswith("text_") else f"text_model.{name}" for name in stored}
-    unused = ("text_model.embeddings.position_ids", "text_projection.weight")
-    return {name: ref for name, ref in rename(stored, names, part).items() if name not in unused}
+    renamed = rename(stored, names, part)
+    return {name: ref for name, ref in renamed.items() if name != "text_model.embeddings.position_ids"}
+
+
+def component(
+    part: str,
+    config: CLIPTextConfig,
+    stored: Mapping[str, TensorRef],
+    tokens: int,
+    allow_unexpected: Sequence[str],
+) -> Component:
+    """The graph `part`, which takes `tokens` tokens. `stored` has the names of the file.
+
+    Raises UserError, naming the tensors, where the weights do not fit the configuration.
+    """
+    shapes = tensor_shapes(part, partial(TextEncoder, config))
+    bound = bind(shapes, modern_names(part, stored), part, allow_unexpected)
+    config, weights = shorten(config, bound, tokens)
+    given = [ids_spec(tokens)]
+    if takes_mask(config):
+        given.append(TensorSpec("attention_mask", (1, tokens), "int32", "1 for each token, 0 for padding"))
+    width = config.hidden_size
+    states = TensorSpec("last_hidden_state", (1, tokens, width), "float32", "a state for each token")
+    pooled = TensorSpec("pooler_output", (1, width), "float32", "the state at the end of the text")
+    spec = GraphSpec(part, tuple(given), (states, pooled))
+    return Component(spec, partial(TextEncoder, config), weights, partial(example, config), sites(config))
+
+
+def ids_spec(tokens: int) -> TensorSpec:
+    """The input of every text encoder."""
+    return TensorSpec("input_ids", (1, tokens), "int32", "token ids, padded")
+
+
+def call(module: nn.Module, outputs: Callable[[Any], Tensors]) -> GraphCall:
+    """A call of transformers' text encoder `module`, whose token ids and mask, where the pipeline gives one, become
+    int32."""
+
+    def inputs(arguments: Mapping[str, Any]) -> Tensors:
+        given = {name: arguments.get(name) for name in ("input_ids", "attention_mask")}
+        return {name: tensor.to(torch.int32) for name, tensor in given.items() if tensor is not None}
+
+    return GraphCall(module, module, inputs, outputs)
 
 
 def shorten(

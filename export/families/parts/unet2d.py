@@ -1,22 +1,28 @@
 """The UNet with cross-attention (https://arxiv.org/abs/2112.10752, section 3.3) as a graph: one call of the sampler.
 
-One of the parts that families are made of. SDXL's additional conditions (`text_embeds`, `time_ids`) would be further
-arguments of a second module beside `Denoiser`, and its `addition_embed_type` one more served value.
+One of the parts that families are made of: `Denoiser` with a state for each token, `TextTimeDenoiser` with a state of
+the whole text and the picture's size besides (https://arxiv.org/abs/2307.01952, section 2.2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.activations import ACT2CLS
 from torch import Tensor, nn
 
-from pocketdiffusion.export.arguments import read_arguments
+from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
+from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.families.parts.examples import noise
+from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 # The values of a configuration that are served; what is not named here is free.
 _SERVED: Mapping[str, tuple[Any, ...]] = {
     "act_fn": tuple(ACT2CLS),
-    "addition_embed_type": (None,),
     "attention_type": ("default",),
     "class_embed_type": (None,),
     "class_embeddings_concat": (False,),
@@ -35,9 +41,12 @@ _SERVED: Mapping[str, tuple[Any, ...]] = {
 _SILU = ("silu", "swish")
 
 
-def read_config(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the UNet. Raises UserError, naming the key, for a value that is not served."""
-    return read_arguments(part, UNet2DConditionModel, config, _SERVED)
+def read_config(part: str, config: Mapping[str, Any], added: str | None = None) -> dict[str, Any]:
+    """The arguments of a UNet whose `addition_embed_type` is `added`: None, or "text_time".
+
+    Raises UserError, naming the key, for a value that is not served.
+    """
+    return read_arguments(part, UNet2DConditionModel, config, {**_SERVED, "addition_embed_type": (added,)})
 
 
 class Denoiser(nn.Module):
@@ -53,6 +62,94 @@ class Denoiser(nn.Module):
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> tuple[Tensor]:
         output: tuple[Tensor] = self.unet(sample, timestep, encoder_hidden_states, return_dict=False)
         return output
+
+
+class TextTimeDenoiser(nn.Module):
+    """As `Denoiser`, with text_embeds [1, e] and time_ids [1, 6]: height, width, top, left, height, width, in pixels,
+    of the original, its crop and the picture. float32."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.unet = UNet2DConditionModel(**config)
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, text_embeds: Tensor, time_ids: Tensor
+    ) -> tuple[Tensor]:
+        output: tuple[Tensor] = self.unet(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            added_cond_kwargs={"text_embeds": text_embeds, "time_ids": time_ids},
+            return_dict=False,
+        )
+        return output
+
+
+def bound(
+    build: Callable[[], nn.Module], stored: Mapping[str, TensorRef], allow_unexpected: Sequence[str]
+) -> dict[str, TensorRef]:
+    """Where the weights of either module lie. `stored` has the names of the file.
+
+    Raises UserError, naming the tensors, where the weights do not fit the configuration.
+    """
+    named = {f"unet.{name}": ref for name, ref in stored.items()}
+    return bind(tensor_shapes("unet", build), named, "unet", allow_unexpected)
+
+
+def spec(config: Mapping[str, Any], states: tuple[int, int, int], size: tuple[int, int]) -> GraphSpec:
+    """The tensors of `Denoiser`, for text of the shape `states` and latents of `size`, height and width."""
+    return GraphSpec(
+        "unet",
+        (
+            TensorSpec("sample", (1, config["in_channels"], *size), "float32", "noisy latents, scaled by the sampler"),
+            TensorSpec("timestep", (1,), "float32", "from 0, clean, to the number of training steps, noise"),
+            TensorSpec("encoder_hidden_states", states, "float32", "the text's states, one for each token"),
+        ),
+        (TensorSpec("out_sample", (1, config["out_channels"], *size), "float32", "epsilon or v, as trained"),),
+    )
+
+
+def text_time_spec(
+    config: Mapping[str, Any], states: tuple[int, int, int], size: tuple[int, int], embeds: int
+) -> GraphSpec:
+    """The tensors of `TextTimeDenoiser`: those of `spec`, and the text's embedding of `embeds` channels."""
+    plain = spec(config, states, size)
+    pooled = TensorSpec("text_embeds", (1, embeds), "float32", "the embedding of the whole text")
+    sizes = TensorSpec("time_ids", (1, 6), "float32", "height, width, top, left, height, width, in pixels")
+    return GraphSpec(plain.name, (*plain.inputs, pooled, sizes), plain.outputs)
+
+
+def text_time_example(spec: GraphSpec, picture: tuple[int, int], seed: int) -> Tensors:
+    """Noise, and a picture of `picture`, height and width, that was not cropped."""
+    return {**noise(spec, seed), "time_ids": torch.tensor([[*picture, 0, 0, *picture]], dtype=torch.float32)}
+
+
+def call(unet: nn.Module) -> GraphCall:
+    """A call of diffusers' UNet, with what it is given beside the states of the tokens, if anything is."""
+
+    def inputs(arguments: Mapping[str, Any]) -> Tensors:
+        added = arguments.get("added_cond_kwargs") or {}
+        return {
+            "sample": arguments["sample"],
+            "timestep": arguments["timestep"].to(torch.float32),
+            "encoder_hidden_states": arguments["encoder_hidden_states"],
+            **added,
+        }
+
+    return GraphCall(unet, unet, inputs, lambda result: {"out_sample": result[0]})
+
+
+def check_fit(states: int, unet: Mapping[str, Any], latent: int) -> None:
+    """Raises UserError unless the UNet takes states of `states` channels and latents of `latent`."""
+    widths = unet["cross_attention_dim"]
+    for width in widths if isinstance(widths, list | tuple) else [widths]:
+        if width != states:
+            raise UserError(f"unet: cross_attention_dim {width} does not fit the text encoder's hidden_size {states}")
+    if unet["in_channels"] not in (latent, 2 * latent + 1) or unet["out_channels"] != latent:
+        raise UserError(
+            f"unet: in_channels {unet['in_channels']} and out_channels {unet['out_channels']} do not fit the vae: its "
+            f"{latent} latent_channels want {latent} and {latent}, or for inpainting {2 * latent + 1} and {latent}"
+        )
 
 
 def sites(config: Mapping[str, Any]) -> dict[str, int]:
@@ -73,6 +170,7 @@ def sites(config: Mapping[str, Any]) -> dict[str, int]:
         resnets += 1
     silu = (3 * resnets + 2) * (config["act_fn"] in _SILU)
     silu += sum(config[key] in _SILU for key in ("time_embedding_act_fn", "timestep_post_act"))
+    silu += config["addition_embed_type"] == "text_time"  # in the embedding that is added to the time's
     counts = {
         "attention": 2 * sum(depths),
         "gelu": sum(depths),

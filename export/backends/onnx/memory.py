@@ -1,0 +1,75 @@
+"""What an ONNX graph takes of memory, counted from the file: as onnxruntime holds it on a CPU once it is loaded."""
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from pocketdiffusion.export.backends.live_tensors import Operation, largest_live
+from pocketdiffusion.runtime.bundle.graph_needs import Memory
+
+HALVES = 2  # samples in a call where the batch is open: both halves of guidance
+_BITS = {"INT4": 4, "UINT4": 4, "BOOL": 8}
+_RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+_COUNTED = (
+    "what is computed of weights alone is computed when the file is loaded, as a cast of float16 to float32 is; "
+    "integers stay integers behind a DequantizeLinear, which runs at each call"
+)
+
+
+def count_memory(path: Path) -> Memory:
+    """Return the memory of the graph in the file `path`, whose weights are not read. Activations are null, with the
+    tensor's name, where a shape is not known."""
+    model = onnx.load(str(path), load_external_data=False)
+    is_open = any(dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim)
+    sizes = {value.name: _bytes(value.type.tensor_type) for value in _shaped(model)}
+    held = {tensor.name: _count(tensor.dims, tensor.data_type) for tensor in model.graph.initializer}
+    operations, weights = [], set()
+    for node in model.graph.node:
+        takes, makes = tuple(filter(None, node.input)), tuple(filter(None, node.output))
+        if node.op_type == "Constant" or (held.keys() >= set(takes) and node.op_type != "DequantizeLinear"):
+            held |= {name: sizes.get(name) or 0 for name in makes}
+            continue
+        weights |= {name for name in takes if name in held}
+        operations.append(Operation(takes, makes, node.op_type in _RESHAPES))
+    computed = {name for operation in operations for name in operation.makes}
+    ends = [[value.name for value in values] for values in (model.graph.input, model.graph.output)]
+    known = {name: size for name, size in sizes.items() if size is not None and name not in held}
+    unknown = sorted((computed | {*ends[0]}) - known.keys())
+    counted = f"weights: {_COUNTED}"
+    if is_open:
+        counted += f"; activations: of {HALVES} samples in a call"
+    if unknown:
+        counted += f"; activations: not counted, since the shape of {unknown[0]} is not known"
+    return Memory(
+        weights_bytes=sum(held[name] for name in weights),
+        activations_bytes=None if unknown else largest_live(operations, known, *ends),
+        counted=counted,
+    )
+
+
+def _shaped(model: onnx.ModelProto) -> list[Any]:
+    """All values with their shapes, an open batch as `HALVES` samples: what follows from it is inferred anew."""
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    open_ends = [dim for value in values for dim in value.type.tensor_type.shape.dim if not dim.HasField("dim_value")]
+    if not open_ends:
+        return values
+    for dim in open_ends:
+        if dim.dim_param:
+            dim.dim_value = HALVES
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return [*inferred.input, *inferred.output, *inferred.value_info]
+
+
+def _bytes(kind: Any) -> int | None:
+    """Of a value; None where a size is not known."""
+    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        return None
+    return _count([dim.dim_value for dim in kind.shape.dim], kind.elem_type)
+
+
+def _count(shape: Any, kind: int) -> int:
+    name = onnx.TensorProto.DataType.Name(kind)
+    bits = _BITS.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
+    return int((prod(shape) * bits + 7) // 8)

@@ -1,0 +1,185 @@
+"""Conformance vectors of samplers: runs of diffusers' schedulers, driven as its pipelines drive them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from inspect import signature
+from math import log10
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.sampling.samplers import diffusers_class, sampler_names, step_table
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
+
+MOST_STEPS = 50
+WHOLE = 9  # steps of the run that is kept row by row: linspace gives fractions of timesteps there
+RUN_DB = 108.0  # 4e-6 of the largest value; float32 in our order of operations has 118 and more
+SHAPE = (1, 4, 2, 2)
+OUTPUTS = np.random.default_rng(8).standard_normal((MOST_STEPS + 1, 16)).astype(np.float32)
+IMAGE = np.random.default_rng(9).standard_normal(16).astype(np.float32)
+SEED = 11  # of the noise: its draws are those that the ancestral sampler makes
+
+WRONG = (
+    "wrong for one count of steps: a number of its table; wrong for all: the history of m dropped or its oldest taken "
+    "first, input_scale ignored, timesteps made integers, the noise of c left out, or a run whose first rows do not "
+    "take the columns of `restarts`"
+)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """`first` [16] are the latents before the first row; the others have a row each."""
+
+    first: Array
+    timesteps: Array
+    scaled: Array
+    latents: Array
+
+
+def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
+    """For each sampler that serves the scheduler's settings: starts, the end of a run of every count of steps, from
+    noise and from a picture, and one run row by row."""
+    vectors: list[Vector] = []
+    runs = _runs(json.dumps(dict(config), sort_keys=True))
+    noise = _noise().reshape(-1, 16)
+    shared = {"outputs": arrays.add(OUTPUTS), "noise": arrays.add(noise)}
+    image = {"image": arrays.add(IMAGE)}
+    for sampler in dict.fromkeys(name for name, _, _, _ in runs):
+        starts, ends = [], []
+        for title, from_picture in (("from noise", False), ("from a picture", True)):
+            some = {
+                (n, s): run for (name, picture, n, s), run in runs.items() if (name, picture) == (sampler, from_picture)
+            }
+            if not some:
+                continue
+            given = {
+                "steps": arrays.add(np.array([steps for steps, _ in some], np.int32)),
+                "starts": arrays.add(np.array([start for _, start in some], np.int32)),
+                **(image if from_picture else {}),
+            }
+            first, last = (np.stack([pick(run) for run in some.values()]) for pick in (_first, _last))
+            texts = {"sampler": sampler}
+            starts.append(
+                Case(
+                    label=title,
+                    texts=texts,
+                    arrays={**given, "noise": arrays.add(noise[0])},
+                    expected={"latents": arrays.add(first)},
+                )
+            )
+            ends.append(
+                Case(label=title, texts=texts, arrays={**given, **shared}, expected={"latents": arrays.add(last)})
+            )
+        floor = min(_floor(run) for (name, *_), run in runs.items() if name == sampler)
+        vectors.append(
+            Vector(
+                name=f"start, {sampler}",
+                kind="start",
+                tells="text to image starts at init_noise_sigma * noise, not at noise_scale * noise; image to image at "
+                "signal_scale * image + noise_scale * noise, both of the first row that runs",
+                floor_db=120.0,
+                cases=tuple(starts),
+            )
+        )
+        vectors.append(Vector(name=f"runs, {sampler}", kind="run", tells=WRONG, floor_db=floor, cases=tuple(ends)))
+        steps = max(n for name, picture, n, _ in runs if name == sampler and not picture and n <= WHOLE)
+        run = runs[sampler, False, steps, 0]
+        whole = Case(
+            label=f"{steps} steps",
+            texts={"sampler": sampler},
+            arrays={
+                "steps": arrays.add(np.array([steps], np.int32)),
+                "starts": arrays.add(np.array([0], np.int32)),
+                **shared,
+            },
+            expected={name: arrays.add(getattr(run, name)) for name in ("timesteps", "scaled", "latents")},
+        )
+        tells = (
+            "row by row: input_scale ignored (scaled latents), timesteps made integers (timesteps), the history of m "
+            "dropped or its oldest taken first, the noise of c left out (latents)"
+        )
+        vectors.append(
+            Vector(name=f"run row by row, {sampler}", kind="whole_run", tells=tells, floor_db=floor, cases=(whole,))
+        )
+    return tuple(vectors)
+
+
+def _first(run: _Run) -> Array:
+    return run.first
+
+
+def _last(run: _Run) -> Array:
+    return np.asarray(run.latents[-1])
+
+
+def _floor(run: _Run) -> float:
+    """RUN_DB, or less where latents begin so large that float32 holds no more of them (schedules that end in pure noise
+    begin at 4096): twice the last bit of the largest."""
+    largest, size = (
+        float(np.abs(run.latents).max(initial=float(np.abs(run.first).max()))),
+        float(np.abs(_last(run)).max()),
+    )
+    return min(RUN_DB, 20 * log10(size / (largest * 2.0**-22)))
+
+
+def _noise() -> Array:
+    generator = torch.Generator().manual_seed(SEED)
+    return np.stack([torch.randn(SHAPE, generator=generator).numpy() for _ in range(MOST_STEPS + 2)])
+
+
+@lru_cache(maxsize=8)
+def _runs(config_json: str) -> dict[tuple[str, bool, int, int], _Run]:
+    """By sampler, whether from a picture, steps and start. A run of each count from noise, one from the middle, and of
+    some counts from the second and the last row; counts that a sampler or the original refuses are left out, and
+    runs of the original that are not finite (its ancestral sampler over a cosine schedule at 4 steps)."""
+    config = json.loads(config_json)
+    schedule = read_schedule(config)
+    runs: dict[tuple[str, bool, int, int], _Run] = {}
+    for sampler in sampler_names():
+        name, settings = diffusers_class(sampler)
+        scheduler = getattr(diffusers, name).from_config(config, **settings)
+        for steps in range(1, MOST_STEPS + 1):
+            try:
+                step_table(sampler, schedule, steps)
+                runs[sampler, False, steps, 0] = _run(deepcopy(scheduler), steps, 0, False)
+            except (UserError, NotImplementedError):
+                continue
+            starts = {steps // 2, *((1, steps - 1) if steps in (5, 9, 20, MOST_STEPS) else ())}
+            for start in sorted(starts):
+                runs[sampler, True, steps, start] = _run(deepcopy(scheduler), steps, start, True)
+    return {key: run for key, run in runs.items() if np.isfinite(run.latents).all()}
+
+
+def _run(scheduler: Any, steps: int, start: int, from_picture: bool) -> _Run:
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(start)
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.randn(SHAPE, generator=generator)
+    options = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
+    timesteps = scheduler.timesteps[start:]
+    if from_picture:
+        latents = scheduler.add_noise(torch.from_numpy(IMAGE).reshape(SHAPE), noise, timesteps[:1])
+    else:
+        latents = noise * scheduler.init_noise_sigma
+    first = latents.numpy().reshape(16)
+    rows = list(_rows(scheduler, latents, timesteps, options))
+    return _Run(first, *(np.array(column, np.float32) for column in zip(*rows, strict=True)))
+
+
+def _rows(
+    scheduler: Any, latents: torch.Tensor, timesteps: torch.Tensor, options: Mapping[str, Any]
+) -> Iterator[tuple[float, Array, Array]]:
+    for number, timestep in enumerate(timesteps):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        output = torch.from_numpy(OUTPUTS[number]).reshape(SHAPE) + 0.25 * scaled + float(timestep) / 1000
+        latents = scheduler.step(output, timestep, latents, **options).prev_sample
+        yield float(timestep), scaled.numpy().reshape(16), latents.numpy().reshape(16)

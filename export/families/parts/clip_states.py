@@ -1,0 +1,132 @@
+"""CLIP's text model as a graph that gives the states before its last layer: of one encoder or of two side by side.
+
+One of the parts that families are made of, beside `clip_text`. The states are transformers' hidden_states[-2]: no
+normalisation follows them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from pocketdiffusion.export.arguments import tensor_shapes
+from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.component import Component, TensorRef
+from pocketdiffusion.export.families.parts import clip_text
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+
+
+def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
+    """As `clip_text.read_config`, without a mask, which a pipeline that takes these states never gives."""
+    known = copy(clip_text.read_config(part, config))
+    known.use_attention_mask = False
+    return known
+
+
+class StateEncoder(nn.Module):
+    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c], float32. It lacks the last layer, which nothing
+    asks for, and the normalisation behind it."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        short = copy(config)
+        short.num_hidden_layers = config.num_hidden_layers - 1
+        model = CLIPTextModel(short)
+        self.text_model = getattr(model, "text_model", model)  # transformers 4 has a wrapper more
+        self.text_model.final_layer_norm = nn.Identity()
+        del self.text_model.embeddings.position_ids  # no weight: made in `forward`, so that it is real on every device
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor]:
+        return (self.text_model(input_ids, position_ids=_positions(input_ids)).last_hidden_state,)
+
+
+class ProjectedEncoder(nn.Module):
+    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c] and text_embeds [1, e], float32: the projection of
+    the state at the end of the text, behind all layers."""
+
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        model = CLIPTextModelWithProjection(config)
+        self.text_model, self.text_projection = model.text_model, model.text_projection
+        del self.text_model.embeddings.position_ids
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        taken: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            taken.append(args[0] if args else kwargs["hidden_states"])
+
+        hook = self.text_model.encoder.layers[-1].register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            output = self.text_model(input_ids, position_ids=_positions(input_ids))
+        finally:
+            hook.remove()
+        (states,) = taken
+        return states, self.text_projection(output.pooler_output)
+
+
+def _positions(ids: Tensor) -> Tensor:
+    return torch.arange(ids.shape[1], device=ids.device)[None]
+
+
+def state_component(
+    part: str,
+    config: CLIPTextConfig,
+    stored: Mapping[str, TensorRef],
+    tokens: int,
+    allow_unexpected: Sequence[str],
+) -> Component:
+    """The graph `part` of `StateEncoder`, which takes `tokens` tokens. `stored` has the names of the file.
+
+    Raises UserError, naming the tensors, where the weights do not fit the configuration.
+    """
+    layers = config.num_hidden_layers - 1
+    behind = (f"text_model.encoder.layers.{layers}.", "text_model.final_layer_norm.")
+    named = clip_text.modern_names(part, stored)
+    named = {name: ref for name, ref in named.items() if not name.startswith(behind)}
+    outputs = (_states(tokens, config.hidden_size),)
+    return _component(part, config, StateEncoder, named, tokens, outputs, _sites(config, layers, 0), allow_unexpected)
+
+
+def projected_component(
+    part: str,
+    config: CLIPTextConfig,
+    stored: Mapping[str, TensorRef],
+    tokens: int,
+    allow_unexpected: Sequence[str],
+) -> Component:
+    """As `state_component`, of `ProjectedEncoder`."""
+    named = clip_text.prefixed(part, stored)
+    embeds = TensorSpec("text_embeds", (1, config.projection_dim), "float32", "the embedding of the whole text")
+    outputs = (_states(tokens, config.hidden_size), embeds)
+    sites = _sites(config, config.num_hidden_layers, 1)
+    return _component(part, config, ProjectedEncoder, named, tokens, outputs, sites, allow_unexpected)
+
+
+def _states(tokens: int, width: int) -> TensorSpec:
+    return TensorSpec("hidden_states", (1, tokens, width), "float32", "a state for each token, before the last layer")
+
+
+def _sites(config: CLIPTextConfig, layers: int, norms: int) -> dict[str, int]:
+    counts = {"attention": layers, "layer_norm": 2 * layers + norms, config.hidden_act: layers}
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def _component(
+    part: str,
+    config: CLIPTextConfig,
+    module: Callable[[CLIPTextConfig], nn.Module],
+    named: Mapping[str, TensorRef],
+    tokens: int,
+    outputs: tuple[TensorSpec, ...],
+    sites: Mapping[str, int],
+    allow_unexpected: Sequence[str],
+) -> Component:
+    bound = bind(tensor_shapes(part, partial(module, config)), named, part, allow_unexpected)
+    config, weights = clip_text.shorten(config, bound, tokens)
+    spec = GraphSpec(part, (clip_text.ids_spec(tokens),), outputs)
+    return Component(spec, partial(module, config), weights, partial(clip_text.example, config), sites)

@@ -1,0 +1,15 @@
+"""Inputs of a graph as a sampler would feed them, of the real shapes."""
+
+import torch
+from torch import Tensor
+
+from pocketdiffusion.runtime.graph_spec import GraphSpec
+
+
+def noise(spec: GraphSpec, seed: int) -> dict[str, Tensor]:
+    """Normal noise in every input, float32, and a timestep among the usual thousand."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {t.name: torch.randn([int(n) for n in t.shape], generator=generator) for t in spec.inputs}
+    if "timestep" in inputs:
+        inputs["timestep"] = torch.randint(0, 1000, (1,), generator=generator).float()
+    return inputs

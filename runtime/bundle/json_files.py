@@ -1,0 +1,74 @@
+"""JSON files of a bundle: one spelling for each record when it is written, one way to refuse when it is read."""
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from pocketdiffusion.runtime.bundle.record import Record
+from pocketdiffusion.runtime.errors import UserError
+
+R = TypeVar("R", bound=Record)
+# Fields of closed lists: a value that is not in the list is a kind of bundle that this reader cannot run.
+LISTS = {
+    "kind": "tokenizer kind",
+    "dtype": "dtype",
+    "guidance": "guidance kind",
+    "absent_negative": "kind of absent negative prompt",
+    "prediction_type": "prediction type",
+}
+
+
+def encode(record: Record) -> bytes:
+    """The one spelling of a record: UTF-8 JSON, keys sorted, no spaces, one newline at the end."""
+    fields = record.model_dump(mode="json")
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """The object in `raw`. Raises ValueError where it is none, or a key is there twice."""
+    fields = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse)
+    if not isinstance(fields, dict):
+        raise ValueError("it is no JSON object")
+    return fields
+
+
+def decode(raw: bytes, kind: type[R]) -> R:
+    """The record in `raw`; fields that `kind` has not are passed over, as a later minor version may have more.
+
+    Raises ValueError where it is none, and UserError, which names the value, where a closed list has not what stands
+    there.
+    """
+    parse(raw)
+    try:
+        return kind.model_validate_json(raw, strict=True, extra="ignore")
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            if each["type"] == "literal_error" and each["loc"] and (what := LISTS.get(str(each["loc"][-1]))):
+                place = ".".join(map(str, each["loc"]))
+                raise UserError(
+                    f"{place}: the {what} {each['input']!r} is not known to this pocketdiffusion: install a newer one"
+                ) from None
+        raise
+
+
+def one_line(error: Exception) -> str:
+    """The first thing that is wrong, with its place, and how many more there are."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first, *rest = error.errors(include_url=False)
+    where = ".".join(map(str, first["loc"]))
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError(f"a key is there twice among {sorted(name for name, _ in pairs)}")
+    return fields
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")

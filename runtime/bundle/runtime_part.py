@@ -1,0 +1,26 @@
+"""The runtime part of a bundle: the files that drawing needs, and these alone. An app ships it."""
+
+import shutil
+from pathlib import Path
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.file_table import DIGEST, MANIFEST
+from pocketdiffusion.runtime.bundle.staging import stage
+from pocketdiffusion.runtime.errors import UserError
+
+
+def copy_runtime_part(folder: Path, out: Path) -> Bundle:
+    """Copy the files of role runtime from the bundle `folder` to `out`, with the manifest as it is: the ids stay.
+
+    Raises UserError and ProofError where `folder` is no bundle that passed its proof, and UserError where `out` is the
+    bundle itself, or holds anything but a bundle, whose place it then takes.
+    """
+    bundle = open_bundle(folder)
+    if out.resolve() == folder.resolve():
+        raise UserError(f"{out} is the bundle itself: name another folder for its runtime part")
+    with stage(out) as staged:
+        wanted = [path for path, entry in bundle.manifest.files.items() if entry.role == "runtime"]
+        for path in (*wanted, MANIFEST, DIGEST):
+            (staged / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / path, staged / path)
+    return open_bundle(out, check=False)

@@ -1,0 +1,50 @@
+"""The file of step tables in a bundle: the one place that writes it and the one that reads it."""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, JsonValue
+
+from pocketdiffusion.runtime.bundle.file_table import STEPS
+from pocketdiffusion.runtime.bundle.manifest import Scheduler
+from pocketdiffusion.runtime.bundle.record import BundlePath
+from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile, table_bytes
+
+
+class Steps(StoredTables):
+    """The index of the step tables, in the pipeline file."""
+
+    file: BundlePath = Field(description="the step tables of all samplers: columns of little-endian float32")
+    default_sampler: str = Field(description="the checkpoint's own sampler, by its name in `samplers`")
+    replaced: str | None = Field(
+        description="the class of the checkpoint's own scheduler, where another sampler was put in its place"
+    )
+    scheduler: dict[str, JsonValue] = Field(
+        description="the settings of the checkpoint's scheduler in diffusers: where the tables come from"
+    )
+
+
+def write_steps(folder: Path, tables: TableFile, scheduler: Scheduler) -> Steps:
+    """Write the tables below `folder`; return their index."""
+    path = f"{STEPS}/tables.bin"
+    (folder / path).parent.mkdir(exist_ok=True)
+    (folder / path).write_bytes(tables.raw)
+    return Steps(
+        **{name: getattr(tables.index, name) for name in StoredTables.model_fields},
+        file=path,
+        default_sampler=scheduler.default_sampler,
+        replaced=scheduler.replaced,
+        scheduler=scheduler.config,
+    )
+
+
+def read_steps(raw: bytes, steps: Steps) -> tuple[TableFile, Scheduler]:
+    """The tables in the bytes of `steps.file`, and the settings that they come from. Raises ValueError where a number
+    is not finite, or there are more or fewer than the index says."""
+    if len(raw) != (size := table_bytes(steps)):
+        raise ValueError(f"it has {len(raw)} bytes, where its index tells of {size}")
+    if not np.isfinite(np.frombuffer(raw, "<f4")).all():
+        raise ValueError("a number of a step table is not finite")
+    scheduler = Scheduler(config=steps.scheduler, default_sampler=steps.default_sampler, replaced=steps.replaced)
+    index = StoredTables(**{name: getattr(steps, name) for name in StoredTables.model_fields})
+    return TableFile(index, raw), scheduler

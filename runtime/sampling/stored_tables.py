@@ -1,0 +1,305 @@
+"""Step tables of a bundle: one binary file with the tables of every sampler at 1 to 50 steps, and an index in JSON.
+
+The file is a series of columns. A column is float32, little-endian, one value after the other without a gap; nothing
+else is in the file: no header, no padding, no compression. The index says where each column begins.
+
+For one sampler the tables of 1, 2, ..., 50 steps lie one after the other, so the column `a` holds first the `a` of the
+only row of the table of 1 step, then those of the table of 2 steps, and so on. `rows` is a list of 50 numbers: the
+entry of n - 1 is how many rows the table of n steps has (n for most samplers, n + 1 for pndm from 2 steps on, 0 where
+the sampler refuses that count for this model). So the table of n steps has its first row at place
+
+    first = rows[0] + rows[1] + ... + rows[n - 2]
+
+of every column of the sampler, and a column has as many values as all numbers of `rows` together. The columns are
+
+    timestep, input_scale, p, q, a, b0, b1, b2, b3, b4, c, signal_scale, noise_scale
+
+`columns` has, for a column that is in the file, the byte where it begins; `constants` has, for every other column, the
+number that all its values are. Columns of several samplers may begin at one byte: they are equal.
+
+A run at n steps begins at a start s (0 without a picture; image to image skips the first s rows) and takes the rows s,
+s + 1, ... to the last. Of each column, row r has the value at place first + r, or the constant. What the numbers of a
+row do is in step_table.py. The first rows of a run differ in some columns, since no output came before them: the row
+s + k, for each k below the length of `restarts`, takes the columns that restarts[k] names from there (again a byte or a
+constant, and again at place first + s + k); its other columns are as above. In short:
+
+    value(name, n, s, r):                                   r >= s; first is as above
+        if r - s < length of restarts: holders = [restarts[r - s], the sampler], else [the sampler]
+        for each holder:
+            if name in holder.constants: return holder.constants[name]
+            if name in holder.columns:   return the float32 at byte holder.columns[name] + 4 * (first + r)
+
+Without a picture the latents begin as init_noise_sigma[n - 1] * noise. Image to image, also with s = 0, begins as
+signal_scale * image + noise_scale * noise, both of row s.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pocketdiffusion.runtime.bundle.record import Count, Record
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
+from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_start
+from pocketdiffusion.runtime.sampling.step_table import REACH, Step, StepTable
+
+Float32 = NDArray[np.float32]
+Column = tuple[Float32, NDArray[np.bool_]]  # float32 [places], and at which of them it is used
+
+MOST_STEPS = 50
+ROW = ("timestep", "input_scale", "p", "q", "a", *(f"b{j}" for j in range(REACH)), "c")
+SCALES = ("signal_scale", "noise_scale")
+COLUMNS = (*ROW, *SCALES)
+
+
+class Columns(Record):
+    """Where columns are: in the file, or a number that stands for the whole column."""
+
+    columns: Annotated[
+        dict[str, Count],
+        Field(description="by the column's name, the byte of the table file where its float32 values begin"),
+    ]
+    constants: Annotated[
+        dict[str, float], Field(description="by the column's name, the number that all its values are")
+    ]
+
+
+class SamplerTables(Columns):
+    """The tables of one sampler. Every column is either in `columns` or in `constants`."""
+
+    rows: Annotated[
+        tuple[Count, ...],
+        Field(description="rows of the table of 1, 2, 3, ... steps; 0: the sampler refuses that count for this model"),
+    ]
+    init_noise_sigma: Annotated[
+        tuple[float, ...],
+        Field(description="for 1, 2, 3, ... steps: without a picture the first latents are this times the noise"),
+    ]
+    restarts: Annotated[
+        tuple[Columns, ...],
+        Field(description="for the first rows s, s + 1, ... of a run: which of their columns are taken from here"),
+    ]
+
+
+class StoredTables(Record):
+    """The index of the table file: what stored_tables.py describes."""
+
+    prediction_type: Annotated[
+        Literal["epsilon", "v_prediction", "sample"],
+        Field(description="what the model's output is; the tables already hold what follows from it"),
+    ]
+    most_steps: Annotated[Count, Field(description="the largest count of steps that a table is there for")]
+    samplers: Annotated[
+        dict[str, SamplerTables],
+        Field(description="by the sampler's name; one that cannot run this model is not there"),
+    ]
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """The table file's bytes, and its index."""
+
+    index: StoredTables
+    raw: bytes
+
+
+def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> TableFile:
+    """The table file and its index: every sampler at 1 to `most_steps` steps, from every start.
+
+    A sampler that refuses the schedule at every count is left out, a count that it refuses has no rows.
+    """
+    computed = {
+        name: [_from_all_starts(name, schedule, n) for n in range(1, most_steps + 1)] for name in sampler_names()
+    }
+    computed = {name: tables for name, tables in computed.items() if any(tables)}
+    pool: list[Column] = []
+    columns = {name: _columns(name, tables) for name, tables in computed.items()}
+    whole = {name: _place({**columns[name][0], **_scales(tables)}, pool) for name, tables in computed.items()}
+    restarts = {name: [_place(row, pool) for row in columns[name][1]] for name in computed}
+    offsets = np.cumsum([0, *(4 * len(values) for values, _ in pool)]).tolist()
+    samplers = {
+        name: SamplerTables(
+            **_fields(whole[name], offsets),
+            rows=tuple(len(starts[0].rows) if starts else 0 for starts in tables),
+            init_noise_sigma=tuple(_digits(starts[0].init_noise_sigma) if starts else 0.0 for starts in tables),
+            restarts=tuple(Columns(**_fields(row, offsets)) for row in restarts[name]),
+        )
+        for name, tables in computed.items()
+    }
+    raw = b"".join(values.astype("<f4").tobytes() for values, _ in pool)
+    kind: Any = schedule.prediction_type
+    return TableFile(StoredTables(prediction_type=kind, most_steps=most_steps, samplers=samplers), raw)
+
+
+def table_bytes(index: StoredTables) -> int:
+    """How long the table file is, in bytes: the end of its last column."""
+    ends = [0]
+    for stored in index.samplers.values():
+        for holder in (stored, *stored.restarts):
+            ends += [offset + 4 * sum(stored.rows) for offset in holder.columns.values()]
+    return max(ends)
+
+
+def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start: int = 0) -> StepTable:
+    """The table of `sampler` at `steps` steps from `start`, its numbers those of the file: float32.
+
+    Raises UserError for a sampler, a count of steps or a start that the file has not, ProofError where the index names
+    a place that the file has not.
+    """
+    if sampler not in index.samplers:
+        raise UserError(f"this bundle has no sampler {sampler!r}: choose one of {', '.join(index.samplers)}")
+    stored = index.samplers[sampler]
+    rows = stored.rows[steps - 1] if 1 <= steps <= len(stored.rows) else 0
+    if not rows:
+        counts = _spell_counts([n for n, rows in enumerate(stored.rows, 1) if rows])
+        raise UserError(f"this bundle has tables of {counts} steps for {sampler}, not of {steps}: choose one of these")
+    check_start(start, rows)
+    first = sum(stored.rows[: steps - 1])
+
+    def column(holder: Columns, name: str, begin: int, end: int) -> list[float]:
+        """The values of the rows from `begin` up to `end`."""
+        if name in holder.constants:
+            return [holder.constants[name]] * (end - begin)
+        if name not in holder.columns:
+            raise ProofError(f"the index of the table file lacks {name} of {sampler}: export the model again")
+        at = holder.columns[name] + 4 * (first + begin)
+        if at + 4 * (end - begin) > len(raw):
+            raise ProofError(f"the table file is cut off at byte {len(raw)}: {name} of {sampler} lies behind it")
+        values: list[float] = np.frombuffer(raw, "<f4", end - begin, at).tolist()
+        return values
+
+    columns = {name: column(stored, name, start, rows) for name in COLUMNS}
+    for k, restart in enumerate(stored.restarts[: rows - start]):
+        for name in {*restart.columns, *restart.constants}:
+            columns[name][k] = column(restart, name, start + k, start + k + 1)[0]
+    table = []
+    for timestep, input_scale, p, q, a, *b, c in zip(*(columns[name] for name in ROW), strict=True):
+        while len(b) > 1 and not b[-1]:
+            b.pop()
+        table.append(Step(timestep, input_scale, p, q, a, tuple(b), c))
+    return StepTable(
+        sampler=sampler,
+        prediction_type=index.prediction_type,
+        steps=steps,
+        start=start,
+        init_noise_sigma=stored.init_noise_sigma[steps - 1],
+        signal_scale=columns["signal_scale"][0],
+        noise_scale=columns["noise_scale"][0],
+        rows=tuple(table),
+    )
+
+
+def read_tables(index: StoredTables, raw: bytes, starts: Callable[[int], Collection[int]]) -> Iterator[StepTable]:
+    """Every sampler at every count of steps that is stored, from those of `starts(rows)` that are below `rows`."""
+    for sampler, stored in index.samplers.items():
+        for steps, rows in enumerate(stored.rows, 1):
+            for start in sorted(start for start in starts(rows) if 0 <= start < rows):
+                yield read_table(index, raw, sampler, steps, start)
+
+
+def _from_all_starts(sampler: str, schedule: NoiseSchedule, steps: int) -> list[StepTable]:
+    """The tables of one count of steps from start 0, 1, ...; none where the sampler refuses that count."""
+    try:
+        table = step_table(sampler, schedule, steps)
+    except UserError:
+        return []
+    return [table, *(step_table(sampler, schedule, steps, start) for start in range(1, len(table.rows)))]
+
+
+def _row(row: Step) -> list[float]:
+    """The values of ROW."""
+    b = (*row.b, *(0.0,) * (REACH - len(row.b)))
+    return [row.timestep, row.input_scale, row.p, row.q, row.a, *b, row.c]
+
+
+def _scales(tables: Sequence[Sequence[StepTable]]) -> dict[str, Column]:
+    """signal_scale and noise_scale of each row as a start."""
+    values = np.array([[start.signal_scale, start.noise_scale] for starts in tables for start in starts], np.float32)
+    return {name: (values[:, i], np.ones(len(values), bool)) for i, name in enumerate(SCALES)}
+
+
+def _columns(sampler: str, tables: Sequence[Sequence[StepTable]]) -> tuple[dict[str, Column], list[dict[str, Column]]]:
+    """The columns of ROW, and for k = 0, 1, ... those that row s + k has in their place at any start s.
+
+    Raises ValueError where a start tells beyond REACH rows.
+    """
+    late = np.array([_row(row) for starts in tables if starts for row in starts[0].rows], np.float32)
+    early, used = np.repeat(late[None], REACH, axis=0), np.zeros((REACH, len(late)), bool)
+    first = 0
+    for starts in tables:
+        for table in starts:
+            at = first + table.start
+            rows = np.array([_row(row) for row in table.rows], np.float32)
+            if (rows[REACH:] != late[at + REACH : at + len(rows)]).any():
+                raise ValueError(f"{sampler} at {table.steps} steps from {table.start} is no slice of its table")
+            for k, row in enumerate(rows[:REACH]):
+                early[k, at + k], used[k, at + k] = row, True
+        first += len(starts)
+    steady = np.concatenate([np.arange(len(starts)) >= REACH for starts in tables])
+
+    whole: dict[str, Column] = {}
+    restarts: list[dict[str, Column]] = [{} for _ in range(REACH)]
+    for i, name in enumerate(ROW):
+        values, known = late[:, i].copy(), steady.copy()
+        differ = [bool((early[k, :, i] != values)[used[k] & known].any()) for k in range(REACH)]
+        for k in range(REACH):  # the first rows of each table are what a k gives that is as the later rows are
+            if not differ[k]:
+                values = np.where(used[k] & ~known, early[k, :, i], values)
+                known |= used[k]
+        for k in range(REACH):
+            if differ[k] or (early[k, :, i] != values)[used[k] & known].any():
+                restarts[k][name] = early[k, :, i], used[k]
+        whole[name] = values, known
+    while restarts and not restarts[-1]:
+        restarts.pop()
+    return whole, restarts
+
+
+def _place(columns: Mapping[str, Column], pool: list[Column]) -> tuple[dict[str, int], dict[str, float]]:
+    """The number in the pool of each column that is none, and the constants that the others are."""
+    shared: dict[str, int] = {}
+    constants: dict[str, float] = {}
+    for name, (values, used) in columns.items():
+        distinct = np.unique(values[used])
+        if len(distinct) <= 1:
+            constants[name] = _digits(distinct[0]) if len(distinct) else 0.0
+        else:
+            shared[name] = _share(values, used, pool)
+    return shared, constants
+
+
+def _share(values: Float32, used: NDArray[np.bool_], pool: list[Column]) -> int:
+    """The number of the column in the pool that has these values wherever both are used; else it is added there."""
+    for number, (others, taken) in enumerate(pool):
+        both = used & taken if len(used) == len(taken) else None
+        if both is not None and (values[both] == others[both]).all():
+            pool[number] = (np.where(taken, others, values), used | taken)
+            return number
+    pool.append((np.where(used, values, np.float32(0)), used))
+    return len(pool) - 1
+
+
+def _fields(placed: tuple[dict[str, int], dict[str, float]], offsets: Sequence[int]) -> dict[str, Any]:
+    """The fields of Columns."""
+    shared, constants = placed
+    return {"columns": {name: offsets[number] for name, number in shared.items()}, "constants": constants}
+
+
+def _digits(value: float) -> float:
+    """The float64 of the fewest digits that give `value` in float32."""
+    return float(str(np.float32(value)))
+
+
+def _spell_counts(counts: Sequence[int]) -> str:
+    """ "1 to 50", or "1 to 24, 30" where some are left out."""
+    runs: list[list[int]] = []
+    for count in counts:
+        if runs and runs[-1][-1] == count - 1:
+            runs[-1][1:] = [count]
+        else:
+            runs.append([count])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)

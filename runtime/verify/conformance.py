@@ -1,0 +1,248 @@
+"""Run the conformance vectors of a bundle against a reader: the runtime's own, or one with a mistake in it.
+
+What the vectors hold and what each kind asks for is in vectors.py.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.image import from_uint8, to_uint8
+from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizers, scale_posterior, unscale_latents
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance, first_latents
+from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode
+from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
+from pocketdiffusion.runtime.verify.vectors import Case, Vector, find_arrays, read_vectors
+
+RUNG = "conformance"
+Latents = NDArray[np.float32]
+History = tuple[Latents, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The functions of a reader that vectors are about; those of one bundle."""
+
+    encode: Callable[[str], Tokens]
+    encode_text: Callable[[str], list[int]]  # ids of the text alone
+    vocabulary: Callable[[], dict[str, int]]
+    merges: Callable[[], list[str]]
+    draw: Callable[[int, list[int]], list[Latents]]  # of a seed, successive draws of these sizes
+    table: Callable[[str, int, int], StepTable]
+    first: Callable[[StepTable, Latents, Latents | None], Latents]
+    advance: Callable[[Step, Latents, Latents, History, Latents | None], tuple[Latents, History]]
+    guide: Callable[[Latents, Latents, float], Latents]
+    unscale: Callable[[Latents], Latents]
+    posterior: Callable[[Latents, Latents], Latents]
+    from_uint8: Callable[[NDArray[np.uint8]], Latents]
+    to_uint8: Callable[[Latents], NDArray[np.uint8]]
+    others: tuple["Reader", ...] = ()  # the same with the second tokenizer of the bundle, the third, ...
+
+    def of(self, case: Case) -> "Reader":
+        """The reader with the tokenizer that a case is about."""
+        number = int(case.numbers.get("tokenizer", 1))
+        return self if number == 1 else self.others[number - 2]
+
+
+def own_reader(bundle: Bundle) -> Reader:
+    """The runtime's own functions, with the files and numbers of the bundle."""
+    first, *others = (
+        _reader_with(bundle, tokenizer, settings)
+        for tokenizer, settings in zip(open_tokenizers(bundle), bundle.manifest.tokenizers, strict=True)
+    )
+    return replace(first, others=tuple(others))
+
+
+def _reader_with(bundle: Bundle, tokenizer: Tokenizer, settings: Settings) -> Reader:
+    vocab, merges = bundle.folder / settings.vocab, bundle.folder / settings.merges
+
+    def draw(seed: int, sizes: list[int]) -> list[Latents]:
+        random = TorchRandom(seed)
+        return [random.randn((size,)) for size in sizes]
+
+    def lines() -> list[str]:
+        text = merges.read_text(encoding="utf-8").split("\n")
+        return [line for line in text if line and not line.startswith("#version")]
+
+    return Reader(
+        encode=lambda prompt: encode(tokenizer, prompt),
+        encode_text=lambda text: tokenizer.encoder.encode(text, add_special_tokens=False).ids,
+        vocabulary=lambda: json.loads(vocab.read_text(encoding="utf-8")),
+        merges=lines,
+        draw=draw,
+        table=lambda sampler, steps, start: find_table(bundle, sampler, steps, start),
+        first=first_latents,
+        advance=advance,
+        guide=lambda negative, positive, scale: guide(negative, positive, scale) if scale > 1 else positive,
+        unscale=lambda latents: unscale_latents(bundle, latents),
+        posterior=lambda parameters, noise: scale_posterior(bundle, parameters, noise),
+        from_uint8=from_uint8,
+        to_uint8=to_uint8,
+    )
+
+
+def judge_conformance(
+    bundle: Bundle, reader: Reader | None = None, say: Callable[[str], None] = lambda line: None
+) -> tuple[list[ParityReport], dict[str, str]]:
+    """One report a vector of the bundle, of the rung "conformance", its subject the vector's name; and by that name
+    what is wrong where it fails. Without `reader` it is the runtime's own. A bundle without vectors has no reports."""
+    if not bundle.manifest.conformance:
+        return [], {}
+    vectors, raw = read_vectors(bundle.folder)
+    reader = reader or own_reader(bundle)
+    reports = []
+    for vector in vectors.vectors:
+        say(f"conformance: {vector.name}")
+        reports.append(judge_vector(vector, raw, reader))
+    return reports, {vector.name: vector.tells for vector in vectors.vectors}
+
+
+def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> ParityReport:
+    """Raises ProofError at a kind that is not known here."""
+    run = _KINDS.get(vector.kind)
+    if run is None:
+        raise ProofError(
+            f"the conformance vector {vector.name} is of an unknown kind, {vector.kind}: update this reader"
+        )
+    comparisons = []
+    for case in vector.cases:
+        given, expected = find_arrays(raw, case.arrays), find_arrays(raw, case.expected)
+        for label, wanted, found in run(reader, case, given, expected):
+            comparisons.append(Comparison(label, wanted.astype(np.float32), np.asarray(found, np.float32)))
+    return measure(vector.name, comparisons, rung=RUNG, floor=vector.floor_db)
+
+
+Results = Iterator[tuple[str, Array, Array]]
+Arrays = dict[str, Array]
+
+
+def _tokens(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    tokens = reader.of(case).encode(case.texts["prompt"])
+    yield f"ids of {case.label}", expected["ids"], tokens.ids[0]
+    if "mask" in expected:
+        yield f"mask of {case.label}", expected["mask"], tokens.mask[0]
+    cut = np.frombuffer(tokens.cut.encode("utf-8", "replace"), np.uint8)
+    yield f"length of what is cut of {case.label}", np.array([len(expected["cut"]) + 1]), np.array([len(cut) + 1])
+    if len(cut):
+        yield f"what is cut of {case.label}", expected["cut"], cut
+
+
+def _vocabulary(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    reader = reader.of(case)
+    vocabulary = sorted(reader.vocabulary().items(), key=lambda item: item[1])
+    yield "vocabulary", expected["vocabulary"], _sha256("".join(f"{token} {n}\n" for token, n in vocabulary).encode())
+    yield "merges", expected["merges"], _sha256("".join(f"{merge}\n" for merge in reader.merges()).encode())
+    yield (
+        "entries",
+        expected["entries"],
+        _sha256(encode_entries([token for token, _ in vocabulary], reader.encode_text)),
+    )
+
+
+def encode_entries(tokens: list[str], encode_text: Callable[[str], list[int]]) -> bytes:
+    """The ids of each entry's text, -1 behind them, int32 little-endian; entries that are no text are left out."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    to_byte = {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+    ids: list[int] = []
+    for token in tokens:
+        letters = token.removesuffix("</w>")
+        try:
+            text = bytes(to_byte[letter] for letter in letters).decode()
+        except (KeyError, UnicodeDecodeError):
+            continue
+        ids += [*encode_text(text), -1]
+    return np.array(ids, "<i4").tobytes()
+
+
+def _sha256(content: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+
+
+def _noise(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    draws = reader.draw(int(case.texts["seed"]), given["sizes"].tolist())
+    places = given["at"].tolist()
+    values = [draw[at] for draw, at in ((draws[n], at) for n, at in zip(given["draw"].tolist(), places, strict=True))]
+    yield case.label, expected["values"], np.array(values, np.float32)
+
+
+def _start(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    sampler = case.texts["sampler"]
+    for n, (steps, start) in enumerate(zip(given["steps"].tolist(), given["starts"].tolist(), strict=True)):
+        table = reader.table(sampler, steps, start)
+        found = reader.first(table, given["noise"], given.get("image"))
+        yield f"{sampler}, {steps} steps from {start}", expected["latents"][n], found
+
+
+def _run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    sampler = case.texts["sampler"]
+    for n, (steps, start) in enumerate(zip(given["steps"].tolist(), given["starts"].tolist(), strict=True)):
+        *_, (_, _, latents) = _rows(reader, sampler, steps, start, given)
+        yield f"{sampler}, {steps} steps from {start}", expected["latents"][n], latents
+
+
+def _whole_run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    sampler = case.texts["sampler"]
+    rows = list(_rows(reader, sampler, int(given["steps"][0]), int(given["starts"][0]), given))
+    timesteps, scaled, latents = (np.array([row[i] for row in rows], np.float32) for i in range(3))
+    yield f"timesteps of {sampler}", expected["timesteps"] / 1000, timesteps / 1000
+    yield f"scaled latents of {sampler}", expected["scaled"], scaled
+    yield f"latents of {sampler}", expected["latents"], latents
+
+
+def _rows(
+    reader: Reader, sampler: str, steps: int, start: int, given: Arrays
+) -> Iterator[tuple[float, Latents, Latents]]:
+    """Timestep, scaled latents and latents after each row, with the model of vectors.py."""
+    table = reader.table(sampler, steps, start)
+    latents = reader.first(table, given["noise"][0], given.get("image"))
+    history: History = ()
+    for number, row in enumerate(table.rows):
+        scaled = latents * np.float32(row.input_scale)
+        output = given["outputs"][number] + np.float32(0.25) * scaled + np.float32(row.timestep / 1000)
+        latents, history = reader.advance(row, latents, output, history, given["noise"][1 + number] if row.c else None)
+        yield row.timestep, scaled, latents
+
+
+def _guidance(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    yield case.label, expected["output"], reader.guide(given["negative"], given["positive"], case.numbers["guidance"])
+
+
+def _decoder_scale(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    yield case.label, expected["decoder_latents"], reader.unscale(given["latents"])
+
+
+def _posterior(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    yield case.label, expected["latents"], reader.posterior(given["parameters"], given["noise"])
+
+
+def _picture_to_array(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    yield case.label, expected["array"], reader.from_uint8(given["picture"])
+
+
+def _array_to_picture(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    yield case.label, expected["picture"], reader.to_uint8(given["array"])
+
+
+_KINDS: dict[str, Callable[[Reader, Case, Arrays, Arrays], Results]] = {
+    "tokens": _tokens,
+    "vocabulary": _vocabulary,
+    "noise": _noise,
+    "start": _start,
+    "run": _run,
+    "whole_run": _whole_run,
+    "guidance": _guidance,
+    "decoder_scale": _decoder_scale,
+    "posterior": _posterior,
+    "picture_to_array": _picture_to_array,
+    "array_to_picture": _array_to_picture,
+}

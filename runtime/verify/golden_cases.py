@@ -1,0 +1,32 @@
+"""The golden data that travels with the runtime part, compared with the proof part that it was taken from."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.image import read_picture
+from pocketdiffusion.runtime.verify.golden import middle_call, read_golden
+from pocketdiffusion.runtime.verify.metrics import Comparison
+
+
+def compare_cases(bundle: Bundle) -> Iterator[Comparison]:
+    """Every array of every golden case beside the recorded call that it was taken from, and the picture likewise.
+
+    Raises UserError where the proof part is not installed, ProofError where a case is of another call.
+    """
+    first = read_golden(bundle)[0]
+    for graph, case in bundle.manifest.cases.items():
+        call = middle_call(graph, first)
+        if call.label != case.label:
+            raise ProofError(f"{bundle.folder}: the golden case of {graph} is {case.label}, not {call.label}")
+        for refs, arrays in ((case.inputs, call.inputs), (case.outputs, call.outputs)):
+            for name, ref in refs.items():
+                given = read_array(bundle.folder, ref).astype(np.float32)
+                yield Comparison(f"{name} of {graph}", arrays[name].astype(np.float32), given)
+    picture = bundle.manifest.picture
+    if picture is not None:
+        height, width, _ = first.picture.shape
+        given = read_picture(bundle.folder / picture.image, width, height).astype(np.float32)
+        yield Comparison(picture.image, first.picture.astype(np.float32), given)

@@ -1,0 +1,21 @@
+"""Graphs that ship for a compute unit on which they are known to be bad: said wherever a bundle is called whole."""
+
+from pocketdiffusion.runtime.bundle.manifest import Draft
+
+EVIDENCE = {
+    "measured_here": "measured by this project",
+    "published": "published",
+    "reported_by_device": "reported by a phone",
+    "none": "without evidence",
+}
+
+
+def warn_of_units(manifest: Draft) -> list[str]:
+    """Return a line for each graph that ships for a unit on which it is known bad, with what that was seen on."""
+    return [
+        f"WARNING: the {format} graph {name} is not for the unit that it ships for, {graph.compute_unit} "
+        f"({EVIDENCE[known.evidence]}): {known.note}"
+        for format, graphs in manifest.graphs.items()
+        for name, graph in graphs.items()
+        if (known := graph.units.get(graph.compute_unit)) is not None and known.status == "bad"
+    ]

@@ -1,0 +1,154 @@
+"""Conformance vectors: small numbers that the original libraries computed, which every reader of a bundle must meet.
+
+conformance/vectors.json names them, conformance/arrays.bin holds their arrays, one after the other, little-endian. Each
+vector is of one kind, which says what a reader does with each of its cases, and is met where the result is near what is
+expected: the PSNR over a case, with the largest |expected| of the vector as peak, is at least `floor_db`, all is finite
+and of the same shape, and the largest error is at most 10 * peak * 10^(-floor_db / 20). A floor of 200 dB is equality.
+
+| kind | given | expected |
+|---|---|---|
+| tokens | text `prompt` | `ids`, `mask` int32 [max_length]; `cut`: UTF-8 of what did not fit |
+| vocabulary | - | `vocabulary`, `merges`, `entries`: sha256 as uint8 [32], see below |
+| noise | text `seed`; int32 `sizes`, `draw`, `at` | `values`: of draws of `sizes` in a row, in `draw` the `at`-th |
+| start | text `sampler`; `steps`, `starts` [n]; `noise`, maybe `image` [16] | `latents` [n, 16] before the first row |
+| run | as start; `outputs` [51, 16], `noise` [52, 16] | `latents` [n, 16] after the last row |
+| whole_run | as run, of one count | `timesteps` [rows], `scaled` and `latents` [rows, 16] |
+| guidance | number `guidance`; `negative`, `positive` | `output` |
+| decoder_scale | `latents` | `decoder_latents` |
+| posterior | `parameters` [1, 2c, h, w], `noise` [1, c, h, w] | `latents` |
+| picture_to_array | `picture` uint8 [h, w, 3] | `array` float32 [1, 3, h, w] |
+| array_to_picture | `array` float32 [1, 3, h, w] | `picture` uint8 [h, w, 3] |
+
+tokens and vocabulary: the number `tokenizer`, where there is one, says by which of the bundle's tokenizers, counted
+from 1; without it by the first.
+
+In a run the model is this arithmetic, in float32: in row r (from 0), of which the table's input scale makes `scaled`
+from the latents, its output is outputs[r] + 0.25 * scaled + timestep / 1000. The noise of the start is noise[0], that
+of row r is noise[1 + r]. With `image` the first latents are those of image to image.
+
+vocabulary: lines "<token> <id>\\n" in order of ids; lines "<first> <second>\\n" of merges in order; and for every entry
+of the vocabulary, in order of ids: its token, "</w>" cut off, as the bytes that its letters stand for; where these are
+UTF-8, the ids of that text alone (no beginning, no end), then -1, all as int32, little-endian.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from pocketdiffusion.runtime.bundle.record import Count, Record
+from pocketdiffusion.runtime.errors import ProofError
+
+VECTORS, ARRAYS = "conformance/vectors.json", "conformance/arrays.bin"
+
+KINDS = (
+    "tokens",
+    "vocabulary",
+    "noise",
+    "start",
+    "run",
+    "whole_run",
+    "guidance",
+    "decoder_scale",
+    "posterior",
+    "picture_to_array",
+    "array_to_picture",
+)
+
+
+class ArrayAt(Record):
+    """An array inside conformance/arrays.bin: C order."""
+
+    offset: Annotated[Count, Field(description="the byte where it begins")]
+    dtype: Annotated[Literal["float32", "int32", "uint8"], Field(description="the type of its values, little-endian")]
+    shape: Annotated[tuple[Count, ...], Field(description="its size along each axis")]
+
+
+class Case(Record):
+    """One thing to compute."""
+
+    label: Annotated[str, Field(description="what to call it where it differs")]
+    texts: Annotated[dict[str, str], Field(description="what is given as text")] = {}
+    numbers: Annotated[dict[str, float], Field(description="what is given as a number")] = {}
+    arrays: Annotated[dict[str, ArrayAt], Field(description="what is given as an array")] = {}
+    expected: Annotated[dict[str, ArrayAt], Field(description="what comes out")]
+
+
+class Vector(Record):
+    """Cases that fail for one reason."""
+
+    name: Annotated[str, Field(description="its name, of which there is one")]
+    kind: Annotated[str, Field(description="what a reader does with the cases: one of the kinds of vectors.py")]
+    tells: Annotated[str, Field(description="what is wrong in a reader that does not meet it")]
+    floor_db: Annotated[float, Field(description="the least PSNR, in dB; 200 is equality")]
+    cases: Annotated[tuple[Case, ...], Field(description="what to compute")]
+
+
+class Vectors(Record):
+    """The content of conformance/vectors.json."""
+
+    made_by: Annotated[dict[str, str], Field(description="the libraries that computed them, with their versions")]
+    vectors: Annotated[tuple[Vector, ...], Field(description="all of them; a reader of a bundle meets each")]
+
+
+class Arrays:
+    """The arrays of a file that is being written; equal ones are stored once."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._offsets: dict[bytes, int] = {}
+        self._size = 0
+
+    def add(self, array: NDArray[Any]) -> ArrayAt:
+        raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        if raw not in self._offsets:
+            self._offsets[raw] = self._size
+            padded = raw + bytes(-len(raw) % 4)
+            self._parts.append(padded)
+            self._size += len(padded)
+        return ArrayAt.model_validate(
+            {"offset": self._offsets[raw], "dtype": array.dtype.name, "shape": tuple(array.shape)}
+        )
+
+    def to_bytes(self) -> bytes:
+        return b"".join(self._parts)
+
+
+def find_array(raw: bytes, at: ArrayAt) -> NDArray[Any]:
+    """Raises ProofError where it is not in the file."""
+    dtype = np.dtype(at.dtype)
+    count = int(np.prod(at.shape, dtype=np.int64))
+    if at.offset + count * dtype.itemsize > len(raw):
+        raise ProofError(f"{ARRAYS} is cut off at byte {len(raw)}, an array of it begins at {at.offset}: export again")
+    return np.frombuffer(raw, dtype.newbyteorder("<"), count, at.offset).reshape(at.shape).astype(dtype)
+
+
+def find_arrays(raw: bytes, named: Mapping[str, ArrayAt]) -> dict[str, NDArray[Any]]:
+    return {name: find_array(raw, at) for name, at in named.items()}
+
+
+def read_vectors(folder: Path) -> tuple[Vectors, bytes]:
+    """The vectors of a bundle's folder, and the file of their arrays. Raises ProofError where they cannot be read."""
+    try:
+        return Vectors.model_validate_json((folder / VECTORS).read_bytes()), (folder / ARRAYS).read_bytes()
+    except OSError as error:
+        raise ProofError(f"{folder} has no conformance vectors ({error.strerror}): export the model again") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ProofError(f"{folder / VECTORS}: {where}: {first['msg']}: export the model again") from None
+
+
+def write_vectors(folder: Path, vectors: Vectors, arrays: Arrays) -> tuple[str, ...]:
+    """Write both files, one vector a line; return their paths in the bundle."""
+    lines = [vector.model_dump_json() for vector in vectors.vectors]
+    head = json.dumps(vectors.made_by, sort_keys=True)
+    (folder / VECTORS).parent.mkdir(parents=True, exist_ok=True)
+    text = f'{{"made_by": {head}, "vectors": [\n' + ",\n".join(lines) + "\n]}\n"
+    (folder / VECTORS).write_bytes(text.encode())
+    (folder / ARRAYS).write_bytes(arrays.to_bytes())
+    return VECTORS, ARRAYS
