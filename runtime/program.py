@@ -209,15 +209,22 @@ def program_graphs(program: Program) -> list[str]:
 
 
 def find_taker(program: Program, stage: str, value: str) -> tuple[str, str] | None:
-    """Graph and input tensor that a value of text to image goes into unchanged, None where there is none."""
-    calls = [call for each in program.stages if each.stage == stage for call in each.calls]
+    """Graph and input tensor that a value goes into unchanged, None where there is none."""
+    calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, given in call.inputs.items() if given == value), None)
 
 
 def find_giver(program: Program, stage: str, value: str) -> tuple[str, str] | None:
     """Graph and output tensor that a value comes from, None where there is none."""
-    calls = [call for each in program.stages if each.stage == stage for call in each.calls]
+    calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, made in call.outputs.items() if made == value), None)
+
+
+def _calls_of(program: Program, stage: str) -> list[Call]:
+    """Of the variant that is taken for a prompt alone; of all variants where that is none of them."""
+    picked = text_to_image(program).get(stage)
+    variants = [each for each in program.stages if each.stage == stage] if picked is None else [picked]
+    return [call for each in variants for call in each.calls]
 
 
 def model_graph(program: Program) -> tuple[str, str]:
@@ -227,17 +234,17 @@ def model_graph(program: Program) -> tuple[str, str]:
     return found
 
 
-def tensor_of(specs: Mapping[str, GraphSpec], place: tuple[str, str]) -> TensorSpec:
-    """The record of a tensor, by its graph and its name."""
-    graph, name = place
-    return next(t for t in (*specs[graph].inputs, *specs[graph].outputs) if t.name == name)
+def input_of(specs: Mapping[str, GraphSpec], graph: str, name: str) -> TensorSpec:
+    """The record of an input tensor."""
+    return next(tensor for tensor in specs[graph].inputs if tensor.name == name)
 
 
 def find_ends(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[TensorSpec, TensorSpec]:
     """The tensors that take `decoder_latents` and give `decoded`: the sizes of latents and pictures are theirs."""
     taker, giver = find_taker(program, DECODE, "decoder_latents"), find_giver(program, DECODE, "decoded")
     assert taker is not None and giver is not None, "check_program refuses a program without"
-    return tensor_of(specs, taker), tensor_of(specs, giver)
+    graph, name = giver
+    return input_of(specs, *taker), next(tensor for tensor in specs[graph].outputs if tensor.name == name)
 
 
 def values_of_a_half(program: Program, stage: Stage) -> set[str]:
@@ -272,7 +279,7 @@ def takes_both_halves(program: Program, stage: Stage, specs: Mapping[str, GraphS
     free."""
     of_a_half = values_of_a_half(program, stage)
     return all(
-        isinstance(tensor_of(specs, (call.graph, name)).shape[0], str)
+        isinstance(input_of(specs, call.graph, name).shape[0], str)
         for call in stage.calls
         for name, given in call.inputs.items()
         if of_a_half.intersection(names_of(given))
