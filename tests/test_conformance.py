@@ -465,7 +465,7 @@ def test_one_number_of_a_step_table_is_found(column: str, written: Written, tmp_
 
     changed = broken(written, tmp_path / "b", change)
     report = judge_vector(changed.vectors["runs, dpmpp_2m"], changed.raw, changed.reader)
-    assert not report.passed and "dpmpp_2m, 25 steps from 0" in report.describe()
+    assert not report.passed and "dpmpp_2m, 25 steps from" in report.describe()
     assert "a number of its table" in changed.vectors["runs, dpmpp_2m"].tells
 
 
