@@ -14,9 +14,8 @@ from support.sample_bundle import GRAPHS, write_sample
 from pocketdiffusion.runtime.bundle.bundle import seal
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest
-from pocketdiffusion.runtime.devices.judge_report import judge_report
+from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 from pocketdiffusion.runtime.devices.report import DeviceReport, report_schema
-from pocketdiffusion.runtime.errors import UserError
 
 SCHEMA = Path(__file__).parents[1] / "runtime/devices/device_report.schema.json"
 KNOWN = Unit(status="bad", evidence="published", note="its drivers round twice")
@@ -39,7 +38,7 @@ def report(bundle: tuple[Path, Manifest]) -> Report:
     return {
         "version": 1,
         "bundle_id": bundle[1].bundle_id,
-        "runtime_id": None,
+        "runtime_id": bundle[1].runtime_id,
         "device": {"maker": "Google", "model": "Pixel 8", "soc": "Tensor G3"},
         "os": {"name": "Android", "version": "14"},
         "app": {"name": "Pocket Diffusion", "version": "0.1.0"},
@@ -190,15 +189,20 @@ def test_what_was_not_run_is_no_success(bundle: tuple[Path, Manifest], report: R
 # What it refuses.
 
 
-def test_a_bundle_without_its_proof(bundle: tuple[Path, Manifest], report: Report) -> None:
-    found = DeviceReport.model_validate_json(json.dumps(report), strict=True)
-    with pytest.raises(UserError, match="proof part is not installed"):
-        judge_report(bundle[1].model_copy(update={"verdicts": ()}), found)
+def test_a_bundle_without_its_proof(
+    bundle: tuple[Path, Manifest], report: Report, write: Write, tmp_path: Path
+) -> None:
+    copy_runtime_part(bundle[0], tmp_path / "part")
+    said = refusal("verify", tmp_path / "part", "--device-report", write(report))
+    assert "proof part not installed" in said
 
 
 def test_the_report_of_another_bundle(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
     report["bundle_id"] = "0" * 64
-    assert f"another bundle, {'0' * 16}, where this one is" in refusal(
+    done = call("verify", bundle[0], "--device-report", write(report))
+    assert done.returncode == 0 and f"it ran the bundle {'0' * 16}, whose runtime part is the same" in done.stdout
+    report["runtime_id"] = "0" * 64
+    assert f"another bundle, runtime_id {'0' * 16}, where this one has" in refusal(
         "verify", bundle[0], "--device-report", write(report)
     )
 

@@ -207,9 +207,8 @@ def test_another_sampler_takes_the_place_of_one_that_is_not_here(micro_checkpoin
     done = call("verify", out, "--against", model)
     assert done.returncode == 0 and "passed all" in done.stdout, done.stderr
     (tmp_path / "prompts.txt").write_text("red apple\n")
-    for one, other in ((model, out), (out, model)):
-        done = call("compare", one, other, "--prompts", tmp_path / "prompts.txt", "--steps", "2", "--min-psnr", "50")
-        assert done.returncode == 0, done.stderr
+    done = call("compare", model, out, "--prompts", tmp_path / "prompts.txt", "--steps", "2", "--min-psnr", "50")
+    assert done.returncode == 0, done.stderr
 
 
 OWN: dict[str, tuple[Callable[[Path], None], str, bool]] = {

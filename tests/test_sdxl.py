@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest, Vae
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.program import Concat, Program
+from pocketdiffusion.runtime.verify.conformance import judge_conformance, own_reader
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
@@ -350,6 +352,17 @@ def test_a_folder_without_the_field_zeroes_too(edited: Path) -> None:
         (edited / "model_index.json").write_text(json.dumps(index | changes))
         checkpoint = open_checkpoint(str(edited), say=lambda line: None)
         assert program(checkpoint, components(checkpoint)).absent_negative == wanted
+
+
+def test_conformance_vectors_are_of_both_tokenizers(bundle: Bundle) -> None:
+    reports, tells = judge_conformance(bundle)
+    assert all(report.passed for report in reports)
+    second = {name for name in tells if name.endswith(", tokenizer 2")}
+    assert {"vocabulary, tokenizer 2", "prompts, exclamation marks, tokenizer 2"} < second
+    reader = own_reader(bundle)
+    reports, _ = judge_conformance(bundle, replace(reader, others=(reader,)))  # the first in place of the second
+    failed = {report.subject for report in reports if not report.passed}
+    assert "prompts, exclamation marks, tokenizer 2" in failed and failed < second
 
 
 @pytest.mark.slow  # it starts a process

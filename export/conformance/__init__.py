@@ -19,9 +19,15 @@ LIBRARIES = ("diffusers", "numpy", "tokenizers", "torch", "transformers")
 def write_conformance(folder: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Write the vectors of a checkpoint into the bundle's `folder`; return the paths of their files in it."""
     arrays = Arrays()
-    source = read_tokenizer(checkpoint.tokenizers["tokenizer"], checkpoint.model_index["tokenizer"][1])
+    tokens = (
+        vector
+        for number, (part, files) in enumerate(checkpoint.tokenizers.items(), 1)
+        for vector in token_vectors(
+            read_tokenizer(files, checkpoint.model_index[part][1]), checkpoint.model_index[part][1], arrays, number
+        )
+    )
     vectors = (
-        *token_vectors(source, checkpoint.model_index["tokenizer"][1], arrays),
+        *tokens,
         *noise_vectors(arrays),
         *run_vectors(scheduler_config(checkpoint), arrays),
         guidance_vector(arrays),

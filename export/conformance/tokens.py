@@ -124,8 +124,19 @@ PROMPTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def token_vectors(source: ClipTokenizer, class_name: str, arrays: Arrays) -> tuple[Vector, ...]:
-    """Ids, masks and what is cut of prompts; the vocabulary as transformers loaded it."""
+def token_vectors(source: ClipTokenizer, class_name: str, arrays: Arrays, number: int = 1) -> tuple[Vector, ...]:
+    """Ids, masks and what is cut of prompts; the vocabulary as transformers loaded it: of the bundle's tokenizer
+    `number`."""
+    found = _token_vectors(source, class_name, arrays)
+    return found if number == 1 else tuple(_of_tokenizer(vector, number) for vector in found)
+
+
+def _of_tokenizer(vector: Vector, number: int) -> Vector:
+    cases = tuple(case.model_copy(update={"numbers": {"tokenizer": float(number)}}) for case in vector.cases)
+    return vector.model_copy(update={"name": f"{vector.name}, tokenizer {number}", "cases": cases})
+
+
+def _token_vectors(source: ClipTokenizer, class_name: str, arrays: Arrays) -> tuple[Vector, ...]:
     theirs = _open(source.folder, digest(source.folder), class_name)
     vectors = [
         _prompts(source, theirs, f"prompts, {name}", tells, prompts, arrays)

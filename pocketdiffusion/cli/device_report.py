@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pocketdiffusion.cli.console import console, say
 from pocketdiffusion.cli.tables import report_table
-from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, require_proof
 from pocketdiffusion.runtime.devices.judge_report import PictureRow, Row, judge_report, unmeasured
 from pocketdiffusion.runtime.devices.report import DeviceReport, read_report
 from pocketdiffusion.runtime.errors import ProofError
@@ -13,13 +13,16 @@ from pocketdiffusion.runtime.errors import ProofError
 def show_device_report(folder: Path, file: Path) -> None:
     """Print the device report `file` beside the verdicts of the bundle `folder`, and in words what is under its floor.
 
-    Raises UserError where the report cannot be read or is of another bundle; ProofError where a graph is refused or
-    under its floor on the unit that the bundle ships it for, a picture is under its floor, a conformance vector failed,
-    or no graph was run on the unit that it ships for."""
+    Raises UserError where the report cannot be read or is of another bundle, or the bundle has no proof part;
+    ProofError where a graph is refused or under its floor on the unit that the bundle ships it for, a picture is under
+    its floor, a conformance vector failed, or no graph was run on the unit that it ships for."""
     report = read_report(file)
     bundle = open_bundle(folder)
+    require_proof(bundle)
     rows, pictures = judge_report(bundle.manifest, report)
     say(describe_phone(report))
+    if report.bundle_id != bundle.manifest.bundle_id:
+        say(f"it ran the bundle {report.bundle_id[:16]}, whose runtime part is the same as this one's")
     console.print(report_table(rows))
     bad: list[Row | PictureRow] = [row for row in rows if not row.passed and row.shipped]
     bad += [picture for picture in pictures if not picture.passed]

@@ -74,15 +74,11 @@ def judge_report(manifest: Manifest, report: DeviceReport) -> tuple[list[Row], l
     """Return a row for each output on each unit, in the report's order, and one for each picture.
 
     Raises UserError, naming the field, where the report is of another bundle, names a graph or an output that the
-    bundle lacks, or leaves out an output of a graph that was run; and where the bundle has no verdicts."""
-    if not manifest.verdicts:
+    bundle lacks, or leaves out an output of a graph that was run."""
+    if report.runtime_id != manifest.runtime_id:
         raise UserError(
-            "the bundle's proof part is not installed, and it has the verdicts and the floors: take the whole"
-        )
-    if report.bundle_id != manifest.bundle_id:
-        raise UserError(
-            f"the report is of another bundle, {report.bundle_id[:16]}, where this one is {manifest.bundle_id[:16]}: "
-            "let the app run its self-test on this one"
+            f"the report is of another bundle, runtime_id {report.runtime_id[:16]}, where this one has "
+            f"{manifest.runtime_id[:16]}: let the app run its self-test on this one"
         )
     seen: set[tuple[str, str, str]] = set()
     rows: list[Row] = []

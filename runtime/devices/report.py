@@ -138,9 +138,10 @@ class DeviceReport(Written):
     version: Annotated[Literal[1], Field(description="of this format; a reader refuses a greater one")]
     bundle_id: Annotated[Sha256, Field(description="the manifest's `bundle_id`")]
     runtime_id: Annotated[
-        Sha256 | None,
+        Sha256,
         Field(
-            description="the manifest's `runtime_id`, the digest of all that changes a picture; null: it states none"
+            description="the manifest's `runtime_id`, the digest of all that changes a picture: by it a report is "
+            "known to be of a bundle, also where the app has the runtime part alone"
         ),
     ]
     device: Annotated[Phone, Field(description="the phone")]

@@ -6,19 +6,20 @@ What the vectors hold and what each kind asks for is in vectors.py.
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizers, scale_posterior, unscale_latents
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance, first_latents
-from pocketdiffusion.runtime.tokenizer import Tokens, encode
+from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode
 from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
 from pocketdiffusion.runtime.verify.vectors import Case, Vector, find_arrays, read_vectors
 
@@ -44,12 +45,24 @@ class Reader:
     posterior: Callable[[Latents, Latents], Latents]
     from_uint8: Callable[[NDArray[np.uint8]], Latents]
     to_uint8: Callable[[Latents], NDArray[np.uint8]]
+    others: tuple["Reader", ...] = ()  # the same with the second tokenizer of the bundle, the third, ...
+
+    def of(self, case: Case) -> "Reader":
+        """The reader with the tokenizer that a case is about."""
+        number = int(case.numbers.get("tokenizer", 1))
+        return self if number == 1 else self.others[number - 2]
 
 
 def own_reader(bundle: Bundle) -> Reader:
     """The runtime's own functions, with the files and numbers of the bundle."""
-    tokenizer, *_ = open_tokenizers(bundle)
-    settings = bundle.manifest.tokenizer
+    first, *others = (
+        _reader_with(bundle, tokenizer, settings)
+        for tokenizer, settings in zip(open_tokenizers(bundle), bundle.manifest.tokenizers, strict=True)
+    )
+    return replace(first, others=tuple(others))
+
+
+def _reader_with(bundle: Bundle, tokenizer: Tokenizer, settings: Settings) -> Reader:
     vocab, merges = bundle.folder / settings.vocab, bundle.folder / settings.merges
 
     def draw(seed: int, sizes: list[int]) -> list[Latents]:
@@ -116,7 +129,7 @@ Arrays = dict[str, Array]
 
 
 def _tokens(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
-    tokens = reader.encode(case.texts["prompt"])
+    tokens = reader.of(case).encode(case.texts["prompt"])
     yield f"ids of {case.label}", expected["ids"], tokens.ids[0]
     if "mask" in expected:
         yield f"mask of {case.label}", expected["mask"], tokens.mask[0]
@@ -127,6 +140,7 @@ def _tokens(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Resu
 
 
 def _vocabulary(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
+    reader = reader.of(case)
     vocabulary = sorted(reader.vocabulary().items(), key=lambda item: item[1])
     yield "vocabulary", expected["vocabulary"], _sha256("".join(f"{token} {n}\n" for token, n in vocabulary).encode())
     yield "merges", expected["merges"], _sha256("".join(f"{merge}\n" for merge in reader.merges()).encode())

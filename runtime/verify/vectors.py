@@ -20,6 +20,9 @@ times that. A floor of 200 dB is equality.
 | picture_to_array | `picture` uint8 [h, w, 3] | `array` float32 [1, 3, h, w] |
 | array_to_picture | `array` float32 [1, 3, h, w] | `picture` uint8 [h, w, 3] |
 
+tokens and vocabulary: the number `tokenizer`, where there is one, says by which of the bundle's tokenizers, counted
+from 1; without it by the first.
+
 In a run the model is this arithmetic, in float32: in row r (from 0), of which the table's input scale makes `scaled`
 from the latents, its output is outputs[r] + 0.25 * scaled + timestep / 1000. The noise of the start is noise[0], that
 of row r is noise[1 + r]. With `image` the first latents are those of image to image.
