@@ -20,12 +20,13 @@ from support.command import call
 from support.family_cases import edit_json, parts_of, refusal
 from support.faults import inject
 from support.sdxl import UNET, decibels, draw_floats, open_diffusers, write_sdxl
-from support.tokenizer_folders import configure
+from support.tokenizer_folders import TINY, configure, plain, write
 from torch import Tensor, nn
 from transformers.activations import GELUActivation, QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 from pocketdiffusion.build import export
+from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components, program
@@ -300,6 +301,16 @@ def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
     assert (manifest.latents.height, manifest.latents.width, manifest.latents.scale) == (8, 12, 2)
     assert not (bundle.folder / "onnx/model_index.json").exists()  # optimum asks for all hidden states
     assert verify_lines(bundle) == []
+
+
+def test_vocabularies_that_differ_have_folders_of_their_own(sdxl: Path, tmp_path: Path) -> None:
+    other = write(plain(tmp_path / "other", unk_token="<unk>"), TINY)
+    checkpoint = open_checkpoint(str(sdxl), say=lambda line: None)
+    checkpoint = replace(checkpoint, tokenizers={**checkpoint.tokenizers, "tokenizer_2": other})
+    (tmp_path / "out").mkdir()
+    written = write_tokenizers(tmp_path / "out", checkpoint)
+    assert [tokenizer.vocab for tokenizer in written] == ["tokenizer/vocab.json", "tokenizer_2/vocab.json"]
+    assert json.loads((tmp_path / "out/tokenizer_2/vocab.json").read_text()) == TINY["vocab.json"]
 
 
 def verify_lines(bundle: Bundle) -> list[str]:
