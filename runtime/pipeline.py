@@ -21,14 +21,12 @@ from pocketdiffusion.runtime.program import (
     ENCODE_PROMPT,
     ZEROS,
     Stage,
-    Values,
     graphs_of,
     hosts_of,
     is_given,
-    run_stage,
-    takes_both_halves,
     text_to_image,
 )
+from pocketdiffusion.runtime.program_run import Values, run_stage, takes_both_halves
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.sampling.step_table import StepTable, advance, first_latents

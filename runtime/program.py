@@ -5,17 +5,14 @@ name, several values joined along an axis, a sum of values, or a constant. The h
 the values of `HOST_VALUES` and acts on those of `RESULTS`; every other name is free, and belongs to the program.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
 from pocketdiffusion.runtime.bundle.record import ArrayRef, Record
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
-from pocketdiffusion.runtime.runner import Array
 
 
 @dataclass(frozen=True)
@@ -209,15 +206,22 @@ def program_graphs(program: Program) -> list[str]:
 
 
 def find_taker(program: Program, stage: str, value: str) -> tuple[str, str] | None:
-    """Graph and input tensor that a value of text to image goes into unchanged, None where there is none."""
-    calls = [call for each in program.stages if each.stage == stage for call in each.calls]
+    """Graph and input tensor that a value goes into unchanged, None where there is none."""
+    calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, given in call.inputs.items() if given == value), None)
 
 
 def find_giver(program: Program, stage: str, value: str) -> tuple[str, str] | None:
     """Graph and output tensor that a value comes from, None where there is none."""
-    calls = [call for each in program.stages if each.stage == stage for call in each.calls]
+    calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, made in call.outputs.items() if made == value), None)
+
+
+def _calls_of(program: Program, stage: str) -> list[Call]:
+    """Of the variant that is taken for a prompt alone; of all variants where that is none of them."""
+    picked = text_to_image(program).get(stage)
+    variants = [each for each in program.stages if each.stage == stage] if picked is None else [picked]
+    return [call for each in variants for call in each.calls]
 
 
 def model_graph(program: Program) -> tuple[str, str]:
@@ -227,17 +231,17 @@ def model_graph(program: Program) -> tuple[str, str]:
     return found
 
 
-def tensor_of(specs: Mapping[str, GraphSpec], place: tuple[str, str]) -> TensorSpec:
-    """The record of a tensor, by its graph and its name."""
-    graph, name = place
-    return next(t for t in (*specs[graph].inputs, *specs[graph].outputs) if t.name == name)
+def input_of(specs: Mapping[str, GraphSpec], graph: str, name: str) -> TensorSpec:
+    """The record of an input tensor."""
+    return next(tensor for tensor in specs[graph].inputs if tensor.name == name)
 
 
 def find_ends(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[TensorSpec, TensorSpec]:
     """The tensors that take `decoder_latents` and give `decoded`: the sizes of latents and pictures are theirs."""
     taker, giver = find_taker(program, DECODE, "decoder_latents"), find_giver(program, DECODE, "decoded")
     assert taker is not None and giver is not None, "check_program refuses a program without"
-    return tensor_of(specs, taker), tensor_of(specs, giver)
+    graph, name = giver
+    return input_of(specs, *taker), next(tensor for tensor in specs[graph].outputs if tensor.name == name)
 
 
 def values_of_a_half(program: Program, stage: Stage) -> set[str]:
@@ -265,88 +269,3 @@ def halved_graphs(program: Program) -> set[str]:
             of_a_half = values_of_a_half(program, stage)
             found.update(call.graph for call in stage.calls if depends_on_half(call, of_a_half))
     return found if program.guidance == CLASSIFIER_FREE else set()
-
-
-def takes_both_halves(program: Program, stage: Stage, specs: Mapping[str, GraphSpec]) -> bool:
-    """Tell whether one call may have both halves: whether the first axis of each input that differs between them is
-    free."""
-    of_a_half = values_of_a_half(program, stage)
-    return all(
-        isinstance(tensor_of(specs, (call.graph, name)).shape[0], str)
-        for call in stage.calls
-        for name, given in call.inputs.items()
-        if of_a_half.intersection(names_of(given))
-    )
-
-
-def evaluate(given: Input, values: Mapping[str, Array], constant: Callable[[ArrayRef], Array]) -> Array:
-    """The array that a graph is given. Raises KeyError for a value that is not there."""
-    if isinstance(given, str):
-        return values[given]
-    if isinstance(given, Concat):
-        return np.concatenate([values[name] for name in given.concat], axis=given.axis)
-    if isinstance(given, Sum):
-        return reduce(np.add, [values[name] for name in given.sum])
-    return constant(given.constant)
-
-
-@dataclass(frozen=True)
-class Values:
-    """What a stage is given or has made: values that all halves `share`, and those of each half that is drawn."""
-
-    shared: Mapping[str, Array]
-    halves: Mapping[str, Mapping[str, Array]]
-
-    def of(self, half: str) -> dict[str, Array]:
-        """All that a call for `half` can name."""
-        return {**self.shared, **self.halves[half]}
-
-
-Run = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]  # calls a graph by its name
-
-
-def run_stage(
-    stage: Stage,
-    specs: Mapping[str, GraphSpec],
-    values: Values,
-    run: Run,
-    constant: Callable[[ArrayRef], Array],
-    *,
-    batched: bool = False,
-) -> Values:
-    """`values` and what the calls of `stage` make of them. A call that names no value of a half is made once; the
-    others once for each half, in the order of `values.halves`, or, `batched`, once for all: inputs whose first axis is
-    free are then stacked along it, the others shared."""
-    shared = dict(values.shared)
-    halves = {half: dict(own) for half, own in values.halves.items()}
-    for call in stage.calls:
-        found = Values(shared, halves)
-        of_a_half = {name for own in halves.values() for name in own}
-        if not depends_on_half(call, of_a_half):
-            inputs = {name: evaluate(given, shared, constant) for name, given in call.inputs.items()}
-            shared |= _made(call, run(call.graph, inputs))
-            continue
-        by_half = {
-            half: {name: evaluate(given, found.of(half), constant) for name, given in call.inputs.items()}
-            for half in halves
-        }
-        if not batched:
-            for half, inputs in by_half.items():
-                halves[half] |= _made(call, run(call.graph, inputs))
-            continue
-        outputs = run(call.graph, _stack(specs[call.graph], list(by_half.values())))
-        parts = {name: np.split(array, len(halves)) for name, array in outputs.items()}
-        for number, half in enumerate(halves):
-            halves[half] |= _made(call, {name: part[number] for name, part in parts.items()})
-    return Values(shared, halves)
-
-
-def _made(call: Call, outputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {value: outputs[name] for name, value in call.outputs.items()}
-
-
-def _stack(spec: GraphSpec, inputs: list[dict[str, Array]]) -> dict[str, Array]:
-    free = {tensor.name for tensor in spec.inputs if isinstance(tensor.shape[0], str)}
-    return {
-        name: np.concatenate([each[name] for each in inputs]) if name in free else inputs[0][name] for name in inputs[0]
-    }

@@ -465,7 +465,7 @@ def test_one_number_of_a_step_table_is_found(column: str, written: Written, tmp_
 
     changed = broken(written, tmp_path / "b", change)
     report = judge_vector(changed.vectors["runs, dpmpp_2m"], changed.raw, changed.reader)
-    assert not report.passed and "dpmpp_2m, 25 steps from 0" in report.describe()
+    assert not report.passed and "dpmpp_2m, 25 steps from" in report.describe()
     assert "a number of its table" in changed.vectors["runs, dpmpp_2m"].tells
 
 
@@ -499,11 +499,12 @@ def test_verify_names_what_is_wrong(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     done = call("verify", bundle)
     assert done.returncode == 0 and "of 4" in done.stdout and "conformance vectors" in done.stdout
-    merges = bundle / "tokenizer/merges.txt"
+    manifest = open_unproven(bundle).manifest
+    merges = bundle / manifest.tokenizer.merges
     lines = merges.read_text(encoding="utf-8").split("\n")
     lines[30000:30002] = lines[30001], lines[30000]
     merges.write_text("\n".join(lines), encoding="utf-8")
-    seal(bundle, open_unproven(tiny_bundle).manifest)
+    seal(bundle, manifest)
     done = call("verify", bundle)
     assert (
         done.returncode == 1 and "vocabulary (conformance)" in done.stderr and "two merges are swapped" in done.stderr

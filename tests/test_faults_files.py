@@ -14,7 +14,7 @@ from support.forgery import forge, reseal
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.engines import open_graph
-from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.recording import probe
@@ -64,6 +64,20 @@ def reversed_merges(raw: bytes) -> bytes:
     return "\n".join([header, *reversed(pairs), ""]).encode()
 
 
+def stage_of(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    stage: dict[str, Any] = next(stage for stage in fields["program"]["stages"] if stage["stage"] == name)
+    return stage
+
+
+def exchanged_inputs(fields: dict[str, Any]) -> None:
+    inputs = stage_of(fields, "denoise")["calls"][0]["inputs"]
+    inputs["sample"], inputs["timestep"] = inputs["timestep"], inputs["sample"]
+
+
+def unscaled_decoder(fields: dict[str, Any]) -> None:
+    stage_of(fields, "decode")["calls"][0]["inputs"]["latent_sample"] = "latents"
+
+
 def another(path: str) -> Callable[[Path], None]:
     """The next of the recorded arrays or pictures in its place."""
 
@@ -92,7 +106,11 @@ TOLD: list[tuple[str, Fault, set[str]]] = [
     ("the picture of the original", another("golden/0.png"), {"golden_cases"}),
     ("a golden case", content(f"{CASE}/outputs/out_sample.bin", lambda raw: raw[::-1]), {"golden_cases"}),
     ("recorded noise", another("golden/0/noise.bin"), {"noise", "sampler"}),
-    ("a recorded picture", another("golden/0/decoded.bin"), {"image", "vae_decoder.sample", "golden_cases"}),
+    (
+        "a recorded picture",
+        another("golden/0/vae_decoder.out.sample.bin"),
+        {"image", "vae_decoder.sample", "golden_cases"},
+    ),
 ]
 
 
@@ -116,6 +134,21 @@ def test_a_changed_file_is_told(folder: Path, fault: Fault, expected: set[str]) 
 def test_another_proof_contradicts_the_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     forge(folder, "proof.json", change)
     with pytest.raises(ProofError, match="contradicts itself"):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (exchanged_inputs, "denoise: unet.sample has 4 axes, and timestep has 1"),
+        (unscaled_decoder, "decode: vae_decoder.latent_sample is given 'latents'"),
+    ],
+)
+def test_a_program_with_one_value_for_another_does_not_open(
+    folder: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    pipeline(change)(folder)
+    with pytest.raises(UserError, match=said):
         open_bundle(folder)
 
 

@@ -18,19 +18,9 @@ from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.pipeline import draw, generate
-from pocketdiffusion.runtime.program import (
-    Concat,
-    Constant,
-    Program,
-    Sum,
-    Values,
-    evaluate,
-    halved_graphs,
-    pick_variant,
-    run_stage,
-    takes_both_halves,
-)
+from pocketdiffusion.runtime.program import Concat, Constant, Program, Sum, halved_graphs, pick_variant
 from pocketdiffusion.runtime.program_check import check_program
+from pocketdiffusion.runtime.program_run import Values, evaluate, run_stage, takes_both_halves
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.gate import judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden

@@ -340,3 +340,10 @@ def test_default_sampler_is_the_checkpoints_own(config: dict[str, Any], name: st
 def test_default_sampler_takes_no_other_in_its_place(kind: str | None) -> None:
     with pytest.raises(UserError, match=f"own scheduler, {kind}: export it with another, by --sampler ddim"):
         default_sampler({"_class_name": kind})
+
+
+def test_the_last_row_of_pndm_at_timestep_0_adds_nothing() -> None:
+    """So an engine may skip that call."""
+    for steps in (1, 2, 10, 25):
+        row = step_table("pndm", read_schedule({**SD15, "steps_offset": 0}), steps).rows[-1]
+        assert (row.timestep, row.a, set(row.b)) == (0.0, 1.0, {0.0})

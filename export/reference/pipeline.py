@@ -53,7 +53,7 @@ def open_class(
     """As `open_pipeline`, by the name of a class of diffusers and the weight files of its models."""
     check_float32()
     dtypes = {part: _stored_dtype(files) for part, files in parts.items()} if streamed else {}
-    with _quiet():
+    with quiet():
         pipeline_class = getattr(diffusers, name)
         wanted = signature(pipeline_class.__init__).parameters
         options: dict[str, Any] = {name: None for name in LEFT_OUT if name in wanted}
@@ -88,7 +88,7 @@ def _variant(checkpoint: Checkpoint) -> str | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep bars, advice and deprecations of the two libraries off the user's screen."""
     libraries: tuple[Any, Any] = (diffusers.utils.logging, transformers.utils.logging)
     before: Mapping[Any, int] = {library: library.get_verbosity() for library in libraries}

@@ -23,7 +23,7 @@ from pocketdiffusion.runtime.program import (
     ENCODE_IMAGE,
     find_ends,
     find_taker,
-    tensor_of,
+    input_of,
     text_to_image,
 )
 from pocketdiffusion.runtime.runner import Array
@@ -84,7 +84,7 @@ def check_drawn(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
     latents, _ = find_ends(drawn, specs)
     for value in ("latents", "scaled_latents"):
         taker = find_taker(drawn, DENOISE, value)
-        if taker is not None and (taken := tensor_of(specs, taker).shape[1]) != latents.shape[1]:
+        if taker is not None and (taken := input_of(specs, *taker).shape[1]) != latents.shape[1]:
             raise UserError(
                 f"{checkpoint.name}: its {taker[0]} takes {taken} channels, for inpainting, and latents have "
                 f"{latents.shape[1]}: only text-to-image models can be exported"

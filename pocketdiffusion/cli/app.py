@@ -408,6 +408,21 @@ def runtime_part(
 
 
 @app.command()
+def reader_kit(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
+    format: Annotated[str, typer.Option(help="onnx, coreml or tflite")] = "onnx",
+    seed: Annotated[int | None, typer.Option(min=0, help="of the models' weights; by default a new one")] = None,
+) -> None:
+    """Write tiny bundles with which a reader in any language proves itself in seconds, and what they should draw."""
+    with progress(f"writing {output}") as step:
+        step("loading torch")
+        with needs_export():
+            from pocketdiffusion.reader_kit import write_kit
+        count = write_kit(output, format=format, seed=seed, say=step)
+    say(f"{output} holds tiny bundles, and in requests.json what to draw with them: {count} pictures")
+
+
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="a bundle, also a failed one, or a model, to compare with")],
     b: Annotated[str, typer.Argument(metavar="B", help="a bundle, also a failed one, or a model")],

@@ -175,7 +175,8 @@ class PipelineGraph(Record):
     """One artifact, as whoever runs it needs it: this part is in the pipeline file.
 
     `storage` is that of the matrices, islands of float aside: "int8", "palette6", or "mixed"; "float16" where float32
-    alone is beside it.
+    alone is beside it. A lossy recipe has floors of its own: `floor_db` for the outputs of this graph,
+    `picture_floors_db` for pictures; the evidence for them is in the recipe.
     """
 
     path: BundlePath = Field(description="what the engine opens: a file, or for Core ML the folder of the package")
@@ -218,17 +219,19 @@ class PipelineGraph(Record):
             "`ane` (Apple's), `webgpu` (a browser's). One that is not here is not known."
         ),
     ] = {}
+    floor_db: float | None = Field(
+        default=None, description="the floor of its outputs in dB, where the recipe has its own"
+    )
+    picture_floors_db: tuple[float, float] | None = Field(
+        default=None, description="the floors of pictures in dB, median and minimum, where the recipe has its own"
+    )
     parts: tuple[BundlePath, ...] | None = Field(
         default=None, description="reserved: the files of a graph that is run in several parts; null: it is one"
     )
 
 
 class GraphProof(Record):
-    """One artifact, as whoever judges it needs it: this part is in proof.json.
-
-    A lossy recipe has floors of its own: `floor_db` for the outputs of this graph, `picture_floors_db` for pictures;
-    the evidence for them is in the recipe.
-    """
+    """One artifact, as whoever judges it needs it: this part is in proof.json."""
 
     rewrites: dict[str, Count] = Field(default={}, description="how many sites each rewrite changed, by its name")
     ops: dict[str, Count] = Field(default={}, description="how many operators of each kind the file holds")
@@ -246,12 +249,6 @@ class GraphProof(Record):
             "were multiplied by powers of two to stay within float16: e. Modules that are not here have 0."
         ),
     ] = {}
-    floor_db: float | None = Field(
-        default=None, description="the floor of its outputs in dB, where the recipe has its own"
-    )
-    picture_floors_db: tuple[float, float] | None = Field(
-        default=None, description="the floors of pictures in dB, median and minimum, where the recipe has its own"
-    )
 
 
 class Graph(PipelineGraph, GraphProof):

@@ -117,7 +117,10 @@ def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> ParityReport:
     for case in vector.cases:
         given, expected = find_arrays(raw, case.arrays), find_arrays(raw, case.expected)
         for label, wanted, found in run(reader, case, given, expected):
-            comparisons.append(Comparison(label, wanted.astype(np.float32), np.asarray(found, np.float32)))
+            size = np.float32(np.abs(wanted.astype(np.float32)).max(initial=0)) or np.float32(1)
+            comparisons.append(
+                Comparison(label, wanted.astype(np.float32) / size, np.asarray(found, np.float32) / size)
+            )
     return measure(vector.name, comparisons, rung=RUNG, floor=vector.floor_db)
 
 
@@ -186,8 +189,10 @@ def _start(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Resul
 def _run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
     sampler = case.texts["sampler"]
     for n, (steps, start) in enumerate(zip(given["steps"].tolist(), given["starts"].tolist(), strict=True)):
-        *_, (_, _, latents) = _rows(reader, sampler, steps, start, given)
-        yield f"{sampler}, {steps} steps from {start}", expected["latents"][n], latents
+        every = [latents for _, _, latents in _rows(reader, sampler, steps, start, given)]
+        label = f"{sampler}, {steps} steps from {start}"
+        yield label, expected["latents"][n], every[-1]
+        yield f"the mean of {label}", expected["means"][n], np.asarray(np.mean(every, axis=0, dtype=np.float64))
 
 
 def _whole_run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:

@@ -24,12 +24,12 @@ from pocketdiffusion.runtime.program import (
     HALVES,
     ZEROS,
     Stage,
-    evaluate,
     graphs_of,
     model_graph,
     names_of,
     text_to_image,
 )
+from pocketdiffusion.runtime.program_run import evaluate
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.sampling.samplers import step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule

@@ -14,7 +14,8 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.pipeline import draw, find_table, generate, read_picture
-from pocketdiffusion.runtime.program import CLASSIFIER_FREE, ENCODE_IMAGE, Values, run_stage, text_to_image
+from pocketdiffusion.runtime.program import CLASSIFIER_FREE, ENCODE_IMAGE, text_to_image
+from pocketdiffusion.runtime.program_run import Values, run_stage
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db

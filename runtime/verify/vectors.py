@@ -1,9 +1,10 @@
 """Conformance vectors: small numbers that the original libraries computed, which every reader of a bundle must meet.
 
 conformance/vectors.json names them, conformance/arrays.bin holds their arrays, one after the other, little-endian. Each
-vector is of one kind, which says what a reader does with each of its cases, and is met where the result is near what is
-expected: the PSNR over a case, with the largest |expected| of the vector as peak, is at least `floor_db`, all is finite
-and of the same shape, and the largest error is at most 10 * peak * 10^(-floor_db / 20). A floor of 200 dB is equality.
+vector is of one kind, which says what a reader does with each of its cases. Each array that is expected (of `start` and
+`run`: each of its rows) is met where the result has its shape, is finite, and, once both are divided by the largest
+|expected|, is near: the root mean square of the difference is at most 10^(-floor_db / 20), and its largest at most ten
+times that. A floor of 200 dB is equality.
 
 | kind | given | expected |
 |---|---|---|
@@ -11,7 +12,7 @@ and of the same shape, and the largest error is at most 10 * peak * 10^(-floor_d
 | vocabulary | - | `vocabulary`, `merges`, `entries`: sha256 as uint8 [32], see below |
 | noise | text `seed`; int32 `sizes`, `draw`, `at` | `values`: of draws of `sizes` in a row, in `draw` the `at`-th |
 | start | text `sampler`; `steps`, `starts` [n]; `noise`, maybe `image` [16] | `latents` [n, 16] before the first row |
-| run | as start; `outputs` [51, 16], `noise` [52, 16] | `latents` [n, 16] after the last row |
+| run | as start; `outputs` [51, 16], `noise` [52, 16] | `latents`, `means` [n, 16] of the last row, of all rows |
 | whole_run | as run, of one count | `timesteps` [rows], `scaled` and `latents` [rows, 16] |
 | guidance | number `guidance`; `negative`, `positive` | `output` |
 | decoder_scale | `latents` | `decoder_latents` |
@@ -25,6 +26,7 @@ from 1; without it by the first.
 In a run the model is this arithmetic, in float32: in row r (from 0), of which the table's input scale makes `scaled`
 from the latents, its output is outputs[r] + 0.25 * scaled + timestep / 1000. The noise of the start is noise[0], that
 of row r is noise[1 + r]. With `image` the first latents are those of image to image.
+`means` is the mean, in float64, of the latents after each row: it shows what later rows make small again.
 
 vocabulary: lines "<token> <id>\\n" in order of ids; lines "<first> <second>\\n" of merges in order; and for every entry
 of the vocabulary, in order of ids: its token, "</w>" cut off, as the bytes that its letters stand for; where these are
@@ -84,7 +86,9 @@ class Vector(Record):
     name: Annotated[str, Field(description="its name, of which there is one")]
     kind: Annotated[str, Field(description="what a reader does with the cases: one of the kinds of vectors.py")]
     tells: Annotated[str, Field(description="what is wrong in a reader that does not meet it")]
-    floor_db: Annotated[float, Field(description="the least PSNR, in dB; 200 is equality")]
+    floor_db: Annotated[
+        float, Field(description="how near is near, in dB of the largest expected value; 200 is equality")
+    ]
     cases: Annotated[tuple[Case, ...], Field(description="what to compute")]
 
 

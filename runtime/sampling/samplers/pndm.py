@@ -4,6 +4,11 @@
 Runge-Kutta beginning needs 12 calls and cannot start in the middle. As there, the first step is done twice (a trial
 step, then the step again with the mean of both outputs), so n steps take n + 1 calls (1 step takes 1), and a rescaled
 schedule (rescale_betas_zero_snr) is not followed. `start` counts calls.
+
+Where steps_offset is 0 and set_alpha_to_one is off, the last row visits timestep 0 and goes nowhere from there: its a
+is 1 and all its b are 0, so the output adds nothing, and an engine may skip the call. In 1 step the only row visits
+timestep steps_offset, where the model expects a finished picture: what comes of pure noise is noise, as in diffusers
+(few_steps.py has the warning).
 """
 
 from math import sqrt

@@ -1,0 +1,87 @@
+"""The reader's kit: tiny bundles, each with its own way to draw, with which any engine proves itself in seconds.
+
+OUT/NAME/            a bundle of a few MB, of a model with random weights (export/kit_models.py)
+OUT/requests.json    what to draw with which bundle, and the picture that diffusers' own pipeline drew
+OUT/expected/        those pictures, PNG
+OUT/photo.png        where image to image begins, of the size that the bundles draw
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from secrets import randbelow
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pocketdiffusion
+from pocketdiffusion.build import choose, export
+from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.kit_models import MODELS, SIZE, KitModel, write_model
+from pocketdiffusion.export.reference.drawings import Drawing, draw_with_pipeline
+from pocketdiffusion.export.targets import load_target
+from pocketdiffusion.runtime.bundle.staging import check_place
+from pocketdiffusion.runtime.image import write_png
+from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.sampling.samplers import sampler_names
+
+Say = Callable[[str], None]
+TARGET = "generic"
+SEEDS = 2**31
+VOCABULARY = Path(pocketdiffusion.__file__).parent / "models/emoji/tokenizer"  # CLIP's
+
+
+def write_kit(out: Path, *, format: str = "onnx", seed: int | None = None, say: Say = lambda line: None) -> int:
+    """Write the kit into the new folder `out`; return how many pictures it asks for. The models' weights come of
+    `seed`, by default of a new one. Raises UserError where `out` is there already or `format` is not known, and
+    ProofError where a bundle of the kit is not equal to its model."""
+    check_place(out)
+    choose(load_target(TARGET), None, format, None)
+    seed = randbelow(SEEDS) if seed is None else seed
+    photo = make_photo(seed)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        folder = Path(scratch) / "kit"
+        (folder / "expected").mkdir(parents=True)
+        write_png(folder / "photo.png", photo, {})
+        told = []
+        for number, model in enumerate(MODELS):
+            say(f"writing {model.name}: {model.tests}")
+            source = Path(scratch) / model.name
+            write_model(model, source, VOCABULARY, seed + number)
+            export(str(source), TARGET, folder / model.name, format=format)
+            checkpoint = open_checkpoint(str(source), say=lambda line: None)
+            for count, drawing in enumerate(drawings(model)):
+                picture = draw_with_pipeline(checkpoint, drawing, SIZE, photo)
+                path = f"expected/{model.name}-{count}.png"
+                write_png(folder / path, picture, {})
+                told.append({"bundle": model.name, **asdict(drawing), "seed": str(drawing.seed), "picture": path})
+        kit = {"seed": str(seed), "photo": "photo.png", "draw": told}
+        (folder / "requests.json").write_text(json.dumps(kit, indent=1))
+        folder.rename(out)
+    return len(told)
+
+
+def drawings(model: KitModel) -> list[Drawing]:
+    """What a reader draws with a bundle of the kit: prompts of every kind, with and without guidance, from a photo."""
+    first = Drawing(f"{model.word} and 2 ÄPFEL, a sunflower's petals!", None, seed=1, steps=6, guidance=5.0)
+    found = [
+        first,
+        replace(first, negative_prompt="blurry, low quality", seed=-3, steps=3),
+        replace(first, negative_prompt="", prompt="", seed=2**63, steps=1),
+        replace(first, guidance=1.0, prompt="猫 🐈 кот " * 40, steps=4),
+        replace(first, strength=0.6, seed=5),
+    ]
+    if model.all_samplers:
+        found += [replace(first, sampler=name, steps=5) for name in sampler_names()]
+        found += [replace(first, sampler=name, steps=9, strength=0.5) for name in sampler_names()]
+    return found
+
+
+def make_photo(seed: int) -> NDArray[np.uint8]:
+    """A smooth picture, uint8 [SIZE, SIZE, 3]."""
+    waves = TorchRandom(seed).randn((3, 4))
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    levels = [np.sin(6 * (a * x + b * y) + c) + 0.5 * d for a, b, c, d in waves.astype(float)]
+    return np.clip(127.5 + 90 * np.stack(levels, -1), 0, 255).astype(np.uint8)
