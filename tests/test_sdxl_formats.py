@@ -53,7 +53,6 @@ def check_pictures(sdxl: Path, bundle: Bundle, least: float) -> None:
         ("iphone-15", "coreml", "fp32", 95.0),
         ("iphone-15", "coreml", "fp16", 35.0),
         ("galaxy-s24", "tflite", "fp32", 95.0),
-        ("galaxy-s24", "tflite", "fp16", 50.0),
     ],
 )
 def test_a_format_draws_what_diffusers_draws(
