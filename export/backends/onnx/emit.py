@@ -8,7 +8,9 @@ import logging
 import warnings
 from ast import literal_eval
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -23,7 +25,14 @@ from pocketdiffusion.export.backends.onnx.integers import INTEGER_OPSET, lower_w
 from pocketdiffusion.export.backends.onnx.integers import refusal as refusal
 from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
-from pocketdiffusion.export.backends.onnx.weights import DATA, detach_weights, drop_unused, fold_turns, stream_weights
+from pocketdiffusion.export.backends.onnx.weights import (
+    DATA,
+    attach_weights,
+    detach_weights,
+    drop_unused,
+    fold_turns,
+    stream_weights,
+)
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import bodies
@@ -59,10 +68,9 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     plan = plan or float_plan(part, artifact.recipe)
     check_lowered(plan, artifact)
     open_batch = open_batch and part.halved and plan.activation != "int16"
-    traced = trace(part, artifact.rewrites, open_batch=open_batch)
-    model = _translate(part, _with_bodies(traced.program, artifact, profile), profile)
-    weights = detach_weights(model, part.weights)
-    optimize_ir(model)
+    draft = _draft(part, tuple(artifact.rewrites), profile, open_batch)
+    model = draft.model.clone()
+    weights = attach_weights(model, part.weights)
     weights = fold_turns(model, weights, {name for name, s in plan.schemes.items() if s.kind == "linear"})
     if needs_opset(plan):
         model.opset_imports[""] = INTEGER_OPSET
@@ -88,10 +96,29 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         storage=plan.storage,
         arithmetic=_ARITHMETIC[plan.activation],
         compute_unit="cpu" if plan.lossy and plan.activation != "int16" else artifact.compute_unit,
-        rewrites=dict(traced.rewrites),
+        rewrites=dict(draft.rewrites),
         ops=ops,
         parameters=parameters,
     )
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A graph before its weights are stored: they are its inputs. `rewrites` counts the sites changed."""
+
+    model: ir.Model
+    rewrites: Mapping[str, int]
+
+
+@lru_cache(1)
+def _draft(part: Component, rewrites: tuple[str, ...], profile: Profile, open_batch: bool) -> _Draft:
+    """Trace and translate a component, once for all recipes that it is emitted in one after the other. Whoever changes
+    the graph clones it."""
+    traced = trace(part, rewrites, open_batch=open_batch)
+    model = _translate(part, _with_bodies(traced.program, rewrites, profile), profile)
+    detach_weights(model, part.weights)
+    optimize_ir(model)
+    return _Draft(model, traced.rewrites)
 
 
 def _profile(artifact: Artifact) -> Profile:
@@ -100,9 +127,9 @@ def _profile(artifact: Artifact) -> Profile:
     return cast(Profile, artifact.profile)
 
 
-def _with_bodies(program: ExportedProgram, artifact: Artifact, profile: Profile) -> ExportedProgram:
+def _with_bodies(program: ExportedProgram, rewrites: Sequence[str], profile: Profile) -> ExportedProgram:
     """The program, in which each marker that the profile has no lowering for is replaced by what it computes."""
-    table = {mark: body for mark, body in bodies(artifact.rewrites).items() if mark not in lowerings(profile)}
+    table = {mark: body for mark, body in bodies(rewrites).items() if mark not in lowerings(profile)}
     return program.run_decompositions(table) if table else program
 
 

@@ -40,17 +40,21 @@ class Weight:
         return np.ascontiguousarray(array)
 
 
-def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> dict[ir.Value, Weight]:
-    """Makes graph inputs of all initializers. Raises ProofError for one that the checkpoint does not hold."""
-    weights = {}
+def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> None:
+    """Make graph inputs of all initializers. Raises ProofError for one that the checkpoint does not hold."""
     for name, value in list(model.graph.initializers.items()):
         if name not in refs:
             raise ProofError(f"{name}: the graph needs this tensor and the checkpoint has no place for it")
         del model.graph.initializers[name]
         value.const_value = None
         model.graph.inputs.append(value)
-        weights[value] = Weight(name, refs[name])
-    return weights
+
+
+def attach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> dict[ir.Value, Weight]:
+    """Return the graph inputs that are weights, as `detach_weights` made them, with the tensors that they are read
+    from."""
+    named = {value: value.name for value in model.graph.inputs}
+    return {value: Weight(name, refs[name]) for value, name in named.items() if name is not None and name in refs}
 
 
 def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collection[str]) -> dict[ir.Value, Weight]:
