@@ -65,9 +65,10 @@ test('image to image starts as the strength says', () => {
 });
 
 test('unknown things are refused by name', async () => {
-  const tables = new StepTables({ max_steps: 2, samplers: { ddim: {} } }, new Uint8Array(4));
+  const tables = new StepTables({ most_steps: 2, samplers: { ddim: { rows: [1, 0] } } }, new Uint8Array(4));
   assert.throws(() => tables.read('heun', 2), /"heun"/);
   assert.throws(() => tables.read('ddim', 3), /3 steps/);
+  assert.throws(() => tables.read('ddim', 2), /2 steps/);
   const call = { graph: 'g', inputs: { a: 'tokens/1' }, outputs: { b: 'decoded' } };
   const stages = ['encode_prompt', 'denoise', 'decode'].map((stage) => ({ stage, when: [], required: true, calls: [call] }));
   const program = (more) => () => new Program({
@@ -80,7 +81,7 @@ test('unknown things are refused by name', async () => {
   assert.throws(program({ stages: [...stages, { stage: 'polish', when: [], required: true, calls: [] }] }), /"polish"/);
   assert.throws(program({ stages: [...stages, { ...stages[1], when: ['depth'] }] }), /"depth"/);
   assert.throws(program({ stages: [...stages, { ...stages[1], calls: [{ ...call, inputs: { a: 'tokens/2' } }] }] }), /"tokens\/2"/);
-  assert.throws(program({ stages: [...stages, { ...stages[1], calls: [{ ...call, outputs: { b: 'normals' } }] }] }), /"normals"/);
+  assert.throws(program({ draws: ['image'] }), /"image"/);
 
   const open = async (manifest) => {
     const bytes = text(JSON.stringify(manifest));
@@ -88,10 +89,11 @@ test('unknown things are refused by name', async () => {
     return openBundle({ read: async (path) => files[path] });
   };
   await assert.rejects(open({ version: 3 }), /version 3/);
-  await assert.rejects(open({ version: 2, files: [{ path: '../x' }] }), /no path/);
+  await assert.rejects(open({ version: 2, files: { '../x': {} } }), /no path/);
 });
 
 test('Hangul is composed by rule', () => {
-  const tables = new Characters({ letters: [], digits: [], space: [], lower: [], lower_special: {}, nfc: { classes: [], decompositions: {}, compositions: [] } });
-  assert.deepEqual(tables.nfc([0x1112, 0x1161, 0x11ab, 0xac00, 0x11a8]), [0xd55c, 0xac01]);
+  const tables = new Characters({ letters: [], digits: [], spaces: [], words: [], lower: [], lower_several: [], classes: [], decompositions: [], compositions: [] });
+  const list = [0x1112, 0x1161, 0x11ab, 0xac00, 0x11a8].map((point, at) => ({ point, at }));
+  assert.deepEqual(tables.nfc(list), [{ point: 0xd55c, at: 0 }, { point: 0xac01, at: 3 }]);
 });
