@@ -108,8 +108,8 @@ export class Bundle {
 }
 
 function checkPath(path) {
-  const part = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;
-  if (typeof path !== 'string' || !path.split('/').every((name) => part.test(name))) {
+  const part = /^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$/;
+  if (path.length > 240 || !path.split('/').every((name) => part.test(name))) {
     throw new Error(`${JSON.stringify(path)} is no path of a bundle`);
   }
 }

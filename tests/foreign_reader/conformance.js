@@ -6,7 +6,7 @@ import { numbersToPicture, pictureToNumbers, readPng } from './image.js';
 import { Generator } from './noise.js';
 import { guide } from './program.js';
 import { decoderLatents, firstLatents, runRows, samplePosterior, scaleEncoded } from './reader.js';
-import { fromBytes, kindOf, psnr, sizeOf, weighted } from './tensors.js';
+import { convert, fromBytes, kindOf, psnr, sizeOf, weighted } from './tensors.js';
 import { BYTE } from './tokenizer.js';
 
 const EQUAL = 200; // dB
@@ -120,7 +120,9 @@ export async function checkVectors(reader) {
     }
     const all = cases.map((one) => ({ ...one, arrays: arrays(one.arrays), expected: arrays(one.expected) }));
     let peak = 0;
-    for (const value of all.flatMap(({ expected }) => Object.values(expected).flatMap((one) => [...one]))) peak = Math.max(peak, Math.abs(value));
+    for (const { expected } of all) {
+      for (const value of Object.values(expected).flatMap((one) => [...one])) peak = Math.max(peak, Math.abs(value));
+    }
     let least = Infinity;
     for (const one of all) {
       try {
@@ -169,7 +171,8 @@ export async function checkGraphs(reader) {
     const outputs = await graph.run(inputs);
     await graph.release();
     for (const [output, array] of Object.entries(golden.outputs)) {
-      const db = psnr((await read(array)).data, outputs[output].data);
+      const [expected, made] = [await read(array), outputs[output]].map((one) => convert(one, 'float32').data);
+      const db = psnr(expected, made);
       rows.push({ name: `${name}, ${output}`, ok: db >= floorOf(index), detail: `${told(db)}, floor ${floorOf(index)} dB` });
     }
   }
@@ -177,12 +180,12 @@ export async function checkGraphs(reader) {
 }
 
 export async function checkPicture(reader) {
-  const told_ = reader.bundle.manifest.picture;
-  if (!told_) return [];
+  const { picture } = reader.bundle.manifest;
+  if (!picture) return [];
   const graphs = Object.values(reader.pipeline.graphs);
-  const floors = graphs.map(({ picture_floors_db: own, storage, arithmetic }) => own?.[1] ?? ([storage, arithmetic].includes('float16') ? 25 : 50));
-  const floor = Math.min(...floors);
-  const { negative_prompt: negative, image, ...request } = told_;
+  const floor = Math.min(...graphs.map(({ picture_floors_db: own, storage, arithmetic }) =>
+    own?.[1] ?? ([storage, arithmetic].includes('float16') ? 25 : 50)));
+  const { negative_prompt: negative, image, ...request } = picture;
   const original = await readPng(await reader.bundle.read(image));
   const rows = [];
   for (const stacked of [false, true]) {

@@ -18,6 +18,7 @@ const { values, positionals } = parseArgs({
 });
 
 const reader = await openFolder(positionals[0]);
+if (!reader.bundle.manifest.proof.passed) console.error('warning: this bundle did not pass its proof');
 const { prompt, negative, seed, sampler, stacked } = values;
 const request = { prompt, negative, seed, stacked };
 if (sampler) request.sampler = sampler;
