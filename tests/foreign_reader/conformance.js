@@ -29,6 +29,7 @@ const KINDS = {
     const ids = [];
     for (const [token] of entries) {
       const bytes = Array.from(token.replace(/<\/w>$/, ''), (character) => byteOf.get(character));
+      if (bytes.includes(undefined)) continue; // characters that stand for no byte
       let text;
       try {
         text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes));
