@@ -4,20 +4,21 @@
 // The picture given with --image has the bundle's size already (see image.js for resizing).
 
 import { readFile, writeFile } from 'node:fs/promises';
-import { parseArgs } from 'node:util';
 
 import { openFolder } from './node.js';
 
-const text = { type: 'string' };
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    prompt: text, negative: text, seed: text, steps: text, guidance: text, sampler: text, image: text,
-    strength: text, out: text, stacked: { type: 'boolean' },
-  },
-});
+const NAMES = ['prompt', 'negative', 'seed', 'sampler', 'steps', 'guidance', 'image', 'strength', 'out'];
+const [root, ...words] = process.argv.slice(2);
+const values = {};
+while (words.length) {
+  const name = words.shift().replace(/^--/, '');
+  if (name === 'stacked') values.stacked = true;
+  else if (NAMES.includes(name) && words.length) values[name] = words.shift(); // may begin with -
+  else throw new Error(`unknown option, or one without its value: ${name}`);
+}
+for (const name of ['prompt', 'seed', 'out']) if (values[name] === undefined) throw new Error(`--${name} is missing`);
 
-const reader = await openFolder(positionals[0]);
+const reader = await openFolder(root);
 if (!reader.bundle.manifest.proof.passed) console.error('warning: this bundle did not pass its proof');
 const { prompt, negative, seed, sampler, stacked } = values;
 const request = { prompt, negative, seed, stacked };
