@@ -20,6 +20,7 @@ const bundle = resolve(process.argv[2]);
 const server = createServer(async (request, response) => {
   const path = normalize(decodeURIComponent(new URL(request.url, 'http://localhost').pathname));
   const file = path.startsWith('/bundle/') ? join(bundle, path.slice(8)) : join(here, path);
+  if (path === '/favicon.ico') return response.writeHead(204).end();
   if (!(await stat(file).catch(() => null))?.isFile()) return response.writeHead(404).end();
   response.writeHead(200, { 'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream' });
   createReadStream(file).pipe(response);

@@ -28,7 +28,7 @@ export class Bundle {
   constructor(source, manifest) {
     this.source = source;
     this.manifest = manifest;
-    this.files = new Map(manifest.files.map((file) => [file.path, file]));
+    this.files = new Map(Object.entries(manifest.files));
     this.checked = new Set();
     for (const path of this.files.keys()) checkPath(path);
   }
@@ -64,8 +64,8 @@ export class Bundle {
 
   async ids() {
     const key = (keep) => {
-      const files = this.manifest.files.filter(keep).sort((a, b) => (a.path < b.path ? -1 : 1));
-      return sha256(new TextEncoder().encode(files.map((file) => `${file.sha256}  ${file.path}\n`).join('')));
+      const files = [...this.files].filter(([, file]) => keep(file)).sort(([a], [b]) => (a < b ? -1 : 1));
+      return sha256(new TextEncoder().encode(files.map(([path, file]) => `${file.sha256}  ${path}\n`).join('')));
     };
     return {
       runtime_id: await key((file) => file.role === 'runtime'),
@@ -77,16 +77,21 @@ export class Bundle {
   async faults() {
     const faults = [];
     const here = new Set();
-    const patterns = this.manifest.passed_over.map(pattern);
+    const { passed_over } = this.manifest;
+    const [files, folders] = [passed_over.files.map(pattern), passed_over.folders.map(pattern)];
+    const matches = (patterns, name) => patterns.some((p) => p.test(name.toLowerCase()));
     for (const { path, link } of await this.source.list()) {
       here.add(path);
-      if (link) faults.push(`${path} is a link`);
-      if (this.files.has(path) || ['manifest.json', 'manifest.sha256'].includes(path)) continue;
-      if (path.split('/').some((part) => patterns.some((p) => p.test(part.toLowerCase())))) continue;
+      if (this.files.has(path) || ['manifest.json', 'manifest.sha256'].includes(path)) {
+        if (link) faults.push(`${path} is a link`);
+        continue;
+      }
+      const [name, ...above] = path.split('/').reverse();
+      if (matches(files, name) || above.some((folder) => matches(folders, folder))) continue;
       faults.push(`${path} is not in the manifest's table`);
     }
     const roles = new Map();
-    for (const { path, role } of this.manifest.files) roles.set(role, [...(roles.get(role) ?? []), path]);
+    for (const [path, { role }] of this.files) roles.set(role, [...(roles.get(role) ?? []), path]);
     for (const [role, paths] of roles) {
       const missing = paths.filter((path) => !here.has(path));
       if (WHOLE_ROLES.includes(role) && missing.length === paths.length) continue;
@@ -103,8 +108,8 @@ export class Bundle {
 }
 
 function checkPath(path) {
-  const part = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;
-  if (typeof path !== 'string' || !path.split('/').every((name) => part.test(name))) {
+  const part = /^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$/;
+  if (path.length > 240 || !path.split('/').every((name) => part.test(name))) {
     throw new Error(`${JSON.stringify(path)} is no path of a bundle`);
   }
 }

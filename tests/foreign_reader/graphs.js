@@ -38,8 +38,7 @@ export class Graph {
     const feeds = {};
     spec.inputs.forEach((told, i) => {
       const file = fileOf('inputs', i);
-      let array = convert(inputs[told.name], told.dtype);
-      array = transpose(array, transposes[told.name]);
+      let array = transpose(inputs[told.name], transposes[told.name]);
       array = convert(reshape(array, resolve(file.shape, sizes)), file.dtype);
       feeds[file.name] = new this.ort.Tensor(array.dtype, array.data, array.shape);
     });
@@ -65,8 +64,9 @@ export class Graph {
 // The lengths of the free axes, from the inputs that are given.
 function axes(specs, inputs) {
   const sizes = {};
-  for (const { name, shape } of specs) {
+  for (const { name, shape, dtype } of specs) {
     const given = inputs[name]?.shape;
+    if (given && inputs[name].dtype !== dtype) throw new Refusal(`a value of ${inputs[name].dtype} for the input ${name} of ${dtype}`);
     const fits = given?.length === shape.length && shape.every((length, i) =>
       typeof length === 'number' ? length === given[i] : (sizes[length] ??= given[i]) === given[i]);
     if (!fits) throw new Error(`the input ${name} is [${given}], the graph wants [${shape}]`);
@@ -78,6 +78,7 @@ export function resolve(shape, sizes) {
   return shape.map((length) => (typeof length === 'number' ? length : sizes[length] ?? 1));
 }
 
+// Every dtype of every graph is one that BUNDLE.md lists.
 export function checkDtypes(graphs) {
   for (const { spec, file_spec } of Object.values(graphs)) {
     for (const part of [spec, file_spec]) {

@@ -29,6 +29,16 @@ export function numbersToPicture(decoded) {
   return { rgb, finite };
 }
 
+// A rough picture of latents [1, c, h, w], one pixel for each, while a picture is drawn (section 3).
+export function previewPicture(latents, { matrix, bias }) {
+  const area = latents.length / matrix.length;
+  return Uint8Array.from({ length: area * 3 }, (_, i) => {
+    const [pixel, k] = [Math.floor(i / 3), i % 3];
+    const level = matrix.reduce((sum, row, c) => sum + latents[c * area + pixel] * row[k], bias[k]);
+    return Math.round(Math.min(Math.max(level, 0), 1) * 255);
+  });
+}
+
 // Rows of RGBA over white.
 export function overWhite(rgba) {
   const rgb = new Uint8Array((rgba.length / 4) * 3);

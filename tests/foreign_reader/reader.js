@@ -10,7 +10,7 @@ import { Generator } from './noise.js';
 import { guide, Program } from './program.js';
 import { Refusal } from './refusal.js';
 import { advance, StepTables } from './steps.js';
-import { convert, sizeOf, tensor, weighted } from './tensors.js';
+import { tensor, weighted } from './tensors.js';
 import { ClipTokenizer } from './tokenizer.js';
 
 export async function openReader(source, ort, { format = 'onnx', engineOptions } = {}) {
@@ -28,7 +28,7 @@ export async function openReader(source, ort, { format = 'onnx', engineOptions }
 }
 
 export async function openTokenizer(bundle, index) {
-  const [vocabulary, characters] = [await bundle.json(index.vocabulary), await bundle.json(index.characters)];
+  const [vocabulary, characters] = [await bundle.json(index.vocab), await bundle.json(index.characters)];
   return new ClipTokenizer(index, vocabulary, await bundle.text(index.merges), characters);
 }
 
@@ -39,16 +39,44 @@ export function startOf(steps, strength) {
   return start;
 }
 
-// One draw of image latents of the posterior's mean and log variance.
-export function samplePosterior(posterior, noise) {
-  const half = posterior.data.length / 2;
+// Section 9, step 3: image latents of the posterior's mean and log variance.
+export function samplePosterior(parameters, noise) {
+  const half = parameters.length / 2;
   const z = new Float32Array(half);
   for (let i = 0; i < half; i++) {
-    const log = Math.min(Math.max(posterior.data[half + i], -30), 20);
+    const log = Math.min(Math.max(parameters[half + i], -30), 20);
     const deviation = Math.fround(Math.exp(Math.fround(0.5 * log)));
-    z[i] = posterior.data[i] + Math.fround(deviation * noise[i]);
+    z[i] = parameters[i] + Math.fround(deviation * noise[i]);
   }
   return z;
+}
+
+// Section 9, step 4.
+export function scaleEncoded(z, { scaling_factor, shift_factor }) {
+  const shifted = z.map((value) => value - Math.fround(shift_factor));
+  return shifted.map((value) => value * Math.fround(scaling_factor));
+}
+
+export function decoderLatents(x, { scaling_factor, shift_factor }) {
+  const divided = x.map((value) => value / Math.fround(scaling_factor));
+  return divided.map((value) => value + Math.fround(shift_factor));
+}
+
+// The latents before the first row; `image` are the latents0 of image to image, or null.
+export function firstLatents({ rows, initNoiseSigma }, noise, image) {
+  const terms = image ? [[rows[0].signal_scale, image], [rows[0].noise_scale, noise]] : [[initNoiseSigma, noise]];
+  return weighted(terms, noise.length);
+}
+
+// The rows of a run, from latents x: `predict(row, scaled, x, r)` answers with the UNet's output.
+export async function runRows(rows, x, noises, predict, onRow = () => {}) {
+  let history = [];
+  for (const [r, row] of rows.entries()) {
+    const output = await predict(row, weighted([[row.input_scale, x]], x.length), x, r);
+    ({ x, history } = advance(row, x, output, history, noises[r]));
+    await onRow(r, rows.length, x);
+  }
+  return x;
 }
 
 export class Reader {
@@ -56,120 +84,91 @@ export class Reader {
   async #with(stage, work) {
     const loaded = {};
     try {
-      for (const name of this.program.graphsOf(stage)) loaded[name] = await this.engine.load(this.pipeline.graphs[name]);
+      for (const { graph } of stage.calls) loaded[graph] ??= await this.engine.load(this.pipeline.graphs[graph]);
       return await work(loaded);
     } finally {
       for (const graph of Object.values(loaded)) await graph.release();
     }
   }
 
-  // `rgb` is the picture of image to image: rows of RGB in the bundle's size. `hosts` holds further
-  // host values by name (control_picture, ...). `stacked` runs both halves in one call where it may.
+  // `rgb` is the picture of image to image: rows of RGB in the bundle's size. `stacked` runs both
+  // halves in one call where it may. What is left out is as `defaults` of the pipeline file says.
   async draw(request) {
     const { pipeline, program } = this;
-    const { prompt, negative = null, seed, sampler, rgb = null, hosts = {}, stacked = false, onRow = () => {} } = request;
-    const { steps, guidance, strength } = { ...pipeline.defaults, ...request };
+    const { prompt, negative = null, seed, rgb = null, stacked = false, onRow } = request;
+    const { steps, guidance, strength, sampler } = { ...pipeline.defaults, sampler: pipeline.steps.default_sampler, ...request };
     const { width, height } = pipeline.picture;
     const { channels, height: h, width: w } = pipeline.latents;
-    const shape = [1, channels, h, w];
-    const length = sizeOf(shape);
+    const latents = (data) => tensor('float32', [1, channels, h, w], data);
+    const numbers = (...data) => tensor('float32', [data.length], Float32Array.from(data));
 
-    const values = new Map(Object.entries(hosts));
+    // Host values that all halves share; those of a half are made with its prompt.
+    const values = new Map();
+    const get = (name) => values.get(name);
+    values.set('time_ids', tensor('float32', [1, 6], Float32Array.of(height, width, 0, 0, height, width)));
+    if (program.index.guidance === 'embedded') values.set('guidance', numbers(guidance));
     if (rgb && rgb.length !== width * height * 3) throw new Error(`the picture has to be ${width} x ${height}`);
     if (rgb) values.set('picture', tensor('float32', [1, 3, height, width], pictureToNumbers(rgb)));
-    values.set('time_ids', tensor('float32', [1, 6], Float32Array.of(height, width, 0, 0, height, width)));
-    if (program.index.guidance === 'embedded') values.set('guidance', tensor('float32', [1], Float32Array.of(guidance)));
     const there = new Set([...values.keys(), 'latents', 'scaled_latents', 'timestep', 'decoder_latents']);
     this.tokenizers.forEach((_, i) => there.add(`tokens/${i + 1}`).add(`attention_mask/${i + 1}`));
-    const variant = (name) => {
-      const stage = program.variant(name, there);
-      if (!stage) throw new Refusal(`${name} without host values that all its variants want`);
-      return stage;
-    };
+    const [encodePrompt, denoise, decode] = ['encode_prompt', 'denoise', 'decode'].map((name) => program.variant(name, there));
+    const encodeImage = rgb && program.variant('encode_image', there);
 
-    const start = rgb ? startOf(steps, strength) : 0;
-    const { rows, initNoiseSigma } = this.tables.read(sampler, steps, start);
-    const encodeImage = rgb && variant('encode_image');
-    const noise = this.#draws(seed, length, rows, encodeImage);
+    const run = this.tables.read(sampler, steps, rgb ? startOf(steps, strength) : 0);
+    const noise = this.#draws(seed, channels * h * w, run.rows, encodeImage);
 
-    // The prompts, one Map of values for each half.
     const prompts = [prompt];
     if (program.index.guidance === 'classifier_free' && guidance > 1) prompts.unshift(negative);
-    const encodePrompt = variant('encode_prompt');
     const inputs = prompts.map((text) => this.tokenizers.map((tokenizer) => tokenizer.input(text ?? '')));
     const halves = await this.#with(encodePrompt, async (loaded) => {
-      const made = [];
+      const encoded = [];
       for (const [i, text] of prompts.entries()) {
-        const half = new Map();
+        const own = new Map();
         inputs[i].forEach(({ ids, mask }, n) => {
-          half.set(`tokens/${n + 1}`, tensor('int32', [1, ids.length], ids));
-          half.set(`attention_mask/${n + 1}`, tensor('int32', [1, mask.length], mask));
+          own.set(`tokens/${n + 1}`, tensor('int32', [1, ids.length], ids));
+          own.set(`attention_mask/${n + 1}`, tensor('int32', [1, mask.length], mask));
         });
-        const empty = text === null && program.index.absent_negative === 'zeros';
-        const get = (name) => half.get(name) ?? values.get(name);
-        const more = empty ? program.zeros(encodePrompt) : await program.run(encodePrompt, loaded, get);
-        made.push(new Map([...half, ...more]));
+        const absent = text === null && program.index.absent_negative === 'zeros';
+        const [made] = absent ? [program.zeros(encodePrompt)] : await program.run(encodePrompt, loaded, [(name) => own.get(name) ?? get(name)]);
+        encoded.push(new Map([...own, ...made]));
       }
-      return made;
+      return encoded.map((own) => (name) => own.get(name) ?? get(name));
     });
 
-    let x;
+    let image = null;
     if (rgb) {
-      const made = await this.#with(encodeImage, (loaded) => program.run(encodeImage, loaded, (name) => values.get(name)));
-      const latents = made.has('image_latents') ? made.get('image_latents').data : samplePosterior(made.get('posterior'), noise.posterior);
-      x = imageStart(latents, noise.start, rows[0], pipeline.vae);
-    } else {
-      x = weighted([[initNoiseSigma, noise.start]], length);
+      const [made] = await this.#with(encodeImage, (loaded) => program.run(encodeImage, loaded, [get]));
+      const z = made.get('image_latents')?.data ?? samplePosterior(made.get('posterior').data, noise.posterior);
+      image = scaleEncoded(z, pipeline.vae);
     }
 
-    const denoise = variant('denoise');
     const stack = stacked && halves.length > 1 && program.canStack(denoise);
-    x = await this.#with(denoise, async (loaded) => {
-      let history = [];
-      for (const [i, row] of rows.entries()) {
-        values.set('latents', tensor('float32', shape, x));
-        values.set('scaled_latents', tensor('float32', shape, weighted([[row.input_scale, x]], length)));
-        values.set('timestep', tensor('float32', [1], Float32Array.of(row.timestep)));
-        const gets = halves.map((half) => (name) => half.get(name) ?? values.get(name));
-        const outputs = [];
-        const unused = i === rows.length - 1 && [0, 1, 2, 3, 4].every((k) => row[`b${k}`] === 0);
-        if (unused) outputs.push(new Map([['model_output', values.get('latents')]])); // no part of x
-        else if (stack) outputs.push(...(await program.runStacked(denoise, loaded, gets)));
-        else for (const get of gets) outputs.push(await program.run(denoise, loaded, get));
-        const predictions = outputs.map((made) => convert(made.get('model_output'), 'float32'));
-        const output = predictions.length > 1 ? guide(...predictions, guidance) : predictions[0];
-        ({ x, history } = advance(row, x, output.data, history, noise.steps[i]));
-        await onRow(i, rows.length, x);
-      }
-      return x;
-    });
+    const x = await this.#with(denoise, (loaded) => runRows(run.rows, firstLatents(run, noise.start, image), noise.steps, async (row, scaled, now, r) => {
+      const unused = r === run.rows.length - 1 && [0, 1, 2, 3, 4].every((k) => row[`b${k}`] === 0);
+      if (unused) return now; // the output is no part of the latents: the call is left out
+      values.set('latents', latents(now));
+      values.set('scaled_latents', latents(scaled));
+      values.set('timestep', numbers(row.timestep));
+      const outputs = (await program.run(denoise, loaded, halves, stack)).map((made) => made.get('model_output').data);
+      return outputs.length > 1 ? guide(...outputs, guidance) : outputs[0];
+    }, onRow));
 
-    const { scaling_factor, shift_factor } = pipeline.vae;
-    const divided = x.map((value) => value / Math.fround(scaling_factor));
-    values.set('decoder_latents', tensor('float32', shape, divided.map((value) => value + Math.fround(shift_factor ?? 0))));
-    const decode = variant('decode');
-    const made = await this.#with(decode, (loaded) => program.run(decode, loaded, (name) => values.get(name)));
-    const cut = inputs.map((half) => half.map((input) => input.cut));
-    return { width, height, latents: x, cut, ...numbersToPicture(convert(made.get('decoded'), 'float32').data) };
+    values.set('decoder_latents', latents(decoderLatents(x, pipeline.vae)));
+    const [made] = await this.#with(decode, (loaded) => program.run(decode, loaded, [get]));
+    const cut = inputs.flat().map((input) => input.cut);
+    return { width, height, latents: x, cut, ...numbersToPicture(made.get('decoded').data) };
   }
 
   // All noise of one picture, drawn in the program's order.
   #draws(seed, length, rows, encodeImage) {
     const generator = new Generator(seed);
+    const posterior = encodeImage?.calls.some(({ outputs }) => Object.values(outputs).includes('posterior'));
     const noise = {};
     for (const name of this.program.index.draws) {
       if (name === 'start') noise.start = generator.normal(length);
-      if (name === 'steps') noise.steps = rows.map((row) => (row.c === 0 ? null : generator.normal(length)));
-      const asked = encodeImage?.calls.some((call) => Object.values(call.outputs).includes('posterior'));
-      if (name === 'posterior' && asked) noise.posterior = generator.normal(length);
+      if (name === 'steps') noise.steps = rows.map(({ c }) => (c === 0 ? null : generator.normal(length)));
+      if (name === 'posterior' && posterior) noise.posterior = generator.normal(length);
     }
     return noise;
   }
-}
-
-// Section 9, steps 4 and 6: the latents at the first row that is run.
-export function imageStart(z, noise, row, { scaling_factor, shift_factor }) {
-  const scale = Math.fround(scaling_factor);
-  const shifted = z.map((value) => value - Math.fround(shift_factor ?? 0));
-  return weighted([[row.signal_scale, shifted.map((value) => value * scale)], [row.noise_scale, noise]], z.length);
 }

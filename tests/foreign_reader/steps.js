@@ -14,47 +14,29 @@ export class StepTables {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
-  sampler(name) {
-    if (!Object.hasOwn(this.index.samplers, name)) throw new Refusal(`the sampler ${JSON.stringify(name)}`);
-    return this.index.samplers[name];
-  }
-
-  #count(sampler, steps) {
-    return steps === 1 ? 1 : steps + sampler.extra_rows;
-  }
-
-  #float(offset, place) {
-    return this.view.getFloat32(offset + 4 * place, true);
-  }
-
-  // The rows of `steps` steps from row `start` on, and init_noise_sigma.
+  // The rows of a run of `steps` steps from row `start` on, and init_noise_sigma.
   read(name, steps, start = 0) {
-    const sampler = this.sampler(name);
-    if (!Number.isInteger(steps) || steps < 1 || steps > this.index.max_steps) throw new Refusal(`${steps} steps`);
-    const count = this.#count(sampler, steps);
-    let before = 0; // rows of the tables of fewer steps
-    for (let n = 1; n < steps; n++) before += this.#count(sampler, n);
-    const value = (column, place) => (typeof column === 'number' ? Math.fround(column) : this.#float(column.offset, place));
+    const { samplers, most_steps } = this.index;
+    if (!Object.hasOwn(samplers, name)) throw new Refusal(`the sampler ${JSON.stringify(name)}`);
+    const sampler = samplers[name];
+    const stored = Number.isInteger(steps) && steps >= 1 && steps <= most_steps;
+    if (!stored || !sampler.rows[steps - 1]) throw new Refusal(`${steps} steps with the sampler ${name}`);
+    const first = sampler.rows.slice(0, steps - 1).reduce((sum, count) => sum + count, 0);
     const rows = [];
-    for (let i = start; i < count; i++) {
-      rows.push(Object.fromEntries(COLUMNS.map((name) => [name, value(sampler.columns[name], before + i)])));
+    for (let r = start; r < sampler.rows[steps - 1]; r++) {
+      const restart = sampler.restarts[r - start];
+      const holders = restart ? [restart, sampler] : [sampler];
+      rows.push(Object.fromEntries(COLUMNS.map((column) => [column, this.#value(column, holders, first + r)])));
     }
-    if (sampler.restart) this.#restart(sampler, steps, start, rows);
-    return { rows, initNoiseSigma: value(sampler.init_noise_sigma, steps - 1) };
+    return { rows, initNoiseSigma: Math.fround(sampler.init_noise_sigma[steps - 1]) };
   }
 
-  #restart({ restart, ...sampler }, steps, start, rows) {
-    let place = 0;
-    for (let n = 1; n <= steps; n++) {
-      const count = this.#count(sampler, n);
-      for (let s = 0; s < (n === steps ? start : count); s++) {
-        restart.columns.forEach((names, k) => (place += s + k < count ? names.length : 0));
-      }
+  #value(name, holders, place) {
+    for (const { constants, columns } of holders) {
+      if (Object.hasOwn(constants, name)) return Math.fround(constants[name]);
+      if (Object.hasOwn(columns, name)) return this.view.getFloat32(columns[name] + 4 * place, true);
     }
-    restart.columns.slice(0, rows.length).forEach((names, k) => {
-      for (let i = 0; i < HISTORY; i++) rows[k][`b${i}`] = 0;
-      for (const name of names) rows[k][name] = this.#float(restart.offset, place++);
-    });
+    throw new Error(`the step tables have no column ${name}`);
   }
 }
 

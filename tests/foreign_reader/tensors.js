@@ -106,7 +106,7 @@ export function sum(arrays) {
   return tensor('float32', arrays[0].shape, data);
 }
 
-// Peak signal to noise ratio in dB (section 11).
+// Peak signal to noise ratio in dB (section 11); values that are not finite have none.
 export function psnr(reference, other, peak) {
   let square = 0;
   let largest = 0;
@@ -115,7 +115,8 @@ export function psnr(reference, other, peak) {
     square += (a - Number(other[i])) ** 2;
     largest = Math.max(largest, Math.abs(a));
   }
-  return 20 * Math.log10((peak ?? largest) / Math.sqrt(square / reference.length));
+  if (!Number.isFinite(square)) return -Infinity;
+  return square === 0 ? Infinity : 20 * Math.log10((peak ?? largest) / Math.sqrt(square / reference.length));
 }
 
 export function fromHalf(bits) {

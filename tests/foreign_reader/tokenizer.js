@@ -1,20 +1,39 @@
 // CLIP's tokenizer (BUNDLE.md, section 6). It works on lists of code points and on the bundle's own
-// character tables, so that no Unicode table of the JavaScript engine can change an id.
+// character tables, so that no Unicode table of the JavaScript engine can change an id. Each code point
+// keeps the place in the prompt that it came from, {point, at}, so that a reader can tell the user
+// where the prompt was cut.
 
-const WORDS = ['<|startoftext|>', '<|endoftext|>', "'s", "'t", "'re", "'ve", "'m", "'ll", "'d"].map(points);
-const UNDERSCORE = 0x5f;
+// The first texts of step 4, and the words that each becomes.
+const FIXED = [
+  ...['startoftext', 'endoftext'].map((name) => ['<|', name, '|>']),
+  ...["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"].map((ending) => [ending]),
+].map((words) => ({ words, points: points(words.join('')) }));
 
-function points(text) {
-  return Array.from(text, (character) => character.codePointAt(0));
+// The characters of a text; a lone surrogate becomes U+FFFD.
+function characters(text) {
+  let at = 0;
+  return Array.from(text, (character) => {
+    const point = character.codePointAt(0);
+    at += character.length;
+    return { point: point >= 0xd800 && point < 0xe000 ? 0xfffd : point, at: at - character.length };
+  });
 }
 
+function points(text) {
+  return characters(text).map(({ point }) => point);
+}
+
+// Whether the characters from `at` on are these code points.
 function startsAt(list, part, at) {
   if (at + part.length > list.length) return false;
-  for (let i = 0; i < part.length; i++) if (list[at + i] !== part[i]) return false;
+  for (let i = 0; i < part.length; i++) if (list[at + i].point !== part[i]) return false;
   return true;
 }
 
-// The entry [first, last, ...] of a sorted list that holds the code point, or undefined.
+// A flat list, cut into entries of n numbers.
+const entries = (flat, n) => Array.from({ length: flat.length / n }, (_, i) => flat.slice(i * n, (i + 1) * n));
+
+// The entry [first, last, ...] of a list in ascending order that holds the code point, or undefined.
 function find(ranges, point) {
   let low = 0;
   let high = ranges.length - 1;
@@ -27,86 +46,72 @@ function find(ranges, point) {
   return undefined;
 }
 
-const sorted = (ranges) => [...ranges].sort((a, b) => a[0] - b[0]);
-
 export class Characters {
   constructor(tables) {
-    this.letters = sorted(tables.letters);
-    this.digits = sorted(tables.digits);
-    this.spaces = sorted(tables.space);
-    this.lowerRanges = tables.lower; // ranges of step 2 may lie in each other: all are looked at
-    this.lowerSpecial = new Map(Object.entries(tables.lower_special).map(([k, v]) => [Number(k), v]));
-    this.classes = sorted(tables.nfc.classes);
-    this.decompositions = new Map(Object.entries(tables.nfc.decompositions).map(([k, v]) => [Number(k), v]));
-    this.compositions = new Map(tables.nfc.compositions.map(([a, b, c]) => [`${a} ${b}`, c]));
+    this.letters = entries(tables.letters, 2);
+    this.digits = entries(tables.digits, 2);
+    this.spaces = entries(tables.spaces, 2);
+    this.words = entries(tables.words, 2);
+    this.lowers = new Map(tables.lower_several.map(([point, ...several]) => [point, several]));
+    for (const [first, last, step, difference] of entries(tables.lower, 4)) {
+      for (let point = first; point <= last; point += step) this.lowers.set(point, [point + difference]);
+    }
+    this.classes = entries(tables.classes, 3);
+    this.decompositions = new Map(tables.decompositions.map(([point, ...full]) => [point, full]));
+    this.compositions = new Map(entries(tables.compositions, 3).map(([a, b, c]) => [`${a} ${b}`, c]));
   }
 
   isLetter = (point) => find(this.letters, point) !== undefined;
   isDigit = (point) => find(this.digits, point) !== undefined;
   isSpace = (point) => find(this.spaces, point) !== undefined;
+  isWord = (point) => find(this.words, point) !== undefined;
   isOther = (point) => !this.isSpace(point) && !this.isLetter(point) && !this.isDigit(point);
-  isWord = (point) => point === UNDERSCORE || this.isLetter(point) || this.isDigit(point);
-
-  lower(point) {
-    const special = this.lowerSpecial.get(point);
-    if (special) return special;
-    for (const [first, last, step, difference] of this.lowerRanges) {
-      if (point >= first && point <= last && (point - first) % step === 0) return [point + difference];
-    }
-    return [point];
-  }
+  lower = (point) => this.lowers.get(point) ?? [point];
 
   // Step 3: NFC, white space, lower case.
   normalize(list) {
     const spaced = [];
-    for (const point of this.nfc(list)) {
-      if (!this.isSpace(point)) spaced.push(point);
-      else if (spaced.at(-1) !== 0x20) spaced.push(0x20);
+    for (const { point, at } of this.nfc(list)) {
+      if (!this.isSpace(point)) spaced.push({ point, at });
+      else if (spaced.at(-1)?.point !== 0x20) spaced.push({ point: 0x20, at });
     }
-    return spaced.flatMap((point) => this.lower(point));
+    return spaced.flatMap(({ point, at }) => this.lower(point).map((lower) => ({ point: lower, at })));
   }
 
   // Unicode Standard Annex 15: decompose, order, compose.
   nfc(list) {
-    const apart = [];
-    const decompose = (point) => {
-      const syllable = point - 0xac00;
-      if (syllable >= 0 && syllable < 11172) {
-        apart.push(0x1100 + Math.floor(syllable / 588), 0x1161 + Math.floor((syllable % 588) / 28));
-        if (syllable % 28) apart.push(0x11a7 + (syllable % 28));
-      } else if (this.decompositions.has(point)) this.decompositions.get(point).forEach(decompose);
-      else apart.push(point);
-    };
-    list.forEach(decompose);
-    const order = apart.map((point) => find(this.classes, point)?.[2] ?? 0);
+    const apart = list.flatMap(({ point, at }) => this.#decompose(point).map((part) => ({ point: part, at, order: this.#order(part) })));
     for (let first = 0; first < apart.length; ) {
       let end = first;
-      while (end < apart.length && order[end] !== 0) end++;
-      const run = [];
-      for (let i = first; i < end; i++) run.push([order[i], apart[i]]);
-      run.sort((a, b) => a[0] - b[0]); // stable
-      run.forEach(([c, point], i) => {
-        order[first + i] = c;
-        apart[first + i] = point;
-      });
+      while (end < apart.length && apart[end].order !== 0) end++;
+      const run = apart.slice(first, end).sort((a, b) => a.order - b.order); // stable
+      apart.splice(first, run.length, ...run);
       first = end + 1;
     }
     const out = [];
-    let starter = -1; // its place in `out`
+    let starter = null;
     let last = 0; // the class of the last character that stayed behind the starter; -1: none did
-    for (let i = 0; i < apart.length; i++) {
-      const blocked = starter < 0 || (last !== -1 && last >= order[i]);
-      const composed = blocked ? undefined : this.#compose(out[starter], apart[i]);
-      if (composed !== undefined) out[starter] = composed;
+    for (const { point, at, order } of apart) {
+      const joined = starter && last < order ? this.#compose(starter.point, point) : undefined;
+      if (joined !== undefined) starter.point = joined;
       else {
-        if (order[i] === 0) {
-          starter = out.length;
-          last = -1;
-        } else last = order[i];
-        out.push(apart[i]);
+        out.push({ point, at });
+        last = order === 0 ? -1 : order;
+        if (order === 0) starter = out.at(-1);
       }
     }
     return out;
+  }
+
+  #order(point) {
+    return find(this.classes, point)?.[2] ?? 0;
+  }
+
+  #decompose(point) {
+    const s = point - 0xac00;
+    if (s < 0 || s >= 11172) return this.decompositions.get(point) ?? [point];
+    const syllable = [0x1100 + Math.floor(s / 588), 0x1161 + Math.floor((s % 588) / 28)];
+    return s % 28 ? [...syllable, 0x11a7 + (s % 28)] : syllable;
   }
 
   #compose(a, b) {
@@ -117,7 +122,7 @@ export class Characters {
 }
 
 // Step 5: the character of each byte.
-const BYTE = (() => {
+export const BYTE = (() => {
   const table = [];
   let extra = 0x100;
   for (let byte = 0; byte < 256; byte++) {
@@ -127,54 +132,63 @@ const BYTE = (() => {
   return table;
 })();
 
+const END = '</w>';
+
 export class ClipTokenizer {
   // `index` is an entry of the pipeline's `tokenizers`; the others are what its files hold.
-  constructor(index, vocabulary, mergesText, characters) {
+  constructor(index, vocabulary, merges, tables) {
     this.index = index;
-    this.characters = new Characters(characters);
+    this.characters = new Characters(tables);
     this.vocabulary = new Map(Object.entries(vocabulary));
     this.ranks = new Map();
-    mergesText.split('\n').forEach((line, i) => {
+    merges.split('\n').forEach((line, i) => {
       if (line === '' || (i === 0 && line.startsWith('#version'))) return;
       if (!this.ranks.has(line)) this.ranks.set(line, i);
     });
-    const added = index.added_tokens.map((token) => ({ ...token, points: points(token.text) }));
-    this.typed = added.filter((token) => !token.normalized);
-    this.normalized = added.filter((token) => token.normalized);
-    for (const token of this.normalized) token.points = this.characters.normalize(token.points);
-    this.words = new Map();
+    const prepared = (token, list) => ({ ...token, points: list.map(({ point }) => point) });
+    const added = index.added_tokens.map((token) => [token, characters(token.text)]);
+    this.typed = added.filter(([token]) => !token.normalized).map(([token, list]) => prepared(token, list));
+    this.normalized = added.filter(([token]) => token.normalized)
+      .map(([token, list]) => prepared(token, this.characters.normalize(list)));
   }
 
-  // The ids of the text alone, with textual inversions of several vectors expanded.
-  ids(prompt) {
-    const first = this.#encode(prompt);
-    let text = prompt;
-    for (const id of new Set(first)) {
-      for (const token of this.index.added_tokens) {
-        if (token.id === id && token.expansion) text = text.replaceAll(token.text, () => token.expansion);
-      }
-    }
-    return text === prompt ? first : this.#encode(text);
-  }
-
-  // What the graphs get (step 8), and the ids for which there was no room.
+  // What the graphs get (step 8): ids and mask, and the end of the prompt for which there was no room.
   input(prompt) {
     const { max_length: length, bos_id, eos_id, pad_id } = this.index;
-    const all = this.ids(prompt);
-    const kept = all.slice(0, length - 2);
+    const text = this.#expand(prompt);
+    const all = this.#encode(text);
+    const room = Math.max(length - 2, 0);
     const ids = new Int32Array(length).fill(pad_id);
-    ids.set([bos_id, ...kept, eos_id]);
-    const mask = new Int32Array(length).fill(1, 0, kept.length + 2);
-    return { ids, mask, cut: all.slice(length - 2) };
+    const kept = [bos_id, ...all.slice(0, room).map(({ id }) => id), eos_id];
+    ids.set(kept);
+    const mask = new Int32Array(length).fill(1, 0, kept.length);
+    return { ids, mask, cut: all.length > room ? text.slice(all[room].at) : '' };
   }
 
+  // The ids of the text alone.
+  ids(prompt) {
+    return this.#encode(this.#expand(prompt)).map(({ id }) => id);
+  }
+
+  // Step 1.
+  #expand(prompt) {
+    const expanding = this.index.added_tokens.filter(({ expansion }) => expansion);
+    if (!expanding.length) return prompt;
+    let text = prompt;
+    for (const id of new Set(this.#encode(prompt).map((token) => token.id))) {
+      for (const token of expanding) if (token.id === id) text = text.replaceAll(token.text, () => token.expansion);
+    }
+    return text;
+  }
+
+  // The ids of a text and their places in it: [{id, at}].
   #encode(prompt) {
     const ids = [];
-    for (const piece of this.#search(points(prompt), this.typed)) {
-      if (piece.id !== undefined) ids.push(piece.id);
+    for (const piece of this.#search(characters(prompt), this.typed)) {
+      if (piece.id !== undefined) ids.push(piece);
       else {
         for (const inner of this.#search(this.characters.normalize(piece.text), this.normalized)) {
-          if (inner.id !== undefined) ids.push(inner.id);
+          if (inner.id !== undefined) ids.push(inner);
           else for (const word of this.#split(inner.text)) ids.push(...this.#word(word));
         }
       }
@@ -182,10 +196,11 @@ export class ClipTokenizer {
     return ids;
   }
 
-  // Step 2: the text as a list of added tokens {id} and of stretches {text} between them.
+  // Step 2: the text as a list of added tokens {id, at} and of stretches {text} between them.
   #search(text, tokens) {
     const pieces = [];
-    const { isSpace, isWord } = this.characters;
+    const space = (i) => this.characters.isSpace(text[i].point);
+    const word = (i) => i >= 0 && i < text.length && this.characters.isWord(text[i].point);
     let done = 0;
     for (let at = 0; at < text.length; ) {
       let best = null;
@@ -196,17 +211,15 @@ export class ClipTokenizer {
         at++;
         continue;
       }
-      const stop = at + best.points.length;
       let from = at;
-      let to = stop;
-      at = stop;
-      if (best.single_word && ((from > 0 && isWord(text[from - 1])) || (to < text.length && isWord(text[to])))) continue;
-      if (best.lstrip) while (from > done && isSpace(text[from - 1])) from--;
-      if (best.rstrip) while (to < text.length && isSpace(text[to])) to++;
+      let to = at + best.points.length;
+      at = to;
+      if (best.single_word && (word(from - 1) || word(to))) continue;
+      if (best.lstrip) while (from > done && space(from - 1)) from--;
+      if (best.rstrip) while (to < text.length && space(to)) to++;
       if (from > done) pieces.push({ text: text.slice(done, from) });
-      pieces.push({ id: best.id });
-      done = to;
-      at = Math.max(at, to);
+      pieces.push({ id: best.id, at: text[from].at });
+      done = at = to;
     }
     if (done < text.length) pieces.push({ text: text.slice(done) });
     return pieces;
@@ -216,28 +229,43 @@ export class ClipTokenizer {
   #split(text) {
     const { isLetter, isDigit, isOther } = this.characters;
     const words = [];
+    const take = (from, to) => words.push(text.slice(from, to)) && to;
+    const run = (is, from) => {
+      let to = from;
+      while (to < text.length && is(text[to].point)) to++;
+      return to;
+    };
     for (let at = 0; at < text.length; ) {
-      let end = at;
-      const fixed = WORDS.find((word) => startsAt(text, word, at));
-      if (fixed) end = at + fixed.length;
-      else if (isLetter(text[at])) while (end < text.length && isLetter(text[end])) end++;
-      else if (isDigit(text[at])) end = at + 1;
-      else while (end < text.length && isOther(text[end])) end++;
-      if (end > at) words.push(text.slice(at, end));
-      at = Math.max(end, at + 1);
+      const { point } = text[at];
+      const fixed = FIXED.find((one) => startsAt(text, one.points, at));
+      if (fixed) for (const part of fixed.words) at = take(at, at + part.length);
+      else if (isLetter(point)) at = take(at, run(isLetter, at));
+      else if (isDigit(point)) at = take(at, at + 1);
+      else if (isOther(point)) at = take(at, run(isOther, at));
+      else at++;
     }
     return words;
   }
 
   // Steps 5 to 7 for one word.
   #word(word) {
-    const text = String.fromCodePoint(...word);
-    if (!this.words.has(text)) {
-      const pieces = Array.from(new TextEncoder().encode(text), (byte) => BYTE[byte]);
-      pieces.push(pieces.pop() + '</w>');
-      this.words.set(text, this.#merge(pieces).map((p) => this.vocabulary.get(p) ?? this.index.unk_id).filter((id) => id !== null));
+    const pieces = [];
+    const places = []; // of each byte in the prompt
+    for (const { point, at } of word) {
+      for (const byte of new TextEncoder().encode(String.fromCodePoint(point))) {
+        pieces.push(BYTE[byte]);
+        places.push(at);
+      }
     }
-    return this.words.get(text);
+    pieces.push(pieces.pop() + END);
+    const ids = [];
+    let byte = 0;
+    for (const piece of this.#merge(pieces)) {
+      const id = this.vocabulary.get(piece) ?? this.index.unk_id;
+      if (id !== null) ids.push({ id, at: places[byte] });
+      byte += piece.length; // a character of a piece is a byte; only the last piece has END as well
+    }
+    return ids;
   }
 
   #merge(pieces) {
