@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -22,10 +23,12 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from numpy.typing import NDArray
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pocketdiffusion.export.reference.pipeline import quiet
+from pocketdiffusion.runtime.noise import TorchRandom
 
 SIZE = 16  # of the pictures, pixels
 WIDTH = 16  # of the text encoders' states
@@ -51,6 +54,14 @@ def write_model(model: KitModel, folder: Path, vocabulary: Path, seed: int) -> N
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
         model.write(folder, vocabulary)
+
+
+def make_photo(seed: int) -> NDArray[np.uint8]:
+    """Make a smooth picture, uint8 [SIZE, SIZE, 3], for image to image to begin with."""
+    waves = TorchRandom(seed).randn((3, 4))
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    levels = [np.sin(6 * (a * x + b * y) + c) + 0.5 * d for a, b, c, d in waves.astype(float)]
+    return np.clip(127.5 + 90 * np.stack(levels, -1), 0, 255).astype(np.uint8)
 
 
 def _write_pndm(folder: Path, vocabulary: Path) -> None:

@@ -13,18 +13,14 @@ from pathlib import Path
 from secrets import randbelow
 from tempfile import TemporaryDirectory
 
-import numpy as np
-from numpy.typing import NDArray
-
 import pocketdiffusion
 from pocketdiffusion.build import choose, export
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-from pocketdiffusion.export.kit_models import MODELS, SIZE, KitModel, write_model
+from pocketdiffusion.export.kit_models import MODELS, SIZE, KitModel, make_photo, write_model
 from pocketdiffusion.export.reference.drawings import Drawing, draw_with_pipeline
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.image import write_png
-from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.sampling.samplers import sampler_names
 
 Say = Callable[[str], None]
@@ -77,11 +73,3 @@ def drawings(model: KitModel) -> list[Drawing]:
         found += [replace(first, sampler=name, steps=5) for name in sampler_names()]
         found += [replace(first, sampler=name, steps=9, strength=0.5) for name in sampler_names()]
     return found
-
-
-def make_photo(seed: int) -> NDArray[np.uint8]:
-    """A smooth picture, uint8 [SIZE, SIZE, 3]."""
-    waves = TorchRandom(seed).randn((3, 4))
-    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
-    levels = [np.sin(6 * (a * x + b * y) + c) + 0.5 * d for a, b, c, d in waves.astype(float)]
-    return np.clip(127.5 + 90 * np.stack(levels, -1), 0, 255).astype(np.uint8)
