@@ -6,6 +6,7 @@ import { checkGraphs, checkPicture, checkVectors } from './conformance.js';
 import { openFolder } from './node.js';
 import { printTable } from './table.js';
 
+if (process.argv.length < 3) throw new Error('node check.js BUNDLE [BUNDLE ...]');
 for (const root of process.argv.slice(2)) {
   const rows = [];
   const step = async (name, work) => {
