@@ -1,7 +1,7 @@
-// Draws the requests of a kit and compares with its pictures:  node kit_check.js KIT
+// Draws the requests of a kit and compares with its pictures:  node kit_check.js KIT [DB]
 // A kit is a folder with bundles, `requests.json` ({photo, draw: [{bundle, prompt, negative_prompt, seed,
 // steps, guidance, sampler, strength, picture}]}; null stands for what is not given, and with a
-// strength the photo is redrawn) and the pictures. Exits with 1 where one is below 50 dB.
+// strength the photo is redrawn) and the pictures. Exits with 1 where one is below DB (60).
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { openFolder } from './node.js';
 import { printTable } from './table.js';
 import { psnr } from './tensors.js';
 
-const FLOOR = 50; // dB, of one picture in float32
+const FLOOR = Number(process.argv[3] ?? 60); // dB
 const kit = process.argv[2];
 const requests = JSON.parse(await readFile(join(kit, 'requests.json'), 'utf8'));
 const png = async (path) => readPng(new Uint8Array(await readFile(join(kit, path))));
