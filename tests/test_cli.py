@@ -192,7 +192,7 @@ def test_generate_refuses_what_it_cannot_draw(tiny_bundle: Path, tmp_path: Path)
 
     assert "did you mean dpmpp_2m?" in refused("--sampler", "dpmp_2m")
     assert "holds no tflite artifacts" in refused("--format", "tflite")
-    assert "steps must be from 1 to 1000" in refused("--steps", "1001")
+    assert "tables of 1 to 50 steps" in refused("--steps", "1001")
     assert "out of range" in refused("--seed", str(2**64))
     assert "No such file" in refused("--image", tmp_path / "absent.png")
     (tmp_path / "text.png").write_text("no picture")
