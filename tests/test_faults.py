@@ -113,9 +113,16 @@ def test_without_a_fault_nobody_is_blamed(bundle: Bundle) -> None:
     assert blamed(bundle) == set()
 
 
-@pytest.mark.parametrize(
-    ("fault", "expected"), [pytest.param(f, who, id=f"{what}: {where}") for what, where, f, who in IN_THE_BUNDLE]
-)
+def places() -> Iterator[Any]:
+    """One place of each fault, and the others for CI."""
+    seen = set()
+    for what, where, fault, who in IN_THE_BUNDLE:
+        marks = [pytest.mark.slow] if what in seen else []
+        seen.add(what)
+        yield pytest.param(fault, who, id=f"{what}: {where}", marks=marks)
+
+
+@pytest.mark.parametrize(("fault", "expected"), places())
 def test_a_fault_in_the_bundle_is_blamed(bundle: Bundle, fault: Fault, expected: set[str], folder: Path) -> None:
     assert blamed(inject(bundle, fault, folder)) == expected
 

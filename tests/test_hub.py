@@ -52,6 +52,7 @@ def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_pa
     assert other.startswith("UserError someone/other is no folder, is not in the hub's cache, and cannot be fetched: ")
 
 
+@pytest.mark.slow
 def test_hub_id_is_downloaded_without_what_is_not_needed(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / UNET, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     (folder / "v1-5-pruned.ckpt").write_bytes(b"pickle")

@@ -188,6 +188,7 @@ def test_a_scheduler_that_no_sampler_is_is_refused_with_the_way_out(model: Path,
         set_sampler(checkpoint, open_pipeline(checkpoint))
 
 
+@pytest.mark.slow
 def test_another_sampler_takes_the_place_of_one_that_is_not_here(micro_checkpoint: Path, tmp_path: Path) -> None:
     """The command says how, the bundle says so, and draws what diffusers draws with that one. Who opens the model
     beside the bundle draws with it too: with its own scheduler the model is refused."""

@@ -157,6 +157,7 @@ def test_prompts_as_a_windows_editor_writes_them(tmp_path: Path) -> None:
     assert read_prompts(file) == ["bell pepper", "red apple"]
 
 
+@pytest.mark.slow
 def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path: Path) -> None:
     """Within the budget, and on or above every recipe of one storage."""
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
