@@ -11,21 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+import transformers
 from numpy.typing import NDArray
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pocketdiffusion.export.reference.pipeline import quiet
 from pocketdiffusion.runtime.noise import TorchRandom
@@ -65,26 +56,28 @@ def make_photo(seed: int) -> NDArray[np.uint8]:
 
 
 def _write_pndm(folder: Path, vocabulary: Path) -> None:
-    _write(folder, vocabulary, PNDMScheduler(**BETAS, **PNDM))
+    _write(folder, vocabulary, diffusers.PNDMScheduler(**BETAS, **PNDM))
 
 
 def _write_v_prediction(folder: Path, vocabulary: Path) -> None:
-    scheduler = DDIMScheduler(**BETAS, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False)
+    scheduler = diffusers.DDIMScheduler(
+        **BETAS, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False
+    )
     _write(folder, vocabulary, scheduler)
 
 
 def _write_bang(folder: Path, vocabulary: Path) -> None:
     """Padding as Stable Diffusion 2 and the second tokenizer of SDXL have it."""
-    _write(folder, vocabulary, EulerDiscreteScheduler(**BETAS, **EULER), pad="!")
+    _write(folder, vocabulary, diffusers.EulerDiscreteScheduler(**BETAS, **EULER), pad="!")
 
 
 def _write_ancestral(folder: Path, vocabulary: Path) -> None:
-    _write(folder, vocabulary, EulerAncestralDiscreteScheduler(**BETAS, **EULER))
+    _write(folder, vocabulary, diffusers.EulerAncestralDiscreteScheduler(**BETAS, **EULER))
 
 
 def _write_added_token(folder: Path, vocabulary: Path) -> None:
     """A textual inversion of two vectors, as diffusers' `load_textual_inversion` adds it."""
-    pipeline = _pipeline(vocabulary, PNDMScheduler(**BETAS, **PNDM))
+    pipeline = _pipeline(vocabulary, diffusers.PNDMScheduler(**BETAS, **PNDM))
     pipeline.tokenizer.add_tokens(["<cat-toy>", "<cat-toy>_1"])
     pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer))
     embeddings = pipeline.text_encoder.get_input_embeddings().weight.data
@@ -105,14 +98,14 @@ def _write_sdxl(folder: Path, vocabulary: Path) -> None:
         "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
     }
     first, second = (_text_config(hidden_act=act, num_hidden_layers=2) for act in ("quick_gelu", "gelu"))
-    pipeline = StableDiffusionXLPipeline(
-        vae=_loud(AutoencoderKL(**VAE)),
-        text_encoder=_loud(CLIPTextModel(first)),
-        text_encoder_2=_loud(CLIPTextModelWithProjection(second)),
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae=_loud(diffusers.AutoencoderKL(**VAE)),
+        text_encoder=_loud(transformers.CLIPTextModel(first)),
+        text_encoder_2=_loud(transformers.CLIPTextModelWithProjection(second)),
         tokenizer=_tokenizer(vocabulary, "<|endoftext|>"),
         tokenizer_2=_tokenizer(vocabulary, "!"),
-        unet=_loud(UNet2DConditionModel(**{**UNET, **settings})),
-        scheduler=EulerDiscreteScheduler(**BETAS, **EULER),
+        unet=_loud(diffusers.UNet2DConditionModel(**{**UNET, **settings})),
+        scheduler=diffusers.EulerDiscreteScheduler(**BETAS, **EULER),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
@@ -163,11 +156,11 @@ def _write(folder: Path, vocabulary: Path, scheduler: Any, pad: str = "<|endofte
 
 
 def _pipeline(vocabulary: Path, scheduler: Any, pad: str = "<|endoftext|>") -> Any:
-    return StableDiffusionPipeline(
-        vae=_loud(AutoencoderKL(**VAE)),
-        text_encoder=_loud(CLIPTextModel(_text_config())),
+    return diffusers.StableDiffusionPipeline(
+        vae=_loud(diffusers.AutoencoderKL(**VAE)),
+        text_encoder=_loud(transformers.CLIPTextModel(_text_config())),
         tokenizer=_tokenizer(vocabulary, pad),
-        unet=_loud(UNet2DConditionModel(**UNET)),
+        unet=_loud(diffusers.UNet2DConditionModel(**UNET)),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
@@ -175,8 +168,8 @@ def _pipeline(vocabulary: Path, scheduler: Any, pad: str = "<|endoftext|>") -> A
     )
 
 
-def _text_config(**settings: Any) -> CLIPTextConfig:
-    return CLIPTextConfig(
+def _text_config(**settings: Any) -> Any:
+    return transformers.CLIPTextConfig(
         vocab_size=49408,
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
@@ -200,7 +193,7 @@ def _loud(module: nn.Module) -> nn.Module:
 
 
 def _tokenizer(vocabulary: Path, pad: str) -> Any:
-    return CLIPTokenizer.from_pretrained(vocabulary, model_max_length=77, pad_token=pad)
+    return transformers.CLIPTokenizer.from_pretrained(vocabulary, model_max_length=77, pad_token=pad)
 
 
 def _keep_two_files(folder: Path, vocabulary: Path, pad: str) -> None:
