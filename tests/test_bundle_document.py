@@ -205,3 +205,16 @@ def test_what_is_taken_out_of_the_document_is_missed(there: str, instead: str, s
         changed = text.replace("`rstrip`", "rstrip")
     assert changed != text, "the document does not hold it"
     assert any(each.startswith(said) for each in differences(changed)), differences(changed)
+
+
+def test_the_glossary_is_sorted_and_its_terms_are_used() -> None:
+    root = DOCUMENT.parents[1]
+    terms = re.findall(
+        r"^- \*\*(.+?)\*\*: ", (DOCUMENT.parent / "GLOSSARY.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert terms and terms == sorted(set(terms), key=str.lower)
+    rooms = ("runtime", "export", "quantize", "pocketdiffusion/cli")
+    files = [root / "README.md", *(path for room in rooms for path in sorted((root / room).rglob("*.py")))]
+    text = " ".join(" ".join(path.read_text(encoding="utf-8").split()) for path in files).lower()
+    text = text.replace("_", " ").replace("-", " ")
+    assert [term for term in terms if not re.search(rf"\b{term.lower().replace('-', ' ')}s?\b", text)] == []
