@@ -13,7 +13,7 @@ from pocketdiffusion.runtime.bundle.file_table import Role
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.layout import Index, Pipeline
 from pocketdiffusion.runtime.bundle.leftovers import FILES
-from pocketdiffusion.runtime.bundle.manifest import MINOR, VERSION, Tokenizer
+from pocketdiffusion.runtime.bundle.manifest import MINOR, VERSION, PipelineGraph, Tokenizer
 from pocketdiffusion.runtime.bundle.schemas import schema_path
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.graph_spec import DTYPES
@@ -116,10 +116,13 @@ def lists_of_the_files(text: str) -> list[str]:
     characters = [name for line in bullets(part(text, "**Character tables**")) for name in keys_of(line)]
     unit = Unit.model_fields
     units = next(line for line in bullets(graphs) if line.startswith("- `units`"))
+    storage = next(line for line in bullets(graphs) if line.startswith("- `storage`"))
+    arithmetic = names(storage[storage.index("`arithmetic`") : storage.index("`compute_unit`")])[1:]
     return [
         *compare("role", [names(line)[0] for line in bullets(part(text, "**Roles.**"))], get_args(Role)),
         *compare("dtype", names(dtypes[1]), DTYPES),
         *compare("column", series, COLUMNS),
+        *compare("arithmetic", arithmetic, get_args(PipelineGraph.model_fields["arithmetic"].annotation)),
         *compare("tokenizer kind", names(kinds[1]), get_args(Tokenizer.model_fields["kind"].annotation)),
         *compare("key of characters.json", characters, json.loads(CHARACTERS.read_bytes())),
         *(f"units: {name}" for field in unit for name in get_args(unit[field].annotation) if f"`{name}`" not in units),
@@ -189,6 +192,7 @@ def test_the_document_says_what_the_code_does() -> None:
         ("- `companion`:", "- `tool`:", "role: companion is not"),
         ("(kind `clip`)", "(kind `bpe`)", "tokenizer kind: clip is not"),
         ("`int64`, `uint8`)", "`uint8`)", "dtype: int64 is not"),
+        ("`int16`, `int8`. `compute_unit`", "`int8`. `compute_unit`", "arithmetic: int16 is not"),
         ("`signal_scale`, `noise_scale`.", "`signal_scale`.", "column: noise_scale is not"),
         ("`lower_several`:", "several:", "key of characters.json: lower_several is not"),
         ("| `whole_run` |", "| `all_rows` |", "vector kind: whole_run is not"),
