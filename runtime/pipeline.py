@@ -23,6 +23,7 @@ from pocketdiffusion.runtime.program import (
     Stage,
     graphs_of,
     hosts_of,
+    image_to_image,
     is_given,
     text_to_image,
 )
@@ -165,9 +166,11 @@ def find_table(bundle: Bundle, sampler: str, steps: int, start: int) -> StepTabl
 
 
 def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
-    """The variant of each stage that draws from a prompt, and of those that `more` names. Raises UserError where the
-    program has none, or needs a host value that is not given here, such as a control picture."""
-    picked = text_to_image(bundle.manifest.program)
+    """The variant of each stage that draws from a prompt, or, where `more` names encode_image, from a prompt and a
+    picture. Raises UserError where the program has none of those that are needed and of `more`, or needs a host value
+    that is not given here, such as a control picture."""
+    program = bundle.manifest.program
+    picked = image_to_image(program) if ENCODE_IMAGE in more else text_to_image(program)
     for name in (DENOISE, DECODE, *(name for name in more if name is not None)):
         if name not in picked:
             there = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]

@@ -5,7 +5,7 @@ name, several values joined along an axis, a sum of values, or a constant. The h
 the values of `HOST_VALUES` and acts on those of `RESULTS`; every other name is free, and belongs to the program.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -182,9 +182,18 @@ def is_given(program: Program, name: str) -> bool:
 def text_to_image(program: Program) -> dict[str, Stage]:
     """The variant of each stage that is taken for a prompt alone, in the order of `STAGES`, and that of encode_image
     for a picture that is redrawn."""
+    return _pick_stages(program, lambda stage, name: name != "picture" or stage == ENCODE_IMAGE)
+
+
+def image_to_image(program: Program) -> dict[str, Stage]:
+    """The variant of each stage that is taken for a prompt and a picture that is redrawn."""
+    return _pick_stages(program, lambda stage, name: True)
+
+
+def _pick_stages(program: Program, there: Callable[[str, str], bool]) -> dict[str, Stage]:
     hosts = {name for stage in program.stages for name in (*stage.when, *hosts_of(stage))}
     given = {name for name in hosts if is_given(program, name)}
-    picked = {s: pick_variant(program, s, given if s == ENCODE_IMAGE else given - {"picture"}) for s in STAGES}
+    picked = {s: pick_variant(program, s, {name for name in given if there(s, name)}) for s in STAGES}
     return {name: stage for name, stage in picked.items() if stage is not None}
 
 

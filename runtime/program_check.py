@@ -1,12 +1,15 @@
 """Refuse a program that this reader cannot run, or that does not fit its graphs: by name, before anything runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.program import (
     ABSENT_NEGATIVE,
+    DENOISE,
     DRAWS,
+    ENCODE_IMAGE,
+    ENCODE_PROMPT,
     GUIDANCE,
     HOST_VALUES,
     NEEDED,
@@ -57,11 +60,12 @@ def _check_stage(program: Program, stage: Stage, specs: Mapping[str, GraphSpec])
         if host_value(name) is None:
             raise _refusal(f"{stage.stage} depends on {name!r}, which is no host value; {_known()}")
     values = dict(_made_before(program, stage, specs))
+    hidden = values.keys() - _given_of_others(program, stage)
     results = RESULTS.get(stage.stage, ())
     for call in stage.calls:
         if call.graph not in specs:
             raise _refusal(f"{stage.stage} calls {call.graph!r}, and the bundle has the graphs {', '.join(specs)}")
-        _check_inputs(stage, call, specs[call.graph], values)
+        _check_inputs(stage, call, specs[call.graph], values, hidden)
         tensors = {tensor.name: tensor for tensor in specs[call.graph].outputs}
         for tensor, value in call.outputs.items():
             where = f"{stage.stage}: {call.graph} gives {value!r}"
@@ -94,7 +98,20 @@ def _made_before(
             yield from ((value, shapes[tensor]) for tensor, value in call.outputs.items() if tensor in shapes)
 
 
-def _check_inputs(stage: Stage, call: Call, spec: GraphSpec, values: Mapping[str, tuple[Dim, ...]]) -> None:
+def _given_of_others(program: Program, stage: Stage) -> set[str]:
+    """The values of other stages that the loop gives to `stage`: to denoise those of encode_prompt, and, where the
+    variant is for a picture, those of encode_image."""
+    if stage.stage != DENOISE:
+        return set()
+    givers = {ENCODE_PROMPT, *((ENCODE_IMAGE,) if {"picture", "masked_picture"}.intersection(stage.when) else ())}
+    return {
+        value for each in program.stages if each.stage in givers for c in each.calls for value in c.outputs.values()
+    }
+
+
+def _check_inputs(
+    stage: Stage, call: Call, spec: GraphSpec, values: Mapping[str, tuple[Dim, ...]], hidden: Collection[str]
+) -> None:
     tensors = {tensor.name: tensor for tensor in spec.inputs}
     for name in call.inputs:
         if name not in tensors:
@@ -103,6 +120,9 @@ def _check_inputs(stage: Stage, call: Call, spec: GraphSpec, values: Mapping[str
         if name not in call.inputs:
             raise _refusal(f"{stage.stage}: {call.graph} is given no {name}")
         given, where = call.inputs[name], f"{stage.stage}: {call.graph}.{name}"
+        for value in names_of(given):
+            if value in hidden:
+                raise _refusal(f"{where} is given {value!r}, which another stage makes, and is not there in this one")
         shapes = [_shape_of(stage, where, value, values) for value in names_of(given)]
         _check_dtype(where, given, tensor)
         wanted = tensor.shape

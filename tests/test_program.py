@@ -251,6 +251,14 @@ REFUSED: dict[str, tuple[Callable[[Fields], Any], str]] = {
     ),
     "states for latents": (at(DENOISE, "inputs", sample="text_states"), "4 axes, and text_states has 3"),
     "a mask without a number": (at(PROMPT, "inputs", input_ids="attention_mask/x"), "which is no host value"),
+    "a picture's latents without a picture": (
+        at(DENOISE, "inputs", sample={"sum": ["latents", "posterior"]}),
+        "'posterior', which another stage makes",
+    ),
+    "the prompt's states in decode": (
+        at(DECODE, "inputs", latent_sample="text_states"),
+        "'text_states', which another stage makes",
+    ),
     "the axis of the batch": (at(DENOISE, "inputs", sample={"concat": ["latents"], "axis": 0}), "along axis 0"),
     "an axis that is not there": (at(DENOISE, "inputs", sample={"concat": ["latents"], "axis": 4}), "along axis 4"),
 }
@@ -343,6 +351,24 @@ def test_absent_is_another_negative_prompt_than_empty_where_zeros_stand_for_it(t
     other = with_program(tiny, zeros)
     assert np.array_equal(draw(other, "red apple", negative_prompt="", steps=2), empty)
     assert not np.array_equal(draw(other, "red apple", steps=2), empty)
+
+
+def test_a_variant_for_a_picture_is_taken_where_there_is_one(tiny: Bundle) -> None:
+    def varied(program: Fields) -> None:
+        """One that is given the latents as they are, where a picture is redrawn."""
+        (call,) = program["stages"][DENOISE]["calls"]
+        call = call | {"inputs": call["inputs"] | {"sample": "latents"}}
+        program["stages"].insert(DENOISE, {"stage": "denoise", "when": ["picture"], "calls": [call]})
+
+    picture, other = np.zeros((32, 32, 3), np.uint8), with_program(tiny, varied)
+    check_program(other.manifest.program, {n: g.spec for n, g in next(iter(tiny.manifest.graphs.values())).items()})
+
+    def latents(bundle: Bundle, **options: Any) -> Array:
+        *_, last = generate(bundle, "red apple", steps=2, sampler="euler", **options)
+        return last.latents
+
+    assert np.array_equal(latents(other), latents(tiny))
+    assert not np.array_equal(latents(other, image=picture), latents(tiny, image=picture))
 
 
 def test_what_a_reader_cannot_give_is_named(tiny: Bundle) -> None:
