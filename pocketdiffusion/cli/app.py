@@ -216,6 +216,7 @@ def verify(
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
     from pocketdiffusion.runtime.verify.compare import other_shapes
     from pocketdiffusion.runtime.verify.conformance import judge_conformance
+    from pocketdiffusion.runtime.verify.contradictions import check_contradictions
     from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
@@ -227,6 +228,8 @@ def verify(
         step("hashes")
         opened = open_bundle(bundle)
         trajectories = read_golden(opened)
+        step("contradictions")
+        check_contradictions(opened)
         if against is not None:
             with needs_export():
                 from pocketdiffusion.export.reference.record import record

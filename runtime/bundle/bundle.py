@@ -42,6 +42,7 @@ from pocketdiffusion.runtime.bundle.layout import (
 from pocketdiffusion.runtime.bundle.leftovers import is_left_over, is_worthless
 from pocketdiffusion.runtime.bundle.manifest import VERSION, Draft, Manifest, runtime_paths
 from pocketdiffusion.runtime.bundle.record import ArrayRef
+from pocketdiffusion.runtime.bundle.sizes import check_sizes
 from pocketdiffusion.runtime.bundle.step_files import read_steps, write_steps
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
@@ -114,7 +115,12 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
     except ValueError as error:
         raise ProofError(f"{folder} contradicts itself: {one_line(error)}; export it again") from error
     for graphs in manifest.graphs.values():
-        _check_program(folder, manifest.program, {name: graph.spec for name, graph in graphs.items()})
+        specs = {name: graph.spec for name, graph in graphs.items()}
+        _check_program(folder, manifest.program, specs)
+        try:
+            check_sizes(manifest, specs)
+        except ValueError as error:
+            raise ProofError(f"{folder} contradicts itself: {error}; export it again") from error
     return Bundle(folder, manifest)
 
 

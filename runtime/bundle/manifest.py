@@ -467,6 +467,10 @@ class Manifest(Draft):
                     raise ValueError(f"the {format} graph {name} calls itself {graph.spec.name}")
                 if not any(file == graph.path or file.startswith(graph.path + "/") for file in graph.files):
                     raise ValueError(f"the {format} graph {name} does not list its own file {graph.path}")
+                axes = {tensor.name: len(tensor.shape) for tensor in (*graph.spec.inputs, *graph.spec.outputs)}
+                for tensor, order in graph.transposes.items():
+                    if sorted(order) != [*range(axes.get(tensor, -1))]:
+                        raise ValueError(f"the {format} graph {name} has no tensor {tensor} of the axes {list(order)}")
         if self.bundle_id != bundle_id(self.files):
             raise ValueError("bundle_id is not the digest of the file table")
         if self.runtime_id != runtime_id(self.files):

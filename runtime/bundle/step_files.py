@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 from pocketdiffusion.runtime.bundle.file_table import STEPS
 from pocketdiffusion.runtime.bundle.manifest import Scheduler
 from pocketdiffusion.runtime.bundle.record import BundlePath
-from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile, table_bytes
+from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile, check_index, table_bytes
 
 
 class Steps(StoredTables):
@@ -40,7 +40,10 @@ def write_steps(folder: Path, tables: TableFile, scheduler: Scheduler) -> Steps:
 
 def read_steps(raw: bytes, steps: Steps) -> tuple[TableFile, Scheduler]:
     """The tables in the bytes of `steps.file`, and the settings that they come from. Raises ValueError where a number
-    is not finite, or there are more or fewer than the index says."""
+    is not finite, or there are more or fewer than the index says, or the index contradicts itself."""
+    check_index(steps)
+    if steps.default_sampler not in steps.samplers:
+        raise ValueError(f"there is no table of the default sampler {steps.default_sampler}")
     if len(raw) != (size := table_bytes(steps)):
         raise ValueError(f"it has {len(raw)} bytes, where its index tells of {size}")
     if not np.isfinite(np.frombuffer(raw, "<f4")).all():

@@ -144,6 +144,25 @@ def table_bytes(index: StoredTables) -> int:
     return max(ends)
 
 
+def check_index(index: StoredTables) -> None:
+    """Raises ValueError, which names the sampler, unless it has an entry for each count of steps, and each column once:
+    in the file, from a whole float32 on, or as a constant."""
+    for name, stored in index.samplers.items():
+        for field, entries in (("rows", stored.rows), ("init_noise_sigma", stored.init_noise_sigma)):
+            if len(entries) != index.most_steps:
+                raise ValueError(f"{field} of {name} has {len(entries)} entries for {index.most_steps} counts of steps")
+        if sorted((*stored.columns, *stored.constants)) != sorted(COLUMNS):
+            raise ValueError(f"columns and constants of {name} have not each of {', '.join(COLUMNS)} once")
+        if len(stored.restarts) > REACH:
+            raise ValueError(f"{name} restarts for {len(stored.restarts)} rows, where {REACH} are the most")
+        for restart in stored.restarts:
+            if restart.columns.keys() & restart.constants.keys() or {*restart.columns, *restart.constants} - {*ROW}:
+                raise ValueError(f"a restart of {name} names another column than {', '.join(ROW)}, or one twice")
+        for holder in (stored, *stored.restarts):
+            if odd := [column for column, offset in holder.columns.items() if offset % 4]:
+                raise ValueError(f"the column {odd[0]} of {name} begins within a number")
+
+
 def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start: int = 0) -> StepTable:
     """The table of `sampler` at `steps` steps from `start`, its numbers those of the file: float32.
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.json_files import one_line
 from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
-from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizers, scale_posterior, unscale_latents
@@ -49,8 +50,7 @@ class Reader:
 
     def of(self, case: Case) -> "Reader":
         """The reader with the tokenizer that a case is about."""
-        number = int(case.numbers.get("tokenizer", 1))
-        return self if number == 1 else self.others[number - 2]
+        return (self, *self.others)[int(case.numbers.get("tokenizer", 1)) - 1]
 
 
 def own_reader(bundle: Bundle) -> Reader:
@@ -107,7 +107,7 @@ def judge_conformance(
 
 
 def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> ParityReport:
-    """Raises ProofError at a kind that is not known here."""
+    """Raises ProofError at a kind that is not known here, and where a case lacks what its kind needs, or has more."""
     run = _KINDS.get(vector.kind)
     if run is None:
         raise ProofError(
@@ -116,7 +116,14 @@ def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> ParityReport:
     comparisons = []
     for case in vector.cases:
         given, expected = find_arrays(raw, case.arrays), find_arrays(raw, case.expected)
-        for label, wanted, found in run(reader, case, given, expected):
+        try:
+            results = list(run(reader, case, given, expected))
+        except (UserError, KeyError, IndexError, ValueError) as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise ProofError(
+                f"the conformance vector {vector.name} cannot be run, {case.label} ({reason}): export the model again"
+            ) from error
+        for label, wanted, found in results:
             size = np.float32(np.abs(wanted.astype(np.float32)).max(initial=0)) or np.float32(1)
             comparisons.append(
                 Comparison(label, wanted.astype(np.float32) / size, np.asarray(found, np.float32) / size)

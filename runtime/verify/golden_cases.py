@@ -28,5 +28,8 @@ def compare_cases(bundle: Bundle) -> Iterator[Comparison]:
     picture = bundle.manifest.picture
     if picture is not None:
         height, width, _ = first.picture.shape
-        given = read_picture(bundle.folder / picture.image, width, height).astype(np.float32)
+        try:
+            given = read_picture(bundle.folder / picture.image, width, height).astype(np.float32)
+        except OSError as error:
+            raise ProofError(f"{bundle.folder / picture.image} is no picture ({error}): export it again") from error
         yield Comparison(picture.image, first.picture.astype(np.float32), given)

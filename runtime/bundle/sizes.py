@@ -1,0 +1,52 @@
+"""The sizes that a pipeline file tells beside those of the tensors that its program feeds and takes."""
+
+from collections.abc import Iterator, Mapping
+
+from pocketdiffusion.runtime.bundle.manifest import Common
+from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec
+from pocketdiffusion.runtime.program import STAGES
+
+Sizes = Mapping[str, tuple[int, ...]]
+
+
+def check_sizes(common: Common, specs: Mapping[str, GraphSpec]) -> None:
+    """Raises ValueError, which names graph and tensor, where a tensor that takes or gives a value alone has another
+    size than latents, picture and tokenizers say. The first axis, the batch, is passed over, and so are open ones."""
+    sizes = value_sizes(common)
+    for where, value, shape in _ends(common, specs):
+        wanted = sizes.get(value)
+        if wanted is None:
+            continue
+        given = shape[1:]
+        if len(given) != len(wanted) or any(
+            isinstance(size, int) and size != told for size, told in zip(given, wanted, strict=True)
+        ):
+            raise ValueError(f"{where} is {list(shape)}, where {value} is {list(wanted)} behind the batch")
+
+
+def value_sizes(common: Common) -> Sizes:
+    """Host values and results of which a bundle tells the size: their axes behind the first."""
+    latents = common.latents
+    plane, picture = (latents.height, latents.width), (3, latents.height * latents.scale, latents.width * latents.scale)
+    found = dict.fromkeys(("latents", "scaled_latents", "decoder_latents"), (latents.channels, *plane))
+    found |= dict.fromkeys(("model_output", "image_latents"), (latents.channels, *plane))
+    found |= {"posterior": (2 * latents.channels, *plane)}
+    found |= dict.fromkeys(("picture", "masked_picture", "control_picture", "decoded"), picture)
+    sizes: dict[str, tuple[int, ...]] = {**found}
+    for number, tokenizer in enumerate(common.tokenizers, 1):
+        sizes |= dict.fromkeys((f"tokens/{number}", f"attention_mask/{number}"), (tokenizer.max_length,))
+    return sizes
+
+
+def _ends(common: Common, specs: Mapping[str, GraphSpec]) -> Iterator[tuple[str, str, tuple[Dim, ...]]]:
+    """Graph and tensor in words, the value that it takes or gives, the tensor's shape."""
+    for stage in common.program.stages:
+        for call in stage.calls if stage.stage in STAGES else ():
+            spec = specs[call.graph]
+            inputs = {tensor.name: tensor.shape for tensor in spec.inputs}
+            outputs = {tensor.name: tensor.shape for tensor in spec.outputs}
+            for tensor, given in call.inputs.items():
+                if isinstance(given, str):
+                    yield f"{stage.stage}: {call.graph}.{tensor}", given, inputs[tensor]
+            for tensor, value in call.outputs.items():
+                yield f"{stage.stage}: {call.graph}.{tensor}", value, outputs[tensor]
