@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.forgery import forge, reseal
+from support.forgery import Change, forge, reseal
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.verify.conformance import judge_conformance
+from pocketdiffusion.runtime.verify.contradictions import check_contradictions
 from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.recording import probe
@@ -37,7 +39,7 @@ def blamed(bundle: Bundle) -> set[str]:
     return {verdict.subject for verdict in found if not verdict.passed}
 
 
-def pipeline(change: Callable[[dict[str, Any]], None]) -> Fault:
+def pipeline(change: Change) -> Fault:
     return lambda folder: forge(folder, "pipeline/onnx.json", change)
 
 
@@ -152,10 +154,214 @@ def test_a_program_with_one_value_for_another_does_not_open(
         open_bundle(folder)
 
 
+def tokenizer(**fields: object) -> Fault:
+    return pipeline(lambda f: f["tokenizers"][0].update(fields))
+
+
+def steps(change: Change) -> Fault:
+    return pipeline(lambda f: change(f["steps"]))
+
+
+def sampler(name: str, change: Change) -> Fault:
+    return steps(lambda s: change(s["samplers"][name]))
+
+
+def call(stage: str, **fields: object) -> Fault:
+    return pipeline(lambda f: stage_of(f, stage)["calls"][0].update(fields))
+
+
+def variant(stage: str, *when: str) -> Fault:
+    return pipeline(lambda f: stage_of(f, stage).update(when=when))
+
+
+def unet(change: Change) -> Fault:
+    return pipeline(lambda f: change(f["graphs"]["unet"]))
+
+
+def vectors(change: Callable[[list[dict[str, Any]]], object]) -> Fault:
+    return lambda folder: forge(folder, "conformance/vectors.json", lambda f: change(f["vectors"]))
+
+
+def first_case(part: str, change: Change, kind: str = "tokens") -> Fault:
+    return vectors(lambda vs: change(next(v for v in vs if v["kind"] == kind)["cases"][0][part]))
+
+
+def manifest(change: Change) -> Fault:
+    return lambda folder: reseal(folder, change)
+
+
+def without(kind: str) -> Callable[[list[dict[str, Any]]], None]:
+    def change(found: list[dict[str, Any]]) -> None:
+        found[:] = [vector for vector in found if vector["kind"] != kind]
+
+    return change
+
+
+def another_size(f: dict[str, Any], **latents: int) -> None:
+    f["latents"].update(latents)
+    f["picture"] = {side: f["latents"][side] * f["latents"]["scale"] for side in ("width", "height")}
+
+
+NAMED: list[tuple[str, Fault, str]] = [
+    ("channels", pipeline(lambda f: another_size(f, channels=3)), "latent_parameters is .* posterior is .6, 16, 16"),
+    ("height", pipeline(lambda f: another_size(f, height=8)), "vae_encoder.sample is .* picture is .3, 16, 32"),
+    ("the scale", pipeline(lambda f: another_size(f, scale=4)), "vae_encoder.sample is .* picture is .3, 64, 64"),
+    ("max_length", tokenizer(max_length=76), "text_encoder.input_ids is .1, 77., where tokens/1 is .76"),
+    ("the posterior", call("encode_image", outputs={"latent_parameters": "image_latents"}), "image_latents is .4"),
+    (
+        "the scale of the input",
+        pipeline(lambda f: stage_of(f, "denoise")["calls"][0]["inputs"].update(sample="latents")),
+        "given latents",
+    ),
+    ("the order of draws", pipeline(lambda f: f["program"].update(draws=["start", "posterior", "steps"])), "draws is"),
+    ("no stage for a picture", pipeline(lambda f: f["program"]["stages"].pop(1)), "no stage calls vae_encoder"),
+    ("a stage that never runs", variant("encode_image", "mask"), "no stage that can be run calls vae_encoder"),
+    ("a masked picture", call("encode_image", inputs={"sample": "masked_picture"}), "encode_image is given masked_pi"),
+    ("denoise with a mask", variant("denoise", "mask"), "denoise needs mask"),
+    ("decode with a control picture", variant("decode", "control_picture"), "decode needs control_picture"),
+    ("the index's prediction", steps(lambda s: s.update(prediction_type="v_prediction")), "steps.prediction_type says"),
+    ("the model's prediction", manifest(lambda m: m["model"].update(prediction_type="sample")), "model says sample"),
+    ("fewer steps", steps(lambda s: s.update(most_steps=10)), "rows of ddim has 50 entries for 10"),
+    ("the default sampler", steps(lambda s: s.update(default_sampler="ddim")), "default_sampler is ddim, and .* pndm"),
+    ("an unknown default sampler", steps(lambda s: s.update(default_sampler="x")), "no table of the default sampler x"),
+    ("a sampler less", steps(lambda s: s["samplers"].pop("ddim")), "samplers.ddim has 0 rows for 1 steps"),
+    ("a sampler that is not known", steps(lambda s: s["samplers"].update(x=s["samplers"]["ddim"])), "called 'x'"),
+    ("a count less", sampler("ddim", lambda t: t["rows"].__setitem__(9, 0)), "ddim has 0 rows for 10 steps"),
+    ("rows exchanged", sampler("ddim", lambda t: t["rows"].insert(8, t["rows"].pop(9))), "ddim has 10 rows for 9"),
+    (
+        "a scale of noise less",
+        sampler("ddim", lambda t: t["init_noise_sigma"].pop()),
+        "init_noise_sigma of ddim has 49",
+    ),
+    ("a column less", sampler("ddim", lambda t: t["columns"].pop("a")), "columns and constants of ddim have not each"),
+    ("a column twice", sampler("ddim", lambda t: t["constants"].update(a=1.0)), "columns and constants of ddim"),
+    (
+        "a column within a number",
+        sampler("ddim", lambda t: t["columns"].update(a=5102)),
+        "column a of ddim begins with",
+    ),
+    ("an odd restart", sampler("pndm", lambda t: t["restarts"][0]["constants"].update(x=1.0)), "a restart of pndm"),
+    ("many restarts", sampler("pndm", lambda t: t["restarts"].append(t["restarts"][0])), "pndm restarts for 6 rows"),
+    ("transposes of no tensor", unet(lambda g: g["transposes"].update(x=[0, 1])), "unet has no tensor x"),
+    (
+        "transposes of other axes",
+        unet(lambda g: g["transposes"].update(sample=[0, 1, 1, 7])),
+        "of the axes .0, 1, 1, 7",
+    ),
+    ("transposes", unet(lambda g: g["transposes"].update(sample=[0, 2, 3, 1])), "transposes names sample"),
+    ("no external data", unet(lambda g: g["external_data"].clear()), "external_data lacks onnx/unet/model.onnx_data"),
+    (
+        "external data of another",
+        unet(lambda g: g["external_data"][0].update(location="x")),
+        "external_data has .* for x",
+    ),
+    (
+        "a file less",
+        unet(lambda g: (g["files"].pop(), g["external_data"].clear())),
+        "files lacks onnx/unet/model.onnx_d",
+    ),
+    ("no golden case", manifest(lambda m: m["golden"].pop("unet")), "golden has no case of unet"),
+    ("a golden case less a tensor", manifest(lambda m: m["golden"]["unet"]["outputs"].clear()), "unet.outputs has not"),
+    (
+        "a golden case of no graph",
+        manifest(lambda m: m["golden"].update(x=m["golden"]["unet"])),
+        "x, which is no graph",
+    ),
+    ("a picture that is none", content("golden/0.png", lambda raw: raw[:200]), "0.png is no picture"),
+    ("no vectors", manifest(lambda m: m["conformance"].clear()), "conformance in manifest.json does not list"),
+    ("a vector less", vectors(lambda vs: vs.pop(6)), "there is no vector 'prompts, scripts'"),
+    ("no vocabulary", vectors(without("vocabulary")), "there is no vector 'vocabulary'"),
+    ("no guidance", vectors(without("guidance")), "no vector of the kind guidance"),
+    ("no runs", vectors(lambda vs: next(v for v in vs if v["kind"] == "run")["cases"].clear()), "run run ddim at 0 of"),
+    ("a lower floor", vectors(lambda vs: vs[0].update(floor_db=20.0)), "the floor of prompts, plain is 20"),
+    ("a vector twice", vectors(lambda vs: vs.append(vs[0])), "there are two vectors prompts, plain"),
+    ("a case without ids", first_case("expected", lambda e: e.pop("ids")), "prompts, plain cannot be run, .*'ids'"),
+    ("a case without a prompt", first_case("texts", lambda t: t.clear()), "prompts, plain cannot be run, .*'prompt'"),
+    ("no such tokenizer", first_case("numbers", lambda n: n.update(tokenizer=0)), "there is no tokenizer 0"),
+    ("no such seed", first_case("texts", lambda t: t.update(seed="x"), "noise"), "noise of 16 .* cannot be run"),
+    ("too few outputs", first_case("arrays", lambda a: a["outputs"].update(shape=[2, 16]), "run"), "runs, ddim cannot"),
+]
+
+
+@pytest.mark.parametrize(("fault", "said"), [pytest.param(f, said, id=what) for what, f, said in NAMED])
+def test_what_no_recorded_drawing_shows_is_named(folder: Path, fault: Fault, said: str) -> None:
+    """As `verify` goes: it opens, its files do not contradict each other, it passes."""
+    fault(folder)
+    with pytest.raises((ProofError, UserError), match=said) as refused:
+        bundle = open_bundle(folder)
+        check_contradictions(bundle)
+        judge_conformance(bundle)
+        judge_stages(bundle, read_golden(bundle)[:1])
+    assert "\n" not in str(refused.value)
+
+
+def number_of(column: str, sampler: str, steps: int, start: int, restart: int) -> Fault:
+    """One number of a step table that a run from `start` alone reads, 1% larger."""
+
+    def fault(folder: Path) -> None:
+        stored = json.loads((folder / "pipeline/onnx.json").read_bytes())["steps"]["samplers"][sampler]
+        place = sum(stored["rows"][: steps - 1]) + start + restart
+        raw = bytearray((folder / "steps/tables.bin").read_bytes())
+        values = np.frombuffer(raw, "<f4")
+        values[stored["restarts"][restart]["columns"][column] // 4 + place] *= np.float32(1.01)
+        (folder / "steps/tables.bin").write_bytes(raw)
+        reseal(folder)
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        number_of("b0", "dpmpp_2m", 50, 10, 0),
+        number_of("a", "pndm", 50, 10, 1),
+        number_of("b3", "pndm", 37, 9, 3),
+        sampler("euler", lambda t: t["init_noise_sigma"].__setitem__(20, 9.0)),
+        sampler("dpmpp_2m", lambda t: t["restarts"].pop()),
+        sampler("ddim", lambda t: t["columns"].update(a=t["columns"]["b0"], b0=t["columns"]["a"])),
+        steps(lambda s: s["scheduler"].update(beta_end=0.02)),
+    ],
+)
+def test_a_number_of_any_start_is_told(folder: Path, fault: Fault) -> None:
+    fault(folder)
+    bundle = open_bundle(folder)
+    check_contradictions(bundle)
+    found = {verdict.subject for verdict in judge_stages(bundle, read_golden(bundle)[:1]) if not verdict.passed}
+    assert "step_tables" in found
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (lambda folder: forge(folder, "tokenizer/characters.json", lambda f: f["letters"].pop()), {"characters"}),
+        (pipeline(lambda f: f["program"].update(absent_negative="zeros")), {"program"}),
+        (tokenizer(characters="onnx/tokenizer/vocab.json"), {"characters"}),
+        (call("encode_prompt", inputs={"input_ids": "attention_mask/1"}), {"tokenizer"}),
+    ],
+)
+def test_a_stage_tells_it(folder: Path, fault: Fault, expected: set[str]) -> None:
+    fault(folder)
+    bundle = open_bundle(folder)
+    check_contradictions(bundle)
+    assert {v.subject for v in judge_stages(bundle, read_golden(bundle)[:1]) if not v.passed} == expected
+
+
+def test_what_export_writes_contradicts_nothing(tiny_bundle: Path) -> None:
+    check_contradictions(open_bundle(tiny_bundle))
+
+
 UNTOLD: list[tuple[str, Fault, str]] = [
     ("defaults", pipeline(lambda f: f["defaults"].update(steps=3)), "runtime bundle"),
     ("the preview", pipeline(lambda f: f["preview"].update(bias=[0.0, 0.0, 0.0])), "runtime bundle"),
     ("the README", content("README.md", lambda raw: raw + b"x"), "runtime bundle"),
+    ("the byte that a vocabulary lacks", tokenizer(unk_id=None), "runtime bundle"),
+    (
+        "tokens marked as special",
+        pipeline(lambda f: f["tokenizers"][0]["added_tokens"][0].update(special=False)),
+        "runtime bundle",
+    ),
+    ("what is known of units", unet(lambda g: g["units"]["npu"].update(status="good")), "runtime bundle"),
+    ("bytes behind the vectors", content("conformance/arrays.bin", lambda raw: raw + bytes(4)), "runtime bundle"),
     ("a licence", content("licences/CLIP.txt", lambda raw: raw + b"x"), "runtime bundle"),
     ("optimum's index", content("onnx/model_index.json", lambda raw: raw + b" "), "bundle"),
     ("the report", content("report/report.html", lambda raw: raw + b" "), ""),
@@ -168,6 +374,7 @@ def test_what_nobody_tells(folder: Path, fault: Fault, ids: str) -> None:
     before = open_bundle(folder).manifest
     fault(folder)
     bundle = open_bundle(folder)
+    check_contradictions(bundle)
     after = bundle.manifest
     assert (after.runtime_id != before.runtime_id, after.bundle_id != before.bundle_id) == (
         "runtime" in ids,

@@ -33,7 +33,7 @@ Without a picture the latents begin as init_noise_sigma[n - 1] * noise. Image to
 signal_scale * image + noise_scale * noise, both of row s.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -210,14 +210,6 @@ def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start:
         noise_scale=columns["noise_scale"][0],
         rows=tuple(table),
     )
-
-
-def read_tables(index: StoredTables, raw: bytes, starts: Callable[[int], Collection[int]]) -> Iterator[StepTable]:
-    """Every sampler at every count of steps that is stored, from those of `starts(rows)` that are below `rows`."""
-    for sampler, stored in index.samplers.items():
-        for steps, rows in enumerate(stored.rows, 1):
-            for start in sorted(start for start in starts(rows) if 0 <= start < rows):
-                yield read_table(index, raw, sampler, steps, start)
 
 
 def _from_all_starts(sampler: str, schedule: NoiseSchedule, steps: int) -> list[StepTable]:

@@ -50,7 +50,10 @@ class Reader:
 
     def of(self, case: Case) -> "Reader":
         """The reader with the tokenizer that a case is about."""
-        return (self, *self.others)[int(case.numbers.get("tokenizer", 1)) - 1]
+        number = int(case.numbers.get("tokenizer", 1))
+        if not 1 <= number <= 1 + len(self.others):
+            raise ValueError(f"there is no tokenizer {number}")
+        return (self, *self.others)[number - 1]
 
 
 def own_reader(bundle: Bundle) -> Reader:

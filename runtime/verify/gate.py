@@ -31,10 +31,7 @@ from pocketdiffusion.runtime.program import (
 )
 from pocketdiffusion.runtime.program_run import evaluate
 from pocketdiffusion.runtime.runner import Array, Runner
-from pocketdiffusion.runtime.sampling.samplers import step_table
-from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.sampling.step_table import REACH, StepTable, advance
-from pocketdiffusion.runtime.sampling.stored_tables import read_tables
+from pocketdiffusion.runtime.sampling.step_table import advance
 from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
@@ -56,6 +53,7 @@ from pocketdiffusion.runtime.verify.recording import (
     recorded,
     recorded_once,
 )
+from pocketdiffusion.runtime.verify.step_tables import compare_step_tables
 
 ROUNDING = "rounding"  # the rung that tells what storage in float16 costs, measured in torch
 CHANGED = "changed"  # the rung that tells what a rewrite that changes the model costs it, measured in torch
@@ -168,7 +166,7 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
         if comparisons:
             reports.append(measure(stage, comparisons, rung="stage", floor=floor))
     before = [report.subject for report in reports].index("noise") + 1
-    reports.insert(before, measure("step_tables", list(_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
+    reports.insert(before, measure("step_tables", list(compare_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
     reports.append(measure("golden_cases", compare_cases(bundle), rung="stage", floor=EXACT_DB))
     return reports
 
@@ -234,25 +232,6 @@ def _characters(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     size = bundle.manifest.latents
     yield t.noise, TorchRandom(t.seed).randn((1, size.channels, size.height, size.width))
-
-
-def _step_tables(bundle: Bundle) -> Iterator[Comparison]:
-    """Each stored table at starts near the beginning, the middle and the end, beside what the sampler computes."""
-    schedule, stored = read_schedule(bundle.manifest.scheduler.config), bundle.manifest.step_tables
-    for table in read_tables(stored.index, stored.raw, lambda rows: {0, 1, 2, rows // 2, rows - 1}):
-        wanted = dict(_columns(step_table(table.sampler, schedule, table.steps, table.start)))
-        for name, given in _columns(table):
-            size = np.where(wanted[name] == 0, 1, np.abs(wanted[name]))
-            scaled = given / size if given.shape == size.shape else given
-            label = f"{name} of {table.sampler} at {table.steps} steps from {table.start}"
-            yield Comparison(label, (wanted[name] / size).astype(np.float32), scaled.astype(np.float32))
-
-
-def _columns(table: StepTable) -> Iterator[tuple[str, Array]]:
-    yield "start", np.array([table.init_noise_sigma, table.signal_scale, table.noise_scale])
-    for name in ("timestep", "input_scale", "p", "q", "a", "c"):
-        yield name, np.array([getattr(row, name) for row in table.rows])
-    yield "b", np.array([(*row.b, *[0.0] * (REACH - len(row.b))) for row in table.rows])
 
 
 def _timesteps(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:

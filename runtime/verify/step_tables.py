@@ -1,0 +1,52 @@
+"""Every number of a bundle's step tables beside what the samplers make of its schedule."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.sampling.step_table import REACH
+from pocketdiffusion.runtime.sampling.stored_tables import ROW, SCALES, TableFile, write_tables
+from pocketdiffusion.runtime.verify.metrics import Comparison
+
+
+def compare_step_tables(bundle: Bundle) -> Iterator[Comparison]:
+    """Each column of each sampler, for the first rows of a run and for the later ones, and what a run begins with: each
+    number relative to its own size. The place in a column counts the rows of 1, 2, 3, ... steps one after the other,
+    without the first k of each where k rows of a run come before."""
+    manifest = bundle.manifest
+    stored = manifest.step_tables
+    computed = write_tables(read_schedule(manifest.scheduler.config), stored.index.most_steps)
+    for sampler in sorted({*computed.index.samplers, *stored.index.samplers}):
+        given, wanted = read_values(stored, sampler), read_values(computed, sampler)
+        for label in sorted(given.keys() | wanted.keys()):
+            reference, candidate = (side.get(label, np.empty(0)) for side in (wanted, given))
+            size = np.where(reference == 0, 1, np.abs(reference))
+            scaled = candidate / size if candidate.shape == size.shape else candidate
+            yield Comparison(label, (reference / size).astype(np.float32), scaled.astype(np.float32))
+
+
+def read_values(file: TableFile, sampler: str) -> Mapping[str, Array]:
+    """What any run by a sampler reads of a table file, by what it is; nothing where the file has no such sampler."""
+    stored = file.index.samplers.get(sampler)
+    if stored is None:
+        return {}
+    numbers = np.frombuffer(file.raw, "<f4")
+    row = np.concatenate([np.arange(rows) for rows in stored.rows])
+    found: dict[str, Array] = {
+        f"rows of {sampler}": np.array(stored.rows, np.float64),
+        f"init_noise_sigma of {sampler}": np.array(stored.init_noise_sigma),
+    }
+    for k in range(REACH + 1):
+        holders = [*stored.restarts[k : k + 1], stored] if k < REACH else [stored]
+        for name in ROW if k else (*ROW, *SCALES):
+            holder = next(each for each in holders if name in each.columns or name in each.constants)
+            if name in holder.constants:
+                values = np.full(len(row), holder.constants[name])
+            else:
+                begin = holder.columns[name] // 4
+                values = numbers[begin : begin + len(row)].astype(np.float64)
+            found[f"{name} of {sampler}, {k} rows into a run"] = values[row >= k]
+    return found
