@@ -19,8 +19,6 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from numpy.typing import NDArray
@@ -29,6 +27,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from pocketdiffusion.export.reference.pipeline import quiet
 from pocketdiffusion.runtime.noise import TorchRandom
+
+with quiet():  # transformers tells of torchvision, which nobody needs here, when diffusers imports a pipeline
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 SIZE = 16  # of the pictures, pixels
 WIDTH = 16  # of the text encoders' states
