@@ -1,45 +1,40 @@
-"""What a graph takes and gives: the contract between the exporter, the runners and the apps."""
+"""What a graph takes and gives: the contract between the exporter, the runners and the apps.
 
-from dataclasses import dataclass
-from typing import Annotated
+Plain dataclasses, since the engines' part of the runtime also runs inside emulators of phones, where no other package
+is installed. The metadata of the fields is for the JSON Schemas.
+"""
 
-from pydantic import AfterValidator, Field
-
-from pocketdiffusion.runtime.errors import UserError
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 Dim = int | str  # a name where the artifact leaves the dimension open, such as "batch"
 DTYPES = ("float16", "float32", "int32", "int64", "uint8")
 
 
-def _known(dtype: str) -> str:
-    """Refuse, when a bundle is read, what this reader could not feed. Raises UserError, which names it."""
-    if dtype not in DTYPES:
-        raise UserError(f"the dtype {dtype!r} is not known to this pocketdiffusion: install a newer one")
-    return dtype
+def _told(description: str, **schema: Any) -> Mapping[str, Any]:
+    return {"description": description, "json_schema_extra": schema} if schema else {"description": description}
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output. `dtype` is numpy's name for it, one of DTYPES."""
 
-    name: Annotated[str, Field(description="the tensor's name")]
-    shape: Annotated[
-        tuple[Dim, ...],
-        Field(
-            description="its axes in order: a number, or a name where the caller chooses the length of the axis; the "
-            "same name is the same number"
-        ),
-    ]
-    dtype: Annotated[
-        str, AfterValidator(_known), Field(description="numpy's name of its type", json_schema_extra={"enum": DTYPES})
-    ]
-    doc: Annotated[str, Field(description="what the values are, for people")] = ""
+    name: str = field(metadata=_told("the tensor's name"))
+    shape: tuple[Dim, ...] = field(
+        metadata=_told(
+            "its axes in order: a number, or a name where the caller chooses the length of the axis; the same name is "
+            "the same number"
+        )
+    )
+    dtype: str = field(metadata=_told("numpy's name of its type", enum=DTYPES))
+    doc: str = field(default="", metadata=_told("what the values are, for people"))
 
 
 @dataclass(frozen=True)
 class GraphSpec:
     """One graph, by the name that the program calls it by."""
 
-    name: Annotated[str, Field(description="the graph's name, by which the pipeline calls it")]
-    inputs: Annotated[tuple[TensorSpec, ...], Field(description="what it takes, in the file's order")]
-    outputs: Annotated[tuple[TensorSpec, ...], Field(description="what it gives, in the file's order")]
+    name: str = field(metadata=_told("the graph's name, by which the pipeline calls it"))
+    inputs: tuple[TensorSpec, ...] = field(metadata=_told("what it takes, in the file's order"))
+    outputs: tuple[TensorSpec, ...] = field(metadata=_told("what it gives, in the file's order"))

@@ -115,7 +115,8 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
     for name, graph in manifest.graphs["onnx"].items():
         path = f"tflite/{name}.tflite"
         broadcast(folder / path, graph.spec)
-        graphs[name] = graph.model_copy(update={"path": path, "files": (path,), "compute_unit": "gpu"})
+        changes = {"path": path, "files": (path,), "external_data": (), "compute_unit": "gpu"}
+        graphs[name] = graph.model_copy(update=changes)
     verdicts = [v.model_copy(update={"format": "tflite"}) if v.format else v for v in manifest.verdicts]
     seal(folder, manifest.model_copy(update={"graphs": {"tflite": graphs}, "verdicts": tuple(verdicts)}))
     done = call("verify", folder, "--on", "gpu")

@@ -17,7 +17,8 @@ from pydantic import Field, JsonValue, model_validator
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table, runtime_id
 from pocketdiffusion.runtime.bundle.graph_needs import Engine, Memory, Unit
 from pocketdiffusion.runtime.bundle.record import AnyFloat, ArrayRef, BundlePath, Count, Record, Seed, Sha256, Size
-from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import DTYPES, GraphSpec
 from pocketdiffusion.runtime.program import Constant, Program
 from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 
@@ -228,6 +229,20 @@ class PipelineGraph(Record):
     parts: tuple[BundlePath, ...] | None = Field(
         default=None, description="reserved: the files of a graph that is run in several parts; null: it is one"
     )
+
+    @model_validator(mode="after")
+    def _has_known_dtypes(self) -> Self:
+        """Raises UserError, which names it, for a dtype that this reader could not feed."""
+        tensors = (*self.spec.inputs, *self.spec.outputs)
+        if self.file_spec is not None:
+            tensors += (*self.file_spec.inputs, *self.file_spec.outputs)
+        for tensor in tensors:
+            if tensor.dtype not in DTYPES:
+                raise UserError(
+                    f"the dtype {tensor.dtype!r} of {self.spec.name}'s {tensor.name} is not known to this "
+                    "pocketdiffusion: install a newer one"
+                )
+        return self
 
 
 class GraphProof(Record):
