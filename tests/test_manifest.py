@@ -198,7 +198,12 @@ def test_fields_of_a_later_minor_version_are_passed_over(
     ("name", "where", "value", "said"),
     [
         ("pipeline", ("tokenizers", 0, "kind"), "t5", "the tokenizer kind 't5' is not known"),
-        ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "dtype"), "bfloat16", "the dtype 'bfloat16' of unet's sample is not known"),
+        (
+            "pipeline",
+            ("graphs", "unet", "spec", "inputs", 0, "dtype"),
+            "bfloat16",
+            "the dtype 'bfloat16' of unet's sample",
+        ),
         ("pipeline", ("program", "guidance"), "perturbed", "perturbed"),
         ("pipeline", ("program", "absent_negative"), "ones", "ones"),
         ("pipeline", ("program", "draws"), ["start", "dice"], "dice"),
