@@ -6,7 +6,7 @@ import { Refusal } from './refusal.js';
 import { concat, cut, fromBytes, kindOf, sum, zeros } from './tensors.js';
 
 const STAGES = ['encode_prompt', 'encode_image', 'denoise', 'decode', 'preview']; // in the order of running
-const NEEDED = ['encode_prompt', 'denoise', 'decode'];
+const NEEDED = ['denoise', 'decode'];
 const HOSTS = ['latents', 'scaled_latents', 'timestep', 'decoder_latents', 'picture', 'control_picture',
   'control_scale', 'mask', 'masked_picture', 'guidance', 'time_ids'];
 const HALF_HOST = /^(tokens\/\d+|attention_mask\/\d+|time_ids)$/;

@@ -66,7 +66,7 @@ def _held(model: Any, graph: Any) -> Iterator[int]:
         if not is_constant(model, tensor):
             continue
         if index in widened:
-            whole = 4 * prod(tensor.shape)
+            whole = 4 * prod(int(size) for size in tensor.shape)
             in_products = widened[index] in packed
             yield whole * (1 + (in_products and TYPES[tensor.type] == "INT8"))
         else:
