@@ -48,6 +48,7 @@ def test_no_file_says_where_it_was_made(tiny_bundle: Path, tiny_checkpoint: Path
         assert not found, f"{path} holds {found}"
 
 
+@pytest.mark.slow
 def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exporter that writes one channel of zeros: its bundle is not written where it was asked for."""
 

@@ -30,6 +30,7 @@ def opened(path: Path) -> Checkpoint:
     return open_checkpoint(str(path), say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
     repo = tmp_path / "hub/models--someone--tiny-sd"
     shutil.copytree(tiny_checkpoint, repo / "snapshots" / COMMIT)

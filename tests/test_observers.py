@@ -99,6 +99,7 @@ def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object, m
     assert unet[f"{attention}.to_q.weight"] == unet[f"{attention}.to_k.weight"]  # they take the same tensor
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_finite_is_refused_by_the_weight(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """By calibration, and by what asks for damages before it."""
     file = "unet/diffusion_pytorch_model.safetensors"

@@ -76,6 +76,7 @@ def test_topology_of_stable_diffusion_15(sd15: Component, tmp_path: Path, profil
     assert psnr(reference["out_sample"], found["out_sample"]) >= FLOORS[recipe]
 
 
+@pytest.mark.slow
 def test_an_open_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     part = parts(tiny_checkpoint)["unet"]
     graph = emit(part, artifact(), tmp_path, open_batch=True)

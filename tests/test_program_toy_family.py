@@ -37,6 +37,8 @@ from pocketdiffusion.runtime.verify.gate import judge, judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 
+pytestmark = pytest.mark.slow
+
 # The original, as a library has it.
 
 
@@ -173,7 +175,6 @@ FORMATS = {
     "tflite": "galaxy-s24",
     "coreml": "iphone-15",
 }
-SLOW = [pytest.param(format, marks=pytest.mark.slow) for format in ("tflite", "coreml")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -205,7 +206,7 @@ def bundles(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {}
 
 
-@pytest.fixture(params=["onnx", *SLOW])
+@pytest.fixture(params=["onnx", "tflite", "coreml"])
 def bundle(request: pytest.FixtureRequest, model: Path, bundles: dict[str, Bundle], tmp_path_factory: Any) -> Bundle:
     """One export a format."""
     format = request.param

@@ -76,6 +76,7 @@ def test_fires_on_every_transformer_of_a_unet(tmp_path: Path) -> None:
     assert apply(model) == 0
 
 
+@pytest.mark.slow
 def test_every_kind_of_site_is_in_the_traced_program(tmp_path: Path) -> None:
     part = narrow_sd15_unet(tmp_path)
     traced = trace(part, REWRITES, open_batch=False)

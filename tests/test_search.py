@@ -175,6 +175,7 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
         search(str(micro_checkpoint), DEFAULTS["tflite"], out, budget_mb=0.1, prompts=prompts, workers=1)
 
 
+@pytest.mark.slow
 def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp_path: Path) -> None:
     """A query of 1e6, whose key is as small: beyond the scales of int4, and float16. The search goes round it."""
     attention = "mid_block.attentions.0.transformer_blocks.0.attn1"

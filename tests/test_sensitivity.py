@@ -102,6 +102,7 @@ def test_a_damage_is_that_of_the_guided_prediction(tiny: Surveys) -> None:
     assert set(damage) == set(weights_of(part_of(tiny, "unet")))
 
 
+@pytest.mark.slow
 def test_integers_for_activations_cost_more(tiny: Surveys) -> None:
     """Of the range that the operator's input had on the very calls that are measured."""
     weight = "unet.down_blocks.0.resnets.0.conv1.weight"
