@@ -12,11 +12,7 @@ import java.nio.file.attribute.BasicFileAttributes
  * A bundle in a folder (docs/BUNDLE.md, sections 1 and 2). It opens whole or not at all: names and sizes are compared when
  * it is opened, the digest of each file when it is first read, and of all files by `checkAll`.
  */
-class Bundle private constructor(
-    val folder: Path,
-    val manifest: Manifest,
-    private val digests: DigestMemory,
-) {
+class Bundle private constructor(val folder: Path, val manifest: Manifest, private val digests: DigestMemory) {
     /** The bytes of a file of the table, whose digest is compared each time. */
     fun read(path: String): ByteArray {
         val entry = entryOf(path)
@@ -33,10 +29,7 @@ class Bundle private constructor(
     fun array(ref: ArrayRef): Tensor = Tensor.fromBytes(read(ref.path), ref.dtype, ref.shape, ref.path)
 
     /** Where a file lies that an engine opens by itself, once its digest was compared. */
-    fun locate(
-        path: String,
-        onBytes: (Int) -> Unit = {},
-    ): Path {
+    fun locate(path: String, onBytes: (Int) -> Unit = {}): Path {
         checkDigest(path, onBytes)?.let { throw NotWhole(listOf(it)) }
         return folder.resolve(path)
     }
@@ -45,10 +38,7 @@ class Bundle private constructor(
      * Compares the digest of every file that is installed; `onProgress` hears how many bytes of how many were read, and may
      * throw to stop. Throws NotWhole, which names all that are wrong.
      */
-    fun checkAll(
-        roles: Set<Role> = Role.values().toSet(),
-        onProgress: (Long, Long) -> Unit = { _, _ -> },
-    ) {
+    fun checkAll(roles: Set<Role> = Role.values().toSet(), onProgress: (Long, Long) -> Unit = { _, _ -> }) {
         val paths = manifest.files.paths.filter { entryOf(it).role in roles && Files.exists(folder.resolve(it)) }
         val total = paths.sumOf { entryOf(it).size }
         var done = 0L
@@ -74,10 +64,7 @@ class Bundle private constructor(
         return Pipeline.read(format, json(manifest.formats.getValue(format)))
     }
 
-    private fun checkDigest(
-        path: String,
-        onBytes: (Int) -> Unit,
-    ): Fault? {
+    private fun checkDigest(path: String, onBytes: (Int) -> Unit): Fault? {
         val entry = entryOf(path)
         val file = ordinary(path)
         return when {
@@ -87,7 +74,8 @@ class Bundle private constructor(
         }
     }
 
-    private fun entryOf(path: String): FileEntry = manifest.files[path] ?: throw Contradiction(path, "the manifest does not list it")
+    private fun entryOf(path: String): FileEntry =
+        manifest.files[path] ?: throw Contradiction(path, "the manifest does not list it")
 
     /** The file itself: neither it nor a folder above it, within the bundle, is a link. */
     private fun ordinary(path: String): Path {
@@ -111,11 +99,7 @@ class Bundle private constructor(
          * Opens the bundle in `folder`. One that failed its proof is opened only where `unproven` says so, which is for
          * developers. Throws NotABundle, WrongVersion, NotWhole, Refusal, Contradiction or ProofFailed.
          */
-        fun open(
-            folder: Path,
-            digests: DigestMemory = DigestMemory(),
-            unproven: Boolean = false,
-        ): Bundle {
+        fun open(folder: Path, digests: DigestMemory = DigestMemory(), unproven: Boolean = false): Bundle {
             if (!Files.isDirectory(folder)) throw NotABundle("$folder", "it is no folder")
             val manifest = Manifest.read(readManifest(folder))
             val faults = manifest.files.faults(list(folder))
@@ -132,17 +116,18 @@ class Bundle private constructor(
             if (line == null) throw NotWhole(listOf(Fault(FileTable.DIGEST, Fault.Kind.MISSING)))
             val told = LINE.matchEntire(String(line, Charsets.ISO_8859_1))?.groupValues?.get(1)
             if (told == null) throw NotWhole(listOf(Fault(FileTable.DIGEST, Fault.Kind.CONTENT)))
-            if (told != DigestMemory.digestOf(bytes)) throw NotWhole(listOf(Fault(FileTable.MANIFEST, Fault.Kind.CONTENT)))
+            if (told !=
+                DigestMemory.digestOf(bytes)
+            ) {
+                throw NotWhole(listOf(Fault(FileTable.MANIFEST, Fault.Kind.CONTENT)))
+            }
             val manifest = JsonNode.parse(bytes, FileTable.MANIFEST)
             val version = manifest["version"].int()
             if (version != VERSION) throw WrongVersion(version, VERSION)
             return manifest
         }
 
-        private fun readTop(
-            folder: Path,
-            name: String,
-        ): ByteArray? {
+        private fun readTop(folder: Path, name: String): ByteArray? {
             val file = folder.resolve(name)
             if (Files.isSymbolicLink(file)) throw NotWhole(listOf(Fault(name, Fault.Kind.LINK)))
             return if (Files.isRegularFile(file)) Files.readAllBytes(file) else null
@@ -154,19 +139,14 @@ class Bundle private constructor(
             Files.walkFileTree(
                 folder,
                 object : SimpleFileVisitor<Path>() {
-                    override fun visitFile(
-                        file: Path,
-                        attributes: BasicFileAttributes,
-                    ): FileVisitResult {
+                    override fun visitFile(file: Path, attributes: BasicFileAttributes): FileVisitResult {
                         val path = folder.relativize(file).joinToString("/")
                         found[path] = if (attributes.isRegularFile) attributes.size() else null
                         return FileVisitResult.CONTINUE
                     }
 
-                    override fun visitFileFailed(
-                        file: Path,
-                        error: IOException,
-                    ): FileVisitResult = FileVisitResult.CONTINUE // a folder of another program; our own files will be missed
+                    override fun visitFileFailed(file: Path, error: IOException): FileVisitResult =
+                        FileVisitResult.CONTINUE // a folder of another program; our own files will be missed
                 },
             )
             return found

@@ -62,7 +62,11 @@ class CharacterTables(tables: JsonNode) {
         val parts = when {
             s !in 0 until SYLLABLE_COUNT -> decompositions[letter.point]
             s % TRAILS == 0 -> intArrayOf(LEADS_AT + s / (VOWELS * TRAILS), VOWELS_AT + s / TRAILS % VOWELS)
-            else -> intArrayOf(LEADS_AT + s / (VOWELS * TRAILS), VOWELS_AT + s / TRAILS % VOWELS, TRAILS_AT + s % TRAILS)
+            else -> intArrayOf(
+                LEADS_AT + s / (VOWELS * TRAILS),
+                VOWELS_AT + s / TRAILS % VOWELS,
+                TRAILS_AT + s % TRAILS,
+            )
         }
         parts?.map { Letter(it, letter.at) } ?: listOf(letter)
     }
@@ -105,7 +109,9 @@ class CharacterTables(tables: JsonNode) {
         val trail = b - TRAILS_AT
         return when {
             lead in 0 until LEADS && vowel in 0 until VOWELS -> SYLLABLES + (lead * VOWELS + vowel) * TRAILS
-            a - SYLLABLES in 0 until SYLLABLE_COUNT && (a - SYLLABLES) % TRAILS == 0 && trail in 1 until TRAILS -> a + trail
+            a - SYLLABLES in 0 until SYLLABLE_COUNT && (a - SYLLABLES) % TRAILS == 0 && trail in 1 until TRAILS ->
+                a +
+                    trail
             else -> compositions[pair(a, b)]
         }
     }

@@ -22,10 +22,11 @@ object Compare {
         }
     }
 
-    fun psnr(reference: Picture, other: Picture): Double =
-        psnr(levelsOf(reference), levelsOf(other), 255.0)
+    fun psnr(reference: Picture, other: Picture): Double = psnr(levelsOf(reference), levelsOf(other), 255.0)
 
-    private fun levelsOf(picture: Picture) = FloatArray(picture.rgb.size) { (picture.rgb[it].toInt() and 0xff).toFloat() }
+    private fun levelsOf(picture: Picture) = FloatArray(picture.rgb.size) {
+        (picture.rgb[it].toInt() and 0xff).toFloat()
+    }
 }
 
 /** What was judged, and how it came out: in dB beside a floor, as the exporter's own gate says it. */

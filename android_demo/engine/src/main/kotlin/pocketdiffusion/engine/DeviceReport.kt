@@ -11,13 +11,7 @@ import kotlinx.serialization.json.putJsonArray
 import kotlinx.serialization.json.putJsonObject
 
 /** The phone that a report is of, and the programs on it. */
-class Device(
-    val maker: String,
-    val model: String,
-    val soc: String?,
-    val os: ProgramVersion,
-    val app: ProgramVersion,
-)
+class Device(val maker: String, val model: String, val soc: String?, val os: ProgramVersion, val app: ProgramVersion)
 
 class ProgramVersion(val name: String, val version: String)
 

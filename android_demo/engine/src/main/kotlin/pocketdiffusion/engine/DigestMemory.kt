@@ -9,9 +9,7 @@ import java.security.MessageDigest
  * The digests of files that were read once. A file of the same path, size and date is not read again; `store`, where they
  * are kept between runs of the app, lies outside of the bundle. Without a store they are kept in memory.
  */
-class DigestMemory(
-    private val store: Path? = null,
-) {
+class DigestMemory(private val store: Path? = null) {
     private val known = HashMap<String, String>() // "path|size|date" to sha256
 
     init {
@@ -25,10 +23,7 @@ class DigestMemory(
 
     /** The sha256 of a file; `onBytes` hears of every piece that is read, and may throw to stop. */
     @Synchronized
-    fun sha256(
-        file: Path,
-        onBytes: (Int) -> Unit = {},
-    ): String {
+    fun sha256(file: Path, onBytes: (Int) -> Unit = {}): String {
         val before = keyOf(file)
         known[before]?.let { return it }
         val digest = digestOf(file, onBytes)
@@ -36,10 +31,7 @@ class DigestMemory(
         return digest
     }
 
-    private fun remember(
-        key: String,
-        digest: String,
-    ) {
+    private fun remember(key: String, digest: String) {
         val path = key.substringBeforeLast("|").substringBeforeLast("|")
         known.keys.removeAll { it.substringBeforeLast("|").substringBeforeLast("|") == path }
         known[key] = digest
@@ -58,10 +50,7 @@ class DigestMemory(
         private const val DIGEST_LENGTH = 64
         private const val PIECE = 1 shl 18
 
-        private fun digestOf(
-            file: Path,
-            onBytes: (Int) -> Unit,
-        ): String {
+        private fun digestOf(file: Path, onBytes: (Int) -> Unit): String {
             val digest = MessageDigest.getInstance("SHA-256")
             val piece = ByteArray(PIECE)
             Files.newInputStream(file).use { stream ->

@@ -10,11 +10,16 @@ class FileConvention(private val graph: PipelineGraph) {
         val sizes = HashMap<String, Int>()
         for (told in graph.spec.inputs) {
             val given = inputs[told.name] ?: throw EngineFailure(graph.name, "the input ${told.name} is missing")
-            val fits = given.shape.size == told.shape.size && told.shape.withIndex().all { (i, axis) ->
-                given.shape[i] == if (axis.name == null) axis.length else sizes.getOrPut(axis.name) { given.shape[i] }
-            }
+            val fits = given.shape.size == told.shape.size &&
+                told.shape.withIndex().all { (i, axis) ->
+                    given.shape[i] ==
+                        if (axis.name == null) axis.length else sizes.getOrPut(axis.name) { given.shape[i] }
+                }
             if (!fits || given.dtype != told.dtype) {
-                throw EngineFailure(graph.name, "it takes $told, and not ${given.dtype}${given.shape.contentToString()}")
+                throw EngineFailure(
+                    graph.name,
+                    "it takes $told, and not ${given.dtype}${given.shape.contentToString()}",
+                )
             }
         }
         return sizes

@@ -7,20 +7,11 @@ import java.util.Locale
 enum class Role { RUNTIME, COMPANION, PROOF, REPORT }
 
 /** One file of the bundle. */
-class FileEntry(
-    val sha256: String,
-    val size: Long,
-    val role: Role,
-)
+class FileEntry(val sha256: String, val size: Long, val role: Role)
 
 /** One thing that makes a bundle not whole. */
-class Fault(
-    val path: String,
-    val kind: Kind,
-) {
-    enum class Kind(
-        val words: String,
-    ) {
+class Fault(val path: String, val kind: Kind) {
+    enum class Kind(val words: String) {
         MISSING("is missing"),
         EXTRA("is not in the manifest"),
         LINK("is a link"),
@@ -65,7 +56,11 @@ class FileTable(
         }
         for ((role, paths) in files.keys.groupBy { files.getValue(it).role }) {
             val missing = paths.filter { it !in found }
-            if (role == Role.RUNTIME || missing.size < paths.size) faults += missing.map { Fault(it, Fault.Kind.MISSING) }
+            if (role == Role.RUNTIME ||
+                missing.size < paths.size
+            ) {
+                faults += missing.map { Fault(it, Fault.Kind.MISSING) }
+            }
         }
         return faults.sortedBy { it.path }
     }
@@ -91,36 +86,59 @@ class FileTable(
             val files = manifest["files"].entries().mapValues { (path, entry) -> readEntry(path, entry) }
             val spelled = HashMap<String, String>()
             for (path in files.keys) {
-                if (path.lowercase(Locale.ROOT) in OUTSIDE) throw Contradiction(MANIFEST, "$path cannot hold its own digest")
+                if (path.lowercase(Locale.ROOT) in
+                    OUTSIDE
+                ) {
+                    throw Contradiction(MANIFEST, "$path cannot hold its own digest")
+                }
                 val parts = path.split("/")
                 for (length in 1..parts.size) {
                     val name = parts.take(length).joinToString("/")
                     val other = spelled.getOrPut(name.lowercase(Locale.ROOT)) { name }
                     if (other != name) throw Contradiction(MANIFEST, "$other and $name differ in case alone")
-                    if (length < parts.size && name in files) throw Contradiction(MANIFEST, "$name is both a file and a folder")
+                    if (length < parts.size &&
+                        name in files
+                    ) {
+                        throw Contradiction(MANIFEST, "$name is both a file and a folder")
+                    }
                 }
             }
             val passedOver = manifest["passed_over"]
             return FileTable(files, passedOver["files"].texts(), passedOver["folders"].texts())
         }
 
-        private fun readEntry(
-            path: String,
-            entry: JsonNode,
-        ): FileEntry {
-            if (path.length > LONGEST_PATH || !path.split("/").all { PART.matches(it) }) entry.fail("this is no path of a bundle")
+        private fun readEntry(path: String, entry: JsonNode): FileEntry {
+            if (path.length > LONGEST_PATH ||
+                !path.split("/").all { PART.matches(it) }
+            ) {
+                entry.fail("this is no path of a bundle")
+            }
             val role = entry["role"].text()
-            val known = Role.values().firstOrNull { it.name.lowercase(Locale.ROOT) == role } ?: throw Refusal("the role $role of $path")
+            val known =
+                Role.values().firstOrNull { it.name.lowercase(Locale.ROOT) == role }
+                    ?: throw Refusal("the role $role of $path")
             val sha256 = entry["sha256"].text()
             if (!SHA256.matches(sha256)) entry.fail("its sha256 is none")
             return FileEntry(sha256, entry["size"].long(), known)
         }
 
         /** Whether a pattern stands for a name: `*` for any characters, `?` for one. */
-        internal fun matches(
-            pattern: String,
-            name: String,
-        ): Boolean = Regex(pattern.map { if (it == '*') ".*" else if (it == '?') "." else Regex.escape("$it") }.joinToString(""), RegexOption.DOT_MATCHES_ALL).matches(name)
+        internal fun matches(pattern: String, name: String): Boolean = Regex(
+            pattern.map {
+                if (it ==
+                    '*'
+                ) {
+                    ".*"
+                } else if (it ==
+                    '?'
+                ) {
+                    "."
+                } else {
+                    Regex.escape("$it")
+                }
+            }.joinToString(""),
+            RegexOption.DOT_MATCHES_ALL,
+        ).matches(name)
     }
 }
 

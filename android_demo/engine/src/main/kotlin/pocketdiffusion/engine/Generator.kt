@@ -22,7 +22,11 @@ class Generator(
     private val pool = GraphPool(bundle, engine, residency, unitOf)
 
     /** Draws one picture. Throws EngineError; Cancelled where `cancellation` was asked to. */
-    fun draw(request: Request, listener: DrawListener = DrawListener.None, cancellation: Cancellation = Cancellation()): Drawn {
+    fun draw(
+        request: Request,
+        listener: DrawListener = DrawListener.None,
+        cancellation: Cancellation = Cancellation(),
+    ): Drawn {
         try {
             return Drawing(request, listener, cancellation).draw()
         } finally {
@@ -52,13 +56,18 @@ class Generator(
             val there = program.hosts(tokenizers.size, request.picture != null)
             val encodePrompt = program.variant(Program.ENCODE_PROMPT, there)
             val encodeImage = request.picture?.let {
-                program.variant(Program.ENCODE_IMAGE, there) ?: throw BadRequest("This bundle cannot start from a picture.")
+                program.variant(Program.ENCODE_IMAGE, there)
+                    ?: throw BadRequest("This bundle cannot start from a picture.")
             }
             val denoise = checkNotNull(program.variant(Program.DENOISE, there)) // Program.read saw to it
             val decode = checkNotNull(program.variant(Program.DECODE, there))
 
             val prompts = listOf<String?>(request.prompt).toMutableList()
-            if (program.guidance == Program.Guidance.CLASSIFIER_FREE && guidance > 1) prompts.add(0, request.negativePrompt)
+            if (program.guidance == Program.Guidance.CLASSIFIER_FREE &&
+                guidance > 1
+            ) {
+                prompts.add(0, request.negativePrompt)
+            }
             val tokens = prompts.map { text -> tokenizers.map { it.input(text ?: "") } }
             val halves = encode(encodePrompt, prompts, tokens)
             val first = start(encodeImage)
@@ -94,7 +103,9 @@ class Generator(
             if (stage == null) return own
             val isZeros = prompts.map { it == null && program.absentIsZeros }
             val made = ArrayDeque(stage(stage, own.filterIndexed { i, _ -> !isZeros[i] }.map { shared + it }))
-            return own.mapIndexed { i, values -> values + if (isZeros[i]) runner().zeros(stage) else made.removeFirst() }
+            return own.mapIndexed { i, values ->
+                values + if (isZeros[i]) runner().zeros(stage) else made.removeFirst()
+            }
         }
 
         /** The latents before the first row. Noise is drawn in the program's order. */
@@ -104,7 +115,11 @@ class Generator(
             var posteriorNoise: FloatArray? = null
             for (draw in program.draws) {
                 if (draw == Program.Draw.START) noise = random.normal(size)
-                if (draw == Program.Draw.POSTERIOR && made?.containsKey("posterior") == true) posteriorNoise = random.normal(size)
+                if (draw == Program.Draw.POSTERIOR &&
+                    made?.containsKey("posterior") == true
+                ) {
+                    posteriorNoise = random.normal(size)
+                }
             }
             val image = made?.let {
                 val posterior = it["posterior"]?.floats()
@@ -160,7 +175,8 @@ class Generator(
         private fun runner(alone: Boolean = true) =
             ProgramRun(program, specs, constants, { pool.get(pipeline.graphs.getValue(it), alone) }, cancellation)
 
-        private fun result(made: Values, name: String): Tensor = made[name] ?: throw Refusal("a program that makes no $name")
+        private fun result(made: Values, name: String): Tensor =
+            made[name] ?: throw Refusal("a program that makes no $name")
 
         private fun facts(): Map<String, String> {
             val facts = linkedMapOf("prompt" to request.prompt)

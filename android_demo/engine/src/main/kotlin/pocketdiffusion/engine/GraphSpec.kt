@@ -30,8 +30,12 @@ class GraphSpec(val inputs: List<TensorSpec>, val outputs: List<TensorSpec>) {
     fun output(name: String): TensorSpec? = outputs.firstOrNull { it.name == name }
 
     companion object {
-        fun read(node: JsonNode) =
-            GraphSpec(node["inputs"].items().map { TensorSpec.read(it) }, node["outputs"].items().map { TensorSpec.read(it) })
+        fun read(node: JsonNode) = GraphSpec(
+            node["inputs"].items().map {
+                TensorSpec.read(it)
+            },
+            node["outputs"].items().map { TensorSpec.read(it) },
+        )
     }
 }
 
@@ -94,7 +98,9 @@ class PipelineGraph(
                 files = node["files"].texts(),
                 spec = spec,
                 fileSpec = fileSpec,
-                transposes = node.optional("transposes") { it.entries().mapValues { (_, order) -> order.ints() } }.orEmpty(),
+                transposes = node.optional("transposes") {
+                    it.entries().mapValues { (_, order) -> order.ints() }
+                }.orEmpty(),
                 storage = node["storage"].text(),
                 arithmetic = node["arithmetic"].text(),
                 computeUnit = node["compute_unit"].text(),
@@ -106,8 +112,13 @@ class PipelineGraph(
             )
         }
 
-        private fun readEngine(node: JsonNode) =
-            Engine(node["name"].text(), node.optional("least_version") { it.text() }, node.optional("signature") { it.text() })
+        private fun readEngine(node: JsonNode) = Engine(
+            node["name"].text(),
+            node.optional("least_version") {
+                it.text()
+            },
+            node.optional("signature") { it.text() },
+        )
 
         private fun readBytes(node: JsonNode, name: String): Long? =
             node.optional("memory") { it }?.optional(name) { it.long() }

@@ -9,7 +9,9 @@ object ImageToImage {
     fun startOf(steps: Int, strength: Double): Int {
         val start = steps - Math.min(Math.floor(steps * strength), steps.toDouble()).toInt()
         if (strength.isNaN() || strength < 0 || start >= steps) {
-            throw BadRequest("A strength of $strength leaves none of $steps steps: take more steps or a larger strength.")
+            throw BadRequest(
+                "A strength of $strength leaves none of $steps steps: take more steps or a larger strength.",
+            )
         }
         return start
     }

@@ -12,10 +12,7 @@ import java.nio.charset.CharacterCodingException
 import java.nio.charset.CodingErrorAction
 
 /** A value of a JSON file of the bundle that knows where it stands, so that an error can say so. */
-class JsonNode private constructor(
-    private val element: JsonElement,
-    val where: String,
-) {
+class JsonNode private constructor(private val element: JsonElement, val where: String) {
     val isNull get() = element is JsonNull
     val isText get() = (element as? JsonPrimitive)?.isString == true
     val isObject get() = element is JsonObject
@@ -27,10 +24,7 @@ class JsonNode private constructor(
     fun find(name: String): JsonNode? = members()[name]?.let { JsonNode(it, "$where.$name") }
 
     /** The member `name` as `read` makes it, or null where it is null or not there. */
-    fun <T> optional(
-        name: String,
-        read: (JsonNode) -> T,
-    ): T? = find(name)?.takeUnless { it.isNull }?.let(read)
+    fun <T> optional(name: String, read: (JsonNode) -> T): T? = find(name)?.takeUnless { it.isNull }?.let(read)
 
     /** The members in the file's order. */
     fun entries(): Map<String, JsonNode> = members().mapValues { (name, value) -> JsonNode(value, "$where.$name") }
@@ -54,16 +48,17 @@ class JsonNode private constructor(
         return content.takeIf { NUMBER.matches(it) }?.toDoubleOrNull() ?: fail("it is no number")
     }
 
-    fun boolean(): Boolean =
-        when (primitive("truth value").takeUnless { it.isString }?.content) {
-            "true" -> true
-            "false" -> false
-            else -> fail("it is neither true nor false")
-        }
+    fun boolean(): Boolean = when (primitive("truth value").takeUnless { it.isString }?.content) {
+        "true" -> true
+        "false" -> false
+        else -> fail("it is neither true nor false")
+    }
 
     fun texts(): List<String> = items().map { it.text() }
 
-    fun ints(): IntArray = IntArray(size()).also { list -> items().forEachIndexed { i, value -> list[i] = value.int() } }
+    fun ints(): IntArray = IntArray(size()).also { list ->
+        items().forEachIndexed { i, value -> list[i] = value.int() }
+    }
 
     fun fail(why: String): Nothing = throw Contradiction(where, why)
 
@@ -78,30 +73,22 @@ class JsonNode private constructor(
         private val NUMBER = Regex("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
         /** Reads the bytes of `path`: UTF-8 without a byte order mark. */
-        fun parse(
-            bytes: ByteArray,
-            path: String,
-        ): JsonNode =
-            try {
-                JsonNode(Json.parseToJsonElement(decodeUtf8(bytes, path)), path)
-            } catch (error: SerializationException) {
-                throw Contradiction(path, "it is no JSON: ${error.message?.lineSequence()?.first()}")
-            }
+        fun parse(bytes: ByteArray, path: String): JsonNode = try {
+            JsonNode(Json.parseToJsonElement(decodeUtf8(bytes, path)), path)
+        } catch (error: SerializationException) {
+            throw Contradiction(path, "it is no JSON: ${error.message?.lineSequence()?.first()}")
+        }
     }
 }
 
 /** The text of `path`, which must be UTF-8: nothing is replaced. */
-fun decodeUtf8(
-    bytes: ByteArray,
-    path: String,
-): String =
-    try {
-        Charsets.UTF_8
-            .newDecoder()
-            .onMalformedInput(CodingErrorAction.REPORT)
-            .onUnmappableCharacter(CodingErrorAction.REPORT)
-            .decode(ByteBuffer.wrap(bytes))
-            .toString()
-    } catch (_: CharacterCodingException) {
-        throw Contradiction(path, "it is not UTF-8")
-    }
+fun decodeUtf8(bytes: ByteArray, path: String): String = try {
+    Charsets.UTF_8
+        .newDecoder()
+        .onMalformedInput(CodingErrorAction.REPORT)
+        .onUnmappableCharacter(CodingErrorAction.REPORT)
+        .decode(ByteBuffer.wrap(bytes))
+        .toString()
+} catch (_: CharacterCodingException) {
+    throw Contradiction(path, "it is not UTF-8")
+}

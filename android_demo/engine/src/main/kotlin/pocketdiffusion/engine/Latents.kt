@@ -25,12 +25,11 @@ object Latents {
     }
 
     /** The latents before the first row; `image` are those of image to image, or null. */
-    fun first(run: StepRun, noise: FloatArray, image: FloatArray?): FloatArray =
-        if (image == null) {
-            weighted(noise.size, run.initNoiseSigma to noise)
-        } else {
-            weighted(noise.size, run.rows[0].signalScale to image, run.rows[0].noiseScale to noise)
-        }
+    fun first(run: StepRun, noise: FloatArray, image: FloatArray?): FloatArray = if (image == null) {
+        weighted(noise.size, run.initNoiseSigma to noise)
+    } else {
+        weighted(noise.size, run.rows[0].signalScale to image, run.rows[0].noiseScale to noise)
+    }
 
     /** What the decoder takes. */
     fun toDecoder(latents: FloatArray, vae: Pipeline.Vae): FloatArray =

@@ -17,24 +17,12 @@ class Manifest private constructor(
     val files: FileTable,
 ) {
     /** For which phone the bundle was made. */
-    class Target(
-        val name: String,
-        val title: String,
-        val soc: String?,
-        val memoryMb: Int?,
-    )
+    class Target(val name: String, val title: String, val soc: String?, val memoryMb: Int?)
 
-    class Proof(
-        val passed: Boolean,
-        val worst: String?,
-    )
+    class Proof(val passed: Boolean, val worst: String?)
 
     /** One recorded call of the original. */
-    class GoldenCase(
-        val label: String,
-        val inputs: Map<String, ArrayRef>,
-        val outputs: Map<String, ArrayRef>,
-    )
+    class GoldenCase(val label: String, val inputs: Map<String, ArrayRef>, val outputs: Map<String, ArrayRef>)
 
     /** One picture by the original, and all that it takes to draw it again. */
     class OriginalPicture(
@@ -70,43 +58,36 @@ class Manifest private constructor(
             return manifest
         }
 
-        private fun readTarget(node: JsonNode) =
-            Target(
-                name = node["name"].text(),
-                title = node["title"].text(),
-                soc = node.optional("soc") { it.text() },
-                memoryMb = node.optional("memory_mb") { it.int() },
-            )
+        private fun readTarget(node: JsonNode) = Target(
+            name = node["name"].text(),
+            title = node["title"].text(),
+            soc = node.optional("soc") { it.text() },
+            memoryMb = node.optional("memory_mb") { it.int() },
+        )
 
         private fun readProof(node: JsonNode) =
             Proof(passed = node["passed"].boolean(), worst = node.optional("worst") { it["subject"].text() })
 
-        private fun readCase(node: JsonNode) =
-            GoldenCase(
-                label = node["label"].text(),
-                inputs = node["inputs"].entries().mapValues { (_, ref) -> ArrayRef.read(ref) },
-                outputs = node["outputs"].entries().mapValues { (_, ref) -> ArrayRef.read(ref) },
-            )
+        private fun readCase(node: JsonNode) = GoldenCase(
+            label = node["label"].text(),
+            inputs = node["inputs"].entries().mapValues { (_, ref) -> ArrayRef.read(ref) },
+            outputs = node["outputs"].entries().mapValues { (_, ref) -> ArrayRef.read(ref) },
+        )
 
-        private fun readPicture(node: JsonNode) =
-            OriginalPicture(
-                image = node["image"].text(),
-                prompt = node["prompt"].text(),
-                negativePrompt = node.optional("negative_prompt") { it.text() },
-                seed = node["seed"].text(),
-                steps = node["steps"].int(),
-                sampler = node["sampler"].text(),
-                guidance = node["guidance"].number(),
-            )
+        private fun readPicture(node: JsonNode) = OriginalPicture(
+            image = node["image"].text(),
+            prompt = node["prompt"].text(),
+            negativePrompt = node.optional("negative_prompt") { it.text() },
+            seed = node["seed"].text(),
+            steps = node["steps"].int(),
+            sampler = node["sampler"].text(),
+            guidance = node["guidance"].number(),
+        )
     }
 }
 
 /** An array in a file of its own: little-endian, C order, nothing else. */
-class ArrayRef(
-    val path: String,
-    val dtype: DType,
-    val shape: IntArray,
-) {
+class ArrayRef(val path: String, val dtype: DType, val shape: IntArray) {
     companion object {
         fun read(node: JsonNode) = ArrayRef(node["path"].text(), DType.of(node["dtype"].text()), node["shape"].ints())
     }

@@ -14,7 +14,10 @@ class MemoryEstimate(private val pipeline: Pipeline, private val hasPicture: Boo
         val peak = stages().maxOf { stage ->
             val graphs = stage.calls.map { it.graph }.distinct()
             when {
-                residency == Residency.CALL && stage.name != Program.DENOISE -> graphs.maxOf { weights(it) + activations(it) }
+                residency == Residency.CALL && stage.name != Program.DENOISE -> graphs.maxOf {
+                    weights(it) +
+                        activations(it)
+                }
                 else -> (held + graphs).distinct().sumOf(::weights) + graphs.maxOf(::activations)
             }
         }
@@ -34,8 +37,13 @@ class MemoryEstimate(private val pipeline: Pipeline, private val hasPicture: Boo
     fun check(residency: Residency, leftBytes: Long) {
         val needs = peakBytes(residency) ?: return
         if (needs <= leftBytes) return
-        val other = Residency.values().firstOrNull { it > residency && peakBytes(it)!! <= leftBytes } ?: refuse(leftBytes)
-        throw NotEnoughMemory(needs, leftBytes, "with one graph open at a time it takes ${peakBytes(other)!! shr 20} MB, which fits")
+        val other =
+            Residency.values().firstOrNull { it > residency && peakBytes(it)!! <= leftBytes } ?: refuse(leftBytes)
+        throw NotEnoughMemory(
+            needs,
+            leftBytes,
+            "with one graph open at a time it takes ${peakBytes(other)!! shr 20} MB, which fits",
+        )
     }
 
     private fun refuse(leftBytes: Long): Nothing = throw NotEnoughMemory(peakBytes(Residency.CALL)!!, leftBytes, null)
@@ -43,7 +51,9 @@ class MemoryEstimate(private val pipeline: Pipeline, private val hasPicture: Boo
     private fun stages(): List<Stage> {
         val there = pipeline.program.hosts(pipeline.tokenizers.size, hasPicture)
         val names = listOf(Program.ENCODE_PROMPT, Program.ENCODE_IMAGE, Program.DENOISE, Program.DECODE)
-        return names.filter { hasPicture || it != Program.ENCODE_IMAGE }.mapNotNull { pipeline.program.variant(it, there) }
+        return names.filter {
+            hasPicture || it != Program.ENCODE_IMAGE
+        }.mapNotNull { pipeline.program.variant(it, there) }
     }
 
     private fun graph(name: String) = pipeline.graphs.getValue(name)

@@ -73,12 +73,15 @@ class OrtEngine(private val threads: Int = 0, private val xnnpack: Boolean = fal
     /** The file's tensors are those that the manifest promises. */
     private fun compare(graph: PipelineGraph, what: String, told: List<TensorSpec>, found: Map<String, NodeInfo>) {
         val actual = found.values.map { describe(it.name, it.info as? TensorInfo) }.toSet()
-        val wanted = told.map { "${it.name} ${it.dtype}${it.shape.map { axis -> axis.name?.let { -1 } ?: axis.length }}" }.toSet()
+        val wanted = told.map {
+            "${it.name} ${it.dtype}${it.shape.map { axis -> axis.name?.let { -1 } ?: axis.length }}"
+        }.toSet()
         if (actual != wanted) throw EngineFailure(graph.name, "its file has the $what $actual, not $wanted")
     }
 
-    private fun describe(name: String, info: TensorInfo?) =
-        "$name ${TYPES.entries.firstOrNull { it.value == info?.type }?.key ?: info?.type}${info?.shape?.map { it.toInt() }}"
+    private fun describe(name: String, info: TensorInfo?) = "$name ${TYPES.entries.firstOrNull {
+        it.value == info?.type
+    }?.key ?: info?.type}${info?.shape?.map { it.toInt() }}"
 
     companion object {
         const val CPU = "cpu"
@@ -130,7 +133,9 @@ private class OrtRunner(
             val given = convention.toFile(inputs, sizes).mapValues { wrap(it.value).also(open::add) }
             val pinned = outputs.mapValues { wrap(it.value).also(open::add) }
             val runOptions = OrtSession.RunOptions().also(open::add)
-            cancellation.during({ runOptions.setTerminate(true) }) { session.run(given, emptySet(), pinned, runOptions).close() }
+            cancellation.during({
+                runOptions.setTerminate(true)
+            }) { session.run(given, emptySet(), pinned, runOptions).close() }
         } catch (error: OrtException) {
             cancellation.check() // of all that the engine throws only its text would tell that it was told to stop
             throw EngineFailure(graph.name, OrtEngine.reasonOf(error), error)

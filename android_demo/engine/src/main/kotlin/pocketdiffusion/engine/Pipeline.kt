@@ -36,7 +36,10 @@ class Pipeline(
                 width = node["picture"]["width"].int(),
                 height = node["picture"]["height"].int(),
                 latents = intArrayOf(1) + latents,
-                vae = Vae(node["vae"]["scaling_factor"].number().toFloat(), node["vae"]["shift_factor"].number().toFloat()),
+                vae = Vae(
+                    node["vae"]["scaling_factor"].number().toFloat(),
+                    node["vae"]["shift_factor"].number().toFloat(),
+                ),
                 tokenizers = tokenizers,
                 program = Program.read(node["program"], graphs.mapValues { it.value.spec }, tokenizers.size),
                 steps = StepIndex.read(node["steps"]),

@@ -48,7 +48,9 @@ class Program private constructor(
 
     enum class Draw(val text: String) { POSTERIOR("posterior"), START("start"), STEPS("steps") }
 
-    private val encoded = stages.filter { it.name == ENCODE_PROMPT }.flatMap { it.calls }.flatMap { it.outputs.values }.toSet()
+    private val encoded = stages.filter {
+        it.name == ENCODE_PROMPT
+    }.flatMap { it.calls }.flatMap { it.outputs.values }.toSet()
 
     val constants: List<ArrayRef>
         get() = stages.flatMap { it.calls }.flatMap { it.inputs.values }.mapNotNull { (it as? Source.Constant)?.ref }
@@ -57,7 +59,15 @@ class Program private constructor(
     fun variant(name: String, there: Set<String>): Stage? {
         val variants = stages.filter { it.name == name }
         return variants.firstOrNull { there.containsAll(it.needs) }
-            ?: if (variants.isEmpty()) null else throw Refusal("$name without ${variants[0].needs.first { it !in there }}")
+            ?: if (variants.isEmpty()) {
+                null
+            } else {
+                throw Refusal(
+                    "$name without ${variants[0].needs.first {
+                        it !in there
+                    }}",
+                )
+            }
     }
 
     /** The host values that are there: those that always are, and what the kind of guidance and a picture add. */
@@ -73,17 +83,18 @@ class Program private constructor(
     fun dependsOnHalf(stage: Stage): List<Set<String>> {
         val dependent = encoded.toMutableSet()
         return stage.calls.map { call ->
-            val found = call.inputs.filterValues { source -> source.names.any { it in dependent || HALF.matches(it) } }.keys
+            val found = call.inputs.filterValues { source ->
+                source.names.any { it in dependent || HALF.matches(it) }
+            }.keys
             if (found.isNotEmpty()) dependent += call.outputs.values
             found
         }
     }
 
     /** Whether every graph of the stage may be called once for both halves. */
-    fun canStack(stage: Stage): Boolean =
-        stage.calls.zip(dependsOnHalf(stage)).all { (call, inputs) ->
-            inputs.all { specs.getValue(call.graph).input(it)?.shape?.firstOrNull()?.name != null }
-        }
+    fun canStack(stage: Stage): Boolean = stage.calls.zip(dependsOnHalf(stage)).all { (call, inputs) ->
+        inputs.all { specs.getValue(call.graph).input(it)?.shape?.firstOrNull()?.name != null }
+    }
 
     /** The dtype of every host value, and whether there can be such a value. */
     private class Hosts(private val tokenizers: Int) {
@@ -105,14 +116,24 @@ class Program private constructor(
         for (stage in STAGES.flatMap { name -> stages.filter { it.name == name } }) {
             stage.needs.firstOrNull { hosts.dtypeOf(it) == null }?.let { throw Refusal("the host value $it") }
             for (call in stage.calls) {
-                val spec = specs[call.graph] ?: throw Refusal("the graph ${call.graph}, which the pipeline file has not")
-                for (input in spec.inputs) if (input.name !in call.inputs) throw Refusal("${call.graph} without its input ${input.name}")
+                val spec =
+                    specs[call.graph] ?: throw Refusal("the graph ${call.graph}, which the pipeline file has not")
+                for (input in spec.inputs) {
+                    if (input.name !in
+                        call.inputs
+                    ) {
+                        throw Refusal("${call.graph} without its input ${input.name}")
+                    }
+                }
                 for ((name, source) in call.inputs) {
-                    val input = spec.input(name) ?: throw Refusal("the input $name of ${call.graph}, which the graph has not")
+                    val input =
+                        spec.input(name) ?: throw Refusal("the input $name of ${call.graph}, which the graph has not")
                     checkInput(call, input, source) { hosts.dtypeOf(it) ?: made[it] }
                 }
                 for ((name, value) in call.outputs) {
-                    val dtype = spec.output(name)?.dtype ?: throw Refusal("the output $name of ${call.graph}, which the graph has not")
+                    val dtype =
+                        spec.output(name)?.dtype
+                            ?: throw Refusal("the output $name of ${call.graph}, which the graph has not")
                     if (made.getOrPut(value) { dtype } != dtype) throw Refusal("the value $value of two dtypes")
                 }
             }
@@ -123,7 +144,11 @@ class Program private constructor(
         val dtypes = source.names.map { dtypeOf(it) ?: throw Refusal("the host value $it") }.toMutableList()
         if (source is Source.Constant) dtypes += source.ref.dtype
         if (source is Source.Sum) dtypes += DType.FLOAT32
-        if (source is Source.Concat && source.axis < 1) throw Refusal("values that are joined along axis ${source.axis}")
+        if (source is Source.Concat &&
+            source.axis < 1
+        ) {
+            throw Refusal("values that are joined along axis ${source.axis}")
+        }
         dtypes.firstOrNull { it != input.dtype }?.let {
             throw Refusal("a value of $it for the input ${input.name} of ${call.graph}, which is ${input.dtype}")
         }

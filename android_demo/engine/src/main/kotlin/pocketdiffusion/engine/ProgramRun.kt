@@ -27,8 +27,21 @@ class ProgramRun(
             val graph = graphs(call.graph)
             val spec = specs.getValue(call.graph)
             val results: List<Values> = when {
-                depends[i].isEmpty() -> graph.run(inputsOf(call, spec, all[0]), cancellation).let { one -> all.map { one } }
-                stacked && all.size > 1 -> cut(graph.run(stack(spec, all.map { inputsOf(call, spec, it) }), cancellation), all.size)
+                depends[i].isEmpty() -> graph.run(inputsOf(call, spec, all[0]), cancellation).let { one ->
+                    all.map { one }
+                }
+                stacked && all.size > 1 -> cut(
+                    graph.run(
+                        stack(
+                            spec,
+                            all.map {
+                                inputsOf(call, spec, it)
+                            },
+                        ),
+                        cancellation,
+                    ),
+                    all.size,
+                )
                 else -> all.map { graph.run(inputsOf(call, spec, it), cancellation) }
             }
             for ((output, value) in call.outputs) {
@@ -40,13 +53,12 @@ class ProgramRun(
     }
 
     /** What a stage would make, as zeros of their shapes. */
-    fun zeros(stage: Stage): Values =
-        stage.calls.flatMap { call ->
-            call.outputs.map { (output, value) ->
-                val tensor = specs.getValue(call.graph).output(output)!!
-                value to Tensor.make(tensor.dtype, tensor.resolve())
-            }
-        }.toMap()
+    fun zeros(stage: Stage): Values = stage.calls.flatMap { call ->
+        call.outputs.map { (output, value) ->
+            val tensor = specs.getValue(call.graph).output(output)!!
+            value to Tensor.make(tensor.dtype, tensor.resolve())
+        }
+    }.toMap()
 
     private fun inputsOf(call: Call, spec: GraphSpec, values: Values): Values =
         spec.inputs.associate { input -> input.name to valueOf(call.inputs.getValue(input.name), values) }
@@ -61,11 +73,10 @@ class ProgramRun(
         }
     }
 
-    private fun stack(spec: GraphSpec, halves: List<Values>): Values =
-        spec.inputs.associate { input ->
-            val each = halves.map { it.getValue(input.name) }
-            input.name to if (input.shape.firstOrNull()?.name == null) each[0] else Tensor.concat(each, 0)
-        }
+    private fun stack(spec: GraphSpec, halves: List<Values>): Values = spec.inputs.associate { input ->
+        val each = halves.map { it.getValue(input.name) }
+        input.name to if (input.shape.firstOrNull()?.name == null) each[0] else Tensor.concat(each, 0)
+    }
 
     private fun cut(results: Values, parts: Int): List<Values> {
         val each = results.mapValues { (_, value) -> value.cut(parts) }

@@ -38,7 +38,9 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
         }
         val judged = vectors.all.map { part(it.name) { vectors.judge(it) } }
         val graphs = golden.flatMap { (name, case) ->
-            units.map { unit -> part("$name on $unit") { runGraph(pipeline.graphs.getValue(name), case, unit, calls, cancellation) } }
+            units.map { unit ->
+                part("$name on $unit") { runGraph(pipeline.graphs.getValue(name), case, unit, calls, cancellation) }
+            }
         }
         val picture = part("picture") { bundle.manifest.picture?.let { draw(it, cancellation) } }
         return DeviceReport(
@@ -49,7 +51,9 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
             graphs = graphs,
             vectors = judged,
             picture = picture,
-            pictureArithmetic = pipeline.graphs.values.map { engine.arithmeticOf(it, it.computeUnit) }.minByOrNull(ARITHMETIC::indexOf)!!,
+            pictureArithmetic = pipeline.graphs.values.map {
+                engine.arithmeticOf(it, it.computeUnit)
+            }.minByOrNull(ARITHMETIC::indexOf)!!,
         )
     }
 
@@ -90,7 +94,13 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
             return UnitResult(graph.name, unit, arithmetic, load, first, median(others), peak, verdicts, null)
         } catch (error: NotFinite) {
             val verdicts = case.outputs.keys.associateWith { name ->
-                Verdict("${graph.name}.$name on $unit", Double.NEGATIVE_INFINITY, graph.floor, finite = name != error.output)
+                Verdict(
+                    "${graph.name}.$name on $unit",
+                    Double.NEGATIVE_INFINITY,
+                    graph.floor,
+                    finite =
+                    name != error.output,
+                )
             }
             return UnitResult(graph.name, unit, arithmetic, load, first, null, null, verdicts, null)
         } catch (error: EngineError) {
@@ -112,7 +122,11 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
         )
         val original = Png.read(bundle.read(told.image), told.image)
         return try {
-            Verdict("picture", Compare.psnr(original, generator.draw(request, cancellation = cancellation).picture), floor)
+            Verdict(
+                "picture",
+                Compare.psnr(original, generator.draw(request, cancellation = cancellation).picture),
+                floor,
+            )
         } catch (error: NotFinite) {
             Verdict("picture", Double.NEGATIVE_INFINITY, floor, finite = false, note = error.message.orEmpty())
         } catch (error: EngineError) {

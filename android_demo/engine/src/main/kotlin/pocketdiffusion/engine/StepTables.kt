@@ -10,11 +10,10 @@ class StepColumns(private val places: Map<String, Long>, private val constants: 
         constants[name] ?: places[name]?.let { file.getFloat((it + 4L * place).toInt()) }
 
     companion object {
-        fun read(node: JsonNode) =
-            StepColumns(
-                node["columns"].entries().mapValues { (_, byte) -> byte.long() },
-                node["constants"].entries().mapValues { (_, value) -> value.number().toFloat() },
-            )
+        fun read(node: JsonNode) = StepColumns(
+            node["columns"].entries().mapValues { (_, byte) -> byte.long() },
+            node["constants"].entries().mapValues { (_, value) -> value.number().toFloat() },
+        )
     }
 }
 
@@ -29,21 +28,19 @@ class StepIndex(val file: String, val mostSteps: Int, val defaultSampler: String
     )
 
     companion object {
-        fun read(node: JsonNode) =
-            StepIndex(
-                file = node["file"].text(),
-                mostSteps = node["most_steps"].int(),
-                defaultSampler = node["default_sampler"].text(),
-                samplers = node["samplers"].entries().mapValues { (_, sampler) -> readSampler(sampler) },
-            )
+        fun read(node: JsonNode) = StepIndex(
+            file = node["file"].text(),
+            mostSteps = node["most_steps"].int(),
+            defaultSampler = node["default_sampler"].text(),
+            samplers = node["samplers"].entries().mapValues { (_, sampler) -> readSampler(sampler) },
+        )
 
-        private fun readSampler(node: JsonNode) =
-            Sampler(
-                columns = StepColumns.read(node),
-                rows = node["rows"].ints(),
-                initNoiseSigma = node["init_noise_sigma"].items().map { it.number().toFloat() }.toFloatArray(),
-                restarts = node["restarts"].items().map { StepColumns.read(it) },
-            )
+        private fun readSampler(node: JsonNode) = Sampler(
+            columns = StepColumns.read(node),
+            rows = node["rows"].ints(),
+            initNoiseSigma = node["init_noise_sigma"].items().map { it.number().toFloat() }.toFloatArray(),
+            restarts = node["restarts"].items().map { StepColumns.read(it) },
+        )
     }
 }
 
@@ -80,29 +77,29 @@ class StepTables(private val index: StepIndex, bytes: ByteArray) {
             val holders = listOfNotNull(sampler.restarts.getOrNull(row - start), sampler.columns)
             readRow { column -> valueOf(column, holders, first + row) }
         }
-        val sigma = sampler.initNoiseSigma.getOrNull(steps - 1) ?: throw Contradiction(index.file, "$name has no sigma for $steps steps")
+        val sigma =
+            sampler.initNoiseSigma.getOrNull(steps - 1)
+                ?: throw Contradiction(index.file, "$name has no sigma for $steps steps")
         return StepRun(rows, sigma)
     }
 
-    private fun readRow(value: (String) -> Float) =
-        StepRow(
-            timestep = value("timestep"),
-            inputScale = value("input_scale"),
-            p = value("p"),
-            q = value("q"),
-            a = value("a"),
-            b = FloatArray(HISTORY) { value("b$it") },
-            c = value("c"),
-            signalScale = value("signal_scale"),
-            noiseScale = value("noise_scale"),
-        )
+    private fun readRow(value: (String) -> Float) = StepRow(
+        timestep = value("timestep"),
+        inputScale = value("input_scale"),
+        p = value("p"),
+        q = value("q"),
+        a = value("a"),
+        b = FloatArray(HISTORY) { value("b$it") },
+        c = value("c"),
+        signalScale = value("signal_scale"),
+        noiseScale = value("noise_scale"),
+    )
 
-    private fun valueOf(name: String, holders: List<StepColumns>, place: Int): Float =
-        try {
-            holders.firstNotNullOfOrNull { it.find(name, place, file) }
-        } catch (_: IndexOutOfBoundsException) {
-            throw Contradiction(index.file, "it ends before the column $name")
-        } ?: throw Contradiction(index.file, "the index has no column $name")
+    private fun valueOf(name: String, holders: List<StepColumns>, place: Int): Float = try {
+        holders.firstNotNullOfOrNull { it.find(name, place, file) }
+    } catch (_: IndexOutOfBoundsException) {
+        throw Contradiction(index.file, "it ends before the column $name")
+    } ?: throw Contradiction(index.file, "the index has no column $name")
 
     companion object {
         const val HISTORY = 5

@@ -33,7 +33,12 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
         val bytes = bytes()
         return when (dtype) {
             DType.FLOAT32 -> bytes.asFloatBuffer().let { all -> (0 until count).all { isFinite(all[it]) } }
-            DType.FLOAT16 -> bytes.asShortBuffer().let { all -> (0 until count).all { all[it].toInt() and 0x7c00 != 0x7c00 } }
+            DType.FLOAT16 -> bytes.asShortBuffer().let { all ->
+                (0 until count).all {
+                    all[it].toInt() and 0x7c00 !=
+                        0x7c00
+                }
+            }
             else -> true
         }
     }
@@ -84,15 +89,17 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
     private fun float(from: ByteBuffer, i: Int): Float =
         if (dtype == DType.FLOAT16) Half.toFloat(from.getShort(2 * i)) else from.getFloat(4 * i)
 
-    private fun whole(from: ByteBuffer, i: Int): Long =
-        when (dtype) {
-            DType.INT32 -> from.getInt(4 * i).toLong()
-            DType.INT64 -> from.getLong(8 * i)
-            else -> from.get(i).toLong() and 0xff
-        }
+    private fun whole(from: ByteBuffer, i: Int): Long = when (dtype) {
+        DType.INT32 -> from.getInt(4 * i).toLong()
+        DType.INT64 -> from.getLong(8 * i)
+        else -> from.get(i).toLong() and 0xff
+    }
 
     companion object {
-        fun countOf(shape: IntArray, from: Int = 0): Int = (from until shape.size).fold(1) { product, i -> product * shape[i] }
+        fun countOf(shape: IntArray, from: Int = 0): Int = (from until shape.size).fold(1) { product, i ->
+            product *
+                shape[i]
+        }
 
         /** A tensor whose buffer, at first zeros, `fill` writes. */
         fun make(dtype: DType, shape: IntArray, fill: (ByteBuffer) -> Unit = {}): Tensor {
@@ -130,7 +137,8 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
         fun concat(all: List<Tensor>, axis: Int): Tensor {
             val first = all.first()
             val fits = all.all { other ->
-                other.dtype == first.dtype && other.shape.size == first.shape.size &&
+                other.dtype == first.dtype &&
+                    other.shape.size == first.shape.size &&
                     first.shape.indices.all { it == axis || other.shape[it] == first.shape[it] }
             }
             require(axis in first.shape.indices && fits) { "these values cannot be joined along axis $axis" }

@@ -8,7 +8,9 @@ class Tokenizer(private val index: TokenizerIndex, private val characters: Chara
     private class Sought(val token: AddedToken, val points: IntArray)
 
     private val typed = index.added.filter { !it.normalized }.map { sought(it, lettersOf(it.text)) }
-    private val normalized = index.added.filter { it.normalized }.map { sought(it, characters.normalize(lettersOf(it.text))) }
+    private val normalized = index.added.filter {
+        it.normalized
+    }.map { sought(it, characters.normalize(lettersOf(it.text))) }
 
     /** Step 8: the beginning token, the text as far as there is room, the end token, the padding. */
     fun input(prompt: String): Tokens {
@@ -48,7 +50,12 @@ class Tokenizer(private val index: TokenizerIndex, private val characters: Chara
     }
 
     /** Step 2: added tokens become their ids, and each stretch between them goes to `between`. */
-    private fun search(text: List<Letter>, all: List<Sought>, tokens: MutableList<Token>, between: (List<Letter>) -> Unit) {
+    private fun search(
+        text: List<Letter>,
+        all: List<Sought>,
+        tokens: MutableList<Token>,
+        between: (List<Letter>) -> Unit,
+    ) {
         fun isWord(at: Int) = at in text.indices && characters.isWord(text[at].point)
         fun isSpace(at: Int) = characters.isSpace(text[at].point)
         var done = 0
@@ -113,18 +120,18 @@ class Tokenizer(private val index: TokenizerIndex, private val characters: Chara
         private val ENDINGS = listOf("'s", "'t", "'re", "'ve", "'m", "'ll", "'d").map { Fixed(listOf(it)) }
         private val FIXED = MARKS + ENDINGS
 
-        fun open(bundle: Bundle, index: TokenizerIndex) =
-            Tokenizer(
-                index,
-                CharacterTables(bundle.json(index.characters)),
-                BytePairs(bundle.json(index.vocabulary), bundle.text(index.merges), index.unkId),
-            )
+        fun open(bundle: Bundle, index: TokenizerIndex) = Tokenizer(
+            index,
+            CharacterTables(bundle.json(index.characters)),
+            BytePairs(bundle.json(index.vocabulary), bundle.text(index.merges), index.unkId),
+        )
 
         private fun pointsOf(text: List<Letter>) = IntArray(text.size) { text[it].point }
 
         private fun sought(token: AddedToken, text: List<Letter>) = Sought(token, pointsOf(text))
 
-        private fun startsAt(text: List<Letter>, points: IntArray, at: Int): Boolean =
-            points.isNotEmpty() && at + points.size <= text.size && points.indices.all { text[at + it].point == points[it] }
+        private fun startsAt(text: List<Letter>, points: IntArray, at: Int): Boolean = points.isNotEmpty() &&
+            at + points.size <= text.size &&
+            points.indices.all { text[at + it].point == points[it] }
     }
 }

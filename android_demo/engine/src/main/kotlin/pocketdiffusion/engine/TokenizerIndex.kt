@@ -41,15 +41,14 @@ class TokenizerIndex(
             )
         }
 
-        private fun readAdded(node: JsonNode) =
-            AddedToken(
-                text = node["text"].text(),
-                id = node["id"].int(),
-                normalized = node["normalized"].boolean(),
-                takesSpaceBefore = node["lstrip"].boolean(),
-                takesSpaceBehind = node["rstrip"].boolean(),
-                singleWord = node["single_word"].boolean(),
-                expansion = node.optional("expansion") { it.text() } ?: "",
-            )
+        private fun readAdded(node: JsonNode) = AddedToken(
+            text = node["text"].text(),
+            id = node["id"].int(),
+            normalized = node["normalized"].boolean(),
+            takesSpaceBefore = node["lstrip"].boolean(),
+            takesSpaceBehind = node["rstrip"].boolean(),
+            singleWord = node["single_word"].boolean(),
+            expansion = node.optional("expansion") { it.text() } ?: "",
+        )
     }
 }

@@ -32,7 +32,16 @@ class Vectors(bundle: Bundle, generator: Generator) {
                 }
                 for ((one, other) in piecesOf(vector.kind, expected).zip(piecesOf(vector.kind, found))) {
                     val db = compare(one, other, vector.floorDb)
-                    if (db < vector.floorDb) return Verdict(vector.name, db, vector.floorDb, note = "${case.label}, $name: ${vector.tells}")
+                    if (db <
+                        vector.floorDb
+                    ) {
+                        return Verdict(
+                            vector.name,
+                            db,
+                            vector.floorDb,
+                            note = "${case.label}, $name: ${vector.tells}",
+                        )
+                    }
                     least = Math.min(least, db)
                 }
             }

@@ -16,6 +16,8 @@ object Bundles {
     private fun given(name: String, what: String): Path {
         val folder = System.getProperty(name).orEmpty()
         if (folder.isEmpty()) fail("this test needs -D$name=FOLDER, $what")
-        return Paths.get(folder).also { if (!Files.isDirectory(it)) fail("-D$name=$folder is no folder: it has to be $what") }
+        return Paths.get(folder).also {
+            if (!Files.isDirectory(it)) fail("-D$name=$folder is no folder: it has to be $what")
+        }
     }
 }

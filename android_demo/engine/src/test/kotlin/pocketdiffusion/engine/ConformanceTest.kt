@@ -11,7 +11,9 @@ import kotlin.test.assertTrue
 class ConformanceTest {
     @TestFactory
     fun everyVectorOfEveryBundle(): List<DynamicTest> {
-        val kit = Files.list(Bundles.kit).use { all -> all.filter { Files.exists(it.resolve(FileTable.MANIFEST)) }.toList() }
+        val kit = Files.list(Bundles.kit).use { all ->
+            all.filter { Files.exists(it.resolve(FileTable.MANIFEST)) }.toList()
+        }
         return (kit.sorted() + listOf(Bundles.emoji)).flatMap(::vectorsOf)
     }
 
