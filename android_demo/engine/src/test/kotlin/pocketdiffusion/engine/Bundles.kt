@@ -14,7 +14,8 @@ object Bundles {
     val kit: Path get() = given("kit", "the reader's kit: python -m pocketdiffusion.reader_kit FOLDER")
 
     /** A file of tests/golden, the vectors that every engine of this project must pass. */
-    fun golden(name: String): JsonNode = JsonNode.parse(Files.readAllBytes(given("golden", "tests/golden").resolve(name)), name)
+    fun golden(name: String): JsonNode =
+        JsonNode.parse(Files.readAllBytes(given("golden", "tests/golden").resolve(name)), name)
 
     private fun given(name: String, what: String): Path {
         val folder = System.getProperty(name).orEmpty()

@@ -17,7 +17,10 @@ class PictureTest {
 
     @Test
     fun aPreviewHasAPixelForEachLatent() {
-        val preview = Pipeline.Preview(listOf(doubleArrayOf(1.0, 0.0, 2.0), doubleArrayOf(0.0, 1.0, 0.0)), doubleArrayOf(0.0, 0.5, 0.0))
+        val preview = Pipeline.Preview(
+            listOf(doubleArrayOf(1.0, 0.0, 2.0), doubleArrayOf(0.0, 1.0, 0.0)),
+            doubleArrayOf(0.0, 0.5, 0.0),
+        )
         val picture = Picture.preview(floatArrayOf(1f, 0.2f, 0f, -9f), 2, 1, preview)
         assertEquals(listOf(255, 128, 255, 51, 0, 102), levels(picture))
     }
@@ -41,7 +44,11 @@ class PictureTest {
         assertEquals(4, ImageToImage.startOf(20, 0.8))
         assertEquals(0, ImageToImage.startOf(4, 1.0))
         assertEquals(0, ImageToImage.startOf(4, 7.0))
-        for (strength in listOf(0.2, 0.0, -1.0, Double.NaN)) assertFailsWith<BadRequest> { ImageToImage.startOf(4, strength) }
+        for (strength in listOf(0.2, 0.0, -1.0, Double.NaN)) {
+            assertFailsWith<BadRequest> {
+                ImageToImage.startOf(4, strength)
+            }
+        }
     }
 
     @Test
@@ -54,6 +61,12 @@ class PictureTest {
     @Test
     fun whatIsTransparentIsWhite() {
         val rgba = byteArrayOf(10, 20, 30, 0, 10, 20, 30, -1, 0, 0, 0, 127)
-        assertEquals(listOf(255, 255, 255, 10, 20, 30, 128, 128, 128), ImageToImage.overWhite(rgba).map { it.toInt() and 0xff })
+        assertEquals(
+            listOf(255, 255, 255, 10, 20, 30, 128, 128, 128),
+            ImageToImage.overWhite(rgba).map {
+                it.toInt() and
+                    0xff
+            },
+        )
     }
 }

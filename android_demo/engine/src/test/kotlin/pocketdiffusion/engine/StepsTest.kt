@@ -24,7 +24,9 @@ class StepsTest {
     @Test
     fun whatIsNotThereIsNotTakenForZero() {
         val looksBack = row(1f, floatArrayOf(1f, 1f, 0f, 0f, 0f))
-        assertFailsWith<IllegalStateException> { Denoising(floatArrayOf(1f)).advance(looksBack, floatArrayOf(1f), null) }
+        assertFailsWith<IllegalStateException> {
+            Denoising(floatArrayOf(1f)).advance(looksBack, floatArrayOf(1f), null)
+        }
         val noisy = row(1f, FloatArray(5), c = 1f)
         assertFailsWith<IllegalStateException> { Denoising(floatArrayOf(1f)).advance(noisy, floatArrayOf(1f), null) }
     }

@@ -53,7 +53,10 @@ class TensorTest {
     fun numbersAreConverted() {
         val values = Tensor.of(intArrayOf(4), floatArrayOf(1.9f, -1.9f, 999.5f, 0f))
         assertContentEquals(intArrayOf(1, -1, 999, 0), values.convert(DType.INT64).convert(DType.INT32).ints())
-        assertContentEquals(floatArrayOf(1.9003906f, -1.9003906f, 999.5f, 0f), values.convert(DType.FLOAT16).convert(DType.FLOAT32).floats())
+        assertContentEquals(
+            floatArrayOf(1.9003906f, -1.9003906f, 999.5f, 0f),
+            values.convert(DType.FLOAT16).convert(DType.FLOAT32).floats(),
+        )
         val bytes = Tensor.fromBytes(byteArrayOf(-1, 7), DType.UINT8, intArrayOf(2), "bytes")
         assertContentEquals(floatArrayOf(255f, 7f), bytes.convert(DType.FLOAT32).floats())
     }
@@ -61,7 +64,10 @@ class TensorTest {
     @Test
     fun filesAreLittleEndian() {
         val bytes = ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putFloat(1.5f).putFloat(-2f).array()
-        assertContentEquals(floatArrayOf(1.5f, -2f), Tensor.fromBytes(bytes, DType.FLOAT32, intArrayOf(2), "file").floats())
+        assertContentEquals(
+            floatArrayOf(1.5f, -2f),
+            Tensor.fromBytes(bytes, DType.FLOAT32, intArrayOf(2), "file").floats(),
+        )
         assertFailsWith<Contradiction> { Tensor.fromBytes(bytes, DType.FLOAT32, intArrayOf(3), "file") }
         assertFailsWith<Contradiction> { Tensor.fromBytes(bytes, DType.FLOAT32, intArrayOf(-2, -1), "file") }
     }

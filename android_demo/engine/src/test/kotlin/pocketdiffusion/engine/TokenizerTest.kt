@@ -30,7 +30,8 @@ class TokenizerTest {
 
     private fun letters(): Tokenizer {
         val vocabulary = ('a'..'z').plus(',').flatMapIndexed { i, c -> listOf("\"$c\": $i", "\"$c</w>\": ${100 + i}") }
-        val pairs = BytePairs(parse("{${vocabulary.joinToString()}, \"ab</w>\": 300}"), "#version: 0.2\na b</w>\n", null)
+        val pairs =
+            BytePairs(parse("{${vocabulary.joinToString()}, \"ab</w>\": 300}"), "#version: 0.2\na b</w>\n", null)
         val all = listOf(
             added("<c>", 200, expansion = "<c> <c>1"),
             added("<c>1", 201),
@@ -68,7 +69,10 @@ class TokenizerTest {
 
     @Test
     fun aLoneSurrogateIsNoText() {
-        assertEquals(listOf(Letter(0xfffd, 0), Letter(0x1f34e, 1), Letter(0xfffd, 3)), lettersOf("\ud800\ud83c\udf4e\udc00"))
+        assertEquals(
+            listOf(Letter(0xfffd, 0), Letter(0x1f34e, 1), Letter(0xfffd, 3)),
+            lettersOf("\ud800\ud83c\udf4e\udc00"),
+        )
     }
 
     @Test

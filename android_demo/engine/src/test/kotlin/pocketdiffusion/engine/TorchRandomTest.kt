@@ -27,7 +27,10 @@ class TorchRandomTest {
                 val values = random.normal(Tensor.countOf(draw["shape"].ints()))
                 val expected = draw["values"].items().map { it.number() }
                 for ((i, at) in draw["at"].ints().withIndex()) {
-                    assertTrue(abs(values[at] - expected[i]) <= tolerance, "${draw.where}: ${values[at]}, ${expected[i]}")
+                    assertTrue(
+                        abs(values[at] - expected[i]) <= tolerance,
+                        "${draw.where}: ${values[at]}, ${expected[i]}",
+                    )
                 }
             }
         }
