@@ -9,14 +9,14 @@ import java.nio.file.SimpleFileVisitor
 import java.nio.file.attribute.BasicFileAttributes
 
 /**
- * A bundle in a folder (docs/BUNDLE.md, sections 1 and 2). It opens whole or not at all: names and sizes are compared when
- * it is opened, the digest of each file when it is first read, and of all files by `checkAll`.
+ * A bundle in a folder (docs/BUNDLE.md, sections 1 and 2). It opens whole or not at all: names and sizes are compared
+ * when it is opened, the digest of each file when it is first read, and of all files by `checkAll`.
  */
 class Bundle private constructor(val folder: Path, val manifest: Manifest, private val digests: DigestMemory) {
     /** The bytes of a file of the table, whose digest is compared each time. */
     fun read(path: String): ByteArray {
         val entry = entryOf(path)
-        val bytes = Files.readAllBytes(ordinary(path))
+        val bytes = reading(path) { Files.readAllBytes(ordinary(path)) }
         if (bytes.size.toLong() != entry.size) throw NotWhole(listOf(Fault(path, Fault.Kind.SIZE)))
         if (DigestMemory.digestOf(bytes) != entry.sha256) throw NotWhole(listOf(Fault(path, Fault.Kind.CONTENT)))
         return bytes
@@ -35,21 +35,22 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest, priva
     }
 
     /**
-     * Compares the digest of every file that is installed; `onProgress` hears how many bytes of how many were read, and may
-     * throw to stop. Throws NotWhole, which names all that are wrong.
+     * Compares the digest of every file that is installed; `onProgress` hears how many bytes of how many were read,
+     * and may throw to stop. Throws NotWhole, which names all that are wrong.
      */
     fun checkAll(roles: Set<Role> = Role.values().toSet(), onProgress: (Long, Long) -> Unit = { _, _ -> }) {
         val paths = manifest.files.paths.filter { entryOf(it).role in roles && Files.exists(folder.resolve(it)) }
         val total = paths.sumOf { entryOf(it).size }
         var done = 0L
-        val faults =
-            paths.mapNotNull { path ->
-                val before = done
-                checkDigest(path) { count ->
-                    done += count
-                    onProgress(done, total)
-                }.also { done = before + entryOf(path).size }
+        val faults = paths.mapNotNull { path ->
+            val before = done
+            val fault = checkDigest(path) { count ->
+                done += count
+                onProgress(done, total)
             }
+            done = before + entryOf(path).size // also where it was remembered, and nothing was read
+            fault
+        }
         onProgress(total, total)
         if (faults.isNotEmpty()) throw NotWhole(faults)
     }
@@ -67,10 +68,12 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest, priva
     private fun checkDigest(path: String, onBytes: (Int) -> Unit): Fault? {
         val entry = entryOf(path)
         val file = ordinary(path)
-        return when {
-            Files.size(file) != entry.size -> Fault(path, Fault.Kind.SIZE)
-            digests.sha256(file, onBytes) != entry.sha256 -> Fault(path, Fault.Kind.CONTENT)
-            else -> null
+        return reading(path) {
+            when {
+                Files.size(file) != entry.size -> Fault(path, Fault.Kind.SIZE)
+                digests.sha256(file, onBytes) != entry.sha256 -> Fault(path, Fault.Kind.CONTENT)
+                else -> null
+            }
         }
     }
 
@@ -108,19 +111,20 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest, priva
             return Bundle(folder, manifest, digests)
         }
 
-        /** manifest.json, which is the one that manifest.sha256 names, and of the version that this engine reads. */
         private fun readManifest(folder: Path): JsonNode {
             val (bytes, line) = listOf(FileTable.MANIFEST, FileTable.DIGEST).map { readTop(folder, it) }
             if (bytes == null && line == null) throw NotABundle("$folder", "it has no ${FileTable.MANIFEST}")
             if (bytes == null) throw NotWhole(listOf(Fault(FileTable.MANIFEST, Fault.Kind.MISSING)))
             if (line == null) throw NotWhole(listOf(Fault(FileTable.DIGEST, Fault.Kind.MISSING)))
+            return parseManifest(bytes, line)
+        }
+
+        /** manifest.json, which is the one that manifest.sha256 names, and of the version that this engine reads. */
+        internal fun parseManifest(bytes: ByteArray, line: ByteArray): JsonNode {
             val told = LINE.matchEntire(String(line, Charsets.ISO_8859_1))?.groupValues?.get(1)
             if (told == null) throw NotWhole(listOf(Fault(FileTable.DIGEST, Fault.Kind.CONTENT)))
-            if (told !=
-                DigestMemory.digestOf(bytes)
-            ) {
-                throw NotWhole(listOf(Fault(FileTable.MANIFEST, Fault.Kind.CONTENT)))
-            }
+            val isNamed = told == DigestMemory.digestOf(bytes)
+            if (!isNamed) throw NotWhole(listOf(Fault(FileTable.MANIFEST, Fault.Kind.CONTENT)))
             val manifest = JsonNode.parse(bytes, FileTable.MANIFEST)
             val version = manifest["version"].int()
             if (version != VERSION) throw WrongVersion(version, VERSION)
@@ -130,7 +134,13 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest, priva
         private fun readTop(folder: Path, name: String): ByteArray? {
             val file = folder.resolve(name)
             if (Files.isSymbolicLink(file)) throw NotWhole(listOf(Fault(name, Fault.Kind.LINK)))
-            return if (Files.isRegularFile(file)) Files.readAllBytes(file) else null
+            return if (Files.isRegularFile(file)) reading(name) { Files.readAllBytes(file) } else null
+        }
+
+        private fun <T> reading(path: String, work: () -> T): T = try {
+            work()
+        } catch (error: IOException) {
+            throw Unreadable(path, error)
         }
 
         /** Every file below the folder with its size; null stands for links and other odd files. */

@@ -61,12 +61,8 @@ class CharacterTables(tables: JsonNode) {
         val s = letter.point - SYLLABLES
         val parts = when {
             s !in 0 until SYLLABLE_COUNT -> decompositions[letter.point]
-            s % TRAILS == 0 -> intArrayOf(LEADS_AT + s / (VOWELS * TRAILS), VOWELS_AT + s / TRAILS % VOWELS)
-            else -> intArrayOf(
-                LEADS_AT + s / (VOWELS * TRAILS),
-                VOWELS_AT + s / TRAILS % VOWELS,
-                TRAILS_AT + s % TRAILS,
-            )
+            s % TRAILS == 0 -> leadAndVowel(s)
+            else -> leadAndVowel(s) + (TRAILS_AT + s % TRAILS)
         }
         parts?.map { Letter(it, letter.at) } ?: listOf(letter)
     }
@@ -109,9 +105,7 @@ class CharacterTables(tables: JsonNode) {
         val trail = b - TRAILS_AT
         return when {
             lead in 0 until LEADS && vowel in 0 until VOWELS -> SYLLABLES + (lead * VOWELS + vowel) * TRAILS
-            a - SYLLABLES in 0 until SYLLABLE_COUNT && (a - SYLLABLES) % TRAILS == 0 && trail in 1 until TRAILS ->
-                a +
-                    trail
+            isWithoutTrail(a) && trail in 1 until TRAILS -> a + trail
             else -> compositions[pair(a, b)]
         }
     }
@@ -127,6 +121,11 @@ class CharacterTables(tables: JsonNode) {
         const val VOWELS = 21
         const val TRAILS = 28
         const val SYLLABLE_COUNT = LEADS * VOWELS * TRAILS
+
+        fun leadAndVowel(s: Int) = intArrayOf(LEADS_AT + s / (VOWELS * TRAILS), VOWELS_AT + s / TRAILS % VOWELS)
+
+        fun isWithoutTrail(point: Int) =
+            point - SYLLABLES in 0 until SYLLABLE_COUNT && (point - SYLLABLES) % TRAILS == 0
 
         fun pair(a: Int, b: Int): Long = a.toLong() shl 32 or b.toLong()
 

@@ -43,6 +43,7 @@ class Verdict(
     override fun toString(): String {
         val db = if (psnrDb == Double.POSITIVE_INFINITY) "equal" else "%.1f dB".format(java.util.Locale.ROOT, psnrDb)
         val said = if (finite) db else "not finite"
-        return "${if (passed) "ok" else "FAILED"} $subject: $said, floor ${floorDb.toInt()} dB${if (note.isEmpty()) "" else "; $note"}"
+        val end = if (note.isEmpty()) "" else "; $note"
+        return "${if (passed) "ok" else "FAILED"} $subject: $said, floor ${floorDb.toInt()} dB$end"
     }
 }

@@ -24,6 +24,8 @@ object Half {
     private const val NAN = 0x7e00
     private const val OVERFLOW = 65520f // rounds to infinity
 
+    fun isFinite(half: Short): Boolean = half.toInt() and INFINITY != INFINITY
+
     fun toFloat(half: Short): Float {
         val bits = half.toInt() and 0xffff
         val exponent = bits shr 10 and 31

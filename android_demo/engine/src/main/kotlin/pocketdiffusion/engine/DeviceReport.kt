@@ -33,8 +33,9 @@ class UnitResult(
 }
 
 /**
- * What a self-test found. `toJson` is the device report of docs/BUNDLE.md (runtime/devices/device_report.schema.json), which
- * `pocketdiffusion verify DIR --device-report FILE` shows beside the host's verdicts.
+ * What a self-test found. `toJson` is the device report of docs/BUNDLE.md
+ * (runtime/devices/device_report.schema.json), which `pocketdiffusion verify DIR --device-report FILE` shows beside
+ * the host's verdicts.
  */
 class DeviceReport(
     private val bundle: Bundle,

@@ -1,24 +1,20 @@
 package pocketdiffusion.engine
 
+import java.io.IOException
 import java.nio.file.Files
 import java.nio.file.Path
 import java.nio.file.StandardCopyOption
 import java.security.MessageDigest
 
 /**
- * The digests of files that were read once. A file of the same path, size and date is not read again; `store`, where they
- * are kept between runs of the app, lies outside of the bundle. Without a store they are kept in memory.
+ * The digests of files that were read once. A file of the same path, size and date is not read again; `store`, where
+ * they are kept between runs of the app, lies outside of the bundle. Without a store they are kept in memory.
  */
 class DigestMemory(private val store: Path? = null) {
     private val known = HashMap<String, String>() // "path|size|date" to sha256
 
     init {
-        if (store != null && Files.isRegularFile(store)) {
-            for (line in Files.readAllLines(store)) {
-                val digest = line.substringBefore("  ")
-                if (digest.length == DIGEST_LENGTH) known[line.substringAfter("  ")] = digest
-            }
-        }
+        if (store != null) for (line in read(store)) learn(line)
     }
 
     /** The sha256 of a file; `onBytes` hears of every piece that is read, and may throw to stop. */
@@ -35,10 +31,30 @@ class DigestMemory(private val store: Path? = null) {
         val path = key.substringBeforeLast("|").substringBeforeLast("|")
         known.keys.removeAll { it.substringBeforeLast("|").substringBeforeLast("|") == path }
         known[key] = digest
-        if (store == null) return
+        if (store != null) write(store)
+    }
+
+    private fun learn(line: String) {
+        val digest = line.substringBefore("  ")
+        if (digest.length == DIGEST_LENGTH) known[line.substringAfter("  ")] = digest
+    }
+
+    /** The store's lines. One that cannot be read is none: the files are read again. */
+    private fun read(store: Path): List<String> = try {
+        if (Files.isRegularFile(store)) Files.readAllLines(store) else emptyList()
+    } catch (_: IOException) {
+        emptyList()
+    }
+
+    /** A store that cannot be written, where storage is full, costs time at the next start, and no more. */
+    private fun write(store: Path) {
         val next = store.resolveSibling("${store.fileName}.next")
-        Files.write(next, known.map { (name, sha256) -> "$sha256  $name" }.sorted())
-        Files.move(next, store, StandardCopyOption.REPLACE_EXISTING)
+        try {
+            Files.write(next, known.map { (name, sha256) -> "$sha256  $name" }.sorted())
+            Files.move(next, store, StandardCopyOption.REPLACE_EXISTING)
+        } catch (_: IOException) {
+            Files.deleteIfExists(next)
+        }
     }
 
     private fun keyOf(file: Path): String {

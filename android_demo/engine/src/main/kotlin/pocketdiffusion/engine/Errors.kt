@@ -32,14 +32,29 @@ class NotWhole(val faults: List<Fault>) :
     }
 }
 
+/** The system did not let a file be read. */
+class Unreadable(val path: String, cause: Throwable) :
+    EngineError("$path cannot be read: ${cause.message}. Copy the bundle to the phone again.", cause)
+
+/** A download broke off; `doneBytes` are kept, and the next one goes on from there. */
+class DownloadBroken(val path: String, val doneBytes: Long, val said: String, cause: Throwable? = null) :
+    EngineError(
+        "The download broke off at $path, after ${doneBytes shr 20} MB: $said. Start it again: it goes on from there.",
+        cause,
+    )
+
+/** There is no room for a bundle. */
+class StorageFull(val leftBytes: Long) :
+    EngineError("The phone's storage is full, ${leftBytes shr 20} MB are left: make room, and import the bundle again.")
+
 /** A file whose bytes are those of the manifest, but which says what cannot be. */
 class Contradiction(val where: String, why: String) : EngineError("$where: $why. Export the model again.")
 
 /** The bundle failed its proof: its pictures are not those of the model. */
 class ProofFailed(val subject: String?) :
     EngineError(
-        "This bundle failed its proof${if (subject == null) "" else ", $subject above all"}, so its pictures may be wrong. " +
-            "Export the model again.",
+        "This bundle failed its proof${if (subject == null) "" else ", $subject above all"}: " +
+            "its pictures may be wrong. Export the model again.",
     )
 
 /** Something was asked for that only the whole bundle holds. */
@@ -60,6 +75,10 @@ class EngineTooOld(val graph: String, val engine: String, val needs: String, val
 /** This device or this app cannot run the file at all: Core ML here, another chip's context there. */
 class CannotRunHere(val graph: String, val why: String) : EngineError("$graph cannot be run here: $why.")
 
+/** The app has no such compute unit on this device. */
+class UnitNotHere(val graph: String, val unit: String, val engine: String) :
+    EngineError("$graph cannot run on the unit $unit: $engine has none in this app or on this device.")
+
 /** The manifest says that the graph's results are wrong on this unit. */
 class UnitKnownBad(val graph: String, val unit: String, val note: String) :
     EngineError(
@@ -72,6 +91,10 @@ class NotFinite(val graph: String, val output: String) :
 
 /** The user cancelled. */
 class Cancelled : EngineError("Cancelled.")
+
+/** The system gave no more memory in the midst of a drawing. */
+class OutOfMemory(cause: Throwable) :
+    EngineError("The phone ran out of memory: close other apps, and keep one graph open at a time.", cause)
 
 /** The phone has less memory left than the drawing takes. `fits` says what would fit, or null. */
 class NotEnoughMemory(val needsBytes: Long, val leftBytes: Long, val fits: String?) :

@@ -4,7 +4,12 @@ import java.security.MessageDigest
 import java.util.Locale
 
 /** Who needs a file: of each role but RUNTIME all files are there, or none. */
-enum class Role { RUNTIME, COMPANION, PROOF, REPORT }
+enum class Role(val text: String) {
+    RUNTIME("runtime"),
+    COMPANION("companion"),
+    PROOF("proof"),
+    REPORT("report"),
+}
 
 /** One file of the bundle. */
 class FileEntry(val sha256: String, val size: Long, val role: Role)
@@ -56,11 +61,8 @@ class FileTable(
         }
         for ((role, paths) in files.keys.groupBy { files.getValue(it).role }) {
             val missing = paths.filter { it !in found }
-            if (role == Role.RUNTIME ||
-                missing.size < paths.size
-            ) {
-                faults += missing.map { Fault(it, Fault.Kind.MISSING) }
-            }
+            val isInstalled = role == Role.RUNTIME || missing.size < paths.size
+            if (isInstalled) faults += missing.map { Fault(it, Fault.Kind.MISSING) }
         }
         return faults.sortedBy { it.path }
     }
@@ -81,26 +83,23 @@ class FileTable(
         private val PART = Regex("[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
         private val SHA256 = Regex("[0-9a-f]{64}")
 
+        /** Whether a file of a bundle can have this path. */
+        internal fun isPath(path: String): Boolean =
+            path.length <= LONGEST_PATH && path.split("/").all { PART.matches(it) }
+
         /** The table of the manifest. Throws Contradiction for a path that could not be, or not on every disk. */
         fun read(manifest: JsonNode): FileTable {
             val files = manifest["files"].entries().mapValues { (path, entry) -> readEntry(path, entry) }
             val spelled = HashMap<String, String>()
+            fun fail(why: String): Nothing = throw Contradiction(MANIFEST, why)
             for (path in files.keys) {
-                if (path.lowercase(Locale.ROOT) in
-                    OUTSIDE
-                ) {
-                    throw Contradiction(MANIFEST, "$path cannot hold its own digest")
-                }
+                if (path.lowercase(Locale.ROOT) in OUTSIDE) fail("$path cannot hold its own digest")
                 val parts = path.split("/")
                 for (length in 1..parts.size) {
                     val name = parts.take(length).joinToString("/")
                     val other = spelled.getOrPut(name.lowercase(Locale.ROOT)) { name }
-                    if (other != name) throw Contradiction(MANIFEST, "$other and $name differ in case alone")
-                    if (length < parts.size &&
-                        name in files
-                    ) {
-                        throw Contradiction(MANIFEST, "$name is both a file and a folder")
-                    }
+                    if (other != name) fail("$other and $name differ in case alone")
+                    if (length < parts.size && name in files) fail("$name is both a file and a folder")
                 }
             }
             val passedOver = manifest["passed_over"]
@@ -108,37 +107,25 @@ class FileTable(
         }
 
         private fun readEntry(path: String, entry: JsonNode): FileEntry {
-            if (path.length > LONGEST_PATH ||
-                !path.split("/").all { PART.matches(it) }
-            ) {
-                entry.fail("this is no path of a bundle")
-            }
-            val role = entry["role"].text()
-            val known =
-                Role.values().firstOrNull { it.name.lowercase(Locale.ROOT) == role }
-                    ?: throw Refusal("the role $role of $path")
+            if (!isPath(path)) entry.fail("this is no path of a bundle")
+            val name = entry["role"].text()
+            val role = Role.values().firstOrNull { it.text == name } ?: throw Refusal("the role $name of $path")
             val sha256 = entry["sha256"].text()
             if (!SHA256.matches(sha256)) entry.fail("its sha256 is none")
-            return FileEntry(sha256, entry["size"].long(), known)
+            return FileEntry(sha256, entry["size"].long(), role)
         }
 
         /** Whether a pattern stands for a name: `*` for any characters, `?` for one. */
-        internal fun matches(pattern: String, name: String): Boolean = Regex(
-            pattern.map {
-                if (it ==
-                    '*'
-                ) {
-                    ".*"
-                } else if (it ==
-                    '?'
-                ) {
-                    "."
-                } else {
-                    Regex.escape("$it")
+        internal fun matches(pattern: String, name: String): Boolean {
+            val parts = pattern.map { character ->
+                when (character) {
+                    '*' -> ".*"
+                    '?' -> "."
+                    else -> Regex.escape("$character")
                 }
-            }.joinToString(""),
-            RegexOption.DOT_MATCHES_ALL,
-        ).matches(name)
+            }
+            return Regex(parts.joinToString(""), RegexOption.DOT_MATCHES_ALL).matches(name)
+        }
     }
 }
 

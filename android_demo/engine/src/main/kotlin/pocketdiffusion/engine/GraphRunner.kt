@@ -22,42 +22,28 @@ interface GraphEngine {
     /** The units that this engine has here, such as cpu, gpu, npu. */
     val units: List<String>
 
-    /** What a unit computes in: the graph's own arithmetic, but for units that compute in float16 whatever the file says. */
+    /**
+     * What a unit computes in: the graph's own arithmetic, but for units that compute in float16 whatever the file
+     * says.
+     */
     fun arithmeticOf(graph: PipelineGraph, unit: String): String
 
-    /** Opens a graph on a unit. Throws UnitKnownBad, EngineTooOld, CannotRunHere or EngineFailure. */
+    /**
+     * Whether the graph can be run on a unit, as far as the manifest tells. Throws UnitKnownBad, UnitNotHere,
+     * EngineTooOld or CannotRunHere.
+     */
+    fun check(graph: PipelineGraph, unit: String)
+
+    /** Opens a graph on a unit. Throws what `check` throws, NotWhole for its files, and EngineFailure. */
     fun open(bundle: Bundle, graph: PipelineGraph, unit: String): GraphRunner
 }
 
-/** A wish to stop, which any thread may say. */
-class Cancellation {
-    private val lock = Any()
-    private var stopped = false
-    private var onCancel: (() -> Unit)? = null
-
-    val isCancelled: Boolean get() = synchronized(lock) { stopped }
-
-    fun cancel() = synchronized(lock) {
-        stopped = true
-        onCancel?.invoke()
-        Unit
+/** Whether version `a` comes before `b`; both are numbers with points between. */
+fun isOlder(a: String, b: String): Boolean {
+    val (left, right) = listOf(a, b).map { text -> text.split('.', '-', '+').map { it.toIntOrNull() ?: 0 } }
+    for (i in 0 until Math.max(left.size, right.size)) {
+        val order = left.getOrElse(i) { 0 }.compareTo(right.getOrElse(i) { 0 })
+        if (order != 0) return order < 0
     }
-
-    /** Throws Cancelled where it was wished. */
-    fun check() {
-        if (isCancelled) throw Cancelled()
-    }
-
-    /** Does `work`, which `stop`, called from another thread, ends early. After `work` no `stop` is called any more. */
-    fun <T> during(stop: () -> Unit, work: () -> T): T {
-        synchronized(lock) {
-            if (stopped) throw Cancelled()
-            onCancel = stop
-        }
-        try {
-            return work()
-        } finally {
-            synchronized(lock) { onCancel = null }
-        }
-    }
+    return false
 }

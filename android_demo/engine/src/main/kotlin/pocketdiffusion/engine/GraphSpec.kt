@@ -30,12 +30,10 @@ class GraphSpec(val inputs: List<TensorSpec>, val outputs: List<TensorSpec>) {
     fun output(name: String): TensorSpec? = outputs.firstOrNull { it.name == name }
 
     companion object {
-        fun read(node: JsonNode) = GraphSpec(
-            node["inputs"].items().map {
-                TensorSpec.read(it)
-            },
-            node["outputs"].items().map { TensorSpec.read(it) },
-        )
+        fun read(node: JsonNode): GraphSpec {
+            fun tensors(name: String) = node[name].items().map { TensorSpec.read(it) }
+            return GraphSpec(tensors("inputs"), tensors("outputs"))
+        }
     }
 }
 
@@ -112,13 +110,10 @@ class PipelineGraph(
             )
         }
 
-        private fun readEngine(node: JsonNode) = Engine(
-            node["name"].text(),
-            node.optional("least_version") {
-                it.text()
-            },
-            node.optional("signature") { it.text() },
-        )
+        private fun readEngine(node: JsonNode): Engine {
+            fun text(name: String) = node.optional(name) { it.text() }
+            return Engine(node["name"].text(), text("least_version"), text("signature"))
+        }
 
         private fun readBytes(node: JsonNode, name: String): Long? =
             node.optional("memory") { it }?.optional(name) { it.long() }

@@ -9,9 +9,7 @@ object ImageToImage {
     fun startOf(steps: Int, strength: Double): Int {
         val start = steps - Math.min(Math.floor(steps * strength), steps.toDouble()).toInt()
         if (strength.isNaN() || strength < 0 || start >= steps) {
-            throw BadRequest(
-                "A strength of $strength leaves none of $steps steps: take more steps or a larger strength.",
-            )
+            throw BadRequest("A strength of $strength leaves none of $steps steps: take more of one of them.")
         }
         return start
     }
@@ -34,9 +32,12 @@ object ImageToImage {
         var levels = picture.rgb
         if (width != picture.width) {
             val filter = Filter(picture.width, width)
-            levels = filter.apply(levels, picture.height, picture.width * 3, 3, width * 3)
+            levels = filter.apply(levels, picture.height, line = picture.width * 3, step = 3, toLine = width * 3)
         }
-        if (height != picture.height) levels = Filter(picture.height, height).apply(levels, width, 3, width * 3, 3)
+        if (height != picture.height) {
+            val filter = Filter(picture.height, height)
+            levels = filter.apply(levels, width, line = 3, step = width * 3, toLine = 3)
+        }
         return Picture(width, height, levels)
     }
 

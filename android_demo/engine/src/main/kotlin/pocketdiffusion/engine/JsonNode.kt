@@ -12,25 +12,30 @@ import java.nio.charset.CharacterCodingException
 import java.nio.charset.CodingErrorAction
 
 /** A value of a JSON file of the bundle that knows where it stands, so that an error can say so. */
-class JsonNode private constructor(private val element: JsonElement, val where: String) {
+class JsonNode private constructor(
+    private val element: JsonElement,
+    private val parent: JsonNode?,
+    private val name: Any, // of the file, a member or a place in a list: made into a text where something is wrong
+) {
+    /** The file and the names that lead to this value. */
+    val where: String get() = if (parent == null) "$name" else "${parent.where}.$name"
     val isNull get() = element is JsonNull
     val isText get() = (element as? JsonPrimitive)?.isString == true
-    val isObject get() = element is JsonObject
 
     /** The member `name`, which has to be there; it can be null. */
     operator fun get(name: String): JsonNode = find(name) ?: fail("it has no $name")
 
     /** The member `name`, or null where it is not there. */
-    fun find(name: String): JsonNode? = members()[name]?.let { JsonNode(it, "$where.$name") }
+    fun find(name: String): JsonNode? = members()[name]?.let { JsonNode(it, this, name) }
 
     /** The member `name` as `read` makes it, or null where it is null or not there. */
     fun <T> optional(name: String, read: (JsonNode) -> T): T? = find(name)?.takeUnless { it.isNull }?.let(read)
 
     /** The members in the file's order. */
-    fun entries(): Map<String, JsonNode> = members().mapValues { (name, value) -> JsonNode(value, "$where.$name") }
+    fun entries(): Map<String, JsonNode> = members().mapValues { (name, value) -> JsonNode(value, this, name) }
 
     fun items(): List<JsonNode> =
-        (element as? JsonArray ?: fail("it is no list")).mapIndexed { i, value -> JsonNode(value, "$where.$i") }
+        (element as? JsonArray ?: fail("it is no list")).mapIndexed { i, value -> JsonNode(value, this, i) }
 
     fun text(): String = primitive("text").takeIf { it.isString }?.content ?: fail("it is no text")
 
@@ -56,13 +61,9 @@ class JsonNode private constructor(private val element: JsonElement, val where: 
 
     fun texts(): List<String> = items().map { it.text() }
 
-    fun ints(): IntArray = IntArray(size()).also { list ->
-        items().forEachIndexed { i, value -> list[i] = value.int() }
-    }
+    fun ints(): IntArray = items().let { list -> IntArray(list.size) { list[it].int() } }
 
     fun fail(why: String): Nothing = throw Contradiction(where, why)
-
-    private fun size() = (element as? JsonArray ?: fail("it is no list")).size
 
     private fun members() = element as? JsonObject ?: fail("it is no object")
 
@@ -74,7 +75,7 @@ class JsonNode private constructor(private val element: JsonElement, val where: 
 
         /** Reads the bytes of `path`: UTF-8 without a byte order mark. */
         fun parse(bytes: ByteArray, path: String): JsonNode = try {
-            JsonNode(Json.parseToJsonElement(decodeUtf8(bytes, path)), path)
+            JsonNode(Json.parseToJsonElement(decodeUtf8(bytes, path)), null, path)
         } catch (error: SerializationException) {
             throw Contradiction(path, "it is no JSON: ${error.message?.lineSequence()?.first()}")
         }

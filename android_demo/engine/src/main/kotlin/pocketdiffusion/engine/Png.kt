@@ -51,8 +51,8 @@ object Png {
         if (header.get(8).toInt() != 8 || channels == null || header.get(12).toInt() != 0) {
             throw Contradiction(where, "it is a PNG of a kind that is not read here")
         }
-        val levels =
-            unfilter(inflate(chunks, (width * channels + 1) * height, where), width * channels, height, channels)
+        val packed = inflate(chunks, (width * channels + 1) * height, where)
+        val levels = unfilter(packed, width * channels, height, channels)
         if (channels == 3) return Picture(width, height, levels)
         val rgba = ByteArray(width * height * 4) { i ->
             val pixel = i / 4 * channels
@@ -92,18 +92,20 @@ object Png {
         val run = picture.width * 3
         val result = ByteArray((run + 1) * picture.height)
         for (y in 0 until picture.height) {
-            val best = (0..4).map { kind ->
-                ByteArray(run + 1) { i ->
-                    if (i ==
-                        0
-                    ) {
-                        kind.toByte()
-                    } else {
-                        (picture.rgb[y * run + i - 1] - guess(picture.rgb, kind, run, y, i - 1, 3)).toByte()
-                    }
+            val at = y * (run + 1)
+            var best = Int.MAX_VALUE
+            for (kind in 0..4) {
+                val row = ByteArray(run) { i ->
+                    (picture.rgb[y * run + i] - guess(picture.rgb, kind, run, y, i, 3)).toByte()
                 }
-            }.minByOrNull { row -> row.drop(1).sumOf { Math.abs(it.toInt()) } }!!
-            best.copyInto(result, y * (run + 1))
+                var sum = 0
+                for (difference in row) sum += Math.abs(difference.toInt())
+                if (sum < best) {
+                    best = sum
+                    result[at] = kind.toByte()
+                    row.copyInto(result, at + 1)
+                }
+            }
         }
         return result
     }
@@ -113,8 +115,8 @@ object Png {
         for (y in 0 until height) {
             val kind = packed[y * (run + 1)].toInt()
             for (i in 0 until run) {
-                levels[y * run + i] =
-                    (packed[y * (run + 1) + 1 + i] + guess(levels, kind, run, y, i, channels)).toByte()
+                val difference = packed[y * (run + 1) + 1 + i]
+                levels[y * run + i] = (difference + guess(levels, kind, run, y, i, channels)).toByte()
             }
         }
         return levels
@@ -135,23 +137,19 @@ object Png {
     }
 
     private fun paeth(left: Int, up: Int, corner: Int): Int {
-        val guess = left + up - corner
-        val (a, b, c) = listOf(left, up, corner).map { Math.abs(guess - it) }
-        return if (a <= b && a <= c) {
-            left
-        } else if (b <= c) {
-            up
-        } else {
-            corner
+        val a = Math.abs(up - corner)
+        val b = Math.abs(left - corner)
+        val c = Math.abs(left + up - 2 * corner)
+        return when {
+            a <= b && a <= c -> left
+            b <= c -> up
+            else -> corner
         }
     }
 
     private fun readChunks(bytes: ByteArray, where: String): List<Pair<String, ByteBuffer>> {
-        if (bytes.size < MAGIC.size ||
-            !bytes.copyOf(MAGIC.size).contentEquals(MAGIC)
-        ) {
-            throw Contradiction(where, "it is no PNG")
-        }
+        val isPng = bytes.size >= MAGIC.size && bytes.copyOf(MAGIC.size).contentEquals(MAGIC)
+        if (!isPng) throw Contradiction(where, "it is no PNG")
         val chunks = ArrayList<Pair<String, ByteBuffer>>()
         val buffer = ByteBuffer.wrap(bytes)
         var at = MAGIC.size

@@ -1,8 +1,5 @@
 package pocketdiffusion.engine
 
-import java.io.File
-import java.io.IOException
-
 /** Hears how a self-test goes on; called on the thread that tests. */
 fun interface SelfTestListener {
     /** `done` of `total` parts; `subject` is what comes next, such as "unet on cpu". */
@@ -10,16 +7,16 @@ fun interface SelfTestListener {
 }
 
 /**
- * Whether this device draws as the original did (docs/BUNDLE.md, sections 11 and 12): the conformance vectors, one recorded
- * call of each graph on each unit, and one picture.
+ * Whether this device draws as the original did (docs/BUNDLE.md, sections 11 and 12): the conformance vectors, one
+ * recorded call of each graph on each unit, and one picture.
  */
 class SelfTest(private val generator: Generator, private val engine: GraphEngine, private val device: Device) {
     private val bundle = generator.bundle
     private val pipeline = generator.pipeline
 
     /**
-     * Tests all. What fails is a verdict or an error of the report and no exception; Cancelled is one, and NotWhole where
-     * files are not those of the manifest.
+     * Tests all. What fails is a verdict or an error of the report and no exception; Cancelled is one, and NotWhole
+     * where files are not those of the manifest.
      */
     fun run(
         units: List<String> = engine.units,
@@ -42,7 +39,7 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
                 part("$name on $unit") { runGraph(pipeline.graphs.getValue(name), case, unit, calls, cancellation) }
             }
         }
-        val picture = part("picture") { bundle.manifest.picture?.let { draw(it, cancellation) } }
+        val picture = part(PICTURE) { bundle.manifest.picture?.let { draw(it, cancellation) } }
         return DeviceReport(
             bundle = bundle,
             device = device,
@@ -51,11 +48,14 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
             graphs = graphs,
             vectors = judged,
             picture = picture,
-            pictureArithmetic = pipeline.graphs.values.map {
-                engine.arithmeticOf(it, it.computeUnit)
-            }.minByOrNull(ARITHMETIC::indexOf)!!,
+            pictureArithmetic = drawnIn(),
         )
     }
+
+    /** The least precise arithmetic of the graphs that draw a picture. */
+    private fun drawnIn(): String = pipeline.graphs.values
+        .map { engine.arithmeticOf(it, generator.unitOf(it)) }
+        .minByOrNull(LEAST_PRECISE_FIRST::indexOf)!!
 
     /** One recorded call of a graph on a unit, and some more for their time. */
     private fun runGraph(
@@ -65,48 +65,46 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
         calls: Int,
         cancellation: Cancellation,
     ): UnitResult {
-        val arithmetic = engine.arithmeticOf(graph, unit)
         val inputs = case.inputs.mapValues { bundle.array(it.value) }
         val measuresPeak = OwnMemory.forgetPeak()
-        var load: Double? = null
-        var first: Double? = null
-        val others = ArrayList<Double>()
-        try {
+        val seconds = ArrayList<Double>() // of loading, then of each call
+        fun <T> timed(work: () -> T): T {
             val began = System.nanoTime()
-            val outputs = engine.open(bundle, graph, unit).use { runner ->
-                load = secondsSince(began)
-                val called = System.nanoTime()
-                val outputs = runner.run(inputs, cancellation)
-                first = secondsSince(called)
-                repeat(calls - 1) {
-                    val again = System.nanoTime()
-                    runner.run(inputs, cancellation)
-                    others += secondsSince(again)
-                }
-                outputs
+            return work().also { seconds += (System.nanoTime() - began) / 1e9 }
+        }
+
+        fun resultOf(outputs: Map<String, Verdict>, error: String? = null) = UnitResult(
+            graph = graph.name,
+            unit = unit,
+            arithmetic = engine.arithmeticOf(graph, unit),
+            loadSeconds = seconds.getOrNull(0),
+            firstCallSeconds = seconds.getOrNull(1),
+            medianCallSeconds = seconds.drop(2).sorted().let { it.getOrNull(it.size / 2) },
+            peakBytes = if (measuresPeak) OwnMemory.peakBytes() else null,
+            outputs = outputs,
+            error = error,
+        )
+
+        fun verdict(name: String, db: Double, finite: Boolean = true) =
+            Verdict("${graph.name}.$name on $unit", db, graph.floor, finite)
+        return try {
+            val outputs = timed { engine.open(bundle, graph, unit) }.use { runner ->
+                List(Math.max(calls, 1)) { timed { runner.run(inputs, cancellation) } }.first()
             }
-            val verdicts = case.outputs.mapValues { (name, ref) ->
-                val expected = bundle.array(ref).convert(DType.FLOAT32).floats()
-                val made = outputs.getValue(name).convert(DType.FLOAT32).floats()
-                Verdict("${graph.name}.$name on $unit", Compare.psnr(expected, made), graph.floor)
-            }
-            val peak = if (measuresPeak) OwnMemory.peakBytes() else null
-            return UnitResult(graph.name, unit, arithmetic, load, first, median(others), peak, verdicts, null)
+            resultOf(case.outputs.mapValues { (name, ref) -> verdict(name, compare(ref, outputs.getValue(name))) })
         } catch (error: NotFinite) {
-            val verdicts = case.outputs.keys.associateWith { name ->
-                Verdict(
-                    "${graph.name}.$name on $unit",
-                    Double.NEGATIVE_INFINITY,
-                    graph.floor,
-                    finite =
-                    name != error.output,
-                )
-            }
-            return UnitResult(graph.name, unit, arithmetic, load, first, null, null, verdicts, null)
+            resultOf(case.outputs.mapValues { (name, _) -> verdict(name, WORST, finite = name != error.output) })
         } catch (error: EngineError) {
             if (error is Cancelled || error is NotWhole) throw error
-            return UnitResult(graph.name, unit, arithmetic, null, null, null, null, emptyMap(), error.message)
+            resultOf(emptyMap(), error.message)
+        } catch (error: OutOfMemoryError) {
+            resultOf(emptyMap(), OutOfMemory(error).message)
         }
+    }
+
+    private fun compare(expected: ArrayRef, made: Tensor): Double {
+        val (wanted, found) = listOf(bundle.array(expected), made).map { it.convert(DType.FLOAT32) }
+        return if (wanted.shape.contentEquals(found.shape)) Compare.psnr(wanted.floats(), found.floats()) else WORST
     }
 
     /** The original's picture, drawn again. */
@@ -122,42 +120,19 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
         )
         val original = Png.read(bundle.read(told.image), told.image)
         return try {
-            Verdict(
-                "picture",
-                Compare.psnr(original, generator.draw(request, cancellation = cancellation).picture),
-                floor,
-            )
+            val drawn = generator.draw(request, cancellation = cancellation)
+            Verdict(PICTURE, Compare.psnr(original, drawn.picture), floor)
         } catch (error: NotFinite) {
-            Verdict("picture", Double.NEGATIVE_INFINITY, floor, finite = false, note = error.message.orEmpty())
+            Verdict(PICTURE, WORST, floor, finite = false, note = error.message.orEmpty())
         } catch (error: EngineError) {
             if (error is Cancelled || error is NotWhole) throw error
-            Verdict("picture", Double.NEGATIVE_INFINITY, floor, note = error.message.orEmpty())
+            Verdict(PICTURE, WORST, floor, note = error.message.orEmpty())
         }
     }
 
     private companion object {
-        val ARITHMETIC = listOf("int8", "int16", "float16", "float32") // the least precise first
-
-        fun secondsSince(began: Long) = (System.nanoTime() - began) / 1e9
-
-        fun median(values: List<Double>): Double? = values.sorted().getOrNull(values.size / 2)
-    }
-}
-
-/** The memory of this process, as Linux tells it. */
-internal object OwnMemory {
-    /** Begins a new peak; false where the system does not let it. */
-    fun forgetPeak(): Boolean = try {
-        File("/proc/self/clear_refs").writeText("5")
-        true
-    } catch (_: IOException) {
-        false
-    }
-
-    fun peakBytes(): Long? = try {
-        val line = File("/proc/self/status").readLines().firstOrNull { it.startsWith("VmHWM:") }
-        line?.filter { it.isDigit() }?.toLongOrNull()?.times(1024)
-    } catch (_: IOException) {
-        null
+        const val WORST = Double.NEGATIVE_INFINITY
+        const val PICTURE = "picture"
+        val LEAST_PRECISE_FIRST = listOf("int8", "int16", "float16", "float32")
     }
 }

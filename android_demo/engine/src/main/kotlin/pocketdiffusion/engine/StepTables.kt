@@ -7,7 +7,11 @@ import java.nio.ByteOrder
 class StepColumns(private val places: Map<String, Long>, private val constants: Map<String, Float>) {
     /** The value of a column in the row at `place`, or null where the column is not here. */
     fun find(name: String, place: Int, file: ByteBuffer): Float? =
-        constants[name] ?: places[name]?.let { file.getFloat((it + 4L * place).toInt()) }
+        constants[name] ?: places[name]?.let { begin ->
+            val at = begin + 4L * place
+            if (at < 0 || at + 4 > file.limit()) throw IndexOutOfBoundsException("$name ends at ${file.limit()}")
+            file.getFloat(at.toInt())
+        }
 
     companion object {
         fun read(node: JsonNode) = StepColumns(
@@ -72,15 +76,14 @@ class StepTables(private val index: StepIndex, bytes: ByteArray) {
         val sampler = index.samplers[name] ?: throw Refusal("the sampler $name")
         val count = if (steps in 1..index.mostSteps) sampler.rows.getOrElse(steps - 1) { 0 } else 0
         if (count == 0) throw Refusal("$steps steps with the sampler $name")
+        if (start >= count) throw Refusal("$steps steps with the sampler $name from row $start on")
         val first = (0 until steps - 1).sumOf { sampler.rows[it] }
         val rows = (start until count).map { row ->
             val holders = listOfNotNull(sampler.restarts.getOrNull(row - start), sampler.columns)
             readRow { column -> valueOf(column, holders, first + row) }
         }
-        val sigma =
-            sampler.initNoiseSigma.getOrNull(steps - 1)
-                ?: throw Contradiction(index.file, "$name has no sigma for $steps steps")
-        return StepRun(rows, sigma)
+        val sigma = sampler.initNoiseSigma.getOrNull(steps - 1)
+        return StepRun(rows, sigma ?: throw Contradiction(index.file, "$name has no sigma for $steps steps"))
     }
 
     private fun readRow(value: (String) -> Float) = StepRow(

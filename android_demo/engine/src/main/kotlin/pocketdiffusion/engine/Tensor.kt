@@ -33,12 +33,7 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
         val bytes = bytes()
         return when (dtype) {
             DType.FLOAT32 -> bytes.asFloatBuffer().let { all -> (0 until count).all { isFinite(all[it]) } }
-            DType.FLOAT16 -> bytes.asShortBuffer().let { all ->
-                (0 until count).all {
-                    all[it].toInt() and 0x7c00 !=
-                        0x7c00
-                }
-            }
+            DType.FLOAT16 -> bytes.asShortBuffer().let { all -> (0 until count).all { Half.isFinite(all[it]) } }
             else -> true
         }
     }
@@ -96,10 +91,8 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
     }
 
     companion object {
-        fun countOf(shape: IntArray, from: Int = 0): Int = (from until shape.size).fold(1) { product, i ->
-            product *
-                shape[i]
-        }
+        fun countOf(shape: IntArray, from: Int = 0): Int =
+            (from until shape.size).fold(1) { product, i -> Math.multiplyExact(product, shape[i]) }
 
         /** A tensor whose buffer, at first zeros, `fill` writes. */
         fun make(dtype: DType, shape: IntArray, fill: (ByteBuffer) -> Unit = {}): Tensor {
@@ -120,7 +113,8 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
 
         /** An array of a file: little-endian, C order. Throws Contradiction, which names `where`. */
         fun fromBytes(bytes: ByteArray, dtype: DType, shape: IntArray, where: String): Tensor {
-            if (shape.any { it < 0 } || bytes.size != countOf(shape) * dtype.bytes) {
+            val size = shape.fold(dtype.bytes.toDouble()) { product, length -> product * length } // cannot overflow
+            if (shape.any { it < 0 } || bytes.size.toDouble() != size) {
                 throw Contradiction(where, "it has ${bytes.size} bytes, which are no $dtype${shape.contentToString()}")
             }
             val from = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)

@@ -7,10 +7,10 @@ class Tokens(val ids: IntArray, val mask: IntArray, val cut: String)
 class Tokenizer(private val index: TokenizerIndex, private val characters: CharacterTables, val pairs: BytePairs) {
     private class Sought(val token: AddedToken, val points: IntArray)
 
-    private val typed = index.added.filter { !it.normalized }.map { sought(it, lettersOf(it.text)) }
-    private val normalized = index.added.filter {
-        it.normalized
-    }.map { sought(it, characters.normalize(lettersOf(it.text))) }
+    private val typed = index.added.filter { !it.normalized }
+        .map { Sought(it, pointsOf(lettersOf(it.text))) }
+    private val normalized = index.added.filter { it.normalized }
+        .map { Sought(it, pointsOf(characters.normalize(lettersOf(it.text)))) }
 
     /** Step 8: the beginning token, the text as far as there is room, the end token, the padding. */
     fun input(prompt: String): Tokens {
@@ -128,10 +128,9 @@ class Tokenizer(private val index: TokenizerIndex, private val characters: Chara
 
         private fun pointsOf(text: List<Letter>) = IntArray(text.size) { text[it].point }
 
-        private fun sought(token: AddedToken, text: List<Letter>) = Sought(token, pointsOf(text))
-
-        private fun startsAt(text: List<Letter>, points: IntArray, at: Int): Boolean = points.isNotEmpty() &&
-            at + points.size <= text.size &&
-            points.indices.all { text[at + it].point == points[it] }
+        private fun startsAt(text: List<Letter>, points: IntArray, at: Int): Boolean {
+            val isWithin = points.isNotEmpty() && at + points.size <= text.size
+            return isWithin && points.indices.all { text[at + it].point == points[it] }
+        }
     }
 }

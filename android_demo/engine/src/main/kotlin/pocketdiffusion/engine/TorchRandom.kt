@@ -3,8 +3,8 @@ package pocketdiffusion.engine
 import java.math.BigInteger
 
 /**
- * torch's CPU generator: the same seed gives the same noise (docs/BUNDLE.md, section 8). The engine is mt19937 (Matsumoto
- * and Nishimura 1998); 16 values or more and fewer are made in two ways.
+ * torch's CPU generator: the same seed gives the same noise (docs/BUNDLE.md, section 8). The engine is mt19937
+ * (Matsumoto and Nishimura 1998); 16 values or more and fewer are made in two ways.
  */
 class TorchRandom(seed: String) {
     private val state = IntArray(SIZE)

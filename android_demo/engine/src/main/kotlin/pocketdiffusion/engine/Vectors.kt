@@ -18,7 +18,7 @@ class Vectors(bundle: Bundle, generator: Generator) {
     val all: List<Vector> = read(bundle)
 
     fun judge(vector: Vector): Verdict {
-        var least = Double.POSITIVE_INFINITY
+        val dbs = ArrayList<Double>()
         for (case in vector.cases) {
             val made = try {
                 answers.answer(vector.kind, case)
@@ -26,42 +26,34 @@ class Vectors(bundle: Bundle, generator: Generator) {
                 return failed(vector, "${case.label}: ${error.message}")
             } ?: return failed(vector, "this app is too old for the kind ${vector.kind}")
             for ((name, expected) in case.expected) {
-                val found = made[name]
-                if (found == null || found.dtype != expected.dtype || !found.shape.contentEquals(expected.shape)) {
-                    return failed(vector, "${case.label}, $name has another shape: ${vector.tells}")
-                }
-                for ((one, other) in piecesOf(vector.kind, expected).zip(piecesOf(vector.kind, found))) {
-                    val db = compare(one, other, vector.floorDb)
-                    if (db <
-                        vector.floorDb
-                    ) {
-                        return Verdict(
-                            vector.name,
-                            db,
-                            vector.floorDb,
-                            note = "${case.label}, $name: ${vector.tells}",
-                        )
-                    }
-                    least = Math.min(least, db)
-                }
+                val db = compare(vector, expected, made[name])
+                if (db < vector.floorDb) return failed(vector, "${case.label}, $name: ${vector.tells}", db)
+                dbs += db
             }
         }
-        return Verdict(vector.name, least, vector.floorDb)
+        return Verdict(vector.name, dbs.minOrNull() ?: Double.POSITIVE_INFINITY, vector.floorDb)
     }
 
-    private fun failed(vector: Vector, note: String) =
-        Verdict(vector.name, Double.NEGATIVE_INFINITY, vector.floorDb, note = note)
+    private fun failed(vector: Vector, note: String, db: Double = Double.NEGATIVE_INFINITY) =
+        Verdict(vector.name, db, vector.floorDb, note = note)
 
-    /** The arrays that are compared each by itself: of several runs, the row of each. */
-    private fun piecesOf(kind: String, array: Tensor): List<FloatArray> {
-        val numbers = array.convert(DType.FLOAT32).floats()
-        if (kind !in listOf("start", "run") || array.shape[0] < 2) return listOf(numbers)
-        val width = numbers.size / array.shape[0]
-        return List(array.shape[0]) { numbers.copyOfRange(it * width, (it + 1) * width) }
+    /** The least dB of the array, or of its rows where these are compared each by itself. */
+    private fun compare(vector: Vector, expected: Tensor, made: Tensor?): Double {
+        if (made == null || made.dtype != expected.dtype || !made.shape.contentEquals(expected.shape)) {
+            return Double.NEGATIVE_INFINITY
+        }
+        val (wanted, found) = listOf(expected, made).map { it.convert(DType.FLOAT32).floats() }
+        val rows = if (vector.kind in ROW_BY_ROW) expected.shape[0] else 1
+        val width = wanted.size / Math.max(rows, 1)
+        return (0 until rows).minOfOrNull { row ->
+            val (from, to) = row * width to (row + 1) * width
+            compare(wanted.copyOfRange(from, to), found.copyOfRange(from, to), vector.floorDb)
+        } ?: Double.POSITIVE_INFINITY
     }
 
     private companion object {
         const val EQUAL_DB = 200.0
+        val ROW_BY_ROW = listOf("start", "run") // kinds whose arrays have a row for each of several runs
 
         /** dB, or minus infinity where the largest difference is more than ten times what the floor allows. */
         fun compare(expected: FloatArray, made: FloatArray, floor: Double): Double {

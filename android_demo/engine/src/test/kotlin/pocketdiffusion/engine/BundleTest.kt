@@ -1,5 +1,6 @@
 package pocketdiffusion.engine
 
+import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import org.junit.jupiter.api.io.TempDir
 import java.nio.file.Files
@@ -141,6 +142,51 @@ class BundleTest {
         )
         Forgery.sign(folder)
         assertTrue("runtime_id" in assertFailsWith<Contradiction> { Bundle.open(folder) }.where)
+    }
+
+    @Test
+    fun whatALaterMinorVersionAddsIsPassedOver() {
+        val folder = Forgery.copy(original, scratch)
+        fun add(path: String, vararg keys: String) = Forgery.change(folder, path, *keys) {
+            JsonObject((it as JsonObject) + ("later" to JsonPrimitive("thing")))
+        }
+        Forgery.change(folder, FileTable.MANIFEST, "minor") { JsonPrimitive(99) }
+        add(FileTable.MANIFEST)
+        add(FileTable.MANIFEST, "target")
+        add("pipeline/onnx.json")
+        add("pipeline/onnx.json", "steps")
+        add("pipeline/onnx.json", "program")
+        add("pipeline/onnx.json", "graphs", "unet")
+        Generator(Bundle.open(folder), OrtEngine(threads = 1)).use { it.draw(Request("x", seed = "1", steps = 1)) }
+    }
+
+    @Test
+    fun filesThatSayWhatCannotBeAreNamedAndNoCrash() {
+        val pipeline = "pipeline/onnx.json"
+        val faults = mapOf<String, (Path) -> Unit>(
+            "pipeline/onnx.json.steps" to { folder: Path ->
+                Forgery.change(folder, pipeline, "steps") { JsonObject((it as JsonObject) - "samplers") }
+            },
+            "pipeline/onnx.json.vae.scaling_factor" to { folder: Path ->
+                Forgery.change(folder, pipeline, "vae", "scaling_factor") { JsonPrimitive("0.5") }
+            },
+            "steps/tables.bin" to { folder: Path ->
+                folder.resolve("steps/tables.bin").writeBytes(ByteArray(16))
+                Forgery.seal(folder)
+            },
+            pipeline to { folder: Path ->
+                folder.resolve(pipeline).writeBytes("{\"steps\": ".toByteArray())
+                Forgery.seal(folder)
+            },
+        )
+        for ((where, fault) in faults) {
+            scratch.resolve("bundle").toFile().deleteRecursively()
+            val folder = Forgery.copy(original, scratch).also(fault)
+            val error = assertFailsWith<Contradiction>(where) {
+                Generator(Bundle.open(folder), OrtEngine(threads = 1)).draw(Request("x", seed = "1", steps = 6))
+            }
+            assertEquals(where, error.where)
+        }
     }
 
     @Test

@@ -13,7 +13,8 @@ class FileTableTest {
         val entries = files.joinToString { (path, role) ->
             "\"$path\": {\"sha256\": \"$sha\", \"size\": 1, \"role\": \"$role\"}"
         }
-        val json = """{"files": {$entries}, "passed_over": {"files": ["._*", "icon\r", "a?c"], "folders": ["__macosx"]}}"""
+        val passedOver = """{"files": ["._*", "icon\r", "a?c"], "folders": ["__macosx"]}"""
+        val json = """{"files": {$entries}, "passed_over": $passedOver}"""
         return FileTable.read(JsonNode.parse(json.toByteArray(), "manifest.json"))
     }
 

@@ -12,37 +12,10 @@ class GeneratorTest {
     private val bundle = Bundle.open(Bundles.emoji)
     private val apple = Request("red apple", seed = "1", steps = 10, guidance = 7.5)
 
-    /** An engine whose graphs do something else before each call, or with what it gave. */
-    private class Changed(
-        private val engine: GraphEngine,
-        val before: (String) -> Unit = {},
-        val after: (String, Values) -> Values = { _, values -> values },
-    ) : GraphEngine by engine {
-        val open = HashSet<String>()
-        var mostOpen = 0
-
-        override fun open(bundle: Bundle, graph: PipelineGraph, unit: String): GraphRunner {
-            val runner = engine.open(bundle, graph, unit)
-            open += graph.name
-            mostOpen = Math.max(mostOpen, open.size)
-            return object : GraphRunner {
-                override fun run(inputs: Values, cancellation: Cancellation): Values {
-                    before(graph.name)
-                    return after(graph.name, runner.run(inputs, cancellation))
-                }
-
-                override fun close() {
-                    open -= graph.name
-                    runner.close()
-                }
-            }
-        }
-    }
-
     @Test
     fun howLongGraphsStayOpenChangesNoPicture() {
         val pictures = Residency.values().map { residency ->
-            val engine = Changed(OrtEngine(threads = 1))
+            val engine = ChangedEngine(OrtEngine(threads = 1))
             Generator(bundle, engine, residency).use { generator ->
                 val picture = generator.draw(apple).picture
                 assertEquals(if (residency == Residency.KEEP) 3 else 1, engine.mostOpen)
@@ -80,7 +53,7 @@ class GeneratorTest {
     @Test
     fun aDrawingIsCancelledInAStepAndTheNextOneIsWhole() {
         val cancellation = Cancellation()
-        val engine = Changed(OrtEngine(threads = 1))
+        val engine = ChangedEngine(OrtEngine(threads = 1))
         Generator(bundle, engine, Residency.KEEP).use { generator ->
             val whole = generator.draw(apple).picture
             val listener = object : DrawListener {
@@ -100,7 +73,7 @@ class GeneratorTest {
     @Test
     fun anErrorInTheMidstClosesGraphs() {
         var calls = 0
-        val engine = Changed(OrtEngine(threads = 1), before = {
+        val engine = ChangedEngine(OrtEngine(threads = 1), before = {
             if (it == "unet" &&
                 ++calls == 4
             ) {
@@ -139,6 +112,26 @@ class GeneratorTest {
             val drawn = generator.draw(request)
             assertTrue(drawn.cut.endsWith("END"))
             assertEquals("dog ", drawn.negativeCut)
+        }
+    }
+
+    @Test
+    fun aUnitThatCannotGivesWayToTheCpuAndSaysSo() {
+        val engine = ChangedEngine(OrtEngine(threads = 1), units = listOf("cpu", "npu"))
+        val units = HashMap<String, String>()
+        val listener = object : DrawListener {
+            override fun onStep(step: StepDone) {
+                units += engine.open
+            }
+        }
+        Generator(bundle, engine, Residency.KEEP, wishedUnit = { if (it.name == "vae_decoder") "gpu" else "npu" }).use {
+            it.draw(apple, listener)
+            units += engine.open
+            assertEquals(mapOf("text_encoder" to "npu", "unet" to "cpu", "vae_decoder" to "cpu"), units)
+            assertEquals(setOf("unet", "vae_decoder"), it.fallbacks.keys)
+            assertTrue(it.fallbacks["unet"] is UnitKnownBad) // as its manifest says: an open batch
+            assertTrue(it.fallbacks["vae_decoder"] is UnitNotHere)
+            assertEquals("cpu", it.unitOf(it.pipeline.graphs.getValue("unet")))
         }
     }
 }

@@ -81,7 +81,7 @@ class OrtEngineTest {
 
         fun open(unit: String = "cpu") = unetOf(folder).let { (bundle, unet) -> engine.open(bundle, unet, unit) }
         open().close()
-        assertFailsWith<CannotRunHere> { open("gpu") }
+        assertEquals("gpu", assertFailsWith<UnitNotHere> { open("gpu") }.unit)
         change("engine", "least_version", value = "99.1")
         assertEquals("99.1", assertFailsWith<EngineTooOld> { open() }.needs)
         change("engine", "least_version", value = "1.9")
@@ -113,13 +113,22 @@ class OrtEngineTest {
         val (bundle, unet) = unetOf(Bundles.emoji)
         val error = assertFailsWith<EngineFailure> { OrtEngine(xnnpack = true).open(bundle, unet, "cpu") }
         assertTrue("XNNPACK" in error.said, error.said)
+        val decoder = bundle.pipeline(listOf("onnx")).graphs.getValue("vae_decoder")
+        val qnn = OrtEngine(qnnLibrary = "libQnnHtp.so")
+        assertEquals("float16", qnn.arithmeticOf(decoder, "npu"))
+        val refused = assertFailsWith<EngineFailure> { qnn.open(bundle, decoder, "npu") }
+        assertTrue("QNN" in refused.said, refused.said)
+        Generator(bundle, qnn, wishedUnit = { "npu" }).use {
+            it.draw(Request("red apple", seed = "1", steps = 1))
+            assertEquals(setOf("text_encoder", "unet", "vae_decoder"), it.fallbacks.keys)
+        }
     }
 
     @Test
     fun versionsAreComparedAsNumbers() {
-        assertTrue(OrtEngine.isOlder("1.9.0", "1.18"))
-        assertFalse(OrtEngine.isOlder("1.29.0", "1.18"))
-        assertFalse(OrtEngine.isOlder("1.18", "1.18.0"))
-        assertTrue(OrtEngine.isOlder("1.18", "1.18.1"))
+        assertTrue(isOlder("1.9.0", "1.18"))
+        assertFalse(isOlder("1.29.0", "1.18"))
+        assertFalse(isOlder("1.18", "1.18.0"))
+        assertTrue(isOlder("1.18", "1.18.1"))
     }
 }

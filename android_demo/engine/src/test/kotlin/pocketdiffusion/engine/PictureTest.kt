@@ -59,6 +59,16 @@ class PictureTest {
     }
 
     @Test
+    fun picturesAreResizedAsPillowDoes() {
+        fun read(name: String) = Png.read(javaClass.getResourceAsStream("/$name.png")!!.readBytes(), name)
+        val photo = read("photo") // with transparency; the others are what Pillow made of it
+        for ((width, height) in listOf(24 to 16, 64 to 96)) {
+            val expected = read("photo-${width}x$height")
+            assertContentEquals(expected.rgb, ImageToImage.resize(photo, width, height).rgb)
+        }
+    }
+
+    @Test
     fun whatIsTransparentIsWhite() {
         val rgba = byteArrayOf(10, 20, 30, 0, 10, 20, 30, -1, 0, 0, 0, 127)
         assertEquals(
