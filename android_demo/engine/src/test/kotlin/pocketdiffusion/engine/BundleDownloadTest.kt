@@ -43,7 +43,7 @@ class BundleDownloadTest {
         private inner class Breaking(stream: InputStream) : FilterInputStream(stream) {
             override fun read(bytes: ByteArray, offset: Int, length: Int): Int {
                 if (most <= 0) throw IOException("the connection was lost")
-                return super.read(bytes, offset, Math.min(length.toLong(), most).toInt()).also { most -= it }
+                return super.read(bytes, offset, Math.min(length.toLong(), most).toInt()).also { most -= Math.max(it, 0) }
             }
         }
     }
