@@ -2,8 +2,8 @@
 
     python android_demo/run_tests.py [--offline] [--required] --kit KIT BUNDLE [BUNDLE ...]
 
-BUNDLE are bundles of any format and recipe, one at least with ONNX in float32: the pictures of these are compared with
-what Python draws. Without a JDK and Maven it says 'not run', and that is an error with --required. That no test
+BUNDLE are bundles of any format and recipe, one at least with ONNX in float32: the pictures of those that store floats
+are compared with what Python draws. Without a JDK and Maven it says 'not run', and that is an error with --required. That no test
 was run always is one.
 """
 
@@ -24,10 +24,10 @@ HERE = Path(__file__).parent
 TARGET = HERE / "engine/target"
 
 
-def is_exact(folder: Path) -> bool:
-    """Whether the bundle holds ONNX in float32."""
+def stores(folder: Path, *storages: str) -> bool:
+    """Whether the bundle holds ONNX, and its weights in no other way than one of these."""
     graphs = open_bundle(folder, check=False).manifest.graphs.get("onnx", {})
-    return bool(graphs) and all(graph.storage == "float32" for graph in graphs.values())
+    return bool(graphs) and all(graph.storage in storages for graph in graphs.values())
 
 
 def count_tests() -> int:
@@ -39,10 +39,11 @@ def count_tests() -> int:
 def run(kit: Path, bundles: list[Path], offline: bool) -> int:
     """Return the exit code of the first program that failed, or 0."""
     shutil.rmtree(TARGET / "surefire-reports", ignore_errors=True)
-    exact = [folder for folder in bundles if is_exact(folder)]
+    floats = [folder for folder in bundles if stores(folder, "float32", "float16")]
+    exact = next(folder for folder in bundles if stores(folder, "float32"))
     with TemporaryDirectory() as scratch:
         requests = Path(scratch) / "requests"
-        draw_requests.main(requests, exact)
+        draw_requests.main(requests, floats)
         given = {"bundles": os.pathsep.join(map(str, bundles)), "kit": str(kit), "requests": str(requests)}
         options = ["-B", "-ntp", *(["-o"] if offline else []), *(f"-D{name}={value}" for name, value in given.items())]
         if code := subprocess.run(["mvn", *options, "verify"], cwd=HERE).returncode:
@@ -51,7 +52,7 @@ def run(kit: Path, bundles: list[Path], offline: bool) -> int:
         print("no test of the Android engine was run")
         return 1
     print(f"{count} tests of the Android engine")
-    report = ["verify", str(exact[0]), "--device-report", str(TARGET / "device_report.json")]
+    report = ["verify", str(exact), "--device-report", str(TARGET / "device_report.json")]
     return subprocess.run([sys.executable, "-m", "pocketdiffusion", *report]).returncode
 
 

@@ -11,7 +11,8 @@ class FileConvention(private val graph: PipelineGraph) {
         for (told in graph.spec.inputs) {
             val given = inputs[told.name] ?: fail("the input ${told.name} is missing")
             val shape = given.shape
-            val fits = given.dtype == told.dtype && shape.size == told.shape.size &&
+            val fits = given.dtype == told.dtype &&
+                shape.size == told.shape.size &&
                 told.shape.withIndex().all { (i, axis) ->
                     shape[i] == if (axis.name == null) axis.length else sizes.getOrPut(axis.name) { shape[i] }
                 }

@@ -6,12 +6,11 @@ import java.nio.ByteOrder
 /** Where the columns of a table are: in the file, or a number that stands for a whole column. */
 class StepColumns(private val places: Map<String, Long>, private val constants: Map<String, Float>) {
     /** The value of a column in the row at `place`, or null where the column is not here. */
-    fun find(name: String, place: Int, file: ByteBuffer): Float? =
-        constants[name] ?: places[name]?.let { begin ->
-            val at = begin + 4L * place
-            if (at < 0 || at + 4 > file.limit()) throw IndexOutOfBoundsException("$name ends at ${file.limit()}")
-            file.getFloat(at.toInt())
-        }
+    fun find(name: String, place: Int, file: ByteBuffer): Float? = constants[name] ?: places[name]?.let { begin ->
+        val at = begin + 4L * place
+        if (at < 0 || at + 4 > file.limit()) throw IndexOutOfBoundsException("$name ends at ${file.limit()}")
+        file.getFloat(at.toInt())
+    }
 
     companion object {
         fun read(node: JsonNode) = StepColumns(

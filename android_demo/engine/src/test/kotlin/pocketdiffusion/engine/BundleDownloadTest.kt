@@ -27,10 +27,8 @@ class BundleDownloadTest {
     private val left = { 1L shl 40 }
 
     /** A server whose connections break after `most` bytes altogether. */
-    private inner class Shaky(
-        var most: Long,
-        val change: (String, ByteArray) -> ByteArray = { _, bytes -> bytes },
-    ) : Remote {
+    private inner class Shaky(var most: Long, val change: (String, ByteArray) -> ByteArray = { _, bytes -> bytes }) :
+        Remote {
         val asked = ArrayList<Pair<String, Long>>()
 
         override fun open(path: String, from: Long): RemoteFile {
@@ -43,7 +41,9 @@ class BundleDownloadTest {
         private inner class Breaking(stream: InputStream) : FilterInputStream(stream) {
             override fun read(bytes: ByteArray, offset: Int, length: Int): Int {
                 if (most <= 0) throw IOException("the connection was lost")
-                return super.read(bytes, offset, Math.min(length.toLong(), most).toInt()).also { most -= Math.max(it, 0) }
+                return super.read(bytes, offset, Math.min(length.toLong(), most).toInt()).also {
+                    most -= Math.max(it, 0)
+                }
             }
         }
     }
