@@ -46,7 +46,7 @@ def main(out: Path, bundles: list[Path]) -> None:
     """Draw the requests of all bundles into the new folder `out`."""
     (out / "expected").mkdir(parents=True)
     shutil.copyfile(PHOTO, out / "photo.png")
-    told = []
+    told: list[dict[str, Any]] = []
     for folder in bundles:
         bundle = open_bundle(folder)
         size = bundle.manifest.latents
