@@ -64,6 +64,7 @@ class BundleDownload(
         Bundle.open(staging)
         folder.toFile().deleteRecursively()
         Files.move(staging, folder)
+        digests.moved(staging, folder)
         return Bundle.open(folder, digests)
     }
 

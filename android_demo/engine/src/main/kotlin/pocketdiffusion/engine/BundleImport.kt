@@ -29,9 +29,10 @@ class BundleImport(
             Files.createDirectories(staging)
             unpack(ZipInputStream(zip), onBytes)
             val root = findRoot()
-            Bundle.open(root).checkAll()
+            Bundle.open(root, digests).checkAll()
             remove(folder)
             Files.move(root, folder)
+            digests.moved(root, folder)
         } catch (error: IOException) {
             if (leftBytes() < SPARE) throw StorageFull(leftBytes())
             throw Unreadable("${folder.fileName}", error)

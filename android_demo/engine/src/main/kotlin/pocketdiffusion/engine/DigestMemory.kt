@@ -27,6 +27,16 @@ class DigestMemory(private val store: Path? = null) {
         return digest
     }
 
+    /** What is known of the files below `from` is true below `to`, to which the folder was renamed. */
+    @Synchronized
+    fun moved(from: Path, to: Path) {
+        val (before, after) = listOf(from, to).map { "${it.toAbsolutePath().normalize()}/" }
+        val files = known.filterKeys { it.startsWith(before) }
+        known.keys.removeAll { it.startsWith(before) || it.startsWith(after) }
+        for ((key, digest) in files) known[after + key.removePrefix(before)] = digest
+        if (store != null) write(store)
+    }
+
     private fun remember(key: String, digest: String) {
         val path = key.substringBeforeLast("|").substringBeforeLast("|")
         known.keys.removeAll { it.substringBeforeLast("|").substringBeforeLast("|") == path }

@@ -5,6 +5,7 @@ import java.io.ByteArrayOutputStream
 import java.io.InputStream
 import java.nio.file.Files
 import java.nio.file.Path
+import java.nio.file.attribute.FileTime
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 import kotlin.io.path.createDirectories
@@ -57,6 +58,18 @@ class BundleImportTest {
             assertTrue(told > 1_000_000)
             assertEquals(1, Files.list(folder.parent).use { it.count() })
         }
+    }
+
+    @Test
+    fun whatWasCheckedIsNotReadAgain() {
+        val digests = DigestMemory()
+        folder.parent.createDirectories()
+        val bundle = BundleImport(folder, digests) { 1L shl 40 }.unzip(zip("pndm/").inputStream())
+        for (path in bundle.manifest.files.paths) bundle.locate(path) { error("$path is read again") }
+        val unread = folder.resolve("steps/tables.bin")
+        unread.writeBytes(ByteArray(Files.size(unread).toInt()))
+        Files.setLastModifiedTime(unread, FileTime.fromMillis(1))
+        assertFailsWith<NotWhole> { bundle.locate("steps/tables.bin") }
     }
 
     @Test
