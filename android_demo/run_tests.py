@@ -2,7 +2,7 @@
 
     python android_demo/run_tests.py [--offline] [--required] --kit KIT BUNDLE [BUNDLE ...]
 
-BUNDLE are bundles of any format and recipe, one at least with ONNX in float32: the pictures of those that store floats
+BUNDLE are bundles of any format and recipe, one with ONNX in float32 and one of TFLite: the pictures of those that store floats
 are compared with what Python draws. Without a JDK and Maven it says 'not run', and that is an error with --required.
 That no test was run always is one.
 """
@@ -21,7 +21,7 @@ import draw_requests
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 
 HERE = Path(__file__).parent
-TARGET = HERE / "engine/target"
+REPORTS = "*/target/surefire-reports/*.xml"
 
 
 def stores(folder: Path, *storages: str) -> bool:
@@ -32,13 +32,14 @@ def stores(folder: Path, *storages: str) -> bool:
 
 def count_tests() -> int:
     """How many tests the last run of Maven has reports of."""
-    reports = [ElementTree.parse(path).getroot() for path in TARGET.glob("surefire-reports/*.xml")]
+    reports = [ElementTree.parse(path).getroot() for path in HERE.glob(REPORTS)]
     return sum(int(report.get("tests", 0)) for report in reports)
 
 
 def run(kit: Path, bundles: list[Path], offline: bool) -> int:
     """Return the exit code of the first program that failed, or 0."""
-    shutil.rmtree(TARGET / "surefire-reports", ignore_errors=True)
+    for stale in HERE.glob(REPORTS):
+        stale.unlink()
     floats = [folder for folder in bundles if stores(folder, "float32", "float16")]
     exact = next(folder for folder in bundles if stores(folder, "float32"))
     with TemporaryDirectory() as scratch:
@@ -52,7 +53,7 @@ def run(kit: Path, bundles: list[Path], offline: bool) -> int:
         print("no test of the Android engine was run")
         return 1
     print(f"{count} tests of the Android engine")
-    report = ["verify", str(exact), "--device-report", str(TARGET / "device_report.json")]
+    report = ["verify", str(exact), "--device-report", str(HERE / "engine/target/device_report.json")]
     return subprocess.run([sys.executable, "-m", "pocketdiffusion", *report]).returncode
 
 

@@ -29,9 +29,10 @@ class TfliteEngine(
     private val threads: Int = 0,
     /** Whether this device's GPU can be asked (`CompatibilityList` says so). */
     hasGpu: Boolean = false,
+    readVersion: () -> String = TensorFlowLite::runtimeVersion,
 ) : GraphEngine {
     override val name = "litert"
-    override val version: String by lazy { TensorFlowLite.runtimeVersion() }
+    override val version: String by lazy(readVersion)
     override val format = "tflite"
     override val units = if (hasGpu) listOf(CPU, GPU) else listOf(CPU)
 
