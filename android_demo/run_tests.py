@@ -2,7 +2,7 @@
 
     python android_demo/run_tests.py [--offline] [--required] --kit KIT BUNDLE [BUNDLE ...]
 
-BUNDLE are bundles of any format and recipe, one with ONNX in float32 and one of TFLite. The pictures of those that store
+BUNDLE are bundles of any format and recipe, one with ONNX in float32 and one of TFLite. Pictures of those that store
 floats are compared with what Python draws. Without a JDK and Maven it says 'not run', and that is an error with
 --required. That no test was run always is one.
 """
