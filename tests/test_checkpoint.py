@@ -392,6 +392,7 @@ def test_what_training_leaves_behind_is_passed_over_with_a_line(folder: Path) ->
     assert all(name in line for name in HARMLESS) and "passed over" in line
 
 
+@pytest.mark.slow
 def test_other_tensors_are_passed_over_where_a_pattern_names_them(folder: Path) -> None:
     change_tensors(folder / VAE, lambda t: t.update({"extra.a.b": torch.zeros(1)}))
     change_tensors(folder / UNET, lambda t: t.update({"more": torch.zeros(1)}))

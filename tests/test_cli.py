@@ -251,6 +251,7 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_export_refuses_weights_that_do_not_fit(checkpoint: Path, tmp_path: Path) -> None:
     file = checkpoint / "unet/diffusion_pytorch_model.safetensors"
     whole = safetensors.numpy.load_file(file)

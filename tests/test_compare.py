@@ -143,6 +143,7 @@ def test_the_command_says_it_in_a_table_a_page_and_numbers(tiny_bundle: Path, tm
     assert all(place.startswith(("data:image/png;base64,", "#")) for place in shown.loaded)
 
 
+@pytest.mark.slow
 def test_the_original_is_one_side_and_a_bound_can_break(
     tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_step_that_is_not_finite_is_named(bundle: Bundle, recorded: Trajectory
     assert found.lowest_db == -inf and found.pictures[0].drift_db[0] > 100
 
 
+@pytest.mark.slow
 def test_two_models_and_the_layer_that_errs_first(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """By a model beside a bundle, and beside another model, whose layer's weights are twice as large."""
     prompts = tmp_path / "prompts.txt"

@@ -229,6 +229,7 @@ def test_a_graph_of_another_name_has_the_floor_of_its_stage() -> None:
         floor_of(recipe, "upscaler", "upscale")
 
 
+@pytest.mark.slow
 def test_an_export_with_a_recipe(micro_checkpoint: Path, tmp_path: Path) -> None:
     """Its verdicts: what the recipe costs, that the artifact has the very weights, and the artifact by its floors."""
     out = tmp_path / "out"
@@ -250,6 +251,7 @@ def test_an_export_with_a_recipe(micro_checkpoint: Path, tmp_path: Path) -> None
     assert call("verify", out).returncode == 0
 
 
+@pytest.mark.slow
 def test_two_bits_in_one_attention_layer(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The export fails and is kept as failed; compare names that layer first, from the first step on."""
     layer = "unet.up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_v"
