@@ -229,6 +229,11 @@ class PipelineGraph(Record):
     parts: tuple[BundlePath, ...] | None = Field(
         default=None, description="reserved: the files of a graph that is run in several parts; null: it is one"
     )
+    compiled_for: tuple[str, ...] | None = Field(
+        default=None,
+        description="reserved: the processors whose own code the file holds (a context binary), each by what its name "
+        "in the phone's system begins with, such as SM8650; null: it holds no such code",
+    )
 
     @model_validator(mode="after")
     def _has_known_dtypes(self) -> Self:
