@@ -245,11 +245,11 @@ def windows(folder: Path) -> None:
 
 
 def worse_for_a_picture(fields: dict[str, Any]) -> None:
-    """Twice the latents, where a picture is redrawn."""
+    """Twice the prompt's states, where a picture is redrawn."""
     stages = fields["program"]["stages"]
-    call = json.loads(json.dumps(stage_of(fields, "decode")["calls"][0]))
-    call["inputs"]["latent_sample"] = {"sum": ["decoder_latents", "decoder_latents"]}
-    stages.insert(0, {"stage": "decode", "when": ["picture"], "required": True, "calls": [call]})
+    call = json.loads(json.dumps(stage_of(fields, "denoise")["calls"][0]))
+    call["inputs"]["encoder_hidden_states"] = {"sum": [call["inputs"]["encoder_hidden_states"]] * 2}
+    stages.insert(0, {"stage": "denoise", "when": ["picture"], "required": True, "calls": [call]})
 
 
 def worse_at_the_end(fields: dict[str, Any]) -> None:
@@ -377,8 +377,8 @@ NAMED: list[tuple[str, Fault, str]] = [
         unet(lambda g: g.update(picture_floors_db=[20.0, 9.0])),
         "unet.picture_floors_db is .20.0, 9.0., where the recipe fp32 has the gate's own",
     ),
-    ("a variant for a picture", pipeline(worse_for_a_picture), "the variant of decode for picture is none that"),
-    ("a variant that comes later", pipeline(worse_at_the_end), "the variant of decode for all else is none that"),
+    ("a variant for a picture", pipeline(worse_for_a_picture), "the variant of denoise for picture is none that"),
+    ("a variant that comes later", pipeline(worse_at_the_end), "the variant of denoise for all else is none that"),
     ("lines that end as on Windows", windows, "merges.txt: a line of it is 'i n.r', which is not two pieces"),
     ("an empty line", content(MERGES, lambda raw: raw.replace(b"\n", b"\n\n", 2)), "merges.txt: a line of it is ''"),
     ("a vector twice", vectors(lambda vs: vs.append(vs[0])), "there are two vectors prompts, plain"),
