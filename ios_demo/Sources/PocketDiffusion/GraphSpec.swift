@@ -22,7 +22,7 @@ public struct TensorSpec: Equatable, Sendable, Decodable {
   public let dtype: DType
 
   /// The shape where free axes have the lengths `sizes`, and 1 where that has none.
-  func resolved(_ sizes: [String: Int] = [:]) -> [Int] {
+  public func resolved(_ sizes: [String: Int] = [:]) -> [Int] {
     shape.map { axis in
       switch axis {
       case .length(let length): length
