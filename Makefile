@@ -8,7 +8,7 @@ PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
 
 # What the Android engine is tested with; CI makes them two at once. Whoever changed what they are made of: make clean.
-ANDROID_BUNDLES = build/emoji-fp32 build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
+ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
 	build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
 
 # What the Swift engine is tested with.
@@ -49,7 +49,6 @@ build/tensorflow: tests/tensorflow.txt
 	$@/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
-build/emoji-fp32: OPTIONS = --target pixel-8 --recipe fp32
 build/emoji-pixel-8: OPTIONS = --target pixel-8
 build/emoji-pixel-8-std: OPTIONS = --target pixel-8 --profile std
 build/emoji-pixel-8-w8a8: OPTIONS = --target pixel-8 --recipe w8a8
