@@ -1,0 +1,5 @@
+package pocketdiffusion.app
+
+import android.app.Activity
+
+class MainActivity : Activity()
