@@ -71,18 +71,29 @@ class GeneratorTest {
     }
 
     @Test
-    fun anErrorInTheMidstClosesGraphs() {
+    fun whatIsNotFiniteInTheMidstIsToldAndClosesGraphs() {
         var calls = 0
-        val engine = ChangedEngine(OrtEngine(threads = 1), before = {
-            if (it == "unet" &&
-                ++calls == 4
-            ) {
-                throw NotFinite(it, "out_sample")
-            }
+        val broken = Tensor.of(intArrayOf(1), floatArrayOf(Float.NaN))
+        val engine = ChangedEngine(OrtEngine(threads = 1), given = { graph, values ->
+            if (graph == "unet" && ++calls == 4) values + ("timestep" to broken) else values
         })
         Generator(bundle, engine).use { generator ->
             val error = assertFailsWith<NotFinite> { generator.draw(apple) }
-            assertEquals("unet", error.graph)
+            assertEquals(listOf("unet", "out_sample"), listOf(error.graph, error.output))
+            assertEquals(4, calls)
+            assertTrue(engine.open.isEmpty())
+            generator.draw(apple)
+        }
+    }
+
+    @Test
+    fun memoryThatIsRefusedInTheMidstIsToldAndClosesGraphs() {
+        var calls = 0
+        val engine = ChangedEngine(OrtEngine(threads = 1), before = {
+            if (it == "unet" && ++calls == 4) throw OutOfMemoryError("no room")
+        })
+        Generator(bundle, engine).use { generator ->
+            assertTrue("one graph open at a time" in assertFailsWith<OutOfMemory> { generator.draw(apple) }.message!!)
             assertTrue(engine.open.isEmpty())
             generator.draw(apple)
         }
@@ -117,6 +128,7 @@ class GeneratorTest {
 
     @Test
     fun aUnitThatCannotGivesWayToTheCpuAndSaysSo() {
+        val openBatch = Bundle.open(Bundles.kit.resolve("pndm")) // which the NPU refuses, as its manifest says
         val engine = ChangedEngine(OrtEngine(threads = 1), units = listOf("cpu", "npu"))
         val units = HashMap<String, String>()
         val listener = object : DrawListener {
@@ -124,12 +136,13 @@ class GeneratorTest {
                 units += engine.open
             }
         }
-        Generator(bundle, engine, Residency.KEEP, wishedUnit = { if (it.name == "vae_decoder") "gpu" else "npu" }).use {
+        val wished = { graph: PipelineGraph -> if (graph.name == "vae_decoder") "gpu" else "npu" }
+        Generator(openBatch, engine, Residency.KEEP, wished).use {
             it.draw(apple, listener)
             units += engine.open
             assertEquals(mapOf("text_encoder" to "npu", "unet" to "cpu", "vae_decoder" to "cpu"), units)
             assertEquals(setOf("unet", "vae_decoder"), it.fallbacks.keys)
-            assertTrue(it.fallbacks["unet"] is UnitKnownBad) // as its manifest says: an open batch
+            assertTrue(it.fallbacks["unet"] is UnitKnownBad)
             assertTrue(it.fallbacks["vae_decoder"] is UnitNotHere)
             assertEquals("cpu", it.unitOf(it.pipeline.graphs.getValue("unet")))
         }
