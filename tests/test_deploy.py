@@ -143,7 +143,7 @@ def graphs(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, An
     return all_graphs
 
 
-ENGINE = {"name": "onnxruntime", "opset": {}, "signature": None, "tried": None}
+ENGINE: dict[str, Any] = {"name": "onnxruntime", "opset": {}, "signature": None, "tried": None}
 
 
 @pytest.mark.parametrize(
