@@ -1,9 +1,11 @@
 """The parts of packing the Android app that need no program of Android: the zip, ELF headers, pins, what is refused."""
 
 import hashlib
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
@@ -12,9 +14,10 @@ from android_demo.pack import check_programs, of_archive
 from android_demo.packing import checks, libraries
 from android_demo.packing.archive import PAGE, Entry, data_offset, write_archive
 from android_demo.packing.checks import BADGING, ENGINE, Described, check_description, check_libraries
-from android_demo.packing.classes import _is_program
+from android_demo.packing.classes import MODULES, _is_program
 from android_demo.packing.elf import AARCH64, Elf, read_elf
 from android_demo.packing.libraries import Library, fetch, native_libraries, read_pinned
+from android_demo.resources import LEAST_SDK, TARGET_SDK
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 X86_64 = 62
@@ -219,3 +222,28 @@ def test_missing_programs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"needs aapt, apksigner, dexdump, keytool, mvn, npm: apt-get install .*aapt"):
         check_programs()
+
+
+def test_gradle_and_maven_have_the_same_versions_and_modules() -> None:
+    """Gradle cannot be run here: what can be compared is what both say."""
+    demo = Path(__file__).parents[1] / "android_demo"
+    pom = ElementTree.parse(demo / "pom.xml").getroot()
+    told = {element.tag.rpartition("}")[2]: element.text for element in pom.iter() if element.tag.endswith("version")}
+    gradle = {path.parent.name: path.read_text() for path in demo.glob("*/build.gradle.kts")}
+    assert set(re.findall(r'":(\w+)"', (demo / "settings.gradle.kts").read_text())) == set(gradle) == set(MODULES)
+    kotlin = set(re.findall(r'kotlin\("\w+"\) version "([\d.]+)"', (demo / "build.gradle.kts").read_text()))
+    assert kotlin == {told["kotlin.version"]}
+    versions = dict(re.findall(r'"([\w.-]+:[\w.-]+):([\d.]+)"', "".join(gradle.values())))
+    assert versions == {
+        "com.microsoft.onnxruntime:onnxruntime": told["onnxruntime.version"],
+        "com.microsoft.onnxruntime:onnxruntime-android": told["onnxruntime.version"],
+        "org.codehaus.mojo:animal-sniffer-annotations": "1.24",
+        "org.jetbrains.kotlinx:kotlinx-serialization-json-jvm": told["serialization.version"],
+        "org.tensorflow:tensorflow-lite": told["tflite.version"],
+        "org.tensorflow:tensorflow-lite-gpu": told["tflite.version"],
+        "org.tensorflow:tensorflow-lite-gpu-api": told["tflite.gpu-api.version"],
+    }
+    pinned = {library.maven for library in read_pinned() if library.maven}
+    assert pinned >= {f"{name}:{version}" for name, version in versions.items() if name.startswith("org.tensorflow:")}
+    assert f"minSdk = {LEAST_SDK}" in gradle["app"] and f"targetSdk = {TARGET_SDK}" in gradle["app"]
+    assert f"sdkVersion:'{LEAST_SDK}'" in BADGING and f"targetSdkVersion:'{TARGET_SDK}'" in BADGING
