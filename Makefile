@@ -7,7 +7,10 @@ PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # For editors and type checkers, which do not know setuptools' package-dir; nothing needs them to run.
 LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
 
-.PHONY: demo pixel test test-all check clean
+# What the Android app comes with.
+IN_APK = build/emoji-galaxy-s24 build/emoji-pixel-8
+
+.PHONY: demo pixel test test-all check clean apk test-apk
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -25,6 +28,16 @@ check: .venv/.ready $(LINKS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# PACK=--compiled where Maven has just compiled the app.
+apk: .venv/.ready $(IN_APK)
+	$(BIN)/python -m android_demo.pack $(PACK) -o build/pocket-diffusion.apk $(IN_APK)
+
+test-apk: apk
+	$(PARALLEL) $(BIN)/python -m pytest -q android_demo/test_apk.py
+
+build/emoji-%: | .venv/.ready
+	$(BIN)/python -m pocketdiffusion export --target $* -o $@
 
 clean:
 	rm -rf .venv build dist *.egg-info $(LINKS)
