@@ -117,6 +117,7 @@ class GeneratorTest {
 
     @Test
     fun aUnitThatCannotGivesWayToTheCpuAndSaysSo() {
+        val openBatch = Bundle.open(Bundles.kit.resolve("pndm")) // which the NPU refuses, as its manifest says
         val engine = ChangedEngine(OrtEngine(threads = 1), units = listOf("cpu", "npu"))
         val units = HashMap<String, String>()
         val listener = object : DrawListener {
@@ -124,12 +125,13 @@ class GeneratorTest {
                 units += engine.open
             }
         }
-        Generator(bundle, engine, Residency.KEEP, wishedUnit = { if (it.name == "vae_decoder") "gpu" else "npu" }).use {
+        val wished = { graph: PipelineGraph -> if (graph.name == "vae_decoder") "gpu" else "npu" }
+        Generator(openBatch, engine, Residency.KEEP, wished).use {
             it.draw(apple, listener)
             units += engine.open
             assertEquals(mapOf("text_encoder" to "npu", "unet" to "cpu", "vae_decoder" to "cpu"), units)
             assertEquals(setOf("unet", "vae_decoder"), it.fallbacks.keys)
-            assertTrue(it.fallbacks["unet"] is UnitKnownBad) // as its manifest says: an open batch
+            assertTrue(it.fallbacks["unet"] is UnitKnownBad)
             assertTrue(it.fallbacks["vae_decoder"] is UnitNotHere)
             assertEquals("cpu", it.unitOf(it.pipeline.graphs.getValue("unet")))
         }

@@ -28,11 +28,11 @@ class OrtEngineTest {
 
     @Test
     fun aCallIsStoppedFromAnotherThread() {
-        val (bundle, unet) = unetOf(Bundles.emoji)
+        val (bundle, unet) = unetOf(Bundles.kit.resolve("pndm")) // its batch is open
         engine.open(bundle, unet, "cpu").use { runner ->
             val inputs = inputsOf(bundle)
             val many = inputs.mapValues { (name, value) ->
-                if (name == "timestep") value else Tensor.concat(List(64) { value }, 0) // about half a second
+                if (name == "timestep") value else Tensor.concat(List(4096) { value }, 0) // a second or more
             }
             runner.run(inputs)
             val cancellation = Cancellation()
