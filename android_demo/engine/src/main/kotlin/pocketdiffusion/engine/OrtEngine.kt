@@ -20,7 +20,9 @@ class OrtEngine(
     /** The library of Qualcomm's NPU, such as libQnnHtp.so; null: this app has none. */
     private val qnnLibrary: String? = null,
 ) : GraphEngine {
-    private val environment by lazy { OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL) }
+    private val environment by lazy {
+        OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL).also { it.setTelemetry(false) }
+    }
 
     override val name = "onnxruntime"
     override val version: String by lazy { environment.version }
