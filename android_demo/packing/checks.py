@@ -21,8 +21,13 @@ PERMISSIONS = {  # all that the app may ask for; INTERNET is for the download of
 }
 BADGING = ("sdkVersion:'26'", "targetSdkVersion:'35'", "native-code: 'arm64-v8a'", "launchable-activity: name=")
 TELEMETRY = re.compile(r"telemetry|applications\.events|onecollector", re.IGNORECASE)
-ENGINE = ("pocketdiffusion.engine.Generator", "pocketdiffusion.engine.Tokenizer", "ai.onnxruntime.OrtSession")
-ENGINE += ("pocketdiffusion.tflite.TfliteEngine", "org.tensorflow.lite.Interpreter")
+ENGINE = (  # some of what draws: where one is missing, R8 took it for unused
+    "ai.onnxruntime.OrtSession",
+    "org.tensorflow.lite.Interpreter",
+    "pocketdiffusion.engine.Generator",
+    "pocketdiffusion.engine.Tokenizer",
+    "pocketdiffusion.tflite.TfliteEngine",
+)
 
 
 @dataclass(frozen=True)
