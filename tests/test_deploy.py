@@ -15,7 +15,7 @@ from support.forgery import forge
 from support.sample_bundle import verdict, write_sample
 
 from pocketdiffusion.apps import Engine, app_names, load_app
-from pocketdiffusion.apps.android import BUNDLES, LEAST_SDK, PACKAGE
+from pocketdiffusion.apps.android import BUNDLES, FILES, LEAST_SDK, PACKAGE
 from pocketdiffusion.deploy import deploy, is_older
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -68,6 +68,7 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }.items():
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(f"{answer}\n")
+    Path(f"{folder}{FILES}").mkdir(parents=True)
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "adb").write_text(STAND_IN.format(python=sys.executable, phone=str(folder)))
@@ -124,6 +125,12 @@ def test_phones_that_cannot_take_it(bundle: Path, phone: Path, file: str, answer
     with pytest.raises(UserError, match=told):
         put(bundle)
     assert "push" not in (phone / "asked").read_text()
+
+
+def test_an_app_that_was_never_opened_is_told(bundle: Path, phone: Path) -> None:
+    Path(f"{phone}{FILES}").rmdir()
+    with pytest.raises(UserError, match="has no folder on the phone yet: open it there once"):
+        put(bundle)
 
 
 def test_one_of_several_phones_is_named(bundle: Path, phone: Path) -> None:

@@ -12,7 +12,8 @@ from pocketdiffusion.runtime.errors import UserError
 SYSTEM = "Android"
 ENGINES: Mapping[str, Engine] = {"onnx": Engine("onnxruntime", "1.29.0"), "tflite": Engine("litert", "2.16.1")}
 PACKAGE = "pocketdiffusion.app"
-BUNDLES = f"/sdcard/Android/data/{PACKAGE}/files/bundles"  # where the app looks for them: getExternalFilesDir
+FILES = f"/sdcard/Android/data/{PACKAGE}/files"  # the app's getExternalFilesDir
+BUNDLES = f"{FILES}/bundles"
 LEAST_SDK = 26  # Android 8
 ABI = "arm64-v8a"
 BY_HAND = "without a phone: pocketdiffusion runtime-part DIR OUT, zip OUT, and import the zip in the app"
@@ -71,6 +72,10 @@ def _check(command: list[str]) -> None:
         raise UserError(
             f"the app {PACKAGE} is not on the phone: make apk, then adb install -r build/pocket-diffusion.apk"
         )
+    if "there" not in _run(
+        [*command, "shell", f"test -d {FILES} && echo there || true"]
+    ):  # made by adb it is not its own
+        raise UserError("the app has no folder on the phone yet: open it there once, then run this again")
 
 
 def _run(command: list[str]) -> str:
