@@ -4,7 +4,7 @@
 
 Resources by aapt, classes by Maven and R8, the engines' libraries out of their makers' AARs, pinned by digest; a zip
 whose libraries can be mapped as they are, signed; then the file is read back and checked. The same sources, bundles and
-key give the same bytes. The key is made when there is none, and kept in --home, as are the AARs.
+key give the same bytes. The key is made when there is none, and kept in --home, as is what npm gave.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from android_demo.packing.archive import Entry, write_archive
 from android_demo.packing.assets import bundle_asset
 from android_demo.packing.checks import check_apk
 from android_demo.packing.classes import ask_maven, compile_modules, shrink, write_program
-from android_demo.packing.libraries import ABI, Library, fetch, native_libraries, read_pinned
+from android_demo.packing.libraries import ABI, Library, find_aar, native_libraries, read_pinned
 from android_demo.packing.signing import find_key, sign
 from android_demo.resources import compile_resources
 from pocketdiffusion.cli.console import progress, run, say
@@ -48,14 +48,15 @@ def pack(
     maven = ["-o"] if offline else []
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        aars = {library: fetch(library, home / "aars", say) for library in read_pinned()}
         if not compiled:
             say("compiling")
             compile_modules(maven)
         say("resources")
         resources = compile_resources(folder / "resources")
-        say("R8")
+        say("libraries")
         jars = ask_maven(maven, folder)
+        aars = {library: find_aar(library, jars.aars, home / "aars", say) for library in read_pinned()}
+        say("R8")
         write_program(folder / "program.jar", jars.program, aars.values())
         shrink(jars, folder / "program.jar", folder / "dex.zip")
         say("packing")

@@ -14,7 +14,7 @@ from android_demo.draw_requests import main as draw_requests
 from android_demo.pack import HOME
 from android_demo.packing.checks import check_apk, check_libraries
 from android_demo.packing.classes import RULES, ask_maven, shrink, write_program
-from android_demo.packing.libraries import fetch, read_pinned
+from android_demo.packing.libraries import find_aar, read_pinned
 from pocketdiffusion.runtime.errors import ProofError
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def test_shrunk_classes_draw_what_python_draws(tmp_path: Path) -> None:
         (copied := main / path.relative_to(compiled)).parent.mkdir(parents=True, exist_ok=True)
         copied.write_bytes(path.read_bytes())
     (tmp_path / "main.pro").write_text(f"-keep class {MAIN} {{ public static void main(java.lang.String[]); }}\n")
-    aars = [fetch(library, HOME.expanduser() / "aars", print) for library in read_pinned()]
+    aars = [find_aar(library, jars.aars, HOME.expanduser() / "aars", print) for library in read_pinned()]
     write_program(tmp_path / "program.jar", jars.program, aars, [main])
     shrink(jars, tmp_path / "program.jar", tmp_path / "shrunk.jar", (RULES, tmp_path / "main.pro"), classfile=True)
     with ZipFile(tmp_path / "program.jar") as whole, ZipFile(tmp_path / "shrunk.jar") as shrunk:

@@ -16,7 +16,7 @@ from android_demo.packing.archive import PAGE, Entry, data_offset, write_archive
 from android_demo.packing.checks import BADGING, ENGINE, Described, check_description, check_libraries
 from android_demo.packing.classes import MODULES, _is_program
 from android_demo.packing.elf import AARCH64, Elf, read_elf
-from android_demo.packing.libraries import Library, fetch, native_libraries, read_pinned
+from android_demo.packing.libraries import Library, find_aar, native_libraries, read_pinned
 from android_demo.resources import LEAST_SDK, TARGET_SDK
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
@@ -185,27 +185,39 @@ def aar(path: Path, *names: str) -> Path:
 
 def test_an_aar_is_the_pinned_one_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = aar(tmp_path / "a.aar", "jni/arm64-v8a/", "jni/arm64-v8a/libone.so", "jni/x86/libone.so").read_bytes()
-    pinned = Library("one", hashlib.sha256(raw).hexdigest(), {"libone.so": PAGE}, maven="a:b:1")
+    pinned = Library("one", hashlib.sha256(raw).hexdigest(), {"libone.so": PAGE}, npm="one@1", member="one.aar")
     fetched = []
 
-    def from_maven(library: Library) -> bytes:
+    def from_npm(library: Library) -> bytes:
         fetched.append(library.name)
         return raw
 
-    monkeypatch.setattr(libraries, "_from_maven", from_maven)
+    monkeypatch.setattr(libraries, "_from_npm", from_npm)
     cache = tmp_path / "cache"
-    kept = fetch(pinned, cache, lambda line: None)
-    assert fetch(pinned, cache, lambda line: None) == kept and fetched == ["one"]
+    kept = find_aar(pinned, [], cache, lambda line: None)
+    assert find_aar(pinned, [], cache, lambda line: None) == kept and fetched == ["one"]
     assert native_libraries(pinned, kept) == {"libone.so": b"jni/arm64-v8a/libone.so"}
     kept.write_bytes(raw + b"x")
     with pytest.raises(UserError, match="one has the sha256 .*, where libraries.toml pins"):
-        fetch(pinned, cache, lambda line: None)
-    other = Library("other", "0" * 64, {}, maven="a:b:1")
+        find_aar(pinned, [], cache, lambda line: None)
+    other = Library("other", "0" * 64, {}, npm="other@1", member="one.aar")
     with pytest.raises(UserError, match="other has the sha256"):
-        fetch(other, cache, lambda line: None)
+        find_aar(other, [], cache, lambda line: None)
     assert [path.name for path in cache.iterdir()] == [kept.name]
     with pytest.raises(UserError, match=r"has the libraries \['libone.so'\], where libraries.toml lists others"):
         native_libraries(Library("one", pinned.sha256, {}), kept)
+
+
+def test_an_aar_of_maven_is_the_pinned_one(tmp_path: Path) -> None:
+    raw = aar(tmp_path / "one-1.2.aar").read_bytes()
+    pinned = Library("one", hashlib.sha256(raw).hexdigest(), {}, maven="group:one:1.2")
+    files = [tmp_path / "other-1.2.aar", tmp_path / "one-1.2.aar"]
+    assert find_aar(pinned, files, tmp_path / "cache", lambda line: None) == files[1]
+    with pytest.raises(UserError, match="pins group:one:1.2, which packing/pom.xml does not name"):
+        find_aar(pinned, files[:1], tmp_path / "cache", lambda line: None)
+    files[1].write_bytes(raw + b"x")
+    with pytest.raises(UserError, match="one has the sha256"):
+        find_aar(pinned, files, tmp_path / "cache", lambda line: None)
 
 
 def test_the_pins_name_a_source_and_a_digest() -> None:

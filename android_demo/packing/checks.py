@@ -16,6 +16,7 @@ PERMISSIONS = {  # all that the app may ask for; INTERNET is for the download of
     "android.permission.FOREGROUND_SERVICE_DATA_SYNC",
     "android.permission.INTERNET",
     "android.permission.POST_NOTIFICATIONS",
+    "android.permission.READ_EXTERNAL_STORAGE",  # which the next but one brings along, up to Android 9
     "android.permission.WAKE_LOCK",
     "android.permission.WRITE_EXTERNAL_STORAGE",
 }

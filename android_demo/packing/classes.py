@@ -22,9 +22,11 @@ LEAST_SDK = "26"
 
 @dataclass(frozen=True)
 class FromMaven:
-    """Jars of Maven's local repository: `program` goes into the app; `desktop` is onnxruntime for this computer."""
+    """Files of Maven's local repository: `program` are jars that go into the app, `desktop` is onnxruntime for this
+    computer."""
 
     program: tuple[Path, ...]
+    aars: tuple[Path, ...]
     r8: Path
     android: Path
     desktop: Path
@@ -32,20 +34,23 @@ class FromMaven:
 
 def compile_modules(options: Iterable[str]) -> None:
     """Compile engine and app by Maven. Raises UserError where that fails; Maven says why."""
-    if subprocess.run(["mvn", "-B", "-ntp", "-q", *options, "compile"], cwd=ANDROID_DEMO).returncode:
+    if subprocess.run(
+        ["mvn", "-B", "-ntp", "-q", "-Dstyle.color=never", *options, "compile"], cwd=ANDROID_DEMO
+    ).returncode:
         raise UserError("the Android app could not be compiled: see above what Maven says")
 
 
 def ask_maven(options: Iterable[str], scratch: Path) -> FromMaven:
-    """Return the jars that packing/pom.xml names, fetched where they are not there. Raises UserError."""
+    """Return what packing/pom.xml names, fetched where they are not there. Raises UserError."""
     told = scratch / "classpath.txt"
     goal = ["dependency:build-classpath", f"-Dmdep.outputFile={told}", "-f", str(Path(__file__).with_name("pom.xml"))]
-    if subprocess.run(["mvn", "-B", "-ntp", "-q", *options, *goal]).returncode:
+    if subprocess.run(["mvn", "-B", "-ntp", "-q", "-Dstyle.color=never", *options, *goal]).returncode:
         raise UserError("Maven did not find what packing takes: see above what it says")
-    jars = [Path(path) for path in told.read_text().strip().split(os.pathsep)]
-    tools = {name: next(path for path in jars if path.name.startswith(f"{name}-")) for name in TOOLS}
-    program = tuple(path for path in jars if path not in tools.values())
-    return FromMaven(program, tools["r8"], tools["android-all"], tools["onnxruntime"])
+    files = [Path(path) for path in told.read_text().strip().split(os.pathsep)]
+    tools = {name: next(path for path in files if path.name.startswith(f"{name}-")) for name in TOOLS}
+    aars = tuple(path for path in files if path.suffix == ".aar")
+    program = tuple(path for path in files if path not in (*aars, *tools.values()))
+    return FromMaven(program, aars, tools["r8"], tools["android-all"], tools["onnxruntime"])
 
 
 TOOLS = ("r8", "android-all", "onnxruntime")

@@ -1,10 +1,10 @@
-"""The AARs of the engines: fetched once, compared with their digests, and what of them an APK needs."""
+"""The AARs of the engines, compared with their digests, and what of them an APK needs."""
 
 import hashlib
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -34,13 +34,21 @@ def read_pinned(path: Path = PINNED) -> list[Library]:
     return [Library(name, **fields) for name, fields in tomllib.loads(path.read_text()).items()]
 
 
-def fetch(library: Library, cache: Path, say: Callable[[str], None]) -> Path:
-    """Return the AAR of `library` in the folder `cache`, fetched where it is not there. Raises UserError where it
-    cannot be fetched, or is another file than the pinned one, which is then not kept."""
+def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, say: Callable[[str], None]) -> Path:
+    """Return the AAR of `library`: of Maven's files the one that is pinned, or, where it lies in a package of npm, the
+    copy in the folder `cache`, fetched where there is none. Raises UserError where it is not there, cannot be fetched,
+    or is another file than the pinned one; such a one is not kept."""
+    if library.maven is not None:
+        _, artifact, version = library.maven.split(":")
+        found = [path for path in from_maven if path.name == f"{artifact}-{version}.aar"]
+        if not found:
+            raise UserError(f"{PINNED.name} pins {library.maven}, which packing/pom.xml does not name")
+        _compare(library, found[0].read_bytes())
+        return found[0]
     kept = cache / f"{library.name}-{library.sha256[:16]}.aar"
     if not kept.exists():
-        say(f"fetching {library.npm or library.maven}")
-        raw = _from_npm(library) if library.npm else _from_maven(library)
+        say(f"fetching {library.npm}")
+        raw = _from_npm(library)
         _compare(library, raw)
         cache.mkdir(parents=True, exist_ok=True)
         arriving = kept.with_suffix(".arriving")
@@ -71,31 +79,16 @@ def classes_jar(aar: Path) -> ZipFile:
 def _from_npm(library: Library) -> bytes:
     assert library.npm is not None and library.member is not None
     with TemporaryDirectory() as scratch:
-        _run(["npm", "pack", "--silent", library.npm], Path(scratch), library.npm)
+        command = ["npm", "pack", "--silent", library.npm]
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip().splitlines() or [""]
+            raise UserError(f"cannot fetch {library.npm} by npm: {said[0]}")
         (packed,) = Path(scratch).glob("*.tgz")
         with tarfile.open(packed) as archive:
             member = archive.extractfile(library.member)
             assert member is not None
             return member.read()
-
-
-def _from_maven(library: Library) -> bytes:
-    assert library.maven is not None
-    with TemporaryDirectory() as scratch:
-        artifact = [f"-Dartifact={library.maven}:aar", f"-DoutputDirectory={scratch}"]
-        _run(["mvn", "-B", "-ntp", "-q", COPY, *artifact], Path(scratch), library.maven)
-        (copied,) = Path(scratch).glob("*.aar")
-        return copied.read_bytes()
-
-
-COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"
-
-
-def _run(command: list[str], folder: Path, what: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or [""]
-        raise UserError(f"cannot fetch {what} by {command[0]}: {said[0]}")
 
 
 def _compare(library: Library, raw: bytes) -> None:
