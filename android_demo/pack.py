@@ -18,7 +18,7 @@ from zipfile import ZIP_STORED, ZipFile
 from android_demo.packing.archive import Entry, write_archive
 from android_demo.packing.assets import bundle_asset
 from android_demo.packing.checks import check_apk
-from android_demo.packing.classes import ask_maven, compile_modules, shrink, write_program
+from android_demo.packing.classes import ANDROID_DEMO, ask_maven, compile_modules, shrink, write_program
 from android_demo.packing.libraries import ABI, Library, find_aar, native_libraries, read_pinned
 from android_demo.packing.signing import find_key, sign
 from android_demo.resources import compile_resources
@@ -53,6 +53,7 @@ def pack(
             compile_modules(maven)
         say("resources")
         resources = compile_resources(folder / "resources")
+        check_numbers(folder / "resources")
         say("libraries")
         jars = ask_maven(maven, folder)
         aars = {library: find_aar(library, jars.aars, home / "aars", say) for library in read_pinned()}
@@ -80,6 +81,14 @@ def check_programs() -> None:
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
         packages = " ".join(sorted({PROGRAMS[name] for name in missing} | {"android-framework-res"}))
         raise UserError(f"packing needs {', '.join(missing)}: apt-get install --no-install-recommends {packages}")
+
+
+def check_numbers(resources: Path) -> None:
+    """Raise UserError where the app was compiled with other numbers of its resources than those in `resources`."""
+    table = "java/pocketdiffusion/app/R.java"
+    compiled = ANDROID_DEMO / "app/target/android" / table
+    if not compiled.exists() or compiled.read_bytes() != (resources / table).read_bytes():
+        raise UserError("the app was compiled with other resources than it has now: leave out --compiled")
 
 
 def of_archive(path: Path) -> Iterator[Entry]:

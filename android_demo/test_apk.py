@@ -4,6 +4,7 @@ programs that packing takes, and the bundles that `make demo` writes."""
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
@@ -15,6 +16,7 @@ from android_demo.pack import HOME
 from android_demo.packing.checks import check_apk, check_libraries
 from android_demo.packing.classes import RULES, ask_maven, shrink, write_program
 from android_demo.packing.libraries import find_aar, read_pinned
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import ProofError
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +30,17 @@ def test_the_apk_is_what_it_has_to_be() -> None:
     described = check_apk(APK, SEGMENTS)
     assert "package: name='pocketdiffusion.app' versionCode='1'" in described.badging
     assert "pocketdiffusion.app.MainActivity" in described.components
+
+
+def test_the_bundles_in_the_apk_are_whole(tmp_path: Path) -> None:
     with ZipFile(APK) as archive:
-        assert [name for name in archive.namelist() if name.startswith("assets/")] == [
-            f"assets/bundles/{folder.name}.zip" for folder in BUNDLES
-        ]
+        assets = [name for name in archive.namelist() if name.startswith("assets/")]
+        assert assets == [f"assets/bundles/{folder.name}.zip" for folder in BUNDLES]
+        for folder, name in zip(BUNDLES, assets, strict=True):
+            with ZipFile(BytesIO(archive.read(name))) as packed:
+                packed.extractall(tmp_path / folder.name)
+            unpacked = open_bundle(tmp_path / folder.name).manifest
+            assert unpacked.runtime_id == open_bundle(folder, check=False).manifest.runtime_id
 
 
 def test_packing_again_gives_the_same_bytes(tmp_path: Path) -> None:
