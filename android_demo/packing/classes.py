@@ -33,24 +33,26 @@ class FromMaven:
 
 
 def compile_modules(options: Iterable[str]) -> None:
-    """Compile engine and app by Maven. Raises UserError where that fails; Maven says why."""
-    if subprocess.run(
-        ["mvn", "-B", "-ntp", "-q", "-Dstyle.color=never", *options, "compile"], cwd=ANDROID_DEMO
-    ).returncode:
-        raise UserError("the Android app could not be compiled: see above what Maven says")
+    """Compile engine and app. Raises UserError, with Maven's first error, where that fails."""
+    _run_maven([*options, "-f", str(ANDROID_DEMO / "pom.xml"), "compile"])
 
 
 def ask_maven(options: Iterable[str], scratch: Path) -> FromMaven:
-    """Return what packing/pom.xml names, fetched where they are not there. Raises UserError."""
-    told = scratch / "classpath.txt"
-    goal = ["dependency:build-classpath", f"-Dmdep.outputFile={told}", "-f", str(Path(__file__).with_name("pom.xml"))]
-    if subprocess.run(["mvn", "-B", "-ntp", "-q", "-Dstyle.color=never", *options, *goal]).returncode:
-        raise UserError("Maven did not find what packing takes: see above what it says")
+    """Return what packing/pom.xml names, fetched where it is not there. Raises UserError, with Maven's first error."""
+    told, pom = scratch / "classpath.txt", Path(__file__).with_name("pom.xml")
+    _run_maven([*options, "-f", str(pom), "dependency:build-classpath", f"-Dmdep.outputFile={told}"])
     files = [Path(path) for path in told.read_text().strip().split(os.pathsep)]
     tools = {name: next(path for path in files if path.name.startswith(f"{name}-")) for name in TOOLS}
     aars = tuple(path for path in files if path.suffix == ".aar")
     program = tuple(path for path in files if path not in (*aars, *tools.values()))
     return FromMaven(program, aars, tools["r8"], tools["android-all"], tools["onnxruntime"])
+
+
+def _run_maven(arguments: Iterable[str]) -> None:
+    done = subprocess.run(["mvn", "-B", "-ntp", "-q", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        said = [line for line in done.stdout.splitlines() if "[ERROR]" in line] or [done.stderr.strip()]
+        raise UserError(f"Maven failed: {said[0]}")
 
 
 TOOLS = ("r8", "android-all", "onnxruntime")
