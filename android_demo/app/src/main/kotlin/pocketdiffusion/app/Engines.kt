@@ -10,14 +10,14 @@ import pocketdiffusion.tflite.TfliteEngine
 import java.io.File
 
 /** The engines that this app has. */
-class Engines(private val libraries: File?) {
+open class Engines(private val libraries: File?) {
     constructor(context: Context) : this(context.applicationInfo.nativeLibraryDir?.let(::File))
 
     /**
      * The engine for a bundle: of several formats the first of `FORMATS`. Throws CannotRunHere where the app has no
      * engine for it.
      */
-    fun engineFor(bundle: Bundle): GraphEngine {
+    open fun engineFor(bundle: Bundle): GraphEngine {
         val formats = bundle.manifest.formats.keys
         return when (FORMATS.firstOrNull { it in formats }) {
             ONNX -> OrtEngine(threads = threads(), qnnLibrary = QNN.takeIf { libraries?.resolve(it)?.exists() == true })

@@ -7,7 +7,6 @@ import pocketdiffusion.engine.BundleDownload
 import pocketdiffusion.engine.BundleImport
 import pocketdiffusion.engine.DigestMemory
 import pocketdiffusion.engine.EngineError
-import pocketdiffusion.engine.HttpRemote
 import pocketdiffusion.engine.Remote
 import java.io.File
 import java.io.InputStream
@@ -72,7 +71,7 @@ class Library(private val context: Context) {
     }
 
     /** Loads the bundle at an address, or what an earlier download did not. */
-    fun download(address: String, onBytes: (Long, Long) -> Unit, remote: Remote = HttpRemote(address)): Place {
+    fun download(address: String, remote: Remote, onBytes: (Long, Long) -> Unit): Place {
         val folder = ownFolder(nameOf(address))
         BundleDownload(remote, folder.toPath(), digests, ::leftBytes).load(onBytes)
         return Place(folder.name, folder, Place.Origin.OWN)

@@ -1,6 +1,9 @@
 package pocketdiffusion.app
 
 import android.content.Context
+import android.graphics.Canvas
+import android.graphics.Outline
+import android.graphics.Path
 import android.util.AttributeSet
 import android.widget.FrameLayout
 
@@ -16,6 +19,19 @@ class SquareFrame(context: Context, attributes: AttributeSet?) : FrameLayout(con
         val side = minOf(MeasureSpec.getSize(widthSpec), height, most)
         val exactly = MeasureSpec.makeMeasureSpec(side, MeasureSpec.EXACTLY)
         super.onMeasure(exactly, exactly)
+    }
+
+    override fun dispatchDraw(canvas: Canvas) {
+        if (!canvas.isHardwareAccelerated) clipAsOutline(canvas)
+        super.dispatchDraw(canvas)
+    }
+
+    /** What `clipToOutline` does where the graphics unit draws. */
+    private fun clipAsOutline(canvas: Canvas) {
+        val outline = Outline().also { outlineProvider.getOutline(this, it) }
+        val path = Path()
+        path.addRoundRect(0f, 0f, width.toFloat(), height.toFloat(), outline.radius, outline.radius, Path.Direction.CW)
+        canvas.clipPath(path)
     }
 
     private companion object {

@@ -6,7 +6,9 @@ import android.os.Handler
 import android.os.Looper
 import pocketdiffusion.engine.Cancelled
 import pocketdiffusion.engine.DrawListener
+import pocketdiffusion.engine.HttpRemote
 import pocketdiffusion.engine.Png
+import pocketdiffusion.engine.Remote
 import pocketdiffusion.engine.StepDone
 import java.io.File
 import java.io.InputStream
@@ -16,11 +18,10 @@ import java.util.concurrent.Executors
  * What the app is doing and has done. It outlives every screen, so that a rotation loses nothing. One thing is done at
  * a time, on a thread of its own; all that is read here is written by the main thread.
  */
-class Studio(private val app: Application) {
+class Studio(private val app: Application, private val engines: Engines) {
     val settings = Settings(app)
     val library = Library(app)
     val phone = Phone(app)
-    private val engines = Engines(app)
     private val mark = Interruption(File(app.filesDir, "drawing.json"))
     private val picture = File(app.filesDir, "last.png")
 
@@ -93,10 +94,10 @@ class Studio(private val app: Application) {
         app.contentResolver.openInputStream(zip)!!
     }
 
-    fun download(address: String) {
+    fun download(address: String, remote: Remote = HttpRemote(address)) {
         settings.address = address
         val own = Work(Work.Kind.DOWNLOAD, address)
-        begin(own, { library.download(address, { done, total -> report(own, done, total) }) }) { open(it) }
+        begin(own, { library.download(address, remote) { done, total -> report(own, done, total) } }) { open(it) }
     }
 
     fun delete(place: Place) {
