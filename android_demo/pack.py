@@ -20,6 +20,7 @@ from android_demo.packing.assets import bundle_asset
 from android_demo.packing.checks import check_apk
 from android_demo.packing.classes import ANDROID_DEMO, ask_maven, compile_modules, shrink, write_program
 from android_demo.packing.libraries import ABI, Library, find_aar, native_libraries, read_pinned
+from android_demo.packing.licences import licence_assets
 from android_demo.packing.signing import find_key, sign
 from android_demo.resources import compile_resources
 from pocketdiffusion.cli.console import progress, run, say
@@ -62,7 +63,8 @@ def pack(
         shrink(jars, folder / "program.jar", folder / "dex.zip")
         say("packing")
         entries = (*of_archive(resources), *of_archive(folder / "dex.zip"), *of_libraries(aars))
-        write_archive(folder / "unsigned.apk", (*entries, *map(bundle_asset, bundles)))
+        assets = (*licence_assets(aars, jars.desktop), *map(bundle_asset, bundles))
+        write_archive(folder / "unsigned.apk", (*entries, *assets))
         say("signing")
         sign(folder / "unsigned.apk", folder / "signed.apk", find_key(home))
         say("checks")

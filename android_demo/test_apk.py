@@ -22,6 +22,8 @@ from pocketdiffusion.runtime.errors import ProofError
 ROOT = Path(__file__).parents[1]
 APK = ROOT / "build/pocket-diffusion.apk"
 BUNDLES = [ROOT / "build/emoji-galaxy-s24", ROOT / "build/emoji-pixel-8"]
+TEST_CLASSES = ROOT / "android_demo/engine/target/test-classes"
+REDRAW = "pocketdiffusion/engine/Redraw*.class"
 MAIN = "pocketdiffusion.engine.RedrawKt"
 SEGMENTS = {name: size for library in read_pinned() for name, size in library.libraries.items()}
 
@@ -34,8 +36,10 @@ def test_the_apk_is_what_it_has_to_be() -> None:
 
 def test_the_bundles_in_the_apk_are_whole(tmp_path: Path) -> None:
     with ZipFile(APK) as archive:
-        assets = [name for name in archive.namelist() if name.startswith("assets/")]
+        assets = [name for name in archive.namelist() if name.startswith("assets/bundles/")]
+        licences = [name for name in archive.namelist() if name.startswith("assets/licences/")]
         assert assets == [f"assets/bundles/{folder.name}.zip" for folder in BUNDLES]
+        assert len(licences) == 4 and b"Microsoft Corporation" in archive.read("assets/licences/onnxruntime.txt")
         for folder, name in zip(BUNDLES, assets, strict=True):
             with ZipFile(BytesIO(archive.read(name))) as packed:
                 packed.extractall(tmp_path / folder.name)
@@ -61,15 +65,22 @@ def test_a_changed_apk_is_refused(tmp_path: Path) -> None:
         check_libraries(APK, dict.fromkeys(SEGMENTS, 16384))
 
 
+def classes_of_main() -> list[Path]:
+    """The class files of the engine's Redraw.kt, compiled where Maven has not compiled its tests yet."""
+    if not list(TEST_CLASSES.glob(REDRAW)):
+        command = ["mvn", "-B", "-ntp", "-q", "-pl", "engine", "test-compile"]
+        subprocess.run(command, cwd=ROOT / "android_demo", check=True)
+    return list(TEST_CLASSES.glob(REDRAW))
+
+
 def test_shrunk_classes_draw_what_python_draws(tmp_path: Path) -> None:
     """The rules of the APK and its classes, as class files for this computer's JVM; besides only a main is kept."""
     draw_requests(tmp_path / "requests", [ROOT / "build/emoji-pixel-8"])
     with TemporaryDirectory() as scratch:
         jars = ask_maven((), Path(scratch))
     main = tmp_path / "main"
-    compiled = ROOT / "android_demo/engine/target/test-classes"
-    for path in compiled.glob("pocketdiffusion/engine/Redraw*.class"):
-        (copied := main / path.relative_to(compiled)).parent.mkdir(parents=True, exist_ok=True)
+    for path in classes_of_main():
+        (copied := main / path.relative_to(TEST_CLASSES)).parent.mkdir(parents=True, exist_ok=True)
         copied.write_bytes(path.read_bytes())
     (tmp_path / "main.pro").write_text(f"-keep class {MAIN} {{ public static void main(java.lang.String[]); }}\n")
     aars = [find_aar(library, jars.aars, HOME.expanduser() / "aars", print) for library in read_pinned()]
