@@ -1,5 +1,5 @@
-"""The licences of what the APK holds of others, which have to travel with it: below assets/licences. Those of the models
-lie in their bundles."""
+"""The licences of what the APK holds of others, which have to travel with it: below assets/licences. Those of the
+models lie in their bundles."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import distribution
@@ -14,8 +14,8 @@ OURS = Path(__file__).parents[2] / "LICENSE"  # Apache 2.0, as are Kotlin's libr
 
 
 def licence_assets(aars: Mapping[Library, Path], desktop: Path) -> Iterator[Entry]:
-    """Give our own licence, those that lie in AARs, each once, and onnxruntime's: its text as the Python package has it,
-    and the notices of what it is made of from the jar `desktop` of the same version."""
+    """Give our own licence, those that lie in AARs, each once, and onnxruntime's: its text as the Python package has
+    it, and the notices of what it is made of from the jar `desktop` of the same version."""
     texts = {"pocket-diffusion": OURS.read_bytes()}
     for library, aar in aars.items():
         with ZipFile(aar) as opened:
