@@ -61,7 +61,7 @@ def test_a_changed_apk_is_refused(tmp_path: Path) -> None:
     changed.write_bytes(raw)
     with pytest.raises(ProofError, match="apksigner refuses"):
         check_apk(changed, SEGMENTS)
-    with pytest.raises(ProofError, match="libtensorflowlite_jni.so has load segments aligned to 4096, where 16384"):
+    with pytest.raises(ProofError, match="libtensorflowlite_gpu_jni.so has load segments aligned to 4096, where 16384"):
         check_libraries(APK, dict.fromkeys(SEGMENTS, 16384))
 
 
