@@ -33,8 +33,9 @@ class FromMaven:
 
 
 def compile_modules(options: Iterable[str]) -> None:
-    """Compile engine and app. Raises UserError, with Maven's first error, where that fails."""
-    _run_maven([*options, "-f", str(ANDROID_DEMO / "pom.xml"), "compile"])
+    """Compile engine and app, and their tests, which Maven asks for since the app's use the engine's. Raises UserError,
+    with Maven's first error, where that fails."""
+    _run_maven([*options, "-f", str(ANDROID_DEMO / "pom.xml"), "test-compile"])
 
 
 def ask_maven(options: Iterable[str], scratch: Path) -> FromMaven:
