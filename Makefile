@@ -26,7 +26,7 @@ test: .venv/.ready
 
 test-all: .venv/.ready
 	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 10 \
-		$(addprefix --kit ,$(wildcard build/kit))
+		$(addprefix --kit ,$(wildcard build/kit)) $(addprefix --tensorflow ,$(wildcard build/tensorflow))
 
 # The Kotlin engine, with a JDK and Maven, which fetches the rest.
 test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)
@@ -36,6 +36,12 @@ test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)
 build/kit: | .venv/.ready
 	mkdir -p build
 	$(BIN)/pocketdiffusion reader-kit $@
+
+# The Android app's engine for TFLite, for benchmarks/tflite_on_android.py and the tests.
+build/tensorflow: tests/tensorflow.txt
+	$(PYTHON) -m venv --clear $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
 
 build/emoji-fp32: OPTIONS = --target pixel-8 --recipe fp32
 build/emoji-pixel-8: OPTIONS = --target pixel-8
