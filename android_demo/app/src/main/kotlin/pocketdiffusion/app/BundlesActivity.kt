@@ -159,7 +159,9 @@ class BundlesActivity : Screen(R.layout.bundles) {
                 error.message.orEmpty()
             }
         }
-        val first = listOf(getString(R.string.licence, manifest.licence), manifest.attribution).filter { it.isNotEmpty() }
+        val first = listOf(getString(R.string.licence, manifest.licence), manifest.attribution).filter {
+            it.isNotEmpty()
+        }
         AlertDialog.Builder(this)
             .setTitle(manifest.model)
             .setMessage((first + texts).joinToString("\n\n"))

@@ -104,14 +104,25 @@ class Controls(private val screen: MainActivity, private val settings: Settings)
         val labels = units.map { unit ->
             unit?.let { Messages(screen.resources).unit(it) } ?: screen.getString(R.string.unit_default)
         }
-        screen.view<Spinner>(R.id.unit).fill(labels, Math.max(units.indexOf(settings.unit), 0)) { settings.unit = units[it] }
+        screen.view<Spinner>(R.id.unit).fill(labels, Math.max(units.indexOf(settings.unit), 0)) {
+            settings.unit =
+                units[it]
+        }
         showValues()
     }
 
     private fun showValues() {
         val guided = guidanceOf(guidance.progress)
         val isUsed = guided > LEAST_GUIDANCE
-        val words = if (isUsed) String.format(Locale.getDefault(), "%.1f", guided) else screen.getString(R.string.guidance_none)
+        val words = if (isUsed) {
+            String.format(
+                Locale.getDefault(),
+                "%.1f",
+                guided,
+            )
+        } else {
+            screen.getString(R.string.guidance_none)
+        }
         val percent = Math.round(strengthOf(strength.progress) * 100).toInt()
         value(R.id.steps_value, steps, "${stepsOf(steps.progress)}")
         value(R.id.guidance_value, guidance, words)
@@ -165,7 +176,8 @@ class Controls(private val screen: MainActivity, private val settings: Settings)
         }
         setSelection(chosen)
         onItemSelectedListener = object : AdapterView.OnItemSelectedListener {
-            override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) = change(position)
+            override fun onItemSelected(parent: AdapterView<*>?, view: View?, position: Int, id: Long) =
+                change(position)
 
             override fun onNothingSelected(parent: AdapterView<*>?) = Unit
         }

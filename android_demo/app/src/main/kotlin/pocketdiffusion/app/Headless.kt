@@ -26,6 +26,7 @@ object Headless {
     /** Begins what an intent asks for, and returns whether it asks for something. */
     fun run(screen: MainActivity, intent: Intent?): Boolean {
         val extras = intent?.extras ?: return false
+
         @Suppress("DEPRECATION") // of any type
         fun text(name: String): String? = extras.get(name)?.toString()
         val what = text(RUN) ?: return false
@@ -36,23 +37,25 @@ object Headless {
             return true
         }
         results.write("running")
-        val studio = screen.studio
+        screen.studio.unpackShipped(results::fail) { begin(screen.studio, what, ::text, results) }
+        return true
+    }
+
+    private fun begin(studio: Studio, what: String, text: (String) -> String?, results: Results) {
         val wished = text("bundle") ?: studio.settings.bundle
         val place = studio.library.find(wished) ?: studio.library.places().firstOrNull().takeIf { wished == null }
         if (place == null) {
             results.fail("there is no bundle ${wished.orEmpty()} in ${studio.library.pushed}", "NotABundle")
-            return true
+            return
         }
-
-        val begin = {
+        val work = {
             if (what == DRAW) {
-                studio.draw(wishOf(::text), then = { results.done(it) }, failed = results::fail)
+                studio.draw(wishOf(text), then = results::done, failed = results::fail)
             } else {
-                studio.test(then = { results.done(it) }, failed = results::fail)
+                studio.test(then = results::done, failed = results::fail)
             }
         }
-        if (studio.opened?.place == place) begin() else studio.open(place, then = begin, failed = results::fail)
-        return true
+        if (studio.opened?.place == place) work() else studio.open(place, then = work, failed = results::fail)
     }
 
     private fun wishOf(text: (String) -> String?) = Wish(
@@ -75,7 +78,12 @@ object Headless {
         init {
             folder.mkdirs()
             for (stale in listOf("$what.json", "draw.png", "device_report.json")) {
-                if (stale.startsWith(what) || what == TEST && stale == "device_report.json") File(folder, stale).delete()
+                if (stale.startsWith(what) ||
+                    what == TEST &&
+                    stale == "device_report.json"
+                ) {
+                    File(folder, stale).delete()
+                }
             }
         }
 

@@ -3,12 +3,9 @@ package pocketdiffusion.app
 import android.Manifest
 import android.content.Intent
 import android.content.pm.PackageManager
-import android.net.Uri
 import android.os.Build
 import android.os.Bundle
 import android.view.View
-import android.widget.Button
-import android.widget.EditText
 import android.widget.ImageView
 import android.widget.Toast
 
@@ -120,7 +117,10 @@ class MainActivity : Screen(R.layout.main) {
         val words = listOfNotNull(
             finished?.cut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
             finished?.negativeCut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
-        ) + finished?.fallbacks.orEmpty().map { (graph, why) -> getString(R.string.fallback, graph, messages.of(why).title) }
+        ) +
+            finished?.fallbacks.orEmpty().map { (graph, why) ->
+                getString(R.string.fallback, graph, messages.of(why).title)
+            }
         showNotice(words.takeIf { it.isNotEmpty() && isIdle }?.joinToString("\n"))
     }
 

@@ -58,7 +58,12 @@ class Messages(private val resources: Resources) {
             val title = resources.getQuantityString(R.plurals.error_not_whole, error.faults.size, error.faults.size)
             Message(title, text(R.string.error_not_whole_text), error.faults.map(::lineOf))
         }
-        is Unreadable -> message(R.string.error_unreadable, R.string.error_unreadable_text, error.path, detail = error.cause?.message)
+        is Unreadable -> message(
+            R.string.error_unreadable,
+            R.string.error_unreadable_text,
+            error.path,
+            detail = error.cause?.message,
+        )
         is DownloadBroken -> message(
             R.string.error_download,
             R.string.error_download_text,
@@ -68,7 +73,12 @@ class Messages(private val resources: Resources) {
         )
         is StorageFull -> message(R.string.error_storage, R.string.error_storage_text, megabytes(error.leftBytes))
         is Contradiction ->
-            message(R.string.error_contradiction, R.string.error_contradiction_text, error.where, detail = error.message)
+            message(
+                R.string.error_contradiction,
+                R.string.error_contradiction_text,
+                error.where,
+                detail = error.message,
+            )
         is ProofFailed -> message(R.string.error_proof, R.string.error_proof_text, detail = error.subject)
         is ProofNotInstalled -> message(R.string.error_no_proof, R.string.error_no_proof_text, error.path)
         is BadRequest -> message(R.string.error_request, R.string.error_request_text, detail = error.message)
@@ -109,8 +119,13 @@ class Messages(private val resources: Resources) {
         else -> unit
     }
 
-    fun megabytes(bytes: Long): String =
-        if (bytes < TEN_GIGABYTES) text(R.string.megabytes, bytes shr 20) else text(R.string.gigabytes, bytes / GIGABYTE)
+    fun megabytes(bytes: Long): String = if (bytes <
+        TEN_GIGABYTES
+    ) {
+        text(R.string.megabytes, bytes shr 20)
+    } else {
+        text(R.string.gigabytes, bytes / GIGABYTE)
+    }
 
     private fun lineOf(fault: Fault): String = text(
         when (fault.kind) {

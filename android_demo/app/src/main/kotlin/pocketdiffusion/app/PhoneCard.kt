@@ -15,14 +15,18 @@ class PhoneCard(private val screen: MainActivity) {
         val units = opened?.units.orEmpty()
         screen.view<View>(R.id.unit_group).visibility =
             if (units.size > 1 || !opened?.badUnits.isNullOrEmpty()) View.VISIBLE else View.GONE
-        text(R.id.unit_note, opened?.badUnits.orEmpty().map { (unit, note) ->
-            screen.getString(R.string.unit_left_out, messages.unit(unit), note).trim()
-        }.joinToString("\n"))
+        text(
+            R.id.unit_note,
+            opened?.badUnits.orEmpty().map { (unit, note) ->
+                screen.getString(R.string.unit_left_out, messages.unit(unit), note).trim()
+            }.joinToString("\n"),
+        )
     }
 
     private fun memory(opened: Opened?, hasPhoto: Boolean): String {
         val left = phone.leftBytes()
-        val needs = opened?.peakBytes(hasPhoto) ?: return screen.getString(R.string.memory_left, messages.megabytes(left))
+        val needs =
+            opened?.peakBytes(hasPhoto) ?: return screen.getString(R.string.memory_left, messages.megabytes(left))
         val words = if (needs <= left) R.string.memory else R.string.memory_short
         return screen.getString(words, messages.megabytes(needs), messages.megabytes(left))
     }

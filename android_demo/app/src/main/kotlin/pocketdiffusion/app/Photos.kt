@@ -30,7 +30,11 @@ object Photos {
         val options = BitmapFactory.Options().apply {
             inPremultiplied = false
             inSampleSize = 1
-            while (size.outWidth.toLong() * size.outHeight / inSampleSize / inSampleSize > MOST_PIXELS) inSampleSize *= 2
+            while (size.outWidth.toLong() * size.outHeight / inSampleSize / inSampleSize >
+                MOST_PIXELS
+            ) {
+                inSampleSize *= 2
+            }
         }
         val turn = open(resolver, photo, ::uprightMatrix)
         val bitmap = open(resolver, photo) { BitmapFactory.decodeStream(it, null, options) }

@@ -53,7 +53,9 @@ class SelfTestActivity : Screen(R.layout.self_test) {
 
     private fun wrongParts(tested: Tested): String {
         val report = tested.report
-        val graphs = report.graphs.filter { !it.passed }.map { getString(R.string.graph_on, it.graph, messages.unit(it.unit)) }
+        val graphs = report.graphs.filter {
+            !it.passed
+        }.map { getString(R.string.graph_on, it.graph, messages.unit(it.unit)) }
         val others = (report.vectors + listOfNotNull(report.picture)).filter { !it.passed }.map { it.subject }
         return getString(R.string.verdict_other_text, (graphs + others).joinToString())
     }
@@ -73,7 +75,13 @@ class SelfTestActivity : Screen(R.layout.self_test) {
         for ((name, decibels) in tested.controls) list.addView(measure(list, words.control(name), decibels, longest))
     }
 
-    private fun measure(parent: ViewGroup, name: String, decibels: Double, longest: Double, strong: Boolean = false): View {
+    private fun measure(
+        parent: ViewGroup,
+        name: String,
+        decibels: Double,
+        longest: Double,
+        strong: Boolean = false,
+    ): View {
         val row = layoutInflater.inflate(R.layout.item_measure, parent, false)
         row.findViewById<View>(R.id.icon)!!.show(false)
         row.findViewById<View>(R.id.note)!!.show(false)

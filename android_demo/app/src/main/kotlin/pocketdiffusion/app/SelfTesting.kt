@@ -7,7 +7,6 @@ import pocketdiffusion.engine.Cancellation
 import pocketdiffusion.engine.DeviceReport
 import pocketdiffusion.engine.Png
 import pocketdiffusion.engine.ProofNotInstalled
-import pocketdiffusion.engine.Residency
 import pocketdiffusion.engine.SelfTest
 import pocketdiffusion.engine.SelfTestListener
 
@@ -43,7 +42,9 @@ class SelfTesting(private val phone: Phone, private val opened: Opened) {
         val golden = JSONObject(opened.bundle.text(PROOF)).getJSONArray("golden")
         val drawings = (0 until golden.length()).map { golden.getJSONObject(it) }
         val controls = drawings.firstOrNull { it.getString("image") == image }?.getJSONObject("controls")
-        controls?.keys()?.asSequence()?.associateWith { controls.optDouble(it) }.orEmpty().filterValues { it.isFinite() }
+        controls?.keys()?.asSequence()?.associateWith {
+            controls.optDouble(it)
+        }.orEmpty().filterValues { it.isFinite() }
     } catch (_: ProofNotInstalled) {
         emptyMap()
     } catch (_: JSONException) {

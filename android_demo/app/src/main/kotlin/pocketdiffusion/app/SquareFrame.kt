@@ -15,7 +15,13 @@ class SquareFrame(context: Context, attributes: AttributeSet?) : FrameLayout(con
 
     override fun onMeasure(widthSpec: Int, heightSpec: Int) {
         val most = (MOST_DP * resources.displayMetrics.density).toInt()
-        val height = if (MeasureSpec.getMode(heightSpec) == MeasureSpec.UNSPECIFIED) most else MeasureSpec.getSize(heightSpec)
+        val height = if (MeasureSpec.getMode(heightSpec) ==
+            MeasureSpec.UNSPECIFIED
+        ) {
+            most
+        } else {
+            MeasureSpec.getSize(heightSpec)
+        }
         val side = minOf(MeasureSpec.getSize(widthSpec), height, most)
         val exactly = MeasureSpec.makeMeasureSpec(side, MeasureSpec.EXACTLY)
         super.onMeasure(exactly, exactly)

@@ -11,8 +11,11 @@ import pocketdiffusion.engine.Png
 import pocketdiffusion.engine.Remote
 import pocketdiffusion.engine.StepDone
 import java.io.File
-import java.io.InputStream
+import java.io.IOException
 import java.util.concurrent.Executors
+
+/** Something else is being done. */
+class Busy : Exception("the app is busy with something else")
 
 /**
  * What the app is doing and has done. It outlives every screen, so that a rotation loses nothing. One thing is done at
@@ -58,16 +61,27 @@ class Studio(private val app: Application, private val engines: Engines) {
 
     fun forget(listener: () -> Unit) = listeners.remove(listener)
 
-    /** Opens the bundle that was chosen last, or the only one; first unpacks what came with the app. */
+    /** Opens the bundle that was chosen last, or the first; before that, unpacks what came with the app. */
     fun start() {
         if (work != null || opened != null) return
-        val packed = library.shipped().firstOrNull { !settings.wasUnpacked(it) && library.find(it) == null }
-        val chosen = library.find(settings.bundle) ?: library.places().firstOrNull()
-        if (packed != null) {
-            import(packed) { library.openShipped(packed) }
-        } else if (chosen != null) {
-            open(chosen)
+        unpackShipped {
+            val chosen = library.find(settings.bundle) ?: library.places().firstOrNull()
+            if (chosen != null) open(chosen)
         }
+    }
+
+    /** Unpacks the bundles that came with the app, each once: those that were deleted since do not come back. */
+    fun unpackShipped(failed: (Throwable) -> Unit = {}, then: () -> Unit) {
+        val names = library.shipped().filter { !settings.wasUnpacked(it) && library.find(it) == null }
+        if (names.isEmpty()) return then()
+        val own = Work(Work.Kind.IMPORT, names.joinToString())
+        val unpack = {
+            for (name in names) {
+                library.openShipped(name).use { zip -> library.import(name, zip) { report(own, it, 0) } }
+                settings.noteUnpacked(name)
+            }
+        }
+        begin(own, unpack, failed) { then() }
     }
 
     /** Compares all files of a bundle with the manifest, and draws with it from now on. */
@@ -82,16 +96,15 @@ class Studio(private val app: Application, private val engines: Engines) {
         }
     }
 
-    fun import(name: String, openZip: () -> InputStream) {
+    /** Unpacks a zip that the person chose, and draws with it. */
+    fun importZip(zip: Uri, displayName: String) {
+        val name = library.freeName(displayName)
         val own = Work(Work.Kind.IMPORT, name)
-        begin(own, { openZip().use { zip -> library.import(name, zip) { report(own, it, 0) } } }) {
-            settings.noteUnpacked(name)
-            open(it)
+        val unpack = {
+            val stream = app.contentResolver.openInputStream(zip) ?: throw IOException("$zip cannot be opened")
+            stream.use { library.import(name, it) { done -> report(own, done, 0) } }
         }
-    }
-
-    fun importZip(zip: Uri, displayName: String) = import(library.freeName(displayName)) {
-        app.contentResolver.openInputStream(zip)!!
+        begin(own, unpack) { open(it) }
     }
 
     fun download(address: String, remote: Remote = HttpRemote(address)) {
@@ -119,9 +132,12 @@ class Studio(private val app: Application, private val engines: Engines) {
     fun test(then: (Tested) -> Unit = {}, failed: (Throwable) -> Unit = {}) {
         val opened = opened ?: return
         val own = Work(Work.Kind.TEST, opened.place.name)
-        begin(own, task = { SelfTesting(phone, opened).run(own.cancellation) { stage, done, total ->
-            report(own, done.toLong(), total.toLong(), stage)
-        } }, failed) {
+        val run = {
+            SelfTesting(phone, opened).run(own.cancellation) { stage, done, total ->
+                report(own, done.toLong(), total.toLong(), stage)
+            }
+        }
+        begin(own, run, failed) {
             tested = it
             then(it)
         }
@@ -188,7 +204,7 @@ class Studio(private val app: Application, private val engines: Engines) {
     }
 
     private fun <T> begin(own: Work, task: () -> T, failed: (Throwable) -> Unit = {}, then: (T) -> Unit) {
-        if (work != null) return
+        if (work != null) return failed(Busy())
         problem = null
         work = own
         if (own.isLong) WorkService.start(app)

@@ -3,15 +3,21 @@ package pocketdiffusion.app
 import android.app.Activity
 import android.app.ActivityManager
 import android.content.Context
+import android.content.Intent
 import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.os.Looper
 import android.view.View
 import android.widget.TextView
 import org.junit.Assert.fail
+import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
+import org.robolectric.android.controller.ActivityController
+import pocketdiffusion.engine.Bundle
+import pocketdiffusion.engine.GraphEngine
 import java.io.File
+import java.nio.file.FileSystemException
 import java.nio.file.Files
 import java.nio.file.Path
 import java.nio.file.Paths
@@ -28,24 +34,45 @@ object OnPhone {
     }
 
     /** The first bundle that holds a format. */
-    fun bundle(format: String = "onnx"): Path =
-        bundles.first { format in pocketdiffusion.engine.Bundle.open(it).manifest.formats }
+    fun bundle(format: String = "onnx"): Path = bundles.first { format in Bundle.open(it).manifest.formats }
 
-    /** Pushes a bundle as adb does; its files are links to those given, so do not change but replace them. */
+    /** Pushes a bundle as adb does. Its large files are links to those given: replace them, and do not write into them. */
     fun push(bundle: Path = bundle(), name: String = "emoji"): File {
         val folder = File(app.getExternalFilesDir("bundles"), name)
         Files.walk(bundle).use { files ->
             for (file in files.filter { Files.isRegularFile(it) }) {
                 val copy = folder.toPath().resolve(bundle.relativize(file))
                 Files.createDirectories(copy.parent)
-                try {
-                    Files.createLink(copy, file)
-                } catch (_: java.nio.file.FileSystemException) { // another disk
-                    Files.copy(file, copy)
-                }
+                if (Files.size(file) < LARGE || !link(copy, file)) Files.copy(file, copy)
             }
         }
         return folder
+    }
+
+    private fun link(copy: Path, file: Path): Boolean = try {
+        Files.createLink(copy, file)
+        true
+    } catch (_: FileSystemException) { // another disk
+        false
+    }
+
+    /** Has the studio use an engine that is changed; before the app is started. */
+    fun change(engine: (GraphEngine) -> GraphEngine) {
+        app.engines = { context ->
+            object : Engines(context) {
+                override fun engineFor(bundle: Bundle) = engine(super.engineFor(bundle))
+            }
+        }
+    }
+
+    /** Starts the app from the launcher. */
+    fun launch(intent: Intent = Intent()): ActivityController<MainActivity> =
+        Robolectric.buildActivity(MainActivity::class.java, intent).setup()
+
+    /** The main screen, once the bundle is open. */
+    fun open(): MainActivity = launch().get().also {
+        awaitIdle()
+        check(app.studio.opened != null) { "no bundle was opened: ${app.studio.problem}" }
     }
 
     fun give(megabytes: Long) {
@@ -74,6 +101,13 @@ object OnPhone {
         view.performClick()
     }
 
+    /** Shows the part of the screen in which a view is. */
+    fun Activity.scrollTo(id: Int) {
+        val view = findViewById<View>(id)!!
+        view.requestRectangleOnScreen(android.graphics.Rect(0, 0, view.width, view.height), true)
+        shadowOf(Looper.getMainLooper()).idle()
+    }
+
     /** What the screen shows, as a file of the folder that -Dscreenshots names. */
     fun screenshot(activity: Activity, name: String): Bitmap {
         shadowOf(Looper.getMainLooper()).idle()
@@ -84,4 +118,6 @@ object OnPhone {
         File(folder, "$name.png").outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
         return bitmap
     }
+
+    private const val LARGE = 1L shl 20
 }
