@@ -6,16 +6,13 @@ import org.junit.Assert.assertNull
 import org.junit.BeforeClass
 import org.junit.Test
 import org.junit.runner.RunWith
-import org.robolectric.Robolectric
 import org.robolectric.RobolectricTestRunner
-import org.robolectric.annotation.Config
 import java.io.File
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 
 /** A bundle that comes with the app, as an asset such as pack.py writes it. */
 @RunWith(RobolectricTestRunner::class)
-@Config(sdk = [35])
 class ShippedTest {
     private val studio get() = OnPhone.app.studio
 
@@ -34,7 +31,7 @@ class ShippedTest {
     }
 
     private fun start() {
-        Robolectric.buildActivity(MainActivity::class.java).setup()
+        OnPhone.launch()
         OnPhone.awaitIdle()
     }
 
