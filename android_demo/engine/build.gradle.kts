@@ -12,7 +12,8 @@ java {
 kotlin {
     compilerOptions {
         jvmTarget = JvmTarget.JVM_1_8
-        freeCompilerArgs.add("-Xjdk-release=1.8") // else calls such as ByteBuffer.flip() get a signature that Android 8 lacks
+        // Without it, calls such as ByteBuffer.flip() get a signature that Android 8 lacks.
+        freeCompilerArgs.add("-Xjdk-release=1.8")
     }
 }
 
