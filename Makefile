@@ -8,12 +8,15 @@ PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
 
 # What the Android engine is tested with; CI makes them two at once. Whoever changed what they are made of: make clean.
-ANDROID_BUNDLES = build/emoji-fp32 build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
+ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
 	build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
 # Those that the Android app comes with.
 PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 
-.PHONY: demo pixel test test-all test-android apk test-apk check clean
+# What the Swift engine is tested with.
+SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-iphone-15
+
+.PHONY: demo pixel test test-all test-android apk test-apk test-swift check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -33,6 +36,11 @@ test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)
 	android_demo/install_tools.sh
 	$(BIN)/python android_demo/run_tests.py --required --kit build/kit $(ANDROID_BUNDLES)
 
+# The Swift engine, with the Swift that is on PATH or else Debian's, unpacked into the user's cache.
+test-swift: .venv/.ready build/kit $(SWIFT_BUNDLES)
+	ios_demo/tools/swift_setup
+	$(BIN)/python ios_demo/run_tests.py --required --kit build/kit $(SWIFT_BUNDLES)
+
 build/kit: | .venv/.ready
 	mkdir -p build
 	$(BIN)/pocketdiffusion reader-kit $@
@@ -43,13 +51,14 @@ build/tensorflow: tests/tensorflow.txt
 	$@/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
-build/emoji-fp32: OPTIONS = --target pixel-8 --recipe fp32
 build/emoji-pixel-8: OPTIONS = --target pixel-8
 build/emoji-pixel-8-std: OPTIONS = --target pixel-8 --profile std
 build/emoji-pixel-8-w8a8: OPTIONS = --target pixel-8 --recipe w8a8
 build/emoji-galaxy-s24: OPTIONS = --target galaxy-s24
 build/emoji-galaxy-s24-dynamic8: OPTIONS = --target galaxy-s24 --recipe dynamic8
-$(ANDROID_BUNDLES): | .venv/.ready
+build/emoji-fp32-std: OPTIONS = --target pixel-8 --recipe fp32 --profile std
+build/emoji-iphone-15: OPTIONS = --target iphone-15
+$(sort $(ANDROID_BUNDLES) $(SWIFT_BUNDLES)): | .venv/.ready
 	$(BIN)/pocketdiffusion export $(OPTIONS) -o $@
 
 # The Android app. PACK=--compiled where test-android has just compiled it.
