@@ -23,20 +23,22 @@ LEAST_SDK, TARGET_SDK = 26, 35
 
 
 def write_manifest(out: Path) -> Path:
-    """Write the manifest without what is for Gradle's merger alone, and return its path."""
+    """Write the manifest as Gradle's merger would, and return its path. Libraries are mapped out of the APK."""
     ElementTree.register_namespace("android", ANDROID)
     tree = ElementTree.parse(MAIN / "AndroidManifest.xml")
     for parent in list(tree.getroot().iter()):
         for child in list(parent):
             if child.get(TOOLS + "node") == "remove":
                 parent.remove(child)
+    for application in tree.getroot().iter("application"):
+        application.set(f"{{{ANDROID}}}extractNativeLibs", "false")
     path = out / "AndroidManifest.xml"  # aapt takes no other name
     tree.write(path, encoding="utf-8", xml_declaration=True)
     return path
 
 
 def compile_resources(out: Path, assets: Path | None = None) -> Path:
-    """Return the APK that holds the manifest, the resources and the assets. Raises CalledProcessError where aapt fails."""
+    """Return the APK that holds manifest, resources and assets. Raises CalledProcessError where aapt fails."""
     shutil.rmtree(out, ignore_errors=True)
     java, apk = out / "java", out / "resources.apk"
     java.mkdir(parents=True)
