@@ -36,7 +36,7 @@ def write_manifest(out: Path) -> Path:
 
 
 def compile_resources(out: Path, assets: Path | None = None) -> Path:
-    """Return the APK that holds the manifest, the resources and the assets. Raises CalledProcessError where aapt fails."""
+    """Return the APK that holds manifest, resources and assets. Raises CalledProcessError where aapt fails."""
     shutil.rmtree(out, ignore_errors=True)
     java, apk = out / "java", out / "resources.apk"
     java.mkdir(parents=True)
