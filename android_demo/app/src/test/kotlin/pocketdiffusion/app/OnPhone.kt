@@ -45,7 +45,7 @@ object OnPhone {
         } ?: error("none of -Dbundles holds ONNX in float32")
     }
 
-    /** Pushes a bundle as adb does. Its large files are links to those given: replace them, and do not write into them. */
+    /** Pushes a bundle as adb does. Its large files are links to those given: replace them, write into none. */
     fun push(bundle: Path = bundle(), name: String = "emoji"): File {
         val folder = File(app.getExternalFilesDir("bundles"), name)
         Files.walk(bundle).use { files ->
