@@ -8,13 +8,15 @@ PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
 
 # What the Android engine is tested with; CI makes them two at once. Whoever changed what they are made of: make clean.
-ANDROID_BUNDLES = build/emoji-fp32 build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
+ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
 	build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
+# Those that the Android app comes with.
+PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 
 # What the Swift engine is tested with.
 SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-iphone-15
 
-.PHONY: demo pixel test test-all test-android test-swift check clean
+.PHONY: demo pixel test test-all test-android apk test-apk test-swift check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -49,7 +51,6 @@ build/tensorflow: tests/tensorflow.txt
 	$@/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
-build/emoji-fp32: OPTIONS = --target pixel-8 --recipe fp32
 build/emoji-pixel-8: OPTIONS = --target pixel-8
 build/emoji-pixel-8-std: OPTIONS = --target pixel-8 --profile std
 build/emoji-pixel-8-w8a8: OPTIONS = --target pixel-8 --recipe w8a8
@@ -59,6 +60,14 @@ build/emoji-fp32-std: OPTIONS = --target pixel-8 --recipe fp32 --profile std
 build/emoji-iphone-15: OPTIONS = --target iphone-15
 $(sort $(ANDROID_BUNDLES) $(SWIFT_BUNDLES)): | .venv/.ready
 	$(BIN)/pocketdiffusion export $(OPTIONS) -o $@
+
+# The Android app. PACK=--compiled where test-android has just compiled it.
+apk: .venv/.ready $(PACKED_BUNDLES)
+	android_demo/install_tools.sh
+	$(BIN)/python -m android_demo.pack $(PACK) -o build/pocket-diffusion.apk $(PACKED_BUNDLES)
+
+test-apk: apk
+	$(PARALLEL) $(BIN)/python -m pytest -q android_demo/test_apk.py
 
 check: .venv/.ready $(LINKS)
 	$(BIN)/ruff format --check .

@@ -23,13 +23,15 @@ LEAST_SDK, TARGET_SDK = 26, 35
 
 
 def write_manifest(out: Path) -> Path:
-    """Write the manifest without what is for Gradle's merger alone, and return its path."""
+    """Write the manifest as Gradle's merger would, and return its path. Libraries are mapped out of the APK."""
     ElementTree.register_namespace("android", ANDROID)
     tree = ElementTree.parse(MAIN / "AndroidManifest.xml")
     for parent in list(tree.getroot().iter()):
         for child in list(parent):
             if child.get(TOOLS + "node") == "remove":
                 parent.remove(child)
+    for application in tree.getroot().iter("application"):
+        application.set(f"{{{ANDROID}}}extractNativeLibs", "false")
     path = out / "AndroidManifest.xml"  # aapt takes no other name
     tree.write(path, encoding="utf-8", xml_declaration=True)
     return path

@@ -421,6 +421,26 @@ def runtime_part(
 
 
 @app.command()
+def deploy(
+    bundle: Folder,
+    app: Annotated[str, typer.Option(metavar="APP", help="android: the demo app, by adb")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the bundle's name in the app; by default the folder's")
+    ] = None,
+    phone: Annotated[
+        str | None,
+        typer.Option(metavar="SERIAL", help="where several phones are connected: one that adb devices lists"),
+    ] = None,
+) -> None:
+    """Check that an app can run a bundle, and put its runtime part where the app finds it."""
+    from pocketdiffusion.deploy import deploy as put
+
+    with progress(f"deploying {bundle} to the app {app}") as step:
+        done = put(bundle, app, name=name, phone=phone, say=step)
+    say(done)
+
+
+@app.command()
 def reader_kit(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
     format: Annotated[str, typer.Option(help="onnx, coreml or tflite")] = "onnx",

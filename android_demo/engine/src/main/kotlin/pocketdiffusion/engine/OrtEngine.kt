@@ -22,7 +22,9 @@ class OrtEngine(
     /** The phone's processor as its system names it, such as SM8650-AC; null: it does not. */
     private val soc: String? = null,
 ) : GraphEngine {
-    private val environment by lazy { OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL) }
+    private val environment by lazy {
+        OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL).also { it.setTelemetry(false) }
+    }
 
     override val name = "onnxruntime"
     override val version: String by lazy { environment.version }

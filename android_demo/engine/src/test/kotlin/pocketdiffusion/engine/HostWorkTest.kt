@@ -77,7 +77,12 @@ class HostWorkTest {
         val share = total / (20 * (unet ?: 1.0))
         for ((name, seconds) in best) println("HOST %-24s %8.2f ms".format(name, seconds * 1e3))
         println("HOST %-24s %8.2f ms, first time %.2f ms".format("all", total * 1e3, runs[0].values.sum() * 1e3))
-        println("HOST of 20 UNet calls of %s: %.3f %%".format(unet?.let { "%.2f s".format(it) } ?: "1 s or more", 100 * share))
+        println(
+            "HOST of 20 UNet calls of %s: %.3f %%".format(
+                unet?.let { "%.2f s".format(it) } ?: "1 s or more",
+                100 * share,
+            ),
+        )
         val found = buildJsonObject {
             putJsonObject("milliseconds") { for ((name, seconds) in best) put(name, seconds * 1e3) }
             put("first_time_milliseconds", runs[0].values.sum() * 1e3)

@@ -39,8 +39,9 @@ class OtherDeviceTest {
             JsonObject((it as JsonObject) + ("compiled_for" to processors))
         }
 
-        fun open(soc: String?, wished: String = "cpu") = ChangedEngine(OrtEngine(threads = 1, soc = soc), listOf("cpu", "npu"))
-            .let { engine -> Generator(Bundle.open(folder), engine, wishedUnit = { wished }) }
+        fun open(soc: String?, wished: String = "cpu") =
+            ChangedEngine(OrtEngine(threads = 1, soc = soc), listOf("cpu", "npu"))
+                .let { engine -> Generator(Bundle.open(folder), engine, wishedUnit = { wished }) }
         for (soc in listOf("SM8750-AB", "sm8650")) open(soc).use { it.draw(Request("x", seed = "1", steps = 1)) }
         for (wished in listOf("cpu", "npu")) {
             val error = assertFailsWith<CannotRunHere> { open("Tensor G3", wished) }

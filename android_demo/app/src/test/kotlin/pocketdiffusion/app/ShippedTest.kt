@@ -1,0 +1,61 @@
+package pocketdiffusion.app
+
+import android.content.res.AssetManager
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertNull
+import org.junit.Before
+import org.junit.Test
+import org.junit.runner.RunWith
+import org.robolectric.RobolectricTestRunner
+import java.io.ByteArrayOutputStream
+import java.io.File
+import java.util.zip.ZipEntry
+import java.util.zip.ZipOutputStream
+
+/** A bundle that comes with the app, as an asset such as pack.py writes it. */
+@RunWith(RobolectricTestRunner::class)
+class ShippedTest {
+    private val studio get() = OnPhone.app.studio
+
+    /** The APK of these tests has no assets: another one, of nothing else, is put beside it. */
+    @Before
+    fun ship() {
+        val bundle = File(OnPhone.bundle().toUri())
+        val packed = ByteArrayOutputStream()
+        ZipOutputStream(packed).use { zip ->
+            for (file in bundle.walk().filter { it.isFile }) {
+                zip.put(file.relativeTo(bundle).invariantSeparatorsPath, file.readBytes())
+            }
+        }
+        val apk = File(OnPhone.app.cacheDir, "assets.apk")
+        ZipOutputStream(apk.outputStream()).use { it.put("assets/bundles/came-along.zip", packed.toByteArray()) }
+        val add = AssetManager::class.java.getMethod("addAssetPath", String::class.java) // hidden: for tests alone
+        assertEquals(true, add.invoke(OnPhone.app.assets, apk.path) != 0)
+    }
+
+    @Test
+    fun `the first start unpacks it, and once it was deleted it does not come back`() {
+        assertEquals(listOf("came-along"), studio.library.shipped())
+        start()
+        assertNull(studio.problem)
+        assertEquals("came-along", studio.opened!!.place.name)
+        studio.opened!!.bundle.checkAll()
+        studio.delete(studio.opened!!.place)
+        OnPhone.await("an empty library") { studio.opened == null && studio.library.places().isEmpty() }
+        start()
+        assertEquals(0, studio.library.places().size)
+        assertNull(studio.opened)
+    }
+
+    private fun start() {
+        OnPhone.launch()
+        OnPhone.awaitIdle()
+    }
+
+    private fun ZipOutputStream.put(name: String, data: ByteArray) {
+        setLevel(1)
+        putNextEntry(ZipEntry(name))
+        write(data)
+        closeEntry()
+    }
+}
