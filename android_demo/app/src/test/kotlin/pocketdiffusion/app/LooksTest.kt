@@ -1,10 +1,12 @@
 package pocketdiffusion.app
 
 import android.app.Activity
+import android.content.res.Resources
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
 import android.widget.ImageView
+import android.widget.ScrollView
 import android.widget.SeekBar
 import android.widget.Spinner
 import android.widget.TextView
@@ -54,6 +56,7 @@ class LooksTest {
     }
 
     private fun look(screen: Activity, name: String, vararg parts: Pair<String, Int>) {
+        rest(screen.window.decorView)
         OnPhone.screenshot(screen, name)
         check(screen, screen.window.decorView, name)
         for ((part, id) in parts) {
@@ -63,18 +66,19 @@ class LooksTest {
         screen.finish()
     }
 
+    /** As the screen is before anything is touched: no field has the focus, all is at its top. */
+    private fun rest(view: View) {
+        if (view is EditText) view.isFocusable = false
+        if (view is ScrollView) view.scrollTo(0, 0)
+        if (view is ViewGroup) for (i in 0 until view.childCount) rest(view.getChildAt(i))
+    }
+
     private fun check(screen: Activity, view: View, name: String) {
         if (view.visibility != View.VISIBLE) return
         if (view is ViewGroup && view !is Spinner) {
             for (i in 0 until view.childCount) check(screen, view.getChildAt(i), name)
         }
-        val called = "$name: ${if (view.id > 0) {
-            screen.resources.getResourceEntryName(
-                view.id,
-            )
-        } else {
-            view.javaClass.simpleName
-        }}"
+        val called = "$name: ${nameOf(screen, view)}"
         val isTouched = view.isClickable && view.isEnabled || view is SeekBar
         if (isTouched) {
             val dp = screen.resources.displayMetrics.density
@@ -96,6 +100,12 @@ class LooksTest {
             val lines = (0 until view.lineCount).any { view.layout.getEllipsisCount(it) > 0 }
             if (lines) problems += "$called is shortened: ${view.text}"
         }
+    }
+
+    private fun nameOf(screen: Activity, view: View): String = try {
+        screen.resources.getResourceEntryName(view.id)
+    } catch (_: Resources.NotFoundException) {
+        view.javaClass.simpleName
     }
 
     /** What a screen reader says: the view's own words, those of the label that points to it, or those inside. */
