@@ -20,6 +20,7 @@ class ShippedTest {
     /** The APK of these tests has no assets: another one, of nothing else, is put beside it. */
     @Before
     fun ship() {
+        OnPhone.makeRoom()
         val bundle = OnPhone.small.toFile()
         val packed = ByteArrayOutputStream()
         ZipOutputStream(packed).use { zip ->
