@@ -6,6 +6,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.program import (
     ABSENT_NEGATIVE,
+    DECODE,
     DENOISE,
     DRAWS,
     ENCODE_IMAGE,
@@ -13,6 +14,7 @@ from pocketdiffusion.runtime.program import (
     GUIDANCE,
     HOST_VALUES,
     NEEDED,
+    PREVIEW,
     RESULTS,
     STAGES,
     Call,
@@ -90,8 +92,9 @@ def _check_stage(program: Program, stage: Stage, specs: Mapping[str, GraphSpec])
 def _made_before(
     program: Program, stage: Stage, specs: Mapping[str, GraphSpec]
 ) -> Iterator[tuple[str, tuple[Dim, ...]]]:
-    """The values of the stages before, in the variants that the host values of `stage` choose, with their shapes."""
-    for name in STAGES[: STAGES.index(stage.stage)]:
+    """The values of the stages before, in the variants that the host values of `stage` choose, with their shapes.
+    Decode is not before preview, which is run while a picture is drawn."""
+    for name in STAGES[: STAGES.index(DECODE if stage.stage == PREVIEW else stage.stage)]:
         before = pick_variant(program, name, {*stage.when, *(("picture",) if name == "encode_image" else ())})
         for call in before.calls if before is not None else ():
             shapes = {t.name: t.shape for t in specs[call.graph].outputs} if call.graph in specs else {}

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.forgery import Change, forge, reseal
+from PIL import Image
+from support.forgery import Change, fit_ids, forge, reseal
 
 from pocketdiffusion.quantize.stated_floors import check_floors
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
@@ -263,6 +264,41 @@ def another_size(f: dict[str, Any], **latents: int) -> None:
     f["picture"] = {side: f["latents"][side] * f["latents"]["scale"] for side in ("width", "height")}
 
 
+def twice(value: str, stage: str, tensor: str) -> Fault:
+    """A host value added to itself."""
+    return pipeline(lambda f: stage_of(f, stage)["calls"][0]["inputs"].update({tensor: {"sum": [value, value]}}))
+
+
+def saved_as(format: str, mode: str) -> Fault:
+    """The picture of the original as a file of another kind."""
+
+    def fault(folder: Path) -> None:
+        with Image.open(folder / "golden/0.png") as picture:
+            picture.convert(mode).save(folder / "golden/0.png", format)
+        reseal(folder)
+
+    return fault
+
+
+def labelled(path: str, role: str) -> Fault:
+    def change(fields: dict[str, Any]) -> None:
+        fields["files"][path]["role"] = role
+        fit_ids(fields)
+
+    return manifest(change)
+
+
+def unlisted_weights(folder: Path) -> None:
+    """Of another role, and named by nothing but the graph's own file."""
+    unet(lambda g: (g["files"].remove("onnx/unet/model.onnx_data"), g["external_data"].clear()))(folder)
+
+    def change(fields: dict[str, Any]) -> None:
+        fields["files"]["onnx/unet/model.onnx_data"]["role"] = "companion"
+        fit_ids(fields)
+
+    reseal(folder, change)
+
+
 NAMED: list[tuple[str, Fault, str]] = [
     ("channels", pipeline(lambda f: another_size(f, channels=3)), "latent_parameters is .* posterior is .6, 16, 16"),
     ("height", pipeline(lambda f: another_size(f, height=8)), "vae_encoder.sample is .* picture is .3, 16, 32"),
@@ -280,6 +316,61 @@ NAMED: list[tuple[str, Fault, str]] = [
     ("a masked picture", call("encode_image", inputs={"sample": "masked_picture"}), "encode_image is given masked_pi"),
     ("denoise with a mask", variant("denoise", "mask"), "denoise needs mask"),
     ("decode with a control picture", variant("decode", "control_picture"), "decode needs control_picture"),
+    ("latents, twice", twice("scaled_latents", "denoise", "sample"), "unet.sample is made of scaled_latents alone or"),
+    ("a timestep, twice", twice("timestep", "denoise", "timestep"), "unet.timestep is made of timestep alone or more"),
+    (
+        "a picture, twice",
+        twice("picture", "encode_image", "sample"),
+        "encode_image gives no graph the picture as it is",
+    ),
+    (
+        "weights that are no graph's",
+        unlisted_weights,
+        "graphs.unet.files lacks onnx/unet/model.onnx_data",
+    ),
+    (
+        "a golden case of another shape",
+        manifest(lambda m: m["golden"]["unet"]["inputs"]["sample"].update(shape=[4, 1, 16, 16])),
+        "golden.unet.inputs.sample is float32.4, 1, 16, 16., where its spec has float32.'batch', 4",
+    ),
+    (
+        "a golden case of another dtype",
+        manifest(lambda m: m["golden"]["unet"]["inputs"]["sample"].update(dtype="int32")),
+        "golden.unet.inputs.sample is int32",
+    ),
+    ("no engine", unet(lambda g: g.update(engine=None, external_data=[])), "unet.external_data lacks"),
+    ("no engine at all", unet(lambda g: g.update(engine=None)), "unet.engine is null, and onnx is read by onnxruntime"),
+    ("another engine", unet(lambda g: g["engine"].update(name="coreml")), "unet.engine is coreml, and onnx is read by"),
+    (
+        "a version that is to come",
+        unet(lambda g: g["engine"].update(least_version="99.0")),
+        "unet.engine.least_version is 99.0, and .* ran the file",
+    ),
+    ("code of a processor", unet(lambda g: g.update(compiled_for=["SM8650"])), "unet.compiled_for is reserved"),
+    ("parts", unet(lambda g: g.update(parts=["x.onnx"])), "unet.parts is reserved"),
+    ("tiles", pipeline(lambda f: f["vae"].update(tile_size=8)), "vae.tile_size is reserved"),
+    ("tiles that overlap", pipeline(lambda f: f["vae"].update(tile_overlap=8)), "vae.tile_overlap is reserved"),
+    ("steps without a table", pipeline(lambda f: f["defaults"].update(steps=1000)), "defaults nothing can be drawn"),
+    ("no step left", pipeline(lambda f: f["defaults"].update(strength=0.001)), "nothing can be drawn: strength 0.001"),
+    ("guidance below 0", pipeline(lambda f: f["defaults"].update(guidance=-30.0)), "defaults.guidance is -30, where"),
+    ("guidance past all", pipeline(lambda f: f["defaults"].update(guidance=1e300)), "defaults.guidance is 1e.300"),
+    ("a preview's row less", pipeline(lambda f: f["preview"]["matrix"].pop()), "preview.matrix has 3 rows"),
+    ("all passed over", manifest(lambda m: m["passed_over"]["files"].append("*")), "passed_over.files has ."),
+    ("less passed over", manifest(lambda m: m["passed_over"]["folders"].remove(".git")), "folders lacks .git"),
+    ("a picture of grey", saved_as("PNG", "L"), "golden/0.png: it is no RGB of 8 bits and 32x32 pixels"),
+    ("a picture of another kind", saved_as("BMP", "RGB"), "golden/0.png: it is no PNG"),
+    ("a last line that is open", content(MERGES, lambda raw: raw[:-1]), "last line does not end in a line feed"),
+    (
+        "a word twice",
+        content("onnx/tokenizer/vocab.json", lambda raw: raw.rstrip()[:-1] + b',"red</w>":0}'),
+        "the key 'red</w>' is there twice",
+    ),
+    ("a recorded array that is a report", labelled("golden/0/noise.bin", "report"), "noise.bin, whose role is report"),
+    (
+        "an array past all numbers",
+        first_case("expected", lambda e: e["ids"].update(shape=[2**40, 2**40])),
+        "is cut off",
+    ),
     ("the index's prediction", steps(lambda s: s.update(prediction_type="v_prediction")), "steps.prediction_type says"),
     ("the model's prediction", manifest(lambda m: m["model"].update(prediction_type="sample")), "model says sample"),
     ("fewer steps", steps(lambda s: s.update(most_steps=10)), "rows of ddim has 50 entries for 10"),
@@ -463,6 +554,26 @@ def test_a_stage_tells_it(folder: Path, fault: Fault, expected: set[str]) -> Non
     bundle = open_bundle(folder)
     check_contradictions(bundle)
     assert {v.subject for v in judge_stages(bundle, read_golden(bundle)[:1]) if not v.passed} == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "stage", "tensor"),
+    [
+        ("picture", "encode_image", "sample"),
+        ("timestep", "denoise", "timestep"),
+        ("scaled_latents", "denoise", "sample"),
+        ("decoder_latents", "decode", "latent_sample"),
+    ],
+)
+def test_what_the_program_makes_of_host_values_is_judged(folder: Path, value: str, stage: str, tensor: str) -> None:
+    """Beside what the original's graphs were given. decode refuses by itself what is not taken as it is."""
+    twice(value, stage, tensor)(folder)
+    if stage == "decode":
+        with pytest.raises(UserError, match="decode gives decoder_latents to no graph"):
+            open_bundle(folder)
+        return
+    bundle = open_bundle(folder)
+    assert "program" in {v.subject for v in judge_stages(bundle, read_golden(bundle)[:1]) if not v.passed}
 
 
 def test_what_export_writes_contradicts_nothing(tiny_bundle: Path) -> None:

@@ -218,6 +218,25 @@ def late(program: Fields) -> None:
     )
 
 
+def test_a_preview_by_the_decoder_is_a_program_that_can_be_run() -> None:
+    """Both stages make `decoded`; neither is before the other."""
+    program = fields()
+    program["stages"].append(
+        {
+            "stage": "preview",
+            "required": False,
+            "calls": [
+                {
+                    "graph": "vae_decoder",
+                    "inputs": {"latent_sample": "decoder_latents"},
+                    "outputs": {"sample": "decoded"},
+                }
+            ],
+        }
+    )
+    check_program(Program.model_validate(program), SD)
+
+
 REFUSED: dict[str, tuple[Callable[[Fields], Any], str]] = {
     "guidance": (lambda p: p.update(guidance="magic"), "guidance 'magic' is not known"),
     "absent negative": (lambda p: p.update(absent_negative="ones"), "absent_negative 'ones' is not known"),

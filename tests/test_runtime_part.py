@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from support.command import call, refusal
-from support.forgery import forge, reseal
+from support.forgery import Change, forge, reseal
 from support.sample_bundle import verdict, write_sample
 
 from pocketdiffusion.build import changed_files
@@ -19,6 +19,7 @@ from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.pipeline import draw
+from pocketdiffusion.runtime.verify.contradictions import check_contradictions
 from pocketdiffusion.runtime.verify.gate import judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.metrics import psnr_db
@@ -199,6 +200,34 @@ def test_verify_names_what_is_wrong_in_a_runtime_part(part: Path, tmp_path: Path
     reseal(folder)
     failed = {verdict.subject for verdict in judge_runtime_part(open_bundle(folder)) if not verdict.passed}
     assert failed - {"picture"} == {subject} - {"picture"} and ("picture" in failed) >= (subject == "picture")
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "said"),
+    [
+        ("manifest.json", lambda f: f.update(picture=None), "manifest.json: picture is null"),
+        (
+            "pipeline/onnx.json",
+            lambda f: f["steps"].update(default_sampler="ddim"),
+            "default_sampler is ddim, and the original drew by pndm",
+        ),
+        (
+            "manifest.json",
+            lambda f: f["golden"]["unet"]["inputs"]["sample"].update(dtype="int32"),
+            "golden.unet.inputs.sample is int32",
+        ),
+    ],
+)
+def test_verify_names_a_contradiction_in_a_runtime_part(
+    part: Path, tmp_path: Path, path: str, change: Change, said: str
+) -> None:
+    folder = shutil.copytree(part, tmp_path / "part")
+    if path == "manifest.json":
+        reseal(folder, change)
+    else:
+        forge(folder, path, change)
+    with pytest.raises(ProofError, match=said):
+        check_contradictions(open_bundle(folder))
 
 
 def test_verify_of_a_damaged_runtime_part_exits_with_1(part: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """JSON files of a bundle: one spelling for each record when it is written, one way to refuse when it is read."""
 
 import json
+from collections import Counter
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -66,7 +67,8 @@ def one_line(error: Exception) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError(f"a key is there twice among {sorted(name for name, _ in pairs)}")
+        twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+        raise ValueError(f"the key {min(twice)!r} is there twice")
     return fields
 
 

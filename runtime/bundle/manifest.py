@@ -489,6 +489,8 @@ class Manifest(Draft):
         for name, ref in _arrays(self):
             if ref.path not in self.files:
                 raise ValueError(f"{name} is {ref.path}, which is not in the file table")
+            if (role := self.files[ref.path].role) not in ("runtime", "proof"):  # others may be taken away
+                raise ValueError(f"{name} is {ref.path}, whose role is {role}, not proof")
             if ref.nbytes != self.files[ref.path].size:
                 raise ValueError(f"{name} has {ref.nbytes} bytes, its file {ref.path} has {self.files[ref.path].size}")
         for format, graphs in self.graphs.items():

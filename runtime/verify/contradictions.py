@@ -8,12 +8,33 @@ from pathlib import PurePosixPath
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.graph_spec import TensorSpec
 from pocketdiffusion.runtime.pipeline import pick_stages
-from pocketdiffusion.runtime.program import DENOISE, DRAWS, ENCODE_IMAGE, PREVIEW, hosts_of, is_given, text_to_image
+from pocketdiffusion.runtime.program import (
+    DENOISE,
+    DRAWS,
+    ENCODE_IMAGE,
+    PREVIEW,
+    Concat,
+    Program,
+    Sum,
+    host_value,
+    hosts_of,
+    is_given,
+    names_of,
+    text_to_image,
+)
 from pocketdiffusion.runtime.sampling.samplers import check_sampler, sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.tokenizer import read_merges
+from pocketdiffusion.runtime.verify.settings import (
+    engine_faults,
+    passed_over_faults,
+    picture_faults,
+    settings_faults,
+)
 from pocketdiffusion.runtime.verify.vector_check import vector_faults
 from pocketdiffusion.runtime.verify.vectors import VECTORS
 
@@ -29,11 +50,15 @@ def _contradictions(bundle: Bundle) -> Iterator[tuple[str, str]]:
     """The file, and what is wrong with it."""
     for format, graphs in bundle.manifest.graphs.items():
         pipeline = f"pipeline/{format}.json"
-        for reason in (*_samplers(bundle), *_program(bundle)):
+        for reason in (*_samplers(bundle), *_program(bundle), *settings_faults(bundle)):
             yield pipeline, reason
         for name, graph in graphs.items():
-            yield from ((pipeline, f"graphs.{name}.{reason}") for reason in _files(bundle, graph))
-    yield from (("manifest.json", reason) for reason in _golden(bundle))
+            reasons = (*_files(bundle, format, graph), *engine_faults(format, graph))
+            yield from ((pipeline, f"graphs.{name}.{reason}") for reason in reasons)
+    if bundle.manifest.picture is None:
+        yield "manifest.json", "picture is null, and a reader without the proof part has no other picture to draw again"
+    yield from (("manifest.json", reason) for reason in (*_golden(bundle), *passed_over_faults(bundle)))
+    yield from picture_faults(bundle)
     yield from _merges(bundle)
     yield from ((VECTORS, reason) for reason in vector_faults(bundle))
 
@@ -46,7 +71,7 @@ def _samplers(bundle: Bundle) -> Iterator[str]:
     for where, said in (("steps.prediction_type", index.prediction_type), ("model", manifest.model.prediction_type)):
         if said != schedule.prediction_type:
             yield f"{where} says {said}, and the schedule is of {schedule.prediction_type}"
-    drawn = {trajectory.sampler for trajectory in manifest.golden}
+    drawn = {each.sampler for each in (*manifest.golden, manifest.picture) if each is not None}
     if drawn and drawn != {scheduler.default_sampler}:
         yield f"steps.default_sampler is {scheduler.default_sampler}, and the original drew by {', '.join(drawn)}"
     for name in index.samplers:
@@ -81,7 +106,9 @@ def _program(bundle: Bundle) -> Iterator[str]:
         for value in hosts_of(stages[ENCODE_IMAGE]):
             if not is_given(program, value):
                 yield f"program.stages: encode_image is given {value}, and needs no more than a picture"
-
+        if not any("picture" in call.inputs.values() for call in stages[ENCODE_IMAGE].calls):
+            yield "program.stages: encode_image gives no graph the picture as it is"
+    yield from _mixed_hosts(program)
     for stage in program.stages:  # image to image is drawn by the stages that drew from a prompt, and encode_image
         judged = stages.get(stage.stage)
         if judged is not None and stage.calls != judged.calls and stage.stage != PREVIEW:
@@ -89,33 +116,59 @@ def _program(bundle: Bundle) -> Iterator[str]:
             yield f"program.stages: the variant of {stage.stage} {when} is none that the original's drawings judged"
 
 
+def _mixed_hosts(program: Program) -> Iterator[str]:
+    """A host value that is added to itself, joined with itself, or alone in a sum or a concat."""
+    for stage in program.stages:
+        for call in stage.calls:
+            for tensor, given in call.inputs.items():
+                names = names_of(given) if isinstance(given, Sum | Concat) else ()
+                for value in names:
+                    if host_value(value) is not None and (len(names) == 1 or names.count(value) > 1):
+                        where = f"program.stages: {stage.stage}: {call.graph}.{tensor}"
+                        yield f"{where} is made of {value} alone or more than once, and the originals take it as it is"
+
+
 def _merges(bundle: Bundle) -> Iterator[tuple[str, str]]:
     """Readers in other languages take a line as it is: our tokenizer's library drops what they would not."""
     for path in sorted({settings.merges for settings in bundle.manifest.tokenizers}):
+        raw = (bundle.folder / path).read_bytes()
         try:
-            merges = read_merges((bundle.folder / path).read_bytes())
+            merges = read_merges(raw)
         except ValueError as error:
             yield path, f"it is no UTF-8 ({error})"
             continue
         if odd := [merge for merge in merges if len(merge.split(" ")) != 2 or merge.split() != merge.split(" ")]:
             yield path, f"a line of it is {odd[0]!r}, which is not two pieces with one space between"
+        if not raw.endswith(b"\n"):
+            yield path, "its last line does not end in a line feed"
 
 
-def _files(bundle: Bundle, graph: Graph) -> Iterator[str]:
+def _files(bundle: Bundle, format: str, graph: Graph) -> Iterator[str]:
     """A reader without a file system gives an engine the files of weights by name."""
     table, home = bundle.manifest.files, PurePosixPath(graph.path).parent
     for data in graph.external_data:
         if str(home / data.location) != data.path or data.path not in graph.files:
             yield f"external_data has {data.path} for {data.location}, which is none of its files beside {graph.path}"
-    if graph.engine is None or graph.engine.name != "onnxruntime":
+    for path in table:
+        if path.startswith(f"{graph.path}/") and path not in graph.files:
+            yield f"files lacks {path}"
+    if format != "onnx":
         return
-    for path, entry in table.items():
-        if entry.role == "runtime" and path.startswith(f"{graph.path}_") and path not in graph.files:
+    for path in table:
+        if path.startswith(f"{graph.path}_") and path not in graph.files:
             yield f"files lacks {path}"
     if missing := {*graph.files} - {graph.path, *(data.path for data in graph.external_data)}:
         yield f"external_data lacks {min(missing)}"
     if graph.transposes and graph.file_spec is None:
         yield f"transposes names {min(graph.transposes)}, and the file's own tensors are those of spec"
+
+
+def _fits(tensor: TensorSpec, ref: ArrayRef) -> bool:
+    """Tell whether an array has the dtype of a tensor, and its size along each axis that is not free."""
+    sizes = len(tensor.shape) == len(ref.shape) and all(
+        isinstance(size, str) or size == found for size, found in zip(tensor.shape, ref.shape, strict=True)
+    )
+    return sizes and tensor.dtype == ref.dtype
 
 
 def _golden(bundle: Bundle) -> Iterator[str]:
@@ -132,5 +185,10 @@ def _golden(bundle: Bundle) -> Iterator[str]:
             ):
                 if refs.keys() != {tensor.name for tensor in tensors}:
                     yield f"golden.{name}.{kind} has not the tensors of its spec"
+                for tensor in tensors:
+                    ref = refs.get(tensor.name)
+                    if ref is not None and not _fits(tensor, ref):
+                        said, wanted = f"{ref.dtype}{list(ref.shape)}", f"{tensor.dtype}{list(tensor.shape)}"
+                        yield f"golden.{name}.{kind}.{tensor.name} is {said}, where its spec has {wanted}"
     if unknown := bundle.manifest.cases.keys() - next(iter(bundle.manifest.graphs.values())).keys():
         yield f"golden has a case of {min(unknown)}, which is no graph"

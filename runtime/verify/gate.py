@@ -19,7 +19,9 @@ from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.pipeline import find_table, generate, open_tokenizers, unscale_latents
 from pocketdiffusion.runtime.program import (
+    DECODE,
     DENOISE,
+    ENCODE_IMAGE,
     ENCODE_PROMPT,
     HALVES,
     ZEROS,
@@ -187,8 +189,10 @@ def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     for stage in text_to_image(bundle.manifest.program).values():
         for call in stage.calls:
             for case in t.calls.get(call.graph, ()):
-                own = {**found[case.half or HALVES[1]], **_made_at(t, stage, case.step, case.half)}
+                made = {**found[case.half or HALVES[1]], **_made_at(t, stage, case.step, case.half)}
+                hosts = _hosts_at(bundle, t, stage, case.step)
                 for name, given in call.inputs.items():
+                    own = made if isinstance(given, str) else {**hosts, **made}  # others judge what is given as it is
                     if name in case.inputs and own.keys() >= set(names_of(given)):
                         yield case.inputs[name], evaluate(given, own, partial(read_array, bundle.folder))
             for case in t.calls.get(call.graph, ()) if stage.stage != DENOISE else ():
@@ -219,6 +223,24 @@ def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[s
         if step is not None and case.step == step and case.half in (half, "")
         for tensor, value in call.outputs.items()
         if tensor in case.outputs
+    }
+
+
+def _hosts_at(bundle: Bundle, t: Trajectory, stage: Stage, step: int | None) -> dict[str, Array]:
+    """The host values of floats that a stage of the original's drawing had, at a step of it."""
+    if stage.stage == ENCODE_IMAGE:
+        return {"picture": from_uint8(t.picture)}
+    if stage.stage == DECODE:
+        return {"decoder_latents": unscale_latents(bundle, t.latents[-1:])}
+    if stage.stage != DENOISE or step is None:
+        return {}
+    row, latents = find_table(bundle, t.sampler, t.steps, 0).rows[step], t.latents[step : step + 1]
+    height, width, _ = t.picture.shape
+    return {
+        "latents": latents,
+        "scaled_latents": latents * np.float32(row.input_scale),
+        "timestep": np.array([row.timestep], np.float32),
+        "time_ids": np.array([[height, width, 0, 0, height, width]], np.float32),
     }
 
 

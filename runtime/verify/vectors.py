@@ -35,6 +35,7 @@ UTF-8, the ids of that text alone (no beginning, no end), then -1, all as int32,
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,7 +127,7 @@ class Arrays:
 def find_array(raw: bytes, at: ArrayAt) -> NDArray[Any]:
     """Raises ProofError where it is not in the file."""
     dtype = np.dtype(at.dtype)
-    count = int(np.prod(at.shape, dtype=np.int64))
+    count = prod(at.shape)  # of numpy's own whole numbers some products would be 0
     if at.offset + count * dtype.itemsize > len(raw):
         raise ProofError(f"{ARRAYS} is cut off at byte {len(raw)}, an array of it begins at {at.offset}: export again")
     return np.frombuffer(raw, dtype.newbyteorder("<"), count, at.offset).reshape(at.shape).astype(dtype)

@@ -1,0 +1,86 @@
+"""Settings of a bundle that no drawing of its proof uses, held against what this version of the product knows."""
+
+import struct
+from collections.abc import Iterator
+
+from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.file_table import MANIFEST
+from pocketdiffusion.runtime.bundle.json_files import parse
+from pocketdiffusion.runtime.bundle.leftovers import FILES, FOLDERS
+from pocketdiffusion.runtime.bundle.manifest import MINOR, Graph
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.pipeline import find_table, start_step
+
+ENGINES = {"onnx": "onnxruntime", "coreml": "coreml", "tflite": "litert"}  # of each format
+GUIDANCE = 50.0  # the most by default: of the models of diffusers none has more than 30
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER = struct.Struct(
+    ">8s4x4sIIBB"
+)  # of a PNG: signature, name of the first chunk, width, height, bits, kind of colour
+RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
+
+
+def engine_faults(format: str, graph: Graph) -> Iterator[str]:
+    """What a graph's record says of its engine, and the fields that are reserved in this version."""
+    engine, wanted = graph.engine, ENGINES.get(format)
+    if wanted is not None and (engine is None or engine.name != wanted):
+        yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {wanted}"
+    if engine is not None and engine.name == "onnxruntime":
+        least, tried = _parts(engine.least_version), _parts(engine.tried)
+        if least and tried and least > tried:
+            yield f"engine.least_version is {engine.least_version}, and {engine.tried} ran the file"
+    for field, value in (("parts", graph.parts), ("compiled_for", graph.compiled_for)):
+        if value is not None:
+            yield f"{field} is reserved, and null in this version"
+
+
+def _parts(version: str | None) -> tuple[int, ...]:
+    """The leading numbers of a version, as of 1.20.1; none where it is not told."""
+    found: list[int] = []
+    for part in (version or "").split("."):
+        if not part.isdecimal():
+            break
+        found.append(int(part))
+    return tuple(found)
+
+
+def settings_faults(bundle: Bundle) -> Iterator[str]:
+    """The defaults, the preview, and the reserved fields of the VAE."""
+    manifest, defaults = bundle.manifest, bundle.manifest.defaults
+    try:
+        start = start_step(defaults.steps, defaults.strength)
+        find_table(bundle, manifest.scheduler.default_sampler, defaults.steps, start)
+    except UserError as error:
+        yield f"with the settings of defaults nothing can be drawn: {error}"
+    if not 0 <= defaults.guidance <= GUIDANCE:
+        yield f"defaults.guidance is {defaults.guidance:g}, where 0 to {GUIDANCE:g} is known"
+    preview, channels = manifest.preview, manifest.latents.channels
+    if preview is not None and len(preview.matrix) != channels:
+        yield f"preview.matrix has {len(preview.matrix)} rows, and latents have {channels} channels"
+    for field, value in (("tile_size", manifest.vae.tile_size), ("tile_overlap", manifest.vae.tile_overlap)):
+        if value is not None:
+            yield f"vae.{field} is reserved, and null in this version"
+
+
+def passed_over_faults(bundle: Bundle) -> Iterator[str]:
+    """The list of names that readers pass over, in a bundle of this minor version."""
+    told = parse((bundle.folder / MANIFEST).read_bytes())["passed_over"]
+    for kind, known in (("files", FILES), ("folders", FOLDERS)) if bundle.manifest.minor == MINOR else ():
+        if odd := sorted({*told[kind]} ^ {*known}):
+            yield f"passed_over.{kind} {'has' if odd[0] in told[kind] else 'lacks'} {odd[0]}"
+
+
+def picture_faults(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """The file of each picture of the original that is installed, and what is not as docs/BUNDLE.md has it."""
+    latents = bundle.manifest.latents
+    size = latents.width * latents.scale, latents.height * latents.scale
+    originals = [picture for picture in (bundle.manifest.picture, *bundle.manifest.golden) if picture is not None]
+    for path in dict.fromkeys(original.image for original in originals):
+        with (bundle.folder / path).open("rb") as file:
+            raw = file.read(HEADER.size)
+        if len(raw) < HEADER.size or not raw.startswith(SIGNATURE):
+            yield path, "it is no PNG"
+            continue
+        *_, width, height, bits, colour = HEADER.unpack(raw)
+        if (bits, colour) != RGB or (width, height) != size:
+            yield path, f"it is no RGB of 8 bits and {size[0]}x{size[1]} pixels"
