@@ -2,10 +2,11 @@
 
     python android_demo/screenshots.py
 
-Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Here each becomes a small PNG of
-256 colours in android_demo/screenshots.
+Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Each that README.md shows becomes a
+small PNG of 256 colours in android_demo/screenshots.
 """
 
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -31,9 +32,10 @@ def main() -> None:
     KEPT.mkdir(exist_ok=True)
     for stale in KEPT.glob("*.png"):
         stale.unlink()
-    for taken in sorted(TAKEN.glob("*.png")):
-        shrink(taken, KEPT / taken.name)
-    print(f"{len(list(KEPT.glob('*.png')))} screenshots")
+    shown = sorted(set(re.findall(r"screenshots/([\w-]+\.png)", (HERE / "README.md").read_text())))
+    for name in shown:
+        shrink(TAKEN / name, KEPT / name)
+    print(f"{len(shown)} screenshots")
 
 
 if __name__ == "__main__":
