@@ -2,8 +2,8 @@
 
     python android_demo/screenshots.py
 
-Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Each that README.md shows becomes a
-small PNG of 256 colours in android_demo/screenshots.
+Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Each that README.md shows becomes
+a small PNG of 256 colours in android_demo/screenshots.
 """
 
 import re
