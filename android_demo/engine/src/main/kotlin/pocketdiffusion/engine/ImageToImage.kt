@@ -47,11 +47,15 @@ object ImageToImage {
         return Picture(width, height, levels)
     }
 
-    private fun alongRows(levels: ByteArray, width: Int, height: Int, to: Int): ByteArray =
-        if (to == width) levels else Filter(width, to).apply(levels, height, line = width * 3, step = 3, toLine = to * 3)
+    private fun alongRows(levels: ByteArray, width: Int, height: Int, to: Int): ByteArray {
+        if (to == width) return levels
+        return Filter(width, to).apply(levels, height, line = width * 3, step = 3, toLine = to * 3)
+    }
 
-    private fun alongColumns(levels: ByteArray, width: Int, height: Int, to: Int): ByteArray =
-        if (to == height) levels else Filter(height, to).apply(levels, width, line = 3, step = width * 3, toLine = 3)
+    private fun alongColumns(levels: ByteArray, width: Int, height: Int, to: Int): ByteArray {
+        if (to == height) return levels
+        return Filter(height, to).apply(levels, width, line = 3, step = width * 3, toLine = 3)
+    }
 
     /** The weights by which lines of `from` pixels become lines of `to` pixels. */
     private class Filter(private val from: Int, private val to: Int) {
