@@ -1,0 +1,42 @@
+/// Every text for people: a key of the app's String Catalog, Localizable.xcstrings, in each language.
+public enum TextKey: String, CaseIterable, Sendable {
+  // Drawing
+  case appName, draw, cancel, close, prompt, promptHint, negative, negativeHint, choices, steps, guidance
+  case guidanceNone, sampler, seed, seedWrong, newSeed, keepSeed, useSeed, defaults, photo, photoText, photoChoose
+  case photoChosen, photoRemove, strength, emptyNoBundle, noBundle, preview, pictureOf, pictureTime, save, saved
+  case share, cut, cutNegative, fallback, interrupted, drawAgain
+
+  // The phone
+  case phone, memory, memoryLeft, memoryShort, leastMemory, heatNormal, heatWarm, heatHot, heatCritical, heatUnknown
+  case savingPower, unit, unitDefault, unitCpu, unitGpu, unitAne, unitOther, unitLeftOut
+
+  // Work that goes on
+  case workOpen, workImport, workDownload, workTest, stagePrompt, stagePhoto, stageDenoise, stageDecode
+  case stageOpening, stageOpeningText, stepOf, perStep, timeLeft, partOf, separator, verbatim, milliseconds, seconds
+  case minutes, megabytes, gigabytes
+
+  // Bundles
+  case bundles, bundlesNone, chosen, use, useLabel, delete, deleteQuestion, forget, madeFor, originShipped
+  case originShared, originOwn, originPicked, addBundle, pick, pickText, address, addressHint, addressWrong
+  case download, downloadResume, downloadBroken, downloadBrokenAnew
+
+  // Is it the same model?
+  case tabSame, sameModel, testIntro, testRun, testAgain, verdictSame, verdictOther, verdictSameText
+  case verdictOtherText, original, thisPhone, decibels, equal, notFinite, pictureEqual, pictureUnseen, pictureNear
+  case pictureFar, pictureNone, controlsNearer, controlsFurther, controlsOwnNearer, controlsOwnFurther, controlsNone
+  case controlSeed, controlSteps, controlPrompt, graphs, graphsText, graphOn, graphFacts, graphTime, passed, failed
+  case vectors, vectorsAll, vectorsSome, shareReport
+
+  // Licences
+  case credits, licence, version, aboutText
+
+  // Errors
+  case cancelled, cancelledText, errorNotWhole, errorNotWholeText, faultMissing, faultExtra, faultLink, faultSize
+  case faultContent, errorNotABundle, errorNotABundleText, errorVersion, errorVersionNewerText
+  case errorVersionOlderText, errorRefusal, errorRefusalText, errorUnreadable, errorUnreadableText, errorDownload
+  case errorDownloadText, errorStorage, errorStorageText, errorContradiction, errorContradictionText, errorProof
+  case errorProofText, errorNoProof, errorNoProofText, errorRequest, errorRequestText, errorEngine, errorEngineText
+  case errorEngineOld, errorEngineOldText, errorNotHere, errorNotHereText, errorUnit, errorUnitText, errorUnitBad
+  case errorUnitBadText, errorNotFinite, errorNotFiniteText, errorMemory, errorMemoryText, errorPhoto
+  case errorPhotoText, errorNotSaved, errorNotSavedText, errorAddress, errorUnexpected, errorUnexpectedText
+}
