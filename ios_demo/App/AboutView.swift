@@ -8,14 +8,14 @@ struct AboutView: View {
   var body: some View {
     Form {
       Section {
-        Text(.aboutText)
+        Text(key: .aboutText)
         LabeledContent {
           Text(verbatim: studio.phone.device.app.version)
         } label: {
-          Text(.version)
+          Text(key: .version)
         }
       } header: {
-        Text(.appName)
+        Text(key: .appName)
       }
       if let opened = studio.opened {
         Section {
@@ -36,7 +36,7 @@ struct AboutView: View {
         }
       }
     }
-    .navigationTitle(Text(.credits))
+    .navigationTitle(Text(key: .credits))
   }
 }
 

@@ -14,32 +14,32 @@ struct BundlesView: View {
         WorkSection(work: work) { studio.cancel() }
       }
       Section {
-        if studio.bundles.isEmpty { Text(.bundlesNone) }
+        if studio.bundles.isEmpty { Text(key: .bundlesNone) }
         ForEach(studio.bundles) { bundle in
           BundleRow(studio: studio, bundle: bundle)
         }
       }
       Section {
-        Button { isPicking = true } label: { Label(.pick, image: "folder") }
+        Button { isPicking = true } label: { Label(key: .pick, symbol: "folder") }
       } header: {
-        Text(.addBundle)
+        Text(key: .addBundle)
       } footer: {
-        Text(.pickText)
+        Text(key: .pickText)
       }
       Section {
-        TextField(String(.addressHint), text: $studio.settings.address)
+        TextField(String(key: .addressHint), text: $studio.settings.address)
           .keyboardType(.URL)
           .textInputAutocapitalization(.never)
           .autocorrectionDisabled()
-          .accessibilityLabel(Text(.address))
-        Button { studio.download() } label: { Label(studio.downloadKey, image: "arrow.down.circle") }
+          .accessibilityLabel(Text(key: .address))
+        Button { studio.download() } label: { Label(key: studio.downloadKey, symbol: "arrow.down.circle") }
       } header: {
-        Text(.address)
+        Text(key: .address)
       } footer: {
         if let broken = studio.brokenDownloadText { Text(broken) }
       }
     }
-    .navigationTitle(Text(.bundles))
+    .navigationTitle(Text(key: .bundles))
     .refreshable { await studio.look() }
     .fileImporter(isPresented: $isPicking, allowedContentTypes: [.folder, .zip]) { result in
       switch result {
@@ -54,6 +54,7 @@ struct BundlesView: View {
 private struct BundleRow: View {
   let studio: Studio
   let bundle: Inspected
+  @State private var isAsking = false
 
   var body: some View {
     VStack(alignment: .leading, spacing: 6) {
@@ -63,7 +64,7 @@ private struct BundleRow: View {
         Spacer()
         if studio.opened?.place == bundle.place {
           Image(systemName: "checkmark.circle.fill")
-            .accessibilityLabel(Text(.chosen))
+            .accessibilityLabel(Text(key: .chosen))
         }
       }
       Text(bundle.text)
@@ -72,19 +73,31 @@ private struct BundleRow: View {
       if let problem = bundle.problem {
         MessageView(message: problem)
       } else if studio.opened?.place != bundle.place {
-        Button { studio.open(bundle.place) } label: { Text(.use) }
+        Button { studio.open(bundle.place) } label: { Text(key: .use) }
           .disabled(studio.work != nil)
           .accessibilityLabel(Text(Phrase(.useLabel, .text(bundle.place.name))))
       }
     }
     .swipeActions {
       if bundle.place.isRemovable {
-        Button(role: .destructive) {
-          Task { await studio.delete(bundle.place) }
-        } label: {
-          Label(bundle.place.origin == .picked ? .forget : .delete, image: "trash")
-        }
+        Button { isAsking = true } label: { Label(key: deleteKey, symbol: "trash") }
+          .tint(.red)
       }
     }
+    .confirmationDialog(question, isPresented: $isAsking, titleVisibility: .visible) {
+      Button(role: .destructive) {
+        Task { await studio.delete(bundle.place) }
+      } label: {
+        Text(key: deleteKey)
+      }
+      Button(role: .cancel) {} label: { Text(key: .cancel) }
+    }
+  }
+
+  private var deleteKey: TextKey { bundle.place.origin == .picked ? .forget : .delete }
+
+  private var question: Text {
+    let key: TextKey = bundle.place.origin == .picked ? .forgetQuestion : .deleteQuestion
+    return Text(Phrase(key, .text(bundle.place.name)))
   }
 }

@@ -12,48 +12,48 @@ struct ChoicesSection: View {
       Picker(selection: $studio.settings.sampler.or(opened.pipeline.steps.defaultSampler)) {
         ForEach(opened.samplers, id: \.self) { Text(verbatim: $0) }
       } label: {
-        Text(.sampler)
+        Text(key: .sampler)
       }
       VStack(alignment: .leading) {
         LabeledContent {
           Text(verbatim: studio.steps(opened).formatted())
         } label: {
-          Text(.steps)
+          Text(key: .steps)
         }
         Slider(value: $studio.settings.steps.asSlider(opened.pipeline.defaults.steps), in: studio.stepRange(opened), step: 1)
-          .accessibilityLabel(Text(.steps))
+          .accessibilityLabel(Text(key: .steps))
       }
       if opened.pipeline.takesGuidance {
         VStack(alignment: .leading) {
           LabeledContent {
             Text(studio.guidanceText(opened))
           } label: {
-            Text(.guidance)
+            Text(key: .guidance)
           }
           Slider(value: $studio.settings.guidance.or(opened.pipeline.defaults.guidance), in: 1...20, step: 0.5)
-            .accessibilityLabel(Text(.guidance))
+            .accessibilityLabel(Text(key: .guidance))
         }
       }
-      Button { studio.useDefaults() } label: { Text(.defaults) }
+      Button { studio.useDefaults() } label: { Text(key: .defaults) }
     } header: {
-      Text(.choices)
+      Text(key: .choices)
     }
   }
 
   @ViewBuilder private var seed: some View {
     HStack {
-      TextField(String(.seed), text: $studio.settings.seed)
+      TextField(String(key: .seed), text: $studio.settings.seed)
         .keyboardType(.numbersAndPunctuation)
-        .accessibilityLabel(Text(.seed))
-      Button { studio.settings.newSeed() } label: { Label(.newSeed, image: "dice") }
+        .accessibilityLabel(Text(key: .seed))
+      Button { studio.settings.newSeed() } label: { Label(key: .newSeed, symbol: "dice") }
         .labelStyle(.iconOnly)
     }
     if !studio.settings.isSeedGood {
-      Text(.seedWrong)
+      Text(key: .seedWrong)
         .font(.footnote)
         .foregroundStyle(.red)
     }
-    Toggle(isOn: $studio.settings.keepsSeed) { Text(.keepSeed) }
+    Toggle(isOn: $studio.settings.keepsSeed) { Text(key: .keepSeed) }
   }
 }
 

@@ -8,13 +8,13 @@ struct ContentView: View {
   var body: some View {
     TabView {
       NavigationStack { DrawView(studio: studio) }
-        .tabItem { Label(.draw, image: "paintbrush") }
+        .tabItem { Label(key: .draw, symbol: "paintbrush") }
       NavigationStack { BundlesView(studio: studio) }
-        .tabItem { Label(.bundles, image: "shippingbox") }
+        .tabItem { Label(key: .bundles, symbol: "shippingbox") }
       NavigationStack { SameModelView(studio: studio) }
-        .tabItem { Label(.tabSame, image: "equal.circle") }
+        .tabItem { Label(key: .tabSame, symbol: "equal.circle") }
       NavigationStack { AboutView(studio: studio) }
-        .tabItem { Label(.credits, image: "info.circle") }
+        .tabItem { Label(key: .credits, symbol: "info.circle") }
     }
   }
 }

@@ -21,10 +21,10 @@ struct DrawView: View {
         ChoicesSection(studio: studio, opened: opened)
         PhoneSection(studio: studio, opened: opened)
       } else if studio.work == nil {
-        Section { Text(.emptyNoBundle) } header: { Text(.noBundle) }
+        Section { Text(key: .emptyNoBundle) } header: { Text(key: .noBundle) }
       }
     }
-    .navigationTitle(Text(.appName))
+    .navigationTitle(Text(key: .appName))
     .scrollDismissesKeyboard(.interactively)
     .toolbar {
       ToolbarItem(placement: .confirmationAction) {
@@ -32,7 +32,7 @@ struct DrawView: View {
           isWriting = false
           studio.draw()
         } label: {
-          Text(.draw)
+          Text(key: .draw)
         }
         .disabled(!studio.canDraw)
       }
@@ -41,20 +41,20 @@ struct DrawView: View {
 
   private func promptSection(_ opened: Opened) -> some View {
     Section {
-      TextField(String(.promptHint), text: $studio.settings.prompt, axis: .vertical)
+      TextField(String(key: .promptHint), text: $studio.settings.prompt, axis: .vertical)
         .focused($isWriting)
-        .accessibilityLabel(Text(.prompt))
+        .accessibilityLabel(Text(key: .prompt))
       if opened.pipeline.takesNegativePrompt {
         LabeledContent {
-          TextField(String(.negativeHint), text: $studio.settings.negativePrompt, axis: .vertical)
+          TextField(String(key: .negativeHint), text: $studio.settings.negativePrompt, axis: .vertical)
             .focused($isWriting)
-            .accessibilityLabel(Text(.negative))
+            .accessibilityLabel(Text(key: .negative))
         } label: {
-          Text(.negative)
+          Text(key: .negative)
         }
       }
     } header: {
-      Text(.prompt)
+      Text(key: .prompt)
     }
   }
 }
@@ -67,11 +67,11 @@ private struct InterruptedSection: View {
   var body: some View {
     Section {
       if !wish.prompt.isEmpty { Text(verbatim: wish.prompt) }
-      Button { studio.drawInterrupted() } label: { Text(.drawAgain) }
+      Button { studio.drawInterrupted() } label: { Text(key: .drawAgain) }
         .disabled(!studio.canDraw)
-      Button(role: .cancel) { studio.dismiss() } label: { Text(.close) }
+      Button(role: .cancel) { studio.dismiss() } label: { Text(key: .close) }
     } header: {
-      Text(.interrupted)
+      Text(key: .interrupted)
     }
   }
 }

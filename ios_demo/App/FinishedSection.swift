@@ -9,8 +9,7 @@ struct FinishedSection: View {
 
   var body: some View {
     Section {
-      PictureView(picture: finished.picture)
-        .accessibilityLabel(Text(Phrase(.pictureOf, .text(finished.prompt))))
+      PictureView(picture: finished.picture, label: Text(Phrase(.pictureOf, .text(finished.prompt))))
       if let made = finished.made {
         Text(made)
           .font(.footnote)
@@ -27,10 +26,10 @@ struct FinishedSection: View {
       Button {
         Task { await save() }
       } label: {
-        Label(isSaved ? .saved : .save, image: isSaved ? "checkmark" : "square.and.arrow.down")
+        Label(key: isSaved ? .saved : .save, symbol: isSaved ? "checkmark" : "square.and.arrow.down")
       }
       .disabled(isSaved)
-      ShareLink(item: finished.file) { Label(.share, image: "square.and.arrow.up") }
+      ShareLink(item: finished.file) { Label(key: .share, symbol: "square.and.arrow.up") }
       if let seed = finished.facts["seed"] {
         Button { studio.useSeed(seed) } label: { Text(Phrase(.useSeed, .text(seed))) }
       }

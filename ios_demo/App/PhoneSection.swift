@@ -9,26 +9,26 @@ struct PhoneSection: View {
   var body: some View {
     Section {
       Picker(selection: $studio.settings.unit) {
-        Text(.unitDefault).tag(String?.none)
+        Text(key: .unitDefault).tag(String?.none)
         ForEach(opened.units, id: \.self) { Text(Message.unit($0)).tag(String?.some($0)) }
       } label: {
-        Text(.unit)
+        Text(key: .unit)
       }
       ForEach(opened.badUnits, id: \.unit) { bad in
         Text(Phrase(.unitLeftOut, .phrase(Message.unit(bad.unit)), .text(bad.note)))
           .font(.footnote)
       }
-      Toggle(isOn: $studio.settings.leastMemory) { Text(.leastMemory) }
+      Toggle(isOn: $studio.settings.leastMemory) { Text(key: .leastMemory) }
       TimelineView(.periodic(from: .now, by: 2)) { _ in
         VStack(alignment: .leading, spacing: 6) {
           if let memory = studio.memory(opened) { Text(memory) }
           Text(studio.phone.heat().phrase)
-          if studio.phone.isSavingPower() { Text(.savingPower) }
+          if studio.phone.isSavingPower() { Text(key: .savingPower) }
         }
         .font(.footnote)
       }
     } header: {
-      Text(.phone)
+      Text(key: .phone)
     }
   }
 }

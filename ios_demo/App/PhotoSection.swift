@@ -11,24 +11,23 @@ struct PhotoSection: View {
   var body: some View {
     Section {
       if let photo = studio.photo {
-        PictureView(picture: photo)
-          .accessibilityLabel(Text(.photoChosen))
+        PictureView(picture: photo, label: Text(key: .photoChosen))
         VStack(alignment: .leading) {
           LabeledContent {
             Text(verbatim: studio.strength(opened).formatted(.percent))
           } label: {
-            Text(.strength)
+            Text(key: .strength)
           }
           Slider(value: $studio.settings.strength.or(opened.pipeline.defaults.strength), in: 0.05...1, step: 0.05)
-            .accessibilityLabel(Text(.strength))
+            .accessibilityLabel(Text(key: .strength))
         }
-        Button(role: .destructive) { studio.usePhoto(nil) } label: { Text(.photoRemove) }
+        Button(role: .destructive) { studio.usePhoto(nil) } label: { Text(key: .photoRemove) }
       }
-      PhotosPicker(selection: $item, matching: .images) { Label(.photoChoose, image: "photo") }
+      PhotosPicker(selection: $item, matching: .images) { Label(key: .photoChoose, symbol: "photo") }
     } header: {
-      Text(.photo)
+      Text(key: .photo)
     } footer: {
-      Text(.photoText)
+      Text(key: .photoText)
     }
     .onChange(of: item) { _, item in
       guard let item else { return }

@@ -9,7 +9,7 @@ struct ProblemSection: View {
     if let problem = studio.problem {
       Section {
         MessageView(message: problem)
-        Button { studio.dismiss() } label: { Text(.close) }
+        Button { studio.dismiss() } label: { Text(key: .close) }
       }
     }
   }

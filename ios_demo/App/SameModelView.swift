@@ -5,6 +5,7 @@ import SwiftUI
 /// Is it the same model? The original's picture beside the phone's own, and each graph on each unit.
 struct SameModelView: View {
   let studio: Studio
+  @Environment(\.dynamicTypeSize) private var typeSize
 
   var body: some View {
     Form {
@@ -13,13 +14,13 @@ struct SameModelView: View {
         WorkSection(work: work) { studio.cancel() }
       }
       Section {
-        Text(.testIntro)
-        Button { studio.test() } label: { Label(studio.tested == nil ? .testRun : .testAgain, image: "checkmark.seal") }
+        Text(key: .testIntro)
+        Button { studio.test() } label: { Label(key: studio.tested == nil ? .testRun : .testAgain, symbol: "checkmark.seal") }
           .disabled(!studio.canDrawAnything)
       }
       if let tested = studio.tested { results(tested) }
     }
-    .navigationTitle(Text(.sameModel))
+    .navigationTitle(Text(key: .sameModel))
   }
 
   @ViewBuilder private func results(_ tested: Tested) -> some View {
@@ -52,7 +53,7 @@ struct SameModelView: View {
             Text(result.title)
           } icon: {
             Image(systemName: result.passed ? "checkmark.circle" : "xmark.circle")
-              .accessibilityLabel(Text(result.passed ? .passed : .failed))
+              .accessibilityLabel(Text(key: result.passed ? .passed : .failed))
           }
           Text(result.text)
             .font(.footnote)
@@ -65,39 +66,36 @@ struct SameModelView: View {
         .accessibilityElement(children: .combine)
       }
     } header: {
-      Text(.graphs)
+      Text(key: .graphs)
     } footer: {
-      Text(.graphsText)
+      Text(key: .graphsText)
     }
     Section {
       Text(tested.vectors)
-      ShareLink(item: tested.file) { Label(.shareReport, image: "square.and.arrow.up") }
+      ShareLink(item: tested.file) { Label(key: .shareReport, symbol: "square.and.arrow.up") }
     } header: {
-      Text(.vectors)
+      Text(key: .vectors)
     }
   }
 
+  /// Beside each other, and below each other where text is large.
   private func pictures(_ tested: Tested) -> some View {
-    ViewThatFits {  // below each other where text is large
-      HStack(alignment: .top) { both(tested) }
-      VStack { both(tested) }
-    }
+    let layout = typeSize.isAccessibilitySize ? AnyLayout(VStackLayout()) : AnyLayout(HStackLayout(alignment: .top))
+    return layout { both(tested) }
   }
 
   @ViewBuilder private func both(_ tested: Tested) -> some View {
     if let original = tested.original {
       VStack {
-        PictureView(picture: original)
-          .accessibilityLabel(Text(.original))
-        Text(.original)
+        PictureView(picture: original, label: Text(key: .original))
+        Text(key: .original)
           .font(.caption)
       }
     }
     if let own = tested.report.drawn {
       VStack {
-        PictureView(picture: own)
-          .accessibilityLabel(Text(.thisPhone))
-        Text(.thisPhone)
+        PictureView(picture: own, label: Text(key: .thisPhone))
+        Text(key: .thisPhone)
           .font(.caption)
       }
     }

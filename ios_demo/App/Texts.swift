@@ -4,21 +4,21 @@ import SwiftUI
 // Every text for people is a key of Localizable.xcstrings, by AppModels' TextKey.
 
 extension Text {
-  init(_ key: TextKey) { self.init(verbatim: Localizer.app.text(key)) }
+  init(key: TextKey) { self.init(verbatim: Localizer.app.text(key)) }
 
   init(_ phrase: Phrase) { self.init(verbatim: phrase.text()) }
 }
 
 extension Label where Title == Text, Icon == Image {
-  init(_ key: TextKey, image: String) {
+  init(key: TextKey, symbol: String) {
     self.init {
-      Text(key)
+      Text(key: key)
     } icon: {
-      Image(systemName: image)
+      Image(systemName: symbol)
     }
   }
 }
 
 extension String {
-  init(_ key: TextKey) { self = Localizer.app.text(key) }
+  init(key: TextKey) { self = Localizer.app.text(key) }
 }

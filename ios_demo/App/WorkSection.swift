@@ -9,8 +9,7 @@ struct WorkSection: View {
   var body: some View {
     Section {
       if let preview = work.preview {
-        PictureView(picture: preview, isRough: true)
-          .accessibilityLabel(Text(.preview))
+        PictureView(picture: preview, label: Text(key: .preview), isRough: true)
       }
       VStack(alignment: .leading) {
         if let fraction = work.fraction {
@@ -26,7 +25,7 @@ struct WorkSection: View {
       }
       .accessibilityElement(children: .combine)
       .accessibilityAddTraits(.updatesFrequently)
-      Button(role: .cancel, action: cancel) { Text(.cancel) }
+      Button(role: .cancel, action: cancel) { Text(key: .cancel) }
     }
   }
 }

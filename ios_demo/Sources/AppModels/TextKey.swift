@@ -16,9 +16,9 @@ public enum TextKey: String, CaseIterable, Sendable {
   case minutes, megabytes, gigabytes
 
   // Bundles
-  case bundles, bundlesNone, chosen, use, useLabel, delete, deleteQuestion, forget, madeFor, originShipped
-  case originShared, originOwn, originPicked, addBundle, pick, pickText, address, addressHint, addressWrong
-  case download, downloadResume, downloadBroken, downloadBrokenAnew
+  case bundles, bundlesNone, chosen, use, useLabel, delete, deleteQuestion, forget, forgetQuestion, madeFor
+  case originShipped, originShared, originOwn, originPicked, addBundle, pick, pickText, address, addressHint
+  case addressWrong, download, downloadResume, downloadBroken, downloadBrokenAnew
 
   // Is it the same model?
   case tabSame, sameModel, testIntro, testRun, testAgain, verdictSame, verdictOther, verdictSameText

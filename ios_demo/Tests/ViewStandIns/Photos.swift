@@ -1,0 +1,16 @@
+// A stand-in for type-checking on Linux: see README.md.
+@_exported import Foundation
+
+public final class PHPhotoLibrary: @unchecked Sendable {
+  public static func shared() -> PHPhotoLibrary { fatalError() }
+  public func performChanges(_ changes: @escaping @Sendable () -> Void) async throws {}
+}
+
+public enum PHAssetResourceType { case photo }
+
+public final class PHAssetResourceCreationOptions {}
+
+public final class PHAssetCreationRequest {
+  public static func forAsset() -> PHAssetCreationRequest { fatalError() }
+  public func addResource(with type: PHAssetResourceType, fileURL: URL, options: PHAssetResourceCreationOptions?) {}
+}
