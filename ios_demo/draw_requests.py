@@ -3,7 +3,8 @@ and without, and from a photo of another size.
 
     python ios_demo/draw_requests.py OUT BUNDLE [BUNDLE ...]
 
-OUT is made as the reader's kit is (requests.json, photo.png, expected/), but that the bundles stay where they are.
+OUT is made as the reader's kit is (requests.json, photo.png, expected/), but that the bundles stay where they are; and
+photo-WxH.png are what Pillow makes of photo.png.
 """
 
 import json
@@ -28,6 +29,7 @@ FIRST = {
     "strength": None,
 }
 STEPS = (1, 2, 3, 5, 20, 50)
+RESIZED = ((24, 16), (64, 64), (64, 96), (90, 40), (20, 90), (48, 33))  # width and height that the photo gets
 
 
 def requests(bundle: Bundle) -> Iterator[dict[str, Any]]:
@@ -53,6 +55,8 @@ def main(out: Path, bundles: list[Path]) -> None:
     """Draw the requests of all bundles into the new folder `out`."""
     (out / "expected").mkdir(parents=True)
     write_png(out / "photo.png", make_photo(), {})
+    for width, height in RESIZED:
+        write_png(out / f"photo-{width}x{height}.png", read_picture(out / "photo.png", width, height), {})
     told: list[dict[str, Any]] = []
     for folder in bundles:
         bundle = open_bundle(folder)

@@ -22,6 +22,7 @@ for name in ("COLUMNS", "LINES"):  # pytest-xdist's workers get these, and the c
 LONGEST = (
     "test_full_size",
     "test_packaging",
+    "test_android_engine",
     "test_coreml",
     "test_tflite",
     "test_foreign_reader",
@@ -39,6 +40,10 @@ LONGEST = (
     "test_compare",
     "test_recipes",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kit", type=Path, help="a reader's kit that is there; by default the tests write one")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

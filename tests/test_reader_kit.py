@@ -20,9 +20,10 @@ FLOOR = 60.0  # dB
 
 
 @pytest.fixture(scope="session")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Written by the command. It takes about 110 s of processor time."""
-    return once(tmp_path_factory, "reader_kit", lambda out: call("reader-kit", str(out)))
+def kit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written by the command, here or before (`--kit`). It takes about 110 s of processor time."""
+    there: Path | None = request.config.getoption("--kit")
+    return there.resolve() if there else once(tmp_path_factory, "reader_kit", lambda out: call("reader-kit", str(out)))
 
 
 def drawn(kit: Path, request: dict[str, Any], **others: Any) -> float:

@@ -26,17 +26,25 @@ public enum ImageToImage {
     return rgb
   }
 
-  /// Pillow's resize with the filter Lanczos: along the rows, then along the columns, with whole levels between.
+  /// Resizes as Pillow 13 does with the filter Lanczos: along one axis after the other, with whole levels between. The
+  /// columns come first where the height shrinks by more than twice what the width shrinks by, else the rows.
   public static func resize(_ picture: Picture, width: Int, height: Int) -> Picture {
+    let fewerRows = picture.height - height
+    let columnsFirst = fewerRows > 0 && fewerRows > 2 * (picture.width - width)
     var levels = picture.rgb
+    var lines = picture.height  // of `levels`
+    func alongColumns(run: Int) {
+      if height == picture.height { return }
+      levels = LanczosFilter(from: picture.height, to: height)
+        .apply(levels, lines: run, line: 3, step: run * 3, toLine: 3)
+      lines = height
+    }
+    if columnsFirst { alongColumns(run: picture.width) }
     if width != picture.width {
       levels = LanczosFilter(from: picture.width, to: width)
-        .apply(levels, lines: picture.height, line: picture.width * 3, step: 3, toLine: width * 3)
+        .apply(levels, lines: lines, line: picture.width * 3, step: 3, toLine: width * 3)
     }
-    if height != picture.height {
-      levels = LanczosFilter(from: picture.height, to: height)
-        .apply(levels, lines: width, line: 3, step: width * 3, toLine: 3)
-    }
+    if !columnsFirst { alongColumns(run: width) }
     return Picture(width: width, height: height, rgb: levels)
   }
 }

@@ -62,18 +62,24 @@ struct Tokenizer: Sendable {
   private let typed: [Sought]
   private let normalized: [Sought]
 
+  /// Reads the files that `index` names.
   init(index: TokenizerIndex, bundle: ModelBundle) throws {
+    self.init(
+      index: index,
+      characters: try CharacterTables(bytes: bundle.read(index.characters), path: index.characters),
+      pairs: try BytePairs(
+        vocabulary: bundle.json([String: Int32].self, index.vocab), merges: bundle.read(index.merges),
+        path: index.merges, unknownID: index.unkID))
+  }
+
+  init(index: TokenizerIndex, characters: CharacterTables, pairs: BytePairs) {
     self.index = index
-    let characters = try CharacterTables(bytes: bundle.read(index.characters), path: index.characters)
     self.characters = characters
-    pairs = try BytePairs(
-      vocabulary: bundle.json([String: Int32].self, index.vocab), merges: bundle.read(index.merges),
-      path: index.merges, unknownID: index.unkID)
-    let added = index.addedTokens
-    typed = added.filter { !$0.normalized }.map {
+    self.pairs = pairs
+    typed = index.addedTokens.filter { !$0.normalized }.map {
       Sought(token: $0, points: Self.letters(of: $0.text).map(\.point))
     }
-    normalized = added.filter(\.normalized).map {
+    normalized = index.addedTokens.filter(\.normalized).map {
       Sought(token: $0, points: characters.normalize(Self.letters(of: $0.text)).map(\.point))
     }
   }

@@ -1,0 +1,37 @@
+package pocketdiffusion.engine
+
+/** An engine whose graphs do something else before each call, or with what it gave. */
+class ChangedEngine(
+    private val engine: GraphEngine,
+    override val units: List<String> = engine.units,
+    private val before: (String) -> Unit = {},
+    private val after: (String, Values) -> Values = { _, values -> values },
+) : GraphEngine by engine {
+    /** The graphs that are open, each with its unit. */
+    val open = LinkedHashMap<String, String>()
+    var mostOpen = 0
+
+    override fun check(graph: PipelineGraph, unit: String) {
+        if (unit !in units) throw UnitNotHere(graph.name, unit, engine.name)
+        graph.checkUnit(unit)
+        engine.check(graph, "cpu")
+    }
+
+    override fun open(bundle: Bundle, graph: PipelineGraph, unit: String): GraphRunner {
+        check(graph, unit)
+        val runner = engine.open(bundle, graph, "cpu")
+        open[graph.name] = unit
+        mostOpen = Math.max(mostOpen, open.size)
+        return object : GraphRunner {
+            override fun run(inputs: Values, cancellation: Cancellation): Values {
+                before(graph.name)
+                return after(graph.name, runner.run(inputs, cancellation))
+            }
+
+            override fun close() {
+                open -= graph.name
+                runner.close()
+            }
+        }
+    }
+}

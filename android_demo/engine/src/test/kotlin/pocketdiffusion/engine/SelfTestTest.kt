@@ -1,0 +1,81 @@
+package pocketdiffusion.engine
+
+import java.nio.file.Files
+import java.nio.file.Paths
+import kotlin.test.Test
+import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
+import kotlin.test.assertTrue
+
+class SelfTestTest {
+    private val device = Device("Nobody", "JVM", null, ProgramVersion("Linux", "1"), ProgramVersion("engine test", "1"))
+
+    @Test
+    fun theReportIsThatOfTheSchema() {
+        val bundle = Bundle.open(Bundles.emoji)
+        val engine = OrtEngine(threads = 1)
+        val parts = ArrayList<String>()
+        val report = Generator(bundle, engine).use { generator ->
+            SelfTest(generator, engine, device).run(listener = { subject, _, total -> parts += "$subject of $total" })
+        }
+        assertTrue(report.passed)
+        assertEquals(bundle.manifest.golden.keys, report.graphs.map { it.graph }.toSet())
+        assertEquals(parts.size, parts.toSet().size)
+        val json = report.toJson()
+        Files.write(Paths.get("target", "device_report.json"), json.toByteArray()) // for pocketdiffusion verify
+        val schema = JsonNode.parse(Files.readAllBytes(Paths.get(System.getProperty("schema"))), "schema")
+        val node = JsonNode.parse(json.toByteArray(), "report")
+        assertEquals(schema["properties"].entries().keys, node.entries().keys)
+        assertEquals(bundle.manifest.runtimeId, node["runtime_id"].text())
+        val result = schema["\$defs"]["UnitResult"]["properties"].entries().keys
+        for (graph in node["graphs"].items()) assertEquals(result, graph.entries().keys)
+    }
+
+    /** The report where graphs are changed: `change` is done to the outputs of a graph. */
+    private fun reportOf(units: List<String> = listOf("cpu"), change: (String, Values) -> Values): DeviceReport {
+        val engine = ChangedEngine(OrtEngine(threads = 1), units = units, after = change)
+        return Generator(Bundle.open(Bundles.kit.resolve("pndm")), engine).use { SelfTest(it, engine, device).run() }
+    }
+
+    private fun Values.with(value: (Float) -> Float): Values = mapValues { (_, tensor) ->
+        Tensor.of(tensor.shape, FloatArray(tensor.count) { value(tensor.floats()[it]) })
+    }
+
+    @Test
+    fun aGraphThatIsWrongHereIsNamed() {
+        val report = reportOf { name, values -> if (name == "unet") values.with { it * 1.5f } else values }
+        assertEquals(setOf("unet"), report.graphs.filter { !it.passed }.map { it.graph }.toSet())
+        assertTrue(report.vectors.all { it.passed })
+        assertTrue(!report.picture!!.passed && !report.passed)
+    }
+
+    @Test
+    fun whatIsNotFiniteOrRefusedIsInTheReport() {
+        val report = reportOf(units = listOf("cpu", "npu")) { name, values ->
+            if (name == "vae_decoder") throw NotFinite(name, values.keys.first()) else values
+        }
+        val json = JsonNode.parse(report.toJson().toByteArray(), "report")
+        val graphs = json["graphs"].items().associateBy { "${it["graph"].text()} on ${it["unit"].text()}" }
+        val decoder = graphs.getValue("vae_decoder on cpu")
+        assertEquals("-Infinity", decoder["outputs"].items()[0]["psnr_db"].text())
+        assertEquals(false, decoder["outputs"].items()[0]["finite"].boolean())
+        assertTrue(decoder["error"].isNull)
+        val unet = graphs.getValue("unet on npu") // known to be bad there
+        assertTrue("npu" in unet["error"].text())
+        assertEquals(0, unet["outputs"].items().size)
+        assertTrue(unet["load_seconds"].isNull)
+        assertEquals("-Infinity", json["pictures"].items()[0]["psnr_db"].text())
+    }
+
+    @Test
+    fun aSelfTestCanBeCancelled() {
+        val engine = OrtEngine(threads = 1)
+        val cancellation = Cancellation()
+        Generator(Bundle.open(Bundles.kit.resolve("pndm")), engine).use { generator ->
+            val stop = SelfTestListener { subject, _, _ -> if (subject == "unet on cpu") cancellation.cancel() }
+            assertFailsWith<Cancelled> {
+                SelfTest(generator, engine, device).run(listener = stop, cancellation = cancellation)
+            }
+        }
+    }
+}
