@@ -20,7 +20,11 @@ struct BundlesView: View {
         }
       }
       Section {
-        Button { isPicking = true } label: { Label(key: .pick, symbol: "folder") }
+        Button {
+          isPicking = true
+        } label: {
+          Label(key: .pick, symbol: "folder")
+        }
       } header: {
         Text(key: .addBundle)
       } footer: {
@@ -32,7 +36,11 @@ struct BundlesView: View {
           .textInputAutocapitalization(.never)
           .autocorrectionDisabled()
           .accessibilityLabel(Text(key: .address))
-        Button { studio.download() } label: { Label(key: studio.downloadKey, symbol: "arrow.down.circle") }
+        Button {
+          studio.download()
+        } label: {
+          Label(key: studio.downloadKey, symbol: "arrow.down.circle")
+        }
       } header: {
         Text(key: .address)
       } footer: {
@@ -73,15 +81,23 @@ private struct BundleRow: View {
       if let problem = bundle.problem {
         MessageView(message: problem)
       } else if studio.opened?.place != bundle.place {
-        Button { studio.open(bundle.place) } label: { Text(key: .use) }
-          .disabled(studio.work != nil)
-          .accessibilityLabel(Text(Phrase(.useLabel, .text(bundle.place.name))))
+        Button {
+          studio.open(bundle.place)
+        } label: {
+          Text(key: .use)
+        }
+        .disabled(studio.work != nil)
+        .accessibilityLabel(Text(Phrase(.useLabel, .text(bundle.place.name))))
       }
     }
     .swipeActions {
       if bundle.place.isRemovable {
-        Button { isAsking = true } label: { Label(key: deleteKey, symbol: "trash") }
-          .tint(.red)
+        Button {
+          isAsking = true
+        } label: {
+          Label(key: deleteKey, symbol: "trash")
+        }
+        .tint(.red)
       }
     }
     .confirmationDialog(question, isPresented: $isAsking, titleVisibility: .visible) {
@@ -90,7 +106,10 @@ private struct BundleRow: View {
       } label: {
         Text(key: deleteKey)
       }
-      Button(role: .cancel) {} label: { Text(key: .cancel) }
+      Button(role: .cancel) {
+      } label: {
+        Text(key: .cancel)
+      }
     }
   }
 

@@ -20,8 +20,10 @@ struct ChoicesSection: View {
         } label: {
           Text(key: .steps)
         }
-        Slider(value: $studio.settings.steps.asSlider(opened.pipeline.defaults.steps), in: studio.stepRange(opened), step: 1)
-          .accessibilityLabel(Text(key: .steps))
+        Slider(
+          value: $studio.settings.steps.asSlider(opened.pipeline.defaults.steps), in: studio.stepRange(opened), step: 1
+        )
+        .accessibilityLabel(Text(key: .steps))
       }
       if opened.pipeline.takesGuidance {
         VStack(alignment: .leading) {
@@ -34,7 +36,11 @@ struct ChoicesSection: View {
             .accessibilityLabel(Text(key: .guidance))
         }
       }
-      Button { studio.useDefaults() } label: { Text(key: .defaults) }
+      Button {
+        studio.useDefaults()
+      } label: {
+        Text(key: .defaults)
+      }
     } header: {
       Text(key: .choices)
     }
@@ -45,8 +51,12 @@ struct ChoicesSection: View {
       TextField(String(key: .seed), text: $studio.settings.seed)
         .keyboardType(.numbersAndPunctuation)
         .accessibilityLabel(Text(key: .seed))
-      Button { studio.settings.newSeed() } label: { Label(key: .newSeed, symbol: "dice") }
-        .labelStyle(.iconOnly)
+      Button {
+        studio.settings.newSeed()
+      } label: {
+        Label(key: .newSeed, symbol: "dice")
+      }
+      .labelStyle(.iconOnly)
     }
     if !studio.settings.isSeedGood {
       Text(key: .seedWrong)

@@ -21,7 +21,11 @@ struct DrawView: View {
         ChoicesSection(studio: studio, opened: opened)
         PhoneSection(studio: studio, opened: opened)
       } else if studio.work == nil {
-        Section { Text(key: .emptyNoBundle) } header: { Text(key: .noBundle) }
+        Section {
+          Text(key: .emptyNoBundle)
+        } header: {
+          Text(key: .noBundle)
+        }
       }
     }
     .navigationTitle(Text(key: .appName))
@@ -67,9 +71,17 @@ private struct InterruptedSection: View {
   var body: some View {
     Section {
       if !wish.prompt.isEmpty { Text(verbatim: wish.prompt) }
-      Button { studio.drawInterrupted() } label: { Text(key: .drawAgain) }
-        .disabled(!studio.canDraw)
-      Button(role: .cancel) { studio.dismiss() } label: { Text(key: .close) }
+      Button {
+        studio.drawInterrupted()
+      } label: {
+        Text(key: .drawAgain)
+      }
+      .disabled(!studio.canDraw)
+      Button(role: .cancel) {
+        studio.dismiss()
+      } label: {
+        Text(key: .close)
+      }
     } header: {
       Text(key: .interrupted)
     }

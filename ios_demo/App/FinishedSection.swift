@@ -31,7 +31,11 @@ struct FinishedSection: View {
       .disabled(isSaved)
       ShareLink(item: finished.file) { Label(key: .share, symbol: "square.and.arrow.up") }
       if let seed = finished.facts["seed"] {
-        Button { studio.useSeed(seed) } label: { Text(Phrase(.useSeed, .text(seed))) }
+        Button {
+          studio.useSeed(seed)
+        } label: {
+          Text(Phrase(.useSeed, .text(seed)))
+        }
       }
     } header: {
       Text(verbatim: finished.prompt)

@@ -21,7 +21,11 @@ struct PhotoSection: View {
           Slider(value: $studio.settings.strength.or(opened.pipeline.defaults.strength), in: 0.05...1, step: 0.05)
             .accessibilityLabel(Text(key: .strength))
         }
-        Button(role: .destructive) { studio.usePhoto(nil) } label: { Text(key: .photoRemove) }
+        Button(role: .destructive) {
+          studio.usePhoto(nil)
+        } label: {
+          Text(key: .photoRemove)
+        }
       }
       PhotosPicker(selection: $item, matching: .images) { Label(key: .photoChoose, symbol: "photo") }
     } header: {

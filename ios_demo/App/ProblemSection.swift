@@ -9,7 +9,11 @@ struct ProblemSection: View {
     if let problem = studio.problem {
       Section {
         MessageView(message: problem)
-        Button { studio.dismiss() } label: { Text(key: .close) }
+        Button {
+          studio.dismiss()
+        } label: {
+          Text(key: .close)
+        }
       }
     }
   }

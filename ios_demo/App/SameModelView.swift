@@ -15,8 +15,12 @@ struct SameModelView: View {
       }
       Section {
         Text(key: .testIntro)
-        Button { studio.test() } label: { Label(key: studio.tested == nil ? .testRun : .testAgain, symbol: "checkmark.seal") }
-          .disabled(!studio.canDrawAnything)
+        Button {
+          studio.test()
+        } label: {
+          Label(key: studio.tested == nil ? .testRun : .testAgain, symbol: "checkmark.seal")
+        }
+        .disabled(!studio.canDrawAnything)
       }
       if let tested = studio.tested { results(tested) }
     }

@@ -25,7 +25,7 @@ import UIKit
   static func begin(_ studio: Studio) async {
     let arguments = Array(ProcessInfo.processInfo.arguments.dropFirst())
     if Headless.isWanted(arguments) {
-      exit(await Headless(studio: studio, folder: URL.documentsDirectory).run(arguments))
+      exit(await Headless(studio: studio, folder: studio.documents).run(arguments))
     }
     await studio.followRunningDownload()
     await studio.start()

@@ -3,6 +3,9 @@ import PocketDiffusion
 
 /// What the screens ask of the studio, in words.
 extension Studio {
+  /// The folder that Files and a computer see.
+  public var documents: URL { folders.shared ?? folders.support }
+
   /// Whether something can be drawn or tested now.
   public var canDrawAnything: Bool { opened != nil && work == nil }
 

@@ -47,7 +47,7 @@ extension Studio {
   /// Loads the zip at the address in the settings, and unpacks it. One of the same address that broke off goes on.
   public func download() {
     let text = settings.address.trimmingCharacters(in: .whitespacesAndNewlines)
-    guard let address = URL(string: text), ["http", "https"].contains(address.scheme), address.host != nil else {
+    guard let address = URL(string: text), address.scheme == "https", address.host?.isEmpty == false else {
       return show(AppError.badAddress(text))
     }
     let resume = brokenDownload?.address == address ? brokenDownload?.resume : nil

@@ -40,10 +40,9 @@ import PocketDiffusion
         await studio.idle()
         try takeTest(&result, out: told.out)
       }
-      if let problem = studio.problem { result.error = Self.words(problem) }
+      if let problem = studio.problem { result.error = problem.english }
     } catch {
       result.error = error.localizedDescription
-      if case AppError.badArguments(let why) = error { result.error = why }
     }
     let encoder = JSONEncoder()
     encoder.keyEncodingStrategy = .convertToSnakeCase
@@ -106,10 +105,5 @@ import PocketDiffusion
     result.isSameModel = tested.report.passed
     result.samePicturePsnrDb = tested.report.picture?.psnrDb
     result.controlsDb = Dictionary(uniqueKeysWithValues: tested.controls.map { ($0.kind.rawValue, $0.psnrDb) })
-  }
-
-  private static func words(_ problem: Message) -> String {
-    ([problem.title.text(), problem.text.text()] + problem.files.map { $0.text() } + [problem.detail].compactMap { $0 })
-      .joined(separator: " ")
   }
 }

@@ -11,8 +11,12 @@ public struct Message: Equatable, Sendable {
   public let files: [Phrase]
   /// What the engine or the system said, in its own words.
   public let detail: String?
+  /// All of it in English, for reports.
+  public private(set) var english = ""
 
-  init(_ title: TextKey, _ text: TextKey, _ values: Phrase.Value..., files: [Phrase] = [], detail: String? = nil) {
+  private init(
+    _ title: TextKey, _ text: TextKey, _ values: Phrase.Value..., files: [Phrase] = [], detail: String? = nil
+  ) {
     self.title = Phrase(title)
     self.text = Phrase(text, values)
     self.files = files
@@ -25,6 +29,7 @@ public struct Message: Equatable, Sendable {
     case let error as AppError: self.init(app: error)
     default: self.init(.errorUnexpected, .errorUnexpectedText, detail: error.localizedDescription)
     }
+    english = error.localizedDescription
   }
 
   private init(app error: AppError) {
@@ -107,4 +112,15 @@ public enum AppError: Error, Equatable, Sendable {
   case badAddress(String)
   /// Launch arguments that are not understood.
   case badArguments(why: String)
+}
+
+extension AppError: LocalizedError {
+  public var errorDescription: String? {
+    switch self {
+    case .photoUnreadable: "The photo cannot be read."
+    case .notSaved(let said): "The picture was not saved: \(said)"
+    case .badAddress(let address): "\(address) is no address of a zip: it begins with https:// and names a server."
+    case .badArguments(let why): "The launch arguments are not understood: \(why)."
+    }
+  }
 }

@@ -251,7 +251,10 @@ import PocketDiffusion
   private func showPhoto() {
     guard photoFile.isThere, let opened, opened.pipeline.takesPicture, let data = try? photoFile.read(),
       let picture = try? phone.decodePhoto(data)
-    else { return photo = nil }
+    else {
+      photo = nil
+      return
+    }
     let size = opened.pipeline.picture
     photo = Photo.cut(picture, width: size.width, height: size.height)
   }

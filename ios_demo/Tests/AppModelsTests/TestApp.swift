@@ -9,6 +9,7 @@ import XCTest
 @MainActor final class TestApp {
   let folders: AppFolders
   let downloads = StandInDownloads()
+  let engine: FailingEngine
   var phone: Phone
   private(set) var studio: Studio
 
@@ -21,27 +22,43 @@ import XCTest
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     }
     test.addTeardownBlock { try? FileManager.default.removeItem(at: root) }
+    engine = FailingEngine(try OrtEngine(library: Self.given("POCKET_ORT")))
     phone = .current(app: ProgramVersion(name: "tests", version: "1"))
-    studio = Studio(folders: folders, engines: [try Self.engine()], phone: phone, downloads: downloads)
+    studio = Studio(folders: folders, engines: [engine], phone: phone, downloads: downloads)
   }
 
-  /// Ends the app, and starts it again.
-  func restart() throws {
-    studio = Studio(folders: folders, engines: [try Self.engine()], phone: phone, downloads: downloads)
+  /// Ends the app, and starts it again on `phone`.
+  func restart() {
+    studio = Studio(folders: folders, engines: [engine], phone: phone, downloads: downloads)
   }
 
-  /// A bundle of the built-in model in float32.
-  func bundle() throws -> URL {
-    for path in try Self.given("POCKET_BUNDLES").split(separator: ":") {
-      let folder = URL(fileURLWithPath: String(path))
-      let bundle = try ModelBundle(folder: folder)
-      guard bundle.manifest.formatNames.contains("onnx") else { continue }
-      if try bundle.pipeline(format: "onnx").graphs.values.allSatisfy({ $0.storage == "float32" }) { return folder }
-    }
-    throw Missing(description: "none of POCKET_BUNDLES holds ONNX in float32")
+  /// A small bundle of the reader's kit, with all its parts.
+  func bundle() throws -> URL { URL(fileURLWithPath: try Self.given("POCKET_KIT")).appendingPathComponent("pndm") }
+
+  /// The same as a zip: flat.zip is deflated, folder.zip stored, in a folder.
+  func zip(_ name: String) throws -> URL {
+    URL(fileURLWithPath: try Self.given("POCKET_ZIPS")).appendingPathComponent(name)
   }
 
-  static func engine() throws -> OrtEngine { try OrtEngine(library: given("POCKET_ORT")) }
+  /// A copy of the bundle in the folder that Files and a computer see.
+  @discardableResult func copyBundle(_ name: String = "copy") throws -> URL {
+    let folder = try XCTUnwrap(folders.shared).appendingPathComponent(name)
+    try FileManager.default.copyItem(at: bundle(), to: folder)
+    return folder
+  }
+
+  /// Picks the bundle in Files, and waits until it is open.
+  @discardableResult func open() async throws -> Opened {
+    studio.pick(try bundle())
+    await studio.idle()
+    XCTAssertNil(studio.problem)
+    return try XCTUnwrap(studio.opened)
+  }
+
+  /// Waits until the stand-in was asked for its n-th download.
+  func downloadBegun(_ n: Int) async throws {
+    while downloads.asked.count < n { try await Task.sleep(nanoseconds: 1_000_000) }
+  }
 
   private static func given(_ name: String) throws -> String {
     guard let text = ProcessInfo.processInfo.environment[name], !text.isEmpty else {
@@ -80,5 +97,44 @@ import XCTest
     says?.yield(event)
     if case .bytes = event { return }
     says?.finish()
+  }
+}
+
+/// onnxruntime, which fails or errs where a test wants it to.
+final class FailingEngine: GraphEngine, @unchecked Sendable {  // a test changes it while nothing is drawn
+  private let engine: OrtEngine
+  var failsToRun = false
+  /// What is added to all results.
+  var adds: Float = 0
+
+  init(_ engine: OrtEngine) { self.engine = engine }
+
+  var name: String { engine.name }
+  var version: String { engine.version }
+  var format: String { engine.format }
+  var units: [String] { engine.units }
+
+  func arithmetic(of graph: PipelineGraph, on unit: String) -> String { engine.arithmetic(of: graph, on: unit) }
+
+  func open(_ graph: PipelineGraph, of bundle: ModelBundle, on unit: String) throws -> any GraphRunner {
+    if failsToRun { throw EngineError.engineFailure(graph: graph.name, said: "not in the background") }
+    let runner = try engine.open(graph, of: bundle, on: unit)
+    return adds == 0 ? runner : ErringRunner(runner: runner, adds: adds)
+  }
+}
+
+private final class ErringRunner: GraphRunner {
+  private let runner: any GraphRunner
+  private let adds: Float
+
+  init(runner: any GraphRunner, adds: Float) {
+    self.runner = runner
+    self.adds = adds
+  }
+
+  func run(_ inputs: Values, cancellation: Cancellation) throws -> Values {
+    try runner.run(inputs, cancellation: cancellation).mapValues {
+      Tensor($0.floats.map { $0 + adds }, shape: $0.shape)
+    }
   }
 }

@@ -18,7 +18,10 @@ public final class CGColorSpace {
 
 public enum CGColorRenderingIntent { case defaultIntent }
 
-public enum CGImageAlphaInfo: UInt32 { case none, noneSkipLast = 5 }
+public enum CGImageAlphaInfo: UInt32 {
+  case none
+  case noneSkipLast = 5
+}
 
 public struct CGBitmapInfo {
   public init(rawValue: UInt32) {}

@@ -53,7 +53,9 @@ public struct Made<Content>: View { public typealias Body = Never }
 }
 
 @propertyWrapper @dynamicMemberLookup public struct Binding<Value> {
-  public init(get: @escaping @isolated(any) @Sendable () -> Value, set: @escaping @isolated(any) @Sendable (Value) -> Void) {}
+  public init(
+    get: @escaping @isolated(any) @Sendable () -> Value, set: @escaping @isolated(any) @Sendable (Value) -> Void
+  ) {}
   public var wrappedValue: Value {
     get { fatalError() }
     nonmutating set { fatalError() }
@@ -241,7 +243,9 @@ extension Section where Parent == EmptyView, Content: View, Footer == EmptyView 
 
 public struct ForEach<Data: RandomAccessCollection, ID: Hashable, Content: View>: View {
   public typealias Body = Never
-  public nonisolated init(_ data: Data, id: KeyPath<Data.Element, ID>, @ViewBuilder content: @escaping (Data.Element) -> Content) {}
+  public nonisolated init(
+    _ data: Data, id: KeyPath<Data.Element, ID>, @ViewBuilder content: @escaping (Data.Element) -> Content
+  ) {}
 }
 extension ForEach where ID == Data.Element.ID, Data.Element: Identifiable {
   public nonisolated init(_ data: Data, @ViewBuilder content: @escaping (Data.Element) -> Content) {}
@@ -286,7 +290,8 @@ public struct ButtonRole: Sendable { public static let destructive = ButtonRole(
 public struct Button<Label: View>: View {
   public typealias Body = Never
   public nonisolated init(action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Label) {}
-  public nonisolated init(role: ButtonRole?, action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Label) {}
+  public nonisolated init(role: ButtonRole?, action: @escaping @MainActor () -> Void, @ViewBuilder label: () -> Label) {
+  }
 }
 
 public struct TextField: View {
@@ -341,10 +346,14 @@ public struct ToolbarItem<Content: View>: ToolbarContent {
 // MARK: modifiers
 
 public enum UIKeyboardType { case URL, numbersAndPunctuation }
-public struct TextInputAutocapitalization: Sendable { public static var never: TextInputAutocapitalization { fatalError() } }
+public struct TextInputAutocapitalization: Sendable {
+  public static var never: TextInputAutocapitalization { fatalError() }
+}
 public protocol LabelStyle {}
 public struct IconOnlyLabelStyle: LabelStyle {}
-extension LabelStyle where Self == IconOnlyLabelStyle { public static var iconOnly: IconOnlyLabelStyle { fatalError() } }
+extension LabelStyle where Self == IconOnlyLabelStyle {
+  public static var iconOnly: IconOnlyLabelStyle { fatalError() }
+}
 public protocol TextSelectability {}
 public struct EnabledTextSelectability: TextSelectability {}
 extension TextSelectability where Self == EnabledTextSelectability {
@@ -387,10 +396,16 @@ extension View {
   public nonisolated func swipeActions<T: View>(@ViewBuilder content: () -> T) -> some View { Made<Self>() }
   public nonisolated func tabItem<V: View>(@ViewBuilder _ label: () -> V) -> some View { Made<Self>() }
   public nonisolated func tag<V: Hashable>(_ tag: V) -> some View { Made<Self>() }
-  public nonisolated func task(_ action: @escaping @Sendable @isolated(any) () async -> Void) -> some View { Made<Self>() }
+  public nonisolated func task(_ action: @escaping @Sendable @isolated(any) () async -> Void) -> some View {
+    Made<Self>()
+  }
   public nonisolated func textCase(_ textCase: Text.Case?) -> some View { Made<Self>() }
-  public nonisolated func textInputAutocapitalization(_ style: TextInputAutocapitalization?) -> some View { Made<Self>() }
+  public nonisolated func textInputAutocapitalization(_ style: TextInputAutocapitalization?) -> some View {
+    Made<Self>()
+  }
   public nonisolated func textSelection<S: TextSelectability>(_ selectability: S) -> some View { Made<Self>() }
   public nonisolated func tint(_ color: Color?) -> some View { Made<Self>() }
-  public nonisolated func toolbar<C: ToolbarContent>(@ToolbarContentBuilder content: () -> C) -> some View { Made<Self>() }
+  public nonisolated func toolbar<C: ToolbarContent>(@ToolbarContentBuilder content: () -> C) -> some View {
+    Made<Self>()
+  }
 }
