@@ -11,7 +11,10 @@ LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
 ANDROID_BUNDLES = build/emoji-fp32 build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
 	build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
 
-.PHONY: demo pixel test test-all test-android check clean
+# What the Swift engine is tested with.
+SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-iphone-15
+
+.PHONY: demo pixel test test-all test-android test-swift check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -31,6 +34,11 @@ test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)
 	android_demo/install_tools.sh
 	$(BIN)/python android_demo/run_tests.py --required --kit build/kit $(ANDROID_BUNDLES)
 
+# The Swift engine, with the Swift that is on PATH or else Debian's, unpacked into the user's cache.
+test-swift: .venv/.ready build/kit $(SWIFT_BUNDLES)
+	ios_demo/tools/swift_setup
+	$(BIN)/python ios_demo/run_tests.py --required --kit build/kit $(SWIFT_BUNDLES)
+
 build/kit: | .venv/.ready
 	mkdir -p build
 	$(BIN)/pocketdiffusion reader-kit $@
@@ -41,7 +49,9 @@ build/emoji-pixel-8-std: OPTIONS = --target pixel-8 --profile std
 build/emoji-pixel-8-w8a8: OPTIONS = --target pixel-8 --recipe w8a8
 build/emoji-galaxy-s24: OPTIONS = --target galaxy-s24
 build/emoji-galaxy-s24-dynamic8: OPTIONS = --target galaxy-s24 --recipe dynamic8
-$(ANDROID_BUNDLES): | .venv/.ready
+build/emoji-fp32-std: OPTIONS = --target pixel-8 --recipe fp32 --profile std
+build/emoji-iphone-15: OPTIONS = --target iphone-15
+$(sort $(ANDROID_BUNDLES) $(SWIFT_BUNDLES)): | .venv/.ready
 	$(BIN)/pocketdiffusion export $(OPTIONS) -o $@
 
 check: .venv/.ready $(LINKS)

@@ -1,15 +1,9 @@
 // swift-tools-version:6.0
 import PackageDescription
 
-let strict: [SwiftSetting] = [.unsafeFlags(["-warnings-as-errors"], .when(platforms: [.linux]))]
-
-var products: [Product] = [
-  .library(name: "PocketDiffusion", targets: ["PocketDiffusion"]),
-  .library(name: "AppModels", targets: ["AppModels"]),
-]
 var targets: [Target] = [
-  .target(name: "PocketDiffusion", swiftSettings: strict),
-  .target(name: "AppModels", dependencies: ["PocketDiffusion"], swiftSettings: strict),
+  .target(name: "PocketDiffusion"),
+  .target(name: "AppModels", dependencies: ["PocketDiffusion"]),
 ]
 
 #if os(Linux)
@@ -17,18 +11,20 @@ var targets: [Target] = [
   targets += [
     .target(name: "COrt"),
     .target(name: "CObservation"),
-    .target(name: "OrtRunner", dependencies: ["PocketDiffusion", "COrt"], swiftSettings: strict),
-    .testTarget(
-      name: "PocketDiffusionTests", dependencies: ["PocketDiffusion", "OrtRunner"], swiftSettings: strict),
+    .target(name: "OrtRunner", dependencies: ["PocketDiffusion", "COrt"]),
+    .testTarget(name: "PocketDiffusionTests", dependencies: ["PocketDiffusion", "OrtRunner"]),
     .testTarget(
       name: "AppModelsTests", dependencies: ["AppModels", "OrtRunner", "CObservation"],
-      swiftSettings: strict + [.swiftLanguageMode(.v5)]),
+      swiftSettings: [.swiftLanguageMode(.v5)]),
   ]
 #endif
 
 let package = Package(
   name: "PocketDiffusion",
   platforms: [.iOS(.v17), .macOS(.v14)],
-  products: products,
+  products: [
+    .library(name: "PocketDiffusion", targets: ["PocketDiffusion"]),
+    .library(name: "AppModels", targets: ["AppModels"]),
+  ],
   targets: targets
 )

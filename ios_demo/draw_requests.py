@@ -1,5 +1,5 @@
-"""What Python draws with a bundle, as requests for the Swift engine's tests: every sampler, 1 to 50 steps, with guidance
-and without, and from a photo of another size.
+"""What Python draws with a bundle, as requests for the Swift engine's tests: every sampler, 1 to 50 steps, with
+guidance and without, and from a photo of another size.
 
     python ios_demo/draw_requests.py OUT BUNDLE [BUNDLE ...]
 
@@ -9,7 +9,7 @@ photo-WxH.png are what Pillow makes of photo.png.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,14 @@ FIRST = {
     "strength": None,
 }
 STEPS = (1, 2, 3, 5, 20, 50)
+FEW = (1, 5)
 RESIZED = ((24, 16), (64, 64), (64, 96), (90, 40), (20, 90), (48, 33))  # width and height that the photo gets
 
 
-def requests(bundle: Bundle) -> Iterator[dict[str, Any]]:
+def requests(bundle: Bundle, counts: Iterable[int]) -> Iterator[dict[str, Any]]:
     """Yield what is drawn with one bundle."""
     for sampler in bundle.manifest.step_tables.index.samplers:
-        yield from ({**FIRST, "sampler": sampler, "steps": steps, "seed": 100 + steps} for steps in STEPS)
+        yield from ({**FIRST, "sampler": sampler, "steps": steps, "seed": 100 + steps} for steps in counts)
         yield {**FIRST, "sampler": sampler, "steps": 9, "strength": 0.6, "seed": 3}
     yield {**FIRST, "negative_prompt": "green", "seed": -1}
     yield {**FIRST, "negative_prompt": "", "prompt": "Ein Apfel, 2 ÄPFEL und 🍎", "seed": 2**64 - 1}
@@ -51,8 +52,8 @@ def make_photo() -> np.ndarray:
     return np.stack(waves, axis=-1).round().astype(np.uint8)
 
 
-def main(out: Path, bundles: list[Path]) -> None:
-    """Draw the requests of all bundles into the new folder `out`."""
+def main(out: Path, bundles: list[Path], counts: Iterable[int] = STEPS) -> None:
+    """Draw the requests of all bundles into the new folder `out`: each sampler with these counts of steps."""
     (out / "expected").mkdir(parents=True)
     write_png(out / "photo.png", make_photo(), {})
     for width, height in RESIZED:
@@ -62,7 +63,7 @@ def main(out: Path, bundles: list[Path]) -> None:
         bundle = open_bundle(folder)
         size = bundle.manifest.latents
         photo = read_picture(out / "photo.png", size.width * size.scale, size.height * size.scale)
-        for request in requests(bundle):
+        for request in requests(bundle, counts):
             options = {name: value for name, value in request.items() if value is not None and name != "prompt"}
             if request["strength"] is not None:
                 options["image"] = photo

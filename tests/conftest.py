@@ -23,6 +23,7 @@ LONGEST = (
     "test_full_size",
     "test_packaging",
     "test_android_engine",
+    "test_swift_engine",
     "test_coreml",
     "test_tflite",
     "test_foreign_reader",

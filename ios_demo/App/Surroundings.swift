@@ -17,7 +17,7 @@ import UIKit
   static func makeStudio() -> Studio {
     guard let folders = try? AppFolders.ofApp() else { fatalError("iOS gave the app no folder of its own") }
     return Studio(
-      folders: folders, engines: [CoreMLEngine(cache: folders.compiled)], phone: .current(app: app),
+      folders: folders, engines: [CoreMLEngine(compiled: folders.compiled)], phone: .current(app: app),
       downloads: BackgroundDownload())
   }
 

@@ -33,7 +33,7 @@ public final class OrtSession {
     defer { for value in values { api.ReleaseValue(value) } }
     for buffer in buffers { values.append(try wrap(buffer)) }
     let names = buffers.map(\.name)
-    let status = try cancellation.during(stop: { api.ReleaseStatus(api.RunOptionsSetTerminate(options)) }) {
+    func call() -> OpaquePointer? {
       names.withUnsafeBufferPointer { names in
         values.withUnsafeMutableBufferPointer { values in
           api.Run(
@@ -42,6 +42,8 @@ public final class OrtSession {
         }
       }
     }
+    let status = try cancellation.during(
+      stop: { api.ReleaseStatus(api.RunOptionsSetTerminate(options)) }, work: call)
     try library.check(status)
     return Dictionary(uniqueKeysWithValues: zip(outputs, buffers[inputs.count...]).map { ($0.name, $1.tensor) })
   }

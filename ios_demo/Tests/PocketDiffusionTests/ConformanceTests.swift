@@ -14,7 +14,7 @@ final class ConformanceTests: XCTestCase {
   func testTheKitProvesItself() throws {
     let kit = try Given.kit()
     let names = Set(try DrawnRequests(in: kit).draw.map(\.bundle))
-    XCTAssertGreaterThanOrEqual(names.count, 6)
+    XCTAssertFalse(names.isEmpty)
     for name in names.sorted() { try prove(kit.appendingPathComponent(name)) }
   }
 

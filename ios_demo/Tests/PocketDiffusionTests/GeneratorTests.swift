@@ -79,24 +79,31 @@ final class GeneratorTests: XCTestCase {
     XCTAssertEqual(again, whole)
   }
 
-  /// A call itself ends early: 40 calls' time goes by in one.
+  /// A call itself ends early: onnxruntime gives an error where it is told to stop in the midst.
   func testACallOfAGraphIsCancelled() throws {
     let bundle = try Given.emoji()
     let unet = try bundle.pipeline(format: "onnx").graph("unet")
     let runner = try Given.engine().open(unet, of: bundle, on: "cpu")
     let inputs = Dictionary(
-      uniqueKeysWithValues: unet.spec.inputs.map { input in
-        (input.name, Tensor(zeros: input.resolved(["batch": 64]), dtype: input.dtype))
-      })
+      uniqueKeysWithValues: unet.spec.inputs.map { ($0.name, Tensor(zeros: $0.resolved(), dtype: $0.dtype)) })
+    func cancelled() throws -> Bool {
+      let cancellation = Cancellation()
+      let began = DispatchSemaphore(value: 0)
+      Thread.detachNewThread {
+        began.wait()
+        usleep(1000)
+        cancellation.cancel()
+      }
+      began.signal()
+      do {
+        _ = try runner.run(inputs, cancellation: cancellation)
+        return false  // the other thread came too late
+      } catch EngineError.cancelled {
+        return true
+      }
+    }
+    XCTAssertTrue(try (0..<20).contains { _ in try cancelled() })
     _ = try runner.run(inputs, cancellation: Cancellation())
-    let cancellation = Cancellation()
-    DispatchQueue.global().asyncAfter(deadline: .now() + 0.02) { cancellation.cancel() }
-    let began = DispatchTime.now()
-    assertThrows(try runner.run(inputs, cancellation: cancellation)) { $0 == .cancelled }
-    let cut = seconds(since: began)
-    let wholeBegan = DispatchTime.now()
-    _ = try runner.run(inputs, cancellation: Cancellation())
-    XCTAssertLessThan(cut, seconds(since: wholeBegan) * 0.7)
   }
 
   /// A task that stops listening ends the drawing.
@@ -164,18 +171,21 @@ final class GeneratorTests: XCTestCase {
   }
 
   func testAUnitThatCannotGivesWayToTheCPUAndSaysSo() throws {
+    let folder = try Forgery.copy(Given.kit().appendingPathComponent("pndm"), into: Given.scratch(self))
+    try Forgery.change(folder, "pipeline/onnx.json") {
+      setting(&$0, ["graphs", "unet", "units", "npu"], to: ["status": "bad", "evidence": "published", "note": "grey"])
+    }
     let engine = ChangedEngine(try Given.engine(), units: ["cpu", "npu"])
     let generator = try Generator(
-      bundle: Given.emoji(), engine: engine, wishedUnit: { $0.name == "vae_decoder" ? "gpu" : "npu" })
-    let drawn = try generator.drawNow(apple)
+      bundle: ModelBundle(folder: folder), engine: engine, wishedUnit: { $0.name == "vae_decoder" ? "gpu" : "npu" })
+    let drawn = try generator.drawNow(Request(prompt: "x", seed: "1", steps: 1))
     XCTAssertEqual(engine.open, ["text_encoder": "npu", "unet": "cpu", "vae_decoder": "cpu"])
-    XCTAssertEqual(Set(drawn.fallbacks.keys), ["unet", "vae_decoder"])
-    if case .unitKnownBad("unet", "npu", _) = drawn.fallbacks["unet"] {  // as its manifest says: an open batch
-    } else {
-      XCTFail("\(drawn.fallbacks)")
-    }
     XCTAssertEqual(
-      drawn.fallbacks["vae_decoder"], .unitNotHere(graph: "vae_decoder", unit: "gpu", engine: "onnxruntime"))
+      drawn.fallbacks,
+      [
+        "unet": .unitKnownBad(graph: "unet", unit: "npu", note: "grey"),
+        "vae_decoder": .unitNotHere(graph: "vae_decoder", unit: "gpu", engine: "onnxruntime"),
+      ])
   }
 
   func testTooLittleMemoryIsToldBeforeAnythingIsOpened() throws {

@@ -34,9 +34,13 @@ enum Given {
 
   /// A file of tests/golden, the vectors that every engine of this project must pass.
   static func golden<Value: Decodable>(_ type: Value.Type, _ name: String) throws -> Value {
-    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
-      "../../../tests/golden")
-    return try BundleJSON.decode(type, from: Array(Data(contentsOf: root.appendingPathComponent(name))), path: name)
+    var root = URL(fileURLWithPath: #filePath)
+    repeat {
+      root.deleteLastPathComponent()
+    } while root.path != "/"
+      && !FileManager.default.fileExists(atPath: root.appendingPathComponent("tests/golden/\(name)").path)
+    let file = root.appendingPathComponent("tests/golden/\(name)")
+    return try BundleJSON.decode(type, from: Array(Data(contentsOf: file)), path: name)
   }
 
   /// onnxruntime, on one thread.

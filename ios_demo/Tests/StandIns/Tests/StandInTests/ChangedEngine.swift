@@ -1,0 +1,1 @@
+../../../PocketDiffusionTests/ChangedEngine.swift

@@ -1,0 +1,1 @@
+../../../PocketDiffusionTests/Forgery.swift
