@@ -4,7 +4,7 @@ import SwiftUI
 /// What is done now: how far it is, a preview, and the way to stop it.
 struct WorkSection: View {
   let work: Work
-  let cancel: () -> Void
+  let cancel: @MainActor () -> Void
 
   var body: some View {
     Section {
