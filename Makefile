@@ -8,13 +8,15 @@ PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
 
 # What the Android engine is tested with; CI makes them two at once. Whoever changed what they are made of: make clean.
-ANDROID_BUNDLES = build/emoji-fp32 build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
+ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
 	build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
+# Those that the Android app comes with.
+PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 
 # What the Swift engine is tested with.
 SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-iphone-15
 
-.PHONY: demo pixel test test-all test-android test-swift check clean
+.PHONY: demo pixel test test-all test-android apk test-apk test-swift check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -27,7 +29,7 @@ test: .venv/.ready
 
 test-all: .venv/.ready
 	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 10 \
-		$(addprefix --kit ,$(wildcard build/kit))
+		$(addprefix --kit ,$(wildcard build/kit)) $(addprefix --tensorflow ,$(wildcard build/tensorflow))
 
 # The Kotlin engine, with a JDK and Maven, which fetches the rest.
 test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)
@@ -43,7 +45,12 @@ build/kit: | .venv/.ready
 	mkdir -p build
 	$(BIN)/pocketdiffusion reader-kit $@
 
-build/emoji-fp32: OPTIONS = --target pixel-8 --recipe fp32
+# The Android app's engine for TFLite, for benchmarks/tflite_on_android.py and the tests.
+build/tensorflow: tests/tensorflow.txt
+	$(PYTHON) -m venv --clear $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
+
 build/emoji-pixel-8: OPTIONS = --target pixel-8
 build/emoji-pixel-8-std: OPTIONS = --target pixel-8 --profile std
 build/emoji-pixel-8-w8a8: OPTIONS = --target pixel-8 --recipe w8a8
@@ -53,6 +60,14 @@ build/emoji-fp32-std: OPTIONS = --target pixel-8 --recipe fp32 --profile std
 build/emoji-iphone-15: OPTIONS = --target iphone-15
 $(sort $(ANDROID_BUNDLES) $(SWIFT_BUNDLES)): | .venv/.ready
 	$(BIN)/pocketdiffusion export $(OPTIONS) -o $@
+
+# The Android app. PACK=--compiled where test-android has just compiled it.
+apk: .venv/.ready $(PACKED_BUNDLES)
+	android_demo/install_tools.sh
+	$(BIN)/python -m android_demo.pack $(PACK) -o build/pocket-diffusion.apk $(PACKED_BUNDLES)
+
+test-apk: apk
+	$(PARALLEL) $(BIN)/python -m pytest -q android_demo/test_apk.py
 
 check: .venv/.ready $(LINKS)
 	$(BIN)/ruff format --check .

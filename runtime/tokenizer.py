@@ -78,6 +78,15 @@ def load_tokenizer(
         raise UserError(f"{vocab} and {merges} are no byte-pair vocabulary ({reason}): fetch them again") from None
 
 
+def read_merges(raw: bytes) -> list[str]:
+    """The pairs in the bytes of merges.txt as docs/BUNDLE.md has them: lines that end in a line feed alone, a first one
+    that begins with #version left out. Whatever else a line holds, such as a carriage return, is part of its pair."""
+    lines = raw.decode().split("\n")
+    if lines[0].startswith("#version"):
+        del lines[0]
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
 def make_tokenizer(
     vocab: dict[str, int],
     merges: list[tuple[str, str]],

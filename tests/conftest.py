@@ -45,6 +45,9 @@ LONGEST = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kit", type=Path, help="a reader's kit that is there; by default the tests write one")
+    parser.addoption(
+        "--tensorflow", type=Path, help="an environment with tensorflow.txt; by default the tests make one"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

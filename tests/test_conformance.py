@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.command import call
+from support.forgery import forge
 from support.onnx_faults import rows_of, with_column
 from support.sample_bundle import write_sample
 from support.table_tokenizer import Characters, read_characters, read_tokenizer
@@ -30,6 +31,8 @@ from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance
 from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.tokenizer import Tokens
 from pocketdiffusion.runtime.verify.conformance import Reader, judge_conformance, judge_vector, own_reader
+from pocketdiffusion.runtime.verify.questions import fixed_questions
+from pocketdiffusion.runtime.verify.vector_check import vector_faults
 from pocketdiffusion.runtime.verify.vectors import ARRAYS, VECTORS, Vector, read_vectors
 
 MODEL = Path(__file__).parents[1] / "pocketdiffusion/models/emoji"
@@ -131,6 +134,46 @@ def test_the_runtime_meets_those_of_another_kind_of_model(sd2: Written) -> None:
 def test_the_same_checkpoint_gives_the_same_bytes(written: Written, tmp_path: Path) -> None:
     for path in write_conformance(tmp_path, checkpoint_of(MODEL / "tokenizer")):
         assert (tmp_path / path).read_bytes() == (written.bundle.folder / path).read_bytes()
+
+
+def test_they_ask_what_every_bundles_do(written: Written, sd2: Written) -> None:
+    assert [*vector_faults(written.bundle)] == [*vector_faults(sd2.bundle)] == []
+    asked = {name: vector for name, vector in written.vectors.items() if name in fixed_questions()}
+    assert {name: len(vector.cases) for name, vector in asked.items()} == {
+        name: len(each.cases) for name, each in fixed_questions().items()
+    }
+    assert min(vector.floor_db for vector in sd2.vectors.values() if vector.kind == "run") < 105  # by the latents' size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "lacking"),
+    [
+        ({"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing"}, "runs"),  # one run is not finite
+        ({"prediction_type": "sample"}, "vectors"),  # which the original's ancestral sampler refuses
+    ],
+)
+def test_what_the_original_does_not_give_is_not_asked_for(
+    settings: dict[str, Any], lacking: str, tmp_path: Path
+) -> None:
+    found = write_bundle(tmp_path / "bundle", checkpoint_of(MODEL / "tokenizer", **settings))
+    assert [*vector_faults(found.bundle)] == []
+    assert ("runs, euler_ancestral" in found.vectors) == (lacking == "runs")
+    index = found.bundle.manifest.step_tables.index
+    assert "euler_ancestral" in index.samplers and index.samplers["euler_ancestral"].rows[2] == 3
+
+
+def test_a_floor_that_latents_of_4096_allow_is_held_to(sd2: Written, tmp_path: Path) -> None:
+    shutil.copytree(sd2.bundle.folder, tmp_path / "b")
+    name = next(name for name, vector in sd2.vectors.items() if vector.kind == "run" and vector.floor_db < 105)
+    floor = sd2.vectors[name].floor_db
+
+    def change(fields: dict[str, Any]) -> None:
+        next(each for each in fields["vectors"] if each["name"] == name)["floor_db"] = floor - 1
+
+    forge(tmp_path / "b", VECTORS, change)
+    said = [*vector_faults(open_unproven(tmp_path / "b"))]
+    assert said == [f"the floor of {name} is {floor - 1:g}, where {floor:.1f} is the least"]
 
 
 def with_rows(change: Callable[[Step], Step]) -> Callable[[Reader], dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.forgery import Change, forge, reseal
 
+from pocketdiffusion.quantize.stated_floors import check_floors
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -197,6 +198,66 @@ def without(kind: str) -> Callable[[list[dict[str, Any]]], None]:
     return change
 
 
+def of_kind(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    return next(vector for vector in found if vector["kind"] == kind)
+
+
+def lower(name: str) -> Fault:
+    return vectors(lambda vs: next(v for v in vs if v["name"] == name).update(floor_db=100.0))
+
+
+def whole_run_of_2(found: list[dict[str, Any]]) -> None:
+    """The case of a start in its place, of which the first run is one of 1 step."""
+    arrays = of_kind(found, "whole_run")["cases"][0]["arrays"]
+    arrays["steps"] = {**of_kind(found, "run")["cases"][0]["arrays"]["steps"], "shape": [1]}
+
+
+def outputs_are_noise(found: list[dict[str, Any]]) -> None:
+    arrays = of_kind(found, "run")["cases"][0]["arrays"]
+    arrays["outputs"] = {**arrays["noise"], "shape": [51, 16]}
+
+
+def swapped_halves(found: list[dict[str, Any]]) -> None:
+    arrays = of_kind(found, "guidance")["cases"][0]["arrays"]
+    arrays["negative"], arrays["positive"] = arrays["positive"], arrays["negative"]
+
+
+def one_more(found: list[dict[str, Any]]) -> None:
+    found[0]["cases"].append({**found[0]["cases"][0], "texts": {}})
+
+
+def fewer_runs(folder: Path) -> None:
+    """The last run from a picture of the first sampler left out."""
+
+    def change(fields: dict[str, Any]) -> None:
+        case = of_kind(fields["vectors"], "run")["cases"][1]
+        for array in (*(case["arrays"][name] for name in ("steps", "starts")), *case["expected"].values()):
+            array["shape"][0] -= 1
+
+    forge(folder, "conformance/vectors.json", change)
+
+
+MERGES = "onnx/tokenizer/merges.txt"
+
+
+def windows(folder: Path) -> None:
+    content(MERGES, lambda raw: raw.replace(b"\n", b"\r\n"))(folder)
+
+
+def worse_for_a_picture(fields: dict[str, Any]) -> None:
+    """Twice the prompt's states, where a picture is redrawn."""
+    stages = fields["program"]["stages"]
+    call = json.loads(json.dumps(stage_of(fields, "denoise")["calls"][0]))
+    call["inputs"]["encoder_hidden_states"] = {"sum": [call["inputs"]["encoder_hidden_states"]] * 2}
+    stages.insert(0, {"stage": "denoise", "when": ["picture"], "required": True, "calls": [call]})
+
+
+def worse_at_the_end(fields: dict[str, Any]) -> None:
+    worse_for_a_picture(fields)
+    stages = fields["program"]["stages"]
+    stages.append({**stages.pop(0), "when": []})
+
+
 def another_size(f: dict[str, Any], **latents: int) -> None:
     f["latents"].update(latents)
     f["picture"] = {side: f["latents"][side] * f["latents"]["scale"] for side in ("width", "height")}
@@ -271,15 +332,66 @@ NAMED: list[tuple[str, Fault, str]] = [
     ("no vectors", manifest(lambda m: m["conformance"].clear()), "conformance in manifest.json does not list"),
     ("a vector less", vectors(lambda vs: vs.pop(6)), "there is no vector 'prompts, scripts'"),
     ("no vocabulary", vectors(without("vocabulary")), "there is no vector 'vocabulary'"),
-    ("no guidance", vectors(without("guidance")), "no vector of the kind guidance"),
-    ("no runs", vectors(lambda vs: next(v for v in vs if v["kind"] == "run")["cases"].clear()), "run run ddim at 0 of"),
-    ("a lower floor", vectors(lambda vs: vs[0].update(floor_db=20.0)), "the floor of prompts, plain is 20"),
+    ("no guidance", vectors(without("guidance")), "there is no vector 'guidance'"),
+    ("no runs", vectors(lambda vs: of_kind(vs, "run")["cases"].clear()), "runs, ddim lacks 1 steps from 0, from noise"),
+    ("a prompt less", vectors(lambda vs: vs[2]["cases"].pop(1)), "prompts, contractions does not ask for .*'sun 'test"),
+    (
+        "a seed less",
+        vectors(lambda vs: of_kind(vs, "noise")["cases"].pop()),
+        "noise of 16 .* does not ask for seed -9223",
+    ),
+    ("a guidance less", vectors(lambda vs: of_kind(vs, "guidance")["cases"].pop(0)), "not ask for guidance 7.5"),
+    ("a run less", fewer_runs, "runs, ddim lacks 50 steps from 49, from a picture"),
+    (
+        "no run from a picture",
+        vectors(lambda vs: of_kind(vs, "run")["cases"].pop()),
+        "ddim lacks 1 steps .* from a picture",
+    ),
+    (
+        "no start from noise",
+        vectors(lambda vs: of_kind(vs, "start")["cases"].pop(0)),
+        "start, ddim lacks 1 .* from noise",
+    ),
+    ("fewer rows of a run", vectors(whole_run_of_2), "run row by row, ddim lacks 9 steps"),
+    (
+        "outputs that are one another's",
+        vectors(outputs_are_noise),
+        "runs, ddim gives other outputs than every bundle's",
+    ),
+    ("inputs that are one another's", vectors(swapped_halves), "guidance does not ask for guidance 7.5"),
+    (
+        "another kind",
+        vectors(lambda vs: of_kind(vs, "guidance").update(kind="noise")),
+        "is of the kind noise, not guid",
+    ),
+    (
+        "a lower floor",
+        vectors(lambda vs: vs[0].update(floor_db=199.0)),
+        "the floor of prompts, plain is 199, where 200",
+    ),
+    ("a lower floor of runs", lower("runs, dpmpp_2m"), "the floor of runs, dpmpp_2m is 100, where 105.0 is the least"),
+    ("a lower floor of a start", lower("start, pndm"), "the floor of start, pndm is 100, where 120 is the least"),
+    ("a floor of the recipe", unet(lambda g: g.update(floor_db=60.0)), "unet.floor_db is 60.0, where the recipe fp32"),
+    (
+        "floors of pictures",
+        unet(lambda g: g.update(picture_floors_db=[20.0, 9.0])),
+        "unet.picture_floors_db is .20.0, 9.0., where the recipe fp32 has the gate's own",
+    ),
+    ("a variant for a picture", pipeline(worse_for_a_picture), "the variant of denoise for picture is none that"),
+    ("a variant that comes later", pipeline(worse_at_the_end), "the variant of denoise for all else is none that"),
+    ("lines that end as on Windows", windows, "merges.txt: a line of it is 'i n.r', which is not two pieces"),
+    ("an empty line", content(MERGES, lambda raw: raw.replace(b"\n", b"\n\n", 2)), "merges.txt: a line of it is ''"),
     ("a vector twice", vectors(lambda vs: vs.append(vs[0])), "there are two vectors prompts, plain"),
     ("a case without ids", first_case("expected", lambda e: e.pop("ids")), "prompts, plain cannot be run, .*'ids'"),
-    ("a case without a prompt", first_case("texts", lambda t: t.clear()), "prompts, plain cannot be run, .*'prompt'"),
-    ("no such tokenizer", first_case("numbers", lambda n: n.update(tokenizer=0)), "there is no tokenizer 0"),
-    ("no such seed", first_case("texts", lambda t: t.update(seed="x"), "noise"), "noise of 16 .* cannot be run"),
-    ("too few outputs", first_case("arrays", lambda a: a["outputs"].update(shape=[2, 16]), "run"), "runs, ddim cannot"),
+    ("a case without a prompt", first_case("texts", lambda t: t.clear()), "prompts, plain does not ask for ''"),
+    ("another tokenizer", first_case("numbers", lambda n: n.update(tokenizer=0)), "prompts, plain does not ask for ''"),
+    ("another seed", first_case("texts", lambda t: t.update(seed="x"), "noise"), "noise of 16 .* not ask for seed 0"),
+    (
+        "too few outputs",
+        first_case("arrays", lambda a: a["outputs"].update(shape=[2, 16]), "run"),
+        "ddim gives other outputs",
+    ),
+    ("a case more, without a prompt", vectors(one_more), "prompts, plain cannot be run, .*'prompt'"),
 ]
 
 
@@ -296,6 +408,7 @@ def test_what_no_recorded_drawing_shows_is_named(folder: Path, fault: Fault, sai
     with pytest.raises((ProofError, UserError), match=said) as refused:
         bundle = open_bundle(folder)
         check_contradictions(bundle)
+        check_floors(bundle)
         judge_conformance(bundle)
         judge_stages(bundle, read_golden(bundle)[:1])
     assert "\n" not in str(refused.value)
@@ -354,6 +467,7 @@ def test_a_stage_tells_it(folder: Path, fault: Fault, expected: set[str]) -> Non
 
 def test_what_export_writes_contradicts_nothing(tiny_bundle: Path) -> None:
     check_contradictions(open_bundle(tiny_bundle))
+    check_floors(open_bundle(tiny_bundle))
 
 
 UNTOLD: list[tuple[str, Fault, str]] = [

@@ -29,6 +29,7 @@ LIBRARIES = {
     "runtime/engines/mlprogram/": RUNTIME,
     "runtime/graph_spec.py": set(),  # emulators of phones have no package but the engine and numpy
     "runtime/devices/compiled.py": RUNTIME | {"ai_edge_litert"},
+    "runtime/devices/tensorflow_lite.py": RUNTIME | {"tensorflow"},
     "quantize/": RUNTIME,
     "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
     "export/families/": RUNTIME | TORCH | {"packaging"},

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from support.forgery import forge, reseal
+from support.forgery import fit_ids, forge, reseal
 from support.sample_bundle import TABLES, verdict, write_sample
 
 from pocketdiffusion.runtime.bundle.bundle import open_unproven, seal
@@ -23,6 +23,7 @@ from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, Verdict
 from pocketdiffusion.runtime.bundle.record import Seed
 from pocketdiffusion.runtime.bundle.schemas import SCHEMAS, make_schema, schema_path
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
+from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
 PATHS_OF = {"manifest": "manifest.json", "pipeline": "pipeline/onnx.json", "proof": "proof.json"}
 UNET = ("graphs", "onnx", "unet")
@@ -129,12 +130,11 @@ def test_schemas_want_every_field_that_is_written(sealed: Path, name: str, place
         ("manifest", ("version",), 3),
         ("manifest", ("version",), True),
         ("manifest", ("minor",), -1),
-        ("manifest", ("model", "prediction_type"), "velocity"),
         ("manifest", ("model", "fingerprint"), "0" * 63),
         ("manifest", ("files", "../up"), {"sha256": "0" * 64, "size": 1, "role": "runtime"}),
         ("manifest", ("files", "steps/tables.bin", "size"), -1),
-        ("manifest", ("files", "steps/tables.bin", "role"), "spare"),
-        ("manifest", ("proof", "kind"), "none"),
+        ("manifest", ("files", "steps/tables.bin", "role"), 1),
+        ("manifest", ("proof", "kind"), None),
         ("manifest", ("proof", "worst", "margin_db"), "Infinity"),
         ("manifest", ("picture", "seed"), 42),
         ("manifest", ("picture", "seed"), "4.5"),
@@ -142,7 +142,7 @@ def test_schemas_want_every_field_that_is_written(sealed: Path, name: str, place
         ("pipeline", ("latents", "channels"), 0),
         ("pipeline", ("latents", "channels"), "4"),
         ("pipeline", ("latents", "height"), 8.5),
-        ("pipeline", ("graphs", "unet", "storage"), "bfloat16"),
+        ("pipeline", ("graphs", "unet", "storage"), 16),
         ("pipeline", ("graphs", "unet", "path"), "../unet.onnx"),
         ("pipeline", ("graphs", "unet", "spec", "inputs", 0, "dtype"), "bfloat16"),
         ("pipeline", ("tokenizers",), []),
@@ -194,6 +194,52 @@ def test_fields_of_a_later_minor_version_are_passed_over(
     assert again.minor == 7 and again.graphs == manifest.graphs and again.verdicts == manifest.verdicts
 
 
+INFORMATION: list[tuple[str, tuple[str | int, ...]]] = [
+    ("manifest", ("model", "prediction_type")),
+    ("manifest", ("proof", "kind")),
+    ("manifest", ("files", "report/report.html", "role")),
+    ("pipeline", ("steps", "prediction_type")),
+    ("pipeline", ("graphs", "unet", "storage")),
+    ("pipeline", ("graphs", "unet", "arithmetic")),
+    ("pipeline", ("graphs", "unet", "units", "npu", "status")),
+    ("pipeline", ("graphs", "unet", "units", "npu", "evidence")),
+    ("proof", ("verdicts", 0, "device")),
+]
+
+
+@pytest.mark.parametrize(("name", "where"), INFORMATION)
+def test_values_that_inform_are_kept_where_they_are_not_known(bundle: Path, name: str, where: tuple[Any, ...]) -> None:
+    unit = {"status": "bad", "evidence": "published", "note": "seen"}
+    forge(bundle, PATHS_OF["pipeline"], lambda content: content["graphs"]["unet"].update(units={"npu": unit}))
+    fields = fields_of(bundle, name)
+    put(fields, where, "later")
+    assert schema_errors(name, fields) == []
+
+    def change(manifest: dict[str, Any]) -> None:
+        put(manifest, where, "later")
+        fit_ids(manifest)
+
+    if name == "manifest":
+        reseal(bundle, change)
+    else:
+        forge(bundle, PATHS_OF[name], lambda content: put(content, where, "later"))
+    if where[-1] in ("storage", "arithmetic"):  # which its verdicts have as well
+
+        def judged(proof: dict[str, Any]) -> None:
+            for each in proof["verdicts"]:
+                if each["subject"].startswith("unet"):
+                    put(each, where[-1:], "later")
+
+        forge(bundle, PATHS_OF["proof"], judged)
+    read = open_unproven(bundle).manifest
+    warn_of_units(read)
+    first = read.graphs["onnx"]["unet"]
+    places = [read.model, read.proof, *read.files.values(), read.step_tables.index, first, *first.units.values()]
+    assert "later" in [getattr(place, where[-1], None) for place in (*places, *read.verdicts)]
+    with pytest.raises(ValueError, match="storage"):
+        type(first)(**{**dict(first), "storage": "later"})
+
+
 @pytest.mark.parametrize(
     ("name", "where", "value", "said"),
     [
@@ -210,7 +256,6 @@ def test_fields_of_a_later_minor_version_are_passed_over(
         ("pipeline", ("program", "stages", 0, "stage"), "dream", "dream"),
         ("pipeline", ("program", "stages", 0, "when"), ["pose"], "pose"),
         ("pipeline", ("program", "stages", 0, "calls", 0, "inputs"), {"input_ids": "melody"}, "melody"),
-        ("manifest", ("model", "prediction_type"), "flow", "the prediction type 'flow' is not known"),
         (
             "manifest",
             ("golden", "vae_decoder", "outputs", "sample", "dtype"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from support.command import call, refusal
 from support.forgery import forge, reseal
 from support.sample_bundle import verdict, write_sample
@@ -22,6 +22,7 @@ from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.gate import judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.metrics import psnr_db
+from pocketdiffusion.runtime.verify.self_test import judge_runtime_part
 
 
 @pytest.fixture
@@ -161,11 +162,51 @@ def test_the_runtime_part_says_what_it_lacks(tiny_bundle: Path, part: Path) -> N
     with pytest.raises(UserError, match="proof part not installed"):
         require_proof(open_bundle(part))
     require_proof(open_bundle(tiny_bundle))
-    assert "proof part not installed" in refusal("verify", part)
     assert "proof part not installed" in refusal("compare", part, tiny_bundle)
     shown = call("inspect", part)
     assert shown.returncode == 0 and "proof part not installed" in " ".join(shown.stdout.split())
     assert "FAILED" not in shown.stdout
+
+
+def test_verify_judges_what_the_runtime_part_holds(part: Path) -> None:
+    done = call("verify", part)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stderr
+    assert "passed all 53 verdicts on its runtime part" in said and "45 of 45 conformance vectors" in said
+    assert "proof part not installed: not judged were the recorded drawings" in said
+    for subject in ("picture", "characters", "step_tables", "text_encoder.last_hidden_state", "unet.out_sample"):
+        assert f" {subject} " in said
+
+
+@pytest.mark.parametrize(
+    ("path", "subject"),
+    [
+        ("onnx/unet/model.onnx_data", "unet.out_sample"),
+        ("golden/case/vae_encoder/outputs/latent_parameters.bin", "vae_encoder.latent_parameters"),
+        ("golden/0.png", "picture"),
+        ("tokenizer/characters.json", "characters"),
+    ],
+)
+def test_verify_names_what_is_wrong_in_a_runtime_part(part: Path, tmp_path: Path, path: str, subject: str) -> None:
+    """By the numbers alone: sealed again, as if nothing had happened."""
+    folder = shutil.copytree(part, tmp_path / "part")
+    if path == "golden/0.png":
+        with Image.open(folder / path) as picture:
+            ImageOps.invert(picture).save(folder / path)
+    else:
+        raw = (folder / path).read_bytes()
+        (folder / path).write_bytes(raw[len(raw) // 2 :] + raw[: len(raw) // 2])
+    reseal(folder)
+    failed = {verdict.subject for verdict in judge_runtime_part(open_bundle(folder)) if not verdict.passed}
+    assert failed - {"picture"} == {subject} - {"picture"} and ("picture" in failed) >= (subject == "picture")
+
+
+def test_verify_of_a_damaged_runtime_part_exits_with_1(part: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(part, tmp_path / "part")
+    forge(folder, "pipeline/onnx.json", lambda fields: fields["vae"].update(scaling_factor=0.13025))
+    done = call("verify", folder)
+    assert done.returncode == 1 and "Stable Diffusion 1.5's VAE scale" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_command_copies_the_runtime_part(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,17 +1,14 @@
 """The TFLite backend on `tiny_checkpoint`: each graph is converted once, in both precisions, for all tests."""
 
-import os
-import subprocess
-import venv
 from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from support.tensorflow_lite import install, is_for_it, open_there, version  # noqa: F401  # a fixture
 from support.traced_parts import SD15_SITES, component_of, narrow_sd15_unet, psnr
 
 from pocketdiffusion.export.backends.tflite.emit import emit
@@ -43,20 +40,6 @@ ROOT = Path(__file__).parents[1]
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 FLOORS = {"fp32": 105, "fp16": 65}
 REWRITES = ("chunked_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
-
-
-TENSORFLOW = Path(__file__).parent / "tensorflow.txt"  # beside ours, coremltools would import it too: its own place
-INTERPRET = """
-import sys
-import numpy as np
-from tensorflow import lite
-
-for path, given, out in zip(*[iter(sys.argv[1:])] * 3):
-    interpreter = lite.Interpreter(path)
-    (name,) = interpreter.get_signature_list()
-    with np.load(given) as inputs:
-        np.savez(out, **interpreter.get_signature_runner(name)(**inputs))
-"""
 
 
 @cache
@@ -230,30 +213,22 @@ def test_a_site_missing_writes_nothing(tiny_checkpoint: Path, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_tensorflows_own_interpreter_agrees(
-    tiny_checkpoint: Path, tmp_path: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]]
+def test_the_android_apps_engine_agrees(
+    tiny_checkpoint: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]], tensorflow: Path
 ) -> None:
-    """tf.lite.Interpreter, deprecated in favour of LiteRT, on every file, in an environment of its own."""
-    venv.create(tmp_path / "tensorflow", with_pip=True)
-    python = tmp_path / "tensorflow/bin/python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", TENSORFLOW], check=True)
-    examples = {name: parts(tiny_checkpoint)[name].example(0) for name in NAMES}
-    ours, arguments = {}, []
+    """With every file of float32 and float16 storage; those of integers are in test_tflite_integers.py."""
+    assert len(emitted) == 8
     for (recipe, name), (folder, graph) in emitted.items():
-        inputs: dict[str, Any] = {key: tensor.numpy() for key, tensor in examples[name].items()}
-        given, out = tmp_path / f"{name}.npz", tmp_path / f"{recipe}_{name}.npz"
-        np.savez(given, **inputs)
-        ours[out] = open_runner(folder / graph.path, graph.spec, threads=1)(inputs)
-        arguments += [folder / graph.path, given, out]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([python, "-c", INTERPRET, *arguments], check=True, env=environment, timeout=600)
-    assert len(ours) == 8
-    for path, outputs in ours.items():
-        with np.load(path) as theirs:
-            assert set(theirs) == set(outputs)
-            for key, found in outputs.items():
-                assert psnr(theirs[key], found) >= FLOORS["fp32"], f"{path.stem}.{key}"
+        assert is_for_it(folder / graph.path)
+        inputs = {key: tensor.numpy() for key, tensor in parts(tiny_checkpoint)[name].example(0).items()}
+        theirs = open_there(tensorflow, folder / graph.path, graph.spec)(inputs)
+        for key, ours in open_runner(folder / graph.path, graph.spec, threads=1)(inputs).items():
+            assert psnr(ours, theirs[key]) >= FLOORS["fp32"], f"{recipe} {name}.{key}"
+
+
+def test_the_android_apps_engine_is_this_one() -> None:
+    pom = (ROOT / "android_demo/pom.xml").read_text()
+    assert f"<tflite.version>{version()}</tflite.version>" in pom
 
 
 def test_weights_that_no_file_can_hold(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.tensorflow_lite import install, is_for_it, open_there  # noqa: F401  # a fixture
 from support.tflite_plans import (
     EXACT_DB,
     SCHEMES,
@@ -36,6 +37,7 @@ from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.engines.tflite import open_runner
+from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array
 
@@ -181,6 +183,30 @@ def test_the_oldest_runtime_that_takes_it(emitted: Emit, name: str, scheme: str,
     engine = made.graph.engine
     assert engine is not None and (engine.name, engine.least_version) == ("litert", noted.decode())
     assert engine.signature == name and engine.tried == version("ai-edge-litert") and not engine.opset
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder"])
+@pytest.mark.parametrize("scheme", ["w8", "w8a8"])
+def test_the_android_apps_engine_is_as_near(emitted: Emit, tensorflow: Path, name: str, scheme: str) -> None:
+    """It gives what LiteRT gives; where activations are integers, it is as near to the original."""
+    made = emitted(name, scheme)
+    assert is_for_it(made.path)
+    theirs, ours = open_there(tensorflow, made.path, made.part.spec)(made.inputs), made.run()
+    if scheme == "w8":
+        assert min(psnr(ours[key], theirs[key]) for key in ours) >= EXACT_DB
+    original = open_quantized(made.part, (), Plan("fp32", dict.fromkeys(made.plan.schemes, FLOAT32)))(made.inputs)
+    for key, reference in original.items():
+        assert psnr(reference, theirs[key]) >= psnr(reference, ours[key]) - 1, key
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "unet"])
+def test_what_the_android_apps_engine_does_not_open_names_a_newer_one(
+    emitted: Emit, tensorflow: Path, name: str
+) -> None:
+    made = emitted(name, "dynamic8")
+    with pytest.raises(ProofError, match="FULLY_CONNECTED"):
+        open_there(tensorflow, made.path, made.part.spec)
+    assert not is_for_it(made.path)
 
 
 # Layers by name.

@@ -17,9 +17,10 @@ import transformers
 
 from pocketdiffusion.export.checkpoints.text_files import VOCABULARY_FILES, NotWholeError, read_json, read_text_file
 from pocketdiffusion.export.checkpoints.tokenizer_probes import probes
+from pocketdiffusion.runtime.bundle.json_files import parse
 from pocketdiffusion.runtime.bundle.manifest import AddedToken
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, make_tokenizer
+from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, make_tokenizer, read_merges
 
 FILES = ("vocab.json", "merges.txt")
 CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "AutoTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
@@ -96,13 +97,14 @@ def runtime_tokenizer(source: ClipTokenizer) -> Tokenizer:
 
 
 def write_vocabulary(source: ClipTokenizer, out: Path) -> None:
-    """Write vocab.json and merges.txt into `out`: the folder's own files where they say the same, bytes and all."""
+    """Write vocab.json and merges.txt into `out`: the folder's own files, bytes and all, where they say the same as
+    docs/BUNDLE.md reads them, and so have neither carriage returns nor a key twice."""
     vocab, merges = (source.folder / file for file in FILES)
-    if _says(vocab, lambda text: json.loads(text) == source.vocab):
+    if _says(vocab, lambda raw: parse(raw) == source.vocab):
         shutil.copyfile(vocab, out / "vocab.json")
     else:
         (out / "vocab.json").write_text(json.dumps(source.vocab, ensure_ascii=False), encoding="utf-8")
-    if _says(merges, lambda text: _merges_in(text) == source.merges):
+    if _says(merges, lambda raw: tuple(read_merges(raw)) == source.merges):
         shutil.copyfile(merges, out / "merges.txt")
     else:
         (out / "merges.txt").write_text("\n".join(["#version: 0.2", *source.merges, ""]), encoding="utf-8")
@@ -262,11 +264,6 @@ def _expand(theirs: Any, prompt: str, added: Iterable[AddedToken]) -> str:
 
 def _says(file: Path, check: Any) -> bool:
     try:
-        return file.is_file() and bool(check(file.read_bytes().decode()))
+        return file.is_file() and bool(check(file.read_bytes()))
     except ValueError:
         return False
-
-
-def _merges_in(text: str) -> tuple[str, ...]:
-    lines = (line.rstrip("\r") for line in text.split("\n"))
-    return tuple(line for line in lines if line and not line.startswith("#version"))

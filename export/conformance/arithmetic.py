@@ -7,16 +7,21 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.questions import (
+    GUIDANCES,
+    NEAR_DB,
+    POSTERIOR_DB,
+    POSTERIOR_SEED,
+    POSTERIORS,
+    posterior_parameters,
+    random_values,
+)
 from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
-
-NEAR_DB = 120.0  # float32, in the same order
-GUIDANCES = (7.5, 1.5, 1.0000001, 1.0, 0.5, 0.0, -2.0)
 
 
 def guidance_vector(arrays: Arrays) -> Vector:
     """As the pipelines combine the halves; do_classifier_free_guidance is guidance > 1."""
-    negative, positive = torch.from_numpy(_values(1, (16,))), torch.from_numpy(_values(2, (16,)))
+    negative, positive = (torch.from_numpy(random_values(seed, (16,))) for seed in (1, 2))
     cases = []
     for scale in GUIDANCES:
         output = negative + scale * (positive - negative) if scale > 1 else positive
@@ -39,7 +44,7 @@ def scale_vectors(vae: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
     """What the VAE's decoder gets, and what its encoder's posterior becomes. The shift_factor of a configuration is not
     applied, as diffusers' pipelines of Stable Diffusion do not."""
     scale = vae["scaling_factor"]
-    latents = torch.from_numpy(_values(3, (1, 4, 2, 2)) * np.float32(5))
+    latents = torch.from_numpy(random_values(3, (1, 4, 2, 2)) * np.float32(5))
     decoder = Vector(
         name="decoder scale",
         kind="decoder_scale",
@@ -54,13 +59,7 @@ def scale_vectors(vae: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
             ),
         ),
     )
-    mean, log_variance = _values(4, (1, 4, 2, 2)), _values(5, (1, 4, 2, 2)) * np.float32(3)
-    small, large = np.full_like(mean, -40), np.full_like(mean, 30)
-    posterior = [
-        _posterior("log variances about 0", mean, log_variance, scale, arrays),
-        _posterior("log variances under -30, which is the least", mean * 0, small, scale, arrays),
-        _posterior("log variances over 20, which is the largest", mean, large, scale, arrays),
-    ]
+    posterior = [_posterior(label, scale, arrays) for label in POSTERIORS]
     return (
         decoder,
         *(
@@ -70,7 +69,7 @@ def scale_vectors(vae: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
                 tells="a picture's latents are (mean + exp(0.5 * clip(log variance, -30, 20)) * noise - shift_factor) "
                 "* scaling_factor, with the bundle's own factors (0.18215 is Stable Diffusion 1.5's VAE scale); the "
                 "mean is the first half of the channels",
-                floor_db=110.0,  # exp of float32
+                floor_db=POSTERIOR_DB,
                 cases=(case,),
             )
             for case in posterior
@@ -78,17 +77,13 @@ def scale_vectors(vae: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
     )
 
 
-def _posterior(label: str, mean: Array, log_variance: Array, scale: float, arrays: Arrays) -> Case:
-    parameters = np.concatenate([mean, log_variance], axis=1)
-    generator = torch.Generator().manual_seed(12)
-    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(12))
+def _posterior(label: str, scale: float, arrays: Arrays) -> Case:
+    parameters = posterior_parameters(label)
+    generator = torch.Generator().manual_seed(POSTERIOR_SEED)
+    noise = torch.randn((1, 4, 2, 2), generator=torch.Generator().manual_seed(POSTERIOR_SEED))
     drawn = DiagonalGaussianDistribution(torch.from_numpy(parameters)).sample(generator) * scale
     return Case(
         label=label,
         arrays={"parameters": arrays.add(parameters), "noise": arrays.add(noise.numpy())},
         expected={"latents": arrays.add(drawn.numpy())},
     )
-
-
-def _values(seed: int, shape: tuple[int, ...]) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

@@ -6,7 +6,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
-from math import log10
 from typing import Any
 
 import diffusers
@@ -17,15 +16,18 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.samplers import diffusers_class, sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.verify.questions import (
+    MOST_STEPS,
+    NEAR_DB,
+    RUN_SEED,
+    RUN_SHAPE,
+    WHOLE,
+    run_floor_db,
+    run_image,
+    run_outputs,
+    run_starts,
+)
 from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
-
-MOST_STEPS = 50
-WHOLE = 9  # steps of the run that is kept row by row: linspace gives fractions of timesteps there
-RUN_DB = 105.0  # 6e-6 of the largest value; float32 in our order of operations has 112 and more
-SHAPE = (1, 4, 2, 2)
-OUTPUTS = np.random.default_rng(8).standard_normal((MOST_STEPS + 1, 16)).astype(np.float32)
-IMAGE = np.random.default_rng(9).standard_normal(16).astype(np.float32)
-SEED = 11  # of the noise: its draws are those that the ancestral sampler makes
 
 WRONG = (
     "wrong for one count of steps: a number of its table; wrong for all: the history of m dropped or its oldest taken "
@@ -50,8 +52,8 @@ def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]
     vectors: list[Vector] = []
     runs = _runs(json.dumps(dict(config), sort_keys=True))
     noise = _noise().reshape(-1, 16)
-    shared = {"outputs": arrays.add(OUTPUTS), "noise": arrays.add(noise)}
-    image = {"image": arrays.add(IMAGE)}
+    shared = {"outputs": arrays.add(run_outputs()), "noise": arrays.add(noise)}
+    image = {"image": arrays.add(run_image())}
     for sampler in dict.fromkeys(name for name, _, _, _ in runs):
         starts, ends = [], []
         for title, from_picture in (("from noise", False), ("from a picture", True)):
@@ -83,14 +85,14 @@ def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]
                     expected={"latents": arrays.add(last), "means": arrays.add(means)},
                 )
             )
-        floor = min(_floor(run) for (name, *_), run in runs.items() if name == sampler)
+        floor = min(run_floor_db(run.first, run.latents) for (name, *_), run in runs.items() if name == sampler)
         vectors.append(
             Vector(
                 name=f"start, {sampler}",
                 kind="start",
                 tells="text to image starts at init_noise_sigma * noise, not at noise_scale * noise; image to image at "
                 "signal_scale * image + noise_scale * noise, both of the first row that runs",
-                floor_db=120.0,
+                floor_db=NEAR_DB,
                 cases=tuple(starts),
             )
         )
@@ -129,19 +131,9 @@ def _mean(run: _Run) -> Array:
     return np.asarray(run.latents.mean(axis=0, dtype=np.float64), np.float32)
 
 
-def _floor(run: _Run) -> float:
-    """RUN_DB, or less where latents begin so large that float32 holds no more of them (schedules that end in pure noise
-    begin at 4096): twice the last bit of the largest."""
-    largest, size = (
-        float(np.abs(run.latents).max(initial=float(np.abs(run.first).max()))),
-        float(np.abs(_last(run)).max()),
-    )
-    return min(RUN_DB, 20 * log10(size / (largest * 2.0**-22)))
-
-
 def _noise() -> Array:
-    generator = torch.Generator().manual_seed(SEED)
-    return np.stack([torch.randn(SHAPE, generator=generator).numpy() for _ in range(MOST_STEPS + 2)])
+    generator = torch.Generator().manual_seed(RUN_SEED)
+    return np.stack([torch.randn(RUN_SHAPE, generator=generator).numpy() for _ in range(MOST_STEPS + 2)])
 
 
 @lru_cache(maxsize=8)
@@ -161,8 +153,7 @@ def _runs(config_json: str) -> dict[tuple[str, bool, int, int], _Run]:
                 runs[sampler, False, steps, 0] = _run(deepcopy(scheduler), steps, 0, False)
             except (UserError, NotImplementedError):
                 continue
-            starts = {steps // 2, *((1, steps - 1) if steps in (5, 9, 20, MOST_STEPS) else ())}
-            for start in sorted(starts):
+            for start in run_starts(steps):
                 runs[sampler, True, steps, start] = _run(deepcopy(scheduler), steps, start, True)
     return {key: run for key, run in runs.items() if np.isfinite(run.latents).all()}
 
@@ -171,12 +162,12 @@ def _run(scheduler: Any, steps: int, start: int, from_picture: bool) -> _Run:
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(start)
-    generator = torch.Generator().manual_seed(SEED)
-    noise = torch.randn(SHAPE, generator=generator)
+    generator = torch.Generator().manual_seed(RUN_SEED)
+    noise = torch.randn(RUN_SHAPE, generator=generator)
     options = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
     timesteps = scheduler.timesteps[start:]
     if from_picture:
-        latents = scheduler.add_noise(torch.from_numpy(IMAGE).reshape(SHAPE), noise, timesteps[:1])
+        latents = scheduler.add_noise(torch.from_numpy(run_image()).reshape(RUN_SHAPE), noise, timesteps[:1])
     else:
         latents = noise * scheduler.init_noise_sigma
     first = latents.numpy().reshape(16)
@@ -187,8 +178,9 @@ def _run(scheduler: Any, steps: int, start: int, from_picture: bool) -> _Run:
 def _rows(
     scheduler: Any, latents: torch.Tensor, timesteps: torch.Tensor, options: Mapping[str, Any]
 ) -> Iterator[tuple[float, Array, Array]]:
+    outputs = run_outputs()
     for number, timestep in enumerate(timesteps):
         scaled = scheduler.scale_model_input(latents, timestep)
-        output = torch.from_numpy(OUTPUTS[number]).reshape(SHAPE) + 0.25 * scaled + float(timestep) / 1000
+        output = torch.from_numpy(outputs[number]).reshape(RUN_SHAPE) + 0.25 * scaled + float(timestep) / 1000
         latents = scheduler.step(output, timestep, latents, **options).prev_sample
         yield float(timestep), scaled.numpy().reshape(16), latents.numpy().reshape(16)

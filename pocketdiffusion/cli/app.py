@@ -204,7 +204,8 @@ def verify(
 ) -> None:
     """Judge a bundle again: every file's hash, every stage, every graph, whole pictures.
 
-    On a stand-in for the phone, its graphs and one small picture."""
+    On a stand-in for the phone, its graphs and one small picture. Of a runtime part alone, what it holds: conformance
+    vectors, a golden case for each graph, one picture."""
     if device_report is not None:
         from pocketdiffusion.cli.device_report import show_device_report
 
@@ -212,6 +213,7 @@ def verify(
             raise UserError("--device-report shows what was judged: leave out --against and --on, which judge anew")
         show_device_report(bundle, device_report)
         return
+    from pocketdiffusion.quantize.stated_floors import check_floors, own_floors
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
     from pocketdiffusion.runtime.verify.compare import other_shapes
@@ -222,12 +224,14 @@ def verify(
     from pocketdiffusion.runtime.verify.golden import read_golden
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
     from pocketdiffusion.runtime.verify.metrics import blame
+    from pocketdiffusion.runtime.verify.self_test import NOT_JUDGED, judge_runtime_part
     from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
 
     with progress(f"verifying {bundle}") as step:
         step("hashes")
         opened = open_bundle(bundle)
-        trajectories = read_golden(opened)
+        alone = not opened.manifest.has_proof and against is None and on is Place.HOST
+        trajectories = read_golden(opened) if not alone and against is None else []
         if against is not None:
             with needs_export():
                 from pocketdiffusion.export.reference.record import record
@@ -256,7 +260,8 @@ def verify(
         if on is Place.HOST:
             step("contradictions")
             check_contradictions(opened)
-            verdicts, _ = judge(opened, trajectories, step)
+            check_floors(opened)
+            verdicts = judge_runtime_part(opened, step) if alone else judge(opened, trajectories, step)[0]
             conformance, tells = judge_conformance(opened, say=step)
             verdicts += conformance
             skipped = units_not_run(opened.manifest)
@@ -268,9 +273,13 @@ def verify(
     if tells:
         met = sum(v.passed for v in verdicts if v.subject in tells)
         say(f"{met} of {len(tells)} conformance vectors, computed by the original libraries, are met")
-    if on is Place.HOST:
+    if on is Place.HOST and not alone:
         for line in describe_pictures(verdicts, [t.controls for t in trajectories]):
             say(line)
+    for recipe in own_floors(opened.manifest):
+        say(f"the floors of the recipe {recipe} are the bundle's own: no recipe of this version has them")
+    if alone:
+        say(f"proof part not installed: not judged were {NOT_JUDGED}")
     if skipped:
         console.print(not_run_table(skipped))
     failed = [verdict for verdict in verdicts if not verdict.passed]
@@ -280,7 +289,8 @@ def verify(
         raise ProofError(f"{bundle}: {told.describe()}; {len(failed)} of {len(verdicts)} verdicts failed{wrong}")
     if not verdicts:
         raise ProofError(f"{bundle}: nothing of it was run on {on.value}: {skipped[0].reason}")
-    say(f"{bundle} passed all {len(verdicts)} verdicts" + (f" on {on.value}" if on is not Place.HOST else ""))
+    where = " on its runtime part" if alone else f" on {on.value}" if on is not Place.HOST else ""
+    say(f"{bundle} passed all {len(verdicts)} verdicts{where}")
     for line in warn_of_units(opened.manifest):
         say(line)
 
@@ -408,6 +418,26 @@ def runtime_part(
         copied = copy_runtime_part(bundle, output)
     size = sum(entry.size for entry in copied.manifest.files.values() if entry.role == "runtime")
     say(f"{output} is the runtime part, {size / 1e6:.1f} MB, runtime_id {copied.manifest.runtime_id[:16]}")
+
+
+@app.command()
+def deploy(
+    bundle: Folder,
+    app: Annotated[str, typer.Option(metavar="APP", help="android: the demo app, by adb")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the bundle's name in the app; by default the folder's")
+    ] = None,
+    phone: Annotated[
+        str | None,
+        typer.Option(metavar="SERIAL", help="where several phones are connected: one that adb devices lists"),
+    ] = None,
+) -> None:
+    """Check that an app can run a bundle, and put its runtime part where the app finds it."""
+    from pocketdiffusion.deploy import deploy as put
+
+    with progress(f"deploying {bundle} to the app {app}") as step:
+        done = put(bundle, app, name=name, phone=phone, say=step)
+    say(done)
 
 
 @app.command()

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pocketdiffusion.runtime.bundle.file_table import (
     DIGEST,
     MANIFEST,
-    OPTIONAL,
     PIPELINES,
     PROOF,
     FileEntry,
@@ -86,7 +85,8 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
     index = _read_index(folder)
     table, found = index.files, find_files(folder, index.files)
     missing, extra = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
-    absent = {role for role in OPTIONAL if not any(table[path].role == role for path in table.keys() & found.keys())}
+    optional = {entry.role for entry in table.values()} - {"runtime"}  # those that are not known among them
+    absent = optional - {table[path].role for path in table.keys() & found.keys()}
     missing = [path for path in missing if table[path].role not in absent]
     if missing or extra:
         parts = [f"{_names(missing)} missing"] if missing else []

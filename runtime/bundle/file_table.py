@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Collection, Mapping
 from itertools import accumulate
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pocketdiffusion.runtime.bundle.record import Count, Record, Sha256
+from pocketdiffusion.runtime.bundle.record import INFORMS, Count, Record, Sha256
 
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"  # the two files that are not in it
 PROOF, README = "proof.json", "README.md"
@@ -21,7 +21,7 @@ class FileEntry(Record):
 
     sha256: Sha256 = Field(description="digest of its bytes, in hexadecimal")
     size: Count = Field(description="its length in bytes")
-    role: Role = Field(
+    role: Annotated[Role, INFORMS] = Field(
         description="who needs it. runtime: whoever draws, and nothing else changes a picture; companion: other tools "
         "that open the folder; proof: whoever judges the bundle again; report: people. Of the last three all files of "
         "the role are there, or none"

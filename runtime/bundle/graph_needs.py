@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pocketdiffusion.runtime.bundle.record import Count, Record, Size
+from pocketdiffusion.runtime.bundle.record import INFORMS, Count, Record, Size
 
 
 class Engine(Record):
@@ -70,10 +70,12 @@ class Unit(Record):
 
     status: Annotated[
         Literal["good", "bad", "unknown"],
+        INFORMS,
         Field(description="good: it passes its floor there. bad: the unit refuses it, or its results are wrong"),
     ]
     evidence: Annotated[
         Literal["measured_here", "published", "reported_by_device", "none"],
+        INFORMS,
         Field(
             description="measured_here: by the proof of this bundle, or by the exporter's authors on a stand-in for "
             "the unit, with graphs of this kind; published: by others; reported_by_device: by a phone's device report; "

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from pocketdiffusion.runtime.bundle.record import Record
+from pocketdiffusion.runtime.bundle.record import READING, Record
 from pocketdiffusion.runtime.errors import UserError
 
 R = TypeVar("R", bound=Record)
@@ -15,7 +15,6 @@ LISTS = {
     "dtype": "dtype",
     "guidance": "guidance kind",
     "absent_negative": "kind of absent negative prompt",
-    "prediction_type": "prediction type",
 }
 
 
@@ -35,14 +34,15 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def decode(raw: bytes, kind: type[R]) -> R:
-    """The record in `raw`; fields that `kind` has not are passed over, as a later minor version may have more.
+    """The record in `raw`; fields that `kind` has not are passed over, and values that it does not know are kept where
+    they are information only (`record.INFORMS`), as a later minor version may have more.
 
     Raises ValueError where it is none, and UserError, which names the value, where a closed list has not what stands
     there.
     """
     parse(raw)
     try:
-        return kind.model_validate_json(raw, strict=True, extra="ignore")
+        return kind.model_validate_json(raw, strict=True, extra="ignore", context=READING)
     except ValidationError as error:
         for each in error.errors(include_url=False):
             if each["type"] == "literal_error" and each["loc"] and (what := LISTS.get(str(each["loc"][-1]))):

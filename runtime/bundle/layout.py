@@ -43,7 +43,7 @@ from pocketdiffusion.runtime.bundle.manifest import (
     Worst,
     original_picture,
 )
-from pocketdiffusion.runtime.bundle.record import BundlePath, Count, Record, Sha256, Size
+from pocketdiffusion.runtime.bundle.record import READING, BundlePath, Count, Record, Sha256, Size
 from pocketdiffusion.runtime.bundle.step_files import Steps
 from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 
@@ -202,12 +202,14 @@ def join(
                 raise ValueError(f"{pipeline_path(first)} and {pipeline_path(other)} differ in {name}")
     graphs = {
         format: {
-            name: Graph(**_fields(graph, PipelineGraph), **_proof_fields(proof, format, name))
+            name: Graph.model_validate(
+                {**_fields(graph, PipelineGraph), **_proof_fields(proof, format, name)}, context=READING
+            )
             for name, graph in pipeline.graphs.items()
         }
         for format, pipeline in pipelines.items()
     }
-    manifest = Manifest(
+    fields: dict[str, Any] = dict(
         **common,
         **_fields(index, {"model", "target", "minor", "proof", "picture", "conformance", "runtime_id", "bundle_id"}),
         cases=index.golden,
@@ -221,6 +223,7 @@ def join(
         calibration=None if proof is None else proof.calibration,
         provenance=None if proof is None else proof.provenance,
     )
+    manifest = Manifest.model_validate(fields, context=READING)
     if proof is not None:
         if summarize(manifest, index.proof.sha256) != index.proof:
             raise ValueError(f"the summary of the proof is not what {index.proof.file} says")
@@ -238,9 +241,9 @@ def summarize(draft: Draft, sha256: str) -> ProofSummary:
         numbers = {"psnr_db": found.psnr_db, "floor_db": found.floor_db, "margin_db": found.psnr_db - found.floor_db}
         finite = {name: value if isfinite(value) else None for name, value in numbers.items()}
         worst = Worst(subject=found.subject, format=found.format, **finite)
-    return ProofSummary(
-        file=PROOF, sha256=sha256, kind=draft.proof_kind, passed=first_unproven(draft) is None, worst=worst
-    )
+    passed = first_unproven(draft) is None
+    fields = {"file": PROOF, "sha256": sha256, "kind": draft.proof_kind, "passed": passed, "worst": worst}
+    return ProofSummary.model_validate(fields, context=READING)
 
 
 def first_unproven(draft: Draft) -> str | None:

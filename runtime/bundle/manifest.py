@@ -16,7 +16,17 @@ from pydantic import Field, JsonValue, model_validator
 
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, bundle_id, check_table, runtime_id
 from pocketdiffusion.runtime.bundle.graph_needs import Engine, Memory, Unit
-from pocketdiffusion.runtime.bundle.record import AnyFloat, ArrayRef, BundlePath, Count, Record, Seed, Sha256, Size
+from pocketdiffusion.runtime.bundle.record import (
+    INFORMS,
+    AnyFloat,
+    ArrayRef,
+    BundlePath,
+    Count,
+    Record,
+    Seed,
+    Sha256,
+    Size,
+)
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import DTYPES, GraphSpec
 from pocketdiffusion.runtime.program import Constant, Program
@@ -31,7 +41,7 @@ class ModelInfo(Record):
     name: str = Field(description="the checkpoint's folder or its id on the hub")
     family: str = Field(description="the kind of model, for people: no reader goes by it")
     pipeline: str = Field(description="the class of diffusers that draws with the original")
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = Field(
+    prediction_type: Annotated[Literal["epsilon", "v_prediction", "sample"], INFORMS] = Field(
         description="what the denoiser was trained to predict; the step tables have it in their numbers"
     )
     licence: str = Field(description="the licence of the weights, by the name that the checkpoint gives")
@@ -190,10 +200,10 @@ class PipelineGraph(Record):
     spec: GraphSpec = Field(description="its inputs and outputs in the pipeline's own convention (NCHW)")
     profile: str = Field(description="the dialect of the format that it is written in, such as ort, std or ios17")
     recipe: str = Field(description="the name of the recipe by which weights are stored")
-    storage: Annotated[str, Field(pattern=r"^(float(16|32)|int[2-8]|palette[1-8]|mixed)$")] = Field(
-        description="how the matrices are stored"
+    storage: Annotated[str, Field(pattern=r"^(float(16|32)|int[2-8]|palette[1-8]|mixed)$"), INFORMS] = Field(
+        description="how the matrices are stored: float32, float16, int or palette with a number of bits, or mixed"
     )
-    arithmetic: Literal["float32", "float16", "int8", "int16"] = Field(
+    arithmetic: Annotated[Literal["float32", "float16", "int8", "int16"], INFORMS] = Field(
         description="what convolutions and matrix products compute in"
     )
     compute_unit: str = Field(description="the unit of the phone that it was made for: cpu, gpu, ane or npu")
@@ -228,6 +238,11 @@ class PipelineGraph(Record):
     )
     parts: tuple[BundlePath, ...] | None = Field(
         default=None, description="reserved: the files of a graph that is run in several parts; null: it is one"
+    )
+    compiled_for: tuple[str, ...] | None = Field(
+        default=None,
+        description="reserved: the processors whose own code the file holds (a context binary), each by what its name "
+        "in the phone's system begins with, such as SM8650; null: it holds no such code",
     )
 
     @model_validator(mode="after")
@@ -364,7 +379,7 @@ class Verdict(Record):
     finite: bool = Field(description="whether all values are finite")
     cases: Count = Field(description="how many calls were compared")
     passed: bool = Field(description="whether floor and limit were kept, by finite values, in at least one case")
-    device: Literal["host", "arm64", "gpu"] = Field(
+    device: Annotated[Literal["host", "arm64", "gpu"], INFORMS] = Field(
         default="host", description="where it ran: this machine, or a stand-in for a phone"
     )
 
@@ -391,7 +406,7 @@ class ProofSummary(Record):
 
     file: BundlePath = Field(description="the proof file")
     sha256: Sha256 = Field(description="digest of the proof file, whether it is there or not")
-    kind: Literal["quick", "full"] = Field(description="how much was judged; quick is reserved")
+    kind: Annotated[Literal["quick", "full"], INFORMS] = Field(description="how much was judged; quick is reserved")
     passed: bool = Field(description="whether every verdict passed, and every output of every graph has one")
     worst: Worst | None = Field(description="the worst verdict; null where there is none")
 
@@ -439,7 +454,7 @@ class Draft(Common):
     calibration: Calibration | None = None
     cases: dict[str, GoldenCase] = {}
     conformance: tuple[BundlePath, ...] = ()
-    proof_kind: Literal["quick", "full"] = "full"
+    proof_kind: Annotated[Literal["quick", "full"], INFORMS] = "full"
 
 
 class Manifest(Draft):

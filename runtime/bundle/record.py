@@ -4,7 +4,22 @@ from math import inf, prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import with_info_wrap_validator_function
 
 WORDS = {"Infinity": inf, "-Infinity": -inf, "NaN": float("nan")}
 
@@ -13,6 +28,35 @@ BundlePath = Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})*$", max_length=2
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
+
+
+READING = {"reading": True}  # the context in which a record is made of what another version may have written
+
+
+def _keep_unknown(value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        if info.context == READING and isinstance(value, str):
+            return value
+        raise
+
+
+class Informs:
+    """Mark a field whose list is information only: a text that is not in it is kept where a file is read, and refused
+    where a record is made; to the schema what is known are examples. Lists that say what a reader has to do are those
+    of json_files.LISTS."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return with_info_wrap_validator_function(_keep_unknown, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        found.pop("pattern", None)
+        return {"examples": found.pop("enum"), **found} if "enum" in found else found
+
+
+INFORMS = Informs()
 
 
 class Record(BaseModel):

@@ -20,7 +20,7 @@ def schema_path(name: str) -> Path:
 
 def make_schema(name: str) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a file as it is written: every field is there. It allows fields that it does not
-    have, as a reader must pass over those of a later minor version."""
+    have, and values of lists that are information only, as a reader must pass over those of a later minor version."""
     schema = SCHEMAS[name].model_json_schema(mode="serialization")
     for part in (schema, *schema.get("$defs", {}).values()):
         part.pop("additionalProperties", None)

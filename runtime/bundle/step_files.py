@@ -7,7 +7,7 @@ from pydantic import Field, JsonValue
 
 from pocketdiffusion.runtime.bundle.file_table import STEPS
 from pocketdiffusion.runtime.bundle.manifest import Scheduler
-from pocketdiffusion.runtime.bundle.record import BundlePath
+from pocketdiffusion.runtime.bundle.record import READING, BundlePath
 from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile, check_index, table_bytes
 
 
@@ -49,5 +49,6 @@ def read_steps(raw: bytes, steps: Steps) -> tuple[TableFile, Scheduler]:
     if not np.isfinite(np.frombuffer(raw, "<f4")).all():
         raise ValueError("a number of a step table is not finite")
     scheduler = Scheduler(config=steps.scheduler, default_sampler=steps.default_sampler, replaced=steps.replaced)
-    index = StoredTables(**{name: getattr(steps, name) for name in StoredTables.model_fields})
+    fields = {name: getattr(steps, name) for name in StoredTables.model_fields}
+    index = StoredTables.model_validate(fields, context=READING)
     return TableFile(index, raw), scheduler

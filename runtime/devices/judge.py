@@ -50,11 +50,13 @@ class Way:
 ONNX = Way("pocketdiffusion.runtime.engines.onnx", "float32")
 TFLITE = Way("pocketdiffusion.runtime.engines.tflite", "float32")
 TFLITE_HALF = Way("pocketdiffusion.runtime.devices.xnnpack_half", "float16")
+TENSORFLOW = Way("pocketdiffusion.runtime.devices.tensorflow_lite", "float32")
 TFLITE_GPU = Way("pocketdiffusion.runtime.devices.ml_drift", "float32")
 WAYS: dict[tuple[str, str], tuple[Way, ...]] = {
     ("arm64", "onnx"): (ONNX,),
     ("arm64", "tflite"): (TFLITE, TFLITE_HALF),
     ("gpu", "tflite"): (TFLITE_GPU,),
+    ("tensorflow", "tflite"): (TENSORFLOW,),  # of benchmarks/tflite_on_android.py
 }
 REASONS = {
     ("arm64", "coreml"): "Core ML is on Apple's systems only",
@@ -67,7 +69,7 @@ ONNX_HALF = "the file says float32, and onnxruntime computes as the file says, o
 
 @dataclass(frozen=True)
 class Standin:
-    """Where to run: `device` is "arm64" or "gpu", `core` qemu's name of a processor, which the first needs alone."""
+    """Where to run: `device` is one of WAYS, `core` qemu's name of a processor, which arm64 needs alone."""
 
     device: str
     launch: Launch

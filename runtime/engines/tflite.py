@@ -1,7 +1,7 @@
 """TFLite artifacts, run by LiteRT on the CPU, with XNNPACK where it has a kernel."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +44,17 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise UserError("LiteRT is not installed: pip install ai-edge-litert") from None
+    return open_with(Interpreter, path, spec, threads)
+
+
+def open_with(interpreter_of: Callable[..., Any], path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:
+    """As `open_runner`, by another library's class of the same interface."""
     try:
         with path.open("rb") as file:
             if file.read(8)[4:] != _IDENTIFIER:
                 raise ValueError("it is no TFLite file")
         with _hushed():
-            interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
+            interpreter = interpreter_of(str(path), num_threads=threads or os.cpu_count())
             interpreter.allocate_tensors()
         signature = interpreter.get_signature_runner(spec.name)
     except (OSError, RuntimeError, ValueError) as error:

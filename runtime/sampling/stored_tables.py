@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pocketdiffusion.runtime.bundle.record import Count, Record
+from pocketdiffusion.runtime.bundle.record import INFORMS, Count, Record
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_start
@@ -90,6 +90,7 @@ class StoredTables(Record):
 
     prediction_type: Annotated[
         Literal["epsilon", "v_prediction", "sample"],
+        INFORMS,
         Field(description="what the model's output is; the tables already hold what follows from it"),
     ]
     most_steps: Annotated[Count, Field(description="the largest count of steps that a table is there for")]

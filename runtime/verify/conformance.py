@@ -4,7 +4,6 @@ What the vectors hold and what each kind asks for is in vectors.py.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
-from pocketdiffusion.runtime.bundle.json_files import one_line
+from pocketdiffusion.runtime.bundle.json_files import one_line, parse
 from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
@@ -20,7 +19,7 @@ from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizers, scale_posterior, unscale_latents
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance, first_latents
-from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode
+from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, read_merges
 from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
 from pocketdiffusion.runtime.verify.vectors import Case, Vector, find_arrays, read_vectors
 
@@ -72,15 +71,11 @@ def _reader_with(bundle: Bundle, tokenizer: Tokenizer, settings: Settings) -> Re
         random = TorchRandom(seed)
         return [random.randn((size,)) for size in sizes]
 
-    def lines() -> list[str]:
-        text = merges.read_text(encoding="utf-8").split("\n")
-        return [line for line in text if line and not line.startswith("#version")]
-
     return Reader(
         encode=lambda prompt: encode(tokenizer, prompt),
         encode_text=lambda text: tokenizer.encoder.encode(text, add_special_tokens=False).ids,
-        vocabulary=lambda: json.loads(vocab.read_text(encoding="utf-8")),
-        merges=lines,
+        vocabulary=lambda: parse(vocab.read_bytes()),
+        merges=lambda: read_merges(merges.read_bytes()),
         draw=draw,
         table=lambda sampler, steps, start: find_table(bundle, sampler, steps, start),
         first=first_latents,
@@ -199,7 +194,7 @@ def _start(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Resul
 def _run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
     sampler = case.texts["sampler"]
     for n, (steps, start) in enumerate(zip(given["steps"].tolist(), given["starts"].tolist(), strict=True)):
-        every = [latents for _, _, latents in _rows(reader, sampler, steps, start, given)]
+        every = [latents for _, _, latents in run_rows(reader, sampler, steps, start, given)[1]]
         label = f"{sampler}, {steps} steps from {start}"
         yield label, expected["latents"][n], every[-1]
         yield f"the mean of {label}", expected["means"][n], np.asarray(np.mean(every, axis=0, dtype=np.float64))
@@ -207,19 +202,26 @@ def _run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results
 
 def _whole_run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Results:
     sampler = case.texts["sampler"]
-    rows = list(_rows(reader, sampler, int(given["steps"][0]), int(given["starts"][0]), given))
+    rows = list(run_rows(reader, sampler, int(given["steps"][0]), int(given["starts"][0]), given)[1])
     timesteps, scaled, latents = (np.array([row[i] for row in rows], np.float32) for i in range(3))
     yield f"timesteps of {sampler}", expected["timesteps"] / 1000, timesteps / 1000
     yield f"scaled latents of {sampler}", expected["scaled"], scaled
     yield f"latents of {sampler}", expected["latents"], latents
 
 
-def _rows(
+def run_rows(
     reader: Reader, sampler: str, steps: int, start: int, given: Arrays
-) -> Iterator[tuple[float, Latents, Latents]]:
-    """Timestep, scaled latents and latents after each row, with the model of vectors.py."""
+) -> tuple[Latents, Iterator[tuple[float, Latents, Latents]]]:
+    """The latents before the first row, [16]; then timestep, scaled latents and latents after each row, with the model
+    of vectors.py."""
     table = reader.table(sampler, steps, start)
-    latents = reader.first(table, given["noise"][0], given.get("image"))
+    first = reader.first(table, given["noise"][0], given.get("image"))
+    return first, _rows(reader, table, first, given)
+
+
+def _rows(
+    reader: Reader, table: StepTable, latents: Latents, given: Arrays
+) -> Iterator[tuple[float, Latents, Latents]]:
     history: History = ()
     for number, row in enumerate(table.rows):
         scaled = latents * np.float32(row.input_scale)

@@ -6,45 +6,16 @@ the first to find out."""
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-import numpy as np
-
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.pipeline import pick_stages
-from pocketdiffusion.runtime.program import DENOISE, DRAWS, ENCODE_IMAGE, hosts_of, is_given, text_to_image
+from pocketdiffusion.runtime.program import DENOISE, DRAWS, ENCODE_IMAGE, PREVIEW, hosts_of, is_given, text_to_image
 from pocketdiffusion.runtime.sampling.samplers import check_sampler, sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
-from pocketdiffusion.runtime.verify.vectors import ARRAYS, KINDS, VECTORS, Vector, find_array, read_vectors
-
-PROMPTS = (
-    "plain",
-    "lower case",
-    "contractions",
-    "digits and signs",
-    "white space",
-    "composition",
-    "scripts",
-    "emoji",
-    "no characters",
-    "marks",
-    "exclamation marks",
-    "long prompts",
-)  # what every tokenizer is asked; export/conformance/tokens.py has the prompts
-OF_A_SAMPLER = {"start": 0.75, "run": 0.75, "whole_run": 0.0}  # of all counts: the original refuses a few
-LEAST_DB = {
-    "tokens": 200.0,
-    "vocabulary": 200.0,
-    "noise": 130.0,
-    "start": 120.0,
-    "run": 40.0,  # schedules that end in pure noise begin at 4096, of which float32 holds less
-    "whole_run": 40.0,
-    "guidance": 120.0,
-    "decoder_scale": 120.0,
-    "posterior": 110.0,
-    "picture_to_array": 130.0,
-    "array_to_picture": 200.0,
-}  # what export/conformance gives each kind, or less
+from pocketdiffusion.runtime.tokenizer import read_merges
+from pocketdiffusion.runtime.verify.vector_check import vector_faults
+from pocketdiffusion.runtime.verify.vectors import VECTORS
 
 
 def check_contradictions(bundle: Bundle) -> None:
@@ -63,7 +34,8 @@ def _contradictions(bundle: Bundle) -> Iterator[tuple[str, str]]:
         for name, graph in graphs.items():
             yield from ((pipeline, f"graphs.{name}.{reason}") for reason in _files(bundle, graph))
     yield from (("manifest.json", reason) for reason in _golden(bundle))
-    yield from ((VECTORS, reason) for reason in _vectors(bundle))
+    yield from _merges(bundle)
+    yield from ((VECTORS, reason) for reason in vector_faults(bundle))
 
 
 def _samplers(bundle: Bundle) -> Iterator[str]:
@@ -110,6 +82,24 @@ def _program(bundle: Bundle) -> Iterator[str]:
             if not is_given(program, value):
                 yield f"program.stages: encode_image is given {value}, and needs no more than a picture"
 
+    for stage in program.stages:  # image to image is drawn by the stages that drew from a prompt, and encode_image
+        judged = stages.get(stage.stage)
+        if judged is not None and stage.calls != judged.calls and stage.stage != PREVIEW:
+            when = f"for {', '.join(stage.when)}" if stage.when else "for all else"
+            yield f"program.stages: the variant of {stage.stage} {when} is none that the original's drawings judged"
+
+
+def _merges(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """Readers in other languages take a line as it is: our tokenizer's library drops what they would not."""
+    for path in sorted({settings.merges for settings in bundle.manifest.tokenizers}):
+        try:
+            merges = read_merges((bundle.folder / path).read_bytes())
+        except ValueError as error:
+            yield path, f"it is no UTF-8 ({error})"
+            continue
+        if odd := [merge for merge in merges if len(merge.split(" ")) != 2 or merge.split() != merge.split(" ")]:
+            yield path, f"a line of it is {odd[0]!r}, which is not two pieces with one space between"
+
 
 def _files(bundle: Bundle, graph: Graph) -> Iterator[str]:
     """A reader without a file system gives an engine the files of weights by name."""
@@ -144,42 +134,3 @@ def _golden(bundle: Bundle) -> Iterator[str]:
                     yield f"golden.{name}.{kind} has not the tensors of its spec"
     if unknown := bundle.manifest.cases.keys() - next(iter(bundle.manifest.graphs.values())).keys():
         yield f"golden has a case of {min(unknown)}, which is no graph"
-
-
-def _vectors(bundle: Bundle) -> Iterator[str]:
-    """Vectors of every kind, tokenizer, sampler and count of steps, with the floors that they are written with."""
-    if {*bundle.manifest.conformance} != {VECTORS, ARRAYS}:
-        yield "conformance in manifest.json does not list it and its arrays"
-        return
-    vectors, raw = read_vectors(bundle.folder)
-    names = [vector.name for vector in vectors.vectors]
-    if twice := {name for name in names if names.count(name) > 1}:
-        yield f"there are two vectors {min(twice)}"
-    for vector in vectors.vectors:
-        if vector.floor_db < LEAST_DB.get(vector.kind, 0.0):
-            yield f"the floor of {vector.name} is {vector.floor_db}, where {LEAST_DB[vector.kind]} is the least"
-    wanted: list[str] = []
-    for number in range(1, len(bundle.manifest.tokenizers) + 1):
-        suffix = "" if number == 1 else f", tokenizer {number}"
-        wanted += [f"prompts, {name}{suffix}" for name in PROMPTS] + [f"vocabulary{suffix}"]
-    if missing := [name for name in wanted if name not in names]:
-        yield f"there is no vector {missing[0]!r}"
-    kinds = {vector.kind for vector in vectors.vectors}
-    if missing := [kind for kind in KINDS if kind not in kinds]:
-        yield f"there is no vector of the kind {missing[0]}"
-    for name, stored in bundle.manifest.step_tables.index.samplers.items():
-        counts = {steps for steps, rows in enumerate(stored.rows, 1) if rows}
-        for kind, share in OF_A_SAMPLER.items():
-            met = counts & _counts(vectors.vectors, raw, kind, name)
-            if counts and len(met) < max(1, share * len(counts)):
-                yield f"vectors of the kind {kind} run {name} at {len(met)} of {len(counts)} counts of steps"
-
-
-def _counts(vectors: tuple[Vector, ...], raw: bytes, kind: str, sampler: str) -> set[int]:
-    """The counts of steps that vectors of a kind run a sampler at."""
-    found: set[int] = set()
-    for vector in vectors:
-        for case in vector.cases if vector.kind == kind else ():
-            if case.texts.get("sampler") == sampler and "steps" in case.arrays:
-                found.update(np.asarray(find_array(raw, case.arrays["steps"])).tolist())
-    return found

@@ -142,10 +142,10 @@ def judge_runner(
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[ParityReport]:
     """The parts of the pipeline that are no graphs: tokenizer, characters, program, noise, step_tables, timesteps,
-    sampler, vae_scale, image and golden_cases, which are those of the runtime part beside the bundle's own proof; those
-    of which nothing was recorded are left out, such as the tokenizer of a model without prompts. What was recorded uses
-    one step table; step_tables compares those of the bundle with what the samplers make of its schedule, each number
-    relative to its size."""
+    sampler, vae_scale, image and golden_cases, which are those of the runtime part beside the bundle's own proof, where
+    that is installed; those of which nothing was recorded are left out, such as the tokenizer of a model without
+    prompts. What was recorded uses one step table; step_tables compares those of the bundle with what the samplers make
+    of its schedule, each number relative to its size."""
     checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
         ("tokenizer", EXACT_DB, _tokenizer),
         ("characters", EXACT_DB, _characters),
@@ -167,7 +167,8 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Par
             reports.append(measure(stage, comparisons, rung="stage", floor=floor))
     before = [report.subject for report in reports].index("noise") + 1
     reports.insert(before, measure("step_tables", list(compare_step_tables(bundle)), rung="stage", floor=SAMPLER_DB))
-    reports.append(measure("golden_cases", compare_cases(bundle), rung="stage", floor=EXACT_DB))
+    if bundle.manifest.has_proof:
+        reports.append(measure("golden_cases", compare_cases(bundle), rung="stage", floor=EXACT_DB))
     return reports
 
 
@@ -222,6 +223,10 @@ def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[s
 
 
 def _characters(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
+    return compare_characters(bundle)
+
+
+def compare_characters(bundle: Bundle) -> Iterator[tuple[Array, Array]]:
     """The bundle's tables of Unicode, for readers in other languages, beside ours."""
     for path in sorted({settings.characters for settings in bundle.manifest.tokenizers}):
         files = CHARACTERS, bundle.folder / path

@@ -14,7 +14,7 @@ def warn_of_units(manifest: Draft) -> list[str]:
     """Return a line for each graph that ships for a unit on which it is known bad, with what that was seen on."""
     return [
         f"WARNING: the {format} graph {name} is not for the unit that it ships for, {graph.compute_unit} "
-        f"({EVIDENCE[known.evidence]}): {known.note}"
+        f"({EVIDENCE.get(known.evidence, known.evidence)}): {known.note}"
         for format, graphs in manifest.graphs.items()
         for name, graph in graphs.items()
         if (known := graph.units.get(graph.compute_unit)) is not None and known.status == "bad"

@@ -40,10 +40,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from pocketdiffusion.runtime.bundle.json_files import decode, one_line
 from pocketdiffusion.runtime.bundle.record import Count, Record
-from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.errors import ProofError, UserError
 
 VECTORS, ARRAYS = "conformance/vectors.json", "conformance/arrays.bin"
 
@@ -136,15 +137,16 @@ def find_arrays(raw: bytes, named: Mapping[str, ArrayAt]) -> dict[str, NDArray[A
 
 
 def read_vectors(folder: Path) -> tuple[Vectors, bytes]:
-    """The vectors of a bundle's folder, and the file of their arrays. Raises ProofError where they cannot be read."""
+    """The vectors of a bundle's folder, and the file of their arrays. Raises ProofError where they cannot be read,
+    UserError at a dtype that is not known."""
     try:
-        return Vectors.model_validate_json((folder / VECTORS).read_bytes()), (folder / ARRAYS).read_bytes()
+        return decode((folder / VECTORS).read_bytes(), Vectors), (folder / ARRAYS).read_bytes()
     except OSError as error:
         raise ProofError(f"{folder} has no conformance vectors ({error.strerror}): export the model again") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ProofError(f"{folder / VECTORS}: {where}: {first['msg']}: export the model again") from None
+    except UserError as error:
+        raise UserError(f"{folder / VECTORS}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ProofError(f"{folder / VECTORS}: {one_line(error)}: export the model again") from None
 
 
 def write_vectors(folder: Path, vectors: Vectors, arrays: Arrays) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ export async function openTokenizer(bundle, index) {
 
 // Where image to image starts: the number of rows that are left out (section 9).
 export function startOf(steps, strength) {
+  if (!(strength > 0 && strength <= 1)) throw new Refusal(`a strength of ${strength}: it is above 0 and at most 1`);
   const start = steps - Math.min(Math.floor(steps * strength), steps);
   if (start >= steps) throw new Refusal(`a strength of ${strength}, which leaves none of ${steps} steps`);
   return start;
@@ -97,6 +98,7 @@ export class Reader {
     const { pipeline, program } = this;
     const { prompt, negative = null, seed, rgb = null, stacked = false, onRow } = request;
     const { steps, guidance, strength, sampler } = { ...pipeline.defaults, sampler: pipeline.steps.default_sampler, ...request };
+    if (!Number.isFinite(guidance)) throw new Refusal(`a guidance of ${guidance}`);
     const { width, height } = pipeline.picture;
     const { channels, height: h, width: w } = pipeline.latents;
     const latents = (data) => tensor('float32', [1, channels, h, w], data);

@@ -62,7 +62,7 @@ test('a row is advanced in the order that is written, and needs its history', ()
 test('image to image starts as the strength says', () => {
   assert.equal(startOf(20, 0.8), 4);
   assert.equal(startOf(4, 1), 0);
-  assert.throws(() => startOf(4, 0.2), /strength/);
+  for (const strength of [0.2, 0, -1, 1.001, NaN]) assert.throws(() => startOf(4, strength), /strength/);
 });
 
 test('unknown things are refused by name', async () => {

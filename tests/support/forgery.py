@@ -33,8 +33,9 @@ def reseal(folder: Path, change: Change = lambda fields: None) -> None:
 
 def fit_ids(fields: dict[str, Any]) -> None:
     """Make runtime_id and bundle_id of the table."""
-    for name, roles in (("runtime_id", ("runtime",)), ("bundle_id", ("runtime", "companion", "proof"))):
-        lines = (f"{e['sha256']}  {path}\n" for path, e in sorted(fields["files"].items()) if e.get("role") in roles)
+    roles = {entry.get("role") for entry in fields["files"].values()}
+    for name, counted in (("runtime_id", {"runtime"}), ("bundle_id", roles - {"report"})):
+        lines = (f"{e['sha256']}  {path}\n" for path, e in sorted(fields["files"].items()) if e.get("role") in counted)
         fields[name] = hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -58,6 +58,8 @@ class PipelineGraph(
     val engine: Engine?,
     val memory: Memory,
     val units: Map<String, KnownUnit>,
+    /** What the names of the processors begin with whose own code the file holds; null: it holds none. */
+    val compiledFor: List<String>?,
     private val ownFloor: Double?,
     private val ownPictureFloor: Double?,
 ) {
@@ -83,6 +85,13 @@ class PipelineGraph(
         if (known.status == KnownUnit.Status.BAD) throw UnitKnownBad(name, unit, known.note)
     }
 
+    /** Throws CannotRunHere where the file holds another processor's code than that of `soc`, null: not known. */
+    fun checkProcessor(soc: String?) {
+        if (compiledFor == null || soc != null && compiledFor.any { soc.startsWith(it, ignoreCase = true) }) return
+        val here = if (soc == null) "this phone does not name its processor" else "this phone has $soc"
+        throw CannotRunHere(name, "its file holds the code of ${compiledFor.joinToString(" or ")}, and $here")
+    }
+
     companion object {
         fun read(name: String, node: JsonNode): PipelineGraph {
             val spec = GraphSpec.read(node["spec"])
@@ -105,6 +114,7 @@ class PipelineGraph(
                 engine = node.optional("engine", ::readEngine),
                 memory = Memory(readBytes(node, "weights_bytes"), readBytes(node, "activations_bytes")),
                 units = node.optional("units") { it.entries().mapValues { (_, unit) -> readUnit(unit) } }.orEmpty(),
+                compiledFor = node.optional("compiled_for") { it.texts() },
                 ownFloor = node.optional("floor_db") { it.number() },
                 ownPictureFloor = node.optional("picture_floors_db") { it.items().last().number() },
             )

@@ -5,13 +5,17 @@ object ImageToImage {
     private const val WEIGHT_BITS = 22 // as Pillow has them
     private const val LOBES = 3.0
 
-    /** The number of rows that are left out. Throws BadRequest for a strength that leaves no step. */
+    /**
+     * The number of rows that are left out. Throws BadRequest for a strength that is not above 0 and at most 1, or that
+     * leaves no step.
+     */
     fun startOf(steps: Int, strength: Double): Int {
-        val start = steps - Math.min(Math.floor(steps * strength), steps.toDouble()).toInt()
-        if (strength.isNaN() || strength < 0 || start >= steps) {
-            throw BadRequest("A strength of $strength leaves none of $steps steps: take more of one of them.")
+        if (!(strength > 0 && strength <= 1)) {
+            throw BadRequest("A strength is above 0 and at most 1, which redraws all: it cannot be $strength.")
         }
-        return start
+        val start = steps - Math.min(Math.floor(steps * strength), steps.toDouble()).toInt()
+        if (start < steps) return start
+        throw BadRequest("A strength of $strength leaves none of $steps steps: take more of one of them.")
     }
 
     /** Rows of red, green, blue, alpha over white, as Pillow's alpha_composite gives them. */

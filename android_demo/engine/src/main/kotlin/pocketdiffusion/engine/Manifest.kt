@@ -17,7 +17,16 @@ class Manifest private constructor(
     val files: FileTable,
 ) {
     /** For which phone the bundle was made. */
-    class Target(val name: String, val title: String, val soc: String?, val memoryMb: Int?)
+    class Target(val name: String, val title: String, val soc: String?, val memoryMb: Int?) {
+        /** A sentence for people where that is another phone, which is no fault; null: it is this one, or any. */
+        fun noticeOn(device: Device): String? {
+            val names = listOf(device.model, "${device.maker} ${device.model}")
+            val isThis = names.any { it.equals(title, ignoreCase = true) }
+            if (isThis || soc == null && memoryMb == null) return null
+            return "This bundle was made for the $title, and this phone is a ${names[1]}: it may be slow " +
+                "here, or take too much memory. The self-test shows whether it is the same model."
+        }
+    }
 
     class Proof(val passed: Boolean, val worst: String?)
 

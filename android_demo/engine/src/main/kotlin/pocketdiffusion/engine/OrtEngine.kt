@@ -19,8 +19,12 @@ class OrtEngine(
     private val xnnpack: Boolean = false,
     /** The library of Qualcomm's NPU, such as libQnnHtp.so; null: this app has none. */
     private val qnnLibrary: String? = null,
+    /** The phone's processor as its system names it, such as SM8650-AC; null: it does not. */
+    private val soc: String? = null,
 ) : GraphEngine {
-    private val environment by lazy { OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL) }
+    private val environment by lazy {
+        OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL).also { it.setTelemetry(false) }
+    }
 
     override val name = "onnxruntime"
     override val version: String by lazy { environment.version }
@@ -33,6 +37,7 @@ class OrtEngine(
     override fun check(graph: PipelineGraph, unit: String) {
         val needed = graph.engine
         if (needed != null && needed.name != name) throw CannotRunHere(graph.name, "its file is for ${needed.name}")
+        graph.checkProcessor(soc)
         if (unit !in units) throw UnitNotHere(graph.name, unit, name)
         val least = needed?.leastVersion
         if (least != null && isOlder(version, least)) throw EngineTooOld(graph.name, name, least, version)

@@ -14,6 +14,10 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
     private val bundle = generator.bundle
     private val pipeline = generator.pipeline
 
+    /** The picture that the last `run` drew; null where it drew none. */
+    var drawn: Picture? = null
+        private set
+
     /**
      * Tests all. What fails is a verdict or an error of the report and no exception; Cancelled is one, and NotWhole
      * where files are not those of the manifest.
@@ -120,8 +124,9 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
         )
         val original = Png.read(bundle.read(told.image), told.image)
         return try {
-            val drawn = generator.draw(request, cancellation = cancellation)
-            Verdict(PICTURE, Compare.psnr(original, drawn.picture), floor)
+            val made = generator.draw(request, cancellation = cancellation).picture
+            drawn = made
+            Verdict(PICTURE, Compare.psnr(original, made), floor)
         } catch (error: NotFinite) {
             Verdict(PICTURE, WORST, floor, finite = false, note = error.message.orEmpty())
         } catch (error: EngineError) {

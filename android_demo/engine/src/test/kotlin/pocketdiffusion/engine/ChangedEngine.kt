@@ -1,10 +1,11 @@
 package pocketdiffusion.engine
 
-/** An engine whose graphs do something else before each call, or with what it gave. */
+/** An engine whose graphs do something else before each call, with what they are given, or with what they gave. */
 class ChangedEngine(
     private val engine: GraphEngine,
     override val units: List<String> = engine.units,
     private val before: (String) -> Unit = {},
+    private val given: (String, Values) -> Values = { _, values -> values },
     private val after: (String, Values) -> Values = { _, values -> values },
 ) : GraphEngine by engine {
     /** The graphs that are open, each with its unit. */
@@ -25,7 +26,7 @@ class ChangedEngine(
         return object : GraphRunner {
             override fun run(inputs: Values, cancellation: Cancellation): Values {
                 before(graph.name)
-                return after(graph.name, runner.run(inputs, cancellation))
+                return after(graph.name, runner.run(given(graph.name, inputs), cancellation))
             }
 
             override fun close() {

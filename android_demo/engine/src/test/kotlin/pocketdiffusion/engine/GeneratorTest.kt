@@ -71,18 +71,29 @@ class GeneratorTest {
     }
 
     @Test
-    fun anErrorInTheMidstClosesGraphs() {
+    fun whatIsNotFiniteInTheMidstIsToldAndClosesGraphs() {
         var calls = 0
-        val engine = ChangedEngine(OrtEngine(threads = 1), before = {
-            if (it == "unet" &&
-                ++calls == 4
-            ) {
-                throw NotFinite(it, "out_sample")
-            }
+        val broken = Tensor.of(intArrayOf(1), floatArrayOf(Float.NaN))
+        val engine = ChangedEngine(OrtEngine(threads = 1), given = { graph, values ->
+            if (graph == "unet" && ++calls == 4) values + ("timestep" to broken) else values
         })
         Generator(bundle, engine).use { generator ->
             val error = assertFailsWith<NotFinite> { generator.draw(apple) }
-            assertEquals("unet", error.graph)
+            assertEquals(listOf("unet", "out_sample"), listOf(error.graph, error.output))
+            assertEquals(4, calls)
+            assertTrue(engine.open.isEmpty())
+            generator.draw(apple)
+        }
+    }
+
+    @Test
+    fun memoryThatIsRefusedInTheMidstIsToldAndClosesGraphs() {
+        var calls = 0
+        val engine = ChangedEngine(OrtEngine(threads = 1), before = {
+            if (it == "unet" && ++calls == 4) throw OutOfMemoryError("no room")
+        })
+        Generator(bundle, engine).use { generator ->
+            assertTrue("one graph open at a time" in assertFailsWith<OutOfMemory> { generator.draw(apple) }.message!!)
             assertTrue(engine.open.isEmpty())
             generator.draw(apple)
         }

@@ -29,6 +29,8 @@ class TfliteEngine(
     private val threads: Int = 0,
     /** Whether this device's GPU can be asked (`CompatibilityList` says so). */
     hasGpu: Boolean = false,
+    /** The phone's processor as its system names it; null: it does not. */
+    private val soc: String? = null,
     readVersion: () -> String = TensorFlowLite::runtimeVersion,
 ) : GraphEngine {
     override val name = "litert"
@@ -45,6 +47,7 @@ class TfliteEngine(
         if ((graph.fileSpec.inputs + graph.fileSpec.outputs).any { tensor -> tensor.shape.any { it.name != null } }) {
             throw CannotRunHere(graph.name, "its file has free axes")
         }
+        graph.checkProcessor(soc)
         if (unit !in units) throw UnitNotHere(graph.name, unit, name)
         val least = needed.leastVersion
         if (least != null && isOlder(version, least)) throw EngineTooOld(graph.name, name, least, version)

@@ -1,0 +1,48 @@
+package pocketdiffusion.app
+
+import android.content.Context
+import org.tensorflow.lite.gpu.CompatibilityList
+import pocketdiffusion.engine.Bundle
+import pocketdiffusion.engine.CannotRunHere
+import pocketdiffusion.engine.GraphEngine
+import pocketdiffusion.engine.OrtEngine
+import pocketdiffusion.tflite.TfliteEngine
+import java.io.File
+
+/** The engines that this app has. */
+open class Engines(private val libraries: File?) {
+    constructor(context: Context) : this(context.applicationInfo.nativeLibraryDir?.let(::File))
+
+    /**
+     * The engine for a bundle: of several formats the first of `FORMATS`. Throws CannotRunHere where the app has no
+     * engine for it.
+     */
+    open fun engineFor(bundle: Bundle): GraphEngine {
+        val formats = bundle.manifest.formats.keys
+        return when (FORMATS.firstOrNull { it in formats }) {
+            ONNX -> OrtEngine(threads = threads(), qnnLibrary = QNN.takeIf { libraries?.resolve(it)?.exists() == true })
+            TFLITE -> openTflite()
+            else -> throw CannotRunHere(
+                "the bundle",
+                "it holds ${formats.joinToString(" and ")}, and this app runs ${FORMATS.joinToString(" and ")}",
+            )
+        }
+    }
+
+    private fun openTflite(): GraphEngine = try {
+        val hasGpu = CompatibilityList().use { it.isDelegateSupportedOnThisDevice }
+        TfliteEngine(threads(), hasGpu).also { it.version }
+    } catch (_: LinkageError) {
+        throw CannotRunHere("the bundle", "the app lacks TensorFlow Lite's library for this processor")
+    }
+
+    /** As many as a phone has fast cores, as a rule. */
+    private fun threads(): Int = (Runtime.getRuntime().availableProcessors() / 2).coerceIn(1, 4)
+
+    private companion object {
+        const val ONNX = "onnx"
+        const val TFLITE = "tflite"
+        const val QNN = "libQnnHtp.so"
+        val FORMATS = listOf(ONNX, TFLITE)
+    }
+}

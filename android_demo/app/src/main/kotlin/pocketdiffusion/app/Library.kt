@@ -1,0 +1,110 @@
+package pocketdiffusion.app
+
+import android.content.Context
+import android.os.StatFs
+import pocketdiffusion.engine.Bundle
+import pocketdiffusion.engine.BundleDownload
+import pocketdiffusion.engine.BundleImport
+import pocketdiffusion.engine.DigestMemory
+import pocketdiffusion.engine.EngineError
+import pocketdiffusion.engine.Remote
+import java.io.File
+import java.io.InputStream
+import java.net.URI
+
+/** A folder that is or should be a bundle. */
+class Place(val name: String, val folder: File, val origin: Origin) {
+    enum class Origin { PUSHED, OWN }
+
+    override fun equals(other: Any?) = other is Place && other.folder == folder
+
+    override fun hashCode() = folder.hashCode()
+}
+
+/** What a look at a place gave: the bundle, or why it is none. Digests are not compared. */
+class Inspected(val place: Place, val bundle: Bundle?, val error: EngineError?, val bytes: Long)
+
+/**
+ * The bundles on this phone: those that a computer pushed into the app's folder on the shared storage, and those that
+ * were imported or downloaded into the app's own. Names that begin with a point are work that is not done.
+ */
+class Library(private val context: Context) {
+    /** Where `adb push` puts bundles; null where the phone has no shared storage now. */
+    val pushed: File? get() = context.getExternalFilesDir(FOLDER)
+    private val own: File = File(context.filesDir, FOLDER)
+    val digests = DigestMemory(File(context.filesDir, "digests.txt").toPath())
+
+    fun places(): List<Place> {
+        val both = listOf(pushed to Place.Origin.PUSHED, own to Place.Origin.OWN)
+        return both.flatMap { (parent, origin) ->
+            val folders = parent?.listFiles().orEmpty().filter { it.isDirectory && !it.name.startsWith(".") }
+            folders.sortedBy { it.name }.map { Place(it.name, it, origin) }
+        }
+    }
+
+    fun find(name: String?): Place? = places().firstOrNull { it.name == name }
+
+    fun inspect(place: Place): Inspected {
+        val bytes = place.folder.walk().filter { it.isFile }.sumOf { it.length() }
+        return try {
+            Inspected(place, Bundle.open(place.folder.toPath(), digests), null, bytes)
+        } catch (error: EngineError) {
+            Inspected(place, null, error, bytes)
+        }
+    }
+
+    fun delete(place: Place) {
+        place.folder.deleteRecursively()
+    }
+
+    /** The names of the bundles that came packed with the app, as assets bundles/NAME.zip. */
+    fun shipped(): List<String> =
+        context.assets.list(FOLDER).orEmpty().filter { it.endsWith(ZIP) }.map { it.removeSuffix(ZIP) }.sorted()
+
+    fun openShipped(name: String): InputStream = context.assets.open("$FOLDER/$name$ZIP")
+
+    /** Unpacks a zip as `name`, in place of an older bundle of that name. */
+    fun import(name: String, zip: InputStream, onBytes: (Long) -> Unit): Place {
+        val folder = ownFolder(name)
+        BundleImport(folder.toPath(), digests, ::leftBytes).unzip(zip, onBytes)
+        return Place(name, folder, Place.Origin.OWN)
+    }
+
+    /** Loads the bundle at an address, or what an earlier download did not. */
+    fun download(address: String, remote: Remote, onBytes: (Long, Long) -> Unit): Place {
+        val folder = ownFolder(nameOf(address))
+        BundleDownload(remote, folder.toPath(), digests, ::leftBytes).load(onBytes)
+        return Place(folder.name, folder, Place.Origin.OWN)
+    }
+
+    /** A name under which no bundle lies yet. */
+    fun freeName(wished: String): String {
+        val name = clean(wished)
+        val taken = places().map { it.name }
+        return (sequenceOf(name) + generateSequence(2) { it + 1 }.map { "$name-$it" }).first { it !in taken }
+    }
+
+    private fun ownFolder(name: String): File {
+        own.mkdirs()
+        return File(own, name)
+    }
+
+    private fun leftBytes(): Long = StatFs(own.path).availableBytes
+
+    companion object {
+        private const val FOLDER = "bundles"
+        private const val ZIP = ".zip"
+        private val NOT_IN_NAMES = Regex("[^A-Za-z0-9._-]+")
+        private val GENERIC = setOf("resolve", "main", "tree")
+
+        /** What a bundle at an address is called: the last part of the path that tells something. */
+        fun nameOf(address: String): String {
+            val uri = URI(address)
+            val parts = uri.path.orEmpty().split("/").filter { it.isNotEmpty() && it !in GENERIC }
+            return clean(parts.lastOrNull() ?: uri.host.orEmpty())
+        }
+
+        private fun clean(name: String): String =
+            name.removeSuffix(ZIP).replace(NOT_IN_NAMES, "-").trim('.', '-').ifEmpty { "bundle" }
+    }
+}

@@ -1,0 +1,62 @@
+package pocketdiffusion.app
+
+import android.app.ActivityManager
+import android.app.ApplicationExitInfo
+import android.content.Context
+import android.os.Build
+import android.os.PowerManager
+import pocketdiffusion.engine.Device
+import pocketdiffusion.engine.ProgramVersion
+
+/** This phone as it is now: its memory, how warm it is, and what it is called. */
+class Phone(private val context: Context) {
+    enum class Heat { UNKNOWN, NORMAL, WARM, HOT, CRITICAL }
+
+    private val activities get() = context.getSystemService(ActivityManager::class.java)!!
+    private val power get() = context.getSystemService(PowerManager::class.java)!!
+
+    /** The memory that apps can have before the system begins to end them, in bytes. */
+    fun leftBytes(): Long {
+        val info = ActivityManager.MemoryInfo().also { activities.getMemoryInfo(it) }
+        return Math.max(info.availMem - info.threshold, 0)
+    }
+
+    fun heat(): Heat = if (Build.VERSION.SDK_INT >= 29) heatNow() else Heat.UNKNOWN
+
+    val isSavingPower: Boolean get() = power.isPowerSaveMode
+
+    fun device() = Device(
+        maker = Build.MANUFACTURER,
+        model = Build.MODEL,
+        soc = if (Build.VERSION.SDK_INT >= 31) socNow() else null,
+        os = ProgramVersion("Android", Build.VERSION.RELEASE),
+        app = ProgramVersion(context.packageName, versionName()),
+    )
+
+    /** Whether a title such as "Google Pixel 8" names this phone. */
+    fun isCalled(title: String): Boolean = listOf(Build.MODEL, "${Build.MANUFACTURER} ${Build.MODEL}").any {
+        it.equals(title, ignoreCase = true)
+    }
+
+    /** Whether the system says that it ended the app's last process for want of memory; null: it does not say. */
+    fun diedOfMemory(): Boolean? = if (Build.VERSION.SDK_INT >= 30) lastExitNow() else null
+
+    private fun versionName() = context.packageManager.getPackageInfo(context.packageName, 0).versionName.orEmpty()
+
+    @SinceApi(29)
+    private fun heatNow(): Heat = when (power.currentThermalStatus) {
+        PowerManager.THERMAL_STATUS_NONE -> Heat.NORMAL
+        PowerManager.THERMAL_STATUS_LIGHT, PowerManager.THERMAL_STATUS_MODERATE -> Heat.WARM
+        PowerManager.THERMAL_STATUS_SEVERE -> Heat.HOT
+        else -> Heat.CRITICAL
+    }
+
+    @SinceApi(31)
+    private fun socNow(): String = Build.SOC_MODEL
+
+    @SinceApi(30)
+    private fun lastExitNow(): Boolean? {
+        val last = activities.getHistoricalProcessExitReasons(context.packageName, 0, 1).firstOrNull()
+        return last?.let { it.reason == ApplicationExitInfo.REASON_LOW_MEMORY }
+    }
+}

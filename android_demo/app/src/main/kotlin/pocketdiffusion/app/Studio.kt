@@ -1,0 +1,252 @@
+package pocketdiffusion.app
+
+import android.app.Application
+import android.net.Uri
+import android.os.Handler
+import android.os.Looper
+import pocketdiffusion.engine.Cancelled
+import pocketdiffusion.engine.DrawListener
+import pocketdiffusion.engine.HttpRemote
+import pocketdiffusion.engine.Png
+import pocketdiffusion.engine.Remote
+import pocketdiffusion.engine.StepDone
+import java.io.File
+import java.io.IOException
+import java.util.concurrent.Executors
+
+/** Something else is being done. */
+class Busy : Exception("the app is busy with something else")
+
+/**
+ * What the app is doing and has done. It outlives every screen, so that a rotation loses nothing. One thing is done at
+ * a time, on a thread of its own; all that is read here is written by the main thread.
+ */
+class Studio(private val app: Application, private val engines: Engines) {
+    val settings = Settings(app)
+    val library = Library(app)
+    val phone = Phone(app)
+    private val mark = Interruption(File(app.filesDir, "drawing.json"))
+    private val picture = File(app.filesDir, "last.png")
+
+    /** The bundle that is drawn with. */
+    var opened: Opened? = null
+        private set
+
+    /** What is done now. */
+    var work: Work? = null
+        private set
+    var finished: Finished? = Finished.read(picture)
+        private set
+    var tested: Tested? = null
+        private set
+
+    /** What went wrong last, until the next thing is begun. */
+    var problem: Throwable? = null
+        private set
+
+    /** What the system ended in the midst, and whether it says that memory was the reason. */
+    var interrupted: Wish? = mark.read()
+        private set
+    val diedOfMemory: Boolean? = if (interrupted == null) null else phone.diedOfMemory()
+
+    private val listeners = LinkedHashSet<() -> Unit>()
+    private val main = Handler(Looper.getMainLooper())
+    private val worker = Executors.newSingleThreadExecutor { Thread(null, it, "engine", STACK_BYTES) }
+
+    init {
+        mark.end()
+    }
+
+    fun listen(listener: () -> Unit) = listeners.add(listener)
+
+    fun forget(listener: () -> Unit) = listeners.remove(listener)
+
+    /** Opens the bundle that was chosen last, or the first; before that, unpacks what came with the app. */
+    fun start() {
+        if (work != null || opened != null) return
+        unpackShipped {
+            val chosen = library.find(settings.bundle) ?: library.places().firstOrNull()
+            if (chosen != null) open(chosen)
+        }
+    }
+
+    /** Unpacks the bundles that came with the app, each once: those that were deleted since do not come back. */
+    fun unpackShipped(failed: (Throwable) -> Unit = {}, then: () -> Unit) {
+        val names = library.shipped().filter { !settings.wasUnpacked(it) && library.find(it) == null }
+        if (names.isEmpty()) return then()
+        val own = Work(Work.Kind.IMPORT, names.joinToString())
+        val unpack = {
+            for (name in names) {
+                library.openShipped(name).use { zip -> library.import(name, zip) { report(own, it, 0) } }
+                settings.noteUnpacked(name)
+            }
+        }
+        begin(own, unpack, failed) { then() }
+    }
+
+    /** Compares all files of a bundle with the manifest, and draws with it from now on. */
+    fun open(place: Place, then: () -> Unit = {}, failed: (Throwable) -> Unit = {}) {
+        val own = Work(Work.Kind.OPEN, place.name)
+        if (settings.bundle != place.name) settings.forgetBundle()
+        begin(own, task = { look(own, place) }, failed) {
+            settings.bundle = place.name
+            opened = it
+            tested = null
+            then()
+        }
+    }
+
+    /** Unpacks a zip that the person chose, and draws with it. */
+    fun importZip(zip: Uri, displayName: String) {
+        val name = library.freeName(displayName)
+        val own = Work(Work.Kind.IMPORT, name)
+        val unpack = {
+            val stream = app.contentResolver.openInputStream(zip) ?: throw IOException("$zip cannot be opened")
+            stream.use { library.import(name, it) { done -> report(own, done, 0) } }
+        }
+        begin(own, unpack) { open(it) }
+    }
+
+    fun download(address: String, remote: Remote = HttpRemote(address)) {
+        settings.address = address
+        val own = Work(Work.Kind.DOWNLOAD, address)
+        begin(own, { library.download(address, remote) { done, total -> report(own, done, total) } }) { open(it) }
+    }
+
+    fun delete(place: Place) {
+        if (opened?.place == place) opened = null
+        library.delete(place)
+        changed()
+    }
+
+    fun draw(wish: Wish, then: (Finished) -> Unit = {}, failed: (Throwable) -> Unit = {}) {
+        val opened = opened ?: return
+        val own = Work(Work.Kind.DRAW, wish.prompt)
+        interrupted = null
+        begin(own, task = { drawNow(own, opened, wish) }, failed) {
+            finished = it
+            then(it)
+        }
+    }
+
+    fun test(then: (Tested) -> Unit = {}, failed: (Throwable) -> Unit = {}) {
+        val opened = opened ?: return
+        val own = Work(Work.Kind.TEST, opened.place.name)
+        val run = {
+            SelfTesting(phone, opened).run(own.cancellation) { stage, done, total ->
+                report(own, done.toLong(), total.toLong(), stage)
+            }
+        }
+        begin(own, run, failed) {
+            tested = it
+            then(it)
+        }
+    }
+
+    fun cancel() {
+        work?.cancellation?.cancel()
+    }
+
+    fun dismiss() {
+        problem = null
+        interrupted = null
+        changed()
+    }
+
+    /** Tells the person of something that went wrong on a screen. */
+    fun show(error: Throwable) {
+        problem = error
+        changed()
+    }
+
+    private fun look(own: Work, place: Place): Opened {
+        val bundle = pocketdiffusion.engine.Bundle.open(place.folder.toPath(), library.digests)
+        bundle.checkAll { done, total -> report(own, done, total) }
+        return Opened(place, bundle, engines.engineFor(bundle))
+    }
+
+    private fun drawNow(own: Work, opened: Opened, wish: Wish): Finished {
+        val pipeline = opened.pipeline
+        val photo = wish.photo?.let { Photos.read(app.contentResolver, it, pipeline.width, pipeline.height) }
+        val residency = opened.residency(photo != null, phone.leftBytes(), wish.leastMemory)
+        val times = ArrayList<Double>()
+        val listener = object : DrawListener {
+            override fun onStage(name: String) = report(own, own.done, own.total, name)
+
+            override fun onStep(step: StepDone) {
+                times += step.seconds
+                val preview = step.preview()?.let(Bitmaps::of)
+                post(own) {
+                    own.done = step.row.toLong()
+                    own.total = step.rows.toLong()
+                    own.secondsPerStep = median(times)
+                    if (preview != null) own.preview = preview
+                }
+            }
+        }
+        mark.begin(wish)
+        try {
+            opened.generator(residency, wish.unit).use { generator ->
+                val drawn = generator.draw(wish.request(photo), listener, own.cancellation)
+                val png = Png.write(drawn.picture, drawn.facts)
+                picture.writeBytes(png)
+                return Finished(png, Bitmaps.of(drawn.picture), drawn.facts).apply {
+                    cut = drawn.cut
+                    negativeCut = drawn.negativeCut
+                    seconds = drawn.seconds
+                    secondsPerStep = median(times)
+                    fallbacks = generator.fallbacks
+                }
+            }
+        } finally {
+            mark.end()
+        }
+    }
+
+    private fun <T> begin(own: Work, task: () -> T, failed: (Throwable) -> Unit = {}, then: (T) -> Unit) {
+        if (work != null) return failed(Busy())
+        problem = null
+        work = own
+        if (own.isLong) WorkService.start(app)
+        changed()
+        worker.execute {
+            val result = runCatching(task) // errors of every kind, such as no memory, are told and end nothing
+            main.post {
+                work = null
+                result.onSuccess(then).onFailure {
+                    if (it !is Cancelled) problem = it
+                    failed(it)
+                }
+                changed()
+            }
+        }
+    }
+
+    /** On the worker's thread: says how far it is. Throws Cancelled where the person wished it. */
+    private fun report(own: Work, done: Long, total: Long, stage: String = own.stage) {
+        own.cancellation.check()
+        val isNews = stage != own.stage || total == 0L || done == total || (done - own.done) * 200 > total
+        if (isNews) {
+            post(own) {
+                own.done = done
+                own.total = total
+                own.stage = stage
+            }
+        }
+    }
+
+    private fun post(own: Work, change: () -> Unit) {
+        main.post {
+            change()
+            if (work === own) changed()
+        }
+    }
+
+    private fun changed() = listeners.toList().forEach { it() }
+
+    private companion object {
+        const val STACK_BYTES = 8L shl 20
+
+        fun median(times: List<Double>): Double? = times.sorted().let { it.getOrNull(it.size / 2) }
+    }
+}

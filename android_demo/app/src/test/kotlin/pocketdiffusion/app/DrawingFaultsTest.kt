@@ -1,0 +1,138 @@
+package pocketdiffusion.app
+
+import android.app.ActivityManager
+import android.app.ApplicationExitInfo
+import android.net.Uri
+import android.view.View
+import kotlinx.serialization.json.JsonPrimitive
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
+import org.junit.Assert.assertNull
+import org.junit.Assert.assertTrue
+import org.junit.Before
+import org.junit.Test
+import org.junit.runner.RunWith
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.shadows.ShadowActivityManager.ApplicationExitInfoBuilder
+import pocketdiffusion.app.OnPhone.press
+import pocketdiffusion.app.OnPhone.words
+import pocketdiffusion.engine.ChangedEngine
+import pocketdiffusion.engine.EngineFailure
+import pocketdiffusion.engine.Forgery
+import pocketdiffusion.engine.NotFinite
+import java.io.File
+
+/** What a person sees where a drawing goes wrong, and that the app goes on. */
+@RunWith(RobolectricTestRunner::class)
+class DrawingFaultsTest {
+    private val studio get() = OnPhone.app.studio
+    private val mark get() = File(OnPhone.app.filesDir, "drawing.json")
+
+    @Before
+    fun push() {
+        OnPhone.give(megabytes = 3000)
+    }
+
+    @Test
+    fun `an engine that fails in the midst of a drawing is told, and the next drawing works`() {
+        OnPhone.push()
+        var fail: (() -> Nothing)? = null
+        var calls = 0
+        OnPhone.change { engine ->
+            ChangedEngine(engine, before = { if (it == "unet" && ++calls % 4 == 0) fail?.invoke() })
+        }
+        val screen = OnPhone.open()
+        fun shows(title: String, failure: () -> Nothing) {
+            fail = failure
+            studio.draw(Wish("red apple", seed = "1", steps = 4))
+            OnPhone.awaitIdle()
+            assertEquals(title, screen.words(R.id.problem_title))
+            assertNull(studio.finished)
+            assertFalse(mark.exists())
+        }
+        shows("The picture broke while it was drawn") { throw NotFinite("unet", "out_sample") }
+        assertTrue(screen.words(R.id.problem_text).startsWith("unet gave values in out_sample that are no numbers"))
+        OnPhone.screenshot(screen, "error")
+        shows("The memory ran out") { throw OutOfMemoryError() }
+        shows("A part of the model cannot be run") { throw EngineFailure("unet", "no kernel for Conv") }
+        assertEquals("no kernel for Conv", screen.words(R.id.problem_detail))
+        shows("Something went wrong") { throw IllegalStateException("a mistake of ours") }
+        fail = null
+        screen.press(R.id.draw)
+        OnPhone.awaitIdle()
+        assertNull(studio.problem)
+        assertFalse(screen.view<View>(R.id.problem).isShown)
+        assertEquals("50", studio.finished!!.facts["steps"])
+    }
+
+    @Test
+    fun `too little memory is told before anything is drawn`() {
+        OnPhone.push()
+        val screen = OnPhone.open()
+        OnPhone.give(megabytes = 60)
+        screen.press(R.id.draw)
+        OnPhone.awaitIdle()
+        assertEquals("Not enough memory", screen.words(R.id.problem_title))
+        assertTrue(screen.words(R.id.problem_text), screen.words(R.id.problem_text).contains("60 MB are free"))
+        assertTrue(screen.words(R.id.phone_memory).contains("only 60 MB are free"))
+    }
+
+    @Test
+    fun `a unit that is known to be bad is not offered, and one that refuses gives way to the CPU`() {
+        val folder = OnPhone.push()
+        Forgery.change(folder.toPath(), "pipeline/onnx.json", "graphs", "unet", "units") {
+            kotlinx.serialization.json.JsonObject(
+                mapOf(
+                    "gpu" to kotlinx.serialization.json.JsonObject(
+                        mapOf("status" to JsonPrimitive("bad"), "note" to JsonPrimitive("Its sums are of float16.")),
+                    ),
+                ),
+            )
+        }
+        OnPhone.change { ChangedEngine(it, units = listOf("cpu", "gpu")) }
+        val screen = OnPhone.open()
+        assertEquals(listOf("cpu"), studio.opened!!.units)
+        val note = "Not offered: the graphics unit (GPU), on which this model is known to be wrong. " +
+            "Its sums are of float16."
+        assertEquals(note, screen.words(R.id.unit_note))
+        studio.draw(Wish("ghost", seed = "1", steps = 1, unit = "gpu"))
+        OnPhone.awaitIdle()
+        val notice = "unet ran on the processor (CPU) instead: The model is wrong on this unit"
+        assertTrue(screen.words(R.id.notice_text), screen.words(R.id.notice_text).contains(notice))
+    }
+
+    @Test
+    fun `a process that was ended while it drew is told at the next start`() {
+        OnPhone.push()
+        Interruption(mark).begin(Wish("octopus", seed = "9", steps = 3))
+        val manager = OnPhone.app.getSystemService(ActivityManager::class.java)!!
+        val exit = ApplicationExitInfoBuilder.newBuilder()
+            .setReason(ApplicationExitInfo.REASON_LOW_MEMORY)
+            .build()
+        shadowOf(manager).addApplicationExitInfo(exit)
+        val screen = OnPhone.open()
+        assertEquals(
+            "The last drawing was ended by the system, because memory ran out.",
+            screen.words(R.id.notice_text),
+        )
+        assertFalse(mark.exists())
+        OnPhone.screenshot(screen, "interrupted")
+        screen.press(R.id.notice_action)
+        OnPhone.awaitIdle()
+        assertEquals("octopus", studio.finished!!.facts["prompt"])
+        assertEquals("3", studio.finished!!.facts["steps"])
+        assertEquals("", screen.words(R.id.notice_text))
+    }
+
+    @Test
+    fun `a photo that is gone is told`() {
+        OnPhone.push()
+        val screen = OnPhone.open()
+        studio.draw(Wish("ghost", seed = "1", steps = 4, photo = Uri.fromFile(File("/nowhere.jpg"))))
+        OnPhone.awaitIdle()
+        assertEquals("The photo cannot be read", screen.words(R.id.problem_title))
+        screen.press(R.id.problem_close)
+        assertFalse(screen.view<View>(R.id.problem).isShown)
+    }
+}

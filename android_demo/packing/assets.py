@@ -1,0 +1,41 @@
+"""The bundles that come with the app: the runtime part of each as a zip, which the app unpacks when it first starts.
+
+    python -m android_demo.packing.assets BUNDLE [BUNDLE ...]
+
+puts them where Gradle's build takes them: android_demo/app/src/main/assets, which git does not track. pack.py needs no
+such folder.
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from android_demo.packing.archive import Entry, write_archive
+from pocketdiffusion.apps import load_app
+from pocketdiffusion.cli.console import run
+from pocketdiffusion.deploy import check_app
+from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+
+
+def bundle_asset(folder: Path) -> Entry:
+    """Return the asset of the bundle `folder`. Raises UserError and ProofError where it is no bundle that passed its
+    proof and that the app runs."""
+    with TemporaryDirectory() as scratch:
+        part, packed = Path(scratch) / folder.name, Path(scratch) / "packed.zip"
+        check_app(copy_runtime_part(folder, part).manifest, load_app("android"))
+        paths = sorted(path for path in part.rglob("*") if path.is_file())
+        entries = (Entry(path.relative_to(part).as_posix(), path.read_bytes(), stored=False) for path in paths)
+        write_archive(packed, entries)
+        return Entry(f"assets/bundles/{folder.name}.zip", packed.read_bytes(), stored=True)
+
+
+def write_assets(folders: list[Path]) -> None:
+    """Write the assets of the bundles `folders` below the app's sources."""
+    for entry in map(bundle_asset, folders):
+        path = Path(__file__).parents[1] / "app/src/main" / entry.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(entry.data)
+
+
+if __name__ == "__main__":
+    run(lambda: write_assets([Path(each).resolve() for each in sys.argv[1:]]))

@@ -1,0 +1,40 @@
+"""Makes the README's pictures of the app's screens from those that its tests took.
+
+    python android_demo/screenshots.py
+
+Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Here each becomes a small PNG of
+256 colours in android_demo/screenshots.
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+TAKEN = HERE / "app/target/screenshots"
+KEPT = HERE / "screenshots"
+SIDE = 360  # pixels, of the shorter side
+MOST_BYTES = 100_000
+
+
+def shrink(taken: Path, kept: Path) -> None:
+    """Write one screenshot in the README's size. Raises ValueError where it is larger than the repository takes."""
+    picture = Image.open(taken).convert("RGB")
+    scale = SIDE / min(picture.size)
+    small = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+    small.quantize(256).save(kept, optimize=True)
+    if kept.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{kept.name} has {kept.stat().st_size} bytes, and {MOST_BYTES} are the most")
+
+
+def main() -> None:
+    KEPT.mkdir(exist_ok=True)
+    for stale in KEPT.glob("*.png"):
+        stale.unlink()
+    for taken in sorted(TAKEN.glob("*.png")):
+        shrink(taken, KEPT / taken.name)
+    print(f"{len(list(KEPT.glob('*.png')))} screenshots")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""deploy: a bundle is checked for an app, and its runtime part put where the app finds it."""
+
+import re
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pocketdiffusion.apps import App, load_app
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.manifest import Manifest
+from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+from pocketdiffusion.runtime.errors import UserError
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, say: Callable[[str], None]) -> str:
+    """Put the bundle `folder` into `app` under `name` (None: as the folder is called) and return where it is.
+
+    Raises ProofError where the bundle did not pass or is not whole, UserError where there is no such app, the app
+    cannot run the bundle, or it cannot be put there."""
+    chosen = load_app(app)
+    name = name or folder.resolve().name
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for a bundle: give one of letters, digits, '.', '_' and '-' with --name")
+    say("hashes")
+    check_app(open_bundle(folder).manifest, chosen)
+    with TemporaryDirectory() as scratch:
+        part = Path(scratch) / name
+        copy_runtime_part(folder, part)
+        return chosen.put(part, name, phone, say)
+
+
+def check_app(manifest: Manifest, app: App) -> None:
+    """Raise UserError where `app` is for another system than the bundle, or runs none of its formats."""
+    target = manifest.target
+    if target.os_floor is not None and not target.os_floor.startswith(f"{app.system} "):
+        raise UserError(
+            f"the bundle is for {target.title}, {target.os_floor} or newer, and the app {app.name} is for "
+            f"{app.system}: export it for one of its phones, see pocketdiffusion targets"
+        )
+    refusals = [_refusal(manifest, format, app) for format in manifest.graphs]
+    if all(reason is not None for reason in refusals):
+        raise UserError(f"the app {app.name} cannot run the bundle: {'; '.join(filter(None, refusals))}")
+
+
+def _refusal(manifest: Manifest, format: str, app: App) -> str | None:
+    """Return why the app cannot run the bundle's graphs of `format`, or None where it can."""
+    engine = app.engines.get(format)
+    if engine is None:
+        return f"it has no engine for {format}, but for {' and '.join(app.engines)}"
+    for graph, artifact in manifest.graphs[format].items():
+        needed = artifact.engine
+        if needed is None:
+            continue
+        if needed.name != engine.name:
+            return f"{graph} is for the engine {needed.name}, where it has {engine.name}"
+        if needed.least_version is not None and engine.version is not None:
+            if is_older(engine.version, needed.least_version):
+                return f"{graph} needs {engine.name} {needed.least_version}, where it has {engine.version}"
+    return None
+
+
+def is_older(version: str, least: str) -> bool:
+    """Compare versions number by number: 2.9 is older than 2.17, and 2.17 is as old as 2.17.0."""
+    pairs = zip_longest(*(map(int, re.findall(r"\d+", text)) for text in (version, least)), fillvalue=0)
+    return next((ours < theirs for ours, theirs in pairs if ours != theirs), False)
