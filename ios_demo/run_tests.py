@@ -54,7 +54,8 @@ class Toolchain:
         )
         failed = done.returncode != 0
         shown = [line for line in done.stdout.splitlines() if SHOWN.search(line)]
-        print("\n".join(shown or (done.stdout.splitlines()[-40:] if failed else [])), flush=True)
+        for line in shown or (done.stdout.splitlines()[-40:] if failed else []):
+            print(line, flush=True)
         return None if failed else done.stdout
 
     def test(self, package: Path, *options: str) -> int | None:

@@ -39,8 +39,8 @@ public enum EngineError: Error, Equatable, Sendable {
   case notFinite(graph: String, output: String)
   /// The user cancelled.
   case cancelled
-  /// The phone has less memory left than the drawing takes. `fits` is the way of keeping graphs that would fit.
-  case notEnoughMemory(needsBytes: Int64, leftBytes: Int64, fits: Residency?)
+  /// The app may take less memory than the drawing takes, with as few graphs open at a time as can be.
+  case notEnoughMemory(needsBytes: Int64, leftBytes: Int64)
 }
 
 extension EngineError: LocalizedError {
@@ -85,11 +85,9 @@ extension EngineError: LocalizedError {
       "\(graph) gave numbers that are not finite in \(output): this unit cannot run it. Choose another unit."
     case .cancelled:
       "Cancelled."
-    case .notEnoughMemory(let needsBytes, let leftBytes, let fits):
-      "Drawing takes about \(megabytes(needsBytes)) of memory, and the app has \(megabytes(leftBytes)) left: "
-        + (fits == nil
-          ? "close other apps, or export the model with a smaller recipe or picture."
-          : "open fewer graphs at a time, which fits.")
+    case .notEnoughMemory(let needsBytes, let leftBytes):
+      "Drawing takes about \(megabytes(needsBytes)) of memory, and the app has \(megabytes(leftBytes)) left: close other "
+        + "apps, or export the model with a smaller recipe or picture."
     }
   }
 

@@ -36,7 +36,7 @@ public struct MemoryEstimate {
       guard let needs = peak(residency, open: open) else { return residency }
       if needs <= left { return residency }
     }
-    throw EngineError.notEnoughMemory(needsBytes: peak(.call) ?? 0, leftBytes: left, fits: nil)
+    throw EngineError.notEnoughMemory(needsBytes: peak(.call) ?? 0, leftBytes: left)
   }
 
   private static func weights(_ graph: PipelineGraph) -> Int64 { graph.memory?.weightsBytes ?? 0 }

@@ -47,7 +47,7 @@ struct Vectors {
   let all: [Vector]
   private let answers: VectorAnswers
 
-  private struct Array: Decodable {
+  private struct Place: Decodable {
     let offset: Int
     let dtype: DType
     let shape: [Int]
@@ -58,8 +58,8 @@ struct Vectors {
       let label: String
       let texts: [String: String]
       let numbers: [String: Double]
-      let arrays: [String: Array]
-      let expected: [String: Array]
+      let arrays: [String: Place]
+      let expected: [String: Place]
     }
 
     struct Vector: Decodable {
@@ -81,7 +81,7 @@ struct Vectors {
       let file = paths.first(where: { $0.hasSuffix(".bin") })
     else { throw EngineError.contradiction(place: FileTable.manifest, why: "it names no conformance vectors") }
     let bytes = try bundle.read(file)
-    func read(_ arrays: [String: Array]) throws -> Values {
+    func read(_ arrays: [String: Place]) throws -> Values {
       try arrays.mapValues { array in
         let size = array.shape.reduce(Double(array.dtype.size)) { $0 * Double($1) }
         guard array.offset >= 0, size >= 0, Double(array.offset) + size <= Double(bytes.count) else {

@@ -163,6 +163,25 @@ final class BundleTests: XCTestCase {
     }
   }
 
+  /// A bundle of another phone can be drawn with; a person hears of it.
+  func testAnotherPhonesBundleIsANotice() throws {
+    let folder = try copied()
+    try Forgery.change(folder, FileTable.manifest) {
+      setting(&$0, ["target", "title"], to: "Some Phone")
+      setting(&$0, ["target", "memory_mb"], to: 8192)
+    }
+    let bundle = try ModelBundle(folder: folder)
+    XCTAssertEqual(bundle.notices(memory: 8000 << 20), [.madeFor(phone: "Some Phone")])
+    XCTAssertEqual(
+      bundle.notices(memory: 4096 << 20),
+      [.madeFor(phone: "Some Phone"), .lessMemory(phone: "Some Phone", phoneMB: 8192, hereMB: 4096)])
+    try Forgery.change(folder, FileTable.manifest) { setting(&$0, ["proof", "passed"], to: false) }
+    let notices = try ModelBundle(folder: folder, unproven: true).notices(memory: 8000 << 20)
+    XCTAssertEqual(notices.count, 2)
+    for notice in notices { XCTAssertTrue(notice.description.hasSuffix(".")) }
+    _ = try Generator(bundle: bundle, engine: Given.engine()).drawNow(Request(prompt: "x", seed: "1", steps: 1))
+  }
+
   func testDigestsAreRememberedBySizeAndDate() throws {
     let folder = try Given.scratch(self)
     let (file, store) = (folder.appendingPathComponent("file"), folder.appendingPathComponent("store.json"))

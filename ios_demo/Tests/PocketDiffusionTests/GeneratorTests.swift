@@ -203,7 +203,7 @@ final class GeneratorTests: XCTestCase {
     }
     let generator = try Generator(bundle: bundle, engine: engine, availableMemory: { peaks[2] - 1 })
     assertThrows(try generator.drawNow(apple)) {
-      $0 == .notEnoughMemory(needsBytes: peaks[2], leftBytes: peaks[2] - 1, fits: nil)
+      $0 == .notEnoughMemory(needsBytes: peaks[2], leftBytes: peaks[2] - 1)
     }
     XCTAssertTrue(engine.open.isEmpty)
   }
