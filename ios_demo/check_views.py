@@ -95,7 +95,7 @@ def lines_for_apple(path: Path) -> int:
 
 
 def run(*command: str | Path) -> bool:
-    return subprocess.run([*map(str, (command[0], *FLAGS, *command[1:]))]).returncode == 0
+    return subprocess.run([*map(str, (command[0], *FLAGS, *command[1:]))], cwd=HERE).returncode == 0
 
 
 if __name__ == "__main__":

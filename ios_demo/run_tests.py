@@ -1,4 +1,5 @@
-"""Runs the Swift engine's tests with bundles of the built-in model and the reader's kit, and shows its device report.
+"""Runs the tests of the Swift engine and the app with bundles of the built-in model and the reader's kit, type-checks the
+app's views, and shows the engine's device report.
 
     python ios_demo/run_tests.py [--required] [--quick] --kit KIT BUNDLE [BUNDLE ...]
 
@@ -17,14 +18,16 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import check_views
 import draw_requests
 import onnxruntime
 
 HERE = Path(__file__).parent.resolve()
 UNPACKED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketdiffusion/swift/bin/swift"
 STAND_INS = HERE / "Tests/StandIns"
-LINTED = ["Sources", "Tests", "Package.swift"]
+LINTED = ["Sources", "App", "Tests", "Package.swift"]
 FLAGS = ["-c", "release", "-Xswiftc", "-enable-testing", "-Xswiftc", "-warnings-as-errors", "--disable-swift-testing"]
 SHOWN = re.compile(r"error:|warning:|^[A-Z]{4,} |Fatal error|unexpected signal")
 
@@ -70,12 +73,27 @@ class Toolchain:
         return count or None
 
 
+def make_zips(folder: Path, bundle: Path) -> None:
+    """Write the zips that the app's tests unpack: the bundle deflated, the bundle in a folder with what does not belong
+    there, and no bundle."""
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    with ZipFile(folder / "flat.zip", "w", ZIP_DEFLATED) as flat, ZipFile(folder / "folder.zip", "w") as stored:
+        for path in files:
+            flat.write(path, path.relative_to(bundle))
+            stored.write(path, path.relative_to(bundle.parent))
+        for name in ("__MACOSX/._pndm", "../evil.txt", "/evil.txt"):
+            stored.writestr(name, "not of the bundle")
+    with ZipFile(folder / "other.zip", "w") as other:
+        other.writestr("pictures/red.txt", "no bundle")
+
+
 def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
     """Build the package, run its tests beside the stand-ins for Apple's frameworks; return 0 where all went well."""
     with TemporaryDirectory() as scratch:
         requests, reports = Path(scratch) / "requests", Path(scratch) / "reports"
         reports.mkdir()
         draw_requests.main(requests, bundles[:1], draw_requests.FEW if quick else draw_requests.STEPS)
+        make_zips(Path(scratch), kit / "pndm")
         library = find_onnxruntime()
         given = {
             "POCKET_BUNDLES": os.pathsep.join(map(str, bundles)),
@@ -83,6 +101,7 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
             "POCKET_REQUESTS": str(requests),
             "POCKET_REPORTS": str(reports),
             "POCKET_ORT": str(library),
+            "POCKET_ZIPS": scratch,
         }
         tools = Toolchain(swift, [HERE.parent, Path(scratch), kit, *bundles, library.parent], given)
         if tools.run("format", "lint", "--strict", "-r", *LINTED) is None:
@@ -93,6 +112,9 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
             return 1
         if tools.test(STAND_INS, *(["--filter", "PocketDiffusionTests"] if quick else [])) is None:
             print("not every test of ios_demo was run and passed", flush=True)
+            return 1
+        if not quick and not check_views.check(swift, HERE / ".build/views"):
+            print("the app's views do not fit its models", flush=True)
             return 1
         report = ["verify", str(bundles[0]), "--device-report", str(reports / f"{bundles[0].name}.json")]
         return subprocess.run([sys.executable, "-m", "pocketdiffusion", *report]).returncode

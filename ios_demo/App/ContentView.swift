@@ -1,5 +1,6 @@
 import AppModels
 import SwiftUI
+import UIKit
 
 /// The four screens.
 struct ContentView: View {
@@ -15,6 +16,9 @@ struct ContentView: View {
         .tabItem { Label(key: .tabSame, symbol: "equal.circle") }
       NavigationStack { AboutView(studio: studio) }
         .tabItem { Label(key: .credits, symbol: "info.circle") }
+    }
+    .onChange(of: studio.work == nil) { _, isIdle in
+      UIApplication.shared.isIdleTimerDisabled = !isIdle  // a phone that sleeps stops what it does
     }
   }
 }

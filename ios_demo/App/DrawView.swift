@@ -14,6 +14,8 @@ struct DrawView: View {
         WorkSection(work: work) { studio.cancel() }
       } else if let finished = studio.finished {
         FinishedSection(studio: studio, finished: finished)
+      } else if studio.opened != nil {
+        Text(key: .empty)
       }
       if let opened = studio.opened {
         promptSection(opened)

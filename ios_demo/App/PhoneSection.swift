@@ -18,6 +18,10 @@ struct PhoneSection: View {
         Text(Phrase(.unitLeftOut, .phrase(Message.unit(bad.unit)), .text(bad.note)))
           .font(.footnote)
       }
+      ForEach(studio.notices(opened).indices, id: \.self) { index in
+        Text(studio.notices(opened)[index])
+          .font(.footnote)
+      }
       Toggle(isOn: $studio.settings.leastMemory) { Text(key: .leastMemory) }
       TimelineView(.periodic(from: .now, by: 2)) { _ in
         VStack(alignment: .leading, spacing: 6) {

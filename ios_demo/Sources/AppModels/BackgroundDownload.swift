@@ -40,7 +40,7 @@
   }
 
   /// Hears of the session's one task, on the session's own thread.
-  private final class Delegate: NSObject, URLSessionDownloadDelegate, @unchecked Sendable {  // `lock` guards what changes
+  private final class Delegate: NSObject, URLSessionDownloadDelegate, @unchecked Sendable {  // by `lock`
     private let lock = NSLock()
     private var listener: AsyncStream<DownloadEvent>.Continuation?
     private var unheard: [DownloadEvent] = []  // what came to an end before anybody listened

@@ -44,6 +44,20 @@ extension Studio {
     return Phrase(.memory, .phrase(Numbers.bytes(min(peak, left))), free)
   }
 
+  /// What a person should know of the bundle on this phone.
+  public func notices(_ opened: Opened) -> [Phrase] {
+    opened.bundle.notices().map { notice in
+      switch notice {
+      case .madeFor(let phone): Phrase(.otherTarget, .text(phone))
+      case .lessMemory(let phone, let phoneMB, let hereMB):
+        Phrase(
+          .lessMemory, .text(phone), .phrase(Numbers.bytes(Int64(phoneMB) << 20)),
+          .phrase(Numbers.bytes(Int64(hereMB) << 20)))
+      case .unproven: Phrase(.errorProof)
+      }
+    }
+  }
+
   /// How much the prompt counts.
   public func guidanceText(_ opened: Opened) -> Phrase {
     let guidance = guidance(opened)
@@ -69,7 +83,10 @@ extension Finished {
   /// How long it took; nil: it is of an earlier run of the app.
   public var made: Phrase? {
     guard let seconds, let secondsPerStep else { return nil }
-    return Phrase(.pictureTime, .phrase(Numbers.seconds(seconds)), .phrase(Numbers.seconds(secondsPerStep)))
+    let facts = Phrase(.pictureFacts, .text(facts["seed"] ?? ""), .text(facts["steps"] ?? ""))
+    return Phrase.list([
+      facts, Phrase(.pictureTime, .phrase(Numbers.seconds(seconds)), .phrase(Numbers.seconds(secondsPerStep))),
+    ])
   }
 
   /// What the person should know of it.

@@ -75,7 +75,7 @@ public struct Message: Equatable, Sendable {
     case .notFinite(let graph, let output):
       self.init(.errorNotFinite, .errorNotFiniteText, .text(graph), .text(output))
     case .cancelled: self.init(.cancelled, .cancelledText)
-    case .notEnoughMemory(let needsBytes, let leftBytes, _):
+    case .notEnoughMemory(let needsBytes, let leftBytes):
       self.init(.errorMemory, .errorMemoryText, .phrase(Numbers.bytes(needsBytes)), .phrase(Numbers.bytes(leftBytes)))
     }
   }

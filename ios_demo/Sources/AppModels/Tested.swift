@@ -44,13 +44,14 @@ public struct Tested: Sendable {
     switch picture.psnrDb {
     case .infinity: return Phrase(.pictureEqual)
     case Self.unseenDb...: return Phrase(.pictureUnseen)
-    case picture.floorDb...: return Phrase(.pictureNear)
+    case Self.nearDb...: return Phrase(.pictureNear)
     default: return Phrase(.pictureFar)
     }
   }
 
-  /// From here on no eye tells two pictures apart.
-  private static let unseenDb = 40.0
+  /// At most one or two levels of 255, as a rule.
+  private static let unseenDb = 45.0
+  private static let nearDb = 30.0
 
   /// The same in dB, with what it has to reach.
   public var decibels: Phrase? {

@@ -3,12 +3,12 @@ public enum TextKey: String, CaseIterable, Sendable {
   // Drawing
   case appName, draw, cancel, close, prompt, promptHint, negative, negativeHint, choices, steps, guidance
   case guidanceNone, sampler, seed, seedWrong, newSeed, keepSeed, useSeed, defaults, photo, photoText, photoChoose
-  case photoChosen, photoRemove, strength, emptyNoBundle, noBundle, preview, pictureOf, pictureTime, save, saved
-  case share, cut, cutNegative, fallback, interrupted, drawAgain
+  case photoChosen, photoRemove, strength, empty, emptyNoBundle, noBundle, preview, pictureOf, pictureFacts
+  case pictureTime, save, saved, share, cut, cutNegative, fallback, interrupted, drawAgain
 
   // The phone
   case phone, memory, memoryLeft, memoryShort, leastMemory, heatNormal, heatWarm, heatHot, heatCritical, heatUnknown
-  case savingPower, unit, unitDefault, unitCpu, unitGpu, unitAne, unitOther, unitLeftOut
+  case savingPower, otherTarget, lessMemory, unit, unitDefault, unitCpu, unitGpu, unitAne, unitOther, unitLeftOut
 
   // Work that goes on
   case workOpen, workImport, workDownload, workTest, stagePrompt, stagePhoto, stageDenoise, stageDecode

@@ -199,7 +199,7 @@ private struct HuffmanCode: Sendable {
     for length in 1...Self.longest {
       code <<= 1
       for symbol in lengths.indices where lengths[symbol] == length {
-        guard code < 1 << length else { return }  // more codes than there is room for: damaged, as the look-up will find
+        guard code < 1 << length else { return }  // more codes than there is room for: the stream is damaged
         var turned = 0  // the stream has a code's first bit lowest
         for bit in 0..<length { turned |= (code >> bit & 1) << (length - 1 - bit) }
         for place in stride(from: turned, to: table.count, by: 1 << length) {

@@ -16,6 +16,7 @@ let package = Package(
     .testTarget(
       name: "AppModelsTests", dependencies: ["AppModels", "OrtRunner", "CObservation"],
       swiftSettings: [.swiftLanguageMode(.v5)]),
-    .testTarget(name: "StandInTests", dependencies: ["PocketDiffusion", "OrtRunner", "CoreML", "AppModels", "CObservation"]),
+    .testTarget(
+      name: "StandInTests", dependencies: ["PocketDiffusion", "OrtRunner", "CoreML", "AppModels", "CObservation"]),
   ]
 )

@@ -35,4 +35,5 @@ extension URLSessionDownloadTask {
   public func cancelByProducingResumeData() async -> Data? { fatalError() }
 }
 
+// swift-format-ignore
 public let NSURLSessionDownloadTaskResumeData = "NSURLSessionDownloadTaskResumeData"

@@ -345,6 +345,7 @@ public struct ToolbarItem<Content: View>: ToolbarContent {
 
 // MARK: modifiers
 
+// swift-format-ignore
 public enum UIKeyboardType { case URL, numbersAndPunctuation }
 public struct TextInputAutocapitalization: Sendable {
   public static var never: TextInputAutocapitalization { fatalError() }
