@@ -1,5 +1,5 @@
-"""Runs the tests of the Swift engine and the app with bundles of the built-in model and the reader's kit, type-checks the
-app's views, and shows the engine's device report.
+"""Runs the tests of the Swift engine and the app with bundles of the built-in model and the reader's kit, type-checks
+the app's views, and shows the engine's device report.
 
     python ios_demo/run_tests.py [--required] [--quick] --kit KIT BUNDLE [BUNDLE ...]
 
