@@ -483,6 +483,22 @@ def test_two_swapped_merges_are_found(written: Written, tmp_path: Path) -> None:
     assert "two merges are swapped" in changed.vectors["vocabulary"].tells
 
 
+@pytest.mark.slow
+def test_vectors_that_were_changed_with_the_merges_fail_those_of_the_original(written: Written, tmp_path: Path) -> None:
+    """As `verify --against` asks again: the bundle has two merges swapped, and vectors that say so."""
+    tokenizer = Path(shutil.copytree(MODEL / "tokenizer", tmp_path / "tokenizer"))
+    lines = (tokenizer / "merges.txt").read_text(encoding="utf-8").split("\n")
+    lines[30000:30002] = lines[30001], lines[30000]
+    (tokenizer / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tokenizer / "tokenizer.json").unlink(missing_ok=True)
+    changed = write_bundle(tmp_path / "bundle", checkpoint_of(tokenizer)).bundle
+    own, _ = judge_conformance(changed)
+    assert [*vector_faults(changed)] == [report.subject for report in own if not report.passed] == []
+    fresh, _ = judge_conformance(changed, afresh=written.bundle.folder)
+    assert [report.subject for report in fresh if not report.passed] == ["vocabulary"]
+    assert {report.rung for report in fresh} == {"conformance, asked again"}
+
+
 def test_a_changed_vocabulary_entry_is_found(written: Written, tmp_path: Path) -> None:
     def swap(folder: Path) -> None:
         path = folder / "tokenizer/vocab.json"

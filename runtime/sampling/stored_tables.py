@@ -29,6 +29,10 @@ constant, and again at place first + s + k); its other columns are as above. In 
             if name in holder.constants: return holder.constants[name]
             if name in holder.columns:   return the float32 at byte holder.columns[name] + 4 * (first + r)
 
+How large it is: each column takes 5,100 bytes (of pndm 5,296) for 50 counts of steps. The largest of 96 schedules,
+v-prediction over Karras' sigmas spaced by linspace, has 49 columns, 253,232 bytes (247.3 KiB); the limit is 250 KiB.
+No two of them are equal where both are read, and none is another's moved by up to four rows.
+
 Without a picture the latents begin as init_noise_sigma[n - 1] * noise. Image to image, also with s = 0, begins as
 signal_scale * image + noise_scale * noise, both of row s.
 """

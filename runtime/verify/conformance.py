@@ -6,6 +6,7 @@ What the vectors hold and what each kind asks for is in vectors.py.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, read_me
 from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
 from pocketdiffusion.runtime.verify.vectors import Case, Vector, find_arrays, read_vectors
 
-RUNG = "conformance"
+RUNG, AFRESH = "conformance", "conformance, asked again"
 Latents = NDArray[np.float32]
 History = tuple[Latents, ...]
 
@@ -89,18 +90,23 @@ def _reader_with(bundle: Bundle, tokenizer: Tokenizer, settings: Settings) -> Re
 
 
 def judge_conformance(
-    bundle: Bundle, reader: Reader | None = None, say: Callable[[str], None] = lambda line: None
+    bundle: Bundle,
+    reader: Reader | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    afresh: Path | None = None,
 ) -> tuple[list[ParityReport], dict[str, str]]:
     """One report a vector of the bundle, of the rung "conformance", its subject the vector's name; and by that name
-    what is wrong where it fails. Without `reader` it is the runtime's own. A bundle without vectors has no reports."""
+    what is wrong where it fails. Without `reader` it is the runtime's own. A bundle without vectors has no reports.
+    `afresh` is a folder with vectors that the original libraries have just written, of the rung AFRESH."""
     if not bundle.manifest.conformance:
         return [], {}
-    vectors, raw = read_vectors(bundle.folder)
+    vectors, raw = read_vectors(afresh or bundle.folder)
     reader = reader or own_reader(bundle)
     reports = []
     for vector in vectors.vectors:
         say(f"conformance: {vector.name}")
-        reports.append(judge_vector(vector, raw, reader))
+        report = judge_vector(vector, raw, reader)
+        reports.append(report if afresh is None else replace(report, rung=AFRESH))
     return reports, {vector.name: vector.tells for vector in vectors.vectors}
 
 

@@ -5,7 +5,6 @@
 import { Refusal } from './refusal.js';
 
 export const VERSION = 2;
-const WHOLE_ROLES = ['companion', 'proof', 'report']; // all files of such a role are there, or none
 
 const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, '0')).join('');
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -94,7 +93,7 @@ export class Bundle {
     for (const [path, { role }] of this.files) roles.set(role, [...(roles.get(role) ?? []), path]);
     for (const [role, paths] of roles) {
       const missing = paths.filter((path) => !here.has(path));
-      if (WHOLE_ROLES.includes(role) && missing.length === paths.length) continue;
+      if (role !== 'runtime' && missing.length === paths.length) continue; // all files of another role are there, or none
       faults.push(...missing.map((path) => `${path} (${role}) is missing`));
     }
     for (const [name, id] of Object.entries(await this.ids())) {

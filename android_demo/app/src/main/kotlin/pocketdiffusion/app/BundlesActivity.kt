@@ -23,7 +23,6 @@ class BundlesActivity : Screen(R.layout.bundles) {
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
         view<View>(R.id.back).setOnClickListener { finish() }
-        view<View>(R.id.draw).visibility = View.GONE
         view<View>(R.id.import_zip).setOnClickListener { chooseZip() }
         view<View>(R.id.download).setOnClickListener { download() }
         view<EditText>(R.id.address).setText(studio.settings.address)
@@ -40,8 +39,9 @@ class BundlesActivity : Screen(R.layout.bundles) {
         showProblem(studio.problem)
         showNotice(null)
         showAction(R.string.draw, canBegin = false)
-        view<View>(R.id.draw).visibility = View.GONE
+        view<View>(R.id.draw).show(false)
         val isIdle = studio.work == null
+        view<View>(R.id.action_group).show(!isIdle)
         view<Button>(R.id.import_zip).isEnabled = isIdle
         view<Button>(R.id.download).isEnabled = isIdle
         if (isIdle) inspect()

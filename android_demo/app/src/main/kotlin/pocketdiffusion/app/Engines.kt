@@ -10,8 +10,11 @@ import pocketdiffusion.tflite.TfliteEngine
 import java.io.File
 
 /** The engines that this app has. */
-open class Engines(private val libraries: File?) {
-    constructor(context: Context) : this(context.applicationInfo.nativeLibraryDir?.let(::File))
+open class Engines(private val libraries: File?, private val soc: String?) {
+    constructor(context: Context) : this(
+        context.applicationInfo.nativeLibraryDir?.let(::File),
+        Phone(context).device().soc,
+    )
 
     /**
      * The engine for a bundle: of several formats the first of `FORMATS`. Throws CannotRunHere where the app has no
@@ -20,7 +23,7 @@ open class Engines(private val libraries: File?) {
     open fun engineFor(bundle: Bundle): GraphEngine {
         val formats = bundle.manifest.formats.keys
         return when (FORMATS.firstOrNull { it in formats }) {
-            ONNX -> OrtEngine(threads = threads(), qnnLibrary = QNN.takeIf { libraries?.resolve(it)?.exists() == true })
+            ONNX -> OrtEngine(threads(), qnnLibrary = QNN.takeIf { libraries?.resolve(it)?.exists() == true }, soc = soc)
             TFLITE -> openTflite()
             else -> throw CannotRunHere(
                 "the bundle",
@@ -31,7 +34,7 @@ open class Engines(private val libraries: File?) {
 
     private fun openTflite(): GraphEngine = try {
         val hasGpu = CompatibilityList().use { it.isDelegateSupportedOnThisDevice }
-        TfliteEngine(threads(), hasGpu).also { it.version }
+        TfliteEngine(threads(), hasGpu, soc).also { it.version }
     } catch (_: LinkageError) {
         throw CannotRunHere("the bundle", "the app lacks TensorFlow Lite's library for this processor")
     }

@@ -10,7 +10,7 @@ import java.io.File
 /**
  * Draws or tests for a computer, without a touch:
  *
- *     adb shell am start -n pocketdiffusion.app/.MainActivity --es run draw --es prompt "red apple" --es seed 7
+ *     adb shell am start -n pocketdiffusion.app/.MainActivity --es run draw --es prompt "'red apple'" --es seed 7
  *     adb shell am start -n pocketdiffusion.app/.MainActivity --es run self-test
  *     adb pull /sdcard/Android/data/pocketdiffusion.app/files/results
  *

@@ -3,16 +3,20 @@ package pocketdiffusion.app
 import android.Manifest
 import android.content.Intent
 import android.content.pm.PackageManager
+import android.graphics.Rect
 import android.os.Build
 import android.os.Bundle
 import android.view.View
+import android.view.inputmethod.InputMethodManager
 import android.widget.ImageView
+import android.widget.ScrollView
 import android.widget.Toast
 
 /** The screen that draws: the picture, what to draw, how, and the state of the phone. */
 class MainActivity : Screen(R.layout.main) {
     private val settings get() = studio.settings
     private lateinit var controls: Controls
+    private var shownProblem: Throwable? = null
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
@@ -28,7 +32,8 @@ class MainActivity : Screen(R.layout.main) {
             settings.photo = null
             show()
         }
-        if (!Headless.run(this, intent) || studio.opened == null) studio.start()
+        val isAsked = state == null && Headless.run(this, intent) // not again when the system makes the screen anew
+        if (!isAsked || studio.opened == null) studio.start()
     }
 
     override fun onNewIntent(intent: Intent) {
@@ -40,11 +45,15 @@ class MainActivity : Screen(R.layout.main) {
         val opened = studio.opened
         controls.show(opened)
         showProblem(studio.problem)
+        if (studio.problem !== shownProblem && studio.problem != null) view<ScrollView>(R.id.scroll).scrollTo(0, 0)
+        shownProblem = studio.problem
         showNotices()
         showPicture()
         showTop(opened)
         PhoneCard(this).show(opened, hasPhoto = settings.photo != null)
         showAction(R.string.draw, canBegin = opened != null)
+        view<View>(R.id.controls_group).show(opened != null)
+        view<View>(R.id.action_group).show(opened != null || studio.work != null)
     }
 
     override fun onActivityResult(request: Int, result: Int, data: Intent?) {
@@ -64,6 +73,10 @@ class MainActivity : Screen(R.layout.main) {
         val mayNotify = Build.VERSION.SDK_INT < 33 ||
             checkSelfPermission(NOTIFICATIONS) == PackageManager.PERMISSION_GRANTED
         if (!mayNotify) requestPermissions(arrayOf(NOTIFICATIONS), 0)
+        val keyboard = getSystemService(InputMethodManager::class.java)!!
+        keyboard.hideSoftInputFromWindow(view<View>(R.id.draw).windowToken, 0)
+        view<View>(R.id.prompt).clearFocus()
+        view<View>(R.id.frame).let { it.requestRectangleOnScreen(Rect(0, 0, it.width, it.height)) }
         studio.draw(asked)
     }
 

@@ -33,11 +33,6 @@ class Phone(private val context: Context) {
         app = ProgramVersion(context.packageName, versionName()),
     )
 
-    /** Whether a title such as "Google Pixel 8" names this phone. */
-    fun isCalled(title: String): Boolean = listOf(Build.MODEL, "${Build.MANUFACTURER} ${Build.MODEL}").any {
-        it.equals(title, ignoreCase = true)
-    }
-
     /** Whether the system says that it ended the app's last process for want of memory; null: it does not say. */
     fun diedOfMemory(): Boolean? = if (Build.VERSION.SDK_INT >= 30) lastExitNow() else null
 

@@ -44,8 +44,8 @@ class PhoneCard(private val screen: MainActivity) {
     private fun saving(): String? = if (phone.isSavingPower) screen.getString(R.string.saving_power) else null
 
     private fun target(opened: Opened?): String? {
-        val title = opened?.manifest?.target?.title ?: return null
-        return if (phone.isCalled(title)) null else screen.getString(R.string.other_target, title)
+        val target = opened?.manifest?.target ?: return null
+        return target.noticeOn(phone.device())?.let { screen.getString(R.string.other_target, target.title) }
     }
 
     private fun text(id: Int, words: String?) {

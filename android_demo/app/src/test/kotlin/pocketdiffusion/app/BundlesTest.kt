@@ -9,6 +9,7 @@ import android.widget.TextView
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
+import org.junit.Before
 import org.junit.Test
 import org.junit.runner.RunWith
 import org.robolectric.Robolectric
@@ -31,12 +32,17 @@ import java.util.zip.ZipOutputStream
 class BundlesTest {
     private val studio get() = OnPhone.app.studio
 
+    private val own get() = File(OnPhone.app.filesDir, "bundles")
+
+    @Before
+    fun makeRoom() = OnPhone.makeRoom()
+
     @Test
     fun `without a bundle the app says what it needs, and a zip is imported`() {
         val main = OnPhone.launch().get()
         OnPhone.awaitIdle()
         assertTrue(main.words(R.id.empty_text).startsWith("To draw, the app needs a bundle"))
-        assertTrue(!main.view<View>(R.id.draw).isEnabled)
+        assertTrue(!main.view<View>(R.id.draw).isShown)
         OnPhone.screenshot(main, "no-bundle")
         main.press(R.id.empty_action)
         assertEquals(BundlesActivity::class.java.name, shadowOf(main).nextStartedActivity.component!!.className)
@@ -61,12 +67,11 @@ class BundlesTest {
         zip.writeBytes(zip.readBytes().let { it.copyOf(it.size / 2) })
         import(screen, zip)
         assertEquals("A file cannot be read", screen.words(R.id.problem_title))
-        val folder = File(OnPhone.app.filesDir, "bundles")
-        assertEquals(emptyList<String>(), folder.list().orEmpty().toList())
-        ShadowStatFs.registerStats(folder, 1000, 1, 1)
+        assertEquals(emptyList<String>(), own.list().orEmpty().toList())
+        ShadowStatFs.registerStats(own, 1000, 1, 1)
         import(screen, zipOf(File(OnPhone.bundle().toUri()), "whole.zip"))
         assertEquals("The phone's storage is full", screen.words(R.id.problem_title))
-        assertEquals(emptyList<String>(), folder.list().orEmpty().toList())
+        assertEquals(emptyList<String>(), own.list().orEmpty().toList())
         import(screen, File(OnPhone.app.cacheDir, "no.zip").apply { writeText("this is no zip") })
         assertEquals("This is not a bundle", screen.words(R.id.problem_title))
     }
@@ -126,7 +131,7 @@ class BundlesTest {
         val screen = page()
         OnPhone.await("the list") { screen.view<ViewGroup>(R.id.list).childCount == 3 }
         val broken = item(screen, 0)!!
-        assertEquals("onnx/unet/model.onnx is missing", broken.findViewById<TextView>(R.id.broken_files)!!.text)
+        assertEquals("onnx/unet/model.onnx is missing", "${broken.findViewById<TextView>(R.id.broken_files)!!.text}")
         assertTrue(!broken.findViewById<View>(R.id.use)!!.isShown)
         OnPhone.screenshot(screen, "bundles")
         item(screen, 2)!!.findViewById<View>(R.id.use)!!.performClick()

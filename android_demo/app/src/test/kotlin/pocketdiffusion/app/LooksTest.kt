@@ -1,6 +1,7 @@
 package pocketdiffusion.app
 
 import android.app.Activity
+import android.content.res.Resources
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
@@ -68,13 +69,7 @@ class LooksTest {
         if (view is ViewGroup && view !is Spinner) {
             for (i in 0 until view.childCount) check(screen, view.getChildAt(i), name)
         }
-        val called = "$name: ${if (view.id > 0) {
-            screen.resources.getResourceEntryName(
-                view.id,
-            )
-        } else {
-            view.javaClass.simpleName
-        }}"
+        val called = "$name: ${nameOf(screen, view)}"
         val isTouched = view.isClickable && view.isEnabled || view is SeekBar
         if (isTouched) {
             val dp = screen.resources.displayMetrics.density
@@ -96,6 +91,12 @@ class LooksTest {
             val lines = (0 until view.lineCount).any { view.layout.getEllipsisCount(it) > 0 }
             if (lines) problems += "$called is shortened: ${view.text}"
         }
+    }
+
+    private fun nameOf(screen: Activity, view: View): String = try {
+        screen.resources.getResourceEntryName(view.id)
+    } catch (_: Resources.NotFoundException) {
+        view.javaClass.simpleName
     }
 
     /** What a screen reader says: the view's own words, those of the label that points to it, or those inside. */

@@ -91,7 +91,7 @@ class MessagesTest {
     fun `both languages have the same texts with the same values`() {
         val (english, chinese) = listOf("values", "values-zh").map(::textsOf)
         assertEquals(english.keys, chinese.keys)
-        val values = Regex("%\\d\\$[a-z.0-9]+|%%")
+        val values = Regex("%\\d\\$(\\.\\d)?[a-z]|%%")
         for ((name, text) in english) {
             assertEquals(name, found(values, text), found(values, chinese.getValue(name)))
         }

@@ -14,6 +14,7 @@ import org.robolectric.Robolectric
 import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ActivityController
+import org.robolectric.shadows.ShadowStatFs
 import pocketdiffusion.engine.Bundle
 import pocketdiffusion.engine.GraphEngine
 import java.io.File
@@ -33,8 +34,16 @@ object OnPhone {
         folders.map { Paths.get(it) }
     }
 
-    /** The first bundle that holds a format. */
-    fun bundle(format: String = "onnx"): Path = bundles.first { format in Bundle.open(it).manifest.formats }
+    /** The first of them that holds ONNX in float32, which is exact enough to be compared with the original. */
+    fun bundle(): Path = exact
+
+    private val exact: Path by lazy {
+        bundles.firstOrNull { folder ->
+            val bundle = Bundle.open(folder)
+            "onnx" in bundle.manifest.formats &&
+                bundle.pipeline(listOf("onnx")).graphs.values.all { it.storage == "float32" }
+        } ?: error("none of -Dbundles holds ONNX in float32")
+    }
 
     /** Pushes a bundle as adb does. Its large files are links to those given: replace them, and do not write into them. */
     fun push(bundle: Path = bundle(), name: String = "emoji"): File {
@@ -66,8 +75,13 @@ object OnPhone {
     }
 
     /** Starts the app from the launcher. */
-    fun launch(intent: Intent = Intent()): ActivityController<MainActivity> =
-        Robolectric.buildActivity(MainActivity::class.java, intent).setup()
+    fun launch(intent: Intent = Intent()): ActivityController<MainActivity> {
+        makeRoom()
+        return Robolectric.buildActivity(MainActivity::class.java, intent).setup()
+    }
+
+    /** Has the phone some storage left for bundles, of which Robolectric's has none. */
+    fun makeRoom() = ShadowStatFs.registerStats(File(app.filesDir, "bundles"), 1 shl 20, 1 shl 20, 1 shl 20)
 
     /** The main screen, once the bundle is open. */
     fun open(): MainActivity = launch().get().also {
@@ -93,7 +107,12 @@ object OnPhone {
 
     fun awaitIdle() = await("the end of the work") { app.studio.work == null }
 
-    fun Activity.words(id: Int): String = findViewById<TextView>(id)!!.let { if (it.isShown) "${it.text}" else "" }
+    /** What a view says, or nothing where it or what holds it is hidden. */
+    fun Activity.words(id: Int): String {
+        val view = findViewById<TextView>(id)!!
+        val isShown = generateSequence<View>(view) { it.parent as? View }.all { it.visibility == View.VISIBLE }
+        return if (isShown) "${view.text}" else ""
+    }
 
     fun Activity.press(id: Int) {
         val view = findViewById<View>(id)!!
