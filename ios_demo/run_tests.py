@@ -90,7 +90,7 @@ def make_zips(folder: Path, bundle: Path) -> None:
 
 
 def count_lines() -> str:
-    """Say how many lines of the engine and the view models the last tests ran, and how far the others were looked at."""
+    """Say how many lines of engine and view models the last tests ran, and how far the others were looked at."""
     report = next((STAND_INS / ".build").glob("*/release/codecov/StandIns.json"))
     sources = (HERE / "Sources").resolve()
     ran = told = 0
@@ -100,7 +100,7 @@ def count_lines() -> str:
             told += file["summary"]["lines"]["count"]
     checked, parsed = check_views.count()
     return (
-        f"{ran} of {told} lines of code in Sources ran; {checked} more, of views and of view models for Apple's systems "
+        f"{ran} of {told} lines of code in Sources ran; {checked} more, of views and view models for Apple's systems "
         f"alone, were only type-checked against stand-ins; {parsed} more of the engine were only parsed"
     )
 
