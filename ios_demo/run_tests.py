@@ -28,10 +28,24 @@ import onnxruntime
 HERE = Path(__file__).parent.resolve()
 UNPACKED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketdiffusion/swift/bin/swift"
 STAND_INS = HERE / "Tests/StandIns"
+LINKS = [  # what the package of stand-ins has by links: git holds none, since a clone on Windows has none
+    *(f"Sources/{name}" for name in ("AppModels", "CObservation", "COrt", "OrtRunner", "PocketDiffusion")),
+    *(f"Tests/{name}" for name in ("AppModelsTests", "PocketDiffusionTests")),
+]
+SHARED = ("ChangedEngine", "Drawn", "Forgery", "Given")  # files of PocketDiffusionTests that StandInTests needs as well
 LINTED = ["Sources", "App", "Tests", "Package.swift"]
 FLAGS = ["-c", "release", "-Xswiftc", "-enable-testing", "-Xswiftc", "-warnings-as-errors", "--disable-swift-testing"]
 FLAGS += ["--enable-code-coverage"]
 SHOWN = re.compile(r"error:|warning:|^[A-Z]{4,} |Fatal error|unexpected signal")
+
+
+def link() -> None:
+    """Make the links of Tests/StandIns that are not there."""
+    files = {f"Tests/StandInTests/{name}.swift": f"Tests/PocketDiffusionTests/{name}.swift" for name in SHARED}
+    for place, source in {**{name: name for name in LINKS}, **files}.items():
+        link = STAND_INS / place
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(HERE / source, link.parent))
 
 
 def find_swift() -> str | None:
@@ -112,6 +126,7 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
         reports.mkdir()
         draw_requests.main(requests, bundles[:1], draw_requests.FEW if quick else draw_requests.STEPS)
         make_zips(Path(scratch), kit / "pndm")
+        link()
         library = find_onnxruntime()
         given = {
             "POCKET_BUNDLES": os.pathsep.join(map(str, bundles)),
