@@ -16,7 +16,7 @@ struct SelfTesting: Sendable {
       guard let golden = file.golden.first(where: { $0.image == told.image }) else { return nil }
       return Tested.Control.Kind.allCases.compactMap { kind in
         guard case .number(let db)? = golden.controls[kind.rawValue] else { return nil }
-        return Tested.Control(kind: kind, psnrDb: db)
+        return Tested.Control(kind: kind, psnrDb: db, isOwn: false)
       }
     } catch EngineError.proofNotInstalled {
       return nil
@@ -36,7 +36,7 @@ struct SelfTesting: Sendable {
       await onPart(kind, n, requests.count)
       for try await event in generator.draw(request, cancellation: cancellation) {
         guard case .finished(let drawn) = event else { continue }
-        made.append(Tested.Control(kind: kind, psnrDb: Compare.psnr(original, drawn.picture)))
+        made.append(Tested.Control(kind: kind, psnrDb: Compare.psnr(original, drawn.picture), isOwn: true))
       }
     }
     return made

@@ -288,7 +288,6 @@ import PocketDiffusion
           work.report(part: kind.rawValue, n, of: of)
         }
         self.tested?.controls = drawn
-        self.tested?.areControlsOwn = true
       }
     }
   }

@@ -8,8 +8,6 @@ public struct Tested: Sendable {
   public let original: Picture?
   /// How near other pictures are to it, in dB, by what is other about them.
   public internal(set) var controls: [Control]
-  /// Whether this phone drew them, and not the original.
-  public internal(set) var areControlsOwn = false
   /// Where the device report lies, to be shared.
   public let file: URL
 
@@ -23,14 +21,16 @@ public struct Tested: Sendable {
 
     public let kind: Kind
     public let psnrDb: Double
+    /// Whether this phone drew it, and not the original.
+    public let isOwn: Bool
     public var id: Kind { kind }
 
     /// What is other about it.
     public var title: Phrase {
       switch kind {
-      case .seed: Phrase(.controlSeed)
-      case .step: Phrase(.controlSteps)
-      case .prompt: Phrase(.controlPrompt)
+      case .seed: Phrase(isOwn ? .controlOwnSeed : .controlSeed)
+      case .step: Phrase(isOwn ? .controlOwnSteps : .controlSteps)
+      case .prompt: Phrase(isOwn ? .controlOwnPrompt : .controlPrompt)
       }
     }
 
@@ -64,7 +64,7 @@ public struct Tested: Sendable {
   public var comparison: Phrase {
     guard let picture = report.picture, let nearest = controls.map(\.psnrDb).max() else { return Phrase(.controlsNone) }
     let isNearer = picture.psnrDb > nearest
-    if areControlsOwn { return Phrase(isNearer ? .controlsOwnNearer : .controlsOwnFurther) }
+    if controls.contains(where: \.isOwn) { return Phrase(isNearer ? .controlsOwnNearer : .controlsOwnFurther) }
     return Phrase(isNearer ? .controlsNearer : .controlsFurther)
   }
 

@@ -24,8 +24,8 @@ public enum TextKey: String, CaseIterable, Sendable {
   case tabSame, sameModel, testIntro, testRun, testAgain, verdictSame, verdictOther, verdictSameText
   case verdictOtherText, original, thisPhone, decibels, equal, notFinite, pictureEqual, pictureUnseen, pictureNear
   case pictureFar, pictureNone, controlsNearer, controlsFurther, controlsOwnNearer, controlsOwnFurther, controlsNone
-  case controlSeed, controlSteps, controlPrompt, graphs, graphsText, graphOn, graphFacts, graphTime, passed, failed
-  case vectors, vectorsAll, vectorsSome, shareReport
+  case controlSeed, controlSteps, controlPrompt, controlOwnSeed, controlOwnSteps, controlOwnPrompt, graphs
+  case graphsText, graphOn, graphFacts, graphTime, passed, failed, vectors, vectorsAll, vectorsSome, shareReport
 
   // Licences
   case credits, licence, version, aboutText

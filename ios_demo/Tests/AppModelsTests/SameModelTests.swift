@@ -25,7 +25,7 @@ import XCTest
     }
     XCTAssertEqual(tested.vectors.key, .vectorsAll)
     XCTAssertEqual(tested.controls.map(\.kind), [.seed, .step, .prompt], "they are in the proof")
-    XCTAssertFalse(tested.areControlsOwn)
+    XCTAssertEqual(tested.controls.first?.title, Phrase(.controlSeed))
     XCTAssertEqual(tested.comparison, Phrase(.controlsNearer))
     XCTAssertNoThrow(try JSONSerialization.jsonObject(with: Data(contentsOf: tested.file)))
   }
@@ -42,7 +42,7 @@ import XCTest
     await app.studio.idle()
     XCTAssertNil(app.studio.problem)
     let tested = try XCTUnwrap(app.studio.tested)
-    XCTAssertTrue(tested.areControlsOwn)
+    XCTAssertEqual(tested.controls.first?.title, Phrase(.controlOwnSeed))
     XCTAssertEqual(tested.controls.map(\.kind), [.seed, .step, .prompt])
     XCTAssertTrue(tested.controls.allSatisfy { $0.psnrDb < 60 }, "\(tested.controls)")
     XCTAssertEqual(tested.comparison, Phrase(.controlsOwnNearer))
