@@ -6,6 +6,9 @@ import Photos
 enum PhotoLibrary {
   /// Throws `AppError.notSaved`, also where the person does not allow it.
   static func save(_ file: URL) async throws {
+    guard await PHPhotoLibrary.requestAuthorization(for: .addOnly) == .authorized else {
+      throw AppError.notSaved(said: "PHPhotoLibrary: not authorized")
+    }
     do {
       try await PHPhotoLibrary.shared().performChanges {
         PHAssetCreationRequest.forAsset().addResource(with: .photo, fileURL: file, options: nil)

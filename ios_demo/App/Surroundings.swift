@@ -27,8 +27,8 @@ import UIKit
     if Headless.isWanted(arguments) {
       exit(await Headless(studio: studio, folder: studio.documents).run(arguments))
     }
-    await studio.followRunningDownload()
     await studio.start()
+    await studio.followRunningDownload()
   }
 }
 

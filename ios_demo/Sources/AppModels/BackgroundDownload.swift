@@ -24,8 +24,8 @@
     }
 
     public func running() async -> (address: URL, events: AsyncStream<DownloadEvent>)? {
-      guard let task = await downloadTasks().first, let address = task.originalRequest?.url else { return nil }
-      return (address, delegate.listen())
+      let address = await downloadTasks().first?.originalRequest?.url ?? delegate.endedUnheard
+      return address.map { ($0, delegate.listen()) }
     }
 
     public func stop() {
@@ -43,16 +43,19 @@
   private final class Delegate: NSObject, URLSessionDownloadDelegate, @unchecked Sendable {  // by `lock`
     private let lock = NSLock()
     private var listener: AsyncStream<DownloadEvent>.Continuation?
-    private var unheard: [DownloadEvent] = []  // what came to an end before anybody listened
+    private var unheard: (address: URL?, event: DownloadEvent)?  // what came to an end before anybody listened
+
+    /// The address of a download that ended before anybody listened.
+    var endedUnheard: URL? { lock.withLock { unheard?.address } }
 
     func listen() -> AsyncStream<DownloadEvent> {
       let (events, says) = AsyncStream.makeStream(of: DownloadEvent.self)
-      let before = lock.withLock {
-        defer { unheard = [] }
+      let ended = lock.withLock {
+        defer { unheard = nil }
         listener = says
         return unheard
       }
-      for event in before { say(event) }
+      if let ended { say(ended.event, of: nil) }
       return events
     }
 
@@ -60,31 +63,31 @@
       _ session: URLSession, downloadTask: URLSessionDownloadTask, didWriteData bytesWritten: Int64,
       totalBytesWritten: Int64, totalBytesExpectedToWrite: Int64
     ) {
-      say(.bytes(done: totalBytesWritten, total: max(totalBytesExpectedToWrite, 0)))
+      say(.bytes(done: totalBytesWritten, total: max(totalBytesExpectedToWrite, 0)), of: downloadTask)
     }
 
     func urlSession(_ session: URLSession, downloadTask: URLSessionDownloadTask, didFinishDownloadingTo location: URL) {
       let code = (downloadTask.response as? HTTPURLResponse)?.statusCode ?? 200
-      if !(200..<300).contains(code) { return say(.broken(said: "HTTP \(code)", resume: nil)) }
+      if !(200..<300).contains(code) { return say(.broken(said: "HTTP \(code)", resume: nil), of: downloadTask) }
       let kept = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID().uuidString).zip")
       do {
         try FileManager.default.moveItem(at: location, to: kept)  // the system removes it behind this call
-        say(.finished(kept))
+        say(.finished(kept), of: downloadTask)
       } catch {
-        say(.broken(said: error.localizedDescription, resume: nil))
+        say(.broken(said: error.localizedDescription, resume: nil), of: downloadTask)
       }
     }
 
     func urlSession(_ session: URLSession, task: URLSessionTask, didCompleteWithError error: (any Error)?) {
       guard let error = error as NSError? else { return }  // it finished
       let resume = error.userInfo[NSURLSessionDownloadTaskResumeData] as? Data
-      say(.broken(said: error.localizedDescription, resume: resume))
+      say(.broken(said: error.localizedDescription, resume: resume), of: task)
     }
 
-    private func say(_ event: DownloadEvent) {
+    private func say(_ event: DownloadEvent, of task: URLSessionTask?) {
       let isLast = if case .bytes = event { false } else { true }
       let listener = lock.withLock {
-        if self.listener == nil && isLast { unheard = [event] }
+        if self.listener == nil && isLast { unheard = (task?.originalRequest?.url, event) }
         defer { if isLast { self.listener = nil } }
         return self.listener
       }

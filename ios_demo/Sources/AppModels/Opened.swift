@@ -7,13 +7,14 @@ public final class Opened: Sendable {
   public let bundle: ModelBundle
   public let engine: any GraphEngine
   public let pipeline: Pipeline
-  /// A generator on the units that the bundle was made for, for estimates; it opens no graph.
-  let planner: Generator
+  /// On the units that the bundle was made for.
+  private let generator: Generator
+  private let memory: @Sendable () -> Int64?
 
   /// Opens the bundle at `place`, compares every file, and chooses the engine. Throws `EngineError`.
   init(
-    _ place: Place, digests: DigestMemory, engines: [any GraphEngine], cancellation: Cancellation,
-    onProgress: (_ done: Int64, _ total: Int64) -> Void
+    _ place: Place, digests: DigestMemory, engines: [any GraphEngine], memory: @escaping @Sendable () -> Int64?,
+    cancellation: Cancellation, onProgress: (_ done: Int64, _ total: Int64) -> Void
   ) throws {
     self.place = place
     bundle = try ModelBundle(folder: place.folder, digests: digests)
@@ -27,8 +28,9 @@ public final class Opened: Sendable {
       throw EngineError.cannotRunHere(graph: place.name, why: "it holds \(has), and this app runs \(runs)")
     }
     self.engine = engine
-    planner = try Generator(bundle: bundle, engine: engine)
-    pipeline = planner.pipeline
+    self.memory = memory
+    generator = try Generator(bundle: bundle, engine: engine, availableMemory: memory)
+    pipeline = generator.pipeline
   }
 
   public var name: String { bundle.manifest.model.name }
@@ -44,12 +46,13 @@ public final class Opened: Sendable {
 
   /// The bytes that drawing takes at its peak; nil where the manifest does not count them.
   public func peakBytes(hasPhoto: Bool, leastMemory: Bool) -> Int64? {
-    (try? MemoryEstimate(planner, hasPicture: hasPhoto))?.peak(leastMemory ? .call : .keep)
+    (try? MemoryEstimate(generator, hasPicture: hasPhoto))?.peak(leastMemory ? .call : .keep)
   }
 
   /// A generator on a unit, or with nil on those that the bundle was made for.
-  func generator(unit: String?, leastMemory: Bool, memory: @escaping @Sendable () -> Int64?) throws -> Generator {
-    try Generator(
+  func generator(unit: String?, leastMemory: Bool) throws -> Generator {
+    if unit == nil && !leastMemory { return generator }
+    return try Generator(
       bundle: bundle, engine: engine, residency: leastMemory ? .call : .keep,
       wishedUnit: { unit ?? $0.computeUnit }, availableMemory: memory)
   }

@@ -36,6 +36,7 @@ import PocketDiffusion
   @ObservationIgnored private var running: Task<Void, Never>?
   @ObservationIgnored private var accessed: URL?
   @ObservationIgnored private var isInBackground = false
+  @ObservationIgnored private var wasInBackground = false  // since the drawing began
   @ObservationIgnored private var failedInBackground: Wish?
   @ObservationIgnored var downloads: any DownloadSession
 
@@ -149,10 +150,11 @@ import PocketDiffusion
     await closeBundle()
     if settings.bundle != place.id { settings.forgetBundle() }
     if place.origin == .picked, phone.beginAccess(place.folder) { accessed = place.folder }
-    let (digests, engines, cancellation) = (digests, engines, work.cancellation)
+    let (digests, engines, memory, cancellation) = (digests, engines, phone.leftMemory, work.cancellation)
     do {
       opened = try await inBackground(work) { report in
-        try Opened(place, digests: digests, engines: engines, cancellation: cancellation, onProgress: report)
+        try Opened(
+          place, digests: digests, engines: engines, memory: memory, cancellation: cancellation, onProgress: report)
       }
     } catch {
       await closeBundle()
@@ -181,15 +183,20 @@ import PocketDiffusion
   }
 
   public func draw(_ wish: Wish) {
-    guard let opened else { return }
+    guard let opened, work == nil else { return }
     interrupted = nil
+    wasInBackground = isInBackground
     begin(Work(.draw, name: wish.prompt)) { work in
       self.mark.begin(wish)
       defer { self.mark.end() }
       do {
         self.finished = try await self.drawNow(wish, opened, work)
-      } catch let error as EngineError where self.isInBackground && error != .cancelled {
-        self.failedInBackground = wish  // an app in the background may not use the GPU
+      } catch let error as EngineError where self.wasInBackground && error != .cancelled {
+        if self.isInBackground {
+          self.failedInBackground = wish  // an app in the background may not use the GPU
+        } else {
+          self.finished = try await self.drawNow(wish, opened, work)
+        }
       }
     }
   }
@@ -216,7 +223,7 @@ import PocketDiffusion
 
   private func drawNow(_ wish: Wish, _ opened: Opened, _ work: Work) async throws -> Finished {
     let start = wish.fromPhoto ? try await readPhoto(for: opened) : nil
-    let generator = try generator(for: wish, opened)
+    let generator = try await generator(for: wish, opened)
     for try await event in generator.draw(wish.request(photo: start), cancellation: work.cancellation) {
       work.report(event)
       if case .finished(let drawn) = event {
@@ -227,9 +234,11 @@ import PocketDiffusion
     throw EngineError.cancelled
   }
 
-  private func generator(for wish: Wish, _ opened: Opened) throws -> Generator {
+  /// The generator that was used last, or another one, before which the last one gives its memory back.
+  private func generator(for wish: Wish, _ opened: Opened) async throws -> Generator {
     if let held = generator, held.unit == wish.unit, held.leastMemory == wish.leastMemory { return held.generator }
-    let made = try opened.generator(unit: wish.unit, leastMemory: wish.leastMemory, memory: phone.leftMemory)
+    await generator?.generator.close()
+    let made = try opened.generator(unit: wish.unit, leastMemory: wish.leastMemory)
     generator = (wish.unit, wish.leastMemory, made)
     return made
   }
@@ -273,7 +282,7 @@ import PocketDiffusion
     guard let opened else { return }
     begin(Work(.test, name: opened.place.name)) { work in
       let wish = Wish(prompt: "", seed: "0")  // on the units that the bundle was made for
-      let generator = try self.generator(for: wish, opened)
+      let generator = try await self.generator(for: wish, opened)
       for try await event in SelfTest(generator, device: self.phone.device).run(cancellation: work.cancellation) {
         switch event {
         case .part(let subject, let done, let total): work.report(part: subject, done, of: total)
@@ -308,6 +317,7 @@ import PocketDiffusion
   /// The app is no longer seen: what is drawn goes on as long as the system lets it.
   public func enterBackground() async {
     isInBackground = true
+    wasInBackground = true
     await freeMemory()
   }
 

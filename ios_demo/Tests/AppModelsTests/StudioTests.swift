@@ -146,6 +146,17 @@ import XCTest
     await app.studio.idle()
     XCTAssertEqual(app.studio.finished?.prompt, "octopus")
     await app.studio.freeMemory()
+    app.studio.settings.steps = 20
+    app.studio.draw()
+    let work = try XCTUnwrap(app.studio.work)
+    while work.done < 2 { try await Task.sleep(nanoseconds: 1_000_000) }
+    app.engine.failsOnce = true  // it is told of the background when the app is back already
+    await app.studio.enterBackground()
+    app.studio.enterForeground()
+    await app.studio.idle()
+    XCTAssertNil(app.studio.problem)
+    XCTAssertEqual(app.studio.finished?.facts["steps"], "20")
+    await app.studio.freeMemory()
     app.engine.failsToRun = true
     app.studio.draw()
     await app.studio.idle()

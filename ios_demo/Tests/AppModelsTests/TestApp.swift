@@ -104,6 +104,13 @@ import XCTest
 final class FailingEngine: GraphEngine, @unchecked Sendable {  // a test changes it while nothing is drawn
   private let engine: OrtEngine
   var failsToRun = false
+  /// Whether the next call of a graph fails, and no other.
+  var failsOnce: Bool {
+    get { lock.withLock { failing } }
+    set { lock.withLock { failing = newValue } }
+  }
+  private let lock = NSLock()
+  private var failing = false
   /// What is added to all results.
   var adds: Float = 0
 
@@ -119,22 +126,26 @@ final class FailingEngine: GraphEngine, @unchecked Sendable {  // a test changes
   func open(_ graph: PipelineGraph, of bundle: ModelBundle, on unit: String) throws -> any GraphRunner {
     if failsToRun { throw EngineError.engineFailure(graph: graph.name, said: "not in the background") }
     let runner = try engine.open(graph, of: bundle, on: unit)
-    return adds == 0 ? runner : ErringRunner(runner: runner, adds: adds)
+    return ErringRunner(runner: runner, engine: self)
   }
 }
 
 private final class ErringRunner: GraphRunner {
   private let runner: any GraphRunner
-  private let adds: Float
+  private let engine: FailingEngine
 
-  init(runner: any GraphRunner, adds: Float) {
+  init(runner: any GraphRunner, engine: FailingEngine) {
     self.runner = runner
-    self.adds = adds
+    self.engine = engine
   }
 
   func run(_ inputs: Values, cancellation: Cancellation) throws -> Values {
-    try runner.run(inputs, cancellation: cancellation).mapValues {
-      Tensor($0.floats.map { $0 + adds }, shape: $0.shape)
+    if engine.failsOnce {
+      engine.failsOnce = false
+      throw EngineError.engineFailure(graph: "unet", said: "not in the background")
     }
+    let made = try runner.run(inputs, cancellation: cancellation)
+    let adds = engine.adds
+    return adds == 0 ? made : made.mapValues { Tensor($0.floats.map { $0 + adds }, shape: $0.shape) }
   }
 }

@@ -3,8 +3,13 @@
 
 public final class PHPhotoLibrary: @unchecked Sendable {
   public static func shared() -> PHPhotoLibrary { fatalError() }
+  public static func requestAuthorization(for level: PHAccessLevel) async -> PHAuthorizationStatus { fatalError() }
   public func performChanges(_ changes: @escaping @Sendable () -> Void) async throws {}
 }
+
+public enum PHAccessLevel { case addOnly, readWrite }
+
+public enum PHAuthorizationStatus { case notDetermined, restricted, denied, authorized, limited }
 
 public enum PHAssetResourceType { case photo }
 
