@@ -141,6 +141,7 @@ import XCTest
     await app.studio.idle()
     XCTAssertNil(app.studio.problem)
     XCTAssertNil(app.studio.finished)
+    XCTAssertEqual(Interruption(folder: app.folders.support).read()?.prompt, "octopus", "if iOS ends the app now")
     app.engine.failsToRun = false
     app.studio.enterForeground()
     await app.studio.idle()
