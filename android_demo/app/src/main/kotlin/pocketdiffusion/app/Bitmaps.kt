@@ -7,11 +7,12 @@ import pocketdiffusion.engine.Picture
 /** Pictures as the screen shows them. */
 object Bitmaps {
     private const val LEAST_SIDE = 512
+    const val PREVIEW_SIDE = 192
     private const val OPAQUE = 0xff shl 24
 
     /** A bitmap of the picture; a small one is enlarged by Lanczos, which the screen's own enlargement would blur. */
-    fun of(picture: Picture): Bitmap {
-        val factor = Math.max(LEAST_SIDE / Math.max(picture.width, picture.height), 1)
+    fun of(picture: Picture, leastSide: Int = LEAST_SIDE): Bitmap {
+        val factor = Math.max(leastSide / Math.max(picture.width, picture.height), 1)
         val shown = if (factor == 1) {
             picture
         } else {

@@ -26,7 +26,7 @@ class BundlesActivity : Screen(R.layout.bundles) {
         view<View>(R.id.import_zip).setOnClickListener { chooseZip() }
         view<View>(R.id.download).setOnClickListener { download() }
         view<EditText>(R.id.address).setText(studio.settings.address)
-        text(R.id.adb_command, "adb push DIR ${studio.library.pushed}/")
+        text(R.id.adb_command, "adb push DIR /sdcard/Android/data/$packageName/files/bundles/")
     }
 
     override fun onResume() {

@@ -26,6 +26,9 @@ class Controls(private val screen: MainActivity, private val settings: Settings)
     private var shown: Opened? = null
 
     init {
+        for (view in listOf(prompt, negative, seed, steps, guidance, strength, sampler, keepsSeed)) {
+            view.isSaveEnabled = false // the settings keep it
+        }
         prompt.setText(settings.prompt)
         negative.setText(settings.negativePrompt)
         seed.setText(settings.seed)

@@ -23,7 +23,13 @@ open class Engines(private val libraries: File?, private val soc: String?) {
     open fun engineFor(bundle: Bundle): GraphEngine {
         val formats = bundle.manifest.formats.keys
         return when (FORMATS.firstOrNull { it in formats }) {
-            ONNX -> OrtEngine(threads(), qnnLibrary = QNN.takeIf { libraries?.resolve(it)?.exists() == true }, soc = soc)
+            ONNX -> OrtEngine(
+                threads(),
+                qnnLibrary = QNN.takeIf {
+                    libraries?.resolve(it)?.exists() == true
+                },
+                soc = soc,
+            )
             TFLITE -> openTflite()
             else -> throw CannotRunHere(
                 "the bundle",

@@ -45,12 +45,11 @@ class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine) {
         MemoryEstimate(planner, hasPhoto).choose(leftBytes, if (leastMemory) Residency.CALL else Residency.STAGE)
 
     /** A generator that keeps graphs so, on a unit or, with null, on those that the bundle was made for. */
-    fun generator(residency: Residency, unit: String?): Generator =
-        if (residency == Residency.STAGE && unit == null) {
-            planner // whose tokenizers are read already
-        } else {
-            Generator(bundle, engine, residency) { unit ?: it.computeUnit }
-        }
+    fun generator(residency: Residency, unit: String?): Generator = if (residency == Residency.STAGE && unit == null) {
+        planner // whose tokenizers are read already
+    } else {
+        Generator(bundle, engine, residency) { unit ?: it.computeUnit }
+    }
 
     private fun PipelineGraph.isKnownBad(unit: String): Boolean =
         units[unit]?.status == pocketdiffusion.engine.KnownUnit.Status.BAD

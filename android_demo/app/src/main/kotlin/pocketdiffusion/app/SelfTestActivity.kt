@@ -9,6 +9,7 @@ import android.widget.ProgressBar
 import android.widget.TextView
 import pocketdiffusion.engine.UnitResult
 import pocketdiffusion.engine.Verdict
+import java.util.Locale
 
 /** The page 'Is it the same model?': the original's picture beside the phone's, and each part on each unit. */
 class SelfTestActivity : Screen(R.layout.self_test) {
@@ -55,7 +56,7 @@ class SelfTestActivity : Screen(R.layout.self_test) {
         val report = tested.report
         val graphs = report.graphs.filter {
             !it.passed
-        }.map { getString(R.string.graph_on, it.graph, messages.unit(it.unit)) }
+        }.map { getString(R.string.graph_on, it.graph, it.unit.uppercase(Locale.ROOT)) }
         val others = (report.vectors + listOfNotNull(report.picture)).filter { !it.passed }.map { it.subject }
         return getString(R.string.verdict_other_text, (graphs + others).joinToString())
     }
@@ -99,7 +100,7 @@ class SelfTestActivity : Screen(R.layout.self_test) {
         val worst: Verdict? = result.outputs.values.minByOrNull { it.psnrDb }
         row.findViewById<ImageView>(R.id.icon)!!.mark(result.passed)
         row.findViewById<TextView>(R.id.name)!!.text =
-            getString(R.string.graph_on, result.graph, messages.unit(result.unit))
+            getString(R.string.graph_on, result.graph, result.unit.uppercase(Locale.ROOT))
         row.findViewById<TextView>(R.id.value)!!.text = worst?.let { words.of(it) }.orEmpty()
         row.findViewById<View>(R.id.bar)!!.show(false)
         val time = result.medianCallSeconds ?: result.firstCallSeconds

@@ -10,8 +10,10 @@ import pocketdiffusion.engine.HttpRemote
 import pocketdiffusion.engine.Png
 import pocketdiffusion.engine.Remote
 import pocketdiffusion.engine.StepDone
+import pocketdiffusion.engine.Unreadable
 import java.io.File
 import java.io.IOException
+import java.io.InputStream
 import java.util.concurrent.Executors
 
 /** Something else is being done. */
@@ -101,8 +103,7 @@ class Studio(private val app: Application, private val engines: Engines) {
         val name = library.freeName(displayName)
         val own = Work(Work.Kind.IMPORT, name)
         val unpack = {
-            val stream = app.contentResolver.openInputStream(zip) ?: throw IOException("$zip cannot be opened")
-            stream.use { library.import(name, it) { done -> report(own, done, 0) } }
+            openZip(zip, displayName).use { library.import(name, it) { done -> report(own, done, 0) } }
         }
         begin(own, unpack) { open(it) }
     }
@@ -159,6 +160,14 @@ class Studio(private val app: Application, private val engines: Engines) {
         changed()
     }
 
+    private fun openZip(zip: Uri, name: String): InputStream = try {
+        app.contentResolver.openInputStream(zip) ?: throw IOException("it is not there")
+    } catch (error: IOException) {
+        throw Unreadable(name, error)
+    } catch (error: SecurityException) { // the app that has it gives it no more
+        throw Unreadable(name, error)
+    }
+
     private fun look(own: Work, place: Place): Opened {
         val bundle = pocketdiffusion.engine.Bundle.open(place.folder.toPath(), library.digests)
         bundle.checkAll { done, total -> report(own, done, total) }
@@ -175,7 +184,7 @@ class Studio(private val app: Application, private val engines: Engines) {
 
             override fun onStep(step: StepDone) {
                 times += step.seconds
-                val preview = step.preview()?.let(Bitmaps::of)
+                val preview = step.preview()?.let { Bitmaps.of(it, Bitmaps.PREVIEW_SIDE) }
                 post(own) {
                     own.done = step.row.toLong()
                     own.total = step.rows.toLong()

@@ -9,6 +9,7 @@ import android.content.Context
 import android.content.Intent
 import android.os.IBinder
 import android.os.PowerManager
+import android.os.SystemClock
 
 /** Keeps the app alive while it draws, imports, downloads or tests, and says in a notification how far it is. */
 class WorkService : Service() {
@@ -18,6 +19,9 @@ class WorkService : Service() {
     private val wakeLock by lazy {
         getSystemService(PowerManager::class.java)!!.newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "pocketdiffusion:work")
     }
+
+    private var shownTitle = ""
+    private var shownMillis = 0L
 
     override fun onBind(intent: Intent?): IBinder? = null
 
@@ -48,8 +52,14 @@ class WorkService : Service() {
         end()
     }
 
+    /** Says what is new of the work: its kind at once, how far it is twice a second; the system takes no more. */
     private fun update() {
-        if (studio.work == null) end() else notifications.notify(ID, notification())
+        val work = studio.work ?: return end()
+        val (title, now) = Progress(resources).title(work) to SystemClock.elapsedRealtime()
+        if (title == shownTitle && now - shownMillis < MILLIS_BETWEEN) return
+        shownTitle = title
+        shownMillis = now
+        notifications.notify(ID, notification())
     }
 
     private fun end() {
@@ -82,6 +92,7 @@ class WorkService : Service() {
         private const val CHANNEL = "work"
         private const val ID = 1
         private const val PARTS = 1000
+        private const val MILLIS_BETWEEN = 500
         private const val LONGEST_MILLIS = 6L * 3600 * 1000
         private const val FLAGS = PendingIntent.FLAG_IMMUTABLE or PendingIntent.FLAG_UPDATE_CURRENT
 

@@ -18,6 +18,7 @@ import org.robolectric.Shadows.shadowOf
 import org.robolectric.shadows.ShadowStatFs
 import pocketdiffusion.app.OnPhone.press
 import pocketdiffusion.app.OnPhone.words
+import pocketdiffusion.engine.Bundle
 import pocketdiffusion.engine.Remote
 import pocketdiffusion.engine.RemoteFile
 import java.io.File
@@ -48,7 +49,7 @@ class BundlesTest {
         assertEquals(BundlesActivity::class.java.name, shadowOf(main).nextStartedActivity.component!!.className)
         val screen = page()
         assertEquals("There is no bundle on this phone yet.", screen.words(R.id.none))
-        import(screen, zipOf(File(OnPhone.bundle().toUri()), "Emoji for me.zip"))
+        import(screen, zipOf(OnPhone.small.toFile(), "Emoji for me.zip"))
         assertNull(studio.problem)
         assertEquals("Emoji-for-me", studio.opened!!.place.name)
         OnPhone.await("the list") { item(screen) != null }
@@ -63,13 +64,13 @@ class BundlesTest {
     @Test
     fun `a zip that is cut, and full storage, are told`() {
         val screen = page()
-        val zip = zipOf(File(OnPhone.bundle().toUri()), "cut.zip")
+        val zip = zipOf(OnPhone.small.toFile(), "cut.zip")
         zip.writeBytes(zip.readBytes().let { it.copyOf(it.size / 2) })
         import(screen, zip)
         assertEquals("A file cannot be read", screen.words(R.id.problem_title))
         assertEquals(emptyList<String>(), own.list().orEmpty().toList())
         ShadowStatFs.registerStats(own, 1000, 1, 1)
-        import(screen, zipOf(File(OnPhone.bundle().toUri()), "whole.zip"))
+        import(screen, zipOf(OnPhone.small.toFile(), "whole.zip"))
         assertEquals("The phone's storage is full", screen.words(R.id.problem_title))
         assertEquals(emptyList<String>(), own.list().orEmpty().toList())
         import(screen, File(OnPhone.app.cacheDir, "no.zip").apply { writeText("this is no zip") })
@@ -83,8 +84,8 @@ class BundlesTest {
         screen.press(R.id.download)
         assertEquals("An address begins with https:// and names a server.", screen.words(R.id.address_error))
         assertNull(studio.work)
-        val bundle = OnPhone.bundle()
-        var left = 30L shl 20
+        val bundle = OnPhone.small
+        var left = OnPhone.bytesOf(Bundle.open(bundle)) / 2
         val begun = ArrayList<Long>()
         val remote = Remote { path, from ->
             if (path.endsWith("model.onnx_data")) begun += from
@@ -120,9 +121,9 @@ class BundlesTest {
 
     @Test
     fun `the page names what is wrong with each bundle, and opens another one`() {
-        OnPhone.push(name = "one")
-        OnPhone.push(name = "two")
-        File(OnPhone.push(name = "broken"), "onnx/unet/model.onnx").delete()
+        OnPhone.push(OnPhone.small, name = "one")
+        OnPhone.push(OnPhone.small, name = "two")
+        File(OnPhone.push(OnPhone.small, name = "broken"), "onnx/unet/model.onnx").delete()
         OnPhone.launch()
         OnPhone.awaitIdle()
         assertEquals("broken", studio.library.places().first().name)

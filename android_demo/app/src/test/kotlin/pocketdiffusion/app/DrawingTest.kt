@@ -37,6 +37,13 @@ class DrawingTest {
 
     @Test
     fun `a person draws and sees the original's picture`() {
+        val goOn = CountDownLatch(1)
+        val calls = AtomicInteger()
+        OnPhone.change { engine ->
+            ChangedEngine(engine, before = {
+                if (it == "unet" && calls.incrementAndGet() == CALLS_TO_WAIT) goOn.await()
+            })
+        }
         val screen = OnPhone.open()
         val told = studio.opened!!.manifest.picture!!
         screen.view<EditText>(R.id.prompt).setText(told.prompt)
@@ -45,8 +52,10 @@ class DrawingTest {
         studio.settings.guidance = told.guidance
         studio.settings.sampler = told.sampler
         screen.press(R.id.draw)
-        OnPhone.await("a preview") { studio.work?.preview != null }
+        OnPhone.await("a preview") { studio.work?.preview != null && calls.get() == CALLS_TO_WAIT }
+        OnPhone.screenshot(screen, "drawing")
         assertTrue(screen.words(R.id.progress_text), screen.words(R.id.progress_text).startsWith("Step "))
+        goOn.countDown()
         OnPhone.awaitIdle()
         assertEquals("", screen.words(R.id.problem_title))
         val shown = (screen.view<ImageView>(R.id.picture).drawable as BitmapDrawable).bitmap
@@ -178,5 +187,6 @@ class DrawingTest {
 
     private companion object {
         const val STEPS = 12
+        const val CALLS_TO_WAIT = 14 // two for each step
     }
 }

@@ -45,7 +45,14 @@ object OnPhone {
         } ?: error("none of -Dbundles holds ONNX in float32")
     }
 
-    /** Pushes a bundle as adb does. Its large files are links to those given: replace them, and do not write into them. */
+    /** The smallest of them that holds ONNX, where nothing but its files matters. */
+    val small: Path by lazy {
+        bundles.map { Bundle.open(it) }.filter { "onnx" in it.manifest.formats }.minByOrNull(::bytesOf)!!.folder
+    }
+
+    fun bytesOf(bundle: Bundle): Long = bundle.manifest.files.run { paths.sumOf { get(it)!!.size } }
+
+    /** Pushes a bundle as adb does. Its large files are links to those given: replace them, write into none. */
     fun push(bundle: Path = bundle(), name: String = "emoji"): File {
         val folder = File(app.getExternalFilesDir("bundles"), name)
         Files.walk(bundle).use { files ->

@@ -15,6 +15,7 @@ import org.robolectric.RobolectricTestRunner
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.shadows.ShadowToast
 import pocketdiffusion.app.OnPhone.press
+import pocketdiffusion.app.OnPhone.scrollTo
 import pocketdiffusion.app.OnPhone.words
 import pocketdiffusion.engine.Png
 import java.io.ByteArrayOutputStream
@@ -50,6 +51,8 @@ class PhotosTest {
             screen,
         ).receiveResult(asked.intent, android.app.Activity.RESULT_OK, Intent().setData(Uri.fromFile(photo)))
         assertTrue(screen.view<View>(R.id.strength).isShown)
+        screen.scrollTo(R.id.strength)
+        OnPhone.screenshot(screen, "photo")
         studio.settings.steps = 5
         studio.settings.strength = 0.6
         screen.press(R.id.draw)

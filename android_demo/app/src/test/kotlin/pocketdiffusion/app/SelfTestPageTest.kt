@@ -31,7 +31,7 @@ class SelfTestPageTest {
         assertTrue(screen.words(R.id.picture_words).contains("this phone is nearer than each of them"))
         val graphs = screen.view<ViewGroup>(R.id.graph_list)
         val names = (0 until graphs.childCount).map { graphs.getChildAt(it).findViewById<TextView>(R.id.name)!!.text }
-        assertTrue("$names", "unet on the processor (CPU)" in names)
+        assertTrue("$names", "unet · CPU" in names)
         assertTrue(screen.words(R.id.vectors_text).endsWith("agree with the original libraries."))
         screen.press(R.id.share_report)
         val chooser = shadowOf(screen).nextStartedActivity
@@ -62,7 +62,7 @@ class SelfTestPageTest {
         screen.press(R.id.draw)
         OnPhone.awaitIdle()
         assertEquals("No. Something differs on this phone.", screen.words(R.id.verdict_title))
-        assertEquals("Wrong: vae_decoder on the processor (CPU), picture", screen.words(R.id.verdict_text))
+        assertEquals("Wrong: vae_decoder · CPU, picture", screen.words(R.id.verdict_text))
         assertTrue(screen.words(R.id.picture_words).startsWith("The two pictures differ clearly."))
         OnPhone.screenshot(screen, "same-model-wrong")
     }

@@ -1,12 +1,13 @@
 package pocketdiffusion.app
 
-import org.junit.AfterClass
+import android.content.res.AssetManager
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
-import org.junit.BeforeClass
+import org.junit.Before
 import org.junit.Test
 import org.junit.runner.RunWith
 import org.robolectric.RobolectricTestRunner
+import java.io.ByteArrayOutputStream
 import java.io.File
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
@@ -15,6 +16,23 @@ import java.util.zip.ZipOutputStream
 @RunWith(RobolectricTestRunner::class)
 class ShippedTest {
     private val studio get() = OnPhone.app.studio
+
+    /** The APK of these tests has no assets: another one, of nothing else, is put beside it. */
+    @Before
+    fun ship() {
+        OnPhone.makeRoom()
+        val bundle = OnPhone.small.toFile()
+        val packed = ByteArrayOutputStream()
+        ZipOutputStream(packed).use { zip ->
+            for (file in bundle.walk().filter { it.isFile }) {
+                zip.put(file.relativeTo(bundle).invariantSeparatorsPath, file.readBytes())
+            }
+        }
+        val apk = File(OnPhone.app.cacheDir, "assets.apk")
+        ZipOutputStream(apk.outputStream()).use { it.put("assets/bundles/came-along.zip", packed.toByteArray()) }
+        val add = AssetManager::class.java.getMethod("addAssetPath", String::class.java) // hidden: for tests alone
+        assertEquals(true, add.invoke(OnPhone.app.assets, apk.path) != 0)
+    }
 
     @Test
     fun `the first start unpacks it, and once it was deleted it does not come back`() {
@@ -35,28 +53,10 @@ class ShippedTest {
         OnPhone.awaitIdle()
     }
 
-    companion object {
-        /** What test_config.properties calls the app's assets; in other tests there are none. */
-        private val assets = File("target/assets/bundles")
-
-        @BeforeClass
-        @JvmStatic
-        fun pack() {
-            assets.mkdirs()
-            val bundle = File(OnPhone.bundle().toUri())
-            ZipOutputStream(File(assets, "came-along.zip").outputStream().buffered()).use { zip ->
-                zip.setLevel(0)
-                for (file in bundle.walk().filter { it.isFile }) {
-                    zip.putNextEntry(ZipEntry(file.relativeTo(bundle).invariantSeparatorsPath))
-                    file.inputStream().use { it.copyTo(zip) }
-                }
-            }
-        }
-
-        @AfterClass
-        @JvmStatic
-        fun remove() {
-            assets.parentFile!!.deleteRecursively()
-        }
+    private fun ZipOutputStream.put(name: String, data: ByteArray) {
+        setLevel(1)
+        putNextEntry(ZipEntry(name))
+        write(data)
+        closeEntry()
     }
 }
