@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import check_views
@@ -90,8 +91,8 @@ class Toolchain:
 
 
 def make_zips(folder: Path, bundle: Path) -> None:
-    """Write the zips that the app's tests unpack: the bundle deflated, the bundle in a folder with what does not belong
-    there, and no bundle."""
+    """Write the zips that the app's tests unpack: the bundle deflated, in the form of those beyond 4 GB, in a folder
+    with what does not belong there, and no bundle."""
     files = [path for path in bundle.rglob("*") if path.is_file()]
     with ZipFile(folder / "flat.zip", "w", ZIP_DEFLATED) as flat, ZipFile(folder / "folder.zip", "w") as stored:
         for path in files:
@@ -99,6 +100,9 @@ def make_zips(folder: Path, bundle: Path) -> None:
             stored.write(path, path.relative_to(bundle.parent))
         for name in ("__MACOSX/._pndm", "../evil.txt", "/evil.txt"):
             stored.writestr(name, "not of the bundle")
+    with patch("zipfile.ZIP64_LIMIT", 1000), ZipFile(folder / "long.zip", "w", ZIP_DEFLATED) as long:
+        for path in files:
+            long.write(path, path.relative_to(bundle))
     with ZipFile(folder / "other.zip", "w") as other:
         other.writestr("pictures/red.txt", "no bundle")
 

@@ -44,7 +44,7 @@ import XCTest
   }
 
   func testAZipIsUnpackedOpenedAndDeleted() async throws {
-    for name in ["flat.zip", "folder.zip"] {
+    for name in ["flat.zip", "folder.zip", "long.zip"] {
       let app = try TestApp(self)
       app.studio.pick(try app.zip(name))
       XCTAssertEqual(app.studio.work?.kind, .unpack)

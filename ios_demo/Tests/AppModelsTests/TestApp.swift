@@ -35,7 +35,8 @@ import XCTest
   /// A small bundle of the reader's kit, with all its parts.
   func bundle() throws -> URL { URL(fileURLWithPath: try Self.given("POCKET_KIT")).appendingPathComponent("pndm") }
 
-  /// The same as a zip: flat.zip is deflated, folder.zip stored, in a folder.
+  /// The same as a zip: flat.zip is deflated, long.zip has the form of
+  /// those beyond 4 GB, folder.zip is stored, in a folder.
   func zip(_ name: String) throws -> URL {
     URL(fileURLWithPath: try Self.given("POCKET_ZIPS")).appendingPathComponent(name)
   }
