@@ -29,6 +29,8 @@ class Studio(private val app: Application, private val engines: Engines) {
     val phone = Phone(app)
     private val mark = Interruption(File(app.filesDir, "drawing.json"))
     private val picture = File(app.filesDir, "last.png")
+    private val pace = Pace(MILLIS_BETWEEN)
+
 
     /** The bundle that is drawn with. */
     var opened: Opened? = null
@@ -180,15 +182,22 @@ class Studio(private val app: Application, private val engines: Engines) {
         val residency = opened.residency(photo != null, phone.leftBytes(), wish.leastMemory)
         val times = ArrayList<Double>()
         val listener = object : DrawListener {
-            override fun onStage(name: String) = report(own, own.done, own.total, name)
+            private val previews = Pace(MILLIS_BETWEEN_PREVIEWS)
+
+            override fun onStage(name: String) = post(own) { own.stage = name }
 
             override fun onStep(step: StepDone) {
                 times += step.seconds
-                val preview = step.preview()?.let { Bitmaps.of(it, Bitmaps.PREVIEW_SIDE) }
+                val perStep = median(times)
+                val preview = if (!previews.allows("preview")) {
+                    null
+                } else {
+                    step.preview()?.let { Bitmaps.of(it, Bitmaps.PREVIEW_SIDE) }
+                }
                 post(own) {
                     own.done = step.row.toLong()
                     own.total = step.rows.toLong()
-                    own.secondsPerStep = median(times)
+                    own.secondsPerStep = perStep
                     if (preview != null) own.preview = preview
                 }
             }
@@ -232,10 +241,9 @@ class Studio(private val app: Application, private val engines: Engines) {
     }
 
     /** On the worker's thread: says how far it is. Throws Cancelled where the person wished it. */
-    private fun report(own: Work, done: Long, total: Long, stage: String = own.stage) {
+    private fun report(own: Work, done: Long, total: Long, stage: String = "") {
         own.cancellation.check()
-        val isNews = stage != own.stage || total == 0L || done == total || (done - own.done) * 200 > total
-        if (isNews) {
+        if (pace.allows(stage) || done == total) {
             post(own) {
                 own.done = done
                 own.total = total
@@ -255,6 +263,8 @@ class Studio(private val app: Application, private val engines: Engines) {
 
     private companion object {
         const val STACK_BYTES = 8L shl 20
+        const val MILLIS_BETWEEN = 100L
+        const val MILLIS_BETWEEN_PREVIEWS = 200L // a step's seconds do not count what its preview takes
 
         fun median(times: List<Double>): Double? = times.sorted().let { it.getOrNull(it.size / 2) }
     }

@@ -62,6 +62,20 @@ class BundlesTest {
     }
 
     @Test
+    fun `an import tells how far it is no more often than an eye sees`() {
+        val screen = page()
+        var told = 0
+        val listener: () -> Unit = { told++ }
+        studio.listen(listener)
+        val began = System.nanoTime()
+        import(screen, zipOf(OnPhone.small.toFile(), "emoji.zip"))
+        val seconds = (System.nanoTime() - began) / 1e9
+        studio.forget(listener)
+        assertNull(studio.problem)
+        assertTrue("$told in $seconds s", told <= 20 + 10 * seconds)
+    }
+
+    @Test
     fun `a zip that is cut, and full storage, are told`() {
         val screen = page()
         val zip = zipOf(OnPhone.small.toFile(), "cut.zip")

@@ -164,6 +164,19 @@ class DrawingTest {
     }
 
     @Test
+    fun `what a step takes is counted when it was done`() {
+        OnPhone.open()
+        val told = LinkedHashSet<Double?>()
+        val listener: () -> Unit = { told += studio.work?.secondsPerStep }
+        studio.listen(listener)
+        studio.draw(Wish("ghost", seed = "1", steps = 8))
+        Thread.sleep(SECONDS_TO_DRAW * 1000) // the main thread is busy with something else
+        OnPhone.awaitIdle()
+        studio.forget(listener)
+        assertTrue("$told", told.filterNotNull().size > 1)
+    }
+
+    @Test
     fun `the service stays in the foreground while it is drawn`() {
         val screen = OnPhone.open()
         studio.settings.steps = 50
@@ -187,6 +200,7 @@ class DrawingTest {
 
     private companion object {
         const val STEPS = 12
+        const val SECONDS_TO_DRAW = 3L
         const val CALLS_TO_WAIT = 14 // two for each step
     }
 }
