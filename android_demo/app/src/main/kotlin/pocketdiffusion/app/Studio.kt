@@ -31,6 +31,8 @@ class Studio(private val app: Application, private val engines: Engines) {
     private val picture = File(app.filesDir, "last.png")
     private val pace = Pace(MILLIS_BETWEEN)
 
+    /** The photo to start from, as the screen shows it. */
+    val thumbnail = Thumbnail(app.contentResolver, ::thumbnailRead)
 
     /** The bundle that is drawn with. */
     var opened: Opened? = null
@@ -160,6 +162,12 @@ class Studio(private val app: Application, private val engines: Engines) {
     fun show(error: Throwable) {
         problem = error
         changed()
+    }
+
+    private fun thumbnailRead(error: Throwable?) {
+        if (error == null) return changed()
+        settings.photo = null // and not at each start again
+        show(error as? PhotoUnreadable ?: PhotoUnreadable(error))
     }
 
     private fun openZip(zip: Uri, name: String): InputStream = try {

@@ -74,6 +74,64 @@ class PhotosTest {
     }
 
     @Test
+    fun `a transparent photo is read over white`() {
+        val bitmap = Bitmap.createBitmap(60, 40, Bitmap.Config.ARGB_8888)
+        for (y in 0 until 40) for (x in 0 until 60) bitmap.setPixel(x, y, Color.argb(128, 255, 0, 0))
+        val photo = File(OnPhone.app.cacheDir, "transparent.png")
+        photo.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+        val picture = Photos.read(OnPhone.app.contentResolver, Uri.fromFile(photo), 64, 64)
+        assertEquals(listOf(40, 40), listOf(picture.width, picture.height))
+        assertEquals(listOf(255, 127, 127), (0..2).map { picture.rgb[it].toInt() and 0xff })
+    }
+
+    @Test
+    fun `photos lie in their files in eight ways`() {
+        val jpeg = jpeg(width = 64, height = 32)
+        val photo = File(OnPhone.app.cacheDir, "photo.jpg")
+        val ways = (1..8).map { orientation ->
+            photo.writeBytes(turned(jpeg, orientation))
+            val height = if (orientation < 5) 32 else 128
+            val picture = Photos.read(OnPhone.app.contentResolver, Uri.fromFile(photo), 64, height)
+            fun isRed(x: Int, y: Int) = picture.rgb[3 * (picture.width * y + x)].toInt() and 0xff > 128
+            val (right, below) = picture.width - 4 to picture.height - 4
+            listOf(isRed(4, 4), isRed(right, 4), isRed(4, below)).joinToString("") { if (it) "r" else "b" }
+        }
+        // of each: above left, above right, below left; red is where the file's left is
+        assertEquals(listOf("rbr", "brb", "brb", "rbr", "rrb", "rrb", "bbr", "bbr"), ways)
+    }
+
+    @Test
+    fun `a large photo is shown small, and one that is gone is forgotten`() {
+        OnPhone.push()
+        OnPhone.give(megabytes = 3000)
+        val photo = File(OnPhone.app.cacheDir, "large.jpg").apply { writeBytes(jpeg(width = 3000, height = 2000)) }
+        studio.settings.photo = Uri.fromFile(photo)
+        studio.settings.bundle = "emoji"
+        val screen = OnPhone.open()
+        val view = screen.view<android.widget.ImageView>(R.id.photo_view)
+        fun shownNow(): Bitmap? = (view.drawable as? android.graphics.drawable.BitmapDrawable)?.bitmap
+        OnPhone.await("the photo") { shownNow() != null }
+        val shown = shownNow()!!
+        assertTrue("${shown.width} x ${shown.height}", shown.width * shown.height <= 500_000)
+        assertTrue(view.isShown)
+        val failures = listOf<() -> Nothing>(
+            { throw SecurityException("no permission") },
+            { throw IllegalStateException("a mistake of the other app") },
+        )
+        for ((i, failure) in failures.withIndex()) {
+            val lent = Uri.parse("content://other.app/$i")
+            shadowOf(OnPhone.app.contentResolver).registerInputStreamSupplier(lent) { failure() }
+            studio.settings.photo = lent
+            val next = OnPhone.launch().get()
+            OnPhone.await("the end of it") { studio.settings.photo == null }
+            OnPhone.awaitIdle()
+            assertEquals("The photo cannot be read", next.words(R.id.problem_title))
+            assertTrue(!next.view<View>(R.id.photo_view).isShown)
+            studio.dismiss()
+        }
+    }
+
+    @Test
     fun `a gallery that takes nothing is told`() {
         OnPhone.push()
         OnPhone.give(megabytes = 3000)
