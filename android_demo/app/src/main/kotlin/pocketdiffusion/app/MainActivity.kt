@@ -107,7 +107,7 @@ class MainActivity : Screen(R.layout.main) {
 
     private fun share() {
         val finished = studio.finished ?: return
-        startActivity(Gallery(this).shareIntent(finished.png, finished.name, Gallery.PNG))
+        share(finished.png, finished.name, Gallery.PNG)
     }
 
     private fun showTop(opened: Opened?) {
@@ -129,6 +129,7 @@ class MainActivity : Screen(R.layout.main) {
         }
         val words = listOfNotNull(
             finished?.cut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
+            getString(R.string.not_kept).takeIf { finished?.isKept == false },
             finished?.negativeCut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
         ) +
             finished?.fallbacks.orEmpty().map { (graph, why) ->

@@ -121,7 +121,7 @@ class SelfTestActivity : Screen(R.layout.self_test) {
     private fun shareReport() {
         val tested = studio.tested ?: return
         val json = tested.report.toJson().toByteArray()
-        startActivity(Gallery(this).shareIntent(json, "device_report.json", "application/json"))
+        share(json, "device_report.json", "application/json")
     }
 
     private companion object {

@@ -170,6 +170,14 @@ class Studio(private val app: Application, private val engines: Engines) {
         show(error as? PhotoUnreadable ?: PhotoUnreadable(error))
     }
 
+    /** Whether a file could be written that can be done without. */
+    private fun tryTo(write: () -> Unit): Boolean = try {
+        write()
+        true
+    } catch (_: IOException) {
+        false
+    }
+
     private fun openZip(zip: Uri, name: String): InputStream = try {
         app.contentResolver.openInputStream(zip) ?: throw IOException("it is not there")
     } catch (error: IOException) {
@@ -210,18 +218,19 @@ class Studio(private val app: Application, private val engines: Engines) {
                 }
             }
         }
-        mark.begin(wish)
+        tryTo { mark.begin(wish) }
         try {
             opened.generator(residency, wish.unit).use { generator ->
                 val drawn = generator.draw(wish.request(photo), listener, own.cancellation)
                 val png = Png.write(drawn.picture, drawn.facts)
-                picture.writeBytes(png)
+                val kept = tryTo { picture.replaceWith(png) }
                 return Finished(png, Bitmaps.of(drawn.picture), drawn.facts).apply {
                     cut = drawn.cut
                     negativeCut = drawn.negativeCut
                     seconds = drawn.seconds
                     secondsPerStep = median(times)
                     fallbacks = generator.fallbacks
+                    isKept = kept
                 }
             }
         } finally {

@@ -126,6 +126,30 @@ class DrawingFaultsTest {
     }
 
     @Test
+    fun `full storage loses no picture, and is told`() {
+        OnPhone.push()
+        val taken = listOf("last.png", "drawing.json").map { File(OnPhone.app.filesDir, it) }
+        for (file in taken) File(file, "x").apply { parentFile!!.mkdirs() }.writeText("x") // none can be written here
+        val screen = OnPhone.open()
+        studio.draw(Wish("ghost", seed = "1", steps = 1))
+        OnPhone.awaitIdle()
+        assertNull(studio.problem)
+        assertEquals("ghost", studio.finished!!.facts["prompt"])
+        val notice = screen.words(R.id.notice_text)
+        assertTrue(notice, notice.contains("save or share this picture"))
+        val cache = OnPhone.app.cacheDir
+        cache.deleteRecursively()
+        cache.writeText("no folder")
+        screen.press(R.id.share)
+        assertEquals("A file was not written", screen.words(R.id.problem_title))
+        for (file in taken) file.deleteRecursively()
+        studio.draw(Wish("ghost", seed = "2", steps = 1))
+        OnPhone.awaitIdle()
+        assertTrue(taken.first().isFile)
+        assertEquals("", screen.words(R.id.notice_text))
+    }
+
+    @Test
     fun `a photo that is gone is told`() {
         OnPhone.push()
         val screen = OnPhone.open()

@@ -132,6 +132,61 @@ class PhotosTest {
     }
 
     @Test
+    fun `Android 8 and 9 keep two pictures of one name`() {
+        val api = android.os.Build.VERSION.SDK_INT
+        fun pretend(api: Int) = org.robolectric.util.ReflectionHelpers
+            .setStaticField(android.os.Build.VERSION::class.java, "SDK_INT", api)
+        pretend(28)
+        try {
+            saveTwice()
+        } finally {
+            pretend(api)
+        }
+    }
+
+    private fun saveTwice() {
+        val gallery = org.robolectric.Robolectric.buildContentProvider(OldGallery::class.java).create("media").get()
+        Gallery(OnPhone.app).save(byteArrayOf(1), "ghost-1.png")
+        val first = File(gallery.paths.single())
+        first.writeBytes(byteArrayOf(1))
+        Gallery(OnPhone.app).save(byteArrayOf(2), "ghost-1.png")
+        assertEquals(listOf("ghost-1.png", "ghost-1-2.png"), gallery.paths.map { File(it).name })
+        assertEquals(0, gallery.deleted)
+        gallery.isBroken = true
+        val error = org.junit.Assert.assertThrows(NotSaved::class.java) {
+            Gallery(OnPhone.app).save(byteArrayOf(3), "ghost-1.png")
+        }
+        assertTrue(error.cause is IllegalStateException)
+        assertEquals("the row of no picture goes", 1, gallery.deleted)
+    }
+
+    class OldGallery : ContentProvider() {
+        val paths = ArrayList<String>()
+        var isBroken = false
+        var deleted = 0
+
+        override fun onCreate() = true
+
+        override fun insert(uri: Uri, values: ContentValues?): Uri {
+            paths += values!!.getAsString("_data")
+            val row = uri.buildUpon().appendPath("${paths.size}").build()
+            val out = object : ByteArrayOutputStream() {
+                override fun write(bytes: ByteArray) = if (isBroken) error("the gallery broke") else Unit
+            }
+            shadowOf(OnPhone.app.contentResolver).registerOutputStream(row, out)
+            return row
+        }
+
+        override fun query(uri: Uri, a: Array<String>?, b: String?, c: Array<String>?, d: String?) = null
+
+        override fun getType(uri: Uri): String? = null
+
+        override fun update(uri: Uri, values: ContentValues?, a: String?, b: Array<String>?) = 0
+
+        override fun delete(uri: Uri, a: String?, b: Array<String>?) = 1.also { deleted++ }
+    }
+
+    @Test
     fun `a gallery that takes nothing is told`() {
         OnPhone.push()
         OnPhone.give(megabytes = 3000)
