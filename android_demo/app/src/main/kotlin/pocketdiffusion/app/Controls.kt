@@ -74,7 +74,7 @@ class Controls(private val screen: MainActivity, private val settings: Settings)
             seed.requestFocus()
             return null
         }
-        if (!settings.keepsSeed && screen.studio.finished != null) {
+        if (!settings.keepsSeed && settings.isSeedDrawn) {
             settings.newSeed()
             seed.setText(settings.seed)
         }

@@ -16,6 +16,7 @@ class Settings(context: Context) {
     var sampler: String? by text("sampler")
     var unit: String? by text("unit")
     private var seedText: String? by text("seed")
+    private var seedDrawnText: String? by text("seed_drawn")
     private var stepsText: String? by text("steps")
     private var guidanceText: String? by text("guidance")
     private var strengthText: String? by text("strength")
@@ -26,6 +27,14 @@ class Settings(context: Context) {
         get() = seedText ?: "1"
         set(value) {
             seedText = value
+            isSeedDrawn = false
+        }
+
+    /** Whether a picture was drawn with the seed since it was chosen. */
+    var isSeedDrawn: Boolean
+        get() = seedDrawnText == "true"
+        set(value) {
+            seedDrawnText = "$value"
         }
     var keepsSeed: Boolean
         get() = keepsSeedText == "true"

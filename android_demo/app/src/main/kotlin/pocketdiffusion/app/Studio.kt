@@ -130,6 +130,7 @@ class Studio(private val app: Application, private val engines: Engines) {
         interrupted = null
         begin(own, task = { drawNow(own, opened, wish) }, failed) {
             finished = it
+            if (wish.seed == settings.seed) settings.isSeedDrawn = true
             then(it)
         }
     }

@@ -164,6 +164,22 @@ class DrawingTest {
     }
 
     @Test
+    fun `a seed that was typed is drawn, and a new one comes after it`() {
+        val screen = OnPhone.open()
+        studio.settings.steps = 1
+        val seeds = listOf("42", "43", "43").map { typed ->
+            screen.view<EditText>(R.id.seed).setText(typed)
+            screen.press(R.id.draw)
+            OnPhone.awaitIdle()
+            studio.finished!!.facts["seed"]
+        }
+        assertEquals(listOf("42", "43", "43"), seeds)
+        screen.press(R.id.draw)
+        OnPhone.awaitIdle()
+        assertTrue(studio.finished!!.facts["seed"] != "43")
+    }
+
+    @Test
     fun `what a step takes is counted when it was done`() {
         OnPhone.open()
         val told = LinkedHashSet<Double?>()
