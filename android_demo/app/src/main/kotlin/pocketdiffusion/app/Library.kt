@@ -9,6 +9,7 @@ import pocketdiffusion.engine.DigestMemory
 import pocketdiffusion.engine.EngineError
 import pocketdiffusion.engine.Remote
 import java.io.File
+import java.io.IOException
 import java.io.InputStream
 import java.net.URI
 
@@ -61,6 +62,13 @@ class Library(private val context: Context) {
     fun shipped(): List<String> =
         context.assets.list(FOLDER).orEmpty().filter { it.endsWith(ZIP) }.map { it.removeSuffix(ZIP) }.sorted()
 
+    /** The bundle_id of one of them, which lies beside it; empty where it does not. */
+    fun shippedId(name: String): String = try {
+        context.assets.open("$FOLDER/$name$ID").use { String(it.readBytes()).trim() }
+    } catch (_: IOException) {
+        ""
+    }
+
     fun openShipped(name: String): InputStream = context.assets.open("$FOLDER/$name$ZIP")
 
     /** Unpacks a zip as `name`, in place of an older bundle of that name. */
@@ -94,6 +102,7 @@ class Library(private val context: Context) {
     companion object {
         private const val FOLDER = "bundles"
         private const val ZIP = ".zip"
+        private const val ID = ".id"
         private val NOT_IN_NAMES = Regex("[^A-Za-z0-9._-]+")
         private val GENERIC = setOf("resolve", "main", "tree")
 

@@ -81,6 +81,11 @@ class Settings(context: Context) {
 
     fun noteUnpacked(name: String) = store.edit().putBoolean("unpacked $name", true).apply()
 
+    /** The bundle_id of what was unpacked under a name; null where nothing was, or what was is deleted. */
+    fun unpackedId(name: String): String? = store.getString("unpacked id $name", null)
+
+    fun noteUnpackedId(name: String, id: String?) = store.edit().putString("unpacked id $name", id).apply()
+
     private fun text(key: String) = object : kotlin.properties.ReadWriteProperty<Any?, String?> {
         override fun getValue(thisRef: Any?, property: kotlin.reflect.KProperty<*>): String? =
             store.getString(key, null)

@@ -70,21 +70,29 @@ class Studio(private val app: Application, private val engines: Engines) {
     /** Opens the bundle that was chosen last, or the first; before that, unpacks what came with the app. */
     fun start() {
         if (work != null || opened != null) return
-        unpackShipped {
+        val openChosen = {
             val chosen = library.find(settings.bundle) ?: library.places().firstOrNull()
             if (chosen != null) open(chosen)
         }
+        unpackShipped(then = openChosen, failed = {
+            openChosen() // what is there can be drawn with
+            if (it !is Cancelled) show(it)
+        })
     }
 
-    /** Unpacks the bundles that came with the app, each once: those that were deleted since do not come back. */
+    /**
+     * Unpacks the bundles that came with the app, each once, and again where an update of the app brought another one:
+     * those that were deleted since do not come back.
+     */
     fun unpackShipped(failed: (Throwable) -> Unit = {}, then: () -> Unit) {
-        val names = library.shipped().filter { !settings.wasUnpacked(it) && library.find(it) == null }
+        val names = library.shipped().filter(::isToUnpack)
         if (names.isEmpty()) return then()
         val own = Work(Work.Kind.IMPORT, names.joinToString())
         val unpack = {
             for (name in names) {
                 library.openShipped(name).use { zip -> library.import(name, zip) { report(own, it, 0) } }
                 settings.noteUnpacked(name)
+                settings.noteUnpackedId(name, library.shippedId(name))
             }
         }
         begin(own, unpack, failed) { then() }
@@ -121,6 +129,7 @@ class Studio(private val app: Application, private val engines: Engines) {
     fun delete(place: Place) {
         if (opened?.place == place) opened = null
         library.delete(place)
+        if (place.origin == Place.Origin.OWN) settings.noteUnpackedId(place.name, null)
         changed()
     }
 
@@ -163,6 +172,12 @@ class Studio(private val app: Application, private val engines: Engines) {
     fun show(error: Throwable) {
         problem = error
         changed()
+    }
+
+    private fun isToUnpack(shipped: String): Boolean {
+        val place = library.find(shipped) ?: return !settings.wasUnpacked(shipped)
+        val unpacked = settings.unpackedId(shipped) ?: return false // it is not what came with the app
+        return place != opened?.place && unpacked != library.shippedId(shipped)
     }
 
     private fun thumbnailRead(error: Throwable?) {
