@@ -122,9 +122,10 @@ class MainActivity : Screen(R.layout.main) {
         val interrupted = studio.interrupted
         val isIdle = studio.work == null
         if (interrupted != null && isIdle) {
-            val words = if (studio.diedOfMemory == true) R.string.interrupted_memory else R.string.interrupted
-            val action = R.string.draw_again.takeIf { studio.opened != null }
-            showNotice(getString(words), action) { draw(interrupted.copy(leastMemory = true)) }
+            val saves = studio.opened?.canSaveMemory(interrupted.photo != null) == true
+            val again = if (saves) R.string.draw_again_less else R.string.draw_again
+            val action = again.takeIf { studio.opened != null }
+            showNotice(getString(wordsOf(studio.ended)), action) { draw(interrupted.copy(leastMemory = true)) }
             return
         }
         val words = listOfNotNull(
@@ -173,11 +174,20 @@ class MainActivity : Screen(R.layout.main) {
 
     private fun open(screen: Class<*>) = startActivity(Intent(this, screen))
 
-    private companion object {
-        const val PHOTO = 1
-        const val SAVE = 2
-        const val FADED = 0.35f
-        const val NOTIFICATIONS = Manifest.permission.POST_NOTIFICATIONS
-        const val STORAGE = Manifest.permission.WRITE_EXTERNAL_STORAGE
+    companion object {
+        private const val PHOTO = 1
+        private const val SAVE = 2
+        private const val FADED = 0.35f
+        private const val NOTIFICATIONS = Manifest.permission.POST_NOTIFICATIONS
+        private const val STORAGE = Manifest.permission.WRITE_EXTERNAL_STORAGE
+
+        /** The sentence that says how a drawing was ended. */
+        fun wordsOf(end: Phone.End): Int = when (end) {
+            Phone.End.UNKNOWN -> R.string.interrupted
+            Phone.End.MEMORY -> R.string.interrupted_memory
+            Phone.End.CRASH -> R.string.interrupted_crash
+            Phone.End.PERSON -> R.string.interrupted_person
+            Phone.End.SYSTEM -> R.string.interrupted_system
+        }
     }
 }

@@ -50,10 +50,10 @@ class Studio(private val app: Application, private val engines: Engines) {
     var problem: Throwable? = null
         private set
 
-    /** What the system ended in the midst, and whether it says that memory was the reason. */
+    /** What was being drawn when the last process ended, and why that ended. */
     var interrupted: Wish? = mark.read()
         private set
-    val diedOfMemory: Boolean? = if (interrupted == null) null else phone.diedOfMemory()
+    val ended: Phone.End = if (interrupted == null) Phone.End.UNKNOWN else phone.lastEnd()
 
     private val listeners = LinkedHashSet<() -> Unit>()
     private val main = Handler(Looper.getMainLooper())
