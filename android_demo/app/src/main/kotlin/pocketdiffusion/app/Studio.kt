@@ -61,6 +61,7 @@ class Studio(private val app: Application, private val engines: Engines) {
 
     init {
         mark.end()
+        worker.execute(library::clearImports)
     }
 
     fun listen(listener: () -> Unit) = listeners.add(listener)
@@ -130,6 +131,11 @@ class Studio(private val app: Application, private val engines: Engines) {
         if (opened?.place == place) opened = null
         library.delete(place)
         if (place.origin == Place.Origin.OWN) settings.noteUnpackedId(place.name, null)
+        changed()
+    }
+
+    fun delete(unfinished: Unfinished) {
+        library.delete(unfinished)
         changed()
     }
 

@@ -134,6 +134,47 @@ class BundlesTest {
     }
 
     @Test
+    fun `a download takes the place of no other bundle, and one that broke off goes on or goes`() {
+        val bundle = OnPhone.small
+        var isBroken = false
+        val remote = Remote { path, from ->
+            if (isBroken && path.endsWith("model.onnx_data")) throw IOException("the connection was lost")
+            RemoteFile(Files.newInputStream(bundle.resolve(path)).apply { skip(from) }, from)
+        }
+        fun names() = studio.library.places().map { it.name }
+        for (owner in listOf("one", "two", "one")) {
+            studio.download("https://example.org/$owner/emoji/resolve/main", remote)
+            OnPhone.awaitIdle()
+            assertNull(studio.problem)
+        }
+        assertEquals(listOf("emoji", "emoji-2"), names())
+        isBroken = true
+        studio.download("https://example.org/three/emoji/resolve/main", remote)
+        OnPhone.awaitIdle()
+        assertEquals(listOf("emoji", "emoji-2"), names())
+        assertEquals("https://example.org/three/emoji/resolve/main", studio.library.unfinished().single().address)
+        val screen = page()
+        OnPhone.await("the list") { screen.view<ViewGroup>(R.id.list).childCount == 3 }
+        val item = item(screen, 2)!!
+        assertEquals("emoji-3", item.findViewById<TextView>(R.id.name)!!.text)
+        assertEquals("Go on", item.findViewById<TextView>(R.id.use)!!.text)
+        item.findViewById<View>(R.id.delete)!!.performClick()
+        val dialog = org.robolectric.shadows.ShadowAlertDialog.getLatestAlertDialog()
+        dialog.getButton(android.app.AlertDialog.BUTTON_POSITIVE).performClick()
+        OnPhone.await("it is gone") { screen.view<ViewGroup>(R.id.list).childCount == 2 }
+        val hidden = own.list()!!.filter { it.startsWith(".") }.sorted()
+        assertEquals(listOf(".emoji-2.address", ".emoji.address"), hidden)
+    }
+
+    @Test
+    fun `what an import left that was killed is removed at the next start`() {
+        val left = File(own, ".big.importing/onnx").apply { mkdirs() }
+        File(left, "model.onnx_data").writeText("half")
+        OnPhone.launch()
+        OnPhone.await("it is gone") { own.list()!!.isEmpty() }
+    }
+
+    @Test
     fun `the page names what is wrong with each bundle, and opens another one`() {
         OnPhone.push(OnPhone.small, name = "one")
         OnPhone.push(OnPhone.small, name = "two")
