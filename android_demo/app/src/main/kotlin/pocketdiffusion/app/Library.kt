@@ -8,9 +8,11 @@ import pocketdiffusion.engine.BundleImport
 import pocketdiffusion.engine.DigestMemory
 import pocketdiffusion.engine.EngineError
 import pocketdiffusion.engine.Remote
+import pocketdiffusion.engine.Unreadable
 import java.io.File
 import java.io.IOException
 import java.io.InputStream
+import java.io.UncheckedIOException
 import java.net.URI
 
 /** A folder that is or should be a bundle. */
@@ -58,6 +60,10 @@ class Library(private val context: Context) {
             Inspected(place, Bundle.open(place.folder.toPath(), digests), null, bytes)
         } catch (error: EngineError) {
             Inspected(place, null, error, bytes)
+        } catch (error: IOException) { // deleted meanwhile, or the system's refusal
+            Inspected(place, null, Unreadable(place.name, error), bytes)
+        } catch (error: UncheckedIOException) {
+            Inspected(place, null, Unreadable(place.name, error), bytes)
         }
     }
 

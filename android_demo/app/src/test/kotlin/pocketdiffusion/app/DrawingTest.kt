@@ -164,6 +164,17 @@ class DrawingTest {
     }
 
     @Test
+    fun `a service that is just started does not stop before it is in the foreground`() {
+        OnPhone.open()
+        val service = Robolectric.buildService(WorkService::class.java).create()
+        studio.dismiss() // tells everyone, and there is no work
+        assertTrue(!shadowOf(service.get()).isStoppedBySelf)
+        service.startCommand(0, 1)
+        assertTrue(shadowOf(service.get()).isStoppedBySelf)
+        service.destroy()
+    }
+
+    @Test
     fun `a seed that was typed is drawn, and a new one comes after it`() {
         val screen = OnPhone.open()
         studio.settings.steps = 1
