@@ -2,14 +2,18 @@ import Foundation
 
 /// What image to image makes of the user's picture (docs/BUNDLE.md, section 9).
 public enum ImageToImage {
-  /// The number of rows that are left out. Throws `badRequest` for a strength that leaves no step.
+  /// The number of rows that are left out. Throws `badRequest` for a strength that is not above 0 and at most 1, or that
+  /// leaves no step.
   static func start(steps: Int, strength: Double) throws -> Int {
+    guard strength > 0, strength <= 1 else {  // also where it is NaN
+      throw EngineError.badRequest(why: "The strength has to be above 0 and at most 1, and not \(strength).")
+    }
     let kept = (Double(steps) * strength).rounded(.down)
-    guard kept >= 1 else {  // also where it is NaN
+    guard kept >= 1 else {
       throw EngineError.badRequest(
         why: "A strength of \(strength) leaves none of \(steps) steps: take more of one of them.")
     }
-    return steps - Int(min(kept, Double(steps)))
+    return steps - Int(kept)
   }
 
   /// Lays rows of red, green, blue, alpha over white, as Pillow's alpha_composite does.

@@ -34,7 +34,7 @@ public final class ModelBundle: Sendable {
 
   /// Reads a text file of the bundle for people, such as a licence.
   public func text(_ path: String) throws -> String {
-    guard let text = String(validating: try read(path), as: UTF8.self) else {
+    guard let text = String(utf8: try read(path)) else {
       throw EngineError.contradiction(place: path, why: "it is not UTF-8")
     }
     return text

@@ -59,7 +59,7 @@ struct VectorAnswers {
     for (token, _) in entries {
       let scalars = token.hasSuffix(BytePairs.end) ? token.unicodeScalars.dropLast(4) : token.unicodeScalars[...]
       let bytes = scalars.compactMap { byteOf[$0] }
-      guard bytes.count == scalars.count, let text = String(validating: bytes, as: UTF8.self) else { continue }
+      guard bytes.count == scalars.count, let text = String(utf8: bytes) else { continue }
       ids += tokenizer.ids(text) + [-1]
     }
     return [
