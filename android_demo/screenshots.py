@@ -14,7 +14,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 TAKEN = HERE / "app/target/screenshots"
 KEPT = HERE / "screenshots"
-SIDE = 260  # pixels, of the shorter side
+SIDE = 240  # pixels, of the shorter side
 MOST_BYTES = 100_000
 
 
