@@ -48,6 +48,14 @@ class ShippedTest {
         assertNull(studio.opened)
     }
 
+    @Test
+    fun `of several bundles the first of ONNX is opened`() {
+        File(OnPhone.app.getExternalFilesDir("bundles"), "a-folder").mkdirs()
+        start()
+        assertNull(studio.problem)
+        assertEquals("came-along", studio.opened!!.place.name)
+    }
+
     private fun start() {
         OnPhone.launch()
         OnPhone.awaitIdle()
