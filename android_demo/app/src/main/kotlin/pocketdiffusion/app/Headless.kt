@@ -44,7 +44,7 @@ object Headless {
 
     private fun begin(studio: Studio, what: String, text: (String) -> String?, results: Results) {
         val wished = text("bundle") ?: studio.settings.bundle
-        val place = studio.library.find(wished) ?: studio.library.places().firstOrNull().takeIf { wished == null }
+        val place = studio.library.find(wished) ?: studio.library.first().takeIf { wished == null }
         if (place == null) {
             results.fail("there is no bundle ${wished.orEmpty()} in ${studio.library.pushed}", "NotABundle")
             return

@@ -54,6 +54,15 @@ class Library(private val context: Context) {
 
     fun find(name: String?): Place? = places().firstOrNull { it.name == name }
 
+    /** The one to begin with: the first that holds ONNX, which each phone of this app runs, or else the first. */
+    fun first(): Place? = places().let { all -> all.firstOrNull(::holdsOnnx) ?: all.firstOrNull() }
+
+    private fun holdsOnnx(place: Place): Boolean = try {
+        Engines.ONNX in Bundle.open(place.folder.toPath(), digests).manifest.formats
+    } catch (_: EngineError) {
+        false
+    }
+
     fun inspect(place: Place): Inspected {
         val bytes = place.folder.walk().filter { it.isFile }.sumOf { it.length() }
         return try {

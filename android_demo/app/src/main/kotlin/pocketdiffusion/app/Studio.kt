@@ -68,11 +68,11 @@ class Studio(private val app: Application, private val engines: Engines) {
 
     fun forget(listener: () -> Unit) = listeners.remove(listener)
 
-    /** Opens the bundle that was chosen last, or the first; before that, unpacks what came with the app. */
+    /** Opens the bundle chosen last, or the first of the library; before that, unpacks what came with the app. */
     fun start() {
         if (work != null || opened != null) return
         val openChosen = {
-            val chosen = library.find(settings.bundle) ?: library.places().firstOrNull()
+            val chosen = library.find(settings.bundle) ?: library.first()
             if (chosen != null) open(chosen)
         }
         unpackShipped(then = openChosen, failed = {

@@ -53,6 +53,14 @@ class ShippedTest {
     }
 
     @Test
+    fun `of several bundles the first of ONNX is opened`() {
+        File(OnPhone.app.getExternalFilesDir("bundles"), "a-folder").mkdirs()
+        start()
+        assertNull(studio.problem)
+        assertEquals("came-along", studio.opened!!.place.name)
+    }
+
+    @Test
     fun `an update of the app brings its bundle anew, but not one that was deleted or is the person's own`() {
         identify("1".repeat(64))
         start()
