@@ -76,7 +76,7 @@ private struct InterruptedSection: View {
       Button {
         studio.drawInterrupted()
       } label: {
-        Text(key: .drawAgain)
+        Text(key: .drawAgainLess)
       }
       .disabled(!studio.canDraw)
       Button(role: .cancel) {

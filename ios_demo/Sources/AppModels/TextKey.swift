@@ -4,7 +4,7 @@ public enum TextKey: String, CaseIterable, Sendable {
   case appName, draw, cancel, close, prompt, promptHint, negative, negativeHint, choices, steps, guidance
   case guidanceNone, sampler, seed, seedWrong, newSeed, keepSeed, useSeed, defaults, photo, photoText, photoChoose
   case photoChosen, photoRemove, strength, empty, emptyNoBundle, noBundle, preview, pictureOf, pictureFacts
-  case pictureTime, save, saved, share, cut, cutNegative, fallback, interrupted, drawAgain
+  case pictureTime, save, saved, share, cut, cutNegative, fallback, interrupted, drawAgainLess
 
   // The phone
   case phone, memory, memoryLeft, memoryShort, leastMemory, heatNormal, heatWarm, heatHot, heatCritical, heatUnknown

@@ -35,6 +35,6 @@ public struct Wish: Codable, Equatable, Sendable {
   func request(photo: Picture?) -> Request {
     Request(
       prompt: prompt, negativePrompt: negativePrompt, seed: seed, steps: steps, guidance: guidance, sampler: sampler,
-      picture: photo, strength: strength)
+      picture: photo, strength: strength, oneBatch: !leastMemory)
   }
 }
