@@ -47,6 +47,12 @@ class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine, val 
     fun peakBytes(hasPhoto: Boolean, residency: Residency = Residency.STAGE): Long? =
         MemoryEstimate(planner, hasPhoto).peakBytes(residency)
 
+    /** Whether a drawing with the least memory takes less, as far as the manifest counts it. */
+    fun canSaveMemory(hasPhoto: Boolean): Boolean {
+        val (usual, least) = listOf(Residency.STAGE, Residency.CALL).map { peakBytes(hasPhoto, it) }
+        return usual != null && least != null && least < usual
+    }
+
     /** How graphs are to be kept in the memory that is left. Throws NotEnoughMemory. */
     fun residency(hasPhoto: Boolean, leftBytes: Long, leastMemory: Boolean): Residency =
         MemoryEstimate(planner, hasPhoto).choose(leftBytes, if (leastMemory) Residency.CALL else Residency.STAGE)

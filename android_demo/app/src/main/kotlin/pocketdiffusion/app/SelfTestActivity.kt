@@ -127,7 +127,7 @@ class SelfTestActivity : Screen(R.layout.self_test) {
         val facts = listOfNotNull(
             worst?.floorDb?.let { getString(R.string.graph_facts, it) },
             time?.let { getString(R.string.graph_time, Progress(resources).seconds(it)) },
-            result.error,
+            result.error?.let { getString(R.string.engine_says, it) },
         )
         row.findViewById<TextView>(R.id.note)!!.text = facts.joinToString(getString(R.string.separator))
         return row
@@ -141,7 +141,7 @@ class SelfTestActivity : Screen(R.layout.self_test) {
     private fun shareReport() {
         val tested = studio.tested ?: return
         val json = tested.report.toJson().toByteArray()
-        startActivity(Gallery(this).shareIntent(json, "device_report.json", "application/json"))
+        share(json, "device_report.json", "application/json")
     }
 
     private companion object {

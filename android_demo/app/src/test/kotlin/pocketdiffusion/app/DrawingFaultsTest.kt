@@ -117,11 +117,63 @@ class DrawingFaultsTest {
             screen.words(R.id.notice_text),
         )
         assertFalse(mark.exists())
+        assertFalse("each stage has one graph", studio.opened!!.canSaveMemory(hasPhoto = false))
+        assertEquals("Draw it again", screen.words(R.id.notice_action))
         OnPhone.screenshot(screen, "interrupted")
         screen.press(R.id.notice_action)
         OnPhone.awaitIdle()
         assertEquals("octopus", studio.finished!!.facts["prompt"])
         assertEquals("3", studio.finished!!.facts["steps"])
+        assertEquals("", screen.words(R.id.notice_text))
+    }
+
+    @Test
+    fun `the system's reason for the end of a drawing is told, and none is made up`() {
+        OnPhone.push()
+        val manager = OnPhone.app.getSystemService(ActivityManager::class.java)!!
+        val told = listOf(
+            null to "The last drawing was not finished: the app was ended while it drew.",
+            ApplicationExitInfo.REASON_CRASH_NATIVE to
+                "The last drawing was not finished: the app crashed while it drew.",
+            ApplicationExitInfo.REASON_USER_REQUESTED to
+                "The last drawing was not finished: the app was closed while it drew.",
+            ApplicationExitInfo.REASON_ANR to "The last drawing was ended by the system.",
+        )
+        for ((reason, words) in told) {
+            if (reason != null) {
+                val exit = ApplicationExitInfoBuilder.newBuilder().setReason(reason).build()
+                shadowOf(manager).addApplicationExitInfo(exit)
+            }
+            Interruption(mark).begin(Wish("octopus", seed = "9", steps = 3))
+            val again = Studio(OnPhone.app, Engines(OnPhone.app))
+            assertEquals("octopus", again.interrupted!!.prompt)
+            assertEquals(words, OnPhone.app.getString(MainActivity.wordsOf(again.ended)))
+        }
+        assertFalse(Wish("octopus", seed = "9", leastMemory = true).request(null).oneBatch)
+        assertTrue(Wish("octopus", seed = "9").request(null).oneBatch)
+    }
+
+    @Test
+    fun `full storage loses no picture, and is told`() {
+        OnPhone.push()
+        val taken = listOf("last.png", "drawing.json").map { File(OnPhone.app.filesDir, it) }
+        for (file in taken) File(file, "x").apply { parentFile!!.mkdirs() }.writeText("x") // none can be written here
+        val screen = OnPhone.open()
+        studio.draw(Wish("ghost", seed = "1", steps = 1))
+        OnPhone.awaitIdle()
+        assertNull(studio.problem)
+        assertEquals("ghost", studio.finished!!.facts["prompt"])
+        val notice = screen.words(R.id.notice_text)
+        assertTrue(notice, notice.contains("save or share this picture"))
+        val cache = OnPhone.app.cacheDir
+        cache.deleteRecursively()
+        cache.writeText("no folder")
+        screen.press(R.id.share)
+        assertEquals("A file was not written", screen.words(R.id.problem_title))
+        for (file in taken) file.deleteRecursively()
+        studio.draw(Wish("ghost", seed = "2", steps = 1))
+        OnPhone.awaitIdle()
+        assertTrue(taken.first().isFile)
         assertEquals("", screen.words(R.id.notice_text))
     }
 
