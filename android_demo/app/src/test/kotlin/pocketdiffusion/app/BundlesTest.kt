@@ -122,6 +122,7 @@ class BundlesTest {
         OnPhone.awaitIdle()
         assertEquals("The download broke off", screen.words(R.id.problem_title))
         assertTrue(screen.words(R.id.problem_text), screen.words(R.id.problem_text).contains("start it again"))
+        OnPhone.rest(screen)
         OnPhone.screenshot(screen, "download-broken")
         left = Long.MAX_VALUE
         begun.clear()
@@ -189,6 +190,7 @@ class BundlesTest {
         val broken = item(screen, 0)!!
         assertEquals("onnx/unet/model.onnx is missing", "${broken.findViewById<TextView>(R.id.broken_files)!!.text}")
         assertTrue(!broken.findViewById<View>(R.id.use)!!.isShown)
+        OnPhone.rest(screen)
         OnPhone.screenshot(screen, "bundles")
         item(screen, 2)!!.findViewById<View>(R.id.use)!!.performClick()
         OnPhone.awaitIdle()
