@@ -10,6 +10,7 @@ import pocketdiffusion.engine.HttpRemote
 import pocketdiffusion.engine.Png
 import pocketdiffusion.engine.Remote
 import pocketdiffusion.engine.StepDone
+import pocketdiffusion.engine.UnitVerdicts
 import pocketdiffusion.engine.Unreadable
 import java.io.File
 import java.io.IOException
@@ -29,6 +30,7 @@ class Studio(private val app: Application, private val engines: Engines) {
     val phone = Phone(app)
     private val mark = Interruption(File(app.filesDir, "drawing.json"))
     private val picture = File(app.filesDir, "last.png")
+    private val verdicts = UnitVerdicts(phone.device().os, File(app.filesDir, "units.txt").toPath())
     private val pace = Pace(MILLIS_BETWEEN)
 
     /** The photo to start from, as the screen shows it. */
@@ -211,7 +213,7 @@ class Studio(private val app: Application, private val engines: Engines) {
     private fun look(own: Work, place: Place): Opened {
         val bundle = pocketdiffusion.engine.Bundle.open(place.folder.toPath(), library.digests)
         bundle.checkAll { done, total -> report(own, done, total) }
-        return Opened(place, bundle, engines.engineFor(bundle))
+        return Opened(place, bundle, engines.engineFor(bundle), verdicts)
     }
 
     private fun drawNow(own: Work, opened: Opened, wish: Wish): Finished {

@@ -93,13 +93,30 @@ class DrawingFaultsTest {
         OnPhone.change { ChangedEngine(it, units = listOf("cpu", "gpu")) }
         val screen = OnPhone.open()
         assertEquals(listOf("cpu"), studio.opened!!.units)
-        val note = "Not offered: the graphics unit (GPU), on which this model is known to be wrong. " +
+        val note = "Not used: the graphics unit (GPU) for unet, which is known to be wrong there. " +
             "Its sums are of float16."
         assertEquals(note, screen.words(R.id.unit_note))
         studio.draw(Wish("ghost", seed = "1", steps = 1, unit = "gpu"))
         OnPhone.awaitIdle()
         val notice = "unet ran on the processor (CPU) instead: The model is wrong on this unit"
         assertTrue(screen.words(R.id.notice_text), screen.words(R.id.notice_text).contains(notice))
+    }
+
+    @Test
+    fun `a unit of which nothing is known draws once the self-test found it right`() {
+        val folder = OnPhone.push()
+        Forgery.change(folder.toPath(), "pipeline/onnx.json", "graphs", "unet", "compute_unit") { JsonPrimitive("gpu") }
+        OnPhone.change { ChangedEngine(it, units = listOf("cpu", "gpu")) }
+        val screen = OnPhone.open()
+        val unet = studio.opened!!.pipeline.graphs.getValue("unet")
+        fun unit() = studio.opened!!.generator(pocketdiffusion.engine.Residency.STAGE, unit = null).unitOf(unet)
+        assertEquals("cpu", unit())
+        assertTrue(screen.words(R.id.unit_note).startsWith("Not used yet: the graphics unit (GPU)."))
+        studio.test()
+        OnPhone.awaitIdle()
+        assertTrue(studio.tested!!.report.passed)
+        assertEquals("gpu", unit())
+        assertEquals("", screen.words(R.id.unit_note))
     }
 
     @Test
