@@ -31,10 +31,11 @@ test-all: .venv/.ready
 	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 10 \
 		$(addprefix --kit ,$(wildcard build/kit)) $(addprefix --tensorflow ,$(wildcard build/tensorflow))
 
-# The Kotlin engine, with a JDK and Maven, which fetches the rest.
+# The Android demo, with a JDK and Maven, which fetches the rest: engine and app, then the APK.
 test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)
 	android_demo/install_tools.sh
 	$(BIN)/python android_demo/run_tests.py --required --kit build/kit $(ANDROID_BUNDLES)
+	$(MAKE) test-apk PACK=--compiled
 
 # The Swift engine, with the Swift that is on PATH or else Debian's, unpacked into the user's cache.
 test-swift: .venv/.ready build/kit $(SWIFT_BUNDLES)

@@ -11,12 +11,13 @@ import argparse
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_STORED, ZipFile
 
 from android_demo.packing.archive import Entry, write_archive
-from android_demo.packing.assets import bundle_asset
+from android_demo.packing.assets import bundle_assets
 from android_demo.packing.checks import check_apk
 from android_demo.packing.classes import ANDROID_DEMO, ask_maven, compile_modules, shrink, write_program
 from android_demo.packing.libraries import ABI, Library, find_aar, native_libraries, read_pinned
@@ -63,7 +64,7 @@ def pack(
         shrink(jars, folder / "program.jar", folder / "dex.zip")
         say("packing")
         entries = (*of_archive(resources), *of_archive(folder / "dex.zip"), *of_libraries(aars))
-        assets = (*licence_assets(aars, jars.desktop), *map(bundle_asset, bundles))
+        assets = (*licence_assets(aars, jars.desktop), *chain.from_iterable(map(bundle_assets, bundles)))
         write_archive(folder / "unsigned.apk", (*entries, *assets))
         say("signing")
         sign(folder / "unsigned.apk", folder / "signed.apk", find_key(home))

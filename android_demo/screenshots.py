@@ -2,10 +2,11 @@
 
     python android_demo/screenshots.py
 
-Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Here each becomes a small PNG of
-256 colours in android_demo/screenshots.
+Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Each that README.md shows becomes
+a small PNG in android_demo/screenshots.
 """
 
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 TAKEN = HERE / "app/target/screenshots"
 KEPT = HERE / "screenshots"
-SIDE = 360  # pixels, of the shorter side
+SIDE = 240  # pixels, of the shorter side
 MOST_BYTES = 100_000
 
 
@@ -22,7 +23,7 @@ def shrink(taken: Path, kept: Path) -> None:
     picture = Image.open(taken).convert("RGB")
     scale = SIDE / min(picture.size)
     small = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
-    small.quantize(256).save(kept, optimize=True)
+    small.save(kept, optimize=True)
     if kept.stat().st_size > MOST_BYTES:
         raise ValueError(f"{kept.name} has {kept.stat().st_size} bytes, and {MOST_BYTES} are the most")
 
@@ -31,9 +32,10 @@ def main() -> None:
     KEPT.mkdir(exist_ok=True)
     for stale in KEPT.glob("*.png"):
         stale.unlink()
-    for taken in sorted(TAKEN.glob("*.png")):
-        shrink(taken, KEPT / taken.name)
-    print(f"{len(list(KEPT.glob('*.png')))} screenshots")
+    shown = sorted(set(re.findall(r"screenshots/([\w-]+\.png)", (HERE / "README.md").read_text())))
+    for name in shown:
+        shrink(TAKEN / name, KEPT / name)
+    print(f"{len(shown)} screenshots")
 
 
 if __name__ == "__main__":

@@ -38,12 +38,14 @@ def test_the_bundles_in_the_apk_are_whole(tmp_path: Path) -> None:
     with ZipFile(APK) as archive:
         assets = [name for name in archive.namelist() if name.startswith("assets/bundles/")]
         licences = [name for name in archive.namelist() if name.startswith("assets/licences/")]
-        assert assets == [f"assets/bundles/{folder.name}.zip" for folder in BUNDLES]
+        assert assets == [f"assets/bundles/{folder.name}.{kind}" for folder in BUNDLES for kind in ("id", "zip")]
         assert len(licences) == 4 and b"Microsoft Corporation" in archive.read("assets/licences/onnxruntime.txt")
-        for folder, name in zip(BUNDLES, assets, strict=True):
-            with ZipFile(BytesIO(archive.read(name))) as packed:
+        for folder in BUNDLES:
+            name = f"assets/bundles/{folder.name}"
+            with ZipFile(BytesIO(archive.read(f"{name}.zip"))) as packed:
                 packed.extractall(tmp_path / folder.name)
             unpacked = open_bundle(tmp_path / folder.name).manifest
+            assert archive.read(f"{name}.id").decode() == unpacked.bundle_id
             assert unpacked.runtime_id == open_bundle(folder, check=False).manifest.runtime_id
 
 

@@ -1,4 +1,5 @@
-"""Runs the Swift engine's tests with bundles of the built-in model and the reader's kit, and shows its device report.
+"""Runs the tests of the Swift engine and the app with bundles of the built-in model and the reader's kit, type-checks
+the app's views, and shows the engine's device report.
 
     python ios_demo/run_tests.py [--required] [--quick] --kit KIT BUNDLE [BUNDLE ...]
 
@@ -18,18 +19,34 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import check_views
 import draw_requests
 import onnxruntime
 
 HERE = Path(__file__).parent.resolve()
 UNPACKED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketdiffusion/swift/bin/swift"
 STAND_INS = HERE / "Tests/StandIns"
-LINTED = ["Sources", "Tests", "Package.swift"]
+LINKS = [  # what the package of stand-ins has by links: git holds none, since a clone on Windows has none
+    *(f"Sources/{name}" for name in ("AppModels", "CObservation", "COrt", "OrtRunner", "PocketDiffusion")),
+    *(f"Tests/{name}" for name in ("AppModelsTests", "PocketDiffusionTests")),
+]
+SHARED = ("ChangedEngine", "Drawn", "Forgery", "Given")  # files of PocketDiffusionTests that StandInTests needs as well
+LINTED = ["Sources", "App", "Tests", "Package.swift"]
 FLAGS = ["-c", "release", "-Xswiftc", "-enable-testing", "-Xswiftc", "-warnings-as-errors", "--disable-swift-testing"]
 FLAGS += ["--enable-code-coverage"]
-APPLE = re.compile(r"#(?:if|elseif) .*(?:canImport\((?:CryptoKit|Darwin|ObjectiveC)\)|os\(|targetEnvironment)")
 SHOWN = re.compile(r"error:|warning:|^[A-Z]{4,} |Fatal error|unexpected signal")
+
+
+def link() -> None:
+    """Make the links of Tests/StandIns that are not there."""
+    files = {f"Tests/StandInTests/{name}.swift": f"Tests/PocketDiffusionTests/{name}.swift" for name in SHARED}
+    for place, source in {**{name: name for name in LINKS}, **files}.items():
+        link = STAND_INS / place
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(HERE / source, link.parent))
 
 
 def find_swift() -> str | None:
@@ -73,24 +90,37 @@ class Toolchain:
         return count or None
 
 
+def make_zips(folder: Path, bundle: Path) -> None:
+    """Write the zips that the app's tests unpack: the bundle deflated, in the form of those beyond 4 GB, in a folder
+    with what does not belong there, and no bundle."""
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    with ZipFile(folder / "flat.zip", "w", ZIP_DEFLATED) as flat, ZipFile(folder / "folder.zip", "w") as stored:
+        for path in files:
+            flat.write(path, path.relative_to(bundle))
+            stored.write(path, path.relative_to(bundle.parent))
+        for name in ("__MACOSX/._pndm", "../evil.txt", "/evil.txt"):
+            stored.writestr(name, "not of the bundle")
+    with patch("zipfile.ZIP64_LIMIT", 1000), ZipFile(folder / "long.zip", "w", ZIP_DEFLATED) as long:
+        for path in files:
+            long.write(path, path.relative_to(bundle))
+    with ZipFile(folder / "other.zip", "w") as other:
+        other.writestr("pictures/red.txt", "no bundle")
+
+
 def count_lines() -> str:
-    """Say how many lines of the engine the last tests ran, and how many of it only Apple's systems compile."""
+    """Say how many lines of engine and view models the last tests ran, and how far the others were looked at."""
     report = next((STAND_INS / ".build").glob("*/release/codecov/StandIns.json"))
-    engine = (HERE / "Sources").resolve()
+    sources = (HERE / "Sources").resolve()
     ran = told = 0
     for file in json.loads(report.read_text())["data"][0]["files"]:
-        if Path(file["filename"]).resolve().is_relative_to(engine):
+        if Path(file["filename"]).resolve().is_relative_to(sources):
             ran += file["summary"]["lines"]["covered"]
             told += file["summary"]["lines"]["count"]
-    parsed = 0
-    for source in (HERE / "Sources").rglob("*.swift"):
-        inside = False
-        for line in map(str.strip, source.read_text().splitlines()):
-            if line.startswith("#"):
-                inside = bool(APPLE.match(line))
-            elif inside and line and not line.startswith("//"):
-                parsed += 1
-    return f"{ran} of {told} lines of code in Sources ran; {parsed} more, for Apple's systems alone, were only parsed"
+    checked, parsed = check_views.count()
+    return (
+        f"{ran} of {told} lines of code in Sources ran; {checked} more, of views and view models for Apple's systems "
+        f"alone, were only type-checked against stand-ins; {parsed} more of the engine were only parsed"
+    )
 
 
 def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
@@ -99,6 +129,8 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
         requests, reports = Path(scratch) / "requests", Path(scratch) / "reports"
         reports.mkdir()
         draw_requests.main(requests, bundles[:1], draw_requests.FEW if quick else draw_requests.STEPS)
+        make_zips(Path(scratch), kit / "pndm")
+        link()
         library = find_onnxruntime()
         given = {
             "POCKET_BUNDLES": os.pathsep.join(map(str, bundles)),
@@ -106,6 +138,7 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
             "POCKET_REQUESTS": str(requests),
             "POCKET_REPORTS": str(reports),
             "POCKET_ORT": str(library),
+            "POCKET_ZIPS": scratch,
         }
         tools = Toolchain(swift, [HERE.parent, Path(scratch), kit, *bundles, library.parent], given)
         if tools.run("format", "lint", "--strict", "-r", *LINTED) is None:
@@ -118,6 +151,9 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
             print("not every test of ios_demo was run and passed", flush=True)
             return 1
         if not quick:
+            if not check_views.check(swift, HERE / ".build/views"):
+                print("the app's views do not fit its models", flush=True)
+                return 1
             print(count_lines(), flush=True)
         report = ["verify", str(bundles[0]), "--device-report", str(reports / f"{bundles[0].name}.json")]
         return subprocess.run([sys.executable, "-m", "pocketdiffusion", *report]).returncode

@@ -39,8 +39,8 @@ def run_tests(*arguments: str | Path, **environment: str) -> subprocess.Complete
 def kit(tiny_bundle: Path, tmp_path: Path) -> Path:
     """As the reader's kit, of one bundle, with what Python draws."""
     folder = tmp_path / "kit"
-    load("draw_requests").main(folder, [tiny_bundle])
     shutil.copytree(tiny_bundle, folder / "pndm")
+    load("draw_requests").main(folder, [folder / "pndm"])
     return folder
 
 

@@ -7,6 +7,7 @@ such folder.
 """
 
 import sys
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,21 +18,27 @@ from pocketdiffusion.deploy import check_app
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 
 
-def bundle_asset(folder: Path) -> Entry:
-    """Return the asset of the bundle `folder`. Raises UserError and ProofError where it is no bundle that passed its
-    proof and that the app runs."""
+def bundle_assets(folder: Path) -> tuple[Entry, Entry]:
+    """Return the assets of the bundle `folder`: NAME.id, the bundle_id by which the app sees that an update brought
+    another one, and NAME.zip. Raises UserError and ProofError where it is no bundle that passed its proof and that the
+    app runs."""
     with TemporaryDirectory() as scratch:
         part, packed = Path(scratch) / folder.name, Path(scratch) / "packed.zip"
-        check_app(copy_runtime_part(folder, part).manifest, load_app("android"))
+        manifest = copy_runtime_part(folder, part).manifest
+        check_app(manifest, load_app("android"))
         paths = sorted(path for path in part.rglob("*") if path.is_file())
         entries = (Entry(path.relative_to(part).as_posix(), path.read_bytes(), stored=False) for path in paths)
         write_archive(packed, entries)
-        return Entry(f"assets/bundles/{folder.name}.zip", packed.read_bytes(), stored=True)
+        name = f"assets/bundles/{folder.name}"
+        return (
+            Entry(f"{name}.id", manifest.bundle_id.encode(), stored=True),
+            Entry(f"{name}.zip", packed.read_bytes(), stored=True),
+        )
 
 
 def write_assets(folders: list[Path]) -> None:
     """Write the assets of the bundles `folders` below the app's sources."""
-    for entry in map(bundle_asset, folders):
+    for entry in chain.from_iterable(map(bundle_assets, folders)):
         path = Path(__file__).parents[1] / "app/src/main" / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(entry.data)

@@ -431,7 +431,9 @@ def runtime_part(
 @app.command()
 def deploy(
     bundle: Folder,
-    app: Annotated[str, typer.Option(metavar="APP", help="android: the demo app, by adb")],
+    app: Annotated[
+        str, typer.Option(metavar="APP", help="android: the demo app, by adb; ios: what Xcode builds into it")
+    ],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="the bundle's name in the app; by default the folder's")
     ] = None,

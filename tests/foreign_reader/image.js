@@ -49,13 +49,16 @@ export function overWhite(rgba) {
   return rgb;
 }
 
-// Pillow's Image.resize with LANCZOS: first along the rows, then along the columns, with whole
-// levels between, and weights of 22 bits.
+// Pillow's Image.resize with LANCZOS: along one axis after the other, with whole levels between, and
+// weights of 22 bits. The columns come first where the height shrinks by more than twice the width.
 export function resize(rgb, width, height, toWidth, toHeight) {
-  let levels = rgb;
-  if (toWidth !== width) levels = resample(levels, height, width, toWidth, width * 3, 3, toWidth * 3);
-  if (toHeight !== height) levels = resample(levels, toWidth, height, toHeight, 3, toWidth * 3, 3);
-  return levels;
+  const alongRows = (levels, lines) =>
+    toWidth === width ? levels : resample(levels, lines, width, toWidth, width * 3, 3, toWidth * 3);
+  const alongColumns = (levels, run) =>
+    toHeight === height ? levels : resample(levels, run, height, toHeight, 3, run * 3, 3);
+  const fewerRows = height - toHeight;
+  if (fewerRows > 0 && fewerRows > 2 * (width - toWidth)) return alongRows(alongColumns(rgb, width), toHeight);
+  return alongColumns(alongRows(rgb, height), toWidth);
 }
 
 // Each of `lines` lines of `from` pixels becomes one of `to` pixels; the pixels of a line are `step`

@@ -50,6 +50,9 @@ test('pictures', () => {
   const decoded = Float32Array.of(NaN, -2, 0, 2, 1, -1);
   assert.deepEqual(numbersToPicture(decoded), { rgb: Uint8Array.of(0, 128, 255, 0, 255, 0), finite: false });
   assert.ok(resize(new Uint8Array(7 * 5 * 3).fill(99), 7, 5, 3, 9).every((level) => level === 99));
+  const tall = Uint8Array.from({ length: 2 * 6 * 3 }, (_, i) => (i * 37) % 256); // 2 wide, 6 high: the columns come first
+  const pillows = [158, 95, 48, 105, 97, 104, 51, 99, 160, 135, 183, 190, 137, 130, 113, 139, 76, 36];
+  assert.deepEqual([...resize(tall, 2, 6, 3, 2)], pillows);
 });
 
 test('a row is advanced in the order that is written, and needs its history', () => {

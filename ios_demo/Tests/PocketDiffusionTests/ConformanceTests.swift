@@ -15,7 +15,7 @@ final class ConformanceTests: XCTestCase {
     let kit = try Given.kit()
     let names = Set(try DrawnRequests(in: kit).draw.map(\.bundle))
     XCTAssertFalse(names.isEmpty)
-    for name in names.sorted() { try prove(kit.appendingPathComponent(name)) }
+    for name in names.sorted() { try prove(URL(fileURLWithPath: name, relativeTo: kit)) }
   }
 
   private func prove(_ folder: URL) throws {

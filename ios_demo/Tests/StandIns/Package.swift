@@ -8,9 +8,15 @@ let package = Package(
   targets: [
     .target(name: "CoreML"),
     .target(name: "COrt"),
+    .target(name: "CObservation"),
     .target(name: "PocketDiffusion", dependencies: ["CoreML"]),
+    .target(name: "AppModels", dependencies: ["PocketDiffusion"]),
     .target(name: "OrtRunner", dependencies: ["PocketDiffusion", "COrt"]),
     .testTarget(name: "PocketDiffusionTests", dependencies: ["PocketDiffusion", "OrtRunner"]),
-    .testTarget(name: "StandInTests", dependencies: ["PocketDiffusion", "OrtRunner", "CoreML"]),
+    .testTarget(
+      name: "AppModelsTests", dependencies: ["AppModels", "OrtRunner", "CObservation"],
+      swiftSettings: [.swiftLanguageMode(.v5)]),
+    .testTarget(
+      name: "StandInTests", dependencies: ["PocketDiffusion", "OrtRunner", "CoreML", "AppModels", "CObservation"]),
   ]
 )

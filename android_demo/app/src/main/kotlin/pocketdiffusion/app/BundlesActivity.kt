@@ -19,6 +19,7 @@ import kotlin.concurrent.thread
 class BundlesActivity : Screen(R.layout.bundles) {
     private var places: List<Place>? = null
     private var inspected: List<Inspected> = emptyList()
+    private var unfinished: List<Unfinished> = emptyList()
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
@@ -44,7 +45,10 @@ class BundlesActivity : Screen(R.layout.bundles) {
         view<View>(R.id.action_group).show(!isIdle)
         view<Button>(R.id.import_zip).isEnabled = isIdle
         view<Button>(R.id.download).isEnabled = isIdle
-        if (isIdle) inspect()
+        if (isIdle) {
+            inspect()
+            unfinished = studio.library.unfinished()
+        }
         showList()
     }
 
@@ -94,10 +98,32 @@ class BundlesActivity : Screen(R.layout.bundles) {
     }
 
     private fun showList() {
-        view<View>(R.id.none).show(places?.isEmpty() == true)
+        view<View>(R.id.none).show(places?.isEmpty() == true && unfinished.isEmpty())
         val list = view<ViewGroup>(R.id.list)
         list.removeAllViews()
         for (one in inspected) list.addView(item(one, list))
+        for (one in unfinished) list.addView(item(one, list))
+    }
+
+    /** A download that broke off: it can go on, or be deleted. */
+    private fun item(one: Unfinished, list: ViewGroup): View {
+        val item = layoutInflater.inflate(R.layout.item_bundle, list, false)
+        fun <T : View> part(id: Int): T = item.findViewById<T>(id)!!
+        for (id in listOf(R.id.chosen, R.id.broken, R.id.credits)) part<View>(id).show(false)
+        part<TextView>(R.id.name).text = one.name
+        val facts = getString(R.string.unfinished, messages.megabytes(one.bytes))
+        part<TextView>(R.id.facts).text = listOfNotNull(facts, one.address).joinToString("\n")
+        part<Button>(R.id.use).apply {
+            setText(R.string.go_on)
+            show(one.address != null)
+            isEnabled = studio.work == null
+            setOnClickListener { studio.download(one.address!!) }
+        }
+        part<View>(R.id.delete).apply {
+            isEnabled = studio.work == null
+            setOnClickListener { askToDelete(one.name) { studio.delete(one) } }
+        }
+        return item
     }
 
     private fun item(one: Inspected, list: ViewGroup): View {
@@ -132,7 +158,7 @@ class BundlesActivity : Screen(R.layout.bundles) {
         }
         part<View>(R.id.delete).apply {
             isEnabled = studio.work == null
-            setOnClickListener { askToDelete(one.place) }
+            setOnClickListener { askToDelete(one.place.name) { studio.delete(one.place) } }
         }
         return item
     }
@@ -169,11 +195,11 @@ class BundlesActivity : Screen(R.layout.bundles) {
             .show()
     }
 
-    private fun askToDelete(place: Place) {
+    private fun askToDelete(name: String, delete: () -> Unit) {
         AlertDialog.Builder(this)
-            .setMessage(getString(R.string.delete_question, place.name))
+            .setMessage(getString(R.string.delete_question, name))
             .setNegativeButton(R.string.cancel, null)
-            .setPositiveButton(R.string.delete) { _, _ -> studio.delete(place) }
+            .setPositiveButton(R.string.delete) { _, _ -> delete() }
             .show()
     }
 

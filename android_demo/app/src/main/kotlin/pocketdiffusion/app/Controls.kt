@@ -61,8 +61,8 @@ class Controls(private val screen: MainActivity, private val settings: Settings)
         screen.view<View>(R.id.strength_group).show(photo != null)
         val view = screen.view<ImageView>(R.id.photo_view)
         view.show(photo != null)
-        if (view.tag != photo) view.setImageURI(photo)
-        view.tag = photo
+        screen.studio.thumbnail.show(photo)
+        view.setImageBitmap(screen.studio.thumbnail.bitmap)
         showValues()
     }
 
@@ -74,7 +74,7 @@ class Controls(private val screen: MainActivity, private val settings: Settings)
             seed.requestFocus()
             return null
         }
-        if (!settings.keepsSeed && screen.studio.finished != null) {
+        if (!settings.keepsSeed && settings.isSeedDrawn) {
             settings.newSeed()
             seed.setText(settings.seed)
         }

@@ -48,10 +48,10 @@ open class Engines(private val libraries: File?, private val soc: String?) {
     /** As many as a phone has fast cores, as a rule. */
     private fun threads(): Int = (Runtime.getRuntime().availableProcessors() / 2).coerceIn(1, 4)
 
-    private companion object {
+    companion object {
         const val ONNX = "onnx"
-        const val TFLITE = "tflite"
-        const val QNN = "libQnnHtp.so"
-        val FORMATS = listOf(ONNX, TFLITE)
+        private const val TFLITE = "tflite"
+        private const val QNN = "libQnnHtp.so"
+        private val FORMATS = listOf(ONNX, TFLITE)
     }
 }

@@ -16,6 +16,9 @@ class Finished(val png: ByteArray, val bitmap: Bitmap, val facts: Map<String, St
     /** Graphs that ran on the CPU and not where they were wished to, each with the reason. */
     var fallbacks: Map<String, Throwable> = emptyMap()
 
+    /** Whether the next start has it, too; there may be no room. */
+    var isKept = true
+
     /** The name of its file. */
     val name: String get() = fileName(facts)
 

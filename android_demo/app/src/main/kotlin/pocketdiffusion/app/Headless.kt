@@ -6,6 +6,7 @@ import android.net.Uri
 import org.json.JSONArray
 import org.json.JSONObject
 import java.io.File
+import java.io.IOException
 
 /**
  * Draws or tests for a computer, without a touch:
@@ -31,7 +32,7 @@ object Headless {
         fun text(name: String): String? = extras.get(name)?.toString()
         val what = text(RUN) ?: return false
         intent.removeExtra(RUN) // not again after a rotation
-        val results = Results(screen, what)
+        val results = Results(screen, screen.studio, what)
         if (what != DRAW && what != TEST) {
             results.fail("run is $DRAW or $TEST, and not $what", "BadRequest")
             return true
@@ -43,7 +44,7 @@ object Headless {
 
     private fun begin(studio: Studio, what: String, text: (String) -> String?, results: Results) {
         val wished = text("bundle") ?: studio.settings.bundle
-        val place = studio.library.find(wished) ?: studio.library.places().firstOrNull().takeIf { wished == null }
+        val place = studio.library.find(wished) ?: studio.library.first().takeIf { wished == null }
         if (place == null) {
             results.fail("there is no bundle ${wished.orEmpty()} in ${studio.library.pushed}", "NotABundle")
             return
@@ -71,7 +72,7 @@ object Headless {
     )
 
     /** The files that `adb pull` takes. */
-    private class Results(context: Context, private val what: String) {
+    private class Results(context: Context, private val studio: Studio, private val what: String) {
         private val folder = context.getExternalFilesDir("results") ?: File(context.filesDir, "results")
         private val words = Messages(context.resources)
 
@@ -89,7 +90,14 @@ object Headless {
 
         fun write(status: String, facts: JSONObject.() -> Unit = {}) {
             val result = JSONObject().put("status", status).apply(facts)
-            File(folder, "$what.json").writeText(result.toString(2) + "\n")
+            keep("$what.json", (result.toString(2) + "\n").toByteArray())
+        }
+
+        /** Writes a file, or tells on the screen that it could not; the app goes on. */
+        private fun keep(name: String, bytes: ByteArray) = try {
+            File(folder, name).replaceWith(bytes)
+        } catch (error: IOException) {
+            studio.show(NotWritten(name, error))
         }
 
         fun fail(error: Throwable) = fail(error.message ?: "$error", error.javaClass.simpleName, words.of(error))
@@ -102,7 +110,7 @@ object Headless {
         }
 
         fun done(finished: Finished) {
-            File(folder, "draw.png").writeBytes(finished.png)
+            keep("draw.png", finished.png)
             write("done") {
                 put("picture", "draw.png")
                 put("seconds", finished.seconds)
@@ -114,7 +122,7 @@ object Headless {
         }
 
         fun done(tested: Tested) {
-            File(folder, "device_report.json").writeText(tested.report.toJson())
+            keep("device_report.json", tested.report.toJson().toByteArray())
             write("done") {
                 put("passed", tested.report.passed)
                 put("report", "device_report.json")

@@ -107,7 +107,7 @@ class MainActivity : Screen(R.layout.main) {
 
     private fun share() {
         val finished = studio.finished ?: return
-        startActivity(Gallery(this).shareIntent(finished.png, finished.name, Gallery.PNG))
+        share(finished.png, finished.name, Gallery.PNG)
     }
 
     private fun showTop(opened: Opened?) {
@@ -122,13 +122,15 @@ class MainActivity : Screen(R.layout.main) {
         val interrupted = studio.interrupted
         val isIdle = studio.work == null
         if (interrupted != null && isIdle) {
-            val words = if (studio.diedOfMemory == true) R.string.interrupted_memory else R.string.interrupted
-            val action = R.string.draw_again.takeIf { studio.opened != null }
-            showNotice(getString(words), action) { draw(interrupted.copy(leastMemory = true)) }
+            val saves = studio.opened?.canSaveMemory(interrupted.photo != null) == true
+            val again = if (saves) R.string.draw_again_less else R.string.draw_again
+            val action = again.takeIf { studio.opened != null }
+            showNotice(getString(wordsOf(studio.ended)), action) { draw(interrupted.copy(leastMemory = true)) }
             return
         }
         val words = listOfNotNull(
             finished?.cut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
+            getString(R.string.not_kept).takeIf { finished?.isKept == false },
             finished?.negativeCut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
         ) +
             finished?.fallbacks.orEmpty().map { (graph, why) ->
@@ -172,11 +174,20 @@ class MainActivity : Screen(R.layout.main) {
 
     private fun open(screen: Class<*>) = startActivity(Intent(this, screen))
 
-    private companion object {
-        const val PHOTO = 1
-        const val SAVE = 2
-        const val FADED = 0.35f
-        const val NOTIFICATIONS = Manifest.permission.POST_NOTIFICATIONS
-        const val STORAGE = Manifest.permission.WRITE_EXTERNAL_STORAGE
+    companion object {
+        private const val PHOTO = 1
+        private const val SAVE = 2
+        private const val FADED = 0.35f
+        private const val NOTIFICATIONS = Manifest.permission.POST_NOTIFICATIONS
+        private const val STORAGE = Manifest.permission.WRITE_EXTERNAL_STORAGE
+
+        /** The sentence that says how a drawing was ended. */
+        fun wordsOf(end: Phone.End): Int = when (end) {
+            Phone.End.UNKNOWN -> R.string.interrupted
+            Phone.End.MEMORY -> R.string.interrupted_memory
+            Phone.End.CRASH -> R.string.interrupted_crash
+            Phone.End.PERSON -> R.string.interrupted_person
+            Phone.End.SYSTEM -> R.string.interrupted_system
+        }
     }
 }

@@ -42,6 +42,12 @@ class Messages(private val resources: Resources) {
         is EngineError -> ofEngine(error)
         is PhotoUnreadable -> message(R.string.error_photo, R.string.error_photo_text)
         is NotSaved -> message(R.string.error_not_saved, R.string.error_not_saved_text, detail = error.cause?.message)
+        is NotWritten -> message(
+            R.string.error_not_written,
+            R.string.error_not_written_text,
+            error.name,
+            detail = error.cause?.message,
+        )
         else -> message(R.string.error_unexpected, R.string.error_unexpected_text, detail = "$error")
     }
 

@@ -8,10 +8,11 @@ import pocketdiffusion.engine.PipelineGraph
 import pocketdiffusion.engine.Program
 import pocketdiffusion.engine.Refusal
 import pocketdiffusion.engine.Residency
+import pocketdiffusion.engine.UnitVerdicts
 
 /** A bundle that is whole, with the engine that draws with it. */
-class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine) {
-    private val planner = Generator(bundle, engine)
+class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine, val verdicts: UnitVerdicts) {
+    private val planner = Generator(bundle, engine, wishedUnit = ::unitFor)
     val pipeline get() = planner.pipeline
     val manifest get() = bundle.manifest
 
@@ -27,18 +28,30 @@ class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine) {
         false
     }
 
-    /** The units to choose from: of each the engine has it, and the manifest knows no graph to be wrong on it. */
-    val units: List<String> = engine.units.filter { unit ->
-        pipeline.graphs.values.none { it.isKnownBad(unit) }
+    /** The units to choose from: the engine has them, and each graph is known or was tested to be right on them. */
+    val units: List<String> get() = engine.units.filter { unit ->
+        pipeline.graphs.values.all { verdicts.allow(bundle, it, unit) }
     }
 
-    /** Units of the engine that are not offered, with what the manifest says of them. */
-    val badUnits: Map<String, String> = engine.units.filter { it !in units }.associateWith { unit ->
-        pipeline.graphs.values.first { it.isKnownBad(unit) }.units.getValue(unit).note
-    }
+    /** By units of the engine, the first graph that the manifest knows to be wrong there. */
+    val badUnits: Map<String, PipelineGraph> = engine.units.mapNotNull { unit ->
+        pipeline.graphs.values.firstOrNull { it.isKnownBad(unit) }?.let { unit to it }
+    }.toMap()
+
+    /** Units that graphs are made for and do not run on, since no self-test has found them right there. */
+    val untestedUnits: List<String> get() = pipeline.graphs.values
+        .filter { it.computeUnit in engine.units && unitFor(it) != it.computeUnit && !it.isKnownBad(it.computeUnit) }
+        .map { it.computeUnit }
+        .distinct()
 
     fun peakBytes(hasPhoto: Boolean, residency: Residency = Residency.STAGE): Long? =
         MemoryEstimate(planner, hasPhoto).peakBytes(residency)
+
+    /** Whether a drawing with the least memory takes less, as far as the manifest counts it. */
+    fun canSaveMemory(hasPhoto: Boolean): Boolean {
+        val (usual, least) = listOf(Residency.STAGE, Residency.CALL).map { peakBytes(hasPhoto, it) }
+        return usual != null && least != null && least < usual
+    }
 
     /** How graphs are to be kept in the memory that is left. Throws NotEnoughMemory. */
     fun residency(hasPhoto: Boolean, leftBytes: Long, leastMemory: Boolean): Residency =
@@ -48,9 +61,10 @@ class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine) {
     fun generator(residency: Residency, unit: String?): Generator = if (residency == Residency.STAGE && unit == null) {
         planner // whose tokenizers are read already
     } else {
-        Generator(bundle, engine, residency) { unit ?: it.computeUnit }
+        Generator(bundle, engine, residency) { unit ?: unitFor(it) }
     }
 
-    private fun PipelineGraph.isKnownBad(unit: String): Boolean =
-        units[unit]?.status == pocketdiffusion.engine.KnownUnit.Status.BAD
+    /** The unit that a graph was made for, where it is known or was tested to be right on it; else the CPU. */
+    private fun unitFor(graph: PipelineGraph): String =
+        if (verdicts.allow(bundle, graph, graph.computeUnit)) graph.computeUnit else "cpu"
 }

@@ -10,6 +10,9 @@ import pocketdiffusion.engine.ProgramVersion
 
 /** This phone as it is now: its memory, how warm it is, and what it is called. */
 class Phone(private val context: Context) {
+    /** What ended a process: want of memory, a mistake in it, the person, another rule of the system. */
+    enum class End { UNKNOWN, MEMORY, CRASH, PERSON, SYSTEM }
+
     enum class Heat { UNKNOWN, NORMAL, WARM, HOT, CRITICAL }
 
     private val activities get() = context.getSystemService(ActivityManager::class.java)!!
@@ -33,8 +36,8 @@ class Phone(private val context: Context) {
         app = ProgramVersion(context.packageName, versionName()),
     )
 
-    /** Whether the system says that it ended the app's last process for want of memory; null: it does not say. */
-    fun diedOfMemory(): Boolean? = if (Build.VERSION.SDK_INT >= 30) lastExitNow() else null
+    /** Why the app's last process ended, as the system says; Android 8 to 10 do not. */
+    fun lastEnd(): End = if (Build.VERSION.SDK_INT >= 30) lastEndNow() else End.UNKNOWN
 
     private fun versionName() = context.packageManager.getPackageInfo(context.packageName, 0).versionName.orEmpty()
 
@@ -50,8 +53,17 @@ class Phone(private val context: Context) {
     private fun socNow(): String = Build.SOC_MODEL
 
     @SinceApi(30)
-    private fun lastExitNow(): Boolean? {
+    private fun lastEndNow(): End {
         val last = activities.getHistoricalProcessExitReasons(context.packageName, 0, 1).firstOrNull()
-        return last?.let { it.reason == ApplicationExitInfo.REASON_LOW_MEMORY }
+        return when (last?.reason) {
+            ApplicationExitInfo.REASON_LOW_MEMORY -> End.MEMORY
+            ApplicationExitInfo.REASON_CRASH, ApplicationExitInfo.REASON_CRASH_NATIVE -> End.CRASH
+            ApplicationExitInfo.REASON_USER_REQUESTED, ApplicationExitInfo.REASON_USER_STOPPED -> End.PERSON
+            ApplicationExitInfo.REASON_ANR,
+            ApplicationExitInfo.REASON_EXCESSIVE_RESOURCE_USAGE,
+            ApplicationExitInfo.REASON_DEPENDENCY_DIED,
+            -> End.SYSTEM
+            else -> End.UNKNOWN
+        }
     }
 }

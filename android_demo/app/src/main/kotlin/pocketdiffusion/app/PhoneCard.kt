@@ -14,13 +14,17 @@ class PhoneCard(private val screen: MainActivity) {
         text(R.id.phone_target, target(opened))
         val units = opened?.units.orEmpty()
         screen.view<View>(R.id.unit_group).visibility =
-            if (units.size > 1 || !opened?.badUnits.isNullOrEmpty()) View.VISIBLE else View.GONE
-        text(
-            R.id.unit_note,
-            opened?.badUnits.orEmpty().map { (unit, note) ->
-                screen.getString(R.string.unit_left_out, messages.unit(unit), note).trim()
-            }.joinToString("\n"),
-        )
+            if (units.size > 1 || notes(opened).isNotEmpty()) View.VISIBLE else View.GONE
+        text(R.id.unit_note, notes(opened).joinToString("\n"))
+    }
+
+    /** What is to say of units that are not used. */
+    private fun notes(opened: Opened?): List<String> {
+        val bad = opened?.badUnits.orEmpty().map { (unit, graph) ->
+            val note = graph.units.getValue(unit).note
+            screen.getString(R.string.unit_left_out, messages.unit(unit), note, graph.name).trim()
+        }
+        return bad + opened?.untestedUnits.orEmpty().map { screen.getString(R.string.unit_untested, messages.unit(it)) }
     }
 
     private fun memory(opened: Opened?, hasPhoto: Boolean): String {

@@ -17,7 +17,7 @@ class Progress(private val resources: Resources) {
         val megabytes = Messages(resources)::megabytes
         return when (work.kind) {
             Work.Kind.DRAW -> steps(work)
-            Work.Kind.TEST -> work.stage
+            Work.Kind.TEST -> test(work)
             else -> when {
                 work.total > 0 -> resources.getString(R.string.part_of, megabytes(work.done), megabytes(work.total))
                 work.done > 0 -> megabytes(work.done)
@@ -44,10 +44,27 @@ class Progress(private val resources: Resources) {
         return parts.joinToString(resources.getString(R.string.separator))
     }
 
+    /** How many parts of a self-test are done, and which is next. */
+    private fun test(work: Work): String {
+        if (work.total == 0L) return ""
+        val (graph, unit) = work.stage.substringBefore(ON) to work.stage.substringAfter(ON, "")
+        val subject = when {
+            unit.isNotEmpty() -> resources.getString(R.string.graph_on, graph, unit.uppercase(Locale.ROOT))
+            graph == "picture" -> resources.getString(R.string.test_picture)
+            else -> resources.getString(R.string.vectors)
+        }
+        val count = resources.getString(R.string.part_of, "${work.done}", "${work.total}")
+        return listOf(count, subject).joinToString(resources.getString(R.string.separator))
+    }
+
     private fun stage(name: String): Int = when (name) {
         "encode_image" -> R.string.stage_photo
         "denoise" -> R.string.stage_denoise
         "decode" -> R.string.stage_decode
         else -> R.string.stage_prompt
+    }
+
+    private companion object {
+        const val ON = " on " // as the engine joins a graph and its unit
     }
 }

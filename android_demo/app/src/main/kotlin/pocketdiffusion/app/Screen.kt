@@ -63,6 +63,13 @@ abstract class Screen(private val layout: Int) : Activity() {
         text(R.id.problem_detail, message.detail)
     }
 
+    /** Offers a file to other apps. */
+    protected fun share(bytes: ByteArray, name: String, type: String) = try {
+        startActivity(Gallery(this).shareIntent(bytes, name, type))
+    } catch (error: NotWritten) {
+        studio.show(error)
+    }
+
     protected fun showNotice(words: String?, action: Int? = null, onAction: () -> Unit = {}) {
         view<LinearLayout>(R.id.notice).show(words != null)
         text(R.id.notice_text, words)

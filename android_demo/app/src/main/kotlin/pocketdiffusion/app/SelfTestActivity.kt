@@ -7,6 +7,7 @@ import android.view.ViewGroup
 import android.widget.ImageView
 import android.widget.ProgressBar
 import android.widget.TextView
+import pocketdiffusion.engine.DeviceReport
 import pocketdiffusion.engine.UnitResult
 import pocketdiffusion.engine.Verdict
 import java.util.Locale
@@ -34,8 +35,13 @@ class SelfTestActivity : Screen(R.layout.self_test) {
     private fun show(tested: Tested) {
         val report = tested.report
         view<ImageView>(R.id.verdict_icon).mark(report.passed)
-        view<TextView>(R.id.verdict_title).setText(if (report.passed) R.string.verdict_same else R.string.verdict_other)
-        text(R.id.verdict_text, if (report.passed) getString(R.string.verdict_same_text) else wrongParts(tested))
+        val title = when {
+            report.passed -> R.string.verdict_same
+            report.isWhole -> R.string.verdict_other
+            else -> R.string.verdict_none
+        }
+        view<TextView>(R.id.verdict_title).setText(title)
+        text(R.id.verdict_text, verdictWords(report))
         showPictures(tested)
         val graphs = view<ViewGroup>(R.id.graph_list)
         graphs.removeAllViews()
@@ -52,14 +58,29 @@ class SelfTestActivity : Screen(R.layout.self_test) {
         )
     }
 
-    private fun wrongParts(tested: Tested): String {
-        val report = tested.report
-        val graphs = report.graphs.filter {
-            !it.passed
-        }.map { getString(R.string.graph_on, it.graph, it.unit.uppercase(Locale.ROOT)) }
+    /** What is wrong, or that nothing is, and which units draw nothing here. */
+    private fun verdictWords(report: DeviceReport): String {
+        val (drawing, unused) = report.graphs.filter { !it.passed }.partition { it.draws }
         val others = (report.vectors + listOfNotNull(report.picture)).filter { !it.passed }.map { it.subject }
-        return getString(R.string.verdict_other_text, (graphs + others).joinToString())
+        val wrong = drawing.map(::name) + others
+        val said = when {
+            wrong.isNotEmpty() -> getString(R.string.verdict_other_text, wrong.joinToString())
+            report.isWhole -> getString(R.string.verdict_same_text)
+            else -> getString(R.string.verdict_none_text)
+        }
+        val left = if (unused.isEmpty()) {
+            null
+        } else {
+            getString(
+                R.string.units_unused,
+                unused.joinToString(transform = ::name),
+            )
+        }
+        return listOfNotNull(said, left).joinToString("\n")
     }
+
+    private fun name(result: UnitResult) =
+        getString(R.string.graph_on, result.graph, result.unit.uppercase(Locale.ROOT))
 
     private fun showPictures(tested: Tested) {
         val verdict = tested.report.picture
@@ -99,15 +120,14 @@ class SelfTestActivity : Screen(R.layout.self_test) {
         val row = layoutInflater.inflate(R.layout.item_measure, parent, false)
         val worst: Verdict? = result.outputs.values.minByOrNull { it.psnrDb }
         row.findViewById<ImageView>(R.id.icon)!!.mark(result.passed)
-        row.findViewById<TextView>(R.id.name)!!.text =
-            getString(R.string.graph_on, result.graph, result.unit.uppercase(Locale.ROOT))
+        row.findViewById<TextView>(R.id.name)!!.text = name(result)
         row.findViewById<TextView>(R.id.value)!!.text = worst?.let { words.of(it) }.orEmpty()
         row.findViewById<View>(R.id.bar)!!.show(false)
         val time = result.medianCallSeconds ?: result.firstCallSeconds
         val facts = listOfNotNull(
-            worst?.let { getString(R.string.graph_facts, it.floorDb) },
+            worst?.floorDb?.let { getString(R.string.graph_facts, it) },
             time?.let { getString(R.string.graph_time, Progress(resources).seconds(it)) },
-            result.error,
+            result.error?.let { getString(R.string.engine_says, it) },
         )
         row.findViewById<TextView>(R.id.note)!!.text = facts.joinToString(getString(R.string.separator))
         return row
@@ -121,7 +141,7 @@ class SelfTestActivity : Screen(R.layout.self_test) {
     private fun shareReport() {
         val tested = studio.tested ?: return
         val json = tested.report.toJson().toByteArray()
-        startActivity(Gallery(this).shareIntent(json, "device_report.json", "application/json"))
+        share(json, "device_report.json", "application/json")
     }
 
     private companion object {

@@ -27,6 +27,7 @@ class SelfTesting(private val phone: Phone, private val opened: Opened) {
         opened.generator(residency, unit = null).use { generator ->
             val test = SelfTest(generator, opened.engine, phone.device())
             val report = test.run(listener = listener, cancellation = cancellation)
+            opened.verdicts.remember(opened.bundle, report)
             val image = opened.manifest.picture?.image
             return Tested(
                 report = report,

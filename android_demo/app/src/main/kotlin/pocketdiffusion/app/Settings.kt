@@ -16,6 +16,7 @@ class Settings(context: Context) {
     var sampler: String? by text("sampler")
     var unit: String? by text("unit")
     private var seedText: String? by text("seed")
+    private var seedDrawnText: String? by text("seed_drawn")
     private var stepsText: String? by text("steps")
     private var guidanceText: String? by text("guidance")
     private var strengthText: String? by text("strength")
@@ -26,6 +27,14 @@ class Settings(context: Context) {
         get() = seedText ?: "1"
         set(value) {
             seedText = value
+            isSeedDrawn = false
+        }
+
+    /** Whether a picture was drawn with the seed since it was chosen. */
+    var isSeedDrawn: Boolean
+        get() = seedDrawnText == "true"
+        set(value) {
+            seedDrawnText = "$value"
         }
     var keepsSeed: Boolean
         get() = keepsSeedText == "true"
@@ -71,6 +80,11 @@ class Settings(context: Context) {
     fun wasUnpacked(name: String) = store.getBoolean("unpacked $name", false)
 
     fun noteUnpacked(name: String) = store.edit().putBoolean("unpacked $name", true).apply()
+
+    /** The bundle_id of what was unpacked under a name; null where nothing was, or what was is deleted. */
+    fun unpackedId(name: String): String? = store.getString("unpacked id $name", null)
+
+    fun noteUnpackedId(name: String, id: String?) = store.edit().putString("unpacked id $name", id).apply()
 
     private fun text(key: String) = object : kotlin.properties.ReadWriteProperty<Any?, String?> {
         override fun getValue(thisRef: Any?, property: kotlin.reflect.KProperty<*>): String? =

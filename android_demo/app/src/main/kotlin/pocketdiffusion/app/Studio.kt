@@ -10,6 +10,7 @@ import pocketdiffusion.engine.HttpRemote
 import pocketdiffusion.engine.Png
 import pocketdiffusion.engine.Remote
 import pocketdiffusion.engine.StepDone
+import pocketdiffusion.engine.UnitVerdicts
 import pocketdiffusion.engine.Unreadable
 import java.io.File
 import java.io.IOException
@@ -29,6 +30,11 @@ class Studio(private val app: Application, private val engines: Engines) {
     val phone = Phone(app)
     private val mark = Interruption(File(app.filesDir, "drawing.json"))
     private val picture = File(app.filesDir, "last.png")
+    private val verdicts = UnitVerdicts(phone.device().os, File(app.filesDir, "units.txt").toPath())
+    private val pace = Pace(MILLIS_BETWEEN)
+
+    /** The photo to start from, as the screen shows it. */
+    val thumbnail = Thumbnail(app.contentResolver, ::thumbnailRead)
 
     /** The bundle that is drawn with. */
     var opened: Opened? = null
@@ -46,10 +52,10 @@ class Studio(private val app: Application, private val engines: Engines) {
     var problem: Throwable? = null
         private set
 
-    /** What the system ended in the midst, and whether it says that memory was the reason. */
+    /** What was being drawn when the last process ended, and why that ended. */
     var interrupted: Wish? = mark.read()
         private set
-    val diedOfMemory: Boolean? = if (interrupted == null) null else phone.diedOfMemory()
+    val ended: Phone.End = if (interrupted == null) Phone.End.UNKNOWN else phone.lastEnd()
 
     private val listeners = LinkedHashSet<() -> Unit>()
     private val main = Handler(Looper.getMainLooper())
@@ -57,30 +63,39 @@ class Studio(private val app: Application, private val engines: Engines) {
 
     init {
         mark.end()
+        worker.execute(library::clearImports)
     }
 
     fun listen(listener: () -> Unit) = listeners.add(listener)
 
     fun forget(listener: () -> Unit) = listeners.remove(listener)
 
-    /** Opens the bundle that was chosen last, or the first; before that, unpacks what came with the app. */
+    /** Opens the bundle chosen last, or the first of the library; before that, unpacks what came with the app. */
     fun start() {
         if (work != null || opened != null) return
-        unpackShipped {
-            val chosen = library.find(settings.bundle) ?: library.places().firstOrNull()
+        val openChosen = {
+            val chosen = library.find(settings.bundle) ?: library.first()
             if (chosen != null) open(chosen)
         }
+        unpackShipped(then = openChosen, failed = {
+            openChosen() // what is there can be drawn with
+            if (it !is Cancelled) show(it)
+        })
     }
 
-    /** Unpacks the bundles that came with the app, each once: those that were deleted since do not come back. */
+    /**
+     * Unpacks the bundles that came with the app, each once, and again where an update of the app brought another one:
+     * those that were deleted since do not come back.
+     */
     fun unpackShipped(failed: (Throwable) -> Unit = {}, then: () -> Unit) {
-        val names = library.shipped().filter { !settings.wasUnpacked(it) && library.find(it) == null }
+        val names = library.shipped().filter(::isToUnpack)
         if (names.isEmpty()) return then()
         val own = Work(Work.Kind.IMPORT, names.joinToString())
         val unpack = {
             for (name in names) {
                 library.openShipped(name).use { zip -> library.import(name, zip) { report(own, it, 0) } }
                 settings.noteUnpacked(name)
+                settings.noteUnpackedId(name, library.shippedId(name))
             }
         }
         begin(own, unpack, failed) { then() }
@@ -117,6 +132,12 @@ class Studio(private val app: Application, private val engines: Engines) {
     fun delete(place: Place) {
         if (opened?.place == place) opened = null
         library.delete(place)
+        if (place.origin == Place.Origin.OWN) settings.noteUnpackedId(place.name, null)
+        changed()
+    }
+
+    fun delete(unfinished: Unfinished) {
+        library.delete(unfinished)
         changed()
     }
 
@@ -126,6 +147,7 @@ class Studio(private val app: Application, private val engines: Engines) {
         interrupted = null
         begin(own, task = { drawNow(own, opened, wish) }, failed) {
             finished = it
+            if (wish.seed == settings.seed) settings.isSeedDrawn = true
             then(it)
         }
     }
@@ -160,6 +182,26 @@ class Studio(private val app: Application, private val engines: Engines) {
         changed()
     }
 
+    private fun isToUnpack(shipped: String): Boolean {
+        val place = library.find(shipped) ?: return !settings.wasUnpacked(shipped)
+        val unpacked = settings.unpackedId(shipped) ?: return false // it is not what came with the app
+        return place != opened?.place && unpacked != library.shippedId(shipped)
+    }
+
+    private fun thumbnailRead(error: Throwable?) {
+        if (error == null) return changed()
+        settings.photo = null // and not at each start again
+        show(error as? PhotoUnreadable ?: PhotoUnreadable(error))
+    }
+
+    /** Whether a file could be written that can be done without. */
+    private fun tryTo(write: () -> Unit): Boolean = try {
+        write()
+        true
+    } catch (_: IOException) {
+        false
+    }
+
     private fun openZip(zip: Uri, name: String): InputStream = try {
         app.contentResolver.openInputStream(zip) ?: throw IOException("it is not there")
     } catch (error: IOException) {
@@ -171,7 +213,7 @@ class Studio(private val app: Application, private val engines: Engines) {
     private fun look(own: Work, place: Place): Opened {
         val bundle = pocketdiffusion.engine.Bundle.open(place.folder.toPath(), library.digests)
         bundle.checkAll { done, total -> report(own, done, total) }
-        return Opened(place, bundle, engines.engineFor(bundle))
+        return Opened(place, bundle, engines.engineFor(bundle), verdicts)
     }
 
     private fun drawNow(own: Work, opened: Opened, wish: Wish): Finished {
@@ -180,31 +222,39 @@ class Studio(private val app: Application, private val engines: Engines) {
         val residency = opened.residency(photo != null, phone.leftBytes(), wish.leastMemory)
         val times = ArrayList<Double>()
         val listener = object : DrawListener {
-            override fun onStage(name: String) = report(own, own.done, own.total, name)
+            private val previews = Pace(MILLIS_BETWEEN_PREVIEWS)
+
+            override fun onStage(name: String) = post(own) { own.stage = name }
 
             override fun onStep(step: StepDone) {
                 times += step.seconds
-                val preview = step.preview()?.let { Bitmaps.of(it, Bitmaps.PREVIEW_SIDE) }
+                val perStep = median(times)
+                val preview = if (!previews.allows("preview")) {
+                    null
+                } else {
+                    step.preview()?.let { Bitmaps.of(it, Bitmaps.PREVIEW_SIDE) }
+                }
                 post(own) {
                     own.done = step.row.toLong()
                     own.total = step.rows.toLong()
-                    own.secondsPerStep = median(times)
+                    own.secondsPerStep = perStep
                     if (preview != null) own.preview = preview
                 }
             }
         }
-        mark.begin(wish)
+        tryTo { mark.begin(wish) }
         try {
             opened.generator(residency, wish.unit).use { generator ->
                 val drawn = generator.draw(wish.request(photo), listener, own.cancellation)
                 val png = Png.write(drawn.picture, drawn.facts)
-                picture.writeBytes(png)
+                val kept = tryTo { picture.replaceWith(png) }
                 return Finished(png, Bitmaps.of(drawn.picture), drawn.facts).apply {
                     cut = drawn.cut
                     negativeCut = drawn.negativeCut
                     seconds = drawn.seconds
                     secondsPerStep = median(times)
                     fallbacks = generator.fallbacks
+                    isKept = kept
                 }
             }
         } finally {
@@ -232,10 +282,9 @@ class Studio(private val app: Application, private val engines: Engines) {
     }
 
     /** On the worker's thread: says how far it is. Throws Cancelled where the person wished it. */
-    private fun report(own: Work, done: Long, total: Long, stage: String = own.stage) {
+    private fun report(own: Work, done: Long, total: Long, stage: String = "") {
         own.cancellation.check()
-        val isNews = stage != own.stage || total == 0L || done == total || (done - own.done) * 200 > total
-        if (isNews) {
+        if (pace.allows(stage) || done == total) {
             post(own) {
                 own.done = done
                 own.total = total
@@ -255,6 +304,8 @@ class Studio(private val app: Application, private val engines: Engines) {
 
     private companion object {
         const val STACK_BYTES = 8L shl 20
+        const val MILLIS_BETWEEN = 100L
+        const val MILLIS_BETWEEN_PREVIEWS = 200L // a step's seconds do not count what its preview takes
 
         fun median(times: List<Double>): Double? = times.sorted().let { it.getOrNull(it.size / 2) }
     }

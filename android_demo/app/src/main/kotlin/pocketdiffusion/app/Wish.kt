@@ -16,7 +16,7 @@ data class Wish(
     val photo: Uri? = null,
     val strength: Double? = null,
     val unit: String? = null,
-    /** Whether to hold as few graphs as can be, though more would fit. */
+    /** Whether to hold as few graphs and halves of guidance at once as can be, though more would fit. */
     val leastMemory: Boolean = false,
 ) {
     fun request(picture: Picture?) = Request(
@@ -28,6 +28,7 @@ data class Wish(
         sampler = sampler,
         picture = picture,
         strength = strength,
+        oneBatch = !leastMemory,
     )
 
     fun toJson() = JSONObject().apply {

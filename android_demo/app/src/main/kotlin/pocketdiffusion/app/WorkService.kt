@@ -20,6 +20,8 @@ class WorkService : Service() {
         getSystemService(PowerManager::class.java)!!.newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, "pocketdiffusion:work")
     }
 
+    /** The last start that was heard of; null: the system still waits for startForeground. */
+    private var startId: Int? = null
     private var shownTitle = ""
     private var shownMillis = 0L
 
@@ -35,6 +37,7 @@ class WorkService : Service() {
 
     override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
         if (intent?.action == CANCEL) studio.cancel()
+        this.startId = startId
         startForeground(ID, notification())
         if (!wakeLock.isHeld) wakeLock.acquire(LONGEST_MILLIS)
         update()
@@ -62,9 +65,11 @@ class WorkService : Service() {
         notifications.notify(ID, notification())
     }
 
+    /** Stops unless it is just being started, or started again: that start finds out itself whether there is work. */
     private fun end() {
+        val last = startId ?: return
         stopForeground(STOP_FOREGROUND_REMOVE)
-        stopSelf()
+        stopSelf(last)
     }
 
     private fun notification(): Notification {

@@ -62,6 +62,20 @@ class BundlesTest {
     }
 
     @Test
+    fun `an import tells how far it is no more often than an eye sees`() {
+        val screen = page()
+        var told = 0
+        val listener: () -> Unit = { told++ }
+        studio.listen(listener)
+        val began = System.nanoTime()
+        import(screen, zipOf(OnPhone.small.toFile(), "emoji.zip"))
+        val seconds = (System.nanoTime() - began) / 1e9
+        studio.forget(listener)
+        assertNull(studio.problem)
+        assertTrue("$told in $seconds s", told <= 20 + 10 * seconds)
+    }
+
+    @Test
     fun `a zip that is cut, and full storage, are told`() {
         val screen = page()
         val zip = zipOf(OnPhone.small.toFile(), "cut.zip")
@@ -108,6 +122,7 @@ class BundlesTest {
         OnPhone.awaitIdle()
         assertEquals("The download broke off", screen.words(R.id.problem_title))
         assertTrue(screen.words(R.id.problem_text), screen.words(R.id.problem_text).contains("start it again"))
+        OnPhone.rest(screen)
         OnPhone.screenshot(screen, "download-broken")
         left = Long.MAX_VALUE
         begun.clear()
@@ -117,6 +132,47 @@ class BundlesTest {
         assertTrue("$begun", begun.first() > 0)
         assertEquals("emoji", studio.opened!!.place.name)
         assertTrue("the proof is not loaded", !File(studio.opened!!.place.folder, "proof.json").exists())
+    }
+
+    @Test
+    fun `a download takes the place of no other bundle, and one that broke off goes on or goes`() {
+        val bundle = OnPhone.small
+        var isBroken = false
+        val remote = Remote { path, from ->
+            if (isBroken && path.endsWith("model.onnx_data")) throw IOException("the connection was lost")
+            RemoteFile(Files.newInputStream(bundle.resolve(path)).apply { skip(from) }, from)
+        }
+        fun names() = studio.library.places().map { it.name }
+        for (owner in listOf("one", "two", "one")) {
+            studio.download("https://example.org/$owner/emoji/resolve/main", remote)
+            OnPhone.awaitIdle()
+            assertNull(studio.problem)
+        }
+        assertEquals(listOf("emoji", "emoji-2"), names())
+        isBroken = true
+        studio.download("https://example.org/three/emoji/resolve/main", remote)
+        OnPhone.awaitIdle()
+        assertEquals(listOf("emoji", "emoji-2"), names())
+        assertEquals("https://example.org/three/emoji/resolve/main", studio.library.unfinished().single().address)
+        val screen = page()
+        OnPhone.await("the list") { screen.view<ViewGroup>(R.id.list).childCount == 3 }
+        val item = item(screen, 2)!!
+        assertEquals("emoji-3", item.findViewById<TextView>(R.id.name)!!.text)
+        assertEquals("Go on", item.findViewById<TextView>(R.id.use)!!.text)
+        item.findViewById<View>(R.id.delete)!!.performClick()
+        val dialog = org.robolectric.shadows.ShadowAlertDialog.getLatestAlertDialog()
+        dialog.getButton(android.app.AlertDialog.BUTTON_POSITIVE).performClick()
+        OnPhone.await("it is gone") { screen.view<ViewGroup>(R.id.list).childCount == 2 }
+        val hidden = own.list()!!.filter { it.startsWith(".") }.sorted()
+        assertEquals(listOf(".emoji-2.address", ".emoji.address"), hidden)
+    }
+
+    @Test
+    fun `what an import left that was killed is removed at the next start`() {
+        val left = File(own, ".big.importing/onnx").apply { mkdirs() }
+        File(left, "model.onnx_data").writeText("half")
+        OnPhone.launch()
+        OnPhone.await("it is gone") { own.list()!!.isEmpty() }
     }
 
     @Test
@@ -134,6 +190,7 @@ class BundlesTest {
         val broken = item(screen, 0)!!
         assertEquals("onnx/unet/model.onnx is missing", "${broken.findViewById<TextView>(R.id.broken_files)!!.text}")
         assertTrue(!broken.findViewById<View>(R.id.use)!!.isShown)
+        OnPhone.rest(screen)
         OnPhone.screenshot(screen, "bundles")
         item(screen, 2)!!.findViewById<View>(R.id.use)!!.performClick()
         OnPhone.awaitIdle()

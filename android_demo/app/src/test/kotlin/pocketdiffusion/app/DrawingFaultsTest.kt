@@ -93,13 +93,30 @@ class DrawingFaultsTest {
         OnPhone.change { ChangedEngine(it, units = listOf("cpu", "gpu")) }
         val screen = OnPhone.open()
         assertEquals(listOf("cpu"), studio.opened!!.units)
-        val note = "Not offered: the graphics unit (GPU), on which this model is known to be wrong. " +
+        val note = "Not used: the graphics unit (GPU) for unet, which is known to be wrong there. " +
             "Its sums are of float16."
         assertEquals(note, screen.words(R.id.unit_note))
         studio.draw(Wish("ghost", seed = "1", steps = 1, unit = "gpu"))
         OnPhone.awaitIdle()
         val notice = "unet ran on the processor (CPU) instead: The model is wrong on this unit"
         assertTrue(screen.words(R.id.notice_text), screen.words(R.id.notice_text).contains(notice))
+    }
+
+    @Test
+    fun `a unit of which nothing is known draws once the self-test found it right`() {
+        val folder = OnPhone.push()
+        Forgery.change(folder.toPath(), "pipeline/onnx.json", "graphs", "unet", "compute_unit") { JsonPrimitive("gpu") }
+        OnPhone.change { ChangedEngine(it, units = listOf("cpu", "gpu")) }
+        val screen = OnPhone.open()
+        val unet = studio.opened!!.pipeline.graphs.getValue("unet")
+        fun unit() = studio.opened!!.generator(pocketdiffusion.engine.Residency.STAGE, unit = null).unitOf(unet)
+        assertEquals("cpu", unit())
+        assertTrue(screen.words(R.id.unit_note).startsWith("Not used yet: the graphics unit (GPU)."))
+        studio.test()
+        OnPhone.awaitIdle()
+        assertTrue(studio.tested!!.report.passed)
+        assertEquals("gpu", unit())
+        assertEquals("", screen.words(R.id.unit_note))
     }
 
     @Test
@@ -117,11 +134,63 @@ class DrawingFaultsTest {
             screen.words(R.id.notice_text),
         )
         assertFalse(mark.exists())
+        assertFalse("each stage has one graph", studio.opened!!.canSaveMemory(hasPhoto = false))
+        assertEquals("Draw it again", screen.words(R.id.notice_action))
         OnPhone.screenshot(screen, "interrupted")
         screen.press(R.id.notice_action)
         OnPhone.awaitIdle()
         assertEquals("octopus", studio.finished!!.facts["prompt"])
         assertEquals("3", studio.finished!!.facts["steps"])
+        assertEquals("", screen.words(R.id.notice_text))
+    }
+
+    @Test
+    fun `the system's reason for the end of a drawing is told, and none is made up`() {
+        OnPhone.push()
+        val manager = OnPhone.app.getSystemService(ActivityManager::class.java)!!
+        val told = listOf(
+            null to "The last drawing was not finished: the app was ended while it drew.",
+            ApplicationExitInfo.REASON_CRASH_NATIVE to
+                "The last drawing was not finished: the app crashed while it drew.",
+            ApplicationExitInfo.REASON_USER_REQUESTED to
+                "The last drawing was not finished: the app was closed while it drew.",
+            ApplicationExitInfo.REASON_ANR to "The last drawing was ended by the system.",
+        )
+        for ((reason, words) in told) {
+            if (reason != null) {
+                val exit = ApplicationExitInfoBuilder.newBuilder().setReason(reason).build()
+                shadowOf(manager).addApplicationExitInfo(exit)
+            }
+            Interruption(mark).begin(Wish("octopus", seed = "9", steps = 3))
+            val again = Studio(OnPhone.app, Engines(OnPhone.app))
+            assertEquals("octopus", again.interrupted!!.prompt)
+            assertEquals(words, OnPhone.app.getString(MainActivity.wordsOf(again.ended)))
+        }
+        assertFalse(Wish("octopus", seed = "9", leastMemory = true).request(null).oneBatch)
+        assertTrue(Wish("octopus", seed = "9").request(null).oneBatch)
+    }
+
+    @Test
+    fun `full storage loses no picture, and is told`() {
+        OnPhone.push()
+        val taken = listOf("last.png", "drawing.json").map { File(OnPhone.app.filesDir, it) }
+        for (file in taken) File(file, "x").apply { parentFile!!.mkdirs() }.writeText("x") // none can be written here
+        val screen = OnPhone.open()
+        studio.draw(Wish("ghost", seed = "1", steps = 1))
+        OnPhone.awaitIdle()
+        assertNull(studio.problem)
+        assertEquals("ghost", studio.finished!!.facts["prompt"])
+        val notice = screen.words(R.id.notice_text)
+        assertTrue(notice, notice.contains("save or share this picture"))
+        val cache = OnPhone.app.cacheDir
+        cache.deleteRecursively()
+        cache.writeText("no folder")
+        screen.press(R.id.share)
+        assertEquals("A file was not written", screen.words(R.id.problem_title))
+        for (file in taken) file.deleteRecursively()
+        studio.draw(Wish("ghost", seed = "2", steps = 1))
+        OnPhone.awaitIdle()
+        assertTrue(taken.first().isFile)
         assertEquals("", screen.words(R.id.notice_text))
     }
 

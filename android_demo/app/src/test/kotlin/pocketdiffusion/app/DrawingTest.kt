@@ -164,6 +164,46 @@ class DrawingTest {
     }
 
     @Test
+    fun `a service that is just started does not stop before it is in the foreground`() {
+        OnPhone.open()
+        val service = Robolectric.buildService(WorkService::class.java).create()
+        studio.dismiss() // tells everyone, and there is no work
+        assertTrue(!shadowOf(service.get()).isStoppedBySelf)
+        service.startCommand(0, 1)
+        assertTrue(shadowOf(service.get()).isStoppedBySelf)
+        service.destroy()
+    }
+
+    @Test
+    fun `a seed that was typed is drawn, and a new one comes after it`() {
+        val screen = OnPhone.open()
+        studio.settings.steps = 1
+        val seeds = listOf("42", "43", "43").map { typed ->
+            screen.view<EditText>(R.id.seed).setText(typed)
+            screen.press(R.id.draw)
+            OnPhone.awaitIdle()
+            studio.finished!!.facts["seed"]
+        }
+        assertEquals(listOf("42", "43", "43"), seeds)
+        screen.press(R.id.draw)
+        OnPhone.awaitIdle()
+        assertTrue(studio.finished!!.facts["seed"] != "43")
+    }
+
+    @Test
+    fun `what a step takes is counted when it was done`() {
+        OnPhone.open()
+        val told = LinkedHashSet<Double?>()
+        val listener: () -> Unit = { told += studio.work?.secondsPerStep }
+        studio.listen(listener)
+        studio.draw(Wish("ghost", seed = "1", steps = 8))
+        Thread.sleep(SECONDS_TO_DRAW * 1000) // the main thread is busy with something else
+        OnPhone.awaitIdle()
+        studio.forget(listener)
+        assertTrue("$told", told.filterNotNull().size > 1)
+    }
+
+    @Test
     fun `the service stays in the foreground while it is drawn`() {
         val screen = OnPhone.open()
         studio.settings.steps = 50
@@ -187,6 +227,7 @@ class DrawingTest {
 
     private companion object {
         const val STEPS = 12
+        const val SECONDS_TO_DRAW = 3L
         const val CALLS_TO_WAIT = 14 // two for each step
     }
 }

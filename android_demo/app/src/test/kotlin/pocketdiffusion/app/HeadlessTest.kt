@@ -48,6 +48,19 @@ class HeadlessTest {
     }
 
     @Test
+    fun `results that cannot be written are told, and end nothing`() {
+        OnPhone.launch(Intent().putExtra("run", "draw").putExtra("bundle", "nowhere"))
+        OnPhone.awaitIdle()
+        File(results, "draw.json").delete()
+        File(results, "draw.json/x").apply { parentFile!!.mkdirs() }.writeText("x")
+        OnPhone.launch(Intent().putExtra("run", "draw").putExtra("prompt", "ghost").putExtra("steps", 1))
+        OnPhone.awaitIdle()
+        assertEquals("ghost", OnPhone.app.studio.finished!!.facts["prompt"])
+        val problem = OnPhone.app.studio.problem
+        assertEquals("A file was not written", Messages(OnPhone.app.resources).of(problem!!).title)
+    }
+
+    @Test
     fun `what fails says why`() {
         val controller = OnPhone.launch(Intent().putExtra("run", "draw").putExtra("bundle", "nowhere"))
         OnPhone.awaitIdle()

@@ -6,7 +6,6 @@ import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
 import android.widget.ImageView
-import android.widget.ScrollView
 import android.widget.SeekBar
 import android.widget.Spinner
 import android.widget.TextView
@@ -56,7 +55,7 @@ class LooksTest {
     }
 
     private fun look(screen: Activity, name: String, vararg parts: Pair<String, Int>) {
-        rest(screen.window.decorView)
+        OnPhone.rest(screen)
         OnPhone.screenshot(screen, name)
         check(screen, screen.window.decorView, name)
         for ((part, id) in parts) {
@@ -64,13 +63,6 @@ class LooksTest {
             OnPhone.screenshot(screen, part)
         }
         screen.finish()
-    }
-
-    /** As the screen is before anything is touched: no field has the focus, all is at its top. */
-    private fun rest(view: View) {
-        if (view is EditText) view.isFocusable = false
-        if (view is ScrollView) view.scrollTo(0, 0)
-        if (view is ViewGroup) for (i in 0 until view.childCount) rest(view.getChildAt(i))
     }
 
     private fun check(screen: Activity, view: View, name: String) {

@@ -59,6 +59,7 @@ class MessagesTest {
         NotEnoughMemory(900L shl 20, 300L shl 20, null),
         PhotoUnreadable(null),
         NotSaved(IOException("no space left")),
+        NotWritten("red-apple-1.png", IOException("no space left")),
         IllegalStateException("a mistake of ours"),
     )
 

@@ -8,6 +8,9 @@ import android.graphics.Bitmap
 import android.graphics.Canvas
 import android.os.Looper
 import android.view.View
+import android.view.ViewGroup
+import android.widget.EditText
+import android.widget.ScrollView
 import android.widget.TextView
 import org.junit.Assert.fail
 import org.robolectric.Robolectric
@@ -127,8 +130,22 @@ object OnPhone {
         view.performClick()
     }
 
+    /** The screen as it is before anything is touched: no field has the focus, all is at its top. */
+    fun rest(activity: Activity) {
+        val views = viewsOf(activity.window.decorView)
+        for (view in views) if (view is EditText || view is TextView && view.isTextSelectable) view.isFocusable = false
+        shadowOf(Looper.getMainLooper()).idle()
+        for (view in views) if (view is ScrollView) view.scrollTo(0, 0)
+    }
+
+    private fun viewsOf(view: View): List<View> {
+        val inside = if (view is ViewGroup) (0 until view.childCount).map(view::getChildAt) else emptyList()
+        return inside.flatMap(::viewsOf) + view
+    }
+
     /** Shows the part of the screen in which a view is. */
     fun Activity.scrollTo(id: Int) {
+        shadowOf(Looper.getMainLooper()).idle() // what was changed has its place
         val view = findViewById<View>(id)!!
         view.requestRectangleOnScreen(android.graphics.Rect(0, 0, view.width, view.height), true)
         shadowOf(Looper.getMainLooper()).idle()

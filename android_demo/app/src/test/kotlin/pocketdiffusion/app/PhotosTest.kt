@@ -74,6 +74,119 @@ class PhotosTest {
     }
 
     @Test
+    fun `a transparent photo is read over white`() {
+        val bitmap = Bitmap.createBitmap(60, 40, Bitmap.Config.ARGB_8888)
+        for (y in 0 until 40) for (x in 0 until 60) bitmap.setPixel(x, y, Color.argb(128, 255, 0, 0))
+        val photo = File(OnPhone.app.cacheDir, "transparent.png")
+        photo.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+        val picture = Photos.read(OnPhone.app.contentResolver, Uri.fromFile(photo), 64, 64)
+        assertEquals(listOf(40, 40), listOf(picture.width, picture.height))
+        assertEquals(listOf(255, 127, 127), (0..2).map { picture.rgb[it].toInt() and 0xff })
+    }
+
+    @Test
+    fun `photos lie in their files in eight ways`() {
+        val jpeg = jpeg(width = 64, height = 32)
+        val photo = File(OnPhone.app.cacheDir, "photo.jpg")
+        val ways = (1..8).map { orientation ->
+            photo.writeBytes(turned(jpeg, orientation))
+            val height = if (orientation < 5) 32 else 128
+            val picture = Photos.read(OnPhone.app.contentResolver, Uri.fromFile(photo), 64, height)
+            fun isRed(x: Int, y: Int) = picture.rgb[3 * (picture.width * y + x)].toInt() and 0xff > 128
+            val (right, below) = picture.width - 4 to picture.height - 4
+            listOf(isRed(4, 4), isRed(right, 4), isRed(4, below)).joinToString("") { if (it) "r" else "b" }
+        }
+        // of each: above left, above right, below left; red is where the file's left is
+        assertEquals(listOf("rbr", "brb", "brb", "rbr", "rrb", "rrb", "bbr", "bbr"), ways)
+    }
+
+    @Test
+    fun `a large photo is shown small, and one that is gone is forgotten`() {
+        OnPhone.push()
+        OnPhone.give(megabytes = 3000)
+        val photo = File(OnPhone.app.cacheDir, "large.jpg").apply { writeBytes(jpeg(width = 3000, height = 2000)) }
+        studio.settings.photo = Uri.fromFile(photo)
+        studio.settings.bundle = "emoji"
+        val screen = OnPhone.open()
+        val view = screen.view<android.widget.ImageView>(R.id.photo_view)
+        fun shownNow(): Bitmap? = (view.drawable as? android.graphics.drawable.BitmapDrawable)?.bitmap
+        OnPhone.await("the photo") { shownNow() != null }
+        val shown = shownNow()!!
+        assertTrue("${shown.width} x ${shown.height}", shown.width * shown.height <= 500_000)
+        assertTrue(view.isShown)
+        val failures = listOf<() -> Nothing>(
+            { throw SecurityException("no permission") },
+            { throw IllegalStateException("a mistake of the other app") },
+        )
+        for ((i, failure) in failures.withIndex()) {
+            val lent = Uri.parse("content://other.app/$i")
+            shadowOf(OnPhone.app.contentResolver).registerInputStreamSupplier(lent) { failure() }
+            studio.settings.photo = lent
+            val next = OnPhone.launch().get()
+            OnPhone.await("the end of it") { studio.settings.photo == null }
+            OnPhone.awaitIdle()
+            assertEquals("The photo cannot be read", next.words(R.id.problem_title))
+            assertTrue(!next.view<View>(R.id.photo_view).isShown)
+            studio.dismiss()
+        }
+    }
+
+    @Test
+    fun `Android 8 and 9 keep two pictures of one name`() {
+        val api = android.os.Build.VERSION.SDK_INT
+        fun pretend(api: Int) = org.robolectric.util.ReflectionHelpers
+            .setStaticField(android.os.Build.VERSION::class.java, "SDK_INT", api)
+        pretend(28)
+        try {
+            saveTwice()
+        } finally {
+            pretend(api)
+        }
+    }
+
+    private fun saveTwice() {
+        val gallery = org.robolectric.Robolectric.buildContentProvider(OldGallery::class.java).create("media").get()
+        Gallery(OnPhone.app).save(byteArrayOf(1), "ghost-1.png")
+        val first = File(gallery.paths.single())
+        first.writeBytes(byteArrayOf(1))
+        Gallery(OnPhone.app).save(byteArrayOf(2), "ghost-1.png")
+        assertEquals(listOf("ghost-1.png", "ghost-1-2.png"), gallery.paths.map { File(it).name })
+        assertEquals(0, gallery.deleted)
+        gallery.isBroken = true
+        val error = org.junit.Assert.assertThrows(NotSaved::class.java) {
+            Gallery(OnPhone.app).save(byteArrayOf(3), "ghost-1.png")
+        }
+        assertTrue(error.cause is IllegalStateException)
+        assertEquals("the row of no picture goes", 1, gallery.deleted)
+    }
+
+    class OldGallery : ContentProvider() {
+        val paths = ArrayList<String>()
+        var isBroken = false
+        var deleted = 0
+
+        override fun onCreate() = true
+
+        override fun insert(uri: Uri, values: ContentValues?): Uri {
+            paths += values!!.getAsString("_data")
+            val row = uri.buildUpon().appendPath("${paths.size}").build()
+            val out = object : ByteArrayOutputStream() {
+                override fun write(bytes: ByteArray) = if (isBroken) error("the gallery broke") else Unit
+            }
+            shadowOf(OnPhone.app.contentResolver).registerOutputStream(row, out)
+            return row
+        }
+
+        override fun query(uri: Uri, a: Array<String>?, b: String?, c: Array<String>?, d: String?) = null
+
+        override fun getType(uri: Uri): String? = null
+
+        override fun update(uri: Uri, values: ContentValues?, a: String?, b: Array<String>?) = 0
+
+        override fun delete(uri: Uri, a: String?, b: Array<String>?) = 1.also { deleted++ }
+    }
+
+    @Test
     fun `a gallery that takes nothing is told`() {
         OnPhone.push()
         OnPhone.give(megabytes = 3000)

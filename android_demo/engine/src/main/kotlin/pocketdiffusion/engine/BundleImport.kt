@@ -45,6 +45,7 @@ class BundleImport(
     private fun unpack(zip: ZipInputStream, onBytes: (Long) -> Unit) {
         val piece = ByteArray(PIECE)
         var done = 0L
+        var next = 0L // a zip gives some hundred bytes at once: neither storage nor listener is asked each time
         while (true) {
             val entry = zip.nextEntry ?: return
             val path = placeOf(entry) ?: continue
@@ -53,10 +54,13 @@ class BundleImport(
                 while (true) {
                     val count = zip.read(piece)
                     if (count < 0) break
-                    if (leftBytes() < count + SPARE) throw StorageFull(leftBytes())
+                    if (done >= next) {
+                        if (leftBytes() < EACH + SPARE) throw StorageFull(leftBytes())
+                        onBytes(done)
+                        next = done + EACH
+                    }
                     file.write(piece, 0, count)
                     done += count
-                    onBytes(done)
                 }
             }
         }
@@ -85,6 +89,9 @@ class BundleImport(
 
     private companion object {
         const val PIECE = 1 shl 18
+
+        /** After how many bytes storage is looked at, and the listener told. */
+        const val EACH = 1L shl 20
         const val SPARE = 8L shl 20 // bytes that are left to the rest of the system
     }
 }

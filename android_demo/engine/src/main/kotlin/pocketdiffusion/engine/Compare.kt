@@ -33,17 +33,20 @@ object Compare {
 class Verdict(
     val subject: String,
     val psnrDb: Double,
-    val floorDb: Double,
+    /** Null: there is none, and nothing passes. */
+    val floorDb: Double?,
     val finite: Boolean = true,
     /** What is wrong where it failed; may be empty. */
     val note: String = "",
 ) {
-    val passed get() = finite && psnrDb >= floorDb
+    val passed get() = finite && floorDb != null && psnrDb >= floorDb
 
     override fun toString(): String {
         val db = if (psnrDb == Double.POSITIVE_INFINITY) "equal" else "%.1f dB".format(java.util.Locale.ROOT, psnrDb)
         val said = if (finite) db else "not finite"
         val end = if (note.isEmpty()) "" else "; $note"
-        return "${if (passed) "ok" else "FAILED"} $subject: $said, floor ${floorDb.toInt()} dB$end"
+        return "${if (passed) "ok" else "FAILED"} $subject: $said, ${floorDb?.let {
+            "floor ${it.toInt()} dB"
+        } ?: "no floor known"}$end"
     }
 }

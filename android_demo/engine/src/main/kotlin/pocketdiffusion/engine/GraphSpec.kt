@@ -68,16 +68,28 @@ class PipelineGraph(
     /** Counted in bytes; null: not known. */
     class Memory(val weights: Long?, val activations: Long?)
 
-    /** What an output's dB have to reach beside a golden case (section 11). */
-    val floor: Double
+    /** What an output's dB have to reach beside a golden case (section 11); null: this engine knows none. */
+    val floor: Double?
         get() = ownFloor ?: when {
+            !storesFloats -> null
             arithmetic == "float16" -> 58.0
             storage == "float16" -> 65.0
             else -> 105.0
         }
 
-    /** What one picture's dB have to reach. */
-    val pictureFloor: Double get() = ownPictureFloor ?: if ("float16" in listOf(storage, arithmetic)) 25.0 else 50.0
+    /** What one picture's dB have to reach; null: this engine knows none. */
+    val pictureFloor: Double?
+        get() = ownPictureFloor ?: when {
+            !storesFloats -> null
+            "float16" in listOf(storage, arithmetic) -> 25.0
+            else -> 50.0
+        }
+
+    private val storesFloats get() = storage in FLOATS && arithmetic in FLOATS
+
+    fun isKnownBad(unit: String): Boolean = units[unit]?.status == KnownUnit.Status.BAD
+
+    fun isKnownGood(unit: String): Boolean = units[unit]?.status == KnownUnit.Status.GOOD
 
     /** Throws UnitKnownBad where the manifest says so. */
     fun checkUnit(unit: String) {
@@ -93,6 +105,8 @@ class PipelineGraph(
     }
 
     companion object {
+        private val FLOATS = listOf("float32", "float16")
+
         fun read(name: String, node: JsonNode): PipelineGraph {
             val spec = GraphSpec.read(node["spec"])
             val fileSpec = node.optional("file_spec") { GraphSpec.read(it) } ?: spec

@@ -31,18 +31,30 @@ object ImageToImage {
         return rgb
     }
 
-    /** Pillow's resize with the filter Lanczos: along the rows, then along the columns, with whole levels between. */
+    /**
+     * Pillow's resize with the filter Lanczos: along one axis after the other, with whole levels between. The columns
+     * come first where the height shrinks by more than twice what the width shrinks by.
+     */
     fun resize(picture: Picture, width: Int, height: Int): Picture {
-        var levels = picture.rgb
-        if (width != picture.width) {
-            val filter = Filter(picture.width, width)
-            levels = filter.apply(levels, picture.height, line = picture.width * 3, step = 3, toLine = width * 3)
-        }
-        if (height != picture.height) {
-            val filter = Filter(picture.height, height)
-            levels = filter.apply(levels, width, line = 3, step = width * 3, toLine = 3)
+        val fewerRows = picture.height - height
+        val isColumnsFirst = fewerRows > 0 && fewerRows > 2 * (picture.width - width)
+        val levels = if (isColumnsFirst) {
+            alongRows(alongColumns(picture.rgb, picture.width, picture.height, height), picture.width, height, width)
+        } else {
+            val narrow = alongRows(picture.rgb, picture.width, picture.height, width)
+            alongColumns(narrow, width, picture.height, height)
         }
         return Picture(width, height, levels)
+    }
+
+    private fun alongRows(levels: ByteArray, width: Int, height: Int, to: Int): ByteArray {
+        if (to == width) return levels
+        return Filter(width, to).apply(levels, height, line = width * 3, step = 3, toLine = to * 3)
+    }
+
+    private fun alongColumns(levels: ByteArray, width: Int, height: Int, to: Int): ByteArray {
+        if (to == height) return levels
+        return Filter(height, to).apply(levels, width, line = 3, step = width * 3, toLine = 3)
     }
 
     /** The weights by which lines of `from` pixels become lines of `to` pixels. */

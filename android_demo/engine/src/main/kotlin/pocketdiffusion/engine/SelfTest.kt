@@ -83,14 +83,15 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
             arithmetic = engine.arithmeticOf(graph, unit),
             loadSeconds = seconds.getOrNull(0),
             firstCallSeconds = seconds.getOrNull(1),
-            medianCallSeconds = seconds.drop(2).sorted().let { it.getOrNull(it.size / 2) },
+            medianCallSeconds = medianOf(seconds.drop(2)),
             peakBytes = if (measuresPeak) OwnMemory.peakBytes() else null,
             outputs = outputs,
             error = error,
+            draws = unit == generator.unitOf(graph),
         )
 
         fun verdict(name: String, db: Double, finite: Boolean = true) =
-            Verdict("${graph.name}.$name on $unit", db, graph.floor, finite)
+            Verdict("${graph.name}.$name on $unit", db, graph.floor, finite, noteOnFloor(graph))
         return try {
             val outputs = timed { engine.open(bundle, graph, unit) }.use { runner ->
                 List(Math.max(calls, 1)) { timed { runner.run(inputs, cancellation) } }.first()
@@ -106,6 +107,18 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
         }
     }
 
+    private fun noteOnFloor(graph: PipelineGraph): String = if (graph.floor != null) {
+        ""
+    } else {
+        "this app knows no floor for ${graph.name}'s storage ${graph.storage} with arithmetic ${graph.arithmetic}"
+    }
+
+    private fun medianOf(seconds: List<Double>): Double? {
+        if (seconds.isEmpty()) return null
+        val sorted = seconds.sorted()
+        return (sorted[(sorted.size - 1) / 2] + sorted[sorted.size / 2]) / 2
+    }
+
     private fun compare(expected: ArrayRef, made: Tensor): Double {
         val (wanted, found) = listOf(bundle.array(expected), made).map { it.convert(DType.FLOAT32) }
         return if (wanted.shape.contentEquals(found.shape)) Compare.psnr(wanted.floats(), found.floats()) else WORST
@@ -113,7 +126,9 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
 
     /** The original's picture, drawn again. */
     private fun draw(told: Manifest.OriginalPicture, cancellation: Cancellation): Verdict {
-        val floor = pipeline.graphs.values.minOf { it.pictureFloor }
+        val floors = pipeline.graphs.values.map { it.pictureFloor }
+        val floor = if (null in floors) null else floors.filterNotNull().minOrNull()
+        val unknown = pipeline.graphs.values.firstOrNull { it.pictureFloor == null }?.let(::noteOnFloor).orEmpty()
         val request = Request(
             prompt = told.prompt,
             negativePrompt = told.negativePrompt,
@@ -126,7 +141,7 @@ class SelfTest(private val generator: Generator, private val engine: GraphEngine
         return try {
             val made = generator.draw(request, cancellation = cancellation).picture
             drawn = made
-            Verdict(PICTURE, Compare.psnr(original, made), floor)
+            Verdict(PICTURE, Compare.psnr(original, made), floor, note = unknown)
         } catch (error: NotFinite) {
             Verdict(PICTURE, WORST, floor, finite = false, note = error.message.orEmpty())
         } catch (error: EngineError) {

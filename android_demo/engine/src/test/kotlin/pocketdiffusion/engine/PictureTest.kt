@@ -61,7 +61,7 @@ class PictureTest {
     fun picturesAreResizedAsPillowDoes() {
         fun read(name: String) = Png.read(javaClass.getResourceAsStream("/$name.png")!!.readBytes(), name)
         val photo = read("photo") // with transparency; the others are what Pillow made of it
-        for ((width, height) in listOf(24 to 16, 64 to 96)) {
+        for ((width, height) in listOf(24 to 16, 64 to 96, 69 to 15)) {
             val expected = read("photo-${width}x$height")
             assertContentEquals(expected.rgb, ImageToImage.resize(photo, width, height).rgb)
         }

@@ -68,6 +68,40 @@ class SelfTestTest {
     }
 
     @Test
+    fun aUnitThatDrawsNothingHereIsNoFault() {
+        val report = reportOf(units = listOf("cpu", "npu")) { _, values -> values }
+        val unused = report.graphs.filter { !it.draws }
+        assertTrue(unused.any { !it.passed }) // the UNet, which is known to be bad on the NPU
+        assertEquals(setOf("npu"), unused.map { it.unit }.toSet())
+        assertTrue(report.isWhole && report.passed)
+    }
+
+    @Test
+    fun withoutEvidenceNothingPasses() {
+        val bundle = Bundle.open(Bundles.kit.resolve("pndm"))
+        val whole = reportOf { _, values -> values }
+        fun report(graphs: List<UnitResult>, vectors: List<Verdict>, picture: Verdict?) =
+            DeviceReport(bundle, device, emptyList(), "onnx", graphs, vectors, picture, "float32")
+        assertTrue(report(whole.graphs, whole.vectors, whole.picture).passed)
+        val lacking = listOf(
+            report(emptyList(), whole.vectors, whole.picture),
+            report(whole.graphs, emptyList(), whole.picture),
+            report(whole.graphs, whole.vectors, null),
+        )
+        for (empty in lacking) assertTrue(!empty.isWhole && !empty.passed)
+    }
+
+    @Test
+    fun aStorageWithoutAFloorIsNotCalledGood() {
+        val pipeline = Bundle.open(Bundles.kit.resolve("pndm")).pipeline(listOf("onnx"))
+        val graph = pipeline.graphs.getValue("unet")
+        assertEquals(105.0, graph.floor)
+        val verdict = Verdict("unet.out_sample on cpu", Double.POSITIVE_INFINITY, null)
+        assertTrue(!verdict.passed)
+        assertEquals("FAILED unet.out_sample on cpu: equal, no floor known", "$verdict")
+    }
+
+    @Test
     fun aSelfTestCanBeCancelled() {
         val engine = OrtEngine(threads = 1)
         val cancellation = Cancellation()

@@ -1,0 +1,133 @@
+import Foundation
+import PocketDiffusion
+
+/// Drawing, the photo to start from, and the self-test.
+extension Studio {
+  /// Draws what the settings say. With `keepsSeed` the next picture has the same seed, else a new one.
+  public func draw() {
+    guard let opened, work == nil else { return }
+    draw(Wish(settings, pipeline: opened.pipeline, fromPhoto: photo != nil))
+    if !settings.keepsSeed { settings.newSeed() }
+  }
+
+  public func draw(_ wish: Wish) {
+    guard let opened, work == nil else { return }
+    interrupted = nil
+    wasInBackground = isInBackground
+    begin(Work(.draw, name: wish.prompt)) { work in
+      self.mark.begin(wish)
+      defer { if self.failedInBackground == nil { self.mark.end() } }
+      do {
+        self.finished = try await self.drawNow(wish, opened, work)
+      } catch let error as EngineError where self.wasInBackground && error != .cancelled {
+        if self.isInBackground {
+          self.failedInBackground = wish  // an app in the background may not use the GPU
+        } else {
+          self.finished = try await self.drawNow(wish, opened, work)
+        }
+      }
+    }
+  }
+
+  /// Draws again what the system ended, with as little memory as can be.
+  public func drawInterrupted() {
+    guard var wish = interrupted else { return }
+    wish.leastMemory = true
+    draw(wish)
+  }
+
+  public func cancel() {
+    work?.cancellation.cancel()
+    if work?.kind == .download { downloads.stop() }
+  }
+
+  public func dismiss() {
+    problem = nil
+    interrupted = nil
+  }
+
+  /// Tells the person of something that went wrong on a screen.
+  public func show(_ error: any Error) { problem = Message(error) }
+
+  private func drawNow(_ wish: Wish, _ opened: Opened, _ work: Work) async throws -> Finished {
+    let start = wish.fromPhoto ? try await readPhoto(for: opened) : nil
+    let generator = try await generator(for: wish, opened)
+    for try await event in generator.draw(wish.request(photo: start), cancellation: work.cancellation) {
+      work.report(event)
+      if case .finished(let drawn) = event {
+        return try Finished(
+          drawn, secondsPerStep: work.secondsPerStep, folder: folders.support.appendingPathComponent("last"))
+      }
+    }
+    throw EngineError.cancelled
+  }
+
+  /// The generator that was used last, or another one, before which the last one gives its memory back.
+  private func generator(for wish: Wish, _ opened: Opened) async throws -> Generator {
+    if let held = generator, held.unit == wish.unit, held.leastMemory == wish.leastMemory { return held.generator }
+    await generator?.generator.close()
+    let made = try opened.generator(unit: wish.unit, leastMemory: wish.leastMemory)
+    generator = (wish.unit, wish.leastMemory, made)
+    return made
+  }
+
+  /// Takes a photo's file; nil: none from now on.
+  public func usePhoto(_ data: Data?) {
+    do {
+      if let data { try photoFile.keep(data) } else { photoFile.remove() }
+      showPhoto()
+      if data != nil && photo == nil && opened?.pipeline.takesPicture == true { throw AppError.photoUnreadable }
+    } catch {
+      photoFile.remove()
+      show(error)
+    }
+  }
+
+  func showPhoto() {
+    guard photoFile.isThere, let opened, opened.pipeline.takesPicture, let data = try? photoFile.read(),
+      let picture = try? phone.decodePhoto(data)
+    else {
+      photo = nil
+      return
+    }
+    let size = opened.pipeline.picture
+    photo = Photo.cut(picture, width: size.width, height: size.height)
+  }
+
+  private func readPhoto(for opened: Opened) async throws -> Picture {
+    if let photo { return photo }
+    showPhoto()
+    guard let photo else { throw AppError.photoUnreadable }
+    return photo
+  }
+
+  /// Runs the bundle's vectors, recorded calls and picture on this phone.
+  public func test() {
+    guard let opened else { return }
+    begin(Work(.test, name: opened.place.name)) { work in
+      let wish = Wish(prompt: "", seed: "0")  // on the units that the bundle was made for
+      let generator = try await self.generator(for: wish, opened)
+      for try await event in SelfTest(generator, device: self.phone.device).run(cancellation: work.cancellation) {
+        switch event {
+        case .part(let subject, let done, let total): work.report(part: subject, done, of: total)
+        case .finished(let report): self.tested = try self.judge(report, opened)
+        }
+      }
+      let testing = SelfTesting(opened: opened, generator: generator)
+      if let recorded = try testing.recordedControls() {
+        self.tested?.controls = recorded
+      } else if let original = self.tested?.original {
+        let drawn = try await testing.drawControls(beside: original, cancellation: work.cancellation) { kind, n, of in
+          work.report(part: kind.rawValue, n, of: of)
+        }
+        self.tested?.controls = drawn
+      }
+    }
+  }
+
+  private func judge(_ report: DeviceReport, _ opened: Opened) throws -> Tested {
+    let file = folders.support.appendingPathComponent("device-report.json")
+    try report.json().write(to: file, options: .atomic)
+    return Tested(report: report, original: try opened.bundle.originalPicture(), controls: [], file: file)
+  }
+}

@@ -1,0 +1,225 @@
+import Foundation
+import PocketDiffusion
+import XCTest
+
+@testable import AppModels
+
+/// The app without its views: onnxruntime draws, on Linux.
+@MainActor final class StudioTests: XCTestCase {
+  func testDrawsWithABundleThatWasPicked() async throws {
+    let app = try TestApp(self)
+    let opened = try await app.open()
+    app.studio.settings.prompt = "red apple"
+    app.studio.settings.seed = "7"
+    app.studio.settings.steps = 4
+    app.studio.draw()
+    XCTAssertEqual(app.studio.work?.kind, .draw)
+    XCTAssertFalse(app.studio.canDraw, "one thing at a time")
+    let work = try XCTUnwrap(app.studio.work)
+    await app.studio.idle()
+    XCTAssertNil(app.studio.problem)
+    XCTAssertNotNil(work.preview)
+    XCTAssertEqual(work.fraction, 1)
+    XCTAssertNotNil(work.secondsPerStep)
+    let finished = try XCTUnwrap(app.studio.finished)
+    XCTAssertEqual(finished.picture.width, opened.pipeline.picture.width)
+    XCTAssertEqual(finished.facts["seed"], "7")
+    XCTAssertNotEqual(app.studio.settings.seed, "7", "the next picture has another seed")
+    XCTAssertNotNil(finished.made)
+    let bytes = Array(try Data(contentsOf: finished.file))
+    XCTAssertEqual(try PNG.read(bytes, place: "picture"), finished.picture)
+    XCTAssertEqual(try PNG.readFacts(bytes, place: "picture")["prompt"], "red apple")
+    XCTAssertEqual(finished.file.lastPathComponent, "red-apple-7.png")
+  }
+
+  func testTheSettingsReachThePicture() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    let first = try await draw(app) { $0.keepsSeed = true }
+    let same = try await draw(app) { _ in }
+    XCTAssertEqual(first.picture, same.picture, "the same seed, the same picture")
+    let changes: [(inout Settings) -> Void] = [
+      { $0.negativePrompt = "green" }, { $0.guidance = 2 }, { $0.sampler = "euler" }, { $0.steps = 5 },
+      { $0.prompt = "blue heart" },
+    ]
+    for change in changes {
+      let other = try await draw(app) { settings in
+        settings.negativePrompt = ""
+        settings.guidance = nil
+        settings.sampler = nil
+        change(&settings)
+      }
+      XCTAssertNotEqual(other.picture, first.picture, "\(app.studio.settings)")
+    }
+  }
+
+  func testAPhotoIsKeptAndStartsAPicture() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    let plain = try await draw(app) { $0.keepsSeed = true }
+    let photo = Picture(width: 48, height: 80, rgb: (0..<48 * 80 * 3).map { UInt8($0 * 7 % 256) })
+    app.studio.usePhoto(Data(PNG.write(photo)))
+    XCTAssertEqual(app.studio.photo?.width, 48)
+    XCTAssertEqual(app.studio.photo?.height, 48, "the middle, in the bundle's proportions")
+    let drawn = try await draw(app) { $0.strength = 0.5 }
+    XCTAssertNotEqual(drawn.picture, plain.picture)
+    XCTAssertEqual(drawn.facts["strength"], "0.5")
+    app.restart()
+    await app.studio.start()
+    XCTAssertEqual(app.studio.photo?.height, 48)
+    app.studio.usePhoto(nil)
+    XCTAssertNil(app.studio.photo)
+    app.studio.usePhoto(Data("no picture".utf8))
+    XCTAssertEqual(app.studio.problem, Message(AppError.photoUnreadable))
+    XCTAssertNil(app.studio.photo)
+  }
+
+  func testWhatWasChosenAndDrawnIsThereAtTheNextStart() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    let drawn = try await draw(app) { $0.sampler = "euler" }
+    app.restart()
+    XCTAssertEqual(app.studio.finished?.picture, drawn.picture)
+    XCTAssertEqual(app.studio.finished?.prompt, "red apple")
+    await app.studio.start()
+    XCTAssertEqual(app.studio.opened?.place.origin, .picked)
+    XCTAssertEqual(app.studio.settings.sampler, "euler")
+    try app.copyBundle()
+    await app.studio.look()
+    let other = try XCTUnwrap(app.studio.bundles.first { $0.place.origin == .shared })
+    app.studio.open(other.place)
+    await app.studio.idle()
+    XCTAssertNil(app.studio.settings.sampler, "another bundle may not have it")
+  }
+
+  func testADrawingIsCancelled() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    app.studio.settings.steps = 50
+    app.studio.draw()
+    let work = try XCTUnwrap(app.studio.work)
+    while work.done < 2 { try await Task.sleep(nanoseconds: 1_000_000) }
+    app.studio.cancel()
+    await app.studio.idle()
+    XCTAssertLessThan(work.done, 50)
+    XCTAssertNil(app.studio.finished)
+    XCTAssertNil(app.studio.problem, "who cancels is told of no error")
+    XCTAssertNil(app.studio.work)
+    _ = try await draw(app) { _ in }
+  }
+
+  func testADrawingThatTheSystemEndedIsOfferedAgain() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    app.studio.settings.prompt = "octopus"
+    app.studio.settings.steps = 50
+    app.studio.draw()
+    let work = try XCTUnwrap(app.studio.work)
+    while work.done < 1 { try await Task.sleep(nanoseconds: 1_000_000) }
+    let ended = app.studio
+    app.restart()  // as if the process had been killed
+    XCTAssertEqual(app.studio.interrupted?.prompt, "octopus")
+    ended.cancel()
+    await ended.idle()
+    await app.studio.start()
+    app.studio.drawInterrupted()
+    XCTAssertNil(app.studio.interrupted)
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.finished?.prompt, "octopus")
+    app.restart()
+    XCTAssertNil(app.studio.interrupted)
+  }
+
+  func testADrawingThatFailsInTheBackgroundIsDrawnOnReturn() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    app.studio.settings.prompt = "octopus"
+    app.studio.settings.steps = 3
+    await app.studio.enterBackground()
+    app.engine.failsToRun = true  // iOS lets no app in the background use the GPU
+    app.studio.draw()
+    await app.studio.idle()
+    XCTAssertNil(app.studio.problem)
+    XCTAssertNil(app.studio.finished)
+    XCTAssertEqual(Interruption(folder: app.folders.support).read()?.prompt, "octopus", "if iOS ends the app now")
+    app.engine.failsToRun = false
+    app.studio.enterForeground()
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.finished?.prompt, "octopus")
+    await app.studio.freeMemory()
+    app.studio.settings.steps = 20
+    app.studio.draw()
+    let work = try XCTUnwrap(app.studio.work)
+    while work.done < 2 { try await Task.sleep(nanoseconds: 1_000_000) }
+    app.engine.failsOnce = true  // it is told of the background when the app is back already
+    await app.studio.enterBackground()
+    app.studio.enterForeground()
+    await app.studio.idle()
+    XCTAssertNil(app.studio.problem)
+    XCTAssertEqual(app.studio.finished?.facts["steps"], "20")
+    await app.studio.freeMemory()
+    app.engine.failsToRun = true
+    app.studio.draw()
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.problem?.title, Phrase(.errorEngine), "in the foreground it is told")
+  }
+
+  func testTooLittleMemoryIsSaidBeforeDrawing() async throws {
+    let app = try TestApp(self)
+    app.phone.leftMemory = { 1 << 20 }
+    app.restart()
+    let opened = try await app.open()
+    app.studio.draw()
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.problem?.title, Phrase(.errorMemory))
+    XCTAssertEqual(app.studio.memory(opened)?.key, .memoryShort)
+    app.phone.leftMemory = { 4 << 30 }
+    app.restart()
+    let again = try await app.open()
+    XCTAssertEqual(app.studio.memory(again)?.key, .memory)
+    _ = try await draw(app) { _ in }
+  }
+
+  func testChoicesAreThoseOfTheBundle() async throws {
+    let app = try TestApp(self)
+    let opened = try await app.open()
+    XCTAssertTrue(opened.samplers.contains("pndm"))
+    XCTAssertEqual(opened.units, ["cpu"])
+    XCTAssertTrue(opened.badUnits.isEmpty)
+    XCTAssertEqual(app.studio.steps(opened), opened.pipeline.defaults.steps)
+    XCTAssertEqual(app.studio.stepRange(opened).lowerBound, 1)
+    XCTAssertEqual(app.studio.stepRange(opened).upperBound, Double(opened.pipeline.steps.mostSteps))
+    for seed in ["0", "-9223372036854775808", "18446744073709551615"] {
+      app.studio.settings.seed = seed
+      XCTAssertTrue(app.studio.canDraw, seed)
+    }
+    for seed in ["", "1.5", "apple", "18446744073709551616"] {
+      app.studio.settings.seed = seed
+      XCTAssertFalse(app.studio.canDraw, seed)
+    }
+    app.studio.useSeed("12")
+    app.studio.settings.steps = 3
+    app.studio.useDefaults()
+    XCTAssertNil(app.studio.settings.steps)
+    XCTAssertEqual(app.studio.settings.seed, "12")
+    app.studio.settings.guidance = 1
+    XCTAssertEqual(app.studio.guidanceText(opened), Phrase(.guidanceNone))
+  }
+
+  func testAPromptThatIsTooLongIsSaid() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    let drawn = try await draw(app) { $0.prompt = String(repeating: "apple ", count: 90) }
+    XCTAssertEqual(drawn.notes.first?.key, .cut)
+  }
+
+  private func draw(_ app: TestApp, _ change: (inout Settings) -> Void) async throws -> Finished {
+    app.studio.settings.prompt = "red apple"
+    app.studio.settings.steps = 3
+    change(&app.studio.settings)
+    app.studio.draw()
+    await app.studio.idle()
+    XCTAssertNil(app.studio.problem)
+    return try XCTUnwrap(app.studio.finished)
+  }
+}

@@ -1,1 +1,0 @@
-../../../PocketDiffusionTests/Given.swift

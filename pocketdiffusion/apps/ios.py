@@ -1,0 +1,37 @@
+"""The iOS demo: the bundle goes into the folder of the checkout that Xcode builds into the app."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pocketdiffusion.apps import Engine
+from pocketdiffusion.runtime.errors import UserError
+
+SYSTEM = "iOS"
+ENGINES: Mapping[str, Engine] = {"coreml": Engine("coreml", None)}  # the phone's own: the app asks it for its version
+DEMO = Path(__file__).resolve().parents[2] / "ios_demo"
+PROJECT = "PocketDiffusion.xcodeproj"
+BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose the zip in the app"
+
+
+def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) -> str:
+    """Copy the runtime part in `part` into ios_demo/Bundles of this checkout, as the bundle `name` of the app.
+
+    Raises UserError where pocketdiffusion runs from no checkout, where a phone is named, and where files cannot be
+    written."""
+    if phone is not None:
+        raise UserError("the app for iOS is put on a phone by Xcode: leave --phone out, and choose the phone there")
+    if not (DEMO / PROJECT).is_dir():
+        raise UserError(f"there is no ios_demo/{PROJECT} here: run this from a checkout of the project; {BY_HAND}")
+    place, arriving = DEMO / "Bundles" / name, DEMO / "Bundles" / f".{name}.arriving"
+    say("copying")
+    try:
+        shutil.rmtree(arriving, ignore_errors=True)
+        shutil.copytree(part, arriving)
+        shutil.rmtree(place, ignore_errors=True)
+        arriving.rename(place)
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+    return f"{name} is in {place}: open ios_demo/{PROJECT} in Xcode and run it, which puts it into the app"
