@@ -134,6 +134,18 @@ def test_a_vocabulary_that_is_sound_is_copied_byte_for_byte(tmp_path: Path) -> N
         assert (tmp_path / name).read_bytes() == (SOURCE / name).read_bytes()
 
 
+@pytest.mark.parametrize("ending", [b"\r\n", b""], ids=["CRLF", "no last line feed"])
+def test_merges_that_readers_would_misread_are_written_anew(ending: bytes, tmp_path: Path) -> None:
+    source = tmp_path / "tokenizer"
+    shutil.copytree(SOURCE, source)
+    sound = (SOURCE / "merges.txt").read_bytes()
+    (source / "merges.txt").write_bytes(sound.replace(b"\n", ending) if ending else sound.rstrip(b"\n"))
+    (tmp_path / "out").mkdir()
+    write_vocabulary(read_tokenizer(source, "CLIPTokenizer"), tmp_path / "out")
+    written = (tmp_path / "out/merges.txt").read_bytes()
+    assert written.split(b"\n")[1:] == sound.split(b"\n")[1:] and b"\r" not in written
+
+
 def test_a_vocabulary_is_taken_out_of_tokenizer_json(tmp_path: Path) -> None:
     """And that file counts where vocab.json beside it says something else, as for transformers."""
     source = write(saved(tmp_path / "source"), {"vocab.json": {"a": 0}, "merges.txt": "#version: 0.2\n"})

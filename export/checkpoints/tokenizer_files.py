@@ -104,7 +104,7 @@ def write_vocabulary(source: ClipTokenizer, out: Path) -> None:
         shutil.copyfile(vocab, out / "vocab.json")
     else:
         (out / "vocab.json").write_text(json.dumps(source.vocab, ensure_ascii=False), encoding="utf-8")
-    if _says(merges, lambda raw: tuple(read_merges(raw)) == source.merges):
+    if _says(merges, lambda raw: raw.endswith(b"\n") and tuple(read_merges(raw)) == source.merges):
         shutil.copyfile(merges, out / "merges.txt")
     else:
         (out / "merges.txt").write_text("\n".join(["#version: 0.2", *source.merges, ""]), encoding="utf-8")

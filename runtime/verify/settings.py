@@ -12,11 +12,9 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import find_table, start_step
 
 ENGINES = {"onnx": "onnxruntime", "coreml": "coreml", "tflite": "litert"}  # of each format
-GUIDANCE = 50.0  # the most by default: of the models of diffusers none has more than 30
+GUIDANCE = 50.0  # the most that a default may be: pictures are burnt long before
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER = struct.Struct(
-    ">8s4x4sIIBB"
-)  # of a PNG: signature, name of the first chunk, width, height, bits, kind of colour
+HEADER = struct.Struct(">8s4x4sIIBB")  # of a PNG: signature, first chunk's name, width, height, bits, kind of colour
 RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
 
 
