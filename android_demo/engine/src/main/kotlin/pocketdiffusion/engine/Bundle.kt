@@ -38,8 +38,8 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest, priva
      * Compares the digest of every file that is installed; `onProgress` hears how many bytes of how many were read,
      * and may throw to stop. Throws NotWhole, which names all that are wrong.
      */
-    fun checkAll(roles: Set<Role> = Role.values().toSet(), onProgress: (Long, Long) -> Unit = { _, _ -> }) {
-        val paths = manifest.files.paths.filter { entryOf(it).role in roles && Files.exists(folder.resolve(it)) }
+    fun checkAll(onProgress: (Long, Long) -> Unit = { _, _ -> }) {
+        val paths = manifest.files.paths.filter { Files.exists(folder.resolve(it)) }
         val total = paths.sumOf { entryOf(it).size }
         var done = 0L
         val faults = paths.mapNotNull { path ->

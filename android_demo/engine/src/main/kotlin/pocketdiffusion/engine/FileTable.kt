@@ -3,12 +3,12 @@ package pocketdiffusion.engine
 import java.security.MessageDigest
 import java.util.Locale
 
-/** Who needs a file: of each role but RUNTIME all files are there, or none. */
-enum class Role(val text: String) {
-    RUNTIME("runtime"),
-    COMPANION("companion"),
-    PROOF("proof"),
-    REPORT("report"),
+/** Who needs a file: of each role but RUNTIME all files are there, or none, also of one that is not known here. */
+data class Role(val text: String) {
+    companion object {
+        val RUNTIME = Role("runtime")
+        val REPORT = Role("report")
+    }
 }
 
 /** One file of the bundle. */
@@ -108,8 +108,7 @@ class FileTable(
 
         private fun readEntry(path: String, entry: JsonNode): FileEntry {
             if (!isPath(path)) entry.fail("this is no path of a bundle")
-            val name = entry["role"].text()
-            val role = Role.values().firstOrNull { it.text == name } ?: throw Refusal("the role $name of $path")
+            val role = Role(entry["role"].text())
             val sha256 = entry["sha256"].text()
             if (!SHA256.matches(sha256)) entry.fail("its sha256 is none")
             return FileEntry(sha256, entry["size"].long(), role)

@@ -29,7 +29,6 @@ class FileTableTest {
         assertFailsWith<Contradiction> { table("a/b" to "runtime", "A/c" to "runtime") }
         assertFailsWith<Contradiction> { table("a" to "runtime", "a/b" to "runtime") }
         assertFailsWith<Contradiction> { table("Manifest.json" to "runtime") }
-        assertFailsWith<Refusal> { table("a" to "secret") }
     }
 
     @Test
@@ -60,9 +59,17 @@ class FileTableTest {
 
     @Test
     fun ofRolesBesideRuntimeAllFilesAreThereOrNone() {
-        val table = table("a" to "runtime", "p" to "proof", "q" to "proof", "r" to "report")
+        val table = table(
+            "a" to "runtime",
+            "p" to "proof",
+            "q" to "proof",
+            "r" to "report",
+            "s" to "later",
+            "t" to "later",
+        )
         assertEquals("[]", "${table.faults(mapOf("a" to 1L))}")
         assertEquals("[p is missing]", "${table.faults(mapOf("a" to 1L, "q" to 1L))}")
+        assertEquals("[t is missing]", "${table.faults(mapOf("a" to 1L, "s" to 1L))}") // of a role of a later version
         assertEquals("[a is missing]", "${table.faults(mapOf("p" to 1L, "q" to 1L))}")
         assertEquals("[a has another size than the manifest says]", "${table.faults(mapOf("a" to 2L))}")
         assertEquals("[a is a link]", "${table.faults(mapOf("a" to null))}")
