@@ -20,8 +20,9 @@ public struct Phone: Sendable {
   /// What finds a picked folder again at the next start.
   public var bookmark: @Sendable (URL) throws -> Data
   public var resolve: @Sendable (Data) throws -> URL
-  /// Makes a picture, upright and over white, of a photo's file. Throws `AppError.photoUnreadable`.
-  public var decodePhoto: @Sendable (Data) throws -> Picture
+  /// Makes a picture, upright and over white, of a photo's file, with about so many pixels along the longer side at most.
+  /// Throws `AppError.photoUnreadable`. It takes a while: not for the main thread.
+  public var decodePhoto: @Sendable (_ file: Data, _ mostPixels: Int) throws -> Picture
   public var device: Device
 
   /// This phone.

@@ -35,6 +35,7 @@ import PocketDiffusion
   @ObservationIgnored var generator: (unit: String?, leastMemory: Bool, generator: Generator)?
   @ObservationIgnored private var running: Task<Void, Never>?
   @ObservationIgnored var accessed: URL?
+  @ObservationIgnored var photosRead = 0
   @ObservationIgnored var isInBackground = false
   @ObservationIgnored var wasInBackground = false  // since the drawing began
   @ObservationIgnored var failedInBackground: Wish?

@@ -88,7 +88,7 @@ extension Studio {
       throw error
     }
     settings.bundle = place.id
-    showPhoto()
+    await showPhoto()
     await removeCompiled()
   }
 
