@@ -106,6 +106,22 @@ def test_the_app_is_no_module_that_it_imports() -> None:
     assert target["name"] not in names
 
 
+def test_the_app_is_run_as_it_is_released() -> None:
+    """Without optimization what is computed in Swift is many times slower: noise, steps, a photo's pixels."""
+    (path,) = PROJECT.parent.glob("xcshareddata/xcschemes/*.xcscheme")
+    scheme = ElementTree.parse(path).getroot()
+    actions = {each.tag: each.get("buildConfiguration") for each in scheme}
+    assert actions["LaunchAction"] == actions["ProfileAction"] == actions["ArchiveAction"] == "Release"
+    (target,) = (each for each in XcodeProject.load(str(PROJECT)).objects.get_objects_in_section("PBXNativeTarget"))
+    references = list(scheme.iter("BuildableReference"))
+    assert len(references) == 3
+    for each in references:
+        assert each.get("BlueprintIdentifier") == target.get_id()
+        assert each.get("BlueprintName") == path.stem == target["name"]
+        assert each.get("BuildableName") == f"{target['name']}.app"
+        assert each.get("ReferencedContainer") == f"container:{PROJECT.parent.name}"
+
+
 def test_the_project_asks_for_memory_and_for_the_systems_of_the_package() -> None:
     entitlements = plistlib.loads((DEMO / "App.entitlements").read_bytes())
     names = ("increased-memory-limit", "extended-virtual-addressing")
