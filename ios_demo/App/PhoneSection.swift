@@ -14,8 +14,8 @@ struct PhoneSection: View {
       } label: {
         Text(key: .unit)
       }
-      ForEach(opened.badUnits, id: \.unit) { bad in
-        Text(Phrase(.unitLeftOut, .phrase(Message.unit(bad.unit)), .text(bad.note)))
+      ForEach(opened.unitNotes.indices, id: \.self) { index in
+        Text(opened.unitNotes[index])
           .font(.footnote)
       }
       ForEach(studio.notices(opened).indices, id: \.self) { index in

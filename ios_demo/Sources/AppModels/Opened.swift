@@ -39,9 +39,17 @@ public final class Opened: Sendable {
   /// The units to choose from: the engine has each, and the manifest knows no graph to be wrong on it.
   public var units: [String] { engine.units.filter { pipeline.knownBad(unit: $0) == nil } }
 
-  /// Units of the engine that are not offered, with what the manifest says of them.
-  public var badUnits: [(unit: String, note: String)] {
+  /// Units of the engine that are not offered, with the first graph that the manifest knows to be wrong there.
+  public var badUnits: [(unit: String, graph: PipelineGraph)] {
     engine.units.compactMap { unit in pipeline.knownBad(unit: unit).map { (unit, $0) } }
+  }
+
+  /// What is to say of units that are not used.
+  public var unitNotes: [Phrase] {
+    badUnits.map { bad in
+      let note = bad.graph.units[bad.unit]?.note ?? ""
+      return Phrase(.unitLeftOut, .phrase(Message.unit(bad.unit)), .text(note), .text(bad.graph.name))
+    }
   }
 
   /// The bytes that drawing takes at its peak; nil where the manifest does not count them.

@@ -185,7 +185,7 @@ import XCTest
     let opened = try await app.open()
     XCTAssertTrue(opened.samplers.contains("pndm"))
     XCTAssertEqual(opened.units, ["cpu"])
-    XCTAssertTrue(opened.badUnits.isEmpty)
+    XCTAssertTrue(opened.badUnits.isEmpty && opened.unitNotes.isEmpty)
     XCTAssertEqual(app.studio.steps(opened), opened.pipeline.defaults.steps)
     XCTAssertEqual(app.studio.stepRange(opened).lowerBound, 1)
     XCTAssertEqual(app.studio.stepRange(opened).upperBound, Double(opened.pipeline.steps.mostSteps))
@@ -204,6 +204,19 @@ import XCTest
     XCTAssertEqual(app.studio.settings.seed, "12")
     app.studio.settings.guidance = 1
     XCTAssertEqual(app.studio.guidanceText(opened), Phrase(.guidanceNone))
+  }
+
+  /// The kit's U-Net is known to be wrong on the NPU.
+  func testAUnitThatIsKnownToBeWrongIsSaidWithTheGraph() async throws {
+    let app = try TestApp(self)
+    app.engine.unitThatFails = "npu"
+    let opened = try await app.open()
+    XCTAssertEqual(opened.units, ["cpu"])
+    let unet = try XCTUnwrap(opened.pipeline.graphs["unet"])
+    let note = try XCTUnwrap(unet.units["npu"]?.note)
+    XCTAssertEqual(
+      opened.unitNotes,
+      [Phrase(.unitLeftOut, .phrase(Message.unit("npu")), .text(note), .text("unet"))])
   }
 
   func testAPromptThatIsTooLongIsSaid() async throws {
