@@ -9,6 +9,7 @@ public enum TextKey: String, CaseIterable, Sendable {
   // The phone
   case phone, memory, memoryLeft, memoryShort, leastMemory, heatNormal, heatWarm, heatHot, heatCritical, heatUnknown
   case savingPower, otherTarget, lessMemory, unit, unitDefault, unitCpu, unitGpu, unitAne, unitOther, unitLeftOut
+  case unitUntested
 
   // Work that goes on
   case workOpen, workImport, workDownload, workTest, stagePrompt, stagePhoto, stageDenoise, stageDecode

@@ -6,6 +6,8 @@ public struct KnownUnit: Equatable, Sendable, Decodable {
   public let note: String?
 
   public var isBad: Bool { status == "bad" }
+
+  public var isGood: Bool { status == "good" }
 }
 
 /// One graph of the pipeline, as whoever runs it needs it (docs/BUNDLE.md, section 5).

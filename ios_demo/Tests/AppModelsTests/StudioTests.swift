@@ -215,8 +215,22 @@ import XCTest
     let unet = try XCTUnwrap(opened.pipeline.graphs["unet"])
     let note = try XCTUnwrap(unet.units["npu"]?.note)
     XCTAssertEqual(
-      opened.unitNotes,
+      app.studio.unitNotes(opened),
       [Phrase(.unitLeftOut, .phrase(Message.unit("npu")), .text(note), .text("unet"))])
+  }
+
+  /// A choice of an earlier version of the operating system, say: the unit is to be tested again.
+  func testAUnitThatIsNoLongerKnownToBeRightIsNotKept() async throws {
+    let app = try TestApp(self)
+    app.engine.unitThatFails = "gpu"
+    try await app.open()
+    app.studio.settings.unit = "gpu"
+    app.restart()
+    XCTAssertEqual(app.studio.settings.unit, "gpu")
+    await app.studio.start()
+    let opened = try XCTUnwrap(app.studio.opened)
+    XCTAssertNil(app.studio.settings.unit)
+    XCTAssertEqual(app.studio.units(opened), ["cpu"])
   }
 
   func testAPromptThatIsTooLongIsSaid() async throws {
