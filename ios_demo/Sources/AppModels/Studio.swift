@@ -28,11 +28,12 @@ import PocketDiffusion
   let folders: AppFolders
   let engines: [any GraphEngine]
   let digests: DigestMemory
+  let verdicts: UnitVerdicts
   private let keptSettings: Kept<Settings>
   let keptPicked: Kept<Data>
   let mark: Interruption
   let photoFile: Photo
-  @ObservationIgnored var generator: (unit: String?, leastMemory: Bool, generator: Generator)?
+  @ObservationIgnored var generator: (units: [String: String], leastMemory: Bool, generator: Generator)?
   @ObservationIgnored private var running: Task<Void, Never>?
   @ObservationIgnored var accessed: URL?
   @ObservationIgnored var isInBackground = false
@@ -47,6 +48,7 @@ import PocketDiffusion
     self.downloads = downloads
     let support = folders.support
     digests = DigestMemory(store: support.appendingPathComponent("digests.json"))
+    verdicts = UnitVerdicts(os: phone.device.os, store: support.appendingPathComponent("units.json"))
     keptSettings = Kept(file: support.appendingPathComponent("settings.json"))
     keptPicked = Kept(file: support.appendingPathComponent("picked.json"))
     mark = Interruption(folder: support)

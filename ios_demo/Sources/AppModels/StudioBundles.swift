@@ -76,17 +76,20 @@ extension Studio {
     await closeBundle()
     if settings.bundle != place.id { settings.forgetBundle() }
     if place.origin == .picked, phone.beginAccess(place.folder) { accessed = place.folder }
-    let (digests, engines, memory, cancellation) = (digests, engines, phone.leftMemory, work.cancellation)
+    let (digests, engines, verdicts) = (digests, engines, verdicts)
+    let (memory, cancellation) = (phone.leftMemory, work.cancellation)
     do {
       opened = try await offMain(work) { report in
         try Opened(
-          place, digests: digests, engines: engines, memory: memory, cancellation: cancellation, onProgress: report)
+          place, digests: digests, engines: engines, verdicts: verdicts, memory: memory, cancellation: cancellation,
+          onProgress: report)
       }
     } catch {
       await closeBundle()
       throw error
     }
     settings.bundle = place.id
+    if let unit = settings.unit, opened?.units.contains(unit) != true { settings.unit = nil }
     showPhoto()
   }
 

@@ -64,10 +64,11 @@ extension Studio {
 
   /// The generator that was used last, or another one, before which the last one gives its memory back.
   private func generator(for wish: Wish, _ opened: Opened) async throws -> Generator {
-    if let held = generator, held.unit == wish.unit, held.leastMemory == wish.leastMemory { return held.generator }
+    let units = opened.units(wished: wish.unit)
+    if let held = generator, held.units == units, held.leastMemory == wish.leastMemory { return held.generator }
     await generator?.generator.close()
-    let made = try opened.generator(unit: wish.unit, leastMemory: wish.leastMemory)
-    generator = (wish.unit, wish.leastMemory, made)
+    let made = try opened.generator(units: units, leastMemory: wish.leastMemory)
+    generator = (units, wish.leastMemory, made)
     return made
   }
 
@@ -105,12 +106,14 @@ extension Studio {
   public func test() {
     guard let opened else { return }
     begin(Work(.test, name: opened.place.name)) { work in
-      let wish = Wish(prompt: "", seed: "0")  // on the units that the bundle was made for
+      let wish = Wish(prompt: "", seed: "0")  // on the units that draw
       let generator = try await self.generator(for: wish, opened)
       for try await event in SelfTest(generator, device: self.phone.device).run(cancellation: work.cancellation) {
         switch event {
         case .part(let subject, let done, let total): work.report(part: subject, done, of: total)
-        case .finished(let report): self.tested = try self.judge(report, opened)
+        case .finished(let report):
+          self.verdicts.remember(report)
+          self.tested = try self.judge(report, opened)
         }
       }
       let testing = SelfTesting(opened: opened, generator: generator)

@@ -185,7 +185,7 @@ import XCTest
     let opened = try await app.open()
     XCTAssertTrue(opened.samplers.contains("pndm"))
     XCTAssertEqual(opened.units, ["cpu"])
-    XCTAssertTrue(opened.badUnits.isEmpty)
+    XCTAssertTrue(opened.badUnits.isEmpty && opened.unitNotes.isEmpty)
     XCTAssertEqual(app.studio.steps(opened), opened.pipeline.defaults.steps)
     XCTAssertEqual(app.studio.stepRange(opened).lowerBound, 1)
     XCTAssertEqual(app.studio.stepRange(opened).upperBound, Double(opened.pipeline.steps.mostSteps))
@@ -204,6 +204,33 @@ import XCTest
     XCTAssertEqual(app.studio.settings.seed, "12")
     app.studio.settings.guidance = 1
     XCTAssertEqual(app.studio.guidanceText(opened), Phrase(.guidanceNone))
+  }
+
+  /// The kit's U-Net is known to be wrong on the NPU.
+  func testAUnitThatIsKnownToBeWrongIsSaidWithTheGraph() async throws {
+    let app = try TestApp(self)
+    app.engine.unitThatFails = "npu"
+    let opened = try await app.open()
+    XCTAssertEqual(opened.units, ["cpu"])
+    let unet = try XCTUnwrap(opened.pipeline.graphs["unet"])
+    let note = try XCTUnwrap(unet.units["npu"]?.note)
+    XCTAssertEqual(
+      app.studio.unitNotes(opened),
+      [Phrase(.unitLeftOut, .phrase(Message.unit("npu")), .text(note), .text("unet"))])
+  }
+
+  /// A choice of an earlier version of the operating system, say: the unit is to be tested again.
+  func testAUnitThatIsNoLongerKnownToBeRightIsNotKept() async throws {
+    let app = try TestApp(self)
+    app.engine.unitThatFails = "gpu"
+    try await app.open()
+    app.studio.settings.unit = "gpu"
+    app.restart()
+    XCTAssertEqual(app.studio.settings.unit, "gpu")
+    await app.studio.start()
+    let opened = try XCTUnwrap(app.studio.opened)
+    XCTAssertNil(app.studio.settings.unit)
+    XCTAssertEqual(app.studio.units(opened), ["cpu"])
   }
 
   func testAPromptThatIsTooLongIsSaid() async throws {
