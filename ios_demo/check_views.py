@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent.resolve()
+PROJECT = HERE / "PocketDiffusion.xcodeproj/project.pbxproj"
 ENGINE = HERE / "Tests/StandIns/.build/release/Modules"
 VIEWS = HERE / "App"
 VIEW_MODELS = HERE / "Sources/AppModels"
@@ -51,8 +52,15 @@ def check(swift: str, out: Path) -> bool:
     return (
         all(compile(name, [STAND_INS / f"{name}.swift"], apple, "-I", apple, *WITHOUT_BODIES) for name in ORDER)
         and compile("AppModels", view_models, models, *WITH_DARWIN, *includes)
-        and run(swiftc, "-typecheck", "-module-name", "App", "-I", models, *includes, *views)
+        and run(swiftc, "-typecheck", "-module-name", module_name(), "-I", models, *includes, *views)
     )
+
+
+def module_name() -> str:
+    """Read the app's module from the Xcode project: PRODUCT_NAME is $(TARGET_NAME), and the module is named so."""
+    found = re.search(r"isa = PBXNativeTarget;.*?\bname = (\w+);", PROJECT.read_text(), re.DOTALL)
+    assert found is not None
+    return found.group(1)
 
 
 def count() -> tuple[int, int]:

@@ -96,6 +96,16 @@ def test_the_project_names_what_is_there() -> None:
     assert products <= imports
 
 
+def test_the_app_is_no_module_that_it_imports() -> None:
+    """A file of a module that imports a module of the same name sees itself alone."""
+    (target,) = objects("PBXNativeTarget")
+    text = PROJECT.read_text()
+    assert text.count('PRODUCT_NAME = "$(TARGET_NAME)";') == 2 and "PRODUCT_MODULE_NAME" not in text
+    names = re.findall(r'name: "(\w+)"', (DEMO / "Package.swift").read_text())
+    assert {"AppModels", "PocketDiffusion"} <= set(names)
+    assert target["name"] not in names
+
+
 def test_the_project_asks_for_memory_and_for_the_systems_of_the_package() -> None:
     entitlements = plistlib.loads((DEMO / "App.entitlements").read_bytes())
     names = ("increased-memory-limit", "extended-virtual-addressing")

@@ -37,8 +37,9 @@ import PocketDiffusion
   @ObservationIgnored private var running: Task<Void, Never>?
   @ObservationIgnored var accessed: URL?
   @ObservationIgnored var isInBackground = false
-  @ObservationIgnored var wasInBackground = false  // since the drawing began
+  @ObservationIgnored var wasInBackground = false  // since the drawing or the self-test began
   @ObservationIgnored var failedInBackground: Wish?
+  @ObservationIgnored var testFailedInBackground = false
   @ObservationIgnored var downloads: any DownloadSession
 
   public init(folders: AppFolders, engines: [any GraphEngine], phone: Phone, downloads: any DownloadSession) {
@@ -89,9 +90,10 @@ import PocketDiffusion
     await freeMemory()
   }
 
-  /// The app is seen again: a drawing that failed meanwhile is begun again, with the same seed.
+  /// The app is seen again: a drawing that failed meanwhile is begun again, with the same seed; so is a self-test.
   public func enterForeground() {
     isInBackground = false
+    if testFailedInBackground { test() }
     guard let wish = failedInBackground else { return }
     failedInBackground = nil
     draw(wish)

@@ -40,5 +40,6 @@ public enum TextKey: String, CaseIterable, Sendable {
   case errorProofText, errorNoProof, errorNoProofText, errorRequest, errorRequestText, errorEngine, errorEngineText
   case errorEngineOld, errorEngineOldText, errorNotHere, errorNotHereText, errorUnit, errorUnitText, errorUnitBad
   case errorUnitBadText, errorNotFinite, errorNotFiniteText, errorMemory, errorMemoryText, errorPhoto
+  case errorNotKept, errorNotKeptText
   case errorPhotoText, errorNotSaved, errorNotSavedText, errorAddress, errorUnexpected, errorUnexpectedText
 }
