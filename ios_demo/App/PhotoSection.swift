@@ -22,7 +22,7 @@ struct PhotoSection: View {
             .accessibilityLabel(Text(key: .strength))
         }
         Button(role: .destructive) {
-          studio.usePhoto(nil)
+          Task { await studio.usePhoto(nil) }
         } label: {
           Text(key: .photoRemove)
         }
@@ -37,7 +37,7 @@ struct PhotoSection: View {
       guard let item else { return }
       Task {
         do {
-          studio.usePhoto(try await item.loadTransferable(type: Data.self))
+          await studio.usePhoto(try await item.loadTransferable(type: Data.self))
         } catch {
           studio.show(AppError.photoUnreadable)
         }

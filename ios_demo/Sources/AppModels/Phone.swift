@@ -21,8 +21,9 @@ public struct Phone: Sendable {
   public var bookmark: @Sendable (URL) throws -> Data
   /// The folder of a bookmark, and whether it asks to be made anew: the folder was moved, or the system updated.
   public var resolve: @Sendable (Data) throws -> (folder: URL, isStale: Bool)
-  /// Makes a picture, upright and over white, of a photo's file. Throws `AppError.photoUnreadable`.
-  public var decodePhoto: @Sendable (Data) throws -> Picture
+  /// Makes a picture, upright and over white, of a photo's file, with about so many pixels along the longer side at most.
+  /// Throws `AppError.photoUnreadable`. It takes a while: not for the main thread.
+  public var decodePhoto: @Sendable (_ file: Data, _ mostPixels: Int) throws -> Picture
   public var device: Device
 
   /// This phone.

@@ -23,6 +23,9 @@ struct Photo {
 
   func remove() { try? FileManager.default.removeItem(at: file) }
 
+  /// A photo is read with at most so many times the pixels of the bundle's longer side, since a part of it is cut off.
+  static let spare = 4
+
   /// Cuts the middle out of a picture, in the proportions of `width` to `height`.
   static func cut(_ picture: Picture, width: Int, height: Int) -> Picture {
     let scale = min(Double(picture.width) / Double(width), Double(picture.height) / Double(height))
@@ -39,11 +42,8 @@ struct Photo {
   }
 
   #if canImport(ImageIO)
-    /// At most so many pixels along the longer side: more than any model takes, and what memory bears.
-    private static let mostPixels = 4096
-
-    /// Reads what the system can read, turned upright as EXIF says.
-    @Sendable static func decode(_ data: Data) throws -> Picture {
+    /// Reads what the system can read, turned upright as EXIF says, with at most `mostPixels` along the longer side.
+    @Sendable static func decode(_ data: Data, mostPixels: Int) throws -> Picture {
       let options =
         [
           kCGImageSourceCreateThumbnailFromImageAlways: true, kCGImageSourceCreateThumbnailWithTransform: true,
@@ -65,13 +65,16 @@ struct Photo {
         return true
       }
       guard isDrawn else { throw AppError.photoUnreadable }
-      var rgb: [UInt8] = []
-      rgb.reserveCapacity(width * height * 3)
-      for at in stride(from: 0, to: rgba.count, by: 4) { rgb += rgba[at..<at + 3] }
+      let rgb = [UInt8](unsafeUninitializedCapacity: width * height * 3) { bytes, count in
+        for pixel in 0..<width * height {
+          for channel in 0..<3 { bytes[pixel * 3 + channel] = rgba[pixel * 4 + channel] }
+        }
+        count = width * height * 3
+      }
       return Picture(width: width, height: height, rgb: rgb)
     }
   #else
-    @Sendable static func decode(_ data: Data) throws -> Picture {
+    @Sendable static func decode(_ data: Data, mostPixels: Int) throws -> Picture {
       guard let picture = try? PNG.read(Array(data), place: "photo") else { throw AppError.photoUnreadable }
       return picture
     }

@@ -67,11 +67,14 @@ public struct AppFolders: Sendable {
   let shared: URL?
   /// What the app keeps for itself.
   let support: URL
+  /// What can be made again. Backups pass over it, and the system may empty it.
+  let caches: URL
 
-  public init(shipped: URL?, shared: URL?, support: URL) {
+  public init(shipped: URL?, shared: URL?, support: URL, caches: URL) {
     self.shipped = shipped
     self.shared = shared
     self.support = support
+    self.caches = caches
   }
 
   /// Those of this app on an iPhone.
@@ -80,13 +83,14 @@ public struct AppFolders: Sendable {
     return AppFolders(
       shipped: Bundle.main.resourceURL?.appendingPathComponent("Bundles"),
       shared: files.urls(for: .documentDirectory, in: .userDomainMask).first,
-      support: try files.url(for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true))
+      support: try files.url(for: .applicationSupportDirectory, in: .userDomainMask, appropriateFor: nil, create: true),
+      caches: try files.url(for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true))
   }
 
   var own: URL { support.appendingPathComponent("Bundles") }
 
   /// Where compiled models are kept.
-  public var compiled: URL { support.appendingPathComponent("Compiled") }
+  public var compiled: URL { caches.appendingPathComponent("Compiled") }
 
   /// Makes a folder that backups pass over: its files are large, and can be had again.
   func makeOwn() throws {

@@ -36,6 +36,7 @@ import PocketDiffusion
   @ObservationIgnored var generator: (units: [String: String], leastMemory: Bool, generator: Generator)?
   @ObservationIgnored private var running: Task<Void, Never>?
   @ObservationIgnored var accessed: URL?
+  @ObservationIgnored var photosRead = 0
   @ObservationIgnored var isInBackground = false
   @ObservationIgnored var wasInBackground = false  // since the drawing or the self-test began
   @ObservationIgnored var failedInBackground: Wish?

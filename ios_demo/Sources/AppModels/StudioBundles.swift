@@ -52,6 +52,7 @@ extension Studio {
     case .shipped: return
     }
     await look()
+    await removeCompiled()
   }
 
   func unpack(_ zip: URL, name: String, _ work: Work) async throws {
@@ -96,7 +97,19 @@ extension Studio {
     }
     settings.bundle = place.id
     if let unit = settings.unit, opened?.units.contains(unit) != true { settings.unit = nil }
-    showPhoto()
+    await showPhoto()
+    await removeCompiled()
+  }
+
+  /// Removes what engines keep beside bundles that are gone, or kept under another version of the system.
+  private func removeCompiled() async {
+    await Task.detached { [folders, phone, engines, opened, picked = pickedPlace()] in
+      let began = picked.map { phone.beginAccess($0.folder) } ?? false
+      defer { if began, let picked { phone.endAccess(picked.folder) } }
+      let places = folders.places() + (picked.map { [$0] } ?? [])
+      let bundles = places.compactMap { try? ModelBundle(folder: $0.folder) }
+      for engine in engines { engine.keepOnly(for: bundles + (opened.map { [$0.bundle] } ?? [])) }
+    }.value
   }
 
   private func closeBundle() async {

@@ -85,31 +85,40 @@ extension Studio {
   }
 
   /// Takes a photo's file; nil: none from now on.
-  public func usePhoto(_ data: Data?) {
+  public func usePhoto(_ data: Data?) async {
     do {
       if let data { try photoFile.keep(data) } else { photoFile.remove() }
-      showPhoto()
-      if data != nil && photo == nil && opened?.pipeline.takesPicture == true { throw AppError.photoUnreadable }
+      let isShown = await showPhoto()
+      if data != nil && !isShown && opened?.pipeline.takesPicture == true { throw AppError.photoUnreadable }
     } catch {
       photoFile.remove()
       show(error)
     }
   }
 
-  func showPhoto() {
-    guard photoFile.isThere, let opened, opened.pipeline.takesPicture, let data = try? photoFile.read(),
-      let picture = try? phone.decodePhoto(data)
-    else {
+  /// Reads the photo that is kept, and cuts it for the bundle, on another thread. Tells whether there is one, or whether
+  /// another photo or bundle was chosen meanwhile, which is shown instead.
+  @discardableResult func showPhoto() async -> Bool {
+    photosRead += 1
+    let turn = photosRead
+    guard photoFile.isThere, let opened, opened.pipeline.takesPicture else {
       photo = nil
-      return
+      return false
     }
-    let size = opened.pipeline.picture
-    photo = Photo.cut(picture, width: size.width, height: size.height)
+    let (size, decode, file) = (opened.pipeline.picture, phone.decodePhoto, photoFile)
+    let read = await Task.detached(priority: .userInitiated) { () -> Picture? in
+      let most = max(size.width, size.height) * Photo.spare
+      guard let picture = try? decode(file.read(), most) else { return nil }
+      return Photo.cut(picture, width: size.width, height: size.height)
+    }.value
+    if turn != photosRead { return true }
+    photo = read
+    return read != nil
   }
 
   private func readPhoto(for opened: Opened) async throws -> Picture {
     if let photo { return photo }
-    showPhoto()
+    await showPhoto()
     guard let photo else { throw AppError.photoUnreadable }
     return photo
   }

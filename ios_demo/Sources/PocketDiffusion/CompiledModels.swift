@@ -2,9 +2,12 @@
   @preconcurrency import CoreML
   import Foundation
 
-  /// Core ML packages that were compiled on this device, kept outside of the bundle by the digest of their files.
+  /// Core ML packages that were compiled on this device, kept outside of the bundle by the digest of their files
+  /// and the version of the system. `removeAll` ends what is needed no more.
   struct CompiledModels: Sendable {
-    /// Where they are kept, such as a folder of Caches, which the system may empty.
+    private static let ending = ".mlmodelc"
+
+    /// Where they are kept: a folder of Caches, which backups pass over and the system may empty.
     let folder: URL
 
     /// Where the compiled form of a package is, once it was compiled. `files` are the sha256 of its files in order.
@@ -35,9 +38,18 @@
       try? FileManager.default.removeItem(at: place(files: files, system: system))
     }
 
+    /// Removes the compiled forms of all packages but those whose files `kept` lists, at this version of the system.
+    func removeAll(but kept: [[String]], system: String) {
+      let places = Set(kept.map { place(files: $0, system: system).lastPathComponent })
+      let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+      for name in names where name.hasSuffix(Self.ending) && !places.contains(name) {
+        try? FileManager.default.removeItem(at: folder.appendingPathComponent(name))
+      }
+    }
+
     private func place(files: [String], system: String) -> URL {
       let digest = SHA256.hex(of: Array((files + [system]).joined(separator: "\n").utf8))
-      return folder.appendingPathComponent("\(digest).mlmodelc", isDirectory: true)
+      return folder.appendingPathComponent(digest + Self.ending, isDirectory: true)
     }
 
     /// Compiles a package; the caller's thread waits.

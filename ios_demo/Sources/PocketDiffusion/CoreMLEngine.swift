@@ -12,8 +12,8 @@
     public let version: String
     private let compiled: CompiledModels
 
-    /// Keeps compiled models in the folder `compiled`, which lies outside of the bundle. `units` are those of this
-    /// device: cpu, gpu, ane.
+    /// Keeps compiled models in the folder `compiled`, which lies outside of bundles: best in Caches. `units` are those of
+    /// this device: cpu, gpu, ane.
     public init(
       compiled: URL, units: [String] = CoreMLEngine.unitsHere, version: String = CoreMLEngine.system
     ) {
@@ -50,7 +50,7 @@
       default: throw EngineError.unitNotHere(graph: graph.name, unit: unit, engine: name)
       }
       for file in graph.files { _ = try bundle.locate(file) }
-      let files = graph.files.map { "\($0) \(bundle.manifest.files[$0]?.sha256 ?? "")" }
+      let files = Self.digests(graph, of: bundle)
       let package = bundle.folder.appendingPathComponent(graph.path)
       func load() throws -> MLModel {
         let place = try compiled.find(package, graph: graph.name, files: files, system: version)
@@ -70,6 +70,19 @@
           throw EngineError.engineFailure(graph: graph.name, said: error.localizedDescription)
         }
       }
+    }
+
+    /// A bundle whose pipeline cannot be read is passed over: its models are compiled again when they are needed.
+    public func keepOnly(for bundles: [ModelBundle]) {
+      let files = bundles.flatMap { bundle in
+        (try? bundle.pipeline(format: format))?.graphs.values.map { Self.digests($0, of: bundle) } ?? []
+      }
+      compiled.removeAll(but: files, system: version)
+    }
+
+    /// The name and the sha256 of each file of a graph: what its compiled form is kept by.
+    private static func digests(_ graph: PipelineGraph, of bundle: ModelBundle) -> [String] {
+      graph.files.map { "\($0) \(bundle.manifest.files[$0]?.sha256 ?? "")" }
     }
   }
 #endif

@@ -86,10 +86,7 @@ public final class Generator: @unchecked Sendable {  // `pool` is used on `queue
     _ request: Request, cancellation: Cancellation = Cancellation(), say: (DrawEvent) -> Void = { _ in }
   ) throws -> Drawn {
     defer { pool.endStage() }
-    if let left = availableMemory() {
-      let estimate = try MemoryEstimate(self, hasPicture: request.picture != nil)
-      pool.residency = try estimate.choose(left: left, wished: residency, open: pool.openNames)
-    }
+    try makeRoom(hasPicture: request.picture != nil)
     var drawing = try Drawing(generator: self, request: request, cancellation: cancellation)
     do {
       return try withoutActuallyEscaping(say) { try drawing.draw($0) }
@@ -97,6 +94,18 @@ public final class Generator: @unchecked Sendable {  // `pool` is used on `queue
       if error as? EngineError != .cancelled { pool.reset() }  // a graph that failed once is opened anew
       throw error
     }
+  }
+
+  /// Chooses how long graphs stay open. Those that a drawing before left open are closed where their memory is missing.
+  /// Throws `notEnoughMemory`, with no graph open.
+  private func makeRoom(hasPicture: Bool) throws {
+    func choose() throws -> Residency {
+      guard let left = availableMemory() else { return residency }
+      let estimate = try MemoryEstimate(self, hasPicture: hasPicture)
+      return try estimate.choose(left: left, wished: residency, open: pool.openNames)
+    }
+    if !pool.openNames.isEmpty, (try? choose()) != residency { pool.close() }
+    pool.residency = try choose()
   }
 
   /// The variants of the stages that a drawing runs. Throws `refusal` where the program asks for what is not given here.

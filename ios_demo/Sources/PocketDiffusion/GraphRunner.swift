@@ -20,6 +20,14 @@ public protocol GraphEngine: Sendable {
 
   /// Opens a graph on a unit; `check` was called before. Throws `notWhole` for its files, and `engineFailure`.
   func open(_ graph: PipelineGraph, of bundle: ModelBundle, on unit: String) throws -> any GraphRunner
+
+  /// Removes what the engine keeps on the device, such as compiled models, but for what it made of `bundles`.
+  func keepOnly(for bundles: [ModelBundle])
+}
+
+extension GraphEngine {
+  /// An engine that keeps nothing has nothing to remove.
+  public func keepOnly(for bundles: [ModelBundle]) {}
 }
 
 extension GraphEngine {

@@ -58,7 +58,7 @@ import XCTest
     try await app.open()
     let plain = try await draw(app) { $0.keepsSeed = true }
     let photo = Picture(width: 48, height: 80, rgb: (0..<48 * 80 * 3).map { UInt8($0 * 7 % 256) })
-    app.studio.usePhoto(Data(PNG.write(photo)))
+    await app.studio.usePhoto(Data(PNG.write(photo)))
     XCTAssertEqual(app.studio.photo?.width, 48)
     XCTAssertEqual(app.studio.photo?.height, 48, "the middle, in the bundle's proportions")
     let drawn = try await draw(app) { $0.strength = 0.5 }
@@ -67,11 +67,33 @@ import XCTest
     app.restart()
     await app.studio.start()
     XCTAssertEqual(app.studio.photo?.height, 48)
-    app.studio.usePhoto(nil)
+    await app.studio.usePhoto(nil)
     XCTAssertNil(app.studio.photo)
-    app.studio.usePhoto(Data("no picture".utf8))
+    await app.studio.usePhoto(Data("no picture".utf8))
     XCTAssertEqual(app.studio.problem, Message(AppError.photoUnreadable))
     XCTAssertNil(app.studio.photo)
+  }
+
+  /// A photo of a camera takes a while to read: the screen does not wait, and no more is read than the bundle takes.
+  func testAPhotoIsReadBesideTheScreenAndNoLargerThanNeeded() async throws {
+    let app = try TestApp(self)
+    let calls = Calls()
+    calls.add(Self.thread)
+    app.phone.decodePhoto = { data, most in
+      calls.add("\(Self.thread) \(most)")
+      return try PNG.read(Array(data), place: "photo")
+    }
+    app.restart()
+    let opened = try await app.open()
+    let photo = Picture(width: 60, height: 50, rgb: [UInt8](repeating: 9, count: 60 * 50 * 3))
+    await app.studio.usePhoto(Data(PNG.write(photo)))
+    XCTAssertEqual(app.studio.photo?.height, 50)
+    let size = opened.pipeline.picture
+    XCTAssertEqual(calls.all, ["main", "other \(4 * max(size.width, size.height))"])
+    async let late: Void = app.studio.usePhoto(Data(PNG.write(photo)))
+    await app.studio.usePhoto(nil)
+    await late
+    XCTAssertEqual(app.studio.photo != nil, app.studio.photoFile.isThere, "what is shown is what is kept")
   }
 
   func testWhatWasChosenAndDrawnIsThereAtTheNextStart() async throws {
@@ -338,6 +360,8 @@ import XCTest
     XCTAssertEqual(ended, [1, 2, 3])
   }
 
+  private nonisolated static var thread: String { Thread.isMainThread ? "main" : "other" }
+
   private func draw(_ app: TestApp, _ change: (inout Settings) -> Void) async throws -> Finished {
     app.studio.settings.prompt = "red apple"
     app.studio.settings.steps = 3
@@ -347,4 +371,14 @@ import XCTest
     XCTAssertNil(app.studio.problem)
     return try XCTUnwrap(app.studio.finished)
   }
+}
+
+/// What was called, from any thread.
+private final class Calls: @unchecked Sendable {  // `lock` guards it
+  private let lock = NSLock()
+  private var said: [String] = []
+
+  var all: [String] { lock.withLock { said } }
+
+  func add(_ call: String) { lock.withLock { said.append(call) } }
 }

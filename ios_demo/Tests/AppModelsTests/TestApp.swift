@@ -17,7 +17,7 @@ import XCTest
     let root = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
     folders = AppFolders(
       shipped: root.appendingPathComponent("shipped"), shared: root.appendingPathComponent("shared"),
-      support: root.appendingPathComponent("support"))
+      support: root.appendingPathComponent("support"), caches: root.appendingPathComponent("caches"))
     for folder in [folders.shipped, folders.shared, folders.support].compactMap({ $0 }) {
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     }

@@ -236,6 +236,27 @@ final class GeneratorTests: XCTestCase {
     XCTAssertTrue(engine.open.isEmpty)
   }
 
+  /// What the drawing before left open is closed where its memory is missing, and the next drawing is made.
+  func testGraphsThatAreOpenGiveWayToTheNextDrawing() throws {
+    let bundle = try Given.emoji()
+    let engine = ChangedEngine(try Given.engine())
+    let estimate = try MemoryEstimate(Generator(bundle: bundle, engine: engine), hasPicture: false)
+    let (all, least) = (try XCTUnwrap(estimate.peak(.keep)), try XCTUnwrap(estimate.peak(.call)))
+    let asked = Counter()
+    let generator = try Generator(
+      bundle: bundle, engine: engine,
+      availableMemory: {
+        guard engine.open.isEmpty else { return 1 << 20 }
+        return asked.next() < 3 ? all : least
+      })
+    let first = try generator.drawNow(apple).picture
+    XCTAssertEqual(engine.open.count, 3)
+    XCTAssertEqual(try generator.drawNow(apple).picture, first)
+    XCTAssertEqual(engine.open.count, 3, "all fit once they were closed")
+    XCTAssertEqual(try generator.drawNow(apple).picture, first)
+    XCTAssertEqual(engine.open.count, 0, "there is less than before, and fewer are kept")
+  }
+
   private func draw(_ generator: Generator, _ request: Request) async throws -> Drawn {
     var drawn: Drawn?
     for try await event in generator.draw(request) {

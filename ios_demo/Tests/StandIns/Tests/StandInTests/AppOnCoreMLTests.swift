@@ -14,13 +14,11 @@ final class AppOnCoreMLTests: XCTestCase {
   }
 
   @MainActor private static func drawAndTest(_ support: URL) async throws {
-    let iphone = try XCTUnwrap(
-      Given.bundles().map { try ModelBundle(folder: $0, digests: Given.digests) }.first {
-        $0.manifest.formatNames.contains("coreml")
-      })
+    let iphone = try iphone()
     let graphs = try AppleGraphs(iphone, exact: Given.emoji(), engine: Given.engine())
     StandIn.give { package, _ in try graphs.model(package) }
-    let folders = AppFolders(shipped: nil, shared: nil, support: support)
+    let folders = AppFolders(
+      shipped: nil, shared: nil, support: support, caches: support.appendingPathComponent("caches"))
     let studio = Studio(
       folders: folders, engines: [CoreMLEngine(compiled: folders.compiled, version: "17.0")],
       phone: .current(app: ProgramVersion(name: "tests", version: "1")), downloads: NoDownloads())
@@ -56,6 +54,58 @@ final class AppOnCoreMLTests: XCTestCase {
       await draw(unit)
       XCTAssertEqual(studio.generator.map { Set($0.units.values) }, [unit ?? "ane"])
     }
+  }
+
+  func testCompiledModelsGoWithTheirBundleAndWithTheSystem() async throws {
+    let root = try Given.scratch(self)
+    try await Task { @MainActor in try await Self.compileAndDelete(root) }.value
+  }
+
+  /// Two bundles of the same files share what was compiled, so it goes with the last of them.
+  @MainActor private static func compileAndDelete(_ root: URL) async throws {
+    let iphone = try iphone()
+    let graphs = try AppleGraphs(iphone, exact: Given.emoji(), engine: Given.engine())
+    StandIn.give { package, _ in try graphs.model(package) }
+    let (shared, files) = (root.appendingPathComponent("shared"), FileManager.default)
+    let folders = AppFolders(
+      shipped: nil, shared: shared, support: root.appendingPathComponent("support"),
+      caches: root.appendingPathComponent("caches"))
+    for folder in [folders.support, shared] { try files.createDirectory(at: folder, withIntermediateDirectories: true) }
+    for name in ["one", "two"] { try files.copyItem(at: iphone.folder, to: shared.appendingPathComponent(name)) }
+    func compiled() throws -> Set<String> { Set(try files.contentsOfDirectory(atPath: folders.compiled.path)) }
+    func draw(system: String) async throws -> Studio {
+      let studio = Studio(
+        folders: folders, engines: [CoreMLEngine(compiled: folders.compiled, version: system)],
+        phone: .current(app: ProgramVersion(name: "tests", version: "1")), downloads: NoDownloads())
+      await studio.start()
+      studio.settings.steps = 1
+      studio.draw()
+      await studio.idle()
+      XCTAssertNil(studio.problem)
+      XCTAssertNotNil(studio.finished)
+      return studio
+    }
+    _ = try await draw(system: "17.0")
+    let before = try compiled()
+    XCTAssertEqual(before.count, 3)
+    _ = try await draw(system: "17.0")
+    XCTAssertEqual(try compiled(), before)
+    XCTAssertEqual(StandIn.compiled.count, 3, "they are kept from one start to the next")
+    let studio = try await draw(system: "17.1")
+    let after = try compiled()
+    XCTAssertEqual(after.count, 3)
+    XCTAssertTrue(after.isDisjoint(with: before), "what another version compiled is gone")
+    await studio.delete(try XCTUnwrap(studio.opened).place)
+    XCTAssertEqual(try compiled(), after, "the other bundle has the same files")
+    await studio.delete(try XCTUnwrap(studio.bundles.first).place)
+    XCTAssertEqual(try compiled(), [])
+  }
+
+  private static func iphone() throws -> ModelBundle {
+    try XCTUnwrap(
+      Given.bundles().map { try ModelBundle(folder: $0, digests: Given.digests) }.first {
+        $0.manifest.formatNames.contains("coreml")
+      })
   }
 }
 
