@@ -25,6 +25,7 @@ struct BundlesView: View {
         } label: {
           Label(key: .pick, symbol: "folder")
         }
+        .disabled(studio.work != nil)
       } header: {
         Text(key: .addBundle)
       } footer: {
@@ -41,6 +42,7 @@ struct BundlesView: View {
         } label: {
           Label(key: studio.downloadKey, symbol: "arrow.down.circle")
         }
+        .disabled(studio.work != nil)
       } header: {
         Text(key: .address)
       } footer: {
@@ -70,7 +72,7 @@ private struct BundleRow: View {
         Text(verbatim: bundle.place.name)
           .font(.headline)
         Spacer()
-        if studio.opened?.place == bundle.place {
+        if studio.opened?.place.id == bundle.id {
           Image(systemName: "checkmark.circle.fill")
             .accessibilityLabel(Text(key: .chosen))
         }
@@ -80,7 +82,7 @@ private struct BundleRow: View {
         .foregroundStyle(.secondary)
       if let problem = bundle.problem {
         MessageView(message: problem)
-      } else if studio.opened?.place != bundle.place {
+      } else if studio.opened?.place.id != bundle.id {
         Button {
           studio.open(bundle.place)
         } label: {
@@ -98,6 +100,7 @@ private struct BundleRow: View {
           Label(key: deleteKey, symbol: "trash")
         }
         .tint(.red)
+        .disabled(studio.work != nil)
       }
     }
     .confirmationDialog(question, isPresented: $isAsking, titleVisibility: .visible) {

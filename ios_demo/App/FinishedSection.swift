@@ -29,7 +29,9 @@ struct FinishedSection: View {
         Label(key: isSaved ? .saved : .save, symbol: isSaved ? "checkmark" : "square.and.arrow.down")
       }
       .disabled(isSaved)
-      ShareLink(item: finished.file) { Label(key: .share, symbol: "square.and.arrow.up") }
+      if finished.isKept {
+        ShareLink(item: finished.file) { Label(key: .share, symbol: "square.and.arrow.up") }
+      }
       if let seed = finished.facts["seed"] {
         Button {
           studio.useSeed(seed)
@@ -46,6 +48,7 @@ struct FinishedSection: View {
 
   private func save() async {
     do {
+      try studio.keepFinished()
       try await PhotoLibrary.save(finished.file)
       isSaved = true
     } catch {

@@ -10,12 +10,12 @@ struct PhoneSection: View {
     Section {
       Picker(selection: $studio.settings.unit) {
         Text(key: .unitDefault).tag(String?.none)
-        ForEach(opened.units, id: \.self) { Text(Message.unit($0)).tag(String?.some($0)) }
+        ForEach(studio.units(opened), id: \.self) { Text(Message.unit($0)).tag(String?.some($0)) }
       } label: {
         Text(key: .unit)
       }
-      ForEach(opened.badUnits, id: \.unit) { bad in
-        Text(Phrase(.unitLeftOut, .phrase(Message.unit(bad.unit)), .text(bad.note)))
+      ForEach(studio.unitNotes(opened).indices, id: \.self) { index in
+        Text(studio.unitNotes(opened)[index])
           .font(.footnote)
       }
       ForEach(studio.notices(opened).indices, id: \.self) { index in

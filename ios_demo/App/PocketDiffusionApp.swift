@@ -17,8 +17,10 @@ import SwiftUI
     }
     .onChange(of: phase) { _, phase in
       switch phase {
-      case .background: BackgroundTime.shared.keepAlive(studio)
-      case .active: studio.enterForeground()
+      case .background: Surroundings.backgroundTime.keepAlive(studio)
+      case .active:
+        Surroundings.backgroundTime.giveBackAll()
+        studio.enterForeground()
       default: break
       }
     }

@@ -36,6 +36,10 @@ struct SameModelView: View {
         Image(systemName: tested.report.passed ? "checkmark.seal" : "xmark.seal")
       }
       Text(tested.verdictText)
+      if let unused = tested.unusedUnits {
+        Text(unused)
+          .font(.footnote)
+      }
       pictures(tested)
       Text(tested.distance)
       if let decibels = tested.decibels { Text(decibels) }

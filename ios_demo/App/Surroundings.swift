@@ -9,6 +9,10 @@ import UIKit
   static let memoryWarnings = NotificationCenter.default.publisher(
     for: UIApplication.didReceiveMemoryWarningNotification)
 
+  static let backgroundTime = BackgroundTime(
+    begin: { expired in UIApplication.shared.beginBackgroundTask { MainActor.assumeIsolated { expired() } } },
+    end: { UIApplication.shared.endBackgroundTask($0) })
+
   static var app: ProgramVersion {
     let version = Bundle.main.object(forInfoDictionaryKey: "CFBundleShortVersionString") as? String
     return ProgramVersion(name: Bundle.main.bundleIdentifier ?? "", version: version ?? "")
@@ -29,28 +33,5 @@ import UIKit
     }
     await studio.start()
     await studio.followRunningDownload()
-  }
-}
-
-/// Keeps the app running for the time that iOS gives, some 30 seconds, when it is left in the midst of a drawing. After
-/// that it stands still and goes on when it is seen again.
-@MainActor final class BackgroundTime {
-  static let shared = BackgroundTime()
-  private var task = UIBackgroundTaskIdentifier.invalid
-
-  func keepAlive(_ studio: Studio) {
-    task = UIApplication.shared.beginBackgroundTask { [weak self] in
-      MainActor.assumeIsolated { self?.end() }
-    }
-    Task {
-      await studio.enterBackground()
-      await studio.idle()
-      end()
-    }
-  }
-
-  private func end() {
-    UIApplication.shared.endBackgroundTask(task)
-    task = .invalid
   }
 }

@@ -44,6 +44,18 @@ extension Studio {
     return Phrase(.memory, .phrase(Numbers.bytes(min(peak, left))), free)
   }
 
+  /// The units to choose from. What a self-test found may add some: `tested` is read, so that screens follow it.
+  public func units(_ opened: Opened) -> [String] {
+    _ = tested
+    return opened.units
+  }
+
+  /// What is to say of units that are not used, as of the last self-test.
+  public func unitNotes(_ opened: Opened) -> [Phrase] {
+    _ = tested
+    return opened.unitNotes
+  }
+
   /// What a person should know of the bundle on this phone.
   public func notices(_ opened: Opened) -> [Phrase] {
     opened.bundle.notices().map { notice in

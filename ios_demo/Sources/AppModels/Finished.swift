@@ -5,8 +5,10 @@ import PocketDiffusion
 public struct Finished: Sendable {
   public let picture: Picture
   public let facts: [String: String]
-  /// Where the PNG lies.
+  /// Where the PNG lies, or is to lie.
   public let file: URL
+  /// Whether it lies there: nothing was written where storage was full.
+  public private(set) var isKept = false
   /// The ends of the prompts for which there was no room, or empty texts.
   public private(set) var cut = ""
   public private(set) var negativeCut = ""
@@ -15,8 +17,8 @@ public struct Finished: Sendable {
   /// Graphs that ran on the CPU and not where they were wished to, with what to tell of each.
   public private(set) var fallbacks: [String: Message] = [:]
 
-  /// Keeps a picture in `folder`, in place of the one before. Throws the system's errors.
-  init(_ drawn: Drawn, secondsPerStep: Double?, folder: URL) throws {
+  /// Holds a picture that is to lie in `folder`, where `keep` writes it.
+  init(_ drawn: Drawn, secondsPerStep: Double?, folder: URL) {
     picture = drawn.picture
     facts = drawn.facts
     file = folder.appendingPathComponent(Self.fileName(drawn.facts))
@@ -25,22 +27,33 @@ public struct Finished: Sendable {
     seconds = drawn.seconds
     self.secondsPerStep = secondsPerStep
     fallbacks = drawn.fallbacks.mapValues { Message($0) }
-    try? FileManager.default.removeItem(at: folder)
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    try Data(PNG.write(drawn.picture, facts: drawn.facts)).write(to: file, options: .atomic)
+  }
+
+  /// Writes the PNG into its folder, in place of the picture before, which stays where that fails. Throws the system's
+  /// errors.
+  mutating func keep() throws {
+    let (files, folder) = (FileManager.default, file.deletingLastPathComponent())
+    try files.createDirectory(at: folder, withIntermediateDirectories: true)
+    try Data(PNG.write(picture, facts: facts)).write(to: file, options: .atomic)
+    isKept = true
+    for name in try files.contentsOfDirectory(atPath: folder.path) where name != file.lastPathComponent {
+      try? files.removeItem(at: folder.appendingPathComponent(name))
+    }
   }
 
   /// The picture of an earlier run of the app; nil: there is none, or it was cut off when the phone was switched off.
   init?(in folder: URL) {
-    guard let name = try? FileManager.default.contentsOfDirectory(atPath: folder.path).first(where: Self.isPNG) else {
-      return nil
-    }
-    file = folder.appendingPathComponent(name)
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+    let files = names.filter(Self.isPNG).map { folder.appendingPathComponent($0) }
+    guard let file = files.max(by: { Self.date($0) < Self.date($1) }) else { return nil }
+    self.file = file
+    let name = file.lastPathComponent
     guard let bytes = (try? Data(contentsOf: file)).map({ Array($0) }), let picture = try? PNG.read(bytes, place: name),
       let facts = try? PNG.readFacts(bytes, place: name)
     else { return nil }
     self.picture = picture
     self.facts = facts
+    isKept = true
   }
 
   /// What was asked for, for VoiceOver and as a title.
@@ -48,9 +61,18 @@ public struct Finished: Sendable {
 
   private static func isPNG(_ name: String) -> Bool { name.hasSuffix(".png") }
 
+  /// When a file was written: the one before the newest is there where the app ended before it was removed.
+  private static func date(_ file: URL) -> Date {
+    let facts = try? FileManager.default.attributesOfItem(atPath: file.path)
+    return facts?[.modificationDate] as? Date ?? .distantPast
+  }
+
+  private static let mostBytes = 120  // of the words in a file's name; file systems take 255 in all
+
   /// The first words of the prompt and the seed.
   static func fileName(_ facts: [String: String]) -> String {
-    let words = (facts["prompt"] ?? "").split { !$0.isLetter && !$0.isNumber }.joined(separator: "-").prefix(40)
+    var words = (facts["prompt"] ?? "").split { !$0.isLetter && !$0.isNumber }.joined(separator: "-").prefix(40)
+    while words.utf8.count > mostBytes { words.removeLast() }
     return "\(words.isEmpty ? "picture" : String(words))-\(facts["seed"] ?? "").png"
   }
 }

@@ -35,6 +35,7 @@ public struct Message: Equatable, Sendable {
   private init(app error: AppError) {
     switch error {
     case .photoUnreadable: self.init(.errorPhoto, .errorPhotoText)
+    case .notKept(let said): self.init(.errorNotKept, .errorNotKeptText, detail: said)
     case .notSaved(let said): self.init(.errorNotSaved, .errorNotSavedText, detail: said)
     case .badAddress(let address): self.init(.errorAddress, .addressWrong, detail: address.isEmpty ? nil : address)
     case .badArguments(let why): self.init(.errorUnexpected, .errorUnexpectedText, detail: why)
@@ -106,6 +107,8 @@ public struct Message: Equatable, Sendable {
 /// What goes wrong in the app itself.
 public enum AppError: Error, Equatable, Sendable {
   case photoUnreadable
+  /// The app's own file of the last picture was not written.
+  case notKept(said: String)
   /// The photo library did not take a picture.
   case notSaved(said: String)
   /// No address of a zip on a server.
@@ -118,6 +121,7 @@ extension AppError: LocalizedError {
   public var errorDescription: String? {
     switch self {
     case .photoUnreadable: "The photo cannot be read."
+    case .notKept(let said): "The picture was drawn, but not written: \(said)"
     case .notSaved(let said): "The picture was not saved: \(said)"
     case .badAddress(let address): "\(address) is no address of a zip: it begins with https:// and names a server."
     case .badArguments(let why): "The launch arguments are not understood: \(why)."

@@ -29,8 +29,4 @@ enum Numbers {
   static func digits(_ value: Double, _ digits: Int) -> String {
     value.formatted(.number.precision(.fractionLength(digits)))
   }
-
-  static func median(_ values: [Double]) -> Double? {
-    values.isEmpty ? nil : values.sorted()[values.count / 2]
-  }
 }

@@ -19,7 +19,8 @@ public struct Phone: Sendable {
   public var endAccess: @Sendable (URL) -> Void
   /// What finds a picked folder again at the next start.
   public var bookmark: @Sendable (URL) throws -> Data
-  public var resolve: @Sendable (Data) throws -> URL
+  /// The folder of a bookmark, and whether it asks to be made anew: the folder was moved, or the system updated.
+  public var resolve: @Sendable (Data) throws -> (folder: URL, isStale: Bool)
   /// Makes a picture, upright and over white, of a photo's file, with about so many pixels along the longer side at most.
   /// Throws `AppError.photoUnreadable`. It takes a while: not for the main thread.
   public var decodePhoto: @Sendable (_ file: Data, _ mostPixels: Int) throws -> Picture
@@ -58,9 +59,10 @@ public struct Phone: Sendable {
 
     @Sendable private static func makeBookmark(_ folder: URL) throws -> Data { try folder.bookmarkData() }
 
-    @Sendable private static func read(_ bookmark: Data) throws -> URL {
+    @Sendable private static func read(_ bookmark: Data) throws -> (folder: URL, isStale: Bool) {
       var isStale = false
-      return try URL(resolvingBookmarkData: bookmark, bookmarkDataIsStale: &isStale)
+      let folder = try URL(resolvingBookmarkData: bookmark, bookmarkDataIsStale: &isStale)
+      return (folder, isStale)
     }
   #else  // no sandbox: a path is enough
     @Sendable private static func heatNow() -> Heat { .unknown }
@@ -73,8 +75,8 @@ public struct Phone: Sendable {
 
     @Sendable private static func makeBookmark(_ folder: URL) -> Data { Data(folder.path.utf8) }
 
-    @Sendable private static func read(_ bookmark: Data) -> URL {
-      URL(fileURLWithPath: String(decoding: bookmark, as: UTF8.self))
+    @Sendable private static func read(_ bookmark: Data) -> (folder: URL, isStale: Bool) {
+      (URL(fileURLWithPath: String(decoding: bookmark, as: UTF8.self)), false)
     }
   #endif
 }

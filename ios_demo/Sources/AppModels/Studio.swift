@@ -28,17 +28,19 @@ import PocketDiffusion
   let folders: AppFolders
   let engines: [any GraphEngine]
   let digests: DigestMemory
+  let verdicts: UnitVerdicts
   private let keptSettings: Kept<Settings>
   let keptPicked: Kept<Data>
   let mark: Interruption
   let photoFile: Photo
-  @ObservationIgnored var generator: (unit: String?, leastMemory: Bool, generator: Generator)?
+  @ObservationIgnored var generator: (units: [String: String], leastMemory: Bool, generator: Generator)?
   @ObservationIgnored private var running: Task<Void, Never>?
   @ObservationIgnored var accessed: URL?
   @ObservationIgnored var photosRead = 0
   @ObservationIgnored var isInBackground = false
-  @ObservationIgnored var wasInBackground = false  // since the drawing began
+  @ObservationIgnored var wasInBackground = false  // since the drawing or the self-test began
   @ObservationIgnored var failedInBackground: Wish?
+  @ObservationIgnored var testFailedInBackground = false
   @ObservationIgnored var downloads: any DownloadSession
 
   public init(folders: AppFolders, engines: [any GraphEngine], phone: Phone, downloads: any DownloadSession) {
@@ -48,6 +50,7 @@ import PocketDiffusion
     self.downloads = downloads
     let support = folders.support
     digests = DigestMemory(store: support.appendingPathComponent("digests.json"))
+    verdicts = UnitVerdicts(os: phone.device.os, store: support.appendingPathComponent("units.json"))
     keptSettings = Kept(file: support.appendingPathComponent("settings.json"))
     keptPicked = Kept(file: support.appendingPathComponent("picked.json"))
     mark = Interruption(folder: support)
@@ -88,9 +91,10 @@ import PocketDiffusion
     await freeMemory()
   }
 
-  /// The app is seen again: a drawing that failed meanwhile is begun again, with the same seed.
+  /// The app is seen again: a drawing that failed meanwhile is begun again, with the same seed; so is a self-test.
   public func enterForeground() {
     isInBackground = false
+    if testFailedInBackground { test() }
     guard let wish = failedInBackground else { return }
     failedInBackground = nil
     draw(wish)

@@ -34,8 +34,9 @@ extension Studio {
       begin(Work(.open, name: url.lastPathComponent)) { work in
         let began = self.phone.beginAccess(url)
         defer { if began { self.phone.endAccess(url) } }
-        self.keptPicked.write(try self.phone.bookmark(url))
+        let bookmark = try self.phone.bookmark(url)
         try await self.openNow(Place(folder: url, origin: .picked), work)
+        self.keptPicked.write(bookmark)  // a folder that is no bundle leaves the one before to be found
         await self.look()
       }
     }
@@ -44,7 +45,7 @@ extension Studio {
   /// Removes a bundle that the app may remove: what is built in or lies elsewhere stays, the latter is forgotten.
   public func delete(_ place: Place) async {
     if work != nil { return }
-    if opened?.place == place { await closeBundle() }
+    if opened?.place.id == place.id { await closeBundle() }
     switch place.origin {
     case .own, .shared: try? FileManager.default.removeItem(at: place.folder)
     case .picked: keptPicked.remove()
@@ -69,7 +70,12 @@ extension Studio {
   }
 
   private func pickedPlace() -> Place? {
-    guard let bookmark = keptPicked.read(), let folder = try? phone.resolve(bookmark) else { return nil }
+    guard let bookmark = keptPicked.read(), let (folder, isStale) = try? phone.resolve(bookmark) else { return nil }
+    if isStale {
+      let began = phone.beginAccess(folder)
+      defer { if began { phone.endAccess(folder) } }
+      if let fresh = try? phone.bookmark(folder) { keptPicked.write(fresh) }
+    }
     return Place(folder: folder, origin: .picked)
   }
 
@@ -77,17 +83,20 @@ extension Studio {
     await closeBundle()
     if settings.bundle != place.id { settings.forgetBundle() }
     if place.origin == .picked, phone.beginAccess(place.folder) { accessed = place.folder }
-    let (digests, engines, memory, cancellation) = (digests, engines, phone.leftMemory, work.cancellation)
+    let (digests, engines, verdicts) = (digests, engines, verdicts)
+    let (memory, cancellation) = (phone.leftMemory, work.cancellation)
     do {
       opened = try await offMain(work) { report in
         try Opened(
-          place, digests: digests, engines: engines, memory: memory, cancellation: cancellation, onProgress: report)
+          place, digests: digests, engines: engines, verdicts: verdicts, memory: memory, cancellation: cancellation,
+          onProgress: report)
       }
     } catch {
       await closeBundle()
       throw error
     }
     settings.bundle = place.id
+    if let unit = settings.unit, opened?.units.contains(unit) != true { settings.unit = nil }
     await showPhoto()
     await removeCompiled()
   }

@@ -18,15 +18,27 @@ extension Studio {
       self.mark.begin(wish)
       defer { if self.failedInBackground == nil { self.mark.end() } }
       do {
-        self.finished = try await self.drawNow(wish, opened, work)
+        self.keep(try await self.drawNow(wish, opened, work))
       } catch let error as EngineError where self.wasInBackground && error != .cancelled {
         if self.isInBackground {
           self.failedInBackground = wish  // an app in the background may not use the GPU
         } else {
-          self.finished = try await self.drawNow(wish, opened, work)
+          self.keep(try await self.drawNow(wish, opened, work))
         }
       }
     }
+  }
+
+  /// Shows a picture, and writes it for the next start; where that fails, says so beside it.
+  private func keep(_ drawn: Finished) {
+    finished = drawn
+    do { try keepFinished() } catch { show(error) }
+  }
+
+  /// Writes the last picture where it is not written yet. Throws `AppError.notKept`.
+  public func keepFinished() throws {
+    guard finished?.isKept == false else { return }
+    do { try finished?.keep() } catch { throw AppError.notKept(said: error.localizedDescription) }
   }
 
   /// Draws again what the system ended, with as little memory as can be.
@@ -55,8 +67,8 @@ extension Studio {
     for try await event in generator.draw(wish.request(photo: start), cancellation: work.cancellation) {
       work.report(event)
       if case .finished(let drawn) = event {
-        return try Finished(
-          drawn, secondsPerStep: work.secondsPerStep, folder: folders.support.appendingPathComponent("last"))
+        let folder = folders.support.appendingPathComponent("last")
+        return Finished(drawn, secondsPerStep: work.secondsPerStep, folder: folder)
       }
     }
     throw EngineError.cancelled
@@ -64,10 +76,11 @@ extension Studio {
 
   /// The generator that was used last, or another one, before which the last one gives its memory back.
   private func generator(for wish: Wish, _ opened: Opened) async throws -> Generator {
-    if let held = generator, held.unit == wish.unit, held.leastMemory == wish.leastMemory { return held.generator }
+    let units = opened.units(wished: wish.unit)
+    if let held = generator, held.units == units, held.leastMemory == wish.leastMemory { return held.generator }
     await generator?.generator.close()
-    let made = try opened.generator(unit: wish.unit, leastMemory: wish.leastMemory)
-    generator = (wish.unit, wish.leastMemory, made)
+    let made = try opened.generator(units: units, leastMemory: wish.leastMemory)
+    generator = (units, wish.leastMemory, made)
     return made
   }
 
@@ -110,28 +123,45 @@ extension Studio {
     return photo
   }
 
-  /// Runs the bundle's vectors, recorded calls and picture on this phone.
+  /// Runs the bundle's vectors, recorded calls and picture on this phone. What fails while the app is in the background,
+  /// where iOS lets no app use the GPU, says nothing of the model: it is tested again when the app is seen.
   public func test() {
-    guard let opened else { return }
+    guard let opened, work == nil else { return }
+    testFailedInBackground = false
     begin(Work(.test, name: opened.place.name)) { work in
-      let wish = Wish(prompt: "", seed: "0")  // on the units that the bundle was made for
-      let generator = try await self.generator(for: wish, opened)
-      for try await event in SelfTest(generator, device: self.phone.device).run(cancellation: work.cancellation) {
-        switch event {
-        case .part(let subject, let done, let total): work.report(part: subject, done, of: total)
-        case .finished(let report): self.tested = try self.judge(report, opened)
-        }
-      }
-      let testing = SelfTesting(opened: opened, generator: generator)
-      if let recorded = try testing.recordedControls() {
-        self.tested?.controls = recorded
-      } else if let original = self.tested?.original {
-        let drawn = try await testing.drawControls(beside: original, cancellation: work.cancellation) { kind, n, of in
-          work.report(part: kind.rawValue, n, of: of)
-        }
-        self.tested?.controls = drawn
+      repeat {
+        self.wasInBackground = self.isInBackground
+        do {
+          if try await self.testNow(opened, work) { return }
+        } catch let error as EngineError where self.wasInBackground && error != .cancelled {}
+      } while !self.isInBackground
+      self.testFailedInBackground = true
+    }
+  }
+
+  /// Returns false where the report is to be thrown away.
+  private func testNow(_ opened: Opened, _ work: Work) async throws -> Bool {
+    let wish = Wish(prompt: "", seed: "0")  // on the units that draw
+    let generator = try await generator(for: wish, opened)
+    for try await event in SelfTest(generator, device: phone.device).run(cancellation: work.cancellation) {
+      switch event {
+      case .part(let subject, let done, let total): work.report(part: subject, done, of: total)
+      case .finished(let report):
+        if wasInBackground && !report.passed { return false }
+        if !wasInBackground { verdicts.remember(report) }
+        tested = try judge(report, opened)
       }
     }
+    let testing = SelfTesting(opened: opened, generator: generator)
+    if let recorded = try testing.recordedControls() {
+      tested?.controls = recorded
+    } else if let original = tested?.original {
+      let drawn = try await testing.drawControls(beside: original, cancellation: work.cancellation) { kind, n, of in
+        work.report(part: kind.rawValue, n, of: of)
+      }
+      tested?.controls = drawn
+    }
+    return true
   }
 
   private func judge(_ report: DeviceReport, _ opened: Opened) throws -> Tested {

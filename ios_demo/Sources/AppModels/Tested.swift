@@ -54,11 +54,7 @@ public struct Tested: Sendable {
   private static let nearDb = 30.0
 
   /// The same in dB, with what it has to reach.
-  public var decibels: Phrase? {
-    report.picture.map {
-      Phrase.list([Numbers.decibels($0.psnrDb), Phrase(.graphFacts, .phrase(Numbers.decibels($0.floorDb)))])
-    }
-  }
+  public var decibels: Phrase? { report.picture?.decibels }
 
   /// What the controls say.
   public var comparison: Phrase {
@@ -68,15 +64,25 @@ public struct Tested: Sendable {
     return Phrase(isNearer ? .controlsNearer : .controlsFurther)
   }
 
-  /// Yes or no.
-  public var verdict: Phrase { Phrase(report.passed ? .verdictSame : .verdictOther) }
+  /// Yes, no, or that there was nothing to test by.
+  public var verdict: Phrase {
+    if report.passed { return Phrase(.verdictSame) }
+    return Phrase(report.isWhole ? .verdictOther : .verdictNone)
+  }
 
-  /// Where the no comes from.
+  /// What is wrong, or that nothing is.
   public var verdictText: Phrase {
-    if report.passed { return Phrase(.verdictSameText) }
-    let graphs = report.graphs.filter { !$0.passed }.map { "\($0.graph) (\($0.unit))" }
+    let graphs = report.drawing.filter { !$0.passed }.map(\.name)
     let others = (report.vectors + [report.picture].compactMap { $0 }).filter { !$0.passed }.map(\.subject)
-    return Phrase(.verdictOtherText, .text((graphs + others).joined(separator: ", ")))
+    let wrong = graphs + others
+    if !wrong.isEmpty { return Phrase(.verdictOtherText, .text(wrong.joined(separator: ", "))) }
+    return Phrase(report.isWhole ? .verdictSameText : .verdictNoneText)
+  }
+
+  /// The graphs that failed on units which draw nothing here; nil: there are none.
+  public var unusedUnits: Phrase? {
+    let failed = report.graphs.filter { !$0.passed && !$0.draws }.map(\.name)
+    return failed.isEmpty ? nil : Phrase(.unitsUnused, .text(failed.joined(separator: ", ")))
   }
 
   /// Tokenizer, noise, samplers and pictures: which fail.
@@ -89,8 +95,19 @@ public struct Tested: Sendable {
   }
 }
 
+extension Verdict {
+  /// The dB, and what they have to reach where that is known.
+  var decibels: Phrase {
+    let floor = floorDb.map { Phrase(.graphFacts, .phrase(Numbers.decibels($0))) }
+    return Phrase.list([Numbers.decibels(psnrDb)] + [floor].compactMap { $0 })
+  }
+}
+
 extension UnitResult: Identifiable {
   public var id: String { "\(graph) \(unit)" }
+
+  /// The graph and the unit, among others in a line.
+  var name: String { "\(graph) (\(unit))" }
 
   /// The graph and the unit.
   public var title: Phrase { Phrase(.graphOn, .text(graph), .phrase(Message.unit(unit))) }
@@ -99,9 +116,7 @@ extension UnitResult: Identifiable {
   public var text: Phrase {
     if let error { return Phrase(.verbatim, .text(error)) }
     guard let worst = outputs.values.min(by: { $0.psnrDb < $1.psnrDb }) else { return Phrase(.notFinite) }
-    return Phrase.list([
-      Numbers.decibels(worst.psnrDb), Phrase(.graphFacts, .phrase(Numbers.decibels(worst.floorDb))),
-    ])
+    return worst.decibels
   }
 
   /// How long a call takes; nil: it was not called.

@@ -9,6 +9,7 @@ public enum TextKey: String, CaseIterable, Sendable {
   // The phone
   case phone, memory, memoryLeft, memoryShort, leastMemory, heatNormal, heatWarm, heatHot, heatCritical, heatUnknown
   case savingPower, otherTarget, lessMemory, unit, unitDefault, unitCpu, unitGpu, unitAne, unitOther, unitLeftOut
+  case unitUntested
 
   // Work that goes on
   case workOpen, workImport, workDownload, workTest, stagePrompt, stagePhoto, stageDenoise, stageDecode
@@ -21,8 +22,9 @@ public enum TextKey: String, CaseIterable, Sendable {
   case addressWrong, download, downloadResume, downloadBroken, downloadBrokenAnew
 
   // Is it the same model?
-  case tabSame, sameModel, testIntro, testRun, testAgain, verdictSame, verdictOther, verdictSameText
-  case verdictOtherText, original, thisPhone, decibels, equal, notFinite, pictureEqual, pictureUnseen, pictureNear
+  case tabSame, sameModel, testIntro, testRun, testAgain, verdictSame, verdictOther, verdictNone
+  case verdictSameText, verdictOtherText, verdictNoneText, unitsUnused, original, thisPhone, decibels, equal
+  case notFinite, pictureEqual, pictureUnseen, pictureNear
   case pictureFar, pictureNone, controlsNearer, controlsFurther, controlsOwnNearer, controlsOwnFurther, controlsNone
   case controlSeed, controlSteps, controlPrompt, controlOwnSeed, controlOwnSteps, controlOwnPrompt, graphs
   case graphsText, graphOn, graphFacts, graphTime, passed, failed, vectors, vectorsAll, vectorsSome, shareReport
@@ -38,5 +40,6 @@ public enum TextKey: String, CaseIterable, Sendable {
   case errorProofText, errorNoProof, errorNoProofText, errorRequest, errorRequestText, errorEngine, errorEngineText
   case errorEngineOld, errorEngineOldText, errorNotHere, errorNotHereText, errorUnit, errorUnitText, errorUnitBad
   case errorUnitBadText, errorNotFinite, errorNotFiniteText, errorMemory, errorMemoryText, errorPhoto
+  case errorNotKept, errorNotKeptText
   case errorPhotoText, errorNotSaved, errorNotSavedText, errorAddress, errorUnexpected, errorUnexpectedText
 }

@@ -29,7 +29,7 @@ import PocketDiffusion
 
   public var fraction: Double? { total > 0 ? min(Double(done) / Double(total), 1) : nil }
 
-  public var secondsPerStep: Double? { Numbers.median(stepSeconds) }
+  public var secondsPerStep: Double? { median(stepSeconds) }
 
   /// What it is, in a few words.
   public var title: Phrase {

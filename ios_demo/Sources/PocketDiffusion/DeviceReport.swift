@@ -62,8 +62,10 @@ public struct UnitResult: Equatable, Sendable {
   public let outputs: [String: Verdict]
   /// What the engine said where the unit refused the graph or a call failed.
   public let error: String?
+  /// Whether drawings run the graph on this unit.
+  public let draws: Bool
 
-  public var passed: Bool { error == nil && outputs.values.allSatisfy(\.passed) }
+  public var passed: Bool { error == nil && !outputs.isEmpty && outputs.values.allSatisfy(\.passed) }
 }
 
 /// What a self-test found. `json` is the device report of docs/BUNDLE.md (runtime/devices/device_report.schema.json),
@@ -83,9 +85,16 @@ public struct DeviceReport: Sendable {
   /// The least precise arithmetic of the graphs that drew it.
   public let pictureArithmetic: String
 
+  /// Whether drawings here are those of the original. What fails on a unit that draws nothing here is no fault.
   public var passed: Bool {
-    graphs.allSatisfy(\.passed) && vectors.allSatisfy(\.passed) && picture?.passed != false
+    isWhole && drawing.allSatisfy(\.passed) && vectors.allSatisfy(\.passed) && picture?.passed == true
   }
+
+  /// Whether there was something to judge of each kind: a bundle without golden cases proves nothing.
+  public var isWhole: Bool { !drawing.isEmpty && !vectors.isEmpty && picture != nil }
+
+  /// Each graph on the unit that draws with it.
+  public var drawing: [UnitResult] { graphs.filter(\.draws) }
 
   /// The file's bytes: UTF-8 with a newline at the end.
   public func json() throws -> Data {

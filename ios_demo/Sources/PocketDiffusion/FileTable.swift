@@ -1,16 +1,16 @@
 import Foundation
 
-/// Who needs a file: of each role but `runtime` all files are there, or none.
-public enum Role: String, Sendable, CaseIterable {
-  case runtime, companion, proof, report
-}
+/// Who needs a file: of each role but `runtime`, also of one that this engine does not know, all files are there, or
+/// none.
+public struct Role: RawRepresentable, Hashable, Sendable, Decodable {
+  public static let runtime = Role(rawValue: "runtime")
+  public static let companion = Role(rawValue: "companion")
+  public static let proof = Role(rawValue: "proof")
+  public static let report = Role(rawValue: "report")
 
-extension Role: Decodable {
-  public init(from decoder: any Decoder) throws {
-    let name = try decoder.singleValueContainer().decode(String.self)
-    guard let role = Role(rawValue: name) else { throw EngineError.refusal(what: "the role \(name) of a file") }
-    self = role
-  }
+  public let rawValue: String
+
+  public init(rawValue: String) { self.rawValue = rawValue }
 }
 
 /// One thing that makes a bundle not whole.
@@ -116,8 +116,7 @@ public struct FileTable: Sendable {
         faults.append(Fault(path: path, kind: .extra))
       }
     }
-    for role in Role.allCases {
-      let all = files.filter { $0.value.role == role }.keys
+    for (role, all) in Dictionary(grouping: files.keys, by: { files[$0]?.role }) {
       let missing = all.filter { found[$0] == nil }
       if role == .runtime || missing.count < all.count {
         faults += missing.map { Fault(path: $0, kind: .missing) }

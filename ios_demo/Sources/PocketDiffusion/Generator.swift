@@ -52,11 +52,11 @@ public final class Generator: @unchecked Sendable {  // `pool` is used on `queue
     }
   }
 
-  /// Closes all graphs, once a drawing that is on its way has ended.
+  /// Closes all graphs, once a drawing that is on its way has ended, and gives units that failed another chance.
   public func close() async {
     await withCheckedContinuation { done in
       queue.async {
-        self.pool.close()
+        self.pool.reset()
         done.resume()
       }
     }
@@ -88,7 +88,12 @@ public final class Generator: @unchecked Sendable {  // `pool` is used on `queue
     defer { pool.endStage() }
     try makeRoom(hasPicture: request.picture != nil)
     var drawing = try Drawing(generator: self, request: request, cancellation: cancellation)
-    return try withoutActuallyEscaping(say) { try drawing.draw($0) }
+    do {
+      return try withoutActuallyEscaping(say) { try drawing.draw($0) }
+    } catch {
+      if error as? EngineError != .cancelled { pool.reset() }  // a graph that failed once is opened anew
+      throw error
+    }
   }
 
   /// Chooses how long graphs stay open. Those that a drawing before left open are closed where their memory is missing.

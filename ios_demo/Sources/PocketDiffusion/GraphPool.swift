@@ -59,6 +59,13 @@ final class GraphPool {
 
   func close() { open = [:] }
 
+  /// Closes all graphs, and forgets which were refused in one attempt: the next may go well. What is known beforehand of
+  /// a unit stays.
+  func reset() {
+    close()
+    fallbacks = fallbacks.filter { $0.value.isKnownBeforehand }
+  }
+
   /// Does `work` on the graph's unit, or else on the CPU. Where that fails too, the first error is the one to tell.
   private func orOnCPU<Result>(_ graph: PipelineGraph, _ work: (String) throws -> Result) throws -> Result {
     let unit = unit(of: graph)
@@ -73,6 +80,14 @@ final class GraphPool {
 }
 
 extension EngineError {
+  /// Whether it is told of each attempt alike.
+  fileprivate var isKnownBeforehand: Bool {
+    switch self {
+    case .unitKnownBad, .unitNotHere: true
+    default: false
+    }
+  }
+
   /// Whether another unit may do better.
   fileprivate var isOfUnit: Bool {
     switch self {

@@ -12,9 +12,9 @@ extension Pipeline {
     return rows.indices.filter { rows[$0] > 0 && $0 < steps.mostSteps }.map { $0 + 1 }
   }
 
-  /// What the manifest says of a unit on which a graph is known to be wrong; nil: it knows of none.
-  public func knownBad(unit: String) -> String? {
-    graphs.values.sorted { $0.name < $1.name }.compactMap { $0.units[unit] }.first(where: \.isBad).map { $0.note ?? "" }
+  /// The first graph that the manifest knows to be wrong on a unit; nil: it knows of none.
+  public func knownBad(unit: String) -> PipelineGraph? {
+    graphs.values.filter { $0.units[unit]?.isBad == true }.min { $0.name < $1.name }
   }
 
   /// The unit that most graphs were made for.

@@ -6,6 +6,8 @@ public struct KnownUnit: Equatable, Sendable, Decodable {
   public let note: String?
 
   public var isBad: Bool { status == "bad" }
+
+  public var isGood: Bool { status == "good" }
 }
 
 /// One graph of the pipeline, as whoever runs it needs it (docs/BUNDLE.md, section 5).
@@ -40,17 +42,25 @@ public struct PipelineGraph: Sendable {
   private let ownFloor: Double?
   private let ownPictureFloor: Double?
 
-  /// What an output's dB have to reach beside a golden case (section 11).
-  public var floor: Double {
+  private static let floats: Set = ["float32", "float16"]
+
+  /// What an output's dB have to reach beside a golden case (section 11); nil: this engine knows no floor.
+  public var floor: Double? {
     if let ownFloor { return ownFloor }
+    if !isOfFloats { return nil }
     if arithmetic == "float16" { return 58 }
     return storage == "float16" ? 65 : 105
   }
 
-  /// What one picture's dB have to reach.
-  public var pictureFloor: Double {
-    ownPictureFloor ?? ([storage, arithmetic].contains("float16") ? 25 : 50)
+  /// What one picture's dB have to reach; nil: this engine knows no floor.
+  public var pictureFloor: Double? {
+    if let ownPictureFloor { return ownPictureFloor }
+    if !isOfFloats { return nil }
+    return [storage, arithmetic].contains("float16") ? 25 : 50
   }
+
+  /// Whether floors follow from storage and arithmetic.
+  private var isOfFloats: Bool { Self.floats.isSuperset(of: [storage, arithmetic]) }
 
   /// Throws `unitKnownBad` where the manifest says so.
   public func checkUnit(_ unit: String) throws {

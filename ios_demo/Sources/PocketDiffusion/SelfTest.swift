@@ -95,15 +95,16 @@ public struct SelfTest: Sendable {
       return result
     }
     func result(_ outputs: [String: Verdict], error: String? = nil) -> UnitResult {
-      let later = seconds.dropFirst(2).sorted()
-      return UnitResult(
+      UnitResult(
         graph: graph.name, unit: unit, arithmetic: engine.arithmetic(of: graph, on: unit), loadSeconds: seconds.first,
         firstCallSeconds: seconds.count > 1 ? seconds[1] : nil,
-        medianCallSeconds: later.isEmpty ? nil : later[later.count / 2], peakBytes: peak, outputs: outputs,
-        error: error)
+        medianCallSeconds: median(Array(seconds.dropFirst(2))), peakBytes: peak, outputs: outputs, error: error,
+        draws: unit == generator.pool.unit(of: graph))
     }
     func verdict(_ name: String, _ db: Double, isFinite: Bool = true) -> Verdict {
-      Verdict(subject: "\(graph.name).\(name) on \(unit)", psnrDb: db, floorDb: graph.floor, isFinite: isFinite)
+      Verdict(
+        subject: "\(graph.name).\(name) on \(unit)", psnrDb: db, floorDb: graph.floor, isFinite: isFinite,
+        note: Self.noteOnFloor(of: graph, graph.floor))
     }
     do {
       try engine.check(graph, on: unit)
@@ -122,6 +123,12 @@ public struct SelfTest: Sendable {
     }
   }
 
+  /// What is to say where there is no floor for a graph.
+  private static func noteOnFloor(of graph: PipelineGraph, _ floor: Double?) -> String {
+    if floor != nil { return "" }
+    return "this app knows no floor for \(graph.name)'s storage \(graph.storage) with arithmetic \(graph.arithmetic)"
+  }
+
   private static func compare(_ expected: Tensor, _ made: Tensor?) -> Double {
     guard let made, made.shape == expected.shape else { return -.infinity }
     return Compare.psnr(expected.converted(to: .float32).floats, made.converted(to: .float32).floats)
@@ -131,7 +138,10 @@ public struct SelfTest: Sendable {
   private func draw(
     _ told: Manifest.OriginalPicture, _ cancellation: Cancellation
   ) throws -> (verdict: Verdict, drawn: Picture?) {
-    let floor = pipeline.graphs.values.map(\.pictureFloor).min() ?? 0
+    let graphs = pipeline.graphs.values.sorted { $0.name < $1.name }
+    let without = graphs.first { $0.pictureFloor == nil }
+    let floor = without == nil ? graphs.compactMap(\.pictureFloor).min() : nil
+    let unknown = without.map { Self.noteOnFloor(of: $0, nil) } ?? ""
     let request = Request(
       prompt: told.prompt, negativePrompt: told.negativePrompt, seed: told.seed, steps: told.steps,
       guidance: told.guidance, sampler: told.sampler)
@@ -141,7 +151,7 @@ public struct SelfTest: Sendable {
     }
     do {
       let drawn = try generator.drawNow(request, cancellation: cancellation).picture
-      return (verdict(Compare.psnr(original, drawn)), drawn)
+      return (verdict(Compare.psnr(original, drawn), note: unknown), drawn)
     } catch let error as EngineError where !error.stopsTest {
       var isFinite = true
       if case .notFinite = error { isFinite = false }

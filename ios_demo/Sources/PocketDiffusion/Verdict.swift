@@ -4,12 +4,13 @@ import Foundation
 public struct Verdict: Equatable, Sendable {
   public let subject: String
   public let psnrDb: Double
-  public let floorDb: Double
+  /// Nil: there is none, and nothing passes.
+  public let floorDb: Double?
   public let isFinite: Bool
   /// What is wrong where it failed; may be empty.
   public let note: String
 
-  public init(subject: String, psnrDb: Double, floorDb: Double, isFinite: Bool = true, note: String = "") {
+  public init(subject: String, psnrDb: Double, floorDb: Double?, isFinite: Bool = true, note: String = "") {
     self.subject = subject
     self.psnrDb = psnrDb
     self.floorDb = floorDb
@@ -17,14 +18,15 @@ public struct Verdict: Equatable, Sendable {
     self.note = note
   }
 
-  public var passed: Bool { isFinite && psnrDb >= floorDb }
+  public var passed: Bool { isFinite && floorDb.map { psnrDb >= $0 } == true }
 }
 
 extension Verdict: CustomStringConvertible {
   public var description: String {
     let db = psnrDb == .infinity ? "equal" : String(format: "%.1f dB", psnrDb)
     let end = note.isEmpty ? "" : "; \(note)"
-    return "\(passed ? "ok" : "FAILED") \(subject): \(isFinite ? db : "not finite"), floor \(Int(floorDb)) dB\(end)"
+    let floor = floorDb.map { "floor \(Int($0)) dB" } ?? "no floor known"
+    return "\(passed ? "ok" : "FAILED") \(subject): \(isFinite ? db : "not finite"), \(floor)\(end)"
   }
 }
 

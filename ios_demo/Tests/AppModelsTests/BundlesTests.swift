@@ -121,6 +121,38 @@ import XCTest
     XCTAssertEqual(access.open, 0)
   }
 
+  func testAFolderThatIsNoBundleLeavesThePickedOneToBeFound() async throws {
+    let app = try TestApp(self)
+    let opened = try await app.open()
+    app.studio.pick(try XCTUnwrap(app.folders.shared))  // no bundle
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.problem?.title, Phrase(.errorNotABundle))
+    app.restart()
+    await app.studio.start()
+    XCTAssertEqual(app.studio.opened?.place.id, opened.place.id)
+  }
+
+  func testAPickedFolderIsTheSameByWhateverAddress() async throws {
+    let app = try TestApp(self)
+    let folder = try app.bundle()
+    let other = folder.deletingLastPathComponent().appendingPathComponent("./\(folder.lastPathComponent)")
+    let marks = Marks()
+    app.phone.resolve = { _ in (other, marks.made < 2) }
+    app.phone.bookmark = { folder in
+      marks.made += 1
+      return Data(folder.path.utf8)
+    }
+    app.restart()
+    try await app.open()
+    XCTAssertEqual(marks.made, 2, "an old bookmark is made anew, once")
+    await app.studio.look()
+    XCTAssertEqual(marks.made, 2)
+    let place = try XCTUnwrap(app.studio.bundles.first).place
+    XCTAssertNotEqual(place.folder, app.studio.opened?.place.folder)
+    await app.studio.delete(place)
+    XCTAssertNil(app.studio.opened, "it is the one that was open")
+  }
+
   func testABundleInTheAppStaysThere() async throws {
     let app = try TestApp(self)
     let folder = try XCTUnwrap(app.folders.shipped).appendingPathComponent("emoji")
@@ -192,6 +224,11 @@ import XCTest
       XCTAssertNil(app.studio.work)
     }
   }
+}
+
+/// Counts bookmarks.
+private final class Marks: @unchecked Sendable {  // used on the main actor alone
+  var made = 0
 }
 
 /// Counts how often access was begun and not ended.

@@ -1,8 +1,8 @@
 import Foundation
-import PocketDiffusion
 import XCTest
 
 @testable import AppModels
+@testable import PocketDiffusion
 
 /// The page 'Is it the same model?'.
 @MainActor final class SameModelTests: XCTestCase {
@@ -17,6 +17,8 @@ import XCTest
     let tested = try XCTUnwrap(app.studio.tested)
     XCTAssertTrue(tested.report.passed)
     XCTAssertEqual(tested.verdict, Phrase(.verdictSame))
+    XCTAssertEqual(tested.verdictText, Phrase(.verdictSameText))
+    XCTAssertNil(tested.unusedUnits)
     XCTAssertEqual(tested.original?.width, tested.report.drawn?.width)
     XCTAssertGreaterThan(tested.report.graphs.count, 2)
     for result in tested.report.graphs {
@@ -73,6 +75,40 @@ import XCTest
     XCTAssertTrue(tested.report.graphs.allSatisfy { $0.error != nil })
     XCTAssertEqual(tested.distance.key, .pictureNone)
     XCTAssertEqual(tested.vectors.key, .vectorsAll)
+  }
+
+  func testAUnitThatDrawsNothingIsToldBesideTheYes() async throws {
+    let app = try TestApp(self)
+    app.engine.unitThatFails = "gpu"
+    try await app.open()
+    app.studio.test()
+    await app.studio.idle()
+    let tested = try XCTUnwrap(app.studio.tested)
+    XCTAssertEqual(tested.verdict, Phrase(.verdictSame))
+    let names = ["text_encoder", "unet", "vae_decoder", "vae_encoder"].map { "\($0) (gpu)" }
+    XCTAssertEqual(tested.unusedUnits, Phrase(.unitsUnused, .text(names.joined(separator: ", "))))
+  }
+
+  func testWithoutAPictureThereIsNoVerdict() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    app.studio.test()
+    await app.studio.idle()
+    let whole = try XCTUnwrap(app.studio.tested)
+    let report = DeviceReport(
+      bundleID: "", runtimeID: "", device: whole.report.device, engine: whole.report.engine, format: "onnx",
+      graphs: whole.report.graphs, vectors: whole.report.vectors, picture: nil, drawn: nil, pictureArithmetic: "float32"
+    )
+    let tested = Tested(report: report, original: nil, controls: [], file: whole.file)
+    XCTAssertEqual(tested.verdict, Phrase(.verdictNone))
+    XCTAssertEqual(tested.verdictText, Phrase(.verdictNoneText))
+    XCTAssertNil(tested.decibels)
+  }
+
+  /// Where there is no floor, the dB stand alone.
+  func testAVerdictWithoutAFloorSaysNone() async {
+    XCTAssertEqual(Verdict(subject: "unet", psnrDb: 50, floorDb: nil).decibels, Numbers.decibels(50))
+    XCTAssertEqual(Verdict(subject: "unet", psnrDb: 50, floorDb: 40).decibels.key, .separator)
   }
 
   func testATestIsCancelled() async throws {

@@ -186,6 +186,35 @@ import XCTest
     XCTAssertEqual(app.studio.problem?.title, Phrase(.errorEngine), "in the foreground it is told")
   }
 
+  func testASelfTestThatFailsInTheBackgroundIsMadeAgainOnReturn() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    app.studio.test()
+    await app.studio.enterBackground()
+    app.engine.failsToRun = true  // iOS lets no app in the background use the GPU
+    await app.studio.idle()
+    XCTAssertNil(app.studio.problem)
+    XCTAssertNil(app.studio.tested, "it says nothing of the model")
+    app.engine.failsToRun = false
+    app.studio.enterForeground()
+    XCTAssertEqual(app.studio.work?.kind, .test)
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.tested?.report.passed, true)
+    app.studio.test()
+    let work = try XCTUnwrap(app.studio.work)
+    while work.done < 1 { try await Task.sleep(nanoseconds: 1_000_000) }
+    await app.studio.enterBackground()
+    app.engine.failsOnce = true  // it is told of the background when the app is back already
+    app.studio.enterForeground()
+    await app.studio.idle()
+    XCTAssertFalse(app.engine.failsOnce)
+    XCTAssertEqual(app.studio.tested?.report.passed, true)
+    app.engine.failsOnce = true
+    app.studio.test()
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.tested?.report.passed, false, "in the foreground it is told")
+  }
+
   func testTooLittleMemoryIsSaidBeforeDrawing() async throws {
     let app = try TestApp(self)
     app.phone.leftMemory = { 1 << 20 }
@@ -207,7 +236,7 @@ import XCTest
     let opened = try await app.open()
     XCTAssertTrue(opened.samplers.contains("pndm"))
     XCTAssertEqual(opened.units, ["cpu"])
-    XCTAssertTrue(opened.badUnits.isEmpty)
+    XCTAssertTrue(opened.badUnits.isEmpty && opened.unitNotes.isEmpty)
     XCTAssertEqual(app.studio.steps(opened), opened.pipeline.defaults.steps)
     XCTAssertEqual(app.studio.stepRange(opened).lowerBound, 1)
     XCTAssertEqual(app.studio.stepRange(opened).upperBound, Double(opened.pipeline.steps.mostSteps))
@@ -228,11 +257,107 @@ import XCTest
     XCTAssertEqual(app.studio.guidanceText(opened), Phrase(.guidanceNone))
   }
 
+  /// The kit's U-Net is known to be wrong on the NPU.
+  func testAUnitThatIsKnownToBeWrongIsSaidWithTheGraph() async throws {
+    let app = try TestApp(self)
+    app.engine.unitThatFails = "npu"
+    let opened = try await app.open()
+    XCTAssertEqual(opened.units, ["cpu"])
+    let unet = try XCTUnwrap(opened.pipeline.graphs["unet"])
+    let note = try XCTUnwrap(unet.units["npu"]?.note)
+    XCTAssertEqual(
+      app.studio.unitNotes(opened),
+      [Phrase(.unitLeftOut, .phrase(Message.unit("npu")), .text(note), .text("unet"))])
+  }
+
+  /// A choice of an earlier version of the operating system, say: the unit is to be tested again.
+  func testAUnitThatIsNoLongerKnownToBeRightIsNotKept() async throws {
+    let app = try TestApp(self)
+    app.engine.unitThatFails = "gpu"
+    try await app.open()
+    app.studio.settings.unit = "gpu"
+    app.restart()
+    XCTAssertEqual(app.studio.settings.unit, "gpu")
+    await app.studio.start()
+    let opened = try XCTUnwrap(app.studio.opened)
+    XCTAssertNil(app.studio.settings.unit)
+    XCTAssertEqual(app.studio.units(opened), ["cpu"])
+  }
+
   func testAPromptThatIsTooLongIsSaid() async throws {
     let app = try TestApp(self)
     try await app.open()
     let drawn = try await draw(app) { $0.prompt = String(repeating: "apple ", count: 90) }
     XCTAssertEqual(drawn.notes.first?.key, .cut)
+  }
+
+  func testAPictureThatCannotBeWrittenIsShownAndTheOneBeforeStays() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    let before = try await draw(app) { _ in }
+    let files = FileManager.default
+    let last = app.folders.support.appendingPathComponent("last")
+    let aside = app.folders.support.appendingPathComponent("aside")
+    try files.moveItem(at: last, to: aside)
+    try Data().write(to: last)  // even root can write nothing into a file
+    app.studio.settings.prompt = "blue heart"
+    app.studio.draw()
+    await app.studio.idle()
+    XCTAssertEqual(app.studio.finished?.prompt, "blue heart")
+    XCTAssertEqual(app.studio.finished?.isKept, false)
+    XCTAssertEqual(app.studio.problem?.title, Phrase(.errorNotKept))
+    XCTAssertThrowsError(try app.studio.keepFinished())
+    try files.removeItem(at: last)
+    try files.moveItem(at: aside, to: last)
+    XCTAssertEqual(Finished(in: last)?.picture, before.picture)
+    let inTheWay = try XCTUnwrap(app.studio.finished?.file)
+    try files.createDirectory(at: inTheWay.appendingPathComponent("x"), withIntermediateDirectories: true)
+    XCTAssertThrowsError(try app.studio.keepFinished(), "there is no room for the file")
+    XCTAssertTrue(files.fileExists(atPath: before.file.path), "the one before goes when the new one is there")
+    try files.removeItem(at: inTheWay)
+    try app.studio.keepFinished()
+    XCTAssertEqual(app.studio.finished?.isKept, true)
+    XCTAssertEqual(try files.contentsOfDirectory(atPath: last.path), [inTheWay.lastPathComponent])
+    app.restart()
+    XCTAssertEqual(app.studio.finished?.prompt, "blue heart")
+  }
+
+  func testALongPromptOfLongLettersFitsIntoAFilesName() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    let apple = "\u{938}\u{947}\u{92C}"  // three or six bytes a letter
+    let drawn = try await draw(app) { $0.prompt = String(repeating: apple, count: 90) }
+    XCTAssertTrue(drawn.isKept)
+    XCTAssertLessThanOrEqual(drawn.file.lastPathComponent.utf8.count, 255)
+    XCTAssertTrue(drawn.file.lastPathComponent.hasPrefix(apple))
+  }
+
+  func testEachStayInTheBackgroundGivesItsOwnTimeBackOnce() async throws {
+    let app = try TestApp(self)
+    try await app.open()
+    var (ids, ended): (Int, [Int]) = (0, [])
+    var expire: [@MainActor @Sendable () -> Void] = []
+    let time = BackgroundTime<Int>(
+      begin: { expired in
+        expire.append(expired)
+        ids += 1
+        return ids
+      }, end: { ended.append($0) })
+    app.studio.settings.steps = 50
+    app.studio.draw()
+    let first = time.keepAlive(app.studio)
+    let second = time.keepAlive(app.studio)
+    expire[0]()
+    XCTAssertEqual(ended, [1], "iOS ends an app that keeps time which is over")
+    app.studio.cancel()
+    await first.value
+    await second.value
+    XCTAssertEqual(ended, [1, 2])
+    let third = time.keepAlive(app.studio)
+    time.giveBackAll()
+    XCTAssertEqual(ended, [1, 2, 3], "the app is seen again")
+    await third.value
+    XCTAssertEqual(ended, [1, 2, 3])
   }
 
   private nonisolated static var thread: String { Thread.isMainThread ? "main" : "other" }

@@ -105,6 +105,8 @@ import XCTest
 final class FailingEngine: GraphEngine, @unchecked Sendable {  // a test changes it while nothing is drawn
   private let engine: OrtEngine
   var failsToRun = false
+  /// A unit more, on which no graph can be opened.
+  var unitThatFails: String?
   /// Whether the next call of a graph fails, and no other.
   var failsOnce: Bool {
     get { lock.withLock { failing } }
@@ -120,12 +122,14 @@ final class FailingEngine: GraphEngine, @unchecked Sendable {  // a test changes
   var name: String { engine.name }
   var version: String { engine.version }
   var format: String { engine.format }
-  var units: [String] { engine.units }
+  var units: [String] { engine.units + [unitThatFails].compactMap { $0 } }
 
   func arithmetic(of graph: PipelineGraph, on unit: String) -> String { engine.arithmetic(of: graph, on: unit) }
 
   func open(_ graph: PipelineGraph, of bundle: ModelBundle, on unit: String) throws -> any GraphRunner {
-    if failsToRun { throw EngineError.engineFailure(graph: graph.name, said: "not in the background") }
+    if failsToRun || unit == unitThatFails {
+      throw EngineError.engineFailure(graph: graph.name, said: "not in the background")
+    }
     let runner = try engine.open(graph, of: bundle, on: unit)
     return ErringRunner(runner: runner, engine: self)
   }

@@ -88,7 +88,8 @@ final class TextsTests: XCTestCase {
       EngineError.unitNotHere(graph: "unet", unit: "ane", engine: "coreml"),
       EngineError.unitKnownBad(graph: "unet", unit: "gpu", note: ""), EngineError.notFinite(graph: "unet", output: "o"),
       EngineError.cancelled, EngineError.notEnoughMemory(needsBytes: 2 << 30, leftBytes: 1 << 30),
-      AppError.photoUnreadable, AppError.notSaved(said: "s"), AppError.badAddress("a"), AppError.badArguments(why: "w"),
+      AppError.photoUnreadable, AppError.notKept(said: "s"), AppError.notSaved(said: "s"),
+      AppError.badAddress("a"), AppError.badArguments(why: "w"),
       CocoaError(.fileNoSuchFile),
     ]
     for error in errors {

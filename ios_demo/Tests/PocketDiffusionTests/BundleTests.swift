@@ -140,11 +140,22 @@ final class BundleTests: XCTestCase {
         if case .contradiction(let found, _) = error { found.hasPrefix(place) } else { false }
       }
     }
-    try good.write(to: folder.appendingPathComponent(FileTable.manifest))
+  }
+
+  /// A role of later is information: its files are all there, or none.
+  func testAnUnknownRoleIsPassedOver() throws {
+    let folder = try copied()
+    let names = ["report/report.html", "report/report.json"]
     try Forgery.change(folder, FileTable.manifest) {
-      setting(&$0, ["files", "README.md", "role"], to: "decoration")
+      for name in names { setting(&$0, ["files", name, "role"], to: "decoration") }
     }
-    assertThrows(try ModelBundle(folder: folder)) { $0 == .refusal(what: "the role decoration of a file") }
+    try ModelBundle(folder: folder).checkAll()
+    try FileManager.default.removeItem(at: folder.appendingPathComponent(names[0]))
+    assertThrows(try ModelBundle(folder: folder).checkAll()) {
+      $0 == .notWhole([Fault(path: names[0], kind: .missing)])
+    }
+    try FileManager.default.removeItem(at: folder.appendingPathComponent(names[1]))
+    try ModelBundle(folder: folder).checkAll()
   }
 
   func testWhatThePipelineFileAsksForAndIsNotKnownIsRefused() throws {

@@ -188,6 +188,34 @@ final class GeneratorTests: XCTestCase {
       ])
   }
 
+  func testAGraphThatFailedOnceIsOpenedAnew() throws {
+    let calls = Counter()
+    let engine = ChangedEngine(
+      try Given.engine(),
+      before: { graph in
+        if graph == "unet", calls.next() == 2 { throw EngineError.engineFailure(graph: graph, said: "once") }
+      })
+    let generator = try Generator(bundle: Given.emoji(), engine: engine)
+    assertThrows(try generator.drawNow(apple)) { $0 == .engineFailure(graph: "unet", said: "once") }
+    XCTAssertTrue(engine.open.isEmpty, "the graph that failed does not stay open")
+    _ = try generator.drawNow(apple)
+    XCTAssertEqual(engine.open.count, 3)
+  }
+
+  func testAUnitThatFailedOnceGetsAnotherChance() async throws {
+    let engine = ChangedEngine(FirstOpenFails(inner: try Given.engine()), units: ["cpu", "gpu"])
+    let generator = try Generator(
+      bundle: Given.emoji(), engine: engine, wishedUnit: { $0.name == "vae_decoder" ? "npu" : "gpu" })
+    let refused = EngineError.engineFailure(graph: "text_encoder", said: "not in the background")
+    let notHere = EngineError.unitNotHere(graph: "vae_decoder", unit: "npu", engine: "onnxruntime")
+    let first = try generator.drawNow(apple)
+    XCTAssertEqual(first.fallbacks, ["text_encoder": refused, "vae_decoder": notHere])
+    await generator.close()
+    let second = try generator.drawNow(apple)
+    XCTAssertEqual(second.fallbacks, ["vae_decoder": notHere])
+    XCTAssertEqual(engine.open, ["text_encoder": "gpu", "unet": "gpu", "vae_decoder": "cpu"])
+  }
+
   func testTooLittleMemoryIsToldBeforeAnythingIsOpened() throws {
     let bundle = try Given.emoji()
     let engine = ChangedEngine(try Given.engine())
@@ -235,5 +263,23 @@ final class GeneratorTests: XCTestCase {
       if case .finished(let result) = event { drawn = result }
     }
     return try XCTUnwrap(drawn)
+  }
+}
+
+/// An engine that refuses the first graph that is opened, and then none.
+private struct FirstOpenFails: GraphEngine {
+  let inner: any GraphEngine
+  let opened = Counter()
+
+  var name: String { inner.name }
+  var version: String { inner.version }
+  var format: String { inner.format }
+  var units: [String] { inner.units }
+
+  func arithmetic(of graph: PipelineGraph, on unit: String) -> String { inner.arithmetic(of: graph, on: unit) }
+
+  func open(_ graph: PipelineGraph, of bundle: ModelBundle, on unit: String) throws -> any GraphRunner {
+    if opened.next() == 1 { throw EngineError.engineFailure(graph: graph.name, said: "not in the background") }
+    return try inner.open(graph, of: bundle, on: unit)
   }
 }

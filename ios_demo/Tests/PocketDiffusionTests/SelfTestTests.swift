@@ -51,6 +51,72 @@ final class SelfTestTests: XCTestCase {
     XCTAssertTrue(json.contains(#""median_call_seconds" : null"#))
   }
 
+  /// A report of the kit's bundle, with its manifest and its pipeline file changed.
+  private func changedReport(
+    units: [String], pipeline: (inout [String: Any]) -> Void = { _ in },
+    manifest: (inout [String: Any]) -> Void = { _ in }
+  ) throws -> DeviceReport {
+    let folder = try Forgery.copy(Given.kit().appendingPathComponent("pndm"), into: Given.scratch(self))
+    try Forgery.change(folder, "pipeline/onnx.json", pipeline)
+    try Forgery.change(folder, "manifest.json", manifest)
+    let engine = ChangedEngine(try Given.engine(), units: units)
+    return try SelfTest(Generator(bundle: ModelBundle(folder: folder), engine: engine), device: device).runNow(calls: 1)
+  }
+
+  /// A unit that draws nothing here is told, and is no fault: npu is known to be bad for the kit's U-Net.
+  func testOnlyUnitsThatDrawAreJudged() throws {
+    let told = try changedReport(units: ["cpu", "npu"])
+    let failed = told.graphs.filter { !$0.passed }
+    XCTAssertEqual(failed.map { "\($0.graph) on \($0.unit)" }, ["unet on npu"])
+    XCTAssertEqual(told.drawing.map(\.unit), ["cpu", "cpu", "cpu", "cpu"])
+    XCTAssertTrue(told.passed)
+  }
+
+  /// A bundle that brings nothing to judge a part by proves nothing.
+  func testWithoutRecordedCallsOrAPictureNothingPasses() throws {
+    let noCalls = try changedReport(units: ["cpu"], manifest: { $0["golden"] = [String: Any]() })
+    XCTAssertTrue(noCalls.graphs.isEmpty)
+    XCTAssertFalse(noCalls.passed)
+    let noPicture = try changedReport(units: ["cpu"], manifest: { $0["picture"] = NSNull() })
+    XCTAssertNil(noPicture.picture)
+    XCTAssertFalse(noPicture.passed)
+    let whole = try changedReport(units: ["cpu"])
+    XCTAssertTrue(whole.isWhole && whole.passed)
+    let noVectors = DeviceReport(
+      bundleID: whole.bundleID, runtimeID: whole.runtimeID, device: device, engine: whole.engine, format: whole.format,
+      graphs: whole.graphs, vectors: [], picture: whole.picture, drawn: whole.drawn,
+      pictureArithmetic: whole.pictureArithmetic)
+    for lacking in [noCalls, noPicture, noVectors] { XCTAssertFalse(lacking.isWhole || lacking.passed) }
+  }
+
+  func testTheMedianOfTwoInTheMiddleIsTheirAverage() {
+    XCTAssertNil(median([]))
+    XCTAssertEqual(median([3, 1]), 2)
+    XCTAssertEqual(median([5, 1, 2]), 2)
+    XCTAssertEqual(median([9, 1, 4, 2]), 3)
+  }
+
+  /// Of a storage or arithmetic of later this engine knows no floor: it says so, and nothing passes by it.
+  func testWhatIsStoredInAWayOfLaterIsNotCalledGood() throws {
+    for member in ["storage", "arithmetic"] {
+      let told = try changedReport(
+        units: ["cpu"], pipeline: { setting(&$0, ["graphs", "unet", member], to: "ternary") })
+      XCTAssertEqual(told.graphs.filter { !$0.passed }.map(\.graph), ["unet"], member)
+      let verdict = try XCTUnwrap(told.graphs.first { $0.graph == "unet" }?.outputs.values.first)
+      XCTAssertTrue("\(verdict)".contains("no floor known; this app knows no floor for unet's storage"), "\(verdict)")
+      XCTAssertEqual(told.picture?.passed, false)
+      XCTAssertFalse(told.passed)
+    }
+    let withFloors = try changedReport(
+      units: ["cpu"],
+      pipeline: {
+        setting(&$0, ["graphs", "unet", "storage"], to: "ternary")
+        setting(&$0, ["graphs", "unet", "floor_db"], to: 40.0)
+        setting(&$0, ["graphs", "unet", "picture_floors_db"], to: [30.0, 20.0])
+      })
+    XCTAssertTrue(withFloors.passed)
+  }
+
   func testItTellsWhereItIsAndCanBeCancelled() async throws {
     let folder = try Given.kit().appendingPathComponent("pndm")
     let generator = try Generator(

@@ -7,6 +7,7 @@ import XCTest
 
 /// The app's models with the Core ML runner itself, on an iPhone's bundle, by the stand-in for Core ML.
 final class AppOnCoreMLTests: XCTestCase {
+  /// Nothing is known of the bundle's units: the CPU draws until the self-test has passed.
   func testTheAppDrawsAndTestsOnEveryUnit() async throws {
     let support = try Given.scratch(self)
     try await Task { @MainActor in try await Self.drawAndTest(support) }.value
@@ -25,10 +26,12 @@ final class AppOnCoreMLTests: XCTestCase {
     await studio.idle()
     XCTAssertNil(studio.problem)
     let opened = try XCTUnwrap(studio.opened)
-    XCTAssertEqual(opened.units, ["cpu", "gpu", "ane"])
+    XCTAssertEqual(opened.units, ["cpu"])
+    XCTAssertEqual(opened.unitNotes, [Phrase(.unitUntested, .phrase(Phrase(.unitAne)))])
+    XCTAssertEqual(Set(opened.units(wished: nil).values), ["cpu"])
     studio.settings.prompt = "red apple"
     studio.settings.steps = 3
-    for unit in [nil] + opened.units {
+    func draw(_ unit: String?) async {
       studio.settings.unit = unit
       studio.draw()
       await studio.idle()
@@ -36,13 +39,21 @@ final class AppOnCoreMLTests: XCTestCase {
       XCTAssertEqual(studio.finished?.picture.width, opened.pipeline.picture.width)
       XCTAssertEqual(studio.finished?.fallbacks.count, 0)
     }
+    await draw(nil)
+    XCTAssertEqual(studio.generator.map { Set($0.units.values) }, ["cpu"])
     studio.test()
     await studio.idle()
     XCTAssertNil(studio.problem)
     let tested = try XCTUnwrap(studio.tested)
     XCTAssertEqual(tested.report.graphs.count, 3 * opened.pipeline.graphs.count)
     XCTAssertTrue(tested.report.passed)
-    XCTAssertEqual(Set(tested.report.graphs.map(\.unit)), Set(opened.units))
+    XCTAssertEqual(Set(tested.report.drawing.map(\.unit)), ["cpu"])
+    XCTAssertEqual(opened.units, ["cpu", "gpu", "ane"])
+    XCTAssertTrue(opened.unitNotes.isEmpty)
+    for unit in [nil] + opened.units {
+      await draw(unit)
+      XCTAssertEqual(studio.generator.map { Set($0.units.values) }, [unit ?? "ane"])
+    }
   }
 
   func testCompiledModelsGoWithTheirBundleAndWithTheSystem() async throws {
