@@ -325,7 +325,8 @@ import XCTest
   func testALongPromptOfLongLettersFitsIntoAFilesName() async throws {
     let app = try TestApp(self)
     try await app.open()
-    let apple = "\u{938}\u{947}\u{92C}"  // three or six bytes a letter
+    let apple = "\u{938}\u{947}\u{902}"  // one letter of nine bytes
+    XCTAssertEqual(apple.count, 1)
     let drawn = try await draw(app) { $0.prompt = String(repeating: apple, count: 90) }
     XCTAssertTrue(drawn.isKept)
     XCTAssertLessThanOrEqual(drawn.file.lastPathComponent.utf8.count, 255)
