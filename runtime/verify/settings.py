@@ -12,7 +12,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import find_table, start_step
 
 ENGINES = {"onnx": "onnxruntime", "coreml": "coreml", "tflite": "litert"}  # of each format
-GUIDANCE = 50.0  # the most that a default may be: pictures are burnt long before
+GUIDANCE = 50.0  # the most that a default may be: a bound against nonsense, chosen and not measured
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">8s4x4sIIBB")  # of a PNG: signature, first chunk's name, width, height, bits, kind of colour
 RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
