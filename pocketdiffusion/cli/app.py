@@ -309,8 +309,8 @@ def setup(
     standins: Standins = STANDINS,
 ) -> None:
     """Set up stand-ins for a phone, from the package registries that this machine is configured for."""
-    from pocketdiffusion.runtime.devices.packages import NAMES
-    from pocketdiffusion.runtime.devices.setup import set_up
+    from pocketdiffusion.runtime.devices.standins import NAMES
+    from pocketdiffusion.tools.install import set_up
 
     unknown = [name for name in names if name not in NAMES]
     if unknown:

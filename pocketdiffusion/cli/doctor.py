@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pocketdiffusion.runtime.devices.packages import NAMES
-from pocketdiffusion.runtime.devices.setup import missing_tools
 from pocketdiffusion.runtime.devices.stamp import find_standin
+from pocketdiffusion.runtime.devices.standins import NAMES
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.tools.install import missing_tools
 
 ENGINES = (
     ("onnxruntime", "runs ONNX", "pip install onnxruntime"),
