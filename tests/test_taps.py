@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.recordings import GRAPHS
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over

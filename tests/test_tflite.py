@@ -11,6 +11,7 @@ import torch
 from support.tensorflow_lite import install, is_for_it, open_there, version  # noqa: F401  # a fixture
 from support.traced_parts import SD15_SITES, component_of, narrow_sd15_unet, psnr
 
+from pocketdiffusion.export.backends.tflite import BACKEND
 from pocketdiffusion.export.backends.tflite.emit import emit
 from pocketdiffusion.export.backends.tflite.file import (
     ALIGNMENT,
@@ -244,7 +245,7 @@ def test_the_ladder_where_a_file_cannot_hold_float32(
 ) -> None:
     checkpoint, name = open_checkpoint(str(tiny_checkpoint), say=lambda line: None), "vae_encoder"
     trajectories = record(checkpoint, list(parts(tiny_checkpoint).values()), [Request("red apple", steps=1)])
-    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.emit.LARGEST", 1000)
+    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(BACKEND, largest=1000))
     part, target = parts(tiny_checkpoint)[name], load_target("galaxy-s24")
     folder = tmp_path / "bundle"
     fitted = emit_fitted(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)
