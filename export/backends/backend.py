@@ -7,7 +7,7 @@ command line can answer at once; the functions that need them are `Lazy`.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.activation_choice import Choices
@@ -76,7 +76,6 @@ class Backend:
     """One format of artifacts."""
 
     name: str  # of its folder in export/backends and in a bundle, and of its engine's file in runtime/engines
-    title: str  # as people call it
     engine: EngineFacts
     profiles: tuple[str, ...]  # the dialects
     default: Artifact  # what it is where the user asks a phone for a format that its target does not name
@@ -108,7 +107,3 @@ class Backend:
     )
     write_script: "Callable[[Path, Draft], None]" = no_script  # of the same kind, written once the manifest is known
     reader_differences: "Callable[[Draft], list[str] | None]" = no_differences  # what that library draws otherwise
-
-    def lazies(self) -> dict[str, Any]:
-        """Return the functions of the record, by field."""
-        return {name: value for name, value in vars(self).items() if callable(value)}

@@ -117,7 +117,7 @@ def nth(parts: dict[str, Component], number: int) -> str:
 def test_a_record_is_whole(format: str) -> None:
     """Each function that is imported late is there, and the engine's facts are those of the engine's own file."""
     backend = find_backend(format)
-    assert backend.name == backend.default.format == format and backend.title
+    assert backend.name == backend.default.format == format
     assert backend.default.profile in backend.profiles and backend.activations.keys() == set(backend.profiles)
     assert find_engine(format) == backend.engine and format in engine_names()
     lazies = [value for value in vars(backend).values() if isinstance(value, Lazy)]

@@ -4,7 +4,7 @@ from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.backend import Backend, Package
 from pocketdiffusion.export.backends.coreml.activations import CHOICES
 from pocketdiffusion.export.backends.coreml.refusals import refusal
-from pocketdiffusion.export.backends.lazy import Lazy
+from pocketdiffusion.export.backends.lazy import Lazy, folder_functions
 from pocketdiffusion.quantize.granularity import palette_group
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.runtime.engines.coreml import ENGINE
@@ -20,20 +20,13 @@ def search_storages(profile: str) -> tuple[Scheme, ...]:
 
 BACKEND = Backend(
     name="coreml",
-    title="Core ML",
     engine=ENGINE,
     profiles=PROFILES,
     default=Artifact("coreml", "ios17", "fp16", "gpu", ("fused_attention", "quick_gelu")),
     activations=dict.fromkeys(PROFILES, CHOICES),
-    emit=Lazy(f"{__name__}.emit:emit"),
+    **folder_functions(__name__),
     refusal=refusal,
     search_storages=search_storages,
-    layers=Lazy(f"{__name__}.taps:layers"),
-    open_tapped=Lazy(f"{__name__}.taps:open_tapped"),
-    open_replay=Lazy(f"{__name__}.fp16_emulation:open_replay"),
-    needs=Lazy(f"{__name__}.capabilities:needs"),
-    units=Lazy(f"{__name__}.capabilities:units"),
-    count_memory=Lazy(f"{__name__}.memory:count_memory"),
     layout="tokens_last",
     find_islands=Lazy(f"{__name__}.islands:find_islands"),
     tools=("coremltools",),

@@ -2,7 +2,7 @@
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.backend import Backend, Package
-from pocketdiffusion.export.backends.lazy import Lazy
+from pocketdiffusion.export.backends.lazy import Lazy, folder_functions
 from pocketdiffusion.export.backends.onnx.activations import CHOICES
 from pocketdiffusion.export.backends.onnx.refusals import refusal
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
@@ -12,20 +12,13 @@ _SEARCHED = (Scheme("linear", 4, 32), Scheme("linear", 8), FLOAT16)
 
 BACKEND = Backend(
     name="onnx",
-    title="ONNX",
     engine=ENGINE,
     profiles=("ort", "std"),
     default=Artifact("onnx", "ort", "fp16", "cpu", ("fused_attention", "quick_gelu")),
     activations=CHOICES,
-    emit=Lazy(f"{__name__}.emit:emit"),
+    **folder_functions(__name__),
     refusal=refusal,
     search_storages=lambda profile: _SEARCHED,
-    layers=Lazy(f"{__name__}.taps:layers"),
-    open_tapped=Lazy(f"{__name__}.taps:open_tapped"),
-    open_replay=Lazy(f"{__name__}.fp16_emulation:open_replay"),
-    needs=Lazy(f"{__name__}.capabilities:needs"),
-    units=Lazy(f"{__name__}.capabilities:units"),
-    count_memory=Lazy(f"{__name__}.memory:count_memory"),
     proved_on="cpu",
     tools=("onnx", "onnx_ir", "onnxruntime", "onnxscript"),
     packages=(

@@ -2,7 +2,7 @@
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.backend import Backend, Package
-from pocketdiffusion.export.backends.lazy import Lazy
+from pocketdiffusion.export.backends.lazy import folder_functions
 from pocketdiffusion.export.backends.tflite.activations import CHOICES
 from pocketdiffusion.export.backends.tflite.refusals import LARGEST, refusal
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
@@ -14,20 +14,13 @@ _SEARCHED = (Scheme("linear", 8), FLOAT16)
 
 BACKEND = Backend(
     name="tflite",
-    title="TFLite",
     engine=ENGINE,
     profiles=("std",),
     default=Artifact("tflite", "std", "fp16", "gpu", _FLAT),
     activations={"std": CHOICES},
-    emit=Lazy(f"{__name__}.emit:emit"),
+    **folder_functions(__name__),
     refusal=refusal,
     search_storages=lambda profile: _SEARCHED,
-    layers=Lazy(f"{__name__}.taps:layers"),
-    open_tapped=Lazy(f"{__name__}.taps:open_tapped"),
-    open_replay=Lazy(f"{__name__}.fp16_emulation:open_replay"),
-    needs=Lazy(f"{__name__}.capabilities:needs"),
-    units=Lazy(f"{__name__}.capabilities:units"),
-    count_memory=Lazy(f"{__name__}.memory:count_memory"),
     layout="channels_last",
     proved_on="cpu",
     largest=LARGEST,

@@ -18,7 +18,6 @@ def refusal(scheme: Scheme, profile: str) -> Refusal | None:
 
 BACKEND = Backend(
     name="toy",
-    title="Toy",
     engine=ENGINE,
     profiles=("plain",),
     default=Artifact("toy", "plain", "fp16", "cpu", ()),
