@@ -125,6 +125,11 @@ WRONG = {
     "no artifacts": ("[[artifacts]]", "[[published]]", "artifacts is missing"),
     "figure without a device": ('device = "Samsung Galaxy S23 Ultra"\n', "", "published[0].device is missing"),
     "fact without a source": ('\nsoc = "https', '\n# soc = "https', "sources.soc must name the source"),
+    "misspelt key that must be there": ("title = ", "titel = ", "titel is no known key, did you mean title?"),
+    "misspelt key of a figure": ("device = ", "devise = ", "published[0].devise is no known key, did you mean device?"),
+    "text for a figure": ("value = 12.0", 'value = "12.0"', "published[0].value must be of type float, not str"),
+    "number for a source": ('\nsoc = "https', '\nsoc = 1 # "https', "sources.soc must be of type str, not int"),
+    "no table of sources": ("\n[sources]", "\n[[sources]]", "sources must be of type table, not list"),
     "source without a fact": ("\n[sources]", '\n[sources]\nprice = "x"', "sources.price must name the source"),
 }
 
