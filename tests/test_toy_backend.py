@@ -1,6 +1,7 @@
 """A format that no file of the product knows, toy_backend/: found by the registries, it is exported, judged, compared
 and drawn with."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,15 +23,26 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.metrics import blame
 
 pytestmark = pytest.mark.slow
 HOME = Path(__file__).parent / "toy_backend"
 
 
+AT_START = """
+from pocketdiffusion.runtime import engines
+engines.__path__.append({folder!r})
+"""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def registered() -> Iterator[None]:
-    """The folder is the registry: its two files lie in the packages' paths while these tests run."""
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The folder is the registry: its two files lie in the packages' paths while these tests run, in this process and,
+    by Python's own sitecustomize, in the one in which `compare` measures memory."""
+    start = tmp_path_factory.mktemp("start")
+    (start / "sitecustomize.py").write_text(AT_START.format(folder=str(HOME / "engines")))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(start), os.environ.get("PYTHONPATH")])))
         patch.setattr(backends, "__path__", [*backends.__path__, str(HOME / "backends")])
         patch.setattr(engines, "__path__", [*engines.__path__, str(HOME / "engines")])
         yield
@@ -88,7 +100,7 @@ def test_a_wrong_file_is_blamed(bundle: Bundle, tmp_path: Path) -> None:
     seal(copy, bundle.manifest)
     verdicts, _ = judge(Bundle(copy, bundle.manifest), read_golden(bundle))
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    assert failed and failed[0].subject.startswith(name) and "toy" in failed[0].describe()
+    assert failed and blame(failed).subject.startswith(name) and "toy" in blame(failed).describe()
 
 
 def test_a_recipe_that_it_cannot_hold_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:
