@@ -283,7 +283,7 @@ def schemes_of(recipe: str, artifact: Artifact) -> list[Scheme]:
     from pocketdiffusion.planning import _Unmeasured
     from pocketdiffusion.quantize.scheme import Weight
 
-    weights = {kind: Weight((SIZE, SIZE), kind) for kind in ("conv", "linear", "embedding")}  # type: ignore[arg-type]
+    weights = {kind: Weight((SIZE, SIZE), kind) for kind in ("conv", "linear", "embedding")}
     unmeasured = _Unmeasured("part", artifact.format, artifact.profile, weights)
     return list(load_recipe(recipe).plan(weights, unmeasured).values())
 
