@@ -7,7 +7,7 @@ from typing import Protocol, get_args
 from rich import box
 from rich.table import Column, Table
 
-from pocketdiffusion.cli.doctor import Finding
+from pocketdiffusion.cli.machine import Finding
 from pocketdiffusion.compare import Compared
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.file_table import Role
@@ -124,7 +124,7 @@ def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str
     return table
 
 
-def doctor_table(findings: Iterable[Finding]) -> Table:
+def machine_table(findings: Iterable[Finding]) -> Table:
     """What this machine has, and how to get the rest."""
     table = _table("what", "here", "for", "how to get it")
     for finding in findings:
