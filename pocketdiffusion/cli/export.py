@@ -14,6 +14,7 @@ from pocketdiffusion.cli.options import (
     BudgetMb,
     Force,
     Format,
+    Json,
     MinPsnr,
     Model,
     Phone,
@@ -55,6 +56,7 @@ def export(
             help="Export nothing: print the sizes, the memory on the phone and the time that are to be expected.",
         ),
     ] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Export a checkpoint for a phone.
@@ -65,7 +67,7 @@ def export(
     width, height = parse_size(size)
     wanted = Wanted(model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision)
     chosen = check_export(wanted)
-    output = Output(quiet)
+    output = Output(quiet, as_json)
     if plan:
         from pocketdiffusion.cli.plan import show_plan
 
@@ -110,12 +112,14 @@ def check_folder(folder: Path | None, force: bool) -> None:
 
 def show_exported(bundle: "Bundle", output: Output) -> None:
     """Print the verdicts of a new bundle, what was not judged, and what is known to be bad."""
+    from pocketdiffusion.cli.json_output import bundle_record
     from pocketdiffusion.cli.tables import not_run_table, verdict_table
     from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
     from pocketdiffusion.runtime.verify.skipped import units_not_run
 
     manifest = bundle.manifest
+    output.json(lambda: bundle_record(manifest))
     output.table(verdict_table(manifest.verdicts))
     for line in describe_pictures(manifest.verdicts, [golden.controls for golden in manifest.golden]):
         output.say(line)

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pocketdiffusion.choices import check_model
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import AllowUnexpected, Json, Revision, Token
@@ -34,6 +33,8 @@ def inspect(
     if any((Path(what) / name).exists() for name in ("manifest.json", "manifest.sha256")):
         inspect_bundle(Path(what), output)
         return
+    from pocketdiffusion.choices import check_model
+
     check_model(what)
     with needs_export():
         from pocketdiffusion.export.checkpoints.folder import open_checkpoint
