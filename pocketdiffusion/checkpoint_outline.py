@@ -64,7 +64,7 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            entries = json.loads(stream.read(length)) if length <= LONGEST_HEADER else None
+            entries: dict[str, Any] = json.loads(stream.read(length) if length <= LONGEST_HEADER else b"")
         entries.pop("__metadata__", None)
         return {name: tuple(int(size) for size in entry["shape"]) for name, entry in entries.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

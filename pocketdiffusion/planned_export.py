@@ -204,7 +204,7 @@ def _schemes(
     """Return the scheme of each matrix by its name in the files. A recipe from a file names weights by graph."""
     if recipe.schemes is not None:
         told = {name: scheme for schemes in recipe.schemes.values() for name, scheme in schemes.items()}
-        return told | {name.partition(".")[2]: scheme for name, scheme in told.items()}
+        return {name: told[full] for name in shapes for full in (name, f"{part}.{name}") if full in told}
     weights = {name: _weight(name, tuple(shape)) for name, shape in shapes.items() if len(shape) > 1}
     return recipe.plan(weights, _Unmeasured(part, artifact.format, artifact.profile, weights))
 

@@ -149,3 +149,12 @@ def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
 def test_an_empty_folder_needs_no_force(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert call("runtime-part", tiny_bundle, tmp_path / "out").returncode == 0
+
+
+def test_what_of_a_checkpoint_is_passed_over_stays_on_the_screen(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """A warning on stderr, also where no progress is shown; not with --quiet."""
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    shutil.copytree(model / "vae", model / "vae_of_mine")
+    for quiet in ((), ("-q",)):
+        done = call("export", model, "--target", "generic", "--size", "33x32", "-o", tmp_path / "out", *quiet)
+        assert done.returncode == 2 and ("skipped: vae_of_mine" in done.stderr) == (not quiet), done.stderr
