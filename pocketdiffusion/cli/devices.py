@@ -27,8 +27,8 @@ def install(
     """Install stand-ins for a phone.
 
     They come from the package registries that this machine is configured for."""
-    from pocketdiffusion.runtime.devices.packages import NAMES
-    from pocketdiffusion.runtime.devices.setup import set_up
+    from pocketdiffusion.runtime.devices.standins import NAMES
+    from pocketdiffusion.tools.install import set_up
 
     unknown = [name for name in names if name not in NAMES]
     if unknown:

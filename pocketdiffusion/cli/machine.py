@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.backends.backend import Package
-from pocketdiffusion.runtime.devices.packages import NAMES
-from pocketdiffusion.runtime.devices.setup import missing_tools
 from pocketdiffusion.runtime.devices.stamp import find_standin
+from pocketdiffusion.runtime.devices.standins import NAMES
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.tools.install import missing_tools
 
 EXPORT = "pip install 'pocketdiffusion[export]'"
 TOOLS = (

@@ -11,11 +11,13 @@ import pytest
 from support.command import call, refusal
 
 from pocketdiffusion.cli.machine import examine
-from pocketdiffusion.runtime.devices import packages, setup
 from pocketdiffusion.runtime.devices.ml_drift import refused
-from pocketdiffusion.runtime.devices.packages import NAMES, Package, packages_of
-from pocketdiffusion.runtime.devices.stamp import find_standin, write_stamp
+from pocketdiffusion.runtime.devices.stamp import find_standin
+from pocketdiffusion.runtime.devices.standins import NAMES
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.tools import install, packages, registries
+from pocketdiffusion.tools.install import write_stamp
+from pocketdiffusion.tools.packages import Package, packages_of
 
 ROOT = Path(__file__).parents[1]
 PIP = Package("arm64", "debian", "pip", "1.0", sha256(b"pip").hexdigest(), "arm64")
@@ -83,7 +85,7 @@ def test_another_file_than_the_table_s_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=f"pip 1.0 is not the file of the table: sha256 {sha256(b'another').hexdigest()}"
     ):
-        setup.check_hash(tmp_path / "pip.deb", PIP, PIP.sha256)
+        registries.check_hash(tmp_path / "pip.deb", PIP, PIP.sha256)
 
 
 @pytest.mark.parametrize(
@@ -112,33 +114,33 @@ def test_debian_s_files_are_the_table_s_or_those_of_the_signed_index(
             (folder / f"pip_{version}_arm64.deb").write_bytes(given)
         return "MIRROR/debian main\n" if "indextargets" in command else ""
 
-    monkeypatch.setattr(setup, "_run", run)
+    monkeypatch.setattr(registries, "_run", run)
     told: list[str] = []
     if said is None:
-        files = setup.download([PIP], tmp_path, tmp_path, told.append)
+        files = registries.download([PIP], tmp_path, tmp_path, told.append)
         assert files["pip"].read_bytes() == given
         assert len(told) == (version == "1.1")
     else:
         with pytest.raises(UserError, match=said):
-            setup.download([PIP], tmp_path, tmp_path, told.append)
+            registries.download([PIP], tmp_path, tmp_path, told.append)
 
 
 def test_a_registry_that_fails_is_one_line(tmp_path: Path) -> None:
     wheel = Package("arm64", "pypi", "numpy", "0.0.999", "0" * 64)
     with pytest.raises(UserError, match="^pip failed: ") as caught:
-        setup.download([wheel], tmp_path, tmp_path, print)
+        registries.download([wheel], tmp_path, tmp_path, print)
     assert "\n" not in str(caught.value)
 
 
 def test_a_machine_that_cannot_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "npm" else f"/bin/{tool}")
     if sys.platform == "linux":
-        setup.check_machine("arm64")
+        install.check_machine("arm64")
         with pytest.raises(UserError, match="the stand-in gpu needs npm, which this machine lacks"):
-            setup.check_machine("gpu")
+            install.check_machine("gpu")
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(UserError, match="needs Linux on x86_64, this is win32"):
-        setup.check_machine("arm64")
+        install.check_machine("arm64")
 
 
 def test_what_the_delegate_prints_is_read() -> None:
