@@ -177,3 +177,35 @@ def test_verify_on_what_is_not_set_up(device: str, tiny_bundle: Path, tmp_path: 
 def test_setup_of_what_there_is_not(tmp_path: Path) -> None:
     done = call("devices", "install", "tpu", "--standins", tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and "known are arm64, gpu" in done.stderr
+
+
+def test_a_folder_that_no_installer_wrote_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--standins ~/projects`, where a folder gpu is the user's own; or notes that were put into a stand-in."""
+    monkeypatch.setattr(install, "check_machine", lambda name: None)
+    monkeypatch.setattr(install, "download", lambda *_: {})
+    monkeypatch.setitem(install.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
+    notes = tmp_path / "gpu/notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"gpu holds '?notes.txt'?, which no installer wrote: move it"):
+            install.set_up("gpu", tmp_path, print)
+        assert notes.read_text() == "mine" and sorted(p.name for p in tmp_path.iterdir()) == ["gpu"]
+        write_stamp(notes.parent, ())  # a stamp of a stand-in whose notes came later
+        stamp = json.loads((tmp_path / "gpu/standin.json").read_text())
+        (tmp_path / "gpu/standin.json").write_text(json.dumps({**stamp, "files": {}}))
+    notes.unlink()
+    install.set_up("gpu", tmp_path, print)
+    assert (tmp_path / "gpu/driver.so").read_bytes() == b"new"
+
+
+def test_a_stand_in_that_is_damaged_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "check_machine", lambda name: None)
+    monkeypatch.setattr(install, "download", lambda *_: {})
+    monkeypatch.setitem(install.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
+    folder = standin(tmp_path)
+    (folder / "driver.so").write_bytes(b"damaged")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__/a.pyc").touch()  # Python's own, from running there
+    install.set_up("gpu", tmp_path, print)
+    assert (tmp_path / "gpu/driver.so").read_bytes() == b"new"

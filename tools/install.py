@@ -5,6 +5,7 @@ apt-get and dpkg-deb; for gpu npm and node.
 """
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -26,12 +27,14 @@ TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
 
 
 def set_up(name: str, cache: Path, say: Say) -> Path:
-    """Puts the stand-in `name` together as `cache`/`name`, in place of one that is there. Says what each stage took.
+    """Put the stand-in `name` together as `cache`/`name`, in place of one that is there, and return that folder. The
+    seconds of each stage go to `say`.
 
-    Raises UserError where the machine lacks a tool, a registry gives no such package, or a package is not what the
-    table says.
+    Raises UserError where the machine lacks a tool, a registry gives no such package, a package is not what the table
+    says, or `cache`/`name` holds a file that no installer wrote.
     """
     check_machine(name)
+    _refuse_foreign(cache / name)
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
         downloads, folder = Path(scratch, "downloads"), Path(scratch, name)
@@ -68,6 +71,26 @@ def write_stamp(folder: Path, packages: tuple[Package, ...]) -> None:
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     (folder / STAMP).write_text(json.dumps({"packages": [asdict(p) for p in packages], "files": files}))
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise UserError where `folder` holds anything but an older stand-in."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise UserError(f"{folder} is no folder of a stand-in: move it, or give another --standins")
+    try:
+        known = {STAMP, *json.loads((folder / STAMP).read_bytes())["files"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        known = set()
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        # a link is the unpacked package's own, __pycache__ Python's
+        if path.is_file() and not path.is_symlink() and "__pycache__" not in inside.parts:
+            if inside.as_posix() not in known:
+                raise UserError(
+                    f"{folder} holds {inside}, which no installer wrote: move it, or give another --standins"
+                )
 
 
 @contextmanager
