@@ -1,5 +1,6 @@
 """The command search: the best mixed recipe of a size, or the smallest of a quality, as a file to keep and edit."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.choices import check_recipe_file, check_wanted
-from pocketdiffusion.cli.arguments import read_prompts
+from pocketdiffusion.cli.arguments import check_replaceable, read_prompts
 from pocketdiffusion.export.mixed import Measured, Search, open_search
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
@@ -21,6 +22,8 @@ from pocketdiffusion.source import Original, open_model
 
 Say = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"
+PLOT, TABLE = ".svg", ".damages.jsonl"  # the suffixes of what is written beside the recipe
+PLOT_MARK = "<!-- written by pocketdiffusion search -->"  # the first line of a plot
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,11 @@ def search(
     used, and where no recipe is so small or so exact.
     """
     check_wanted(budget_mb, min_psnr)
-    check_recipe_file(out)
+    check_outputs(out)
     requests = search_requests(prompts)
     options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
-    table = out.with_suffix(".damages.jsonl")
+    table = out.with_suffix(TABLE)
     with open_surveys(checkpoint, parts, requests, file=table, workers=workers, say=say) as surveys:
         opened = open_search(surveys, artifact.format, artifact.profile)
         measured = _choose(opened, budget_mb, min_psnr)
@@ -77,7 +80,7 @@ def search(
     cut = find_cuts(checkpoint, [request.prompt for request in requests])
     said = tuple(f"the prompt {prompt!r} is too long: {end!r} was cut off" for prompt, end in cut.items() if end)
     found = Found(recipe, measured, points[0], points[1], said)
-    write_whole(out.with_suffix(".svg"), size_plot(found.uniform, found.searched))
+    write_whole(out.with_suffix(PLOT), f"{PLOT_MARK}\n{size_plot(found.uniform, found.searched)}")
     return found
 
 
@@ -101,8 +104,39 @@ def search_requests(prompts: Path = PROMPTS) -> list[Request]:
     return numbered("search", read_prompts(prompts))
 
 
+def check_outputs(out: Path) -> None:
+    """Raise UserError where a search cannot write the recipe `out`, or where that, its plot or its table would take the
+    place of a file that no search wrote."""
+    check_recipe_file(out)
+    check_replaceable(out, _is_recipe, "recipe")
+    check_replaceable(out.with_suffix(PLOT), _is_plot, "plot of a search")
+    check_replaceable(out.with_suffix(TABLE), _is_table, "table of a search")
+
+
 def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> Measured:
     if budget_mb is not None:
         return opened.within(round(budget_mb * 1e6))
     assert min_psnr is not None
     return opened.above(min_psnr)
+
+
+def _is_recipe(file: Path) -> bool:
+    """Return whether `file` is of a recipe's form, of whatever model."""
+    content = _json(file.read_bytes())
+    return isinstance(content, dict) and {"name", "floors", "schemes"} <= content.keys()
+
+
+def _is_plot(file: Path) -> bool:
+    return file.read_bytes().startswith(PLOT_MARK.encode())
+
+
+def _is_table(file: Path) -> bool:
+    header = _json(file.read_bytes().partition(b"\n")[0])
+    return isinstance(header, dict) and header.get("table") == "damages"
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None

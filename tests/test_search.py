@@ -25,7 +25,7 @@ from pocketdiffusion.export.survey import Surveys, fingerprint
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.quantize.measure.cache import open_damages
 from pocketdiffusion.quantize.mixed_precision.knapsack import Item, Option, solve, total_bytes, total_damage
-from pocketdiffusion.quantize.recipes import LEAST_DB, load_recipe, read_recipe
+from pocketdiffusion.quantize.recipes import LEAST_DB, Floors, Recipe, load_recipe, read_recipe, write_recipe
 from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
@@ -157,6 +157,18 @@ def test_prompts_as_a_windows_editor_writes_them(tmp_path: Path) -> None:
     assert read_prompts(file) == ["bell pepper", "red apple"]
 
 
+@pytest.mark.parametrize("other", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"])
+def test_only_the_end_of_a_line_ends_a_prompt(other: str, tmp_path: Path) -> None:
+    """Text that was copied from a web page or a PDF holds other separators; the seeds of later prompts follow."""
+    file = tmp_path / "prompts.txt"
+    for end in ("\n", "\r\n"):
+        file.write_bytes(f"bell{other}pepper{end}{end}red apple{end}".encode("utf-8-sig"))
+        assert read_prompts(file) == [f"bell{other}pepper", "red apple"]
+    file.write_text(other)
+    with pytest.raises(UserError, match="holds no prompt"):
+        read_prompts(file)
+
+
 @pytest.mark.slow
 def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path: Path) -> None:
     """Within the budget, and on or above every recipe of one storage."""
@@ -190,10 +202,11 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     safetensors.numpy.save_file(tensors, checkpoint / file)
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
     prompts.write_text("bell pepper\n")
-    out.write_text("what was there")
+    write_recipe(out, Recipe("mixed", Floors({}, (20.0, 20.0), "made"), schemes={}))
+    earlier = out.read_text()
     with out.open() as before:
         found = search(str(checkpoint), find_backend("onnx").default, out, budget_mb=1.2, prompts=prompts, workers=1)
-        assert before.read() == "what was there"  # replaced, not written over
+        assert before.read() == earlier  # replaced, not written over
     assert found.recipe.schemes is not None
     assert found.recipe.schemes["unet"][f"unet.{attention}.to_q.weight"] == Scheme("linear", 8)
     assert set(found.uniform) == {"int4", "int8"} and set(found.searched) == {"chosen", "of int8's size"}

@@ -15,9 +15,11 @@ PAGE = Path(__file__).with_name("templates") / "compare.html"  # the template
 
 
 def check_place(file: Path) -> None:
-    """Before the work. Raises UserError where the numbers beside `file` would take the place of what is none."""
+    """Raise UserError, before the work, where `file` or the numbers beside it would replace what is no comparison."""
     numbers = file.with_suffix(".json")
     if not numbers.exists():
+        if file.exists() and file.stat().st_size:
+            raise UserError(f"{file} is there already, and is no comparison: move it, or give --output another name")
         return
     try:
         facts = json.loads(numbers.read_bytes())
