@@ -18,6 +18,7 @@ from pocketdiffusion.prompts import FOLDER, numbered
 from pocketdiffusion.quantize.recipes import Recipe, write_recipe
 from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.reports.plots import Points, size_plot
+from pocketdiffusion.runtime.bundle.staging import scratch_beside
 from pocketdiffusion.source import Original, open_model
 
 Say = Callable[[str], None]
@@ -68,7 +69,10 @@ def search(
     options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     table = out.with_suffix(TABLE)
-    with open_surveys(checkpoint, parts, requests, file=table, workers=workers, say=say) as surveys:
+    with (
+        scratch_beside(out),
+        open_surveys(checkpoint, parts, requests, file=table, workers=workers, say=say) as surveys,
+    ):
         opened = open_search(surveys, artifact.format, artifact.profile)
         measured = _choose(opened, budget_mb, min_psnr)
         recipe = opened.recipe(measured)

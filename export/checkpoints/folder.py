@@ -12,6 +12,7 @@ import transformers
 from pocketdiffusion.export.arguments import defaults
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
 from pocketdiffusion.export.checkpoints.config_types import check_config
+from pocketdiffusion.export.checkpoints.hub_cache import describe_unfinished
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
@@ -46,9 +47,13 @@ def open(name: str, wanted: Wanted) -> Checkpoint | None:
         return None
     if wanted.revision is not None:
         raise UserError(f"a revision can be asked of hub ids only, and {name} is a folder")
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"{name} is no checkpoint: it has no model_index.json, which every diffusers folder has")
-    return read_folder(folder, folder.resolve().name, None, wanted)
+    try:
+        if not (folder / "model_index.json").is_file():
+            lacking = "it has no model_index.json, which every diffusers folder has"
+            raise NotWholeError(f"{name} is no checkpoint: {lacking}")
+        return read_folder(folder, folder.resolve().name, None, wanted)
+    except NotWholeError as error:
+        raise describe_unfinished(folder, error) from None
 
 
 def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) -> Checkpoint:

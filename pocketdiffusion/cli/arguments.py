@@ -94,3 +94,12 @@ def check_writable(output: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from None
+
+
+def expand_home(folder: Path) -> Path:
+    """Return `folder` with the user's home in place of `~`. Raises UserError where there is none: no HOME, and a user
+    id without a name."""
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise UserError(f"{folder} is nowhere: HOME is not set, and the user has no name; give --standins") from None
