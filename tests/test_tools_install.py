@@ -15,7 +15,7 @@ from pocketdiffusion.runtime.devices.ml_drift import refused
 from pocketdiffusion.runtime.devices.stamp import find_standin
 from pocketdiffusion.runtime.devices.standins import NAMES
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.tools import install, packages, registries
+from pocketdiffusion.tools import install, packages, registries, unpack
 from pocketdiffusion.tools.install import write_stamp
 from pocketdiffusion.tools.packages import Package, packages_of
 
@@ -183,7 +183,7 @@ def test_a_folder_that_no_installer_wrote_is_not_replaced(tmp_path: Path, monkey
     """`--standins ~/projects`, where a folder gpu is the user's own; or notes that were put into a stand-in."""
     monkeypatch.setattr(install, "check_machine", lambda name: None)
     monkeypatch.setattr(install, "download", lambda *_: {})
-    monkeypatch.setitem(install.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
+    monkeypatch.setitem(unpack.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
     notes = tmp_path / "gpu/notes.txt"
     notes.parent.mkdir()
     notes.write_text("mine")
@@ -202,7 +202,7 @@ def test_a_folder_that_no_installer_wrote_is_not_replaced(tmp_path: Path, monkey
 def test_a_stand_in_that_is_damaged_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "check_machine", lambda name: None)
     monkeypatch.setattr(install, "download", lambda *_: {})
-    monkeypatch.setitem(install.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
+    monkeypatch.setitem(unpack.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
     folder = standin(tmp_path)
     (folder / "driver.so").write_bytes(b"damaged")
     (folder / "__pycache__").mkdir()
