@@ -1,6 +1,7 @@
 """The best recipe of every size, against all recipes there are; and the whole search, on a tiny model."""
 
 import itertools
+import json
 import random
 import shlex
 import shutil
@@ -246,3 +247,19 @@ def test_what_is_cut_off_a_prompt_is_known_of_a_model(tiny_checkpoint: Path) -> 
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     long = "apple " * 75 + "Pear"
     assert find_cuts(checkpoint, [long, "apple"]) == {long: "Pear", "apple": ""}
+
+
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"])
+def test_a_change_of_the_tokenizer_begins_the_table_afresh(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Measurements of other tokens are stale, also where only the padding or an added token is another."""
+
+    def found(folder: Path) -> str:
+        opened = open_checkpoint(str(folder), say=lambda line: None)
+        return fingerprint(opened, components(opened), search_requests())
+
+    changed = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+    assert found(changed) == found(tiny_checkpoint)
+    file = changed / "tokenizer" / name
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(content, indent=3))
+    assert found(changed) != found(tiny_checkpoint)
