@@ -494,6 +494,7 @@ def compare(
 ) -> None:
     """Draw the same prompts with two, and show how far they are apart: pictures, steps, graphs, layers, sizes, time."""
     from pocketdiffusion.compare import compare_two
+    from pocketdiffusion.reports.answer import answer_comparison
 
     if not 1 < guidance < inf:
         raise UserError(f"guidance {guidance:g} is no scale to compare with: give more than 1, such as 7.5")
@@ -521,22 +522,16 @@ def compare(
             say=step,
         )
     difference = compared.difference
-    for table in difference_tables(compared):
-        console.print(table)
-    say(
-        f"pictures: median {difference.median_db:.1f} dB, minimum {difference.lowest_db:.1f} dB"
-        + ("" if compared.ratio is None else f"; a UNet call takes {compared.ratio:.2f} times as long")
-    )
-    say(f"beside the original's own pictures the median is {compared.beside}")
-    for line in compared.cut:
-        say(line)
-    say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.percent}")
     not_finite = difference.not_finite(a, b)
-    for line in not_finite:
-        say(line)
     broken = not_finite[0] if not_finite else ""
     if not broken and min_psnr is not None and not difference.lowest_db >= min_psnr:
         broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"
+    say(answer_comparison(compared, broken).sentence)
+    say(f"the median picture is {compared.beside}")
+    for line in (*compared.cut, *not_finite, *filter(None, [compared.unnamed])):
+        say(line)
+    for table in difference_tables(compared):
+        console.print(table)
     if output is not None:
         comparison.write_comparison(output, compared, broken)
         say(f"{output} and {output.with_suffix('.json').name}")
