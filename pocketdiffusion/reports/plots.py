@@ -144,9 +144,9 @@ def _short(prompt: str) -> str:
 
 def _svg(figure: Figure) -> str:
     """Return the figure in the colours of the page that it is put into: black becomes the colour of text, and white
-    what is behind it."""
+    that of the page, or stays white where the figure is a file of its own."""
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pocketdiffusion"}):  # text stays text, ids do not vary
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    found = text.getvalue().replace("#000000", "currentColor").replace("#ffffff", "none")
+    found = text.getvalue().replace("#000000", "currentColor").replace("#ffffff", "var(--page, #ffffff)")
     return found[found.index("<svg") :]
