@@ -26,6 +26,7 @@ class Page(HTMLParser):
         self.elements: list[str] = []
         self.shown = ""
         self.tables_in_boxes = 0  # which scroll, so that the page need not
+        self.last: dict[str, str | None] = {}
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
