@@ -10,7 +10,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.reports.answer import Pictures, answer_export, pictures_of
 from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.page import group_pictures, render, word, words
@@ -165,8 +165,8 @@ def _machine(report: Report) -> dict[str, Any]:
 def _apple(manifest: Draft) -> list[str] | None:
     """Return what Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages,
     or packages that this pipeline does not know."""
-    known = opens_in_apple(manifest.graphs.get("coreml", {}))
-    return list(apple_differences(manifest)) if known else None
+    found = [find_backend(format).reader_differences(manifest) for format in manifest.graphs]
+    return next((differences for differences in found if differences is not None), None)
 
 
 def _findings(found: Findings) -> Any:

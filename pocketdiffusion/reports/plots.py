@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.runtime.engines import engine_names
 from pocketdiffusion.runtime.verify.gate import PictureReport
 from pocketdiffusion.runtime.verify.metrics import ParityReport
 
 CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
 _LEAST = 1e-7  # of what a logarithmic axis shows
+_COLOURS = dict(zip(engine_names(), ("#d62728", "#1f77b4", "#2ca02c"), strict=False))  # of each format
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -42,10 +44,10 @@ def forced_db(verdicts: Sequence[ParityReport], subject: str, calls: Calls) -> d
 def forced_plot(verdicts: Sequence[ParityReport], subject: str, calls: Calls) -> str:
     """Return `forced_db` as an <svg> element: one colour a format, one dash a half."""
     figure, axes = _axes("PSNR of the denoiser's output (dB)")
-    for number, (format, halves) in enumerate(forced_db(verdicts, subject, calls).items()):
+    for format, halves in forced_db(verdicts, subject, calls).items():
         for dash, (half, heights) in zip(_DASHES, halves.items(), strict=False):
             label = f"{format}: {half} half" if half else format
-            axes.plot(range(1, len(heights) + 1), _clip(heights), dash, color=f"C{number}", label=label)
+            axes.plot(range(1, len(heights) + 1), _clip(heights), dash, color=_COLOURS.get(format, "#777"), label=label)
     _legend(axes)
     return _svg(figure)
 
@@ -55,13 +57,12 @@ def drift_plot(pictures: Sequence[PictureReport]) -> str:
     colour a format, one dash a prompt."""
     figure, axes = _axes("PSNR of the latents (dB)")
     prompts = list(dict.fromkeys(picture.prompt for picture in pictures))
-    formats = list(dict.fromkeys(picture.format for picture in pictures))
     for picture in pictures:
         axes.plot(
             range(1, len(picture.drift_db) + 1),
             _clip(picture.drift_db),
             _DASHES[prompts.index(picture.prompt) % len(_DASHES)],
-            color=f"C{formats.index(picture.format)}",
+            color=_COLOURS.get(picture.format, "#777"),
             label=f"{picture.format}: {_short(picture.prompt)}",
         )
     _legend(axes)
