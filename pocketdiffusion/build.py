@@ -8,9 +8,10 @@ from time import perf_counter
 from typing import Any
 
 from pocketdiffusion.export import bundle_writer as layout
+from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.float16.audit import emit_fitted
-from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
+from pocketdiffusion.export.targets import Target, load_target
 from pocketdiffusion.planning import check_recipes, check_search, find_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import Recipe, load_recipe
 from pocketdiffusion.reports.export import Report, write_report
@@ -131,14 +132,16 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
     """
     if recipe is not None:
         load_recipe(recipe)
-    for option, value in (("format", format), ("profile", profile)):
-        if value is not None and value not in CHOICES[option]:
-            near = get_close_matches(value.lower(), CHOICES[option], n=2, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CHOICES[option])}"
-            raise UserError(f"there is no {option} {value}: {hint}")
-    artifacts = [a for a in target.artifacts if format in (None, a.format)] or [DEFAULTS[str(format)]]
-    if profile is not None and not any(profile in PROFILES[a.format] for a in artifacts):
-        known = "; ".join(f"{a.format} has {', '.join(PROFILES[a.format])}" for a in artifacts)
+    if format is not None:
+        find_backend(format)
+    if profile is not None and profile not in profile_names():
+        near = get_close_matches(profile.lower(), profile_names(), n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(profile_names())}"
+        raise UserError(f"there is no profile {profile}: {hint}")
+    artifacts = [a for a in target.artifacts if format in (None, a.format)] or [find_backend(str(format)).default]
+    profiles = {a.format: find_backend(a.format).profiles for a in artifacts}
+    if profile is not None and not any(profile in profiles[a.format] for a in artifacts):
+        known = "; ".join(f"{a.format} has {', '.join(profiles[a.format])}" for a in artifacts)
         raise UserError(f"{target.name} takes no artifacts of profile {profile}: {known}")
     return replace(
         target,
@@ -146,7 +149,7 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
             replace(
                 a,
                 recipe=recipe or a.recipe,
-                profile=profile if profile in PROFILES[a.format] else a.profile,
+                profile=profile if profile in profiles[a.format] else a.profile,
                 # the Neural Engine computes in float16 only
                 compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
             )
