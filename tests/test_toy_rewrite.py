@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from pocketdiffusion.build import export_original
 from pocketdiffusion.export import rewrites
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.float16.scale_propagation import follow
-from pocketdiffusion.export.targets import Artifact, load_target
+from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.pipeline import draw
