@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, Protocol
 
 from pocketdiffusion.quantize.scheme import Scheme, Weight
@@ -19,7 +20,6 @@ from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
 
-FOLDER = Path(__file__).parent
 ORDER = ("fp32", "fp16", "w8", "w8a16", "w8a8", "dynamic8", "palette8", "palette6", "palette4", "w4", "mixed")
 LEAST_DB = 6.0  # of a floor: an error of half the largest value proves nothing
 MOST_DB = FLOORS_DB["float32", "float32"]
@@ -101,7 +101,7 @@ def floor_of(recipe: Recipe, component: str, stage: str) -> float:
 
 def recipe_names() -> list[str]:
     """All recipes of this folder, the exact ones first."""
-    names = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")
+    names = sorted(module.name for module in iter_modules(__path__))
     return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
