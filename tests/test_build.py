@@ -11,6 +11,7 @@ import pytest
 from support.faults import weight
 
 from pocketdiffusion import build
+from pocketdiffusion.choices import choose
 from pocketdiffusion.export.backends import find_backend, tflite
 from pocketdiffusion.export.backends.emission import emit as sound_emit
 from pocketdiffusion.export.float16 import audit as fitting
@@ -127,7 +128,7 @@ def test_what_recipes_ask_is_measured_once_for_all_formats(tiny_checkpoint: Path
 def test_float32_is_not_for_the_neural_engine() -> None:
     """It computes in float16 only, and the script for a Mac names the unit."""
     iphone = load_target("iphone-15")
-    units = {recipe: build.choose(iphone, recipe, None, None).artifacts[0].compute_unit for recipe in (None, "fp32")}
+    units = {recipe: choose(iphone, recipe, None, None).artifacts[0].compute_unit for recipe in (None, "fp32")}
     assert units == {None: "ane", "fp32": "gpu"}
 
 

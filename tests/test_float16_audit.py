@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import Fitted, emit_fitted, measure_ranges, replay

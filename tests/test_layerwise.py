@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layerwise import FLOOR_DB, judge_forced
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components

@@ -10,7 +10,7 @@ from support.traced_parts import artifact, component_of, emit_and_run, narrow_sd
 from torch import nn
 
 from pocketdiffusion.export.backends.onnx.emit import emit
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.bundle.manifest import Graph

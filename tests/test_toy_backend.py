@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketdiffusion.build import choose, export
+from pocketdiffusion.build import export
+from pocketdiffusion.choices import choose
 from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import backends
 from pocketdiffusion.export.backends.emission import find_refusal

@@ -16,7 +16,7 @@ from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.lazy import Lazy
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.planned import weights_of

@@ -10,7 +10,7 @@ from torch import nn
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import backend_names, find_backend
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import load_target, target_names
