@@ -42,10 +42,10 @@ from pocketdiffusion.export.backends.onnx.qdq import ROOM
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts import unet2d
-from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.targets import DEFAULTS, Artifact
-from pocketdiffusion.quantize.qparams import Span
+from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.onnx import open_runner
@@ -102,15 +102,15 @@ def write_unet(folder: Path) -> Component:
     return Component(spec, build, read_header(folder / "unet.safetensors"), example, unet2d.sites(config))
 
 
-def calibrate(part: Component) -> tuple[dict[str, Span], dict[str, Span]]:
+def calibrate(part: Component) -> tuple[dict[str, ValueRange], dict[str, ValueRange]]:
     """What each operator takes and gives on the example, by weight."""
     runner = open_rewritten(part, ())
-    taken: dict[str, Span] = {}
-    given: dict[str, Span] = {}
+    taken: dict[str, ValueRange] = {}
+    given: dict[str, ValueRange] = {}
 
     def note(module: nn.Module, arguments: tuple[Tensor, ...], result: Tensor, *, name: str) -> None:
         for spans, x in ((taken, arguments[0]), (given, result)):
-            spans[name] = Span(min(0.0, float(x.min())), max(0.0, float(x.max())))
+            spans[name] = ValueRange(min(0.0, float(x.min())), max(0.0, float(x.max())))
 
     for name in weights_of(part):
         owner = runner.module.get_submodule(name.rpartition(".")[0])
@@ -214,7 +214,7 @@ def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, A
             name = f"{recipe} {profile}"
             graph, sizes[name] = write(part, replace(own, profile=profile, recipe=recipe), plan, folder / name)
             paths[name] = folder / name / graph.path
-    given = {name: Span(span.low / ROOM, span.high / ROOM) for name, span in outputs.items()}
+    given = {name: ValueRange(span.low / ROOM, span.high / ROOM) for name, span in outputs.items()}
     plan = replace(plan_of(part, "w8a16", 8, 0, "int16"), inputs=inputs, outputs=given)
     graph, _ = write(part, replace(own, profile="std", recipe="w8a16"), plan, folder / "without room")
     source = folder / "without room" / graph.path

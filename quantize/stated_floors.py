@@ -3,7 +3,8 @@ that against what the product knows."""
 
 from collections.abc import Iterator
 
-from pocketdiffusion.quantize.recipes import floor_of, load_recipe, recipe_names
+from pocketdiffusion.quantize.floors import floor_of, floors_of
+from pocketdiffusion.quantize.recipes import recipe_names
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -49,7 +50,7 @@ def own_floors(manifest: Draft) -> list[str]:
 
 
 def _is_known(recipe: str) -> bool:
-    return recipe in STORAGE or (recipe in recipe_names() and load_recipe(recipe).floors is not None)
+    return recipe in STORAGE or (recipe in recipe_names() and floors_of(recipe) is not None)
 
 
 def _exact(format: str, graph: Graph) -> Iterator[str]:
@@ -73,16 +74,16 @@ def _lossy(manifest: Draft, name: str, graph: Graph) -> Iterator[str]:
         return
     if not _is_known(graph.recipe):
         return
-    recipe = load_recipe(graph.recipe)
-    assert recipe.floors is not None
+    floors = floors_of(graph.recipe)
+    assert floors is not None
     stages = [s.stage for s in manifest.program.stages if s.stage in STAGES and name in graphs_of(s)]
     try:
-        floor = floor_of(recipe, name, min(stages, key=STAGES.index) if stages else "")
+        floor = floor_of(graph.recipe, floors, name, min(stages, key=STAGES.index) if stages else "")
     except UserError as error:
         yield f"recipe is {graph.recipe}: {error}"
         return
     if graph.floor_db < floor:
         yield f"floor_db is {graph.floor_db:g}, where the recipe {graph.recipe} has {floor:g}"
-    for what, stated, least in zip(("median", "minimum"), graph.picture_floors_db, recipe.floors.pictures, strict=True):
+    for what, stated, least in zip(("median", "minimum"), graph.picture_floors_db, floors.pictures, strict=True):
         if stated < least:
             yield f"picture_floors_db has {stated:g} for the {what}, where the recipe {graph.recipe} has {least:g}"

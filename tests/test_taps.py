@@ -11,7 +11,7 @@ from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.planned import float_plan, weights_of
+from pocketdiffusion.export.matrices import float_plan, weights_of
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.verify.recording import recorded_steps

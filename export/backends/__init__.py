@@ -24,7 +24,7 @@ from pathlib import Path
 
 from pocketdiffusion.export.backends.taps import find_layers
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.scheme import Plan, Scheme

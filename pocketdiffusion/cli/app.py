@@ -161,7 +161,7 @@ def search(
             token=token,
             allow_unexpected=allow_unexpected or (),
             prompts=prompts or searching.PROMPTS,
-            say=step,
+            progress=step,
         )
     console.print(size_table(found.uniform, found.searched))
     for line in found.cut:

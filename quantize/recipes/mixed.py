@@ -1,4 +1,4 @@
-"""Each matrix in the storage that was searched for it: fewer bits where they do little damage, more where they do much.
+"""Each matrix in the storage that was searched for it: fewer bits where it is not sensitive.
 
 This file has no plan of its own: the search writes a recipe, of the storages below, for one model and one size.
 """
@@ -6,11 +6,9 @@ This file has no plan of its own: the search writes a recipe, of the storages be
 from collections.abc import Mapping
 
 from pocketdiffusion.quantize.granularity import palette_group
-from pocketdiffusion.quantize.recipes import Survey
+from pocketdiffusion.quantize.recipe import Analysis
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 from pocketdiffusion.runtime.errors import UserError
-
-FLOORS = None  # what was searched has its own
 
 
 def candidates(format: str, profile: str) -> tuple[Scheme, ...]:
@@ -24,6 +22,6 @@ def candidates(format: str, profile: str) -> tuple[Scheme, ...]:
     return (Scheme("linear", 8), FLOAT16)
 
 
-def plan(weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
+def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
     """Raises UserError: there is one for each size."""
     raise UserError("the recipe mixed is searched: give --budget-mb or --min-psnr, or the JSON file that search wrote")

@@ -32,7 +32,7 @@ from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.backends.nearest import interpolate
 from pocketdiffusion.export.backends.storage import check_storable
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import check_calls
