@@ -19,6 +19,7 @@ from pocketdiffusion.export.arguments import defaults
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.config_types import check_config
 from pocketdiffusion.export.checkpoints.hub import fetch
+from pocketdiffusion.export.checkpoints.model_card import read_licence
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
 from pocketdiffusion.export.checkpoints.tokenizer_files import check_tokenizer
@@ -92,7 +93,7 @@ def _open(
         tensors={part: _tensors([folder / part / name for name in names]) for part, names in files.items()},
         scheduler=_scheduler(folder / "scheduler/scheduler_config.json", model_index["scheduler"][1]),
         tokenizers={part: folder / part for part in tokenizers},
-        licence=_licence(folder),
+        licence=read_licence(folder),
         files=files,
         variants=variants,
         allow_unexpected=allow_unexpected,
@@ -189,15 +190,3 @@ def _skipped(folder: Path, parts: Iterable[str], files: Mapping[str, tuple[str, 
         if p.name not in (*names, "config.json") and not p.name.endswith(".index.json")
     ]
     return sorted(top) + sorted(unread)
-
-
-def _licence(folder: Path) -> str:
-    """`license` of the model card's front matter, else the name of a licence file, else "unknown"."""
-    card = folder / "README.md"
-    lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
-    front = "\n".join(lines[1 : lines.index("---", 1)]) if lines[:1] == ["---"] and "---" in lines[1:] else ""
-    for key in ("license_name", "license"):  # the first names what the second calls "other"
-        if match := re.search(rf"^{key}:\s*(?:-\s*)?[\"']?([^\s\"'#]+)", front, re.MULTILINE):
-            return match[1]
-    files = sorted(p.name for p in folder.iterdir() if p.name.upper().startswith("LICENSE"))
-    return f"see {files[0]}" if files else "unknown"
