@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from math import floor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import call, refusal
@@ -15,17 +16,21 @@ from pocketdiffusion.export.checks.ladder import QUANTIZED, SAME_WEIGHTS
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import REPLAY
 from pocketdiffusion.export.matrices import weights_of
-from pocketdiffusion.quantize.floors import Floors, floor_of
+from pocketdiffusion.quantize import recipes
+from pocketdiffusion.quantize.floors import FILE, Floors, floor_of
+from pocketdiffusion.quantize.plans import make_plan
+from pocketdiffusion.quantize.qparams import Ranges
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.recipe_file import write_recipe
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
-from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Scheme, Weight
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.gate import CHANGED, PICTURE_FLOORS_DB, ROUNDING
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from recipes import table  # noqa: E402
+import floors as floors_benchmark  # noqa: E402
+from recipe_tables import DOCUMENT, fill  # noqa: E402
 
 LOSSY = [name for name in recipe_names() if name not in ("fp32", "fp16", "mixed")]
 TAKEN = ["fp32", "w8", "stage", "rewrites", "pictures", CHANGED, ROUNDING, REPLAY, QUANTIZED, SAME_WEIGHTS]
@@ -293,10 +298,47 @@ def test_floors_are_what_was_measured_with_a_margin(name: str) -> None:
         assert floor_db == floor(min(most, reached)) and (reached < most or "float16's own" in floors.evidence)
 
 
-def test_the_readme_has_the_table_as_measured() -> None:
-    root = Path(__file__).parents[1]
-    rows = json.loads((root / "benchmarks/recipes.json").read_text())
-    shown = (root / "README.md").read_text().split("<!-- recipes -->\n")[1].split("\n<!-- /recipes -->")[0]
-    assert shown.splitlines() == list(table(rows))
+def measured_rows() -> Any:
+    return json.loads((Path(__file__).parents[1] / "benchmarks/recipes.json").read_text())
+
+
+def test_floors_are_what_the_generator_makes_of_the_measurements() -> None:
+    assert FILE.read_text() == floors_benchmark.encode(measured_rows())
+    assert LOSSY == list(json.loads(FILE.read_text())["recipes"])
+
+
+def test_a_worse_measurement_lowers_a_floor() -> None:
+    """By as much, in the graph that it was measured on alone."""
+    rows = [row for row in measured_rows() if row["recipe"] == "w8" and "refused" not in row]
+    before = floors_benchmark.floors_from(rows)["graphs"]
+    rows[1]["graph_db"]["unet"]["minimum"] -= 3
+    assert floors_benchmark.floors_from(rows)["graphs"] == {**before, "unet": before["unet"] - 3}
+
+
+def test_the_document_has_recipes_floors_and_measurements() -> None:
+    rows, text = measured_rows(), DOCUMENT.read_text()
+    assert text == fill(text, rows)
+    assert all(f"| `{name}` |" in text for name in recipe_names())
     measured = {(row["format"], row["recipe"]) for row in rows}
     assert {(format, name) for format in ("onnx", "coreml", "tflite") for name in LOSSY} <= measured
+
+
+TOY = """
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32
+
+def plan(weights, analysis):
+    return {name: FLOAT16 if weight.operator == "conv" else FLOAT32 for name, weight in weights.items()}
+"""
+
+
+def test_a_recipe_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is listed, loaded, planned and lowered; one with a typo is refused by its name."""
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(tmp_path)])
+    assert recipe_names()[-1] == "toy"
+    analysis = Analysis("onnx", "ort")
+    plan = make_plan(load_recipe("toy"), WEIGHTS, analysis, lambda component, bits: Ranges({}, {}), "denoise")
+    assert plan.storage == "float16" and plan.schemes["to_q.weight"] == FLOAT32 and plan.floor_db is None
+    assert find_refusal(plan.schemes.values(), "onnx", "ort") is None
+    with pytest.raises(UserError, match="no recipe tooy: did you mean toy"):
+        load_recipe("tooy")
