@@ -2,7 +2,7 @@
 
 Errors of single weights add up where they are small. To choose one of a few storages for each weight under a
 number of bytes is the multiple-choice knapsack problem, solved here by dynamic programming: `least[n]` of the first
-weights follows from that of all but the last. One pass solves it for every size at once. Sizes are counted in
+weights follows from `least[n]` of all but the last. One pass solves it for every size at once. Sizes are counted in
 portions, of a byte where the model is small enough, and what is chosen is checked byte by byte.
 """
 

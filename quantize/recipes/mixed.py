@@ -12,7 +12,7 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def candidates(format: str, profile: str) -> tuple[Scheme, ...]:
-    """The storages that a weight may get in an artifact of that format and dialect, the smallest first."""
+    """Return the storages that a weight may get in an artifact of that format and dialect, the smallest first."""
     if format == "coreml":
         group = palette_group(profile)
         bits = (1, 2, 3, 4, 6, 8) if profile == "ios18" else (1, 2, 4, 6, 8)
@@ -23,5 +23,5 @@ def candidates(format: str, profile: str) -> tuple[Scheme, ...]:
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
-    """Raises UserError: there is one for each size."""
+    """Raise UserError: there is one for each size."""
     raise UserError("the recipe mixed is searched: give --budget-mb or --min-psnr, or the JSON file that search wrote")
