@@ -24,6 +24,6 @@ def _metadata(card: Path) -> dict[str, Any]:
     if not text.lstrip().startswith("---"):
         return {}
     try:
-        return ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+        return dict(vars(ModelCard(text, ignore_metadata_errors=True).data))
     except Exception:  # a person wrote it: YAML, types and keys fail in whatever way the line that meets them fails
         return {}
