@@ -139,7 +139,7 @@ def analysis_key(checkpoint: Checkpoint, parts: Sequence[Component], requests: S
     and added tokens among them), the size of its pictures, the prompts, the libraries, and the version of the code."""
     facts: Mapping[str, Any] = {
         "weights": checkpoint.fingerprint,
-        "exponents": {part.spec.name: [ref.exponent for ref in part.weights.values()] for part in parts},
+        "derivations": {p.spec.name: [tensor.derivation for tensor in p.weights.values()] for p in parts},
         "configs": {name: dict(config) for name, config in checkpoint.configs.items()},
         "scheduler": dict(checkpoint.scheduler),
         "sampler": checkpoint.sampler,

@@ -2,25 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from pocketdiffusion.choices import check_search, choose
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.float16.audit import emit_fitted
-from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Target, load_target
-from pocketdiffusion.planning import check_recipes, check_search, find_recipes, plan_artifacts
+from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.planning import check_recipes, find_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipe import Recipe
-from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.reports.findings import Findings, find
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.bundle.file_table import PROOF
 from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
 from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, stage
-from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.verify.gate import judge, record_verdict
 from pocketdiffusion.runtime.verify.metrics import ParityReport, blame
@@ -123,37 +122,6 @@ def export_original(
             kept = keep_failed(folder, out)
             raise ProofError(f"{blame(failed).describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
     return Bundle(out, manifest)
-
-
-def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:
-    """The target with the artifacts that the options ask for: `profile` is for the formats that have it.
-
-    Raises UserError at a value that no target knows, and where none of the formats has that profile.
-    """
-    if recipe is not None:
-        load_recipe(recipe)
-    for option, value in (("format", format), ("profile", profile)):
-        if value is not None and value not in CHOICES[option]:
-            near = get_close_matches(value.lower(), CHOICES[option], n=2, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CHOICES[option])}"
-            raise UserError(f"there is no {option} {value}: {hint}")
-    artifacts = [a for a in target.artifacts if format in (None, a.format)] or [DEFAULTS[str(format)]]
-    if profile is not None and not any(profile in PROFILES[a.format] for a in artifacts):
-        known = "; ".join(f"{a.format} has {', '.join(PROFILES[a.format])}" for a in artifacts)
-        raise UserError(f"{target.name} takes no artifacts of profile {profile}: {known}")
-    return replace(
-        target,
-        artifacts=tuple(
-            replace(
-                a,
-                recipe=recipe or a.recipe,
-                profile=profile if profile in PROFILES[a.format] else a.profile,
-                # the Neural Engine computes in float16 only
-                compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
-            )
-            for a in artifacts
-        ),
-    )
 
 
 def changed_files(judged: Manifest, sealed: Manifest) -> list[str]:

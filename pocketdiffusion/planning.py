@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pocketdiffusion.export.backends import check_converter, check_lowered, check_size
+from pocketdiffusion.choices import SEARCHED, check_search
+from pocketdiffusion.export.backends.emission import check_converter, check_lowered, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.targets import Artifact, Target
@@ -11,23 +12,12 @@ from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.plans import make_plan
 from pocketdiffusion.quantize.qparams import Ranges
 from pocketdiffusion.quantize.recipe import Recipe
-from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
-from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.search import analyse_original, check_wanted, find_mixed
+from pocketdiffusion.search import analyse_original, find_mixed
 from pocketdiffusion.source import Original
 
 Say = Callable[[str], None]
-
-
-def check_search(target: Target, budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raises UserError unless just one of `budget_mb` and `min_psnr` is there for a recipe that is searched, and none
-    for another."""
-    if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
-        check_wanted(budget_mb, min_psnr)
-    elif (budget_mb, min_psnr) != (None, None):
-        raise UserError("--budget-mb and --min-psnr are for a recipe that is searched: give --recipe mixed")
 
 
 def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pocketdiffusion.choices import check_recipe_file, check_wanted
 from pocketdiffusion.cli.arguments import read_prompts
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.quantization import analyse
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
-from pocketdiffusion.export.targets import Artifact, Target
+from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.prompts import FOLDER, numbered
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.mixed_precision.search import Measured, Search, open_search
@@ -18,7 +20,6 @@ from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.recipe_file import write_recipe
 from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.reports.plots import Points, size_plot
-from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.source import Original, open_model
 
 Progress = Callable[[str], None]
@@ -62,8 +63,7 @@ def search(
     used, and where no recipe is so small or so exact.
     """
     check_wanted(budget_mb, min_psnr)
-    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
+    check_recipe_file(out)
     requests = search_requests(prompts)
     options: dict[str, Any] = {
         "revision": revision,
@@ -74,7 +74,7 @@ def search(
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     table = out.with_suffix(".sensitivity.jsonl")
     with analyse(checkpoint, parts, requests, file=table, workers=workers, progress=progress) as analysis:
-        opened = open_search(analysis, artifact.format, artifact.profile)
+        opened = _open_search(analysis, artifact)
         measured = _choose(opened, budget_mb, min_psnr)
         recipe = opened.recipe(measured)
         write_recipe(out, recipe)
@@ -95,7 +95,7 @@ def find_mixed(
     """Return the recipe that `search` would write, of an original that is open already."""
     check_wanted(budget_mb, min_psnr)
     with analyse_original(original, progress) as analysis:
-        opened = open_search(analysis, artifact.format, artifact.profile)
+        opened = _open_search(analysis, artifact)
         return opened.recipe(_choose(opened, budget_mb, min_psnr))
 
 
@@ -109,21 +109,8 @@ def search_requests(prompts: Path = PROMPTS) -> list[Request]:
     return numbered("search", read_prompts(prompts))
 
 
-def one_artifact(target: Target) -> Artifact:
-    """Return the artifact that a recipe is searched for. Raises UserError where the target has several."""
-    if len(target.artifacts) > 1:
-        formats = " or ".join(artifact.format for artifact in target.artifacts)
-        raise UserError(f"{target.name} takes several formats, and a recipe is for one: give --format {formats}")
-    return target.artifacts[0]
-
-
-def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raise UserError unless just one is given, and that is a positive number."""
-    given = [value for value in (budget_mb, min_psnr) if value is not None]
-    if len(given) != 1:
-        raise UserError("give either --budget-mb or --min-psnr")
-    if not 0 < given[0] < float("inf"):
-        raise UserError(f"{given[0]} is neither a size nor a PSNR: give a positive number")
+def _open_search(analysis: SensitivityAnalysis, artifact: Artifact) -> Search:
+    return open_search(analysis, artifact.format, find_backend(artifact.format).search_storages(artifact.profile))
 
 
 def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> Measured:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-from pocketdiffusion.export.checkpoints.weight_content import check_finite
-from pocketdiffusion.export.component import Component, check_runs
+from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FormError
 from pocketdiffusion.export.quantization import Calibrated, calibrate
@@ -15,6 +14,7 @@ from pocketdiffusion.export.reference.record import check_drawn, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.reports.findings import find_forms
+from pocketdiffusion.runtime.note import Note
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -55,9 +55,10 @@ def open_model(
     that is not so."""
     if sampler is not None:
         check_sampler(sampler)
-    opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=say)
+    noting = lambda line: say(Note(line))  # noqa: E731  # what is passed over stays on the screen
+    opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=noting)
     checkpoint = opened if sampler is None or is_own_scheduler(opened, sampler) else replace(opened, sampler=sampler)
-    parts = components(checkpoint, width=width, height=height, say=say)
+    parts = components(checkpoint, width=width, height=height, say=noting)
     check_drawn(checkpoint, parts)
     for part in parts:
         check_runs(part)

@@ -19,9 +19,10 @@ from pocketdiffusion.cli.options import STANDINS
 from pocketdiffusion.export.backends.tflite.file import read_model, write_model
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
 from pocketdiffusion.runtime.bundle.manifest import Graph
-from pocketdiffusion.runtime.devices.judge import ONNX, TFLITE, TFLITE_GPU, TFLITE_HALF, Standin, Way, find_place
+from pocketdiffusion.runtime.devices.judge import Standin, find_place
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
+from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
@@ -31,13 +32,16 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
 
 pytestmark = pytest.mark.slow
 FOLDER = STANDINS.expanduser()
+(ONNX,) = host_onnx.ENGINE.ways["arm64"]
+TFLITE, TFLITE_HALF = host_tflite.ENGINE.ways["arm64"]
+(TFLITE_GPU,) = host_tflite.ENGINE.ways["gpu"]
 RNG = np.random.default_rng(0)
 
 
 def place(device: str, core: str = "cortex-a76", seconds: float = 300) -> Standin:
     """One that was set up is run, and fails if it is broken; one that never was is left out, which CI does not do."""
     if not (FOLDER / device).exists():
-        pytest.skip(f"not set up: pocketdiffusion setup {device}")
+        pytest.skip(f"not set up: pocketdiffusion devices install {device}")
     return find_place(device, FOLDER, core, seconds)
 
 
@@ -119,7 +123,7 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
         graphs[name] = graph.model_copy(update=changes)
     verdicts = [v.model_copy(update={"format": "tflite"}) if v.format else v for v in manifest.verdicts]
     seal(folder, manifest.model_copy(update={"graphs": {"tflite": graphs}, "verdicts": tuple(verdicts)}))
-    done = call("verify", folder, "--on", "gpu")
+    done = call("verify", folder, "--device", "gpu")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "the GPU delegate refuses BROADCAST_TO" in done.stderr and "passed" not in done.stdout
 
@@ -184,7 +188,7 @@ def test_the_gpu_delegate_refuses_int8(scheme: str, said: str, tmp_path: Path) -
 
 def test_verify_on_arm64_of_both_arithmetics_says_so(tiny_bundle: Path) -> None:
     place("arm64")
-    done = call("verify", tiny_bundle, "--on", "arm64")
+    done = call("verify", tiny_bundle, "--device", "arm64")
     assert done.returncode == 0, done.stderr
     assert "arm64" in done.stdout and "on arm64" in done.stdout.splitlines()[-1]
     assert "onnxruntime computes as the file says" in done.stdout
@@ -219,6 +223,6 @@ def test_a_file_of_the_stand_in_that_is_gone(tiny_bundle: Path, tmp_path: Path) 
     folder = place("gpu").launch.environment["LD_LIBRARY_PATH"]
     copytree(folder, tmp_path / "gpu")
     (tmp_path / "gpu/libvk_swiftshader.so").unlink()
-    done = call("verify", tiny_bundle, "--on", "gpu", "--standins", tmp_path)
+    done = call("verify", tiny_bundle, "--device", "gpu", "--standins", tmp_path)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "libvk_swiftshader.so is missing or damaged" in done.stderr

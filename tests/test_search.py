@@ -15,25 +15,28 @@ from support.command import call
 from test_recipes import Analysis
 
 from pocketdiffusion.cli.arguments import read_prompts
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.quantization import analysis_key
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import REQUESTS
-from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.quantize.floors import LEAST_DB
 from pocketdiffusion.quantize.measure.cache import open_table
 from pocketdiffusion.quantize.mixed_precision.knapsack import Item, Option, solve, total_bytes, total_error
 from pocketdiffusion.quantize.mixed_precision.search import Search, open_search
 from pocketdiffusion.quantize.recipes import load_recipe
-from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.search import PROMPTS, search, search_requests
 
 BITS = (2, 4, 6, 8)
+
+
+def candidates(format: str, profile: str) -> tuple[Scheme, ...]:
+    return find_backend(format).search_storages(profile)
 
 
 def synthetic(seed: int, weights: int, unit: int = 1) -> dict[Item, list[Option]]:
@@ -132,14 +135,14 @@ def test_mixed_alone_says_what_it_needs() -> None:
 @pytest.mark.parametrize(("budget_mb", "min_psnr"), [(None, None), (1.0, 40.0), (0.0, None), (None, float("nan"))])
 def test_one_of_size_and_quality_is_asked_for(budget_mb: float | None, min_psnr: float | None, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give"):
-        search("emoji", DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=budget_mb, min_psnr=min_psnr)
+        search("emoji", find_backend("tflite").default, tmp_path / "out.json", budget_mb=budget_mb, min_psnr=min_psnr)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_no_place_for_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with pytest.raises(UserError, match="cannot write"):
-        search(str(tmp_path / "none"), DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=2.5)
+        search(str(tmp_path / "none"), find_backend("tflite").default, tmp_path / "out.json", budget_mb=2.5)
 
 
 def test_search_prompts_are_nobody_elses() -> None:
@@ -163,7 +166,9 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
     """Within the budget, and on or above every recipe of one storage."""
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
     prompts.write_text("bell pepper\n")
-    found = search(str(micro_checkpoint), DEFAULTS["tflite"], out, budget_mb=1.2, prompts=prompts, workers=1)
+    found = search(
+        str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=1.2, prompts=prompts, workers=1
+    )
     assert found.measured.nbytes <= 1_200_000
     written = load_recipe(str(out))
     assert written.schemes == found.recipe.schemes and written.floors == found.recipe.floors
@@ -173,7 +178,7 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
         size, searched = found.searched[f"of {name}'s size"]
         assert size <= mb and searched >= db
     with pytest.raises(UserError, match="no recipe has 0.10 MB: the smallest has"):
-        search(str(micro_checkpoint), DEFAULTS["tflite"], out, budget_mb=0.1, prompts=prompts, workers=1)
+        search(str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=0.1, prompts=prompts, workers=1)
 
 
 @pytest.mark.slow
@@ -191,7 +196,7 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     prompts.write_text("bell pepper\n")
     out.write_text("what was there")
     with out.open() as before:
-        found = search(str(checkpoint), DEFAULTS["onnx"], out, budget_mb=1.2, prompts=prompts, workers=1)
+        found = search(str(checkpoint), find_backend("onnx").default, out, budget_mb=1.2, prompts=prompts, workers=1)
         assert before.read() == "what was there"  # replaced, not written over
     assert found.recipe.schemes is not None
     assert found.recipe.schemes["unet"][f"unet.{attention}.to_q.weight"] == Scheme("linear", 8)
@@ -205,7 +210,9 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     table = open_table(out.with_suffix(".sensitivity.jsonl"), key, lambda line: None)
     assert table.found  # by the search above
     (tmp_path / "recorded").mkdir()
-    searched = open_search(analyse_here(opened, requests, tmp_path / "recorded", table), "onnx", "ort")
+    searched = open_search(
+        analyse_here(opened, requests, tmp_path / "recorded", table), "onnx", candidates("onnx", "ort")
+    )
     with pytest.raises(UserError, match="MB unet gives values that are not finite"):
         searched.recipe(searched.uniform(Scheme("linear", 4, 32)))
 

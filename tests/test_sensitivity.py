@@ -18,13 +18,13 @@ import torch
 from support.analysis_here import analyse_here
 from support.processes import begun_by, outlived
 
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.quantization import analyse, analysis_key
 from pocketdiffusion.export.reference.record import REQUESTS
-from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.quantize.measure import cache
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table
@@ -181,13 +181,13 @@ def test_what_is_no_table_is_not_overwritten(content: str, tmp_path: Path) -> No
 SEARCH = """
 import sys
 from pathlib import Path
-from pocketdiffusion.export.targets import DEFAULTS
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.search import search
 
 if __name__ == "__main__":
     model, out, prompts, workers = sys.argv[1:]
     options = {"prompts": Path(prompts), "workers": int(workers), "progress": print}
-    search(model, DEFAULTS["tflite"], Path(out), min_psnr=45, **options)
+    search(model, find_backend("tflite").default, Path(out), min_psnr=45, **options)
 """
 
 
@@ -261,7 +261,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(micro_checkpoint: 
         folder.mkdir()
         table = open_table(tmp_path / f"{name}.jsonl", "a", say)
         analysis = analyse_here(checkpoint, requests, folder, table, say)
-        opened = open_search(analysis, "tflite", "std")
+        opened = open_search(analysis, "tflite", find_backend("tflite").search_storages("std"))
         write_recipe(tmp_path / f"{name}.json", opened.recipe(opened.above(45)))
         return (tmp_path / f"{name}.json").read_bytes()
 
@@ -360,7 +360,9 @@ def test_another_sampler_measures_afresh(micro_checkpoint: Path, tmp_path: Path)
     assert [len(opened(checkpoint)) for checkpoint in (own, own, other, other, own)] == [0, 1, 0, 1, 0]
     assert ["afresh" in line for line in said] == [False, True, False, True]
     with pytest.raises(UserError, match="did you mean euler"):
-        search(str(micro_checkpoint), DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=1.0, sampler="eulr")
+        search(
+            str(micro_checkpoint), find_backend("tflite").default, tmp_path / "out.json", budget_mb=1.0, sampler="eulr"
+        )
 
 
 def test_a_floor_lets_the_largest_single_error_pass() -> None:

@@ -15,8 +15,8 @@ from pocketdiffusion.quantize.measure.sensitivity import Schemes
 from pocketdiffusion.quantize.mixed_precision.knapsack import Frontier, Item, Option, solve
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.recipe import Recipe
-from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import Scheme
+from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import ENCODE_IMAGE, graphs_of, text_to_image
 from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB
@@ -151,7 +151,8 @@ class Search:
                 raise UserError(
                     f"with weights of {plan.nbytes / 1e6:.2f} MB {name} gives values that are not finite: ask for more"
                 )
-        exact_db = FLOORS_DB["float16", "float16" if self.format == "coreml" else "float32"]
+        engine = find_engine(self.format)
+        exact_db = FLOORS_DB["float16", engine.half_arithmetic if engine is not None else "float32"]
         graphs = {name: _down(min(db, exact_db) - MARGIN_DB) for name, db in teacher_forced.items()}
         worst_db = min(plan.pictures_db)
         most = PICTURE_FLOORS_DB["float16"]
@@ -169,10 +170,10 @@ class Search:
         return Recipe("mixed", Floors(graphs, pictures, evidence), plan.schemes)
 
 
-def open_search(analysis: SensitivityAnalysis, format: str, profile: str) -> Search:
-    """Measure the sensitivities to every storage of that format, and what each component's error does to pictures.
-    Raises UserError where no storage leaves a component's values finite."""
-    storages, subjects = candidates(format, profile), analysis.subjects
+def open_search(analysis: SensitivityAnalysis, format: str, storages: tuple[Scheme, ...]) -> Search:
+    """Measure the sensitivities to each of `storages` (those of an artifact of `format`, the smallest first), and what
+    each component's error does to pictures. Raises UserError where no storage leaves a component's values finite."""
+    subjects = analysis.subjects
     analysis.measure(subjects, storages)
     found = analysis.table.found
     weighed = {component: _weigh(analysis, component, storages) for component in subjects}

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from pocketdiffusion.quantize.recipe import Analysis
 from pocketdiffusion.quantize.scheme import Scheme, Weight
+from pocketdiffusion.runtime.engines import find_engine
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
-    integers = Scheme("linear", 8, activation="dynamic")
-    operators = ("linear", "conv") if analysis.format == "tflite" else ("linear",)
+    integers, engine = Scheme("linear", 8, activation="dynamic"), find_engine(analysis.format)
+    operators = ("linear", "conv") if engine is not None and engine.dynamic_convolutions else ("linear",)
     return {name: integers if w.operator in operators else Scheme("linear", 8) for name, w in weights.items()}
