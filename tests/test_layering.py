@@ -32,6 +32,7 @@ LIBRARIES = {
     "runtime/devices/compiled.py": RUNTIME | {"ai_edge_litert"},
     "runtime/devices/tensorflow_lite.py": RUNTIME | {"tensorflow"},
     "quantize/": RUNTIME,
+    "quantize/measure/": RUNTIME | {"torch"},
     "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
     "export/families/": RUNTIME | TORCH | {"packaging"},
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
@@ -167,6 +168,8 @@ def test_every_module_is_looked_at() -> None:
         ("pocketdiffusion/build.py", "import torch"),
         ("quantize/float16_range.py", "from pocketdiffusion.export.component import Component"),
         ("quantize/float16_range.py", "import torch"),
+        ("quantize/recipe.py", "import torch"),
+        ("quantize/measure/sensitivity.py", "import diffusers"),
     ],
 )
 def test_a_planted_import_is_found(path: str, line: str, tmp_path: Path) -> None:
