@@ -12,7 +12,7 @@ from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.targets import Target, load_target
 from pocketdiffusion.planning import check_recipes, find_recipes, plan_artifacts
-from pocketdiffusion.quantize.recipes import Recipe
+from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.reports.findings import Findings, find
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
@@ -94,7 +94,7 @@ def export_original(
         for artifact, recipe, plans in zip(target.artifacts, recipes, planned, strict=True):
             artifact = replace(artifact, recipe=recipe.name)
             if any(plan.inputs for plan in plans.values()):
-                calibration = original.observed.calibration
+                calibration = original.calibrated.calibration
             for part in original.parts:
                 name = part.spec.name
                 say(f"writing {artifact.format} {name}, {artifact.recipe}")

@@ -34,6 +34,7 @@ LIBRARIES = {
     "runtime/devices/tensorflow_lite.py": RUNTIME | {"tensorflow"},
     "quantize/": RUNTIME,
     "tools/": set(),
+    "quantize/measure/": RUNTIME | {"torch"},
     "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
     "export/families/": RUNTIME | TORCH | {"packaging"},
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
@@ -172,6 +173,8 @@ def test_every_module_is_looked_at() -> None:
         ("runtime/devices/stamp.py", "from pocketdiffusion.tools.packages import packages_of"),
         ("tools/install.py", "from pocketdiffusion.export.targets import load_target"),
         ("tools/install.py", "import requests"),
+        ("quantize/recipe.py", "import torch"),
+        ("quantize/measure/sensitivity.py", "import diffusers"),
     ],
 )
 def test_a_planted_import_is_found(path: str, line: str, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from PIL import Image
 from support.command import refusal
 
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.quantize.recipes import Floors, Recipe, write_recipe
+from pocketdiffusion.quantize.floors import Floors
+from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe_file import write_recipe
 from pocketdiffusion.reports.compare import check_place
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.image import write_png
@@ -29,8 +31,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         ("logo.json", b'{"name": "package", "version": "1.0"}'),
         ("logo.json", b"no JSON"),
         ("logo.json", b"[1]"),
-        ("logo.damages.jsonl", b"no table\n"),
-        ("logo.damages.jsonl", b'{"table": "mine"}\n'),
+        ("logo.sensitivity.jsonl", b"no table\n"),
+        ("logo.sensitivity.jsonl", b'{"table": "mine"}\n'),
     ],
 )
 def test_search_replaces_only_what_it_wrote(name: str, content: bytes, tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_search_replaces_what_an_earlier_one_wrote(tmp_path: Path) -> None:
     check_outputs(out)
     write_recipe(out, Recipe("mixed", Floors({"unet": 30.0}, (20.0, 20.0), "made"), schemes={}))
     out.with_suffix(".svg").write_text(f"{PLOT_MARK}\n<svg></svg>")
-    out.with_suffix(".damages.jsonl").write_text('{"fingerprint": "1", "table": "damages"}\n{"half')
+    out.with_suffix(".sensitivity.jsonl").write_text('{"key": "1", "table": "sensitivity"}\n{"half')
     check_outputs(out)
     out.write_bytes(b"")
     check_outputs(out)
