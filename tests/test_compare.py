@@ -27,7 +27,7 @@ from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import LayerError, OriginalLayers, compare_layers
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import emit_fitted
-from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.reports.compare import check_place

@@ -10,9 +10,11 @@ from support.toys import registered
 from pocketdiffusion.build import export
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.quantize import recipes
-from pocketdiffusion.quantize.recipes import Floors, Survey, recipe_names
+from pocketdiffusion.quantize.floors import Floors
+from pocketdiffusion.quantize.recipe import Analysis
+from pocketdiffusion.quantize.recipes import recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.pipeline import draw
@@ -28,7 +30,7 @@ FLOORS = Floors(
 )
 
 
-def plan(weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
+def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
     return {name: Scheme("linear", 8) if weight.operator == "conv" else FLOAT16 for name, weight in weights.items()}
 
 

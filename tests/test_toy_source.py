@@ -108,8 +108,8 @@ class ToyPipeline:
     scheduler: Mapping[str, Any]
     tokenizer: Path
 
-    def __call__(self, pipeline_class: Any, *, torch_dtype: Any, **options: Any) -> Any:
-        parts = {}
+    def __call__(self, pipeline_class: Any, **options: Any) -> Any:
+        parts, others = {}, {name: value for name, value in options.items() if name != "torch_dtype"}
         for part in MODELS:
             stored = {name: torch.from_numpy(tensor.read()) for name, tensor in self.tensors[part].items()}
             if part == "text_encoder":
@@ -120,7 +120,7 @@ class ToyPipeline:
                 parts[part].load_state_dict(stored)
         scheduler = getattr(diffusers, self.index["scheduler"][1]).from_config(dict(self.scheduler))
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(self.tokenizer))
-        return pipeline_class(**parts, scheduler=scheduler, tokenizer=tokenizer, **options)
+        return pipeline_class(**parts, scheduler=scheduler, tokenizer=tokenizer, **others)
 
 
 # What the product does with it.

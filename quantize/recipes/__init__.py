@@ -2,16 +2,18 @@
 
 plan(weights, analysis) -> schemes by name    the decision for one component
 
-floors.json, which benchmarks/floors.py generates, has what the artifacts of lossy recipes must reach. A recipe is
-either of these files or a JSON file of its own (quantize/recipe_file.py).
+floors.json, which benchmarks/floors.py generates, has what the artifacts of lossy recipes must reach. A lossy recipe
+that was not measured yet states `FLOORS`, a quantize.floors.Floors, of its own; measured floors come before them.
+A recipe is either of these files or a JSON file of its own (quantize/recipe_file.py).
 """
 
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
 from pocketdiffusion.quantize import recipe_file
-from pocketdiffusion.quantize.floors import floors_of
+from pocketdiffusion.quantize.floors import Floors, floors_of
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.runtime.errors import UserError
 
@@ -33,4 +35,5 @@ def load_recipe(name: str) -> Recipe:
         near = get_close_matches(name.lower(), known, n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}, or a JSON file"
         raise UserError(f"there is no recipe {name}: {hint}")
-    return Recipe(name, floors_of(name))
+    own: Floors | None = getattr(import_module(f"{__name__}.{name}"), "FLOORS", None)
+    return Recipe(name, floors_of(name) or own)

@@ -10,8 +10,9 @@ from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.quantize.recipes import floor_of, load_recipe, recipe_names
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.quantize.floors import floor_of
+from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Scheme
 
 BY_ITSELF = [name for name in recipe_names() if name != "mixed"]  # which is searched, and has no plan of its own
@@ -24,7 +25,7 @@ class Unmeasured:
     def __init__(self, component: str, format: str, profile: str, names: list[str]) -> None:
         self.component, self.format, self.profile, self.names = component, format, profile, names
 
-    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
         return dict.fromkeys(self.names, 1e-6)
 
 
@@ -54,6 +55,6 @@ def test_a_lossy_one_has_floors_with_evidence(name: str, parts: list[Component])
     lossy = not set(schemes.values()) <= {FLOAT32, FLOAT16}
     assert (recipe.floors is not None) == lossy
     if recipe.floors is not None:
-        assert all(floor_of(recipe, part.spec.name, part.stage) > 6 for part in parts)
+        assert all(floor_of(name, recipe.floors, part.spec.name, part.stage) > 6 for part in parts)
         assert recipe.floors.pictures[0] >= recipe.floors.pictures[1] > 5
         assert "measured" in recipe.floors.evidence and len(recipe.floors.evidence) > 60
