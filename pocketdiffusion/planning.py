@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pocketdiffusion.choices import SEARCHED, check_search
+from pocketdiffusion.choices import check_search
 from pocketdiffusion.export.backends.emission import check_converter, check_lowered, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import weights_of
@@ -12,6 +12,7 @@ from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.plans import make_plan
 from pocketdiffusion.quantize.qparams import Ranges
 from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
 from pocketdiffusion.search import analyse_original, find_mixed
