@@ -66,7 +66,7 @@ def original(folder: Path) -> Trajectory:
 
 
 def convert(folder: Path, format: str) -> dict[str, Any]:
-    from pocketdiffusion.export.backends import emit
+    from pocketdiffusion.export.backends.emission import emit
 
     part, artifact = _part_and_artifact(folder, format)
     graph = emit(part, artifact, folder / format, open_batch=False)
@@ -126,7 +126,7 @@ def step(folder: Path, format: str, rounding_db: Mapping[str, float]) -> dict[st
 
 
 def _open(folder: Path) -> Any:
-    from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+    from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
 
     checkpoint = open_checkpoint(str(folder / "sd15"), say=lambda line: None)

@@ -19,9 +19,10 @@ from pocketdiffusion.cli.options import STANDINS
 from pocketdiffusion.export.backends.tflite.file import read_model, write_model
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
 from pocketdiffusion.runtime.bundle.manifest import Graph
-from pocketdiffusion.runtime.devices.judge import ONNX, TFLITE, TFLITE_GPU, TFLITE_HALF, Standin, Way, find_place
+from pocketdiffusion.runtime.devices.judge import Standin, find_place
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
+from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
@@ -31,6 +32,9 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
 
 pytestmark = pytest.mark.slow
 FOLDER = STANDINS.expanduser()
+(ONNX,) = host_onnx.ENGINE.ways["arm64"]
+TFLITE, TFLITE_HALF = host_tflite.ENGINE.ways["arm64"]
+(TFLITE_GPU,) = host_tflite.ENGINE.ways["gpu"]
 RNG = np.random.default_rng(0)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.command import call, refusal
 
-from pocketdiffusion.export.backends import find_refusal
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.backends.emission import find_refusal
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.ladder import QUANTIZED, SAME_WEIGHTS
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import REPLAY

@@ -24,9 +24,9 @@ def complete_samplers(incomplete: str) -> list[str]:
 
 def complete_formats(incomplete: str) -> list[str]:
     """Return the formats whose names begin with `incomplete`."""
-    from pocketdiffusion.export.targets import CHOICES
+    from pocketdiffusion.export.backends import backend_names
 
-    return _begin(list(CHOICES["format"]), incomplete)
+    return _begin(backend_names(), incomplete)
 
 
 def _begin(names: list[str], incomplete: str) -> list[str]:

@@ -34,7 +34,8 @@ def list_names(
 
 def _names(kind: Kind) -> dict[str, str]:
     """Return the names of one kind, each with its meaning in a line."""
-    from pocketdiffusion.export.targets import CHOICES, PROFILES, load_target, target_names
+    from pocketdiffusion.export.backends import backend_names, find_backend
+    from pocketdiffusion.export.targets import load_target, target_names
     from pocketdiffusion.quantize import recipes
     from pocketdiffusion.runtime.sampling import samplers
 
@@ -45,8 +46,11 @@ def _names(kind: Kind) -> dict[str, str]:
     if kind is Kind.TARGETS:
         return {name: load_target(name).title for name in target_names()}
     if kind is Kind.FORMATS:
-        return {name: f"profiles: {', '.join(PROFILES[name])}" for name in CHOICES["format"]}
-    formats = {profile: [f for f, known in PROFILES.items() if profile in known] for profile in CHOICES["profile"]}
+        return {name: f"profiles: {', '.join(find_backend(name).profiles)}" for name in backend_names()}
+    formats: dict[str, list[str]] = {}
+    for name in backend_names():
+        for profile in find_backend(name).profiles:
+            formats.setdefault(profile, []).append(name)
     return {profile: f"of {' and '.join(known)}" for profile, known in formats.items()}
 
 
