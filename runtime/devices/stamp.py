@@ -1,4 +1,4 @@
-"""What `setup` leaves in a stand-in's folder, so that one that is not whole is not used: its packages, its files."""
+"""What `devices install` leaves in a stand-in's folder, so that one that is not whole is not used: its packages, its files."""
 
 import json
 from dataclasses import asdict
