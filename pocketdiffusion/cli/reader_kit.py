@@ -17,8 +17,8 @@ def reader_kit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The format of the bundles, instead of the first that any device takes. `pocketdiffusion list formats` "
-            "shows them.",
+            help="The format of the bundles, instead of the first of any device. `pocketdiffusion list formats` shows "
+            "them.",
             autocompletion=complete_formats,
         ),
     ] = None,
