@@ -2,7 +2,7 @@
 
 The wheels are those of constraints.txt, for aarch64 (tests/test_devices_setup.py). PyPI and npm keep every version.
 Debian keeps the newest of a release only: where it has moved on, the newer package is taken if its sha256 is that of
-Debian's signed index, and `devices install` says so.
+Debian's signed index, and `setup` says so.
 """
 
 import json

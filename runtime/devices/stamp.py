@@ -1,4 +1,4 @@
-"""The stamp that `devices install` leaves in a stand-in's folder: its packages and files, so that no part can lack."""
+"""What `setup` leaves in a stand-in's folder, so that one that is not whole is not used: its packages, its files."""
 
 import json
 from dataclasses import asdict
