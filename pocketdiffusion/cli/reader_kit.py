@@ -16,9 +16,8 @@ def reader_kit(
     format: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="The format of the bundles, instead of the first of any device. `pocketdiffusion list formats` shows "
-            "them.",
+            help="The format of the bundles, instead of the first of the target generic. `pocketdiffusion list "
+            "formats` shows them.",
             autocompletion=complete_formats,
         ),
     ] = None,
