@@ -55,8 +55,7 @@ def compare(
 ) -> None:
     """Compare the pictures of two bundles or models.
 
-    Both draw the same prompts. Shown is how far apart they are: pictures, steps, graphs, layers, sizes and times.
-    """
+    Both draw the same prompts. Shown is how far apart they are: pictures, steps, graphs, layers, sizes and times."""
     check_compare(guidance, min_psnr, file)
     wanted = None if prompts is None else read_prompts(prompts)
     output = Output(quiet, as_json)

@@ -11,7 +11,6 @@ from pocketdiffusion.runtime.errors import UserError
 
 devices = typer.Typer(
     help="Install and list stand-ins for a phone. `verify --device` runs graphs on them.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 

@@ -18,6 +18,7 @@ from pocketdiffusion.cli.options import (
     MinPsnr,
     Model,
     Phone,
+    Plan,
     Profile,
     Quiet,
     Recipe,
@@ -49,13 +50,7 @@ def export(
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
     force: Force = False,
-    plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan",
-            help="Export nothing: print the sizes, the memory on the phone and the time that are to be expected.",
-        ),
-    ] = False,
+    plan: Plan = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

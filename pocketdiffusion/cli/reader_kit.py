@@ -31,8 +31,10 @@ def reader_kit(
     It holds tiny bundles and the pictures that they should draw, for a reader in any language."""
     from pocketdiffusion.choices import choose
     from pocketdiffusion.export.targets import load_target
+    from pocketdiffusion.runtime.bundle.staging import check_place
 
     choose(load_target("generic"), None, format, None)
+    check_place(folder)
     output = Output(quiet)
     with output.progress(f"writing {folder}") as progress:
         progress("loading torch")
