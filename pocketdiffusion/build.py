@@ -12,13 +12,13 @@ from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.targets import Target, load_target
 from pocketdiffusion.planning import check_recipes, find_recipes, plan_artifacts
-from pocketdiffusion.quantize.recipes import Recipe
+from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.reports.findings import Findings, find
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
 from pocketdiffusion.runtime.bundle.file_table import PROOF
 from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
-from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, stage
+from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scratch_beside, stage
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.verify.gate import judge, record_verdict
@@ -65,9 +65,10 @@ def export(
     options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
-    original = record_original(checkpoint, parts, say)
-    recipes = find_recipes(original, target, budget_mb, min_psnr, say)
-    return export_original(original, target, out, recipes=recipes, say=say, seconds=seconds)
+    with scratch_beside(out):
+        original = record_original(checkpoint, parts, say)
+        recipes = find_recipes(original, target, budget_mb, min_psnr, say)
+        return export_original(original, target, out, recipes=recipes, say=say, seconds=seconds)
 
 
 def export_original(
@@ -93,7 +94,7 @@ def export_original(
         for artifact, recipe, plans in zip(target.artifacts, recipes, planned, strict=True):
             artifact = replace(artifact, recipe=recipe.name)
             if any(plan.inputs for plan in plans.values()):
-                calibration = original.observed.calibration
+                calibration = original.calibrated.calibration
             for part in original.parts:
                 name = part.spec.name
                 say(f"writing {artifact.format} {name}, {artifact.recipe}")

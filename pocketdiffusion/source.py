@@ -9,7 +9,7 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FormError
-from pocketdiffusion.export.observed import Observed, observe
+from pocketdiffusion.export.quantization import Calibrated, calibrate
 from pocketdiffusion.export.reference.record import check_drawn, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
@@ -25,8 +25,8 @@ Say = Callable[[str], None]
 class Original:
     """A model that was recorded: all that exports for several phones have in common.
 
-    `forms` is what each form of its activations costs in float16, by component. `observed`, what its operators take
-    and give on the calibration prompts, is measured when it is asked for the first time.
+    `forms` is what each form of its activations costs in float16, by component. `calibrated`, the statistics of
+    its activations on the calibration prompts, is measured when it is asked for the first time.
     """
 
     checkpoint: Checkpoint
@@ -35,8 +35,8 @@ class Original:
     forms: Mapping[str, Sequence[FormError]]
 
     @cached_property
-    def observed(self) -> Observed:
-        return observe(self.checkpoint, self.parts, requests("calibration"))
+    def calibrated(self) -> Calibrated:
+        return calibrate(self.checkpoint, self.parts, requests("calibration"))
 
 
 def open_model(

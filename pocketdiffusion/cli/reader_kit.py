@@ -14,12 +14,13 @@ from pocketdiffusion.cli.options import Quiet
 def reader_kit(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     format: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="The format of the bundles. `pocketdiffusion list formats` shows them.",
+            help="The format of the bundles, instead of the first of the target generic. `pocketdiffusion list "
+            "formats` shows them.",
             autocompletion=complete_formats,
         ),
-    ] = "onnx",
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The seed of the models' weights, instead of a new one each time.")
     ] = None,
