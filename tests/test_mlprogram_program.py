@@ -109,7 +109,7 @@ def test_control_flow_is_refused(tmp_path: Path) -> None:
             _false_fn=lambda: mb.sub(x=x, y=np.float32(1)),
         )
 
-    with pytest.raises(ProofError, match="cond holds blocks"):
+    with pytest.raises(ProofError, match="cond contains blocks"):
         read_program(build(tmp_path, body, 1))
 
 

@@ -226,7 +226,7 @@ def test_default_sampler_is_the_checkpoints_own(config: dict[str, Any], name: st
 
 @pytest.mark.parametrize("kind", ["UniPCMultistepScheduler", "LMSDiscreteScheduler", "LCMScheduler", None])
 def test_default_sampler_takes_no_other_in_its_place(kind: str | None) -> None:
-    with pytest.raises(UserError, match=f"own scheduler, {kind}: export it with another, by --sampler ddim"):
+    with pytest.raises(UserError, match=f"scheduler {kind}: choose another with --sampler ddim"):
         default_sampler({"_class_name": kind})
 
 
