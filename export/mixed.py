@@ -17,8 +17,7 @@ from pocketdiffusion.quantize.recipes.mixed import candidates
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import ENCODE_IMAGE, graphs_of, text_to_image
-from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, MARGIN_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, MARGIN_DB, PICTURE_FLOORS_DB
 
 LINEAR = 0.01  # damage of a whole component up to which damages add up, and pictures err in proportion to them
 ROUNDING = 1 / 12 / 255**2  # mean squared error of rounding a picture to 8 bits: damages that do less are not seen

@@ -26,12 +26,14 @@ from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.quantize.qparams import BITS, Span
 from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.program import DECODE, ENCODE_IMAGE, Program, find_giver, model_graph
 from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.check import Check, Tolerance
 from pocketdiffusion.runtime.verify.finite import find_not_finite
-from pocketdiffusion.runtime.verify.gate import judge_runner
-from pocketdiffusion.runtime.verify.metrics import ParityReport, image_psnr_db
+from pocketdiffusion.runtime.verify.gate import judge_graph
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, halves_of, probe, recorded_once
 
 TOGETHER = 4  # prompts that are drawn before what was recorded of them is written
@@ -106,12 +108,12 @@ def measure_forced(part: Component, plan: Plan, numbers: Sequence[int], folder: 
     reports = (
         report
         for number in numbers
-        for report in judge_runner(runner, [read_prompt(folder, number)], format=None, rung="search", floor=0.0)
+        for report in judge_graph(Check(Kind.COMPARED, Tolerance(0.0)), runner, [read_prompt(folder, number)])
     )
     return min(min(report.psnr_db, _bearable_db(report)) for report in reports)
 
 
-def _bearable_db(report: ParityReport) -> float:
+def _bearable_db(report: Verdict) -> float:
     """The highest floor whose limit of a single error the report keeps, -inf where none is so low."""
     if not report.finite or (report.max_abs > 0 and not report.peak):
         return -inf

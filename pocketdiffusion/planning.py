@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pocketdiffusion.choices import SEARCHED, check_search
 from pocketdiffusion.export.backends import check_converter, check_lowered, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import plan_of, weights_of
@@ -11,21 +12,10 @@ from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.recipes import Recipe, load_recipe
 from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
-from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.search import check_wanted, find_mixed, surveys_of
+from pocketdiffusion.search import find_mixed, surveys_of
 from pocketdiffusion.source import Original
 
-SEARCHED = "mixed"
 Say = Callable[[str], None]
-
-
-def check_search(target: Target, budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raises UserError unless just one of `budget_mb` and `min_psnr` is there for a recipe that is searched, and none
-    for another."""
-    if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
-        check_wanted(budget_mb, min_psnr)
-    elif (budget_mb, min_psnr) != (None, None):
-        raise UserError("--budget-mb and --min-psnr are for a recipe that is searched: give --recipe mixed")
 
 
 def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:

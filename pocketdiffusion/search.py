@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pocketdiffusion.choices import check_recipe_file, check_wanted
 from pocketdiffusion.cli.arguments import read_prompts
 from pocketdiffusion.export.mixed import Measured, Search, open_search
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.export.survey import Surveys, open_surveys
-from pocketdiffusion.export.targets import Artifact, Target
+from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.prompts import FOLDER, numbered
 from pocketdiffusion.quantize.recipes import Recipe, write_recipe
 from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.reports.plots import Points, size_plot
-from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.source import Original, open_model
 
 Say = Callable[[str], None]
@@ -60,8 +60,7 @@ def search(
     used, and where no recipe is so small or so exact.
     """
     check_wanted(budget_mb, min_psnr)
-    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
+    check_recipe_file(out)
     requests = search_requests(prompts)
     options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
@@ -100,23 +99,6 @@ def surveys_of(original: Original, say: Say) -> AbstractContextManager[Surveys]:
 def search_requests(prompts: Path = PROMPTS) -> list[Request]:
     """The search prompts, each with a seed of its own."""
     return numbered("search", read_prompts(prompts))
-
-
-def one_artifact(target: Target) -> Artifact:
-    """The artifact that a recipe is searched for. Raises UserError where the target has several."""
-    if len(target.artifacts) > 1:
-        formats = " or ".join(artifact.format for artifact in target.artifacts)
-        raise UserError(f"{target.name} takes several formats, and a recipe is for one: give --format {formats}")
-    return target.artifacts[0]
-
-
-def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raises UserError unless just one is given, and that is a positive number."""
-    given = [value for value in (budget_mb, min_psnr) if value is not None]
-    if len(given) != 1:
-        raise UserError("give either --budget-mb or --min-psnr")
-    if not 0 < given[0] < float("inf"):
-        raise UserError(f"{given[0]} is neither a size nor a PSNR: give a positive number")
 
 
 def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> Measured:

@@ -1,6 +1,6 @@
 """A model that was recorded: what all exports of it have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,12 +9,10 @@ from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.checkpoints.weight_content import check_finite
 from pocketdiffusion.export.component import Component, check_runs
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.activation_forms import FormError
 from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.reference.record import check_drawn, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
-from pocketdiffusion.reports.findings import find_forms
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -25,14 +23,13 @@ Say = Callable[[str], None]
 class Original:
     """A model that was recorded: all that exports for several phones have in common.
 
-    `forms` is what each form of its activations costs in float16, by component. `observed`, what its operators take
-    and give on the calibration prompts, is measured when it is asked for the first time.
+    `observed`, what its operators take and give on the calibration prompts, is measured when it is asked for the first
+    time.
     """
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
     trajectories: list[Trajectory]
-    forms: Mapping[str, Sequence[FormError]]
 
     @cached_property
     def observed(self) -> Observed:
@@ -68,7 +65,6 @@ def open_model(
 
 
 def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
-    """Draws the gate's prompts with diffusers' own pipeline of the model."""
+    """Draw the gate's prompts with diffusers' own pipeline of the model."""
     trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"), controls=True)
-    say("recording the original: its activations in float16")
-    return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})
+    return Original(checkpoint, parts, trajectories)

@@ -11,12 +11,14 @@ import pytest
 from support.faults import weight
 
 from pocketdiffusion import build
+from pocketdiffusion.choices import choose
 from pocketdiffusion.export.backends import emit as sound_emit
 from pocketdiffusion.export.float16 import audit as fitting
 from pocketdiffusion.export.targets import DEFAULTS, load_target
 from pocketdiffusion.planning import check_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import load_recipe
-from pocketdiffusion.runtime.bundle.bundle import list_files, open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.source import Original, open_model
@@ -108,7 +110,7 @@ def test_no_artifact_is_planned_where_one_is_refused(tiny_checkpoint: Path) -> N
     checkpoint, parts = open_model(str(tiny_checkpoint))
     artifacts, said = load_target("generic").artifacts, list[str]()
     with pytest.raises(UserError, match="coreml ios16 does not take the recipe w8a8"):
-        plan_artifacts(Original(checkpoint, parts, [], {}), artifacts, [load_recipe("w8a8")] * 3, said.append)
+        plan_artifacts(Original(checkpoint, parts, []), artifacts, [load_recipe("w8a8")] * 3, said.append)
     assert said == []
 
 
@@ -116,7 +118,7 @@ def test_no_artifact_is_planned_where_one_is_refused(tiny_checkpoint: Path) -> N
 def test_what_recipes_ask_is_measured_once_for_all_formats(tiny_checkpoint: Path) -> None:
     checkpoint, parts = open_model(str(tiny_checkpoint))
     artifacts, said = [DEFAULTS["onnx"], DEFAULTS["tflite"]], list[str]()
-    plans = plan_artifacts(Original(checkpoint, parts, [], {}), artifacts, [load_recipe("w8a8")] * 2, said.append)
+    plans = plan_artifacts(Original(checkpoint, parts, []), artifacts, [load_recipe("w8a8")] * 2, said.append)
     assert plans[0] == plans[1] and plans[0]["unet"].activation == "int8" and plans[0]["unet"].inputs
     assert len([line for line in said if "search prompts" in line]) == 1
     damages = [line for line in said if "single weights" in line]
@@ -126,7 +128,7 @@ def test_what_recipes_ask_is_measured_once_for_all_formats(tiny_checkpoint: Path
 def test_float32_is_not_for_the_neural_engine() -> None:
     """It computes in float16 only, and the script for a Mac names the unit."""
     iphone = load_target("iphone-15")
-    units = {recipe: build.choose(iphone, recipe, None, None).artifacts[0].compute_unit for recipe in (None, "fp32")}
+    units = {recipe: choose(iphone, recipe, None, None).artifacts[0].compute_unit for recipe in (None, "fp32")}
     assert units == {None: "ane", "fp32": "gpu"}
 
 

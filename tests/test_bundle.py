@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import pytest
 from support.forgery import fit_ids, forge, reseal, write_manifest
 from support.sample_bundle import verdict, write_sample, write_snapshot
 
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, read_array, seal, write_array
+from pocketdiffusion.runtime.bundle.arrays import read_array, write_array
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.json_files import decode, encode
 from pocketdiffusion.runtime.bundle.layout import Index
 from pocketdiffusion.runtime.bundle.leftovers import is_worthless
-from pocketdiffusion.runtime.bundle.record import ArrayRef
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
+from pocketdiffusion.runtime.record import ArrayRef
 
 
 @pytest.fixture(scope="module")
@@ -381,10 +384,10 @@ def test_a_graph_that_nobody_judged_does_not_open(bundle: Path) -> None:
     proven = open_bundle(bundle).manifest
     for unproven in (
         [v for v in proven.verdicts if not v.subject.startswith("unet")],
-        [v.model_copy(update={"format": None}) if v.subject.startswith("unet") else v for v in proven.verdicts],
-        [v.model_copy(update={"rung": "quantized"}) if "unet" in v.subject else v for v in proven.verdicts],
-        [v.model_copy(update={"storage": "float32"}) if v.subject.startswith("unet") else v for v in proven.verdicts],
-        [v.model_copy(update={"subject": v.subject.replace("out_sample", "x")}) for v in proven.verdicts],
+        [replace(v, format=None) if v.subject.startswith("unet") else v for v in proven.verdicts],
+        [replace(v, rung="quantized") if "unet" in v.subject else v for v in proven.verdicts],
+        [replace(v, storage="float32") if v.subject.startswith("unet") else v for v in proven.verdicts],
+        [replace(v, subject=v.subject.replace("out_sample", "x")) for v in proven.verdicts],
     ):
         assert not seal(bundle, proven.model_copy(update={"verdicts": tuple(unproven)})).proof.passed
         with pytest.raises(ProofError, match="no verdict on out_sample of the onnx graph unet"):

@@ -21,8 +21,9 @@ from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import scheduler_config
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
-from pocketdiffusion.runtime.bundle.manifest import Scheduler, Vae
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven
+from pocketdiffusion.runtime.bundle.picture_records import Scheduler, Vae
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.noise import BLOCK, TorchRandom

@@ -15,13 +15,16 @@ from support.forgery import Change, fit_ids, forge, reseal
 
 from pocketdiffusion.quantize.stated_floors import check_floors
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.conformance import judge_conformance
 from pocketdiffusion.runtime.verify.contradictions import check_contradictions
-from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.runtime.verify.stages import judge_stages
 
 Fault = Callable[[Path], None]
 
@@ -37,7 +40,11 @@ def blamed(bundle: Bundle) -> set[str]:
     trajectories = [probe(read_golden(bundle)[0])]
     found = judge_stages(bundle, read_golden(bundle)[:1])
     for name in bundle.manifest.graphs["onnx"]:
-        found += judge_runner(open_graph(bundle, name, "onnx"), trajectories, format="onnx", rung="fp32")
+        found += judge_graph(
+            Check(Kind.ARTIFACT, Tolerance(105.0), Scope("onnx", recipe="fp32")),
+            open_graph(bundle, name, "onnx"),
+            trajectories,
+        )
     return {verdict.subject for verdict in found if not verdict.passed}
 
 

@@ -15,14 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 from support.forgery import fit_ids, forge, reseal
 from support.sample_bundle import TABLES, verdict, write_sample
 
-from pocketdiffusion.runtime.bundle.bundle import open_unproven, seal
+from pocketdiffusion.runtime.bundle.bundle import open_unproven
 from pocketdiffusion.runtime.bundle.file_table import FileEntry, Role, bundle_id, check_table, role_of, runtime_id
 from pocketdiffusion.runtime.bundle.json_files import decode, encode
 from pocketdiffusion.runtime.bundle.layout import Index
-from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, Verdict
-from pocketdiffusion.runtime.bundle.record import Seed
+from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest
 from pocketdiffusion.runtime.bundle.schemas import SCHEMAS, make_schema, schema_path
+from pocketdiffusion.runtime.bundle.sealing import seal
+from pocketdiffusion.runtime.bundle.verdicts import VerdictRecord, read_verdict, record_verdict
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
+from pocketdiffusion.runtime.record import Seed
 from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
 PATHS_OF = {"manifest": "manifest.json", "pipeline": "pipeline/onnx.json", "proof": "proof.json"}
@@ -316,26 +318,33 @@ def test_other_seeds_are_refused(text: str) -> None:
 
 
 def test_verdicts_can_be_infinite_in_valid_json() -> None:
-    good = verdict("unet")
+    good = record_verdict(verdict("unet"))
     text = good.model_dump_json()
     assert json.loads(text, parse_constant=pytest.fail)["psnr_db"] == "Infinity"
-    assert Verdict.model_validate_json(text, strict=True) == good
+    assert VerdictRecord.model_validate_json(text, strict=True) == good
+    assert read_verdict(good) == verdict("unet")
     broken = {**good.model_dump(), "psnr_db": -inf, "max_abs": nan, "finite": False, "passed": False}
-    again = Verdict.model_validate_json(Verdict(**broken).model_dump_json(), strict=True)
+    again = VerdictRecord.model_validate_json(VerdictRecord(**broken).model_dump_json(), strict=True)
     assert again.psnr_db == -inf and isnan(again.max_abs) and not again.passed
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"psnr_db": 64.9}, {"psnr_db": nan}, {"max_abs": 0.021}, {"max_abs": nan}, {"finite": False}, {"cases": 0}],
+    [{"psnr_db": 64.9}, {"psnr_db": nan}, {"max_abs": 0.023}, {"max_abs": nan}, {"finite": False}, {"cases": 0}],
 )
 def test_a_verdict_cannot_say_passed_against_its_numbers(change: dict[str, Any]) -> None:
-    fields = verdict("unet", 70.0, 0.01).model_dump()
+    fields = record_verdict(verdict("unet", 70.0, 0.01)).model_dump()
     with pytest.raises(ValueError, match="its numbers say otherwise"):
-        Verdict(**{**fields, **change})
+        VerdictRecord(**{**fields, **change})
     with pytest.raises(ValueError, match="its numbers say otherwise"):
-        Verdict(**{**fields, "passed": False})
-    assert not Verdict(**{**fields, **change, "passed": False}).passed
+        VerdictRecord(**{**fields, "passed": False})
+    assert not VerdictRecord(**{**fields, **change, "passed": False}).passed
+
+
+def test_a_verdict_cannot_allow_a_larger_error_than_its_floor_does() -> None:
+    fields = record_verdict(verdict("unet", 70.0, 0.01)).model_dump()
+    with pytest.raises(ValueError, match="says max_abs_limit=1, its peak and its floor allow 0.02249"):
+        VerdictRecord(**{**fields, "max_abs_limit": 1.0})
 
 
 def test_ids_are_what_sha256sum_prints(tmp_path: Path) -> None:

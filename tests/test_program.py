@@ -13,17 +13,18 @@ import pytest
 from support.command import call as command
 from support.recordings import PROGRAM
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle, seal
-from pocketdiffusion.runtime.bundle.record import ArrayRef
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
 from pocketdiffusion.runtime.pipeline import draw, generate
 from pocketdiffusion.runtime.program import Concat, Constant, Program, Sum, halved_graphs, pick_variant
 from pocketdiffusion.runtime.program_check import check_program
 from pocketdiffusion.runtime.program_run import Values, evaluate, run_stage, takes_both_halves
+from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.gate import judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.stages import judge_stages
 
 
 def spec(name: str, inputs: Mapping[str, tuple[Dim, ...]], outputs: Mapping[str, tuple[Dim, ...]]) -> GraphSpec:

@@ -11,9 +11,7 @@ from support.command import call, refusal
 
 from pocketdiffusion.export.backends import find_refusal
 from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-from pocketdiffusion.export.checks.ladder import QUANTIZED, SAME_WEIGHTS
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import REPLAY
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.quantize.recipes import (
     Floors,
@@ -26,14 +24,15 @@ from pocketdiffusion.quantize.recipes import (
 )
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.gate import CHANGED, PICTURE_FLOORS_DB, ROUNDING
+from pocketdiffusion.runtime.verify.tolerances import PICTURE_FLOORS_DB
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from recipes import table  # noqa: E402
 
 LOSSY = [name for name in recipe_names() if name not in ("fp32", "fp16", "mixed")]
-TAKEN = ["fp32", "w8", "stage", "rewrites", "pictures", CHANGED, ROUNDING, REPLAY, QUANTIZED, SAME_WEIGHTS]
+TAKEN = ["fp32", "w8", *(kind.value for kind in Kind)]
 TWO = {"unet": "int8", "vae_decoder": "dynamic"}
 WEIGHTS = {
     "conv.weight": Weight((64, 32, 3, 3), "conv"),

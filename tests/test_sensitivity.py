@@ -37,9 +37,11 @@ from pocketdiffusion.quantize.measure.cache import Damages, open_damages
 from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import HALVES
 from pocketdiffusion.runtime.verify import recording as trajectory
+from pocketdiffusion.runtime.verify.check import Check, Tolerance
 from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.search import search, search_requests
@@ -384,10 +386,16 @@ def test_a_floor_lets_the_largest_single_error_pass() -> None:
     reference = np.random.default_rng(0).normal(size=(1, 10_000)).astype(np.float32)
     candidate = reference + np.float32(1e-4)
     candidate[0, 7] += 0.2
-    report = measure("text_encoder.x", [Comparison("a", reference, candidate)], rung="search", floor=0)
+    report = measure("text_encoder.x", [Comparison("a", reference, candidate)], Check(Kind.COMPARED, Tolerance(0.0)))
     bearable = _bearable_db(report)
     assert bearable < report.psnr_db - 10
     assert replace(report, floor_db=bearable - 0.1).passed and not replace(report, floor_db=bearable + 0.1).passed
     for wrong in (np.full_like(reference, np.nan), np.full_like(reference, np.inf), reference[:, :5]):
-        assert _bearable_db(measure("x", [Comparison("a", reference, wrong)], rung="search", floor=0)) == -np.inf
-    assert _bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], rung="search", floor=0)) == -np.inf
+        assert (
+            _bearable_db(measure("x", [Comparison("a", reference, wrong)], Check(Kind.COMPARED, Tolerance(0.0))))
+            == -np.inf
+        )
+    assert (
+        _bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], Check(Kind.COMPARED, Tolerance(0.0))))
+        == -np.inf
+    )

@@ -145,9 +145,9 @@ def search(
         step("loading torch")
         with needs_export():
             from pocketdiffusion import search as searching
-            from pocketdiffusion.build import choose
+            from pocketdiffusion.choices import choose, one_artifact
             from pocketdiffusion.export.targets import load_target
-        artifact = searching.one_artifact(choose(load_target(target), "mixed", format, profile))
+        artifact = one_artifact(choose(load_target(target), "mixed", format, profile))
         found = searching.search(
             model,
             artifact,
@@ -216,6 +216,7 @@ def verify(
         return
     from pocketdiffusion.quantize.stated_floors import check_floors, own_floors
     from pocketdiffusion.runtime.bundle.bundle import open_bundle
+    from pocketdiffusion.runtime.bundle.verdicts import blame
     from pocketdiffusion.runtime.devices.judge import find_place, judge_on
     from pocketdiffusion.runtime.verify.compare import other_shapes
     from pocketdiffusion.runtime.verify.conformance import judge_conformance
@@ -224,7 +225,6 @@ def verify(
     from pocketdiffusion.runtime.verify.gate import judge
     from pocketdiffusion.runtime.verify.golden import read_golden
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
-    from pocketdiffusion.runtime.verify.metrics import blame
     from pocketdiffusion.runtime.verify.self_test import NOT_JUDGED, judge_runtime_part
     from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
 

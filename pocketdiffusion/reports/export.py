@@ -17,11 +17,11 @@ from pocketdiffusion.export.backends.coreml.apple_layout import apple_difference
 from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import compare_with, describe_pictures
-from pocketdiffusion.runtime.verify.gate import PictureReport
 from pocketdiffusion.runtime.verify.known_units import warn_of_units
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
 PAGE = Path(__file__).with_name("templates") / "export.html"  # the template
@@ -34,7 +34,7 @@ class Report:
     format and graph."""
 
     manifest: Draft
-    verdicts: Sequence[ParityReport]
+    verdicts: Sequence[Verdict]
     pictures: Sequence[PictureReport]
     originals: Sequence[Trajectory]
     seconds: Mapping[str, float]

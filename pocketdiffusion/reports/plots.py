@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.program import model_graph
-from pocketdiffusion.runtime.verify.gate import PictureReport
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
@@ -21,9 +21,7 @@ _COLOURS = {"onnx": "#1f77b4", "coreml": "#d62728", "tflite": "#2ca02c"}
 _DASHES = ("-", "--", ":", "-.")
 
 
-def forced_db(
-    verdicts: Sequence[ParityReport], originals: Sequence[Trajectory]
-) -> dict[str, dict[str, tuple[float, ...]]]:
+def forced_db(verdicts: Sequence[Verdict], originals: Sequence[Trajectory]) -> dict[str, dict[str, tuple[float, ...]]]:
     """PSNR (dB) of what the sampler gets at each step, as a UNet gives it, teacher-forced, the worst prompt's: by
     format and half of guidance."""
     graph, tensor = model_graph(originals[0].program)
@@ -43,7 +41,7 @@ def forced_db(
     return found
 
 
-def forced_plot(verdicts: Sequence[ParityReport], originals: Sequence[Trajectory]) -> str:
+def forced_plot(verdicts: Sequence[Verdict], originals: Sequence[Trajectory]) -> str:
     """`forced_db` as an <svg> element: one colour a format, one dash a half."""
     figure, axes = _axes("PSNR of the model's output, dB")
     for format, halves in forced_db(verdicts, originals).items():

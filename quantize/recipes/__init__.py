@@ -16,14 +16,15 @@ from typing import Any, Protocol
 
 from pocketdiffusion.quantize.scheme import Scheme, Weight
 from pocketdiffusion.quantize.written import write_whole
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 FOLDER = Path(__file__).parent
 ORDER = ("fp32", "fp16", "w8", "w8a16", "w8a8", "dynamic8", "palette8", "palette6", "palette4", "w4", "mixed")
 LEAST_DB = 6.0  # of a floor: an error of half the largest value proves nothing
 MOST_DB = FLOORS_DB["float32", "float32"]
-RUNGS = ("stage", "rewrites", "changed", "rounding", "replay", "quantized", "same weights", "pictures")  # of verdicts
+RUNGS = tuple(kind.value for kind in Kind)  # of verdicts
 
 
 @dataclass(frozen=True)

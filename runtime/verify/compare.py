@@ -5,25 +5,26 @@ The first is given as trajectories: of an original (export/reference/record.py),
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from statistics import median
 from time import process_time
 from typing import Protocol
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.engines import find_graph, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.pipeline import combine_halves, find_cut
 from pocketdiffusion.runtime.program import HALVES, Program, model_graph, program_graphs
 from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.verify.check import NONE, Check, Scope
 from pocketdiffusion.runtime.verify.finite import largest
-from pocketdiffusion.runtime.verify.gate import PictureReport, draw_pictures, judge_runner
-from pocketdiffusion.runtime.verify.metrics import ParityReport, psnr_db
+from pocketdiffusion.runtime.verify.gate import judge_graph
+from pocketdiffusion.runtime.verify.metrics import psnr_db
+from pocketdiffusion.runtime.verify.pictures import PictureReport, draw_pictures
 from pocketdiffusion.runtime.verify.recorded import RecordingRunner
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, guided_outputs
 
-RUNG = "compared"
 PAIRS = 15  # calls of each UNet that are timed, in turn
 
 
@@ -34,7 +35,7 @@ class Difference:
     free-running. None of these has a floor."""
 
     format: str
-    graphs: tuple[ParityReport, ...]
+    graphs: tuple[Verdict, ...]
     guided_db: tuple[tuple[float, ...], ...]
     pictures: tuple[PictureReport, ...]
 
@@ -151,22 +152,15 @@ def compare(
     trajectories: Sequence[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
 ) -> Difference:
     """`candidate` against what was recorded of another whose tensors have the same shapes (`check_shapes`)."""
-    graphs: list[ParityReport] = []
+    graphs: list[Verdict] = []
     guided: tuple[tuple[float, ...], ...] = ()
     model, output = model_graph(candidate.program)
     for name in sorted(program_graphs(candidate.program)):
         say(f"{candidate.format} {name}")
         storage, arithmetic = candidate.precision(name)
         runner = RecordingRunner(candidate.open(name))
-        graphs += judge_runner(
-            runner,
-            trajectories,
-            format=candidate.format,
-            rung=RUNG,
-            storage=storage,
-            arithmetic=arithmetic,
-            floor=-inf,
-        )
+        scope = Scope(candidate.format, storage, arithmetic)
+        graphs += judge_graph(Check(Kind.COMPARED, NONE, scope), runner, trajectories)
         if name == model:
             guided = _guided_db(trajectories, model, [outputs[output] for _, outputs in runner.calls])
     say(f"{candidate.format} pictures")

@@ -1,0 +1,117 @@
+"""What a user chooses for an export, checked before torch is imported: a wrong word is answered at once."""
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
+from pocketdiffusion.quantize.recipes import load_recipe
+from pocketdiffusion.runtime.errors import UserError
+
+SEARCHED = "mixed"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command asks to export: names as the user wrote them, None for the default of phone or checkpoint. `width`
+    and `height` in pixels, `budget_mb` in MB of 1e6 bytes, `min_psnr` in dB."""
+
+    model: str
+    target: str
+    recipe: str | None = None
+    budget_mb: float | None = None
+    min_psnr: float | None = None
+    format: str | None = None
+    profile: str | None = None
+    sampler: str | None = None
+    width: int | None = None
+    height: int | None = None
+    revision: str | None = None
+
+
+def check_export(wanted: Wanted) -> Target:
+    """Return the target with the artifacts that the options ask for. Raises UserError, without reading any weight,
+    where a name is not known, options do not fit together, or there is no such checkpoint on this disk."""
+    chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile)
+    check_search(chosen, wanted.budget_mb, wanted.min_psnr)
+    if wanted.sampler is not None:
+        from pocketdiffusion.runtime.sampling.samplers import check_sampler
+
+        check_sampler(wanted.sampler)
+    check_model(wanted.model)
+    return chosen
+
+
+def check_model(name: str) -> None:
+    """Raise UserError where `name` is a path to nothing, or a folder that is no checkpoint. Whether a name of another
+    form is one is left to the checkpoint sources, which import torch."""
+    path = Path(name)
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        raise UserError(f"{name} is no checkpoint: it has no model_index.json, which every diffusers folder has")
+    if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
+        return
+    if "/" in name:
+        raise UserError(f"there is no folder {name}, nor a file, and it is no hub id (user/model) either")
+
+
+def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:
+    """Return the target with the artifacts that the options ask for: `profile` is for the formats that have it.
+
+    Raises UserError at a value that no target knows, and where none of the formats has that profile.
+    """
+    if recipe is not None:
+        load_recipe(recipe)
+    for option, value in (("format", format), ("profile", profile)):
+        if value is not None and value not in CHOICES[option]:
+            near = get_close_matches(value.lower(), CHOICES[option], n=2, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CHOICES[option])}"
+            raise UserError(f"there is no {option} {value}: {hint}")
+    artifacts = [a for a in target.artifacts if format in (None, a.format)] or [DEFAULTS[str(format)]]
+    if profile is not None and not any(profile in PROFILES[a.format] for a in artifacts):
+        known = "; ".join(f"{a.format} has {', '.join(PROFILES[a.format])}" for a in artifacts)
+        raise UserError(f"{target.name} takes no artifacts of profile {profile}: {known}")
+    return replace(
+        target,
+        artifacts=tuple(
+            replace(
+                a,
+                recipe=recipe or a.recipe,
+                profile=profile if profile in PROFILES[a.format] else a.profile,
+                # the Neural Engine computes in float16 only
+                compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
+            )
+            for a in artifacts
+        ),
+    )
+
+
+def one_artifact(target: Target) -> Artifact:
+    """Return the artifact that a recipe is searched for. Raises UserError where the target has several."""
+    if len(target.artifacts) > 1:
+        formats = " or ".join(artifact.format for artifact in target.artifacts)
+        raise UserError(f"{target.name} takes several formats, and a recipe is for one: give --format {formats}")
+    return target.artifacts[0]
+
+
+def check_search(target: Target, budget_mb: float | None, min_psnr: float | None) -> None:
+    """Raise UserError unless just one of `budget_mb` and `min_psnr` is given for a recipe that is searched, and neither
+    for another recipe."""
+    if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
+        check_wanted(budget_mb, min_psnr)
+    elif (budget_mb, min_psnr) != (None, None):
+        raise UserError("--budget-mb and --min-psnr are for a recipe that is searched: give --recipe mixed")
+
+
+def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
+    """Raise UserError unless just one is given, and that is a positive number."""
+    given = [value for value in (budget_mb, min_psnr) if value is not None]
+    if len(given) != 1:
+        raise UserError("give either --budget-mb or --min-psnr")
+    if not 0 < given[0] < float("inf"):
+        raise UserError(f"{given[0]} is neither a size nor a PSNR: give a positive number")
+
+
+def check_recipe_file(out: Path) -> None:
+    """Raise UserError unless a recipe can be written to `out`, a JSON file."""
+    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
+        raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
