@@ -21,8 +21,6 @@ LONG_FUNCTIONS = {
 }
 LONG_FILES = {
     "pocketdiffusion/cli/app.py": 630,
-    "tests/test_conformance.py": 575,
-    "tests/test_faults_files.py": 625,
     "tests/test_checkpoint.py": 430,
     "tests/test_reference.py": 410,
     "tests/test_sensitivity.py": 405,
