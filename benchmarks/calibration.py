@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pocketdiffusion.cli.console import run, say
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.observed import Observed, observe

@@ -120,7 +120,7 @@ def step(folder: Path, format: str, rounding_db: Mapping[str, float]) -> dict[st
 
 
 def _open(folder: Path) -> Any:
-    from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+    from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
 
     checkpoint = open_checkpoint(str(folder / "sd15"), say=lambda line: None)

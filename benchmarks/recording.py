@@ -90,14 +90,19 @@ def draw(model: str, way: str, folder: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
+    from pocketdiffusion.export.checkpoints.folder import FolderPipeline
+    from pocketdiffusion.export.checkpoints.safetensors_header import read_header
     from pocketdiffusion.export.families.stable_diffusion import calls
     from pocketdiffusion.export.reference.pipeline import open_class
     from pocketdiffusion.export.reference.recorder import Recorder
 
     names = ("unet", "vae", "text_encoder", "text_encoder_2")
-    parts = {name: list((folder / name).glob("*.safetensors")) for name in names if (folder / name).exists()}
+    files = {name: list((folder / name).glob("*.safetensors")) for name in names if (folder / name).exists()}
     begun = time.process_time()
-    pipeline = open_class(CLASSES[model], folder, parts, streamed=way == "recorded")
+    stored = {
+        name: {ref.dtype for file in found for ref in read_header(file).values()} for name, found in files.items()
+    }
+    pipeline = open_class(CLASSES[model], FolderPipeline(folder, None), stored, streamed=way == "recorded")
     opened = time.process_time()
     request = {"generator": torch.Generator().manual_seed(1), "guidance_scale": 7.5, **SETTINGS[model]}
     if way == "plain":

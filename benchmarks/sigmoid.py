@@ -27,7 +27,7 @@ from transformers.activations import QuickGELUActivation
 
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FORMS, measure_forms

@@ -1,67 +1,17 @@
-"""One part of a model: its graph's contract, how to build it, and where its weights lie on disk."""
+"""One part of a model: its graph's contract, how to build it, and its weights, which are read when asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
+from pocketdiffusion.export.checkpoints.weight_content import Content, NotFiniteError
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
-
-FLOATS = (
-    "float64",
-    "float32",
-    "float16",
-    "bfloat16",
-    "float8_e4m3fn",
-    "float8_e5m2",
-    "float8_e4m3fnuz",
-    "float8_e5m2fnuz",
-    "float8_e8m0fnu",
-)
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """One tensor inside a safetensors file: little-endian, C order, `nbytes` bytes from `offset`.
-
-    What is read is 2^`exponent` times what is stored.
-    """
-
-    file: Path
-    offset: int
-    nbytes: int
-    dtype: str  # torch's name
-    shape: tuple[int, ...]
-    exponent: int = 0
-
-    def read(self) -> NDArray[np.float32]:
-        """The tensor as float32, read with plain file reads, so that no mapped page counts as memory."""
-        stored = widen(np.fromfile(self.file, np.uint8, self.nbytes, offset=self.offset), self.dtype)
-        return (np.ldexp(stored, self.exponent) if self.exponent else stored).reshape(self.shape)
-
-
-def widen(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
-    """The numbers that bytes hold, as float32: exactly, but for the longer float64 and int64. `dtype` is torch's name
-    of a type whose numbers take whole bytes."""
-    if dtype == "bfloat16":
-        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    if dtype.startswith("float8"):
-        return _float8_values(dtype)[raw]
-    with np.errstate(over="ignore"):
-        return raw.view(dtype).astype(np.float32)
-
-
-@cache
-def _float8_values(dtype: str) -> NDArray[np.float32]:
-    """What each of the 256 bytes stands for."""
-    values: NDArray[np.float32] = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype)).float().numpy()
-    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +19,7 @@ class Component:
     """`build()` makes the untouched original module without weights, on whatever device or fake mode is current.
 
     The module takes the tensors of `spec.inputs` in order and returns those of `spec.outputs` as a tuple. `weights`
-    maps every name of its state_dict to its place on disk. `example(seed)` gives inputs of the real shapes, float32,
+    maps every name of its state_dict to its tensor. `example(seed)` gives inputs of the real shapes, float32,
     as the sampler would feed them. `sites` counts, from the configuration alone, what tracing must find, by
     operator: "attention", "group_norm", "layer_norm", "silu", "gelu" (that of GEGLU too), "quick_gelu".
     `exponents` is of a component that was rescaled (export/float16/weight_rescaling.py): by module, the e of a result
@@ -79,7 +29,7 @@ class Component:
 
     spec: GraphSpec
     build: Callable[[], nn.Module]
-    weights: Mapping[str, TensorRef]
+    weights: Mapping[str, LazyTensor]
     example: Callable[[int], dict[str, Tensor]]
     sites: Mapping[str, int]
     exponents: Mapping[str, int] = field(default_factory=dict)
@@ -102,6 +52,20 @@ def check_runs(component: Component) -> None:
         raise UserError(f"{name}: its config.json makes a model that gives {found} and not {wanted}")
 
 
+def check_finite(content: Content, parts: Sequence[Component]) -> None:
+    """Raise NotFiniteError, naming file, tensor, index and value, where a weight that a component uses is not
+    finite."""
+    used = places_of(tensor for part in parts for tensor in part.weights.values())
+    broken = [found for place, found in content.broken.items() if place in used]
+    if broken:
+        first = broken[0]
+        more = f", and {len(broken) - 1} more tensors have such values" if len(broken) > 1 else ""
+        raise NotFiniteError(
+            f"{first.place.file}: {first.name} is {first.value} at index {list(first.index)}{more}: "
+            "weights that are not finite draw nothing; take a sound copy"
+        )
+
+
 def load_module(component: Component) -> nn.Module:
     """The original module with its weights, float32, in evaluation mode.
 
@@ -116,5 +80,5 @@ def load_module(component: Component) -> nn.Module:
 
 def read_weights(component: Component) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """One tensor at a time, so that a caller that keeps none needs the memory of one."""
-    for name, ref in component.weights.items():
-        yield name, ref.read()
+    for name, tensor in component.weights.items():
+        yield name, tensor.read()

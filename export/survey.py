@@ -206,7 +206,7 @@ def fingerprint(checkpoint: Checkpoint, parts: Sequence[Component], requests: Se
     """Of all that damages depend on: the model, the size of its pictures, the prompts, and the code that measures."""
     facts = {
         "weights": checkpoint.fingerprint,
-        "exponents": {part.spec.name: [ref.exponent for ref in part.weights.values()] for part in parts},
+        "derivations": {p.spec.name: [tensor.derivation for tensor in p.weights.values()] for p in parts},
         "configs": {name: dict(config) for name, config in checkpoint.configs.items()},
         "scheduler": dict(checkpoint.scheduler),
         "sampler": checkpoint.sampler,

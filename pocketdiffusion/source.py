@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-from pocketdiffusion.export.checkpoints.weight_content import check_finite
-from pocketdiffusion.export.component import Component, check_runs
+from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.reference.record import check_drawn, record

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import onnx
 import pytest
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.licences import ADDRESSES, write_licences
 from pocketdiffusion.export.pipeline_defaults import read_defaults
 from pocketdiffusion.export.preview import fit_preview
@@ -104,7 +105,8 @@ def test_licences_travel_as_the_checkpoint_has_them(tiny_checkpoint: Path, tmp_p
     for name, text in (("LICENSE", "terms"), ("LICENSE (weights).md", "more"), ("notice.txt", "of others")):
         (tmp_path / "model" / name).write_text(text)
     (tmp_path / "model/NOTES.md").write_text("none")
-    checkpoint = replace(open_checkpoint(str(tiny_checkpoint)), folder=tmp_path / "model", licence="OpenRAIL++")
+    shutil.copytree(tiny_checkpoint, tmp_path / "model", dirs_exist_ok=True)
+    checkpoint = replace(open_checkpoint(str(tmp_path / "model")), licence="OpenRAIL++")
     (tmp_path / "out").mkdir()
     found = write_licences(tmp_path / "out", checkpoint)
     assert found.files == (

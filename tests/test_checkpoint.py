@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 from support.command import call
 from support.command import refusal as refused_command
 
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import FolderPipeline
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
+from pocketdiffusion.export.checkpoints.tensor import places_of
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
 
@@ -132,7 +134,11 @@ def test_variant_alone_is_read(folder: Path, dtype: torch.dtype) -> None:
     (folder / UNET).unlink()
     said: list[str] = []
     checkpoint = open_checkpoint(str(folder), say=said.append)
-    assert checkpoint.variants == {"unet": "fp16"} and len(said) == 1 and said[0].endswith(": unet fp16")
+    assert (
+        checkpoint.open_pipeline == FolderPipeline(folder, "fp16")
+        and len(said) == 1
+        and said[0].endswith(": unet fp16")
+    )
     for name, ref in checkpoint.tensors["unet"].items():
         np.testing.assert_array_equal(ref.read(), stored[name].float().numpy())
 
@@ -149,7 +155,7 @@ def test_what_is_not_used_is_named_in_one_line_and_the_full_weights_win(folder: 
     (folder / "model_index.json").write_text(json.dumps(index))
     said: list[str] = []
     checkpoint = open_checkpoint(str(folder), say=said.append)
-    assert {ref.file.name for ref in checkpoint.tensors["unet"].values()} == {Path(UNET).name}
+    assert {file.name for file, _ in places_of(checkpoint.tensors["unet"].values())} == {Path(UNET).name}
     (line,) = said
     assert line.endswith(
         "feature_extractor, safety_checker, v1-5-pruned.ckpt, unet/diffusion_pytorch_model.fp16.safetensors, "

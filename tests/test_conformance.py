@@ -20,6 +20,7 @@ from support.table_tokenizer import encode as encode_by_tables
 
 from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.folder import FolderPipeline
 from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import scheduler_config
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven
@@ -58,7 +59,6 @@ def checkpoint_of(tokenizer: Path, **scheduler: Any) -> Checkpoint:
 
     return Checkpoint(
         name="emoji",
-        folder=MODEL,
         revision=None,
         model_index=read("model_index.json"),
         configs={"vae": read("vae/config.json")},
@@ -66,8 +66,9 @@ def checkpoint_of(tokenizer: Path, **scheduler: Any) -> Checkpoint:
         scheduler={**read("scheduler/scheduler_config.json"), **scheduler},
         tokenizers={"tokenizer": tokenizer},
         licence="",
-        files={},
-        variants={},
+        licence_files={},
+        weight_files={},
+        open_pipeline=FolderPipeline(MODEL, None),
     )
 
 

@@ -19,7 +19,7 @@ from pocketdiffusion.build import export
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml.emit import emit
 from pocketdiffusion.export.backends.coreml.tools import ct
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import Artifact

@@ -14,7 +14,7 @@ from rich.console import Console
 from support.processes import begun_by, outlived
 
 from pocketdiffusion.demo import COMPARED, PHONES, SHOWN, check, picture_table
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET

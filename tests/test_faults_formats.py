@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference.record import REQUESTS, record

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import Fitted, emit_fitted, measure_ranges, replay

@@ -21,13 +21,13 @@ LONG_FUNCTIONS = {
 }
 LONG_FILES = {
     "pocketdiffusion/cli/app.py": 630,
-    "tests/test_checkpoint.py": 430,
+    "tests/test_checkpoint.py": 440,
     "tests/test_reference.py": 410,
     "tests/test_sensitivity.py": 405,
 }
 # Packages that still need each other: no other pair may.
 CIRCLES = (
-    {"export/checkpoints", "export/families"},
+    {"export/checkpoints", "export/component.py", "export/families"},
     {f"pocketdiffusion/{name}" for name in ("build.py", "cli", "planning.py", "reader_kit.py", "search.py")},
 )
 GATE = ("runtime/verify/", "export/checks/")  # what judges

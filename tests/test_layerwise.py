@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layerwise import judge_forced
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components

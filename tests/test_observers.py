@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from pocketdiffusion.export import observed
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.observed import observe
 from pocketdiffusion.export.reference.record import REQUESTS, Request

@@ -11,7 +11,7 @@ from support.traced_parts import artifact, component_of, emit_and_run, narrow_sd
 from torch import nn
 
 from pocketdiffusion.export.backends.onnx.emit import emit
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
@@ -167,7 +167,7 @@ def test_a_half_weight_is_the_checkpoints(sd15: Component, sd15_half: tuple[Path
 
 def changed(part: Component, folder: Path, name: str, value: float) -> Component:
     """The component with one element of one tensor replaced."""
-    tensors = load_file(next(iter(part.weights.values())).file)
+    tensors = load_file(next(iter(part.weights.values())).places[0].file)
     tensors[name].view(-1)[0] = value
     save_file(tensors, folder / "changed.safetensors")
     return replace(part, weights=read_header(folder / "changed.safetensors"))

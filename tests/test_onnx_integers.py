@@ -14,7 +14,7 @@ from torch import nn
 
 from pocketdiffusion.export.backends import emit, find_refusal
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.quantize.float16_range import Found
@@ -222,11 +222,10 @@ def test_a_weight_that_float16_cannot_hold(tmp_path: Path) -> None:
     """Scales are float16."""
     build = lambda: nn.Linear(8, 8)  # noqa: E731
     part = component_of(tmp_path, build, {"x": torch.randn(1, 8)}, {"y": (1, 8)}, {})
-    file = part.weights["weight"].file
-    raw = bytearray(file.read_bytes())
-    start = part.weights["weight"].offset
-    raw[start : start + 4] = np.float32(1e7).tobytes()
-    file.write_bytes(raw)
+    (place,) = part.weights["weight"].places
+    raw = bytearray(place.file.read_bytes())
+    raw[place.offset : place.offset + 4] = np.float32(1e7).tobytes()
+    place.file.write_bytes(raw)
     with pytest.raises(ProofError, match="^weight: 1e"):
         emit(part, artifact(), tmp_path / "out", open_batch=False, plan=plan_for(part))
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.onnx import products as onnx_products
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference.torch_runner import open_rewritten

@@ -12,7 +12,7 @@ from support.integer_parts import emitted, example, in_torch, operators, plan_fo
 from support.traced_parts import psnr
 
 from pocketdiffusion.export.backends.onnx.lint import lint_static
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.quantize.qparams import affine
@@ -78,15 +78,13 @@ def test_the_form_that_qnn_takes(made: tuple[Path, Component, Plan, str]) -> Non
 def test_a_bias_that_is_large_beside_its_scale(tmp_path: Path) -> None:
     """Codes of 32 bits reach far, and coarser units are taken where they do not."""
     part = operators(tmp_path)
-    file = part.weights["to_out.weight"].file
-    raw = bytearray(file.read_bytes())
-    place = part.weights["to_out.weight"]
+    (place,), (bias,) = (part.weights[f"to_out.{leaf}"].places for leaf in ("weight", "bias"))
+    raw = bytearray(place.file.read_bytes())
     tiny = place.read() * np.float32(1e-3)
     tiny[0] = 0  # one channel has no scale at all
     raw[place.offset : place.offset + place.nbytes] = tiny.tobytes()
-    bias = part.weights["to_out.bias"]
     raw[bias.offset : bias.offset + bias.nbytes] = (bias.read() + np.float32(50)).tobytes()
-    file.write_bytes(raw)
+    place.file.write_bytes(raw)
     plan = plan_for(part, activation="int16")
     _, runner = emitted(part, Plan("test", plan.schemes, plan.inputs), tmp_path / "out", "std")
     wanted, found = in_torch(part, plan)(example(part))["out"], runner(example(part))["out"]

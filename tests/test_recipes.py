@@ -10,7 +10,7 @@ import pytest
 from support.command import call, refusal
 
 from pocketdiffusion.export.backends import find_refusal
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.quantize.recipes import (

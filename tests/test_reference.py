@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from support.command import call, refusal
 from support.family_cases import MICRO, edit_json, write_checkpoint
 
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components, scheduler_config
 from pocketdiffusion.export.families.parts import clip_text, unet2d
 from pocketdiffusion.export.reference.array_store import ArrayStore

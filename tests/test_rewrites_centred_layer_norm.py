@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from support.traced_parts import SD15_SITES, narrow_sd15_unet, psnr
 from torch import nn
 
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites.centred_layer_norm import apply, by_row, centred_layer_norm, kept

@@ -9,7 +9,7 @@ from support.traced_parts import component_of, narrow_sd15_unet, psnr
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites.batched_attention import products

@@ -11,7 +11,7 @@ from support.traced_parts import SD15_SITES, SD15_UNET, component_of, narrow_sd1
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import unet2d

@@ -27,7 +27,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention
 
 from pocketdiffusion.build import export
 from pocketdiffusion.export.bundle_writer import write_tokenizers
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components, program
 from pocketdiffusion.export.families.parts import unet2d

@@ -15,7 +15,7 @@ from test_recipes import Survey
 from test_sensitivity import Here
 
 from pocketdiffusion.cli.arguments import read_prompts
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import Search, open_search
 from pocketdiffusion.export.reference.prompt_cut import find_cuts

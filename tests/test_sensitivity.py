@@ -19,8 +19,8 @@ import torch
 from support.processes import begun_by, outlived
 
 from pocketdiffusion.export import quantized
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import open_search

@@ -8,7 +8,7 @@ from support.recordings import GRAPHS
 
 from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.planned import float_plan, weights_of

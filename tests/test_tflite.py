@@ -21,7 +21,8 @@ from pocketdiffusion.export.backends.tflite.file import (
     operator_name,
     read_model,
 )
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
+from pocketdiffusion.export.checkpoints.tensor import Reshaped, Rows
 from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
@@ -234,7 +235,7 @@ def test_the_android_apps_engine_is_this_one() -> None:
 def test_weights_that_no_file_can_hold(tmp_path: Path) -> None:
     """Said before anything is read: the file that these weights are in holds eight of them."""
     part = linear(tmp_path)
-    part = replace(part, weights={name: replace(ref, shape=(2**15, 2**14 + 1)) for name, ref in part.weights.items()})
+    part = replace(part, weights={name: Rows(Reshaped(w, (1, 2**14 + 1)), 2**15) for name, w in part.weights.items()})
     with pytest.raises(ProofError, match="part: 4.3 GB of weights, where a TFLite file holds 2.1: use recipe fp16"):
         emit(part, artifact("fp32"), tmp_path, open_batch=False)
 

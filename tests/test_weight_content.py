@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.command import call, refusal
 
-from pocketdiffusion.export.checkpoints import weight_content
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint, weight_content
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.weight_content import read_content
 
@@ -82,7 +81,7 @@ def test_the_first_of_each_type_is_found_by_index(
         {"a": sound, "b": tensor.reshape(2, 3, 13), "c": sound.clone(), "i": integers}, tmp_path / "x.safetensors"
     )
     refs = read_header(tmp_path / "x.safetensors")
-    content = read_content(tmp_path, ["x.safetensors"], {"part": refs})
+    content = read_content({"x.safetensors": tmp_path / "x.safetensors"}, {"part": refs})
     (found,) = content.broken.values()
     assert found.name == "b" and found.index == (flat // 39, flat % 39 // 13, flat % 13)
     expected = float(tensor[flat])
@@ -94,7 +93,7 @@ def test_the_first_of_each_type_is_found_by_index(
 def test_what_float32_cannot_hold_is_not_finite(tmp_path: Path) -> None:
     save_file({"wide": torch.tensor([1.0, 1e300], dtype=torch.float64)}, tmp_path / "x.safetensors")
     refs = read_header(tmp_path / "x.safetensors")
-    (found,) = read_content(tmp_path, ["x.safetensors"], {"part": refs}).broken.values()
+    (found,) = read_content({"x.safetensors": tmp_path / "x.safetensors"}, {"part": refs}).broken.values()
     assert found.index == (1,) and found.value == math.inf
 
 

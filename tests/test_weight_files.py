@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from support.command import refusal as refused_command
 from transformers import CLIPTextModel
 
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
+from pocketdiffusion.export.checkpoints.folder import FolderPipeline
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.errors import UserError
 
@@ -127,7 +128,7 @@ def test_the_weights_are_those_that_from_pretrained_reads(
     loaded = model.from_pretrained(folder / part, variant=variant).state_dict()
     expected = {name.removeprefix("text_model."): tensor for name, tensor in loaded.items()}
     checkpoint = open_checkpoint(str(folder), say=lambda line: None)
-    assert checkpoint.variants == ({} if variant is None else {part: variant})
+    assert checkpoint.open_pipeline == FolderPipeline(folder, variant)
     (read,) = (found for found in components(checkpoint) if found.spec.name == part)
     for name, ref in read.weights.items():
         own = name.removeprefix("unet.").removeprefix("text_model.")
@@ -187,7 +188,8 @@ def test_a_variant_of_one_part_is_taken_of_every_part_that_has_it(folder: Path) 
     save_file(scaled(tensors, 0.5), folder / "unet" / f"{UNET}.fp16.safetensors", {"format": "pt"})
     (folder / "vae" / f"{UNET}.safetensors").rename(folder / "vae" / f"{UNET}.fp16.safetensors")
     checkpoint = open_checkpoint(str(folder), say=lambda line: None)
-    assert checkpoint.files["unet"] == (f"{UNET}.fp16.safetensors",) and "text_encoder" not in checkpoint.variants
+    assert f"unet/{UNET}.fp16.safetensors" in checkpoint.weight_files
+    assert f"text_encoder/{TEXT}.safetensors" in checkpoint.weight_files
     theirs = StableDiffusionPipeline.from_pretrained(folder, variant="fp16", safety_checker=None)
     ours = checkpoint.tensors["unet"]["conv_in.weight"].read()
     assert np.array_equal(theirs.unet.conv_in.weight.detach().numpy(), ours)

@@ -11,7 +11,7 @@ from support.traced_parts import narrow_sd15_unet
 
 from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers
 from pocketdiffusion.export.component import Component, load_module, read_weights
 from pocketdiffusion.export.families import components

@@ -1,0 +1,65 @@
+"""Checkpoint sources: each opens the models of one kind of place. No weight is loaded.
+
+    checkpoint = open_checkpoint("emoji")                                  the built-in model
+    checkpoint = open_checkpoint("path/to/folder")                         what `save_pretrained` writes
+    checkpoint = open_checkpoint("some-user/some-model", revision="main")  a hub id, from the hub or its cache
+
+The folder is the registry: a file here that has these two is a source (the others are what sources are made of):
+
+    ORDER                              the least is asked first: built-in 10, folder 20, hub 30
+    open(name, wanted) -> Checkpoint   of the model `name`, as `wanted` says; None where it is of another source.
+                                       Raises UserError where it is of this source and cannot be opened
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.weight_files import PICKLED, pickle_error
+from pocketdiffusion.runtime.errors import UserError
+
+
+def open_checkpoint(
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    allow_unexpected: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> Checkpoint:
+    """Return a checkpoint's configurations and where its weights lie, by the first source that has it.
+
+    `name` is "emoji", a diffusers folder, or a hub id; `revision` and `token` are for hub ids. `allow_unexpected` are
+    shell patterns of tensors that may be left over. `say` is told in one line what the source holds besides. Raises
+    UserError where it is no checkpoint, is incomplete, is pickled, or is of no family that is served.
+    """
+    wanted = Wanted(revision, token, tuple(allow_unexpected), say)
+    for source in sources():
+        found: Checkpoint | None = source.open(name, wanted)
+        if found is not None:
+            return found
+    raise _refusal(name)
+
+
+def sources() -> list[Any]:
+    """Return the modules of this folder that are sources, in the order that they are asked in."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    return sorted((module for module in modules if hasattr(module, "ORDER")), key=lambda module: int(module.ORDER))
+
+
+def _refusal(name: str) -> UserError:
+    """Return why no source has `name`."""
+    path = Path(name)
+    if path.suffix in (*PICKLED, ".safetensors") and not path.is_file():
+        return UserError(f"there is no file {name}")
+    if path.suffix in PICKLED:
+        return pickle_error(name)
+    if path.is_file():
+        return UserError(
+            f"{name} is a single file, and only diffusers folders and hub ids can be opened: make a folder of it with "
+            f"StableDiffusionPipeline.from_single_file(...).save_pretrained(DIR)"
+        )
+    return UserError(f"there is no folder {name}, and it is no hub id (user/model) either")

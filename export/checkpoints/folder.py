@@ -1,67 +1,62 @@
-"""Open a checkpoint: what a diffusers folder says about itself, and where its weights lie. No weight is loaded.
-
-checkpoint = open_checkpoint("emoji")                                  the built-in model
-checkpoint = open_checkpoint("path/to/folder")                         what `save_pretrained` writes
-checkpoint = open_checkpoint("some-user/some-model", revision="main")  a hub id, from the hub or its cache
-"""
+"""A diffusers folder, as `save_pretrained` writes it: its configurations, and where its weights lie."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import transformers
 
-import pocketdiffusion
 from pocketdiffusion.export.arguments import defaults
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
 from pocketdiffusion.export.checkpoints.config_types import check_config
-from pocketdiffusion.export.checkpoints.hub import fetch
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
+from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
 from pocketdiffusion.export.checkpoints.tokenizer_files import check_tokenizer
-from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, pickle_error
-from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights
 from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+ORDER = 20
+LICENCE_FILES = ("LICENSE", "LICENCE", "NOTICE")  # how their names begin, in capitals
 
 
-def open_checkpoint(
-    name: str,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    allow_unexpected: Sequence[str] = (),
-    say: Callable[[str], None] = print,
-) -> Checkpoint:
-    """Read a checkpoint's configurations and the headers of its weights.
+@dataclass(frozen=True)
+class FolderPipeline:
+    """diffusers' own loader on a folder. `variant`, such as "fp16", is what it must be given to read the files that
+    were chosen, None for the full weights."""
 
-    `name` is "emoji", a diffusers folder, or a hub id; `revision` and `token` are for hub ids. `allow_unexpected` are
-    shell patterns of tensors that may be left over. `say` is told in one line what the folder holds besides. Raises
-    UserError where it is no checkpoint, is not whole, is pickled, or is of no family that is served.
+    folder: Path
+    variant: str | None
+
+    def __call__(self, pipeline_class: Any, **options: Any) -> Any:
+        """Return the pipeline, as checkpoint.OpenPipeline says."""
+        return pipeline_class.from_pretrained(
+            self.folder, variant=self.variant, use_safetensors=True, local_files_only=True, **options
+        )
+
+
+def open(name: str, wanted: Wanted) -> Checkpoint | None:
+    """Return the checkpoint in the folder `name`, None where that is no folder."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    if wanted.revision is not None:
+        raise UserError(f"a revision can be asked of hub ids only, and {name} is a folder")
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"{name} is no checkpoint: it has no model_index.json, which every diffusers folder has")
+    return read_folder(folder, folder.resolve().name, None, wanted)
+
+
+def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) -> Checkpoint:
+    """Return the checkpoint in `folder`, which has a model_index.json, under the name `title`.
+
+    Raises UserError where it is of no family that is served, is pickled, or has a file that is wrong; NotWholeError
+    where a file is missing.
     """
-    folder, source = _locate(name, revision, token)
-    title = folder.resolve().name if source is Source.FOLDER else name
-    try:
-        return _open(folder, title, source, tuple(allow_unexpected), say)
-    except NotWholeError as error:
-        if source is Source.CACHE:
-            raise UserError(
-                f"the copy of {name} in the hub's cache is only a part of it, its download was interrupted ({error}): "
-                "run the same command again online, which downloads the rest"
-            ) from None
-        if source is Source.HUB:
-            raise UserError(f"{name} on the hub is not whole: {error}") from None
-        raise
-
-
-def _open(
-    folder: Path, title: str, source: "Source", allow_unexpected: tuple[str, ...], say: Callable[[str], None]
-) -> Checkpoint:
     model_index = read_json(folder / "model_index.json")
     modules, tokenizers = find_parts(title, model_index)
     parts = (*modules, *tokenizers, "scheduler")
@@ -70,75 +65,41 @@ def _open(
             raise NotWholeError(f"{folder} is not whole: model_index.json names {part}, and there is no such folder")
     for tokenizer in tokenizers:
         check_tokenizer(folder / tokenizer, model_index[tokenizer][1])
-    chosen = {part: _choose(folder / part, library) for part, (library, _) in modules.items()}
-    if wanted := {weights.variant for weights in chosen.values() if weights.variant is not None}:
-        if len(wanted) > 1:
-            raise UserError(f"{title} has parts in the variants {' and '.join(sorted(wanted))} alone: save it in one")
-        (variant,) = wanted
-        chosen = {part: _choose(folder / part, library, variant) for part, (library, _) in modules.items()}
-    files = {part: weights.files for part, weights in chosen.items()}
+    chosen = _choose_all(folder, title, {part: library for part, (library, _) in modules.items()})
     variants = {part: weights.variant for part, weights in chosen.items() if weights.variant is not None}
-    skipped = _skipped(folder, parts, files)
+    skipped = _skipped(folder, parts, {part: weights.files for part, weights in chosen.items()})
     if skipped:
-        say(f"{title} also holds what an export does not use, skipped: {', '.join(skipped)}")
+        wanted.progress(f"{title} also holds what an export does not use, skipped: {', '.join(skipped)}")
     if variants:
-        say(f"{title} is read in its variant, for want of full weights: {', '.join(map(' '.join, variants.items()))}")
+        read = ", ".join(map(" ".join, variants.items()))
+        wanted.progress(f"{title} is read in its variant, for want of full weights: {read}")
     return Checkpoint(
         name=title,
-        folder=folder,
-        revision=folder.name if source in (Source.HUB, Source.CACHE) else None,
+        revision=revision,
         model_index=model_index,
         configs={part: _config(folder / part / "config.json", *entry) for part, entry in modules.items()},
-        tensors={part: _tensors([folder / part / name for name in names]) for part, names in files.items()},
+        tensors={part: _tensors([folder / part / name for name in each.files]) for part, each in chosen.items()},
         scheduler=_scheduler(folder / "scheduler/scheduler_config.json", model_index["scheduler"][1]),
         tokenizers={part: folder / part for part in tokenizers},
         licence=_licence(folder),
-        files=files,
-        variants=variants,
-        allow_unexpected=allow_unexpected,
+        licence_files=_licence_files(folder),
+        weight_files={f"{part}/{name}": folder / part / name for part, each in chosen.items() for name in each.files},
+        open_pipeline=FolderPipeline(folder, max(variants.values(), default=None)),
+        allow_unexpected=wanted.allow_unexpected,
     )
 
 
-class Source(Enum):
-    """Where a checkpoint was found: on this disk, on the hub, or in the hub's cache alone, since no hub answered."""
-
-    BUILT_IN = "built in"
-    FOLDER = "folder"
-    HUB = "hub"
-    CACHE = "cache"
-
-
-def _locate(name: str, revision: str | None, token: str | None) -> tuple[Path, Source]:
-    """The folder, and where it was found."""
-    path, source = Path(name), Source.FOLDER
-    if name == "emoji":
-        path, source = _built_in(name), Source.BUILT_IN
-    elif path.is_file() or path.suffix in (*PICKLED, ".safetensors"):
-        if not path.is_file():
-            raise UserError(f"there is no file {name}")
-        if path.suffix in PICKLED:
-            raise pickle_error(name)
-        raise UserError(
-            f"{name} is a single file, and only diffusers folders and hub ids can be opened: make a folder of it with "
-            f"StableDiffusionPipeline.from_single_file(...).save_pretrained(DIR)"
-        )
-    elif not path.exists() and _HUB_ID.fullmatch(name):
-        folder, whole = fetch(name, revision, token)
-        return folder, Source.HUB if whole else Source.CACHE
-    if not path.is_dir():
-        raise UserError(f"there is no folder {name}, and it is no hub id (user/model) either")
-    if revision is not None:
-        raise UserError(f"a revision can be asked of hub ids only, and {name} is a folder")
-    if not (path / "model_index.json").is_file():
-        raise UserError(f"{name} is no checkpoint: it has no model_index.json, which every diffusers folder has")
-    return path, source
-
-
-def _built_in(name: str) -> Path:
-    for base in pocketdiffusion.__path__:  # the same in a checkout, an editable install and a wheel
-        if (folder := Path(base) / "models" / name).is_dir():
-            return folder
-    raise UserError(f"the built-in model {name} is missing: install pocketdiffusion again")
+def _choose_all(folder: Path, title: str, libraries: Mapping[str, str]) -> dict[str, WeightFiles]:
+    """Return the weight files of each component, in one variant, or in none. Raises UserError where components have
+    different variants alone."""
+    chosen = {part: _choose(folder / part, library) for part, library in libraries.items()}
+    variants = {weights.variant for weights in chosen.values() if weights.variant is not None}
+    if not variants:
+        return chosen
+    if len(variants) > 1:
+        raise UserError(f"{title} has parts in the variants {' and '.join(sorted(variants))} alone: save it in one")
+    (variant,) = variants
+    return {part: _choose(folder / part, library, variant) for part, library in libraries.items()}
 
 
 def _choose(folder: Path, library: str, variant: str | None = None) -> WeightFiles:
@@ -167,14 +128,14 @@ def _scheduler(file: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def _tensors(files: Iterable[Path]) -> dict[str, TensorRef]:
-    refs: dict[str, TensorRef] = {}
+def _tensors(files: Iterable[Path]) -> dict[str, LazyTensor]:
+    tensors: dict[str, LazyTensor] = {}
     for file in files:
         header = read_header(file)
-        if twice := refs.keys() & header.keys():
+        if twice := tensors.keys() & header.keys():
             raise UserError(f"{file} repeats {min(twice)} of another part")
-        refs |= header
-    return refs
+        tensors |= header
+    return tensors
 
 
 def _skipped(folder: Path, parts: Iterable[str], files: Mapping[str, tuple[str, ...]]) -> list[str]:
@@ -201,3 +162,12 @@ def _licence(folder: Path) -> str:
             return match[1]
     files = sorted(p.name for p in folder.iterdir() if p.name.upper().startswith("LICENSE"))
     return f"see {files[0]}" if files else "unknown"
+
+
+def _licence_files(folder: Path) -> dict[str, Path]:
+    """The texts of licences, as they lie beside model_index.json."""
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name.upper().startswith(LICENCE_FILES)
+    }

@@ -1,15 +1,38 @@
 """A checkpoint on the Hugging Face hub: its small files, and of its weights only those that will be read."""
 
+import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from pocketdiffusion.export.checkpoints.text_files import read_json
-from pocketdiffusion.export.checkpoints.weight_files import WeightFiles, choose_weights, is_index
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.folder import read_folder
+from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
+from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, is_index
 from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
+
+ORDER = 30
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def open(name: str, wanted: Wanted) -> Checkpoint | None:
+    """Return the checkpoint with the hub id `name`, None where it is a path or has the form of none."""
+    path = Path(name)
+    if path.exists() or path.suffix in (*PICKLED, ".safetensors") or not _HUB_ID.fullmatch(name):
+        return None
+    folder, complete = fetch(name, wanted.revision, wanted.token)
+    try:
+        return read_folder(folder, name, folder.name, wanted)
+    except NotWholeError as error:
+        if complete:
+            raise UserError(f"{name} on the hub is not whole: {error}") from None
+        raise UserError(
+            f"the copy of {name} in the hub's cache is only a part of it, its download was interrupted ({error}): "
+            "run the same command again online, which downloads the rest"
+        ) from None
 
 
 def fetch(repo: str, revision: str | None, token: str | None) -> tuple[Path, bool]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdiffusion.export.component import FLOATS, Component, TensorRef, widen
+from pocketdiffusion.export.checkpoints.tensor import FLOATS, LazyTensor, Stored, widen
 from pocketdiffusion.runtime.errors import UserError
 
 PIECE = 1 << 20  # bytes: what fits a processor's cache is read, hashed and looked at in one go
@@ -28,7 +28,7 @@ _BITS = {
 class NotFinite:
     """The first number of a tensor that is not finite in float32: at `index` it is `value`."""
 
-    ref: TensorRef
+    place: Stored
     name: str
     index: tuple[int, ...]
     value: float
@@ -42,18 +42,20 @@ class Content:
     broken: Mapping[tuple[Path, int], NotFinite]
 
 
-def read_content(folder: Path, files: Sequence[str], tensors: Mapping[str, Mapping[str, TensorRef]]) -> Content:
-    """Read the `files` below `folder`, which hold the `tensors` of each component, once and in pieces."""
-    by_file: dict[Path, list[tuple[str, TensorRef]]] = {}
-    for refs in tensors.values():
-        for name, ref in refs.items():
-            by_file.setdefault(ref.file, []).append((name, ref))
+def read_content(files: Mapping[str, Path], tensors: Mapping[str, Mapping[str, LazyTensor]]) -> Content:
+    """Read the `files`, by the names that the fingerprint has, once and in pieces. They hold the `tensors` of each
+    component."""
+    by_file: dict[Path, dict[Stored, str]] = {}
+    for named in tensors.values():
+        for name, tensor in named.items():
+            for place in tensor.places:  # which several tensors may share
+                by_file.setdefault(place.file, {}).setdefault(place, name)
     total = hashlib.sha256()
     broken = {}
     for file in sorted(files):
         digest = hashlib.sha256()
-        for found in _read_file(folder / file, by_file.get(folder / file, []), digest):
-            broken[found.ref.file, found.ref.offset] = found
+        for found in _read_file(files[file], by_file.get(files[file], {}), digest):
+            broken[found.place.file, found.place.offset] = found
         total.update(f"{file} {digest.hexdigest()}\n".encode())
     return Content(total.hexdigest(), broken)
 
@@ -62,31 +64,18 @@ class NotFiniteError(UserError):
     """A weight is NaN or infinite: a checkpoint to draw nothing with."""
 
 
-def check_finite(content: Content, parts: Sequence[Component]) -> None:
-    """Raises NotFiniteError, naming file, tensor, index and value, where a weight that a part uses is not finite."""
-    used = {(ref.file, ref.offset) for part in parts for ref in part.weights.values()}
-    broken = [found for place, found in content.broken.items() if place in used]
-    if broken:
-        first = broken[0]
-        more = f", and {len(broken) - 1} more tensors have such values" if len(broken) > 1 else ""
-        raise NotFiniteError(
-            f"{first.ref.file}: {first.name} is {first.value} at index {list(first.index)}{more}: "
-            "weights that are not finite draw nothing; take a sound copy"
-        )
-
-
-def _read_file(file: Path, tensors: Sequence[tuple[str, TensorRef]], digest: Any) -> Iterator[NotFinite]:
+def _read_file(file: Path, tensors: Mapping[Stored, str], digest: Any) -> Iterator[NotFinite]:
     """Hash a file from end to end; of each tensor, the first number that is not finite."""
     with file.open("rb") as stream:
-        for name, ref in sorted(tensors, key=lambda item: item[1].offset):
-            for piece in _pieces(stream, ref.offset - stream.tell()):
+        for place, name in sorted(tensors.items(), key=lambda item: (item[0].offset, item[0].nbytes)):
+            for piece in _pieces(stream, place.offset - stream.tell()):
                 digest.update(piece)
             found = None
-            for piece in _pieces(stream, ref.nbytes):
+            for piece in _pieces(stream, place.nbytes):
                 digest.update(piece)
-                if found is None and ref.dtype in FLOATS:
-                    begun = stream.tell() - ref.offset - len(piece)
-                    found = _first_not_finite(name, ref, piece, begun)
+                if found is None and place.dtype in FLOATS:
+                    begun = stream.tell() - place.offset - len(piece)
+                    found = _first_not_finite(name, place, piece, begun)
             if found is not None:
                 yield found
         for piece in _pieces(stream, sys.maxsize):
@@ -104,19 +93,19 @@ def _pieces(stream: BufferedReader, count: int) -> Iterator[NDArray[np.uint8]]:
         yield np.frombuffer(buffer, np.uint8, got)
 
 
-def _first_not_finite(name: str, ref: TensorRef, piece: NDArray[np.uint8], begun: int) -> NotFinite | None:
+def _first_not_finite(name: str, place: Stored, piece: NDArray[np.uint8], begun: int) -> NotFinite | None:
     """In a piece of a tensor that begins `begun` bytes behind its start."""
     if not len(piece):
         return None
-    if ref.dtype in _BITS:  # at the speed of memory; float64 and float8 are widened
-        unsigned, mask, infinite = _BITS[ref.dtype]
+    if place.dtype in _BITS:  # at the speed of memory; float64 and float8 are widened
+        unsigned, mask, infinite = _BITS[place.dtype]
         if (piece.view(unsigned) & unsigned(mask)).max() < infinite:
             return None
-    values = widen(piece, ref.dtype)
+    values = widen(piece, place.dtype)
     finite = np.isfinite(values)
     if finite.all():
         return None
-    place = int(finite.argmin())
-    flat = place + begun * len(values) // len(piece)
-    index = tuple(int(n) for n in np.unravel_index(flat, ref.shape))
-    return NotFinite(ref, name, index, float(values[place]))
+    first = int(finite.argmin())
+    flat = first + begun * len(values) // len(piece)
+    index = tuple(int(n) for n in np.unravel_index(flat, place.shape))
+    return NotFinite(place, name, index, float(values[first]))

@@ -19,6 +19,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.tensor import places_of
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program, halved_graphs
@@ -51,12 +52,12 @@ def components(
     drawn = program(checkpoint, parts)
     halved, stages = halved_graphs(drawn), {call.graph: stage.stage for stage in drawn.stages for call in stage.calls}
     parts = [replace(part, stage=stages.get(part.spec.name, ""), halved=part.spec.name in halved) for part in parts]
-    used = {(ref.file, ref.offset) for part in parts for ref in part.weights.values()}
+    used = places_of(tensor for part in parts for tensor in part.weights.values())
     unused = [
         f"{part}.{name}"
         for part, tensors in checkpoint.tensors.items()
-        for name, ref in tensors.items()
-        if (ref.file, ref.offset) not in used
+        for name, tensor in tensors.items()
+        if not places_of([tensor]) <= used
     ]
     if unused:
         more = f", and {len(unused) - 5} more" if len(unused) > 5 else ""

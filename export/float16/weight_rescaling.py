@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import nn
 
+from pocketdiffusion.export.checkpoints.tensor import scaled
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.float16.scale_propagation import Dataflow, follow
 from pocketdiffusion.quantize.exponents import exponents
@@ -54,9 +55,7 @@ def _plan(data: Dataflow) -> Rescale:
 
 def rescale(part: Component, powers: Rescale) -> Component:
     """The component with these powers of two in its weights and epsilons."""
-    weights = {
-        name: replace(ref, exponent=ref.exponent + powers.weights.get(name, 0)) for name, ref in part.weights.items()
-    }
+    weights = {name: scaled(tensor, powers.weights.get(name, 0)) for name, tensor in part.weights.items()}
     build = partial(_build, part.build, powers.epsilons)
     return replace(part, build=build, weights=weights, exponents=powers.results)
 

@@ -35,11 +35,7 @@ class Licences:
 def write_licences(folder: Path, checkpoint: Checkpoint) -> Licences:
     """Copy the checkpoint's LICENSE and NOTICE files, as they are, and CLIP's notice into `folder`/licences."""
     (folder / FOLDER).mkdir()
-    texts = {
-        re.sub(r"[^A-Za-z0-9._-]", "_", path.name).rstrip("."): path
-        for path in sorted(checkpoint.folder.iterdir())
-        if path.is_file() and path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
-    }
+    texts = {re.sub(r"[^A-Za-z0-9._-]", "_", name).rstrip("."): path for name, path in checkpoint.licence_files.items()}
     texts["CLIP.txt"] = Path(__file__).with_name("CLIP.txt")
     for name, path in texts.items():
         shutil.copyfile(path, folder / FOLDER / name)

@@ -1,13 +1,12 @@
 """diffusers' own pipeline of a checkpoint, opened by its own loader: with its repairs, tokenizer and scheduler.
 
-It reads the folder by itself, so that what our own reading of it gets wrong shows in the first picture.
+A folder it reads by itself, so that what our own reading of it gets wrong shows in the first picture.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,8 +14,7 @@ import torch
 import transformers
 from torch import nn
 
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.safetensors_header import read_header
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenPipeline
 from pocketdiffusion.export.families import find_family
 from pocketdiffusion.export.reference.float32 import check_float32
 from pocketdiffusion.export.reference.streamed_weights import stream_weights
@@ -33,13 +31,14 @@ def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
     """Open the checkpoint as the class of diffusers that its family names, in float32 on the CPU.
 
     `streamed` leaves weights in their files; else they are in memory, and may be changed. Raises UserError where
-    diffusers cannot open the folder, and where torch does not compute in float32.
+    diffusers cannot open the checkpoint, and where torch does not compute in float32.
     """
-    parts = {part: [checkpoint.folder / part / name for name in checkpoint.files[part]] for part in checkpoint.tensors}
+    stored = {
+        part: {place.dtype for tensor in tensors.values() for place in tensor.places}
+        for part, tensors in checkpoint.tensors.items()
+    }
     try:
-        return open_class(
-            find_family(checkpoint).PIPELINE, checkpoint.folder, parts, variant=_variant(checkpoint), streamed=streamed
-        )
+        return open_class(find_family(checkpoint).PIPELINE, checkpoint.open_pipeline, stored, streamed=streamed)
     except UserError:
         raise
     except Exception as error:  # diffusers and transformers have no classes of errors for a folder that is wrong
@@ -48,24 +47,18 @@ def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
 
 
 def open_class(
-    name: str, folder: Path, parts: Mapping[str, Sequence[Path]], *, variant: str | None = None, streamed: bool = True
+    name: str, opener: OpenPipeline, stored: Mapping[str, Collection[str]], *, streamed: bool = True
 ) -> Pipeline:
-    """As `open_pipeline`, by the name of a class of diffusers and the weight files of its models."""
+    """As `open_pipeline`, by the name of a class of diffusers, how it is opened, and the dtypes, by torch's names, that
+    the weights of each of its models are stored in."""
     check_float32()
-    dtypes = {part: _stored_dtype(files) for part, files in parts.items()} if streamed else {}
+    dtypes = {part: _resting_dtype(found) for part, found in stored.items()} if streamed else {}
     with quiet():
         pipeline_class = getattr(diffusers, name)
-        wanted = signature(pipeline_class.__init__).parameters
-        options: dict[str, Any] = {name: None for name in LEFT_OUT if name in wanted}
-        options |= {name: False for name in ("requires_safety_checker", "add_watermarker") if name in wanted}
-        pipeline = pipeline_class.from_pretrained(
-            folder,
-            torch_dtype={"default": torch.float32, **dtypes},
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            **options,
-        )
+        parameters = signature(pipeline_class.__init__).parameters
+        options: dict[str, Any] = {name: None for name in LEFT_OUT if name in parameters}
+        options |= {name: False for name in ("requires_safety_checker", "add_watermarker") if name in parameters}
+        pipeline = opener(pipeline_class, torch_dtype={"default": torch.float32, **dtypes}, **options)
     pipeline.set_progress_bar_config(disable=True)
     for module in pipeline.components.values():
         if isinstance(module, nn.Module):
@@ -75,16 +68,10 @@ def open_class(
     return pipeline
 
 
-def _stored_dtype(files: Sequence[Path]) -> torch.dtype:
-    """float16 or bfloat16 where the weight files hold no floats but such, else float32: with another dtype a loader
-    would round. What it costs where files disagree is a copy in float32."""
-    kinds = {ref.dtype for file in files for ref in read_header(file).values()}
-    return _HALVES.get(frozenset(kind for kind in kinds if "float" in kind), torch.float32)
-
-
-def _variant(checkpoint: Checkpoint) -> str | None:
-    """The variant that diffusers must be given to read the files that were chosen, such as "fp16"."""
-    return max(checkpoint.variants.values(), default=None)
+def _resting_dtype(stored: Collection[str]) -> torch.dtype:
+    """Return float16 or bfloat16 where all floats are stored as such, else float32: with another dtype a loader would
+    round. Where files disagree, this costs a copy in float32."""
+    return _HALVES.get(frozenset(dtype for dtype in stored if "float" in dtype), torch.float32)
 
 
 @contextmanager

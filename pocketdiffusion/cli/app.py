@@ -567,8 +567,8 @@ def inspect(
             raise ProofError(f"{what} is a failed export: {len(failed)} of {len(manifest.verdicts)} verdicts failed")
         return
     with needs_export():
-        from pocketdiffusion.export.checkpoints.folder import open_checkpoint
-        from pocketdiffusion.export.checkpoints.weight_content import check_finite
+        from pocketdiffusion.export.checkpoints import open_checkpoint
+        from pocketdiffusion.export.component import check_finite
         from pocketdiffusion.export.families import components
     allowed = allow_unexpected or ()
     checkpoint = open_checkpoint(what, revision=revision, token=token, allow_unexpected=allowed, say=say)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pocketdiffusion.export.backends.storage import check_storable
-from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.quantize.quantized_tensor import Plain, Stored, store
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import ProofError
@@ -30,7 +30,7 @@ class Weight:
     """A tensor of the checkpoint, and how the graph wants it turned."""
 
     name: str
-    ref: TensorRef
+    ref: LazyTensor
     turns: tuple[Turn, ...] = ()
 
     def read(self) -> NDArray[np.float32]:
@@ -40,7 +40,7 @@ class Weight:
         return np.ascontiguousarray(array)
 
 
-def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> None:
+def detach_weights(model: ir.Model, refs: Mapping[str, LazyTensor]) -> None:
     """Make graph inputs of all initializers. Raises ProofError for one that the checkpoint does not hold."""
     for name, value in list(model.graph.initializers.items()):
         if name not in refs:
@@ -50,7 +50,7 @@ def detach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> None:
         model.graph.inputs.append(value)
 
 
-def attach_weights(model: ir.Model, refs: Mapping[str, TensorRef]) -> dict[ir.Value, Weight]:
+def attach_weights(model: ir.Model, refs: Mapping[str, LazyTensor]) -> dict[ir.Value, Weight]:
     """Return the graph inputs that are weights, as `detach_weights` made them, with the tensors that they are read
     from."""
     named = {value: value.name for value in model.graph.inputs}

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
 from pocketdiffusion.export.checkpoints.safetensors_header import bind, rename, without_kernel
-from pocketdiffusion.export.component import Component, TensorRef
+from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
+from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.examples import noise
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.runtime.errors import UserError
@@ -64,7 +65,7 @@ class LatentEncoder(nn.Module):
         return (moments if self.quant_conv is None else self.quant_conv(moments),)
 
 
-def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+def modern_names(part: str, stored: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """Files from before diffusers 0.18 call the attention's layers `query, key, value, proj_attn`, and files closer to
     the original code (CompVis/latent-diffusion) store them as 1x1 convolutions. Raises UserError where they are in
     shards, of which diffusers leaves them out.
@@ -76,7 +77,7 @@ def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, Tensor
         block, _, layer = parent.rpartition(".")
         if ".attentions." in name and layer in modern:
             names[name] = f"{block}.{modern[layer]}.{leaf}"
-    if names and len({ref.file for ref in stored.values()}) > 1:
+    if names and len({file for file, _ in places_of(stored.values())}) > 1:
         raise UserError(
             f"{part}: its shards hold names from before diffusers 0.18 ({min(names)}), which diffusers translates in a "
             "single file only: save the model again"
@@ -107,7 +108,7 @@ def _sites(config: Mapping[str, Any], layers: int) -> dict[str, int]:
 def components(
     part: str,
     config: Mapping[str, Any],
-    stored: Mapping[str, TensorRef],
+    stored: Mapping[str, LazyTensor],
     size: tuple[int, int],
     allow_unexpected: Sequence[str],
 ) -> list[Component]:

@@ -15,7 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from pocketdiffusion.export.arguments import tensor_shapes
 from pocketdiffusion.export.checkpoints.safetensors_header import bind
-from pocketdiffusion.export.component import Component, TensorRef
+from pocketdiffusion.export.checkpoints.tensor import LazyTensor
+from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts import clip_text
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
@@ -76,7 +77,7 @@ def _positions(ids: Tensor) -> Tensor:
 def state_component(
     part: str,
     config: CLIPTextConfig,
-    stored: Mapping[str, TensorRef],
+    stored: Mapping[str, LazyTensor],
     tokens: int,
     allow_unexpected: Sequence[str],
 ) -> Component:
@@ -95,7 +96,7 @@ def state_component(
 def projected_component(
     part: str,
     config: CLIPTextConfig,
-    stored: Mapping[str, TensorRef],
+    stored: Mapping[str, LazyTensor],
     tokens: int,
     allow_unexpected: Sequence[str],
 ) -> Component:
@@ -120,7 +121,7 @@ def _component(
     part: str,
     config: CLIPTextConfig,
     module: Callable[[CLIPTextConfig], nn.Module],
-    named: Mapping[str, TensorRef],
+    named: Mapping[str, LazyTensor],
     tokens: int,
     outputs: tuple[TensorSpec, ...],
     sites: Mapping[str, int],

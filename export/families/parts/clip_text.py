@@ -6,7 +6,6 @@ older names, and the number of sites, from the configuration alone.
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +17,9 @@ from transformers.activations import ACT2FN
 from pocketdiffusion.export.arguments import tensor_shapes
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import bind, rename
+from pocketdiffusion.export.checkpoints.tensor import LazyTensor, Rows
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer
-from pocketdiffusion.export.component import Component, TensorRef
+from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
@@ -103,12 +103,12 @@ def prompt_length(checkpoint: Checkpoint, tokenizer: str, part: str, text: CLIPT
     return found.max_length
 
 
-def modern_names(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+def modern_names(part: str, stored: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """As `prefixed`, without `text_projection`, which a family that does not use it never asks for."""
     return {name: ref for name, ref in prefixed(part, stored).items() if name != "text_projection.weight"}
 
 
-def prefixed(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+def prefixed(part: str, stored: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
     """Checkpoints say `text_model.encoder...`; transformers 5 writes `encoder...`.
 
     Left out: `position_ids`, which old files hold and which is 0, 1, 2, ....
@@ -121,7 +121,7 @@ def prefixed(part: str, stored: Mapping[str, TensorRef]) -> dict[str, TensorRef]
 def component(
     part: str,
     config: CLIPTextConfig,
-    stored: Mapping[str, TensorRef],
+    stored: Mapping[str, LazyTensor],
     tokens: int,
     allow_unexpected: Sequence[str],
 ) -> Component:
@@ -159,16 +159,13 @@ def call(module: nn.Module, outputs: Callable[[Any], Tensors]) -> GraphCall:
 
 
 def shorten(
-    config: CLIPTextConfig, weights: Mapping[str, TensorRef], tokens: int
-) -> tuple[CLIPTextConfig, dict[str, TensorRef]]:
+    config: CLIPTextConfig, weights: Mapping[str, LazyTensor], tokens: int
+) -> tuple[CLIPTextConfig, dict[str, LazyTensor]]:
     """The configuration and the weights of a text encoder that is only ever given `tokens` tokens: the rows of its
     position embedding behind those are never looked up, and a converter would cut them off in its own way."""
     short = copy(config)
     short.max_position_embeddings = tokens
-    ref = weights[_POSITIONS]
-    row = ref.nbytes // ref.shape[0]
-    cut = replace(ref, nbytes=tokens * row, shape=(tokens, *ref.shape[1:]))
-    return short, {name: cut if name == _POSITIONS else weight for name, weight in weights.items()}
+    return short, {**weights, _POSITIONS: Rows(weights[_POSITIONS], tokens)}
 
 
 def sites(config: CLIPTextConfig) -> dict[str, int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
 from pocketdiffusion.export.checkpoints.safetensors_header import bind
-from pocketdiffusion.export.component import TensorRef
+from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.families.parts.examples import noise
 from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
 from pocketdiffusion.runtime.errors import UserError
@@ -86,9 +86,9 @@ class TextTimeDenoiser(nn.Module):
 
 
 def bound(
-    build: Callable[[], nn.Module], stored: Mapping[str, TensorRef], allow_unexpected: Sequence[str]
-) -> dict[str, TensorRef]:
-    """Where the weights of either module lie. `stored` has the names of the file.
+    build: Callable[[], nn.Module], stored: Mapping[str, LazyTensor], allow_unexpected: Sequence[str]
+) -> dict[str, LazyTensor]:
+    """Return the weights of either module. `stored` has the names of the file.
 
     Raises UserError, naming the tensors, where the weights do not fit the configuration.
     """

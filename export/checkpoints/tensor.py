@@ -1,0 +1,203 @@
+"""Lazy tensors: what a weight is made of, read one at a time when it is asked for.
+
+The kinds nest, so that a weight may be the first rows of a tensor in a file, times a power of two:
+
+    Stored      the bytes of a safetensors file
+    Scaled      another tensor times a power of two     (export/float16/weight_rescaling.py)
+    Reshaped    another tensor in another shape         (linear layers that old files store as 1x1 convolutions)
+    Rows        the first rows of another tensor        (position embeddings, as long as the prompts)
+
+Whoever takes weights asks for `shape`, `dtype`, `read()`, `places` and `derivation`, and never which kind it is.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FLOATS = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float8_e4m3fnuz",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+)
+_FEWER_BITS = {"float4_e2m1fn": 4, "float6_e2m3": 6, "float6_e3m2": 6, "bool": 8}
+
+
+def bits_of(dtype: str) -> int:
+    """Return the bits of a number of `dtype`, torch's name of a type: float16 has 16, float8_e4m3fn has 8."""
+    digits = dtype.partition("_")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
+    return _FEWER_BITS.get(dtype) or int(digits)
+
+
+class LazyTensor(Protocol):
+    """A tensor of the checkpoint, however it is stored."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str:
+        """torch's name of the type that the numbers are stored in."""
+        ...
+
+    @property
+    def places(self) -> tuple["Stored", ...]:
+        """The places in files that `read` reads."""
+        ...
+
+    @property
+    def derivation(self) -> str:
+        """How the values follow from what is stored, in words without paths. Two models whose files are equal, and
+        these too, have equal weights."""
+        ...
+
+    def read(self) -> NDArray[np.float32]:
+        """Return the values as float32, C order. Needs the memory of this tensor and of what it is made of."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor inside a file: little-endian, C order, from byte `offset` on. `dtype` is torch's name."""
+
+    file: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * bits_of(self.dtype) // 8
+
+    @property
+    def places(self) -> tuple["Stored", ...]:
+        return (self,)
+
+    @property
+    def derivation(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+    def read(self) -> NDArray[np.float32]:
+        """Return the values as float32, by plain file reads, so that no mapped page counts as memory."""
+        raw = np.fromfile(self.file, np.uint8, self.nbytes, offset=self.offset)
+        return widen(raw, self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """2^`exponent` times another tensor."""
+
+    base: LazyTensor
+    exponent: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.base.dtype
+
+    @property
+    def places(self) -> tuple[Stored, ...]:
+        return self.base.places
+
+    @property
+    def derivation(self) -> str:
+        return f"2^{self.exponent} * {self.base.derivation}"
+
+    def read(self) -> NDArray[np.float32]:
+        return np.ldexp(self.base.read(), self.exponent)
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """The values of another tensor, in the same order, in the shape `shape`."""
+
+    base: LazyTensor
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        return self.base.dtype
+
+    @property
+    def places(self) -> tuple[Stored, ...]:
+        return self.base.places
+
+    @property
+    def derivation(self) -> str:
+        return f"{list(self.shape)} of {self.base.derivation}"
+
+    def read(self) -> NDArray[np.float32]:
+        return self.base.read().reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The first `count` rows, along the first axis, of another tensor."""
+
+    base: LazyTensor
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count, *self.base.shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        return self.base.dtype
+
+    @property
+    def places(self) -> tuple[Stored, ...]:
+        return self.base.places
+
+    @property
+    def derivation(self) -> str:
+        return f"{self.count} rows of {self.base.derivation}"
+
+    def read(self) -> NDArray[np.float32]:
+        return self.base.read()[: self.count].copy()
+
+
+def scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:
+    """Return 2^`exponent` times `tensor`: itself for 0, and one power of two where it has one already."""
+    if isinstance(tensor, Scaled):
+        return scaled(tensor.base, tensor.exponent + exponent)
+    return Scaled(tensor, exponent) if exponent else tensor
+
+
+def places_of(tensors: Iterable[LazyTensor]) -> set[tuple[Path, int]]:
+    """Return file and offset of every place that these tensors are read from."""
+    return {(place.file, place.offset) for tensor in tensors for place in tensor.places}
+
+
+def widen(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
+    """Return the numbers that bytes hold, as float32: exactly, but for the longer float64 and int64. `dtype` is torch's
+    name of a type whose numbers are of one or more bytes each."""
+    if dtype == "bfloat16":
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if dtype.startswith("float8"):
+        return _float8_values(dtype)[raw]
+    with np.errstate(over="ignore"):
+        return raw.view(dtype).astype(np.float32)
+
+
+@cache
+def _float8_values(dtype: str) -> NDArray[np.float32]:
+    """Return the number that each of the 256 bytes stands for."""
+    values: NDArray[np.float32] = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype)).float().numpy()
+    return values
