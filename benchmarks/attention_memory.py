@@ -52,7 +52,7 @@ def write(folder: Path, format: str, profile: str, rewrite: str, latent: int) ->
     from diffusers.models.attention_processor import Attention
     from safetensors.torch import save_file
 
-    from pocketdiffusion.export.backends import emit
+    from pocketdiffusion.export.backends.emission import emit
     from pocketdiffusion.export.checkpoints.safetensors_header import read_header
     from pocketdiffusion.export.component import Component
     from pocketdiffusion.export.targets import Artifact

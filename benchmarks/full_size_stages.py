@@ -68,7 +68,7 @@ def original(folder: Path) -> Trajectory:
 
 
 def convert(folder: Path, format: str) -> dict[str, Any]:
-    from pocketdiffusion.export.backends import emit
+    from pocketdiffusion.export.backends.emission import emit
 
     part, artifact = _part_and_artifact(folder, format)
     graph = emit(part, artifact, folder / format, open_batch=False)

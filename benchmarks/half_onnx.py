@@ -24,8 +24,8 @@ from pocketdiffusion.cli.app import core_of
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.cli.options import STANDINS
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
-from pocketdiffusion.runtime.devices.judge import ONNX, find_place
-from pocketdiffusion.runtime.engines.onnx import open_runner
+from pocketdiffusion.runtime.devices.judge import find_place
+from pocketdiffusion.runtime.engines.onnx import ENGINE, open_runner
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.check import scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
@@ -66,7 +66,7 @@ def main(
             half = graph.model_copy(update={"path": "model.onnx"})
             runners = {
                 "host": open_runner(Path(scratch) / "model.onnx", graph.spec),
-                "arm64": place.open(Path(scratch), ONNX, half),
+                "arm64": place.open(Path(scratch), ENGINE.ways["arm64"][0], half),
             }
             found = {
                 device: judge_graph(

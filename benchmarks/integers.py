@@ -37,14 +37,15 @@ from sigmoid import interleave
 from torch import Tensor, nn
 
 from pocketdiffusion.cli.console import run
-from pocketdiffusion.export.backends import emit, find_refusal
-from pocketdiffusion.export.backends.onnx.qdq import ROOM
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.emission import emit, find_refusal
+from pocketdiffusion.export.backends.onnx.quantization.qdq import ROOM
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts import unet2d
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
-from pocketdiffusion.export.targets import DEFAULTS, Artifact
+from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
@@ -200,7 +201,7 @@ def grown(path: Path) -> int:
 
 def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, Any]]:
     """A row for each graph, float32 first."""
-    own = replace(DEFAULTS["onnx"], recipe="fp32")
+    own = replace(find_backend("onnx").default, recipe="fp32")
     paths: dict[str, Path] = {}
     sizes: dict[str, int] = {}
     graph, size = write(part, own, None, folder / "fp32 ort")
@@ -251,7 +252,7 @@ def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, A
 def measure_bytes(part: Component, format: str, folder: Path) -> dict[str, Any]:
     """Of the recipe w8 against float32."""
     plan = plan_of(part, "w8", 8, 0, "float")
-    artifact = DEFAULTS[format]
+    artifact = find_backend(format).default
     refusal = find_refusal(plan.schemes.values(), format, artifact.profile)
     if refusal is not None:
         return {"format": format, "refused": refusal.reason}

@@ -24,7 +24,7 @@ from sigmoid import interleave
 
 from pocketdiffusion.cli.console import run, say
 from pocketdiffusion.export import bundle_writer as layout
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference.record import record

@@ -26,13 +26,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.activations import QuickGELUActivation
 
 from pocketdiffusion.cli.console import run
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FORMS, measure_forms
 from pocketdiffusion.export.reference.record import Request, record
-from pocketdiffusion.export.targets import DEFAULTS, Artifact
+from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines import onnx, tflite
@@ -75,7 +76,7 @@ def component_of(kind: str) -> Component:
 
 def artifact_of(format: str, profile: str, with_tanh: Sequence[str]) -> Artifact:
     """As targets ask for it, with the rewrites named, which replace `quick_gelu` where they say what it says."""
-    own = DEFAULTS[format].rewrites
+    own = find_backend(format).default.rewrites
     return Artifact(format, profile, "fp32", "cpu", (*own, *with_tanh))
 
 

@@ -17,8 +17,9 @@ from rich.table import Table
 from pocketdiffusion.cli.console import console, run
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.devices.child import ChildRunner
-from pocketdiffusion.runtime.devices.judge import TENSORFLOW, Standin, judge_on
+from pocketdiffusion.runtime.devices.judge import Standin, judge_on
 from pocketdiffusion.runtime.devices.tensorflow_lite import launch_tensorflow
+from pocketdiffusion.runtime.engines import tflite
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.verify.golden import read_golden
 
@@ -40,7 +41,12 @@ def judge(place: Standin, bundle: Bundle, has: str) -> list[dict[str, Any]]:
     rows = [{"graph": name, "refused": f"asks for {least[name]}"} for name in newer]
     for name in newer:
         try:
-            ChildRunner(place.launch, TENSORFLOW.engine, bundle.folder / graphs[name].path, graphs[name].spec)
+            ChildRunner(
+                place.launch,
+                tflite.ENGINE.ways["tensorflow"][0].engine,
+                bundle.folder / graphs[name].path,
+                graphs[name].spec,
+            )
         except ProofError:
             continue
         raise ProofError(f"{bundle.folder}: {name} asks for {least[name]}, and {has} opens it")

@@ -2,14 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple, write_script
-from pocketdiffusion.export.backends.onnx.optimum_layout import opens_in_optimum, write_companions
+from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.bundle_readme import bundle_readme
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
@@ -27,25 +26,13 @@ from pocketdiffusion.runtime.bundle.picture_records import Latents, Scheduler, V
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
 from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
 from pocketdiffusion.runtime.characters import CHARACTERS
-from pocketdiffusion.runtime.program import find_ends, model_graph
+from pocketdiffusion.runtime.program import find_ends
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
-TOOLCHAIN = (
-    "coremltools",
-    "diffusers",
-    "numpy",
-    "onnx",
-    "onnx_ir",
-    "onnxruntime",
-    "onnxscript",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
-CONVERTERS = {"tflite": ("ai-edge-litert", "litert-converter", "litert-torch")}  # by format, where others are needed
+TOOLCHAIN = ("diffusers", "numpy", "tokenizers", "torch", "transformers")  # that every export takes
 
 
 def assemble(
@@ -59,8 +46,8 @@ def assemble(
     """Writes tokenizers, golden/, conformance/, licences/ and README.md into `folder`, beside the graphs. The record of
     the bundle, still without verdicts.
 
-    Where optimum can run the graphs, onnx/ becomes a folder that it opens as well, and the one vocabulary of the bundle
-    is that in it; where Apple's Swift pipeline knows them, coreml/ gets a script that makes it one for it.
+    Where another library can run the graphs of a format, their folder becomes one that it opens as well, by the files
+    that the format's backend writes.
     `calibration` is there where ranges of activations were measured.
     """
     program = trajectories[0].program
@@ -70,10 +57,9 @@ def assemble(
     vae = checkpoint.configs["vae"]
     scheduler = scheduler_config(checkpoint)
     schedule = read_schedule(scheduler)
-    homes = {}
-    if "onnx" in graphs and opens_in_optimum(graphs["onnx"]):
-        write_companions(folder / "onnx", checkpoint, height, width)
-        homes = {"tokenizer": "onnx/tokenizer"}
+    homes: dict[str, str] = {}
+    for format, named in graphs.items():
+        homes |= find_backend(format).write_companions(folder / format, named, checkpoint, (height, width))
     tokenizers = write_tokenizers(folder, checkpoint, homes)
     licences = write_licences(folder, checkpoint)
     model = ModelInfo(
@@ -123,21 +109,20 @@ def assemble(
         provenance=Provenance(
             exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
             python=".".join(str(n) for n in sys.version_info[:3]),
-            toolchain={
-                name: version(name) for name in (*TOOLCHAIN, *(n for f in graphs for n in CONVERTERS.get(f, ())))
-            },
+            toolchain={name: version(name) for name in toolchain(graphs)},
         ),
     )
-    if "coreml" in graphs and opens_in_apple(graphs["coreml"]):
-        unit = graphs["coreml"][model_graph(program)[0]].compute_unit
-        write_script(
-            folder / "coreml",
-            vae["scaling_factor"],
-            unit,
-            apple_differences(draft),
-            Path(tokenizers[0].vocab).parent.as_posix(),
-        )
+    for format in graphs:
+        find_backend(format).write_script(folder / format, draft)
     return draft
+
+
+def toolchain(formats: Iterable[str]) -> list[str]:
+    """Return the distributions whose versions a bundle of `formats` states: those of the export extra, whatever the
+    format, and those that its formats need beside that."""
+    backends = [find_backend(name) for name in backend_names()]
+    found = {*TOOLCHAIN, *(tool for backend in backends if backend.converter is None for tool in backend.tools)}
+    return sorted(found | {tool for format in formats for tool in find_backend(format).tools})
 
 
 def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:

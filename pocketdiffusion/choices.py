@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from pocketdiffusion.export.targets import CHOICES, DEFAULTS, PROFILES, Artifact, Target, load_target
+from pocketdiffusion.export.backends import find_backend, profile_names
+from pocketdiffusion.export.targets import Artifact, Target, load_target
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
 
@@ -61,14 +62,16 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
     """
     if recipe is not None:
         load_recipe(recipe)
-    for option, value in (("format", format), ("profile", profile)):
-        if value is not None and value not in CHOICES[option]:
-            near = get_close_matches(value.lower(), CHOICES[option], n=2, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(CHOICES[option])}"
-            raise UserError(f"there is no {option} {value}: {hint}")
-    artifacts = [a for a in target.artifacts if format in (None, a.format)] or [DEFAULTS[str(format)]]
-    if profile is not None and not any(profile in PROFILES[a.format] for a in artifacts):
-        known = "; ".join(f"{a.format} has {', '.join(PROFILES[a.format])}" for a in artifacts)
+    if format is not None:
+        find_backend(format)
+    if profile is not None and profile not in profile_names():
+        near = get_close_matches(profile.lower(), profile_names(), n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(profile_names())}"
+        raise UserError(f"there is no profile {profile}: {hint}")
+    artifacts = [a for a in target.artifacts if format in (None, a.format)] or [find_backend(str(format)).default]
+    profiles = {a.format: find_backend(a.format).profiles for a in artifacts}
+    if profile is not None and not any(profile in profiles[a.format] for a in artifacts):
+        known = "; ".join(f"{a.format} has {', '.join(profiles[a.format])}" for a in artifacts)
         raise UserError(f"{target.name} takes no artifacts of profile {profile}: {known}")
     return replace(
         target,
@@ -76,7 +79,7 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
             replace(
                 a,
                 recipe=recipe or a.recipe,
-                profile=profile if profile in PROFILES[a.format] else a.profile,
+                profile=profile if profile in profiles[a.format] else a.profile,
                 # the Neural Engine computes in float16 only
                 compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
             )

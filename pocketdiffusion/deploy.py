@@ -10,6 +10,7 @@ from pocketdiffusion.apps import App, load_app
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+from pocketdiffusion.runtime.engines import engine_names, find_engine
 from pocketdiffusion.runtime.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -47,19 +48,25 @@ def check_app(manifest: Manifest, app: App) -> None:
 
 def _refusal(manifest: Manifest, format: str, app: App) -> str | None:
     """Return why the app cannot run the bundle's graphs of `format`, or None where it can."""
-    engine = app.engines.get(format)
-    if engine is None:
-        return f"it has no engine for {format}, but for {' and '.join(app.engines)}"
+    facts = find_engine(format)
+    if facts is None or facts.name not in app.engines:
+        return f"it has no engine for {format}, but for {' and '.join(formats_of(app))}"
+    version = app.engines[facts.name]
     for graph, artifact in manifest.graphs[format].items():
         needed = artifact.engine
         if needed is None:
             continue
-        if needed.name != engine.name:
-            return f"{graph} is for the engine {needed.name}, where it has {engine.name}"
-        if needed.least_version is not None and engine.version is not None:
-            if is_older(engine.version, needed.least_version):
-                return f"{graph} needs {engine.name} {needed.least_version}, where it has {engine.version}"
+        if needed.name != facts.name:
+            return f"{graph} is for the engine {needed.name}, where it has {facts.name}"
+        if needed.least_version is not None and version is not None and is_older(version, needed.least_version):
+            return f"{graph} needs {facts.name} {needed.least_version}, where it has {version}"
     return None
+
+
+def formats_of(app: App) -> list[str]:
+    """Return the formats whose graphs an engine of `app` runs."""
+    found = {name: find_engine(name) for name in engine_names()}
+    return [name for name, facts in found.items() if facts is not None and facts.name in app.engines]
 
 
 def is_older(version: str, least: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pocketdiffusion.choices import SEARCHED, check_search
-from pocketdiffusion.export.backends import check_converter, check_lowered, check_size
+from pocketdiffusion.export.backends.emission import check_converter, check_lowered, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import plan_of, weights_of
 from pocketdiffusion.export.survey import Surveys

@@ -30,12 +30,13 @@ SEEDS = 2**31
 VOCABULARY = Path(pocketdiffusion.__file__).parent / "models/emoji/tokenizer"  # CLIP's
 
 
-def write_kit(out: Path, *, format: str = "onnx", seed: int | None = None, say: Say = lambda line: None) -> int:
-    """Write the kit into the new folder `out`; return how many pictures it asks for. The models' weights come of
-    `seed`, by default of a new one. Raises UserError where `out` is there already or `format` is not known, and
-    ProofError where a bundle of the kit is not equal to its model."""
+def write_kit(out: Path, *, format: str | None = None, seed: int | None = None, say: Say = lambda line: None) -> int:
+    """Write the kit into the new folder `out`; return how many pictures it asks for. `format` is by default the
+    first of the target generic; the models' weights come of `seed`, by default of a new one. Raises UserError where
+    `out` is there already or `format` is not known, and ProofError where a bundle of the kit is not equal to its
+    model."""
     check_place(out)
-    choose(load_target(TARGET), None, format, None)
+    format = choose(load_target(TARGET), None, format, None).artifacts[0].format
     seed = randbelow(SEEDS) if seed is None else seed
     photo = make_photo(seed)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:

@@ -7,6 +7,7 @@ from pocketdiffusion.quantize.recipes import floor_of, load_recipe, recipe_names
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.bundle.verdicts import Kind
+from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.program import STAGES, graphs_of
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
@@ -57,7 +58,9 @@ def _is_known(recipe: str) -> bool:
 
 def _exact(format: str, graph: Graph) -> Iterator[str]:
     """fp32 and fp16, whose floors are the gate's."""
-    arithmetics = ("float32", "float16") if (graph.recipe, format) == ("fp16", "coreml") else ("float32",)
+    engine = find_engine(format)
+    halves = engine is not None and engine.half_arithmetic == "float16" and STORAGE[graph.recipe] == "float16"
+    arithmetics = ("float32", "float16") if halves else ("float32",)
     if graph.storage not in (STORAGE[graph.recipe], "float32"):
         yield f"storage is {graph.storage}, where the recipe {graph.recipe} gives {STORAGE[graph.recipe]}"
     if graph.arithmetic not in arithmetics:

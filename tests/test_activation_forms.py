@@ -11,11 +11,12 @@ from support.traced_parts import component_of, psnr
 from torch import nn
 from transformers.activations import QuickGELUActivation
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends import backend_names, find_backend
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.float16.activation_forms import FORMS, SIGMOIDS, choice, measure_forms
 from pocketdiffusion.export.rewrites import apply_rewrites
-from pocketdiffusion.export.targets import DEFAULTS, PROFILES, Artifact, load_target, target_names
+from pocketdiffusion.export.targets import Artifact, load_target, target_names
 from pocketdiffusion.runtime.engines import load_runner
 
 SITES = {"gelu": 1, "quick_gelu": 1, "silu": 1}
@@ -77,10 +78,12 @@ def test_what_each_format_makes_of_them(tmp_path: Path, dialect: tuple[str, str]
 
 
 def test_every_artifact_has_its_choices() -> None:
-    for format, profiles in PROFILES.items():
-        for profile in profiles:
+    for format in backend_names():
+        for profile in find_backend(format).profiles:
             for kind in FORMS:
-                assert choice(Artifact(format, profile, "fp16", "cpu", DEFAULTS[format].rewrites), kind).reason
+                assert choice(
+                    Artifact(format, profile, "fp16", "cpu", find_backend(format).default.rewrites), kind
+                ).reason
 
 
 def test_targets_that_hold_no_sigmoid() -> None:

@@ -12,9 +12,10 @@ from support.faults import weight
 
 from pocketdiffusion import build
 from pocketdiffusion.choices import choose
-from pocketdiffusion.export.backends import emit as sound_emit
+from pocketdiffusion.export.backends import find_backend, tflite
+from pocketdiffusion.export.backends.emission import emit as sound_emit
 from pocketdiffusion.export.float16 import audit as fitting
-from pocketdiffusion.export.targets import DEFAULTS, load_target
+from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.planning import check_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
@@ -117,7 +118,7 @@ def test_no_artifact_is_planned_where_one_is_refused(tiny_checkpoint: Path) -> N
 @pytest.mark.slow  # draws and measures on all search and calibration prompts
 def test_what_recipes_ask_is_measured_once_for_all_formats(tiny_checkpoint: Path) -> None:
     checkpoint, parts = open_model(str(tiny_checkpoint))
-    artifacts, said = [DEFAULTS["onnx"], DEFAULTS["tflite"]], list[str]()
+    artifacts, said = [find_backend("onnx").default, find_backend("tflite").default], list[str]()
     plans = plan_artifacts(Original(checkpoint, parts, []), artifacts, [load_recipe("w8a8")] * 2, said.append)
     assert plans[0] == plans[1] and plans[0]["unet"].activation == "int8" and plans[0]["unet"].inputs
     assert len([line for line in said if "search prompts" in line]) == 1
@@ -143,10 +144,10 @@ def test_what_tflite_lacks_is_said_before_anything_is_drawn(
             build.export(str(micro_checkpoint), "galaxy-s24", tmp_path / "out", recipe=recipe, say=said.append)
         assert not any("recording" in line or "writing" in line for line in said) and not list(tmp_path.iterdir())
 
-    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.emit.LARGEST", 2_000_000)
+    monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(tflite.BACKEND, largest=2_000_000))
     refused("fp32", "tflite does not take text_encoder with the recipe fp32: its weights are 0.0 GB, and a file holds")
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     refused("w8", "litert-torch is not installed: pip install --no-deps -r requirements-tflite.txt")
     with pytest.raises(UserError, match="litert-torch is not installed"):
-        check_recipes([], [replace(DEFAULTS["tflite"], recipe="mixed")])
-    check_recipes([], [DEFAULTS["onnx"], DEFAULTS["coreml"]])
+        check_recipes([], [replace(find_backend("tflite").default, recipe="mixed")])
+    check_recipes([], [find_backend("onnx").default, find_backend("coreml").default])

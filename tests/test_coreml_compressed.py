@@ -16,11 +16,11 @@ from support.traced_parts import component_of, psnr
 from test_coreml import parts
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends import find_refusal
-from pocketdiffusion.export.backends.coreml.compressed import check_compressed
 from pocketdiffusion.export.backends.coreml.emit import emit
+from pocketdiffusion.export.backends.coreml.quantization import check_compressed
 from pocketdiffusion.export.backends.coreml.taps import constants
 from pocketdiffusion.export.backends.coreml.tools import ct
+from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized

@@ -21,9 +21,10 @@ from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.verdicts import Kind
-from pocketdiffusion.runtime.devices.judge import ONNX, TFLITE, TFLITE_GPU, TFLITE_HALF, Standin, Way, find_place
+from pocketdiffusion.runtime.devices.judge import Standin, find_place
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
+from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
@@ -35,6 +36,9 @@ from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, floor_db
 
 pytestmark = pytest.mark.slow
 FOLDER = STANDINS.expanduser()
+(ONNX,) = host_onnx.ENGINE.ways["arm64"]
+TFLITE, TFLITE_HALF = host_tflite.ENGINE.ways["arm64"]
+(TFLITE_GPU,) = host_tflite.ENGINE.ways["gpu"]
 RNG = np.random.default_rng(0)
 
 

@@ -2,7 +2,7 @@
 leaves out and why."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from support.command import call
 from pocketdiffusion.cli.app import core_of
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
-from pocketdiffusion.runtime.devices import judge
 from pocketdiffusion.runtime.devices.child import Launch
-from pocketdiffusion.runtime.devices.judge import STEPS, TFLITE_GPU, Standin, Way, draw_on_host, judge_on
+from pocketdiffusion.runtime.devices.judge import STEPS, Standin, draw_on_host, judge_on
 from pocketdiffusion.runtime.devices.ml_drift import REFUSES
-from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.engines import load_runner, onnx, tflite
+from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.golden import read_golden
@@ -101,14 +101,14 @@ def test_a_format_that_it_cannot_run_is_not_run(bundle: Bundle) -> None:
 
 
 def test_a_refused_graph_fails_where_the_target_says_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(judge.WAYS, ("gpu", "onnx"), (TFLITE_GPU,))
+    monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, ways=tflite.ENGINE.ways, left_out={}))
     for refused in ("text_encoder", "vae_decoder"):
         with pytest.raises(ProofError, match="GATHER_ND"):
             judge_on(Here("gpu", NOWHERE, "", (refused,)), with_unit(bundle, "gpu"), read_golden(bundle))
 
 
 def test_a_refused_graph_is_not_run_where_the_target_says_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(judge.WAYS, ("gpu", "onnx"), (TFLITE_GPU,))
+    monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, ways=tflite.ENGINE.ways, left_out={}))
     given = with_unit(bundle, "cpu")
     reports, skipped = judge_on(Here("gpu", NOWHERE, "", ("text_encoder",)), given, read_golden(bundle))
     assert [row.subject for row in skipped] == ["text_encoder"] and "GATHER_ND" in skipped[0].reason

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import Fitted, emit_fitted, measure_ranges, replay
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.reference.record import REQUESTS, record
-from pocketdiffusion.export.targets import DEFAULTS, Artifact
+from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.float16_range import HALF_MAX
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.engines import load_runner
@@ -75,7 +76,7 @@ def bent_encoder(bent: Path) -> tuple[Component, list[Trajectory]]:
 
 
 def artifact(format: str) -> Artifact:
-    return replace(DEFAULTS[format], recipe="fp16", compute_unit="gpu")
+    return replace(find_backend(format).default, recipe="fp16", compute_unit="gpu")
 
 
 def fit(case: tuple[Component, list[Trajectory]], format: str, folder: Path) -> Fitted:

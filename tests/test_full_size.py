@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families.parts import unet2d

@@ -167,10 +167,10 @@ def test_fused_attention_is_known_bad_in_browsers(tmp_path: Path, graph: Graph) 
 
 
 def test_onnx_engines(tmp_path: Path, graph: Graph) -> None:
-    found = onnx_capabilities.engine(half_product(tmp_path, 1), graph)
+    found = onnx_capabilities.needs(half_product(tmp_path, 1), graph)
     assert (found.name, found.least_version) == ("onnxruntime", "1.18")
     assert found.opset == {"ai.onnx": 21, "com.microsoft": 1}
-    assert onnx_capabilities.engine(integer_product(tmp_path, 2, TensorProto.INT4), graph).least_version == "1.23"
+    assert onnx_capabilities.needs(integer_product(tmp_path, 2, TensorProto.INT4), graph).least_version == "1.23"
 
 
 # TFLite.
@@ -206,13 +206,13 @@ def test_tflite_weights_are_counted_as_xnnpack_holds_them(tmp_path: Path, kind: 
 
 def test_tflite_engines_and_units(tmp_path: Path, graph: Graph) -> None:
     path = widened_product(tmp_path, "FLOAT16")
-    found = tflite_capabilities.engine(path, graph)
+    found = tflite_capabilities.needs(path, graph)
     assert (found.name, found.signature, found.opset) == ("litert", "part", {})
     model = read_model(path)
     for code in model.operatorCodes:
         code.version = 12
     write_model(model, path)
-    assert tflite_capabilities.engine(path, graph).least_version == "2.17.0"
+    assert tflite_capabilities.needs(path, graph).least_version == "2.17.0"
     units = {
         operator or storage: tflite_capabilities.units(
             path, graph.model_copy(update={"storage": storage, "ops": {operator: 1}})

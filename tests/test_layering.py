@@ -27,6 +27,7 @@ LIBRARIES = {
     "runtime/": RUNTIME,
     "runtime/engines/": RUNTIME | {"ai_edge_litert", "coremltools", "onnxruntime"},
     "runtime/engines/mlprogram/": RUNTIME,
+    "runtime/engines/facts.py": set(),
     "runtime/graph_spec.py": set(),  # emulators of phones have no package but the engine and numpy
     "runtime/devices/compiled.py": RUNTIME | {"ai_edge_litert"},
     "runtime/devices/tensorflow_lite.py": RUNTIME | {"tensorflow"},
@@ -36,12 +37,23 @@ LIBRARIES = {
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
     "export/backends/coreml": RUNTIME | TORCH | {"coremltools"},
     "export/backends/tflite": RUNTIME | TORCH | {"ai_edge_litert", "flatbuffers", "litert_torch"},
+    # The records: the command line reads them before it has torch.
+    "export/backends/__init__.py": set(),
+    "export/backends/backend.py": set(),
+    "export/backends/lazy.py": set(),
+    "export/backends/activation_choice.py": set(),
+    "export/artifact.py": set(),
+    **{
+        f"export/backends/{format}/{name}.py": set()
+        for format in ("coreml", "onnx", "tflite")
+        for name in ("__init__", "activations", "refusals")
+    },
     "export/backends/taps.py": RUNTIME,
     "export/backends/onnx/taps.py": RUNTIME | {"onnx_ir"},
     "export/backends/coreml/taps.py": RUNTIME,
     "export/backends/tflite/taps.py": RUNTIME | {"ai_edge_litert"},
     "export/backends/tflite/fp16_emulation.py": RUNTIME | {"ai_edge_litert"},
-    "export/targets/": set(),
+    "export/targets/": {"pydantic", "pydantic_core"},
     "pocketdiffusion/": set(),
     "pocketdiffusion/cli/app.py": {"typer"},
     "pocketdiffusion/reports/compare.py": {"jinja2"},

@@ -12,7 +12,8 @@ from support.recordings import GRAPHS
 from test_faults_formats import one_element, part_of
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layerwise import judge_forced
@@ -20,7 +21,6 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.quantized import open_quantized
 from pocketdiffusion.export.reference.record import REQUESTS, record
-from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.quantize.qparams import Span
 from pocketdiffusion.quantize.scheme import Activation, Plan
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
@@ -69,7 +69,7 @@ def judged(
     format, profile, activation = recipe
     calls = [case.inputs for trajectory in drawn for case in cases(part.spec.name, trajectory)]
     plan = with_room(plan_for(part, activation=activation, calls=calls))
-    artifact = replace(DEFAULTS[format], profile=profile, recipe=plan.recipe)
+    artifact = replace(find_backend(format).default, profile=profile, recipe=plan.recipe)
     graph = emit(faulty or part, artifact, folder, open_batch=False, plan=plan)
     reference = open_quantized(part, (), plan, litert=format == "tflite")
     layers = open_layers(folder, format, graph)
@@ -135,7 +135,7 @@ def test_a_fault_that_hides_in_the_whole_is_seen(
 def test_a_layer_that_nobody_names_is_refused(micro_checkpoint: Path, drawn: list[Trajectory], tmp_path: Path) -> None:
     part = part_of(micro_checkpoint, "unet")
     plan = plan_for(part, activation="dynamic")
-    graph = emit(part, replace(DEFAULTS["onnx"], recipe=plan.recipe), tmp_path, open_batch=False, plan=plan)
+    graph = emit(part, replace(find_backend("onnx").default, recipe=plan.recipe), tmp_path, open_batch=False, plan=plan)
     lacking = graph.model_copy(update={"layers": tuple(layer for layer in graph.layers if "conv_out" not in layer[0])})
     layers, reference = open_layers(tmp_path, "onnx", lacking), open_quantized(part, (), plan)
     with pytest.raises(ProofError, match="names no layer for unet.conv_out.weight"):
@@ -146,7 +146,7 @@ def test_a_layer_that_nobody_names_is_refused(micro_checkpoint: Path, drawn: lis
 def test_opening_layers_writes_nothing_beside_the_artifact(format: str, micro_checkpoint: Path, tmp_path: Path) -> None:
     """Not for a moment: a bundle with a file that its manifest does not name is no bundle."""
     part = part_of(micro_checkpoint, "vae_decoder")
-    graph = emit(part, replace(DEFAULTS[format], recipe="fp16"), tmp_path / "bundle", open_batch=False)
+    graph = emit(part, replace(find_backend(format).default, recipe="fp16"), tmp_path / "bundle", open_batch=False)
     folders = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
     before = {folder: folder.stat().st_mtime_ns for folder in folders}
     open_layers(tmp_path / "bundle", format, graph)

@@ -6,18 +6,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from support.traced_parts import artifact, component_of, emit_and_run, narrow_sd15_unet, psnr
 from torch import nn
 
 from pocketdiffusion.export.backends.onnx.emit import emit
 from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.onnx import open_runner
-from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import TensorSpec
 
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -43,20 +41,6 @@ def sd15_half(sd15: Component, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """The UNet of Stable Diffusion 1.5 with few channels, as exported for a phone."""
     folder = tmp_path_factory.mktemp("sd15_half")
     return folder, emit(sd15, artifact("ort", "fp16"), folder, open_batch=False)
-
-
-@pytest.mark.parametrize("recipe", FLOORS)
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("profile", ["ort", "std"])
-def test_parity_of_every_part(tiny_checkpoint: Path, tmp_path: Path, name: str, profile: str, recipe: str) -> None:
-    part = parts(tiny_checkpoint)[name]
-    graph, found, reference = emit_and_run(part, artifact(profile, recipe), tmp_path)
-    assert graph.spec == part.spec
-    assert graph.path == f"onnx/{name}/model.onnx"
-    assert sorted(graph.files) == sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*"))
-    assert (graph.storage, graph.arithmetic) == ({"fp32": "float32", "fp16": "float16"}[recipe], "float32")
-    for key, wanted in reference.items():
-        assert psnr(wanted, found[key]) >= FLOORS[recipe]
 
 
 @pytest.mark.slow
@@ -97,36 +81,10 @@ def test_only_the_unet_opens_its_batch(tiny_checkpoint: Path, tmp_path: Path) ->
     assert emit(part, artifact(), tmp_path, open_batch=True).spec == part.spec
 
 
-@pytest.mark.parametrize(
-    ("name", "profile", "recipe"),
-    [pytest.param("unet", "std", "fp16", marks=pytest.mark.slow), ("text_encoder", "ort", "fp32")],
-)
-def test_two_exports_are_the_same_bytes(
-    tiny_checkpoint: Path, tmp_path: Path, name: str, profile: str, recipe: str
-) -> None:
-    part = parts(tiny_checkpoint)[name]
-    graphs = [emit(part, artifact(profile, recipe), tmp_path / side, open_batch=True) for side in ("a", "b")]
-    assert graphs[0] == graphs[1]
-    for file in graphs[0].files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-
-
-def test_says_nothing_of_where_it_was_made(
-    tiny_checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_says_nothing_of_what_made_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
     graph = emit(parts(tiny_checkpoint)["text_encoder"], artifact(), tmp_path, open_batch=False)
-    assert capfd.readouterr() == ("", "")
     raw = (tmp_path / graph.path).read_bytes()
-    for word in (
-        b".py",
-        b"torch",
-        b"transformers",
-        b"site-packages",
-        b"Traceback",
-        bytes(Path.home()),
-        bytes(tmp_path),
-    ):
-        assert word not in raw
+    assert not [word for word in (b".py", b"torch", b"transformers") if word in raw]
     model = read(tmp_path, graph)
     assert not model.metadata_props and not model.doc_string and model.producer_name == "pocketdiffusion"
     named = (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer)
@@ -165,31 +123,8 @@ def test_a_half_weight_is_the_checkpoints(sd15: Component, sd15_half: tuple[Path
     assert np.array_equal(found, sd15.weights[name].read().T.astype(np.float16))
 
 
-def changed(part: Component, folder: Path, name: str, value: float) -> Component:
-    """The component with one element of one tensor replaced."""
-    tensors = load_file(next(iter(part.weights.values())).places[0].file)
-    tensors[name].view(-1)[0] = value
-    save_file(tensors, folder / "changed.safetensors")
-    return replace(part, weights=read_header(folder / "changed.safetensors"))
-
-
 def linear(folder: Path) -> Component:
     return component_of(folder, lambda: nn.Linear(8, 8), {"x": torch.randn(1, 8)}, {"y": (1, 8)}, {})
-
-
-def test_a_weight_too_large_for_half(tmp_path: Path) -> None:
-    part = changed(linear(tmp_path), tmp_path, "weight", 70000.0)
-    emit(part, artifact("ort", "fp32"), tmp_path / "fp32", open_batch=False)
-    with pytest.raises(ProofError, match="^weight: 70000 is over 65504.*fp32"):
-        emit(part, artifact("ort", "fp16"), tmp_path / "fp16", open_batch=False)
-
-
-@pytest.mark.parametrize("name", ["weight", "bias"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_weight_that_is_not_finite(tmp_path: Path, name: str, value: float) -> None:
-    part = changed(linear(tmp_path), tmp_path, name, value)
-    with pytest.raises(ProofError, match=f"^{name}: the checkpoint holds values that are not finite"):
-        emit(part, artifact(), tmp_path, open_batch=False)
 
 
 def test_a_tensor_without_a_place(tmp_path: Path) -> None:
@@ -197,21 +132,6 @@ def test_a_tensor_without_a_place(tmp_path: Path) -> None:
     part = replace(part, weights={"weight": part.weights["weight"]})
     with pytest.raises(ProofError, match="^bias: the graph needs this tensor"):
         emit(part, artifact(), tmp_path, open_batch=False)
-
-
-def test_a_site_missing_writes_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    part = parts(tiny_checkpoint)["text_encoder"]
-    with pytest.raises(ProofError, match="text_encoder: the graph has 2 attention sites"):
-        emit(replace(part, sites={**part.sites, "attention": 3}), artifact(), tmp_path, open_batch=False)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("profile", "recipe", "words"), [("ort", "int4", "there is no recipe int4"), ("coreml", "fp32", "profile 'coreml'")]
-)
-def test_unknown_options(tmp_path: Path, profile: str, recipe: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        emit(linear(tmp_path), artifact(profile, recipe), tmp_path, open_batch=False)
 
 
 def test_without_rewrites_the_exporter_does_its_own(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.integer_parts import VOCABULARY, calibrate, emitted, example, in_to
 from support.traced_parts import artifact, component_of, psnr
 from torch import nn
 
-from pocketdiffusion.export.backends import emit, find_refusal
+from pocketdiffusion.export.backends.emission import emit, find_refusal
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component

@@ -12,8 +12,8 @@ from support.integer_parts import calibrate, emitted, example, in_torch, operato
 from support.traced_parts import artifact, component_of, psnr
 from torch import nn
 
-from pocketdiffusion.export.backends import emit
-from pocketdiffusion.export.backends.onnx import products as onnx_products
+from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.onnx.quantization import products as onnx_products
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.command import call, refusal
 
-from pocketdiffusion.export.backends import find_refusal
+from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.planned import weights_of

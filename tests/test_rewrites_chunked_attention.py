@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor
 from support.traced_parts import component_of, narrow_sd15_unet, psnr
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components

@@ -15,13 +15,13 @@ from test_recipes import Survey
 from test_sensitivity import Here
 
 from pocketdiffusion.cli.arguments import read_prompts
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.mixed import Search, open_search
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.export.survey import Surveys, fingerprint
-from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.quantize.measure.cache import open_damages
 from pocketdiffusion.quantize.mixed_precision.knapsack import Item, Option, solve, total_bytes, total_damage
@@ -131,14 +131,14 @@ def test_mixed_alone_says_what_it_needs() -> None:
 @pytest.mark.parametrize(("budget_mb", "min_psnr"), [(None, None), (1.0, 40.0), (0.0, None), (None, float("nan"))])
 def test_one_of_size_and_quality_is_asked_for(budget_mb: float | None, min_psnr: float | None, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give"):
-        search("emoji", DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=budget_mb, min_psnr=min_psnr)
+        search("emoji", find_backend("tflite").default, tmp_path / "out.json", budget_mb=budget_mb, min_psnr=min_psnr)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_no_place_for_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with pytest.raises(UserError, match="cannot write"):
-        search(str(tmp_path / "none"), DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=2.5)
+        search(str(tmp_path / "none"), find_backend("tflite").default, tmp_path / "out.json", budget_mb=2.5)
 
 
 def test_search_prompts_are_nobody_elses() -> None:
@@ -162,7 +162,9 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
     """Within the budget, and on or above every recipe of one storage."""
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
     prompts.write_text("bell pepper\n")
-    found = search(str(micro_checkpoint), DEFAULTS["tflite"], out, budget_mb=1.2, prompts=prompts, workers=1)
+    found = search(
+        str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=1.2, prompts=prompts, workers=1
+    )
     assert found.measured.nbytes <= 1_200_000
     written = read_recipe(out)
     assert written.schemes == found.recipe.schemes and written.floors == found.recipe.floors
@@ -172,7 +174,7 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
         size, searched = found.searched[f"of {name}'s size"]
         assert size <= mb and searched >= db
     with pytest.raises(UserError, match="no recipe has 0.10 MB: the smallest has"):
-        search(str(micro_checkpoint), DEFAULTS["tflite"], out, budget_mb=0.1, prompts=prompts, workers=1)
+        search(str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=0.1, prompts=prompts, workers=1)
 
 
 @pytest.mark.slow
@@ -190,7 +192,7 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     prompts.write_text("bell pepper\n")
     out.write_text("what was there")
     with out.open() as before:
-        found = search(str(checkpoint), DEFAULTS["onnx"], out, budget_mb=1.2, prompts=prompts, workers=1)
+        found = search(str(checkpoint), find_backend("onnx").default, out, budget_mb=1.2, prompts=prompts, workers=1)
         assert before.read() == "what was there"  # replaced, not written over
     assert found.recipe.schemes is not None
     assert found.recipe.schemes["unet"][f"unet.{attention}.to_q.weight"] == Scheme("linear", 8)

@@ -19,6 +19,7 @@ import torch
 from support.processes import begun_by, outlived
 
 from pocketdiffusion.export import quantized
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import load_module
@@ -30,7 +31,6 @@ from pocketdiffusion.export.reference import record as reference
 from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.export.sensitivity import _bearable_db, read_prompt
 from pocketdiffusion.export.survey import CODE, Surveys, fingerprint, open_surveys
-from pocketdiffusion.export.targets import DEFAULTS
 from pocketdiffusion.quantize import qparams as spans
 from pocketdiffusion.quantize import quantized_tensor as stored
 from pocketdiffusion.quantize.measure.cache import Damages, open_damages
@@ -201,12 +201,13 @@ def test_what_is_no_table_is_not_overwritten(content: str, tmp_path: Path) -> No
 SEARCH = """
 import sys
 from pathlib import Path
-from pocketdiffusion.export.targets import DEFAULTS
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.search import search
 
 if __name__ == "__main__":
     model, out, prompts, workers = sys.argv[1:]
-    search(model, DEFAULTS["tflite"], Path(out), min_psnr=45, prompts=Path(prompts), workers=int(workers), say=print)
+    artifact = find_backend("tflite").default
+    search(model, artifact, Path(out), min_psnr=45, prompts=Path(prompts), workers=int(workers), say=print)
 """
 
 
@@ -378,7 +379,9 @@ def test_another_sampler_measures_afresh(micro_checkpoint: Path, tmp_path: Path)
     assert [len(opened(checkpoint)) for checkpoint in (own, own, other, other, own)] == [0, 1, 0, 1, 0]
     assert ["afresh" in line for line in said] == [False, True, False, True]
     with pytest.raises(UserError, match="did you mean euler"):
-        search(str(micro_checkpoint), DEFAULTS["tflite"], tmp_path / "out.json", budget_mb=1.0, sampler="eulr")
+        search(
+            str(micro_checkpoint), find_backend("tflite").default, tmp_path / "out.json", budget_mb=1.0, sampler="eulr"
+        )
 
 
 def test_a_floor_lets_the_largest_single_error_pass() -> None:

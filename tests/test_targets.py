@@ -64,11 +64,14 @@ def test_only_generic_leaves_the_batch_and_the_phone_open() -> None:
 
 
 def test_targets_need_no_torch() -> None:
+    """Nor do the records of the formats, by which they are checked."""
     code = (
         "import sys\n"
+        "from pocketdiffusion.export.backends import backend_names, find_backend\n"
+        "assert [find_backend(name) for name in backend_names()]\n"
         "from pocketdiffusion.export.targets import load_target, target_names\n"
         "assert [load_target(name) for name in target_names()]\n"
-        "print(sorted({'torch', 'diffusers', 'transformers', 'onnxruntime'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'diffusers', 'transformers', 'onnx', 'onnxruntime', 'coremltools'} & {*sys.modules}))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
@@ -109,7 +112,7 @@ WRONG = {
     "unknown format": (
         '"tflite"',
         '"tflight"',
-        "artifacts[0].format is 'tflight' and must be one of onnx, coreml, tflite",
+        "artifacts[0].format is 'tflight' and must be one of coreml, onnx, tflite",
     ),
     "unknown profile": ('profile = "std"', 'profile = "stp"', "artifacts[0].profile is 'stp'"),
     "profile of another format": ('profile = "std"', 'profile = "ios17"', "is 'ios17', and tflite has std"),
@@ -122,6 +125,11 @@ WRONG = {
     "no artifacts": ("[[artifacts]]", "[[published]]", "artifacts is missing"),
     "figure without a device": ('device = "Samsung Galaxy S23 Ultra"\n', "", "published[0].device is missing"),
     "fact without a source": ('\nsoc = "https', '\n# soc = "https', "sources.soc must name the source"),
+    "misspelt key that must be there": ("title = ", "titel = ", "titel is no known key, did you mean title?"),
+    "misspelt key of a figure": ("device = ", "devise = ", "published[0].devise is no known key, did you mean device?"),
+    "text for a figure": ("value = 12.0", 'value = "12.0"', "published[0].value must be of type float, not str"),
+    "number for a source": ('\nsoc = "https', '\nsoc = 1 # "https', "sources.soc must be of type str, not int"),
+    "no table of sources": ("\n[sources]", "\n[[sources]]", "sources must be of type table, not list"),
     "source without a fact": ("\n[sources]", '\n[sources]\nprice = "x"', "sources.price must name the source"),
 }
 

@@ -22,7 +22,7 @@ from support.traced_parts import psnr
 from test_tflite import parts
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.tflite.file import (
     TYPES,
     WEIGHT_OPERAND,

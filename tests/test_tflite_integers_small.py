@@ -29,7 +29,7 @@ from support.tflite_plans import (
 from support.traced_parts import psnr
 from torch import nn
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.backends.tflite.file import data_of, operator_name, read_model
 from pocketdiffusion.export.backends.tflite.taps import layers

@@ -18,9 +18,9 @@ from support.recordings import changed
 from support.tokenizer_folders import KINDS, MERGES, REFUSED, SOURCE, configure, entry, saved, whole, write
 from transformers import CLIPTokenizer
 
-from pocketdiffusion.export.backends import emit
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints import open_checkpoint

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.traced_parts import narrow_sd15_unet
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers

@@ -1,17 +1,13 @@
 """Runs an artifact so that every result of it is seen: its largest magnitude, and in float16 if that is asked for.
 
-The folder is the registry: backends/NAME/fp16_emulation.py replays the artifacts of format NAME, each
-graph as it was emitted.
-
-    open_replay(path, spec, arithmetic, note) -> Runner
-
+A backend's `open_replay` does that for its files, each graph as it was emitted.
 In the arithmetic "float16" the result of each operator is rounded to float16 before the next one takes it; within an
 operator everything stays float32, so that what a fused operator holds inside is not seen.
 """
 
-from importlib import import_module
 from pathlib import Path
 
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.quantize.float16_range import Note
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
@@ -21,6 +17,5 @@ from pocketdiffusion.runtime.runner import Runner
 
 def open_replay(folder: Path, format: str, graph: Graph, arithmetic: Arithmetic, note: Note) -> Runner:
     """The artifact `graph` below `folder` as a runner that calls `note` with each result of each run."""
-    module = import_module(f"pocketdiffusion.export.backends.{format}.fp16_emulation")
-    runner: Runner = module.open_replay(folder / graph.path, graph.file_spec or graph.spec, arithmetic, note)
+    runner = find_backend(format).open_replay(folder / graph.path, graph.file_spec or graph.spec, arithmetic, note)
     return runner if graph.file_spec is None else AdaptedRunner(graph.spec, runner, graph.transposes)

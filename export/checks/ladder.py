@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pocketdiffusion.export.backends import emit, holds_float32
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.emission import emit, holds_float32
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checks.layerwise import judge_forced
 from pocketdiffusion.export.float16.audit import Fitted
@@ -88,7 +89,7 @@ def judge_quantized(fitted: Fitted, few: list[Trajectory], folder: Path) -> list
     graph, plan, artifact = fitted.graph, fitted.plan, fitted.artifact
     format, exact = artifact.format, plan.activation == "float"
     rewrites = artifact.rewrites if exact else ()
-    torch = open_quantized(fitted.original, rewrites, plan, litert=format == "tflite")
+    torch = open_quantized(fitted.original, rewrites, plan, litert=find_backend(format).xnnpack_rounding)
     stored = Scope(format, graph.storage)
     verdicts = judge_graph(
         Check(Kind.QUANTIZED, Tolerance(floor_db(stored, recipe_db=plan.floor_db)), stored), torch, few

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.activation_choice import Choice
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.rewrites import quick_gelu
 from pocketdiffusion.export.rewrites.tanh_sigmoid import quick_gelu_by_tanh, silu_by_tanh
-from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.runtime.runner import Array
 
 Form = Callable[[Tensor], Tensor]
@@ -61,42 +63,6 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The form that an artifact has of one kind of activation, its operators there, and why that one."""
-
-    form: str
-    operators: str
-    reason: str
-
-
-_ORT = "one kernel of onnxruntime's, faster than tanh; it makes the same of Sigmoid and Mul, where it may optimize"
-_FUSED_GELU = "one operator, which rounds once"
-_NO_TANH = "tanh is not exact in the negative tail, and takes two operators more"
-CHOICES: Mapping[tuple[str, str], Mapping[str, Choice]] = {
-    ("onnx", "ort"): {
-        "silu": Choice(
-            "fused", "QuickGelu(alpha=1)", "onnxruntime's kernel: the fastest form measured, and no sigmoid"
-        ),
-        "quick_gelu": Choice("fused", "QuickGelu(alpha=1.702)", "onnxruntime's kernel: the fastest form measured"),
-        "gelu": Choice("fused", "Gelu", _FUSED_GELU),
-    },
-    ("onnx", "std"): {
-        "silu": Choice("product", "Sigmoid, Mul", f"the standard has no operator for it before opset 24; {_NO_TANH}"),
-        "quick_gelu": Choice("product", "Mul, Sigmoid, Mul", f"the standard has no operator for it; {_NO_TANH}"),
-        "gelu": Choice("fused", "Gelu", _FUSED_GELU),
-    },
-    ("coreml", ""): {
-        "silu": Choice("fused", "silu", "Core ML's own operator: rounds once, and no sigmoid"),
-        "quick_gelu": Choice("fused", "gelu(SIGMOID_APPROXIMATION)", "Core ML's own operator: rounds once"),
-        "gelu": Choice("fused", "gelu(EXACT)", _FUSED_GELU),
-    },
-    ("tflite", ""): {
-        "silu": Choice("product", "LOGISTIC, MUL", f"LiteRT has no operator for it; {_NO_TANH}"),
-        "quick_gelu": Choice("product", "MUL, LOGISTIC, MUL", f"LiteRT has no operator for it; {_NO_TANH}"),
-        "gelu": Choice("fused", "GELU", _FUSED_GELU),
-    },
-}
 _ASKED = "the target asks for it"
 
 
@@ -106,8 +72,7 @@ def choice(artifact: Artifact, kind: str) -> Choice:
         return Choice("tanh", "multiplications, tanh, addition", _ASKED)
     if kind == "gelu" and "tanh_gelu" in artifact.rewrites:
         return Choice("tanh, fused", "GELU's operator in its tanh mode", f"{_ASKED}; it changes the model")
-    by_profile = CHOICES.get((artifact.format, artifact.profile)) or CHOICES[artifact.format, ""]
-    return by_profile[kind]
+    return find_backend(artifact.format).activations[artifact.profile][kind]
 
 
 @dataclass(frozen=True)

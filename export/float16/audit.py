@@ -2,7 +2,7 @@
 
 Powers of two in the weights come first: they cost nothing on any phone, and change nothing in float32; what storing
 them in float16 then loses is judged by the floor of the weights as they were. What they cannot mend becomes an island
-of float32 where the format has such: in Core ML.
+of float32 where the format has such.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.float16.weight_rescaling import plan, rescale
-from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.float16_range import Found, Range, Underflow, closest, underflow, widen
-from pocketdiffusion.quantize.islands import islands
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
-from pocketdiffusion.runtime.engines.mlprogram.program import read_program
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
@@ -159,20 +158,12 @@ def _rescale(
 def _upcast(
     part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
 ) -> Mended | None:
-    if artifact.format != "coreml":
+    find_islands = find_backend(artifact.format).find_islands
+    if find_islands is None:
         return None
-    operations = [
-        ([result.name for result in operation.results], list(operation.uses))
-        for operation in read_program(path).operations
-    ]
-    found = tuple(sorted({*artifact.islands, *(bare_name(name) for name in islands(operations, ranges))}))
+    found = tuple(sorted({*artifact.islands, *find_islands(path, ranges)}))
     said = f"{ranges[0].describe()}: {len(found)} operators stay float32"
     return Mended(part, replace(artifact, islands=found), said)
-
-
-def bare_name(result: str) -> str:
-    """Core ML's name of a result before it became float16."""
-    return result.removesuffix("_cast_fp16").removesuffix("_to_fp16")
 
 
 def _inputs(graph: str, trajectories: Sequence[Trajectory]) -> Iterator[Mapping[str, Array]]:

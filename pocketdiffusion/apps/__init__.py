@@ -3,7 +3,7 @@
 A file holds
 
     SYSTEM   what targets call the phone's system, such as Android: their `os_floor` begins with it
-    ENGINES  for each format that the app runs, the name and the version of its engine; a version of None is any
+    ENGINES  the version of each engine that the app has, by the name that bundles use; a version of None is any
     put(part, name, phone, say) -> str
 
 `put` brings the runtime part in the folder `part` to where the app finds it under `name`, on the phone `phone` where
@@ -22,20 +22,12 @@ FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Engine:
-    """An engine of an app, by the name that bundles use."""
-
-    name: str
-    version: str | None
-
-
-@dataclass(frozen=True)
 class App:
     """A file of this folder."""
 
     name: str
     system: str
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, str | None]
     put: Callable[[Path, str, str | None, Callable[[str], None]], str]
 
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
 
-from pocketdiffusion.apps import Engine
 from pocketdiffusion.runtime.errors import UserError
 
 SYSTEM = "Android"
-ENGINES: Mapping[str, Engine] = {"onnx": Engine("onnxruntime", "1.29.0"), "tflite": Engine("litert", "2.16.1")}
+ENGINES = {"onnxruntime": "1.29.0", "litert": "2.16.1"}
 PACKAGE = "pocketdiffusion.app"
 FILES = f"/sdcard/Android/data/{PACKAGE}/files"  # the app's getExternalFilesDir
 BUNDLES = f"{FILES}/bundles"

@@ -1,14 +1,14 @@
 """The iOS demo: the bundle goes into the folder of the checkout that Xcode builds into the app."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from pocketdiffusion.apps import Engine
+from pocketdiffusion.runtime.engines.coreml import ENGINE
 from pocketdiffusion.runtime.errors import UserError
 
 SYSTEM = "iOS"
-ENGINES: Mapping[str, Engine] = {"coreml": Engine("coreml", None)}  # the phone's own: the app asks it for its version
+ENGINES = {ENGINE.name: None}  # Core ML, the phone's own: the app asks it for its version
 DEMO = Path(__file__).resolve().parents[2] / "ios_demo"
 PROJECT = "PocketDiffusion.xcodeproj"
 BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose the zip in the app"

@@ -453,7 +453,9 @@ def deploy(
 @app.command()
 def reader_kit(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="the folder to write")],
-    format: Annotated[str, typer.Option(help="onnx, coreml or tflite")] = "onnx",
+    format: Annotated[
+        str | None, typer.Option(help="onnx, coreml or tflite; by default the first of the target generic")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="of the models' weights; by default a new one")] = None,
 ) -> None:
     """Write tiny bundles with which a reader in any language proves itself in seconds, and what they should draw."""

@@ -7,20 +7,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pocketdiffusion.export.backends import backend_names, find_backend
+from pocketdiffusion.export.backends.backend import Package
 from pocketdiffusion.runtime.devices.packages import NAMES
 from pocketdiffusion.runtime.devices.setup import missing_tools
 from pocketdiffusion.runtime.devices.stamp import find_standin
 from pocketdiffusion.runtime.errors import ProofError
 
-ENGINES = (
-    ("onnxruntime", "runs ONNX", "pip install onnxruntime"),
-    ("ai-edge-litert", "runs TFLite", "pip install 'pocketdiffusion[tflite]'"),
-    ("coremltools", "reads Core ML", "pip install 'pocketdiffusion[coreml]'"),
-    ("torch", "exports", "pip install 'pocketdiffusion[export]'"),
-    ("diffusers", "exports", "pip install 'pocketdiffusion[export]'"),
-    ("onnx", "exports ONNX", "pip install 'pocketdiffusion[export]'"),
-    ("litert-torch", "exports TFLite", "pip install --no-deps -r requirements-tflite.txt"),
-)
+EXPORT = "pip install 'pocketdiffusion[export]'"
 TOOLS = (
     ("xcrun", "compiles Core ML packages for Apple's pipeline", "Xcode, on a Mac"),
     ("java", "the Android demo's engine", "a JDK of version 17 or later"),
@@ -42,8 +36,9 @@ class Finding:
 
 def examine(standins: Path) -> Iterator[Finding]:
     """Engines and converters, then toolchains, then the stand-ins below the folder `standins`."""
-    for name, purpose, remedy in ENGINES:
-        yield Finding(name, _version(name), purpose, remedy)
+    packages = [package for format in backend_names() for package in find_backend(format).packages]
+    for package in (*packages, *(Package(name, "exports", EXPORT) for name in ("torch", "diffusers"))):
+        yield Finding(package.name, _version(package.name), package.purpose, package.install)
     for name, purpose, remedy in TOOLS:
         yield Finding(name, shutil.which(name) or "", purpose, remedy)
     for name in NAMES:

@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
-from pocketdiffusion.export.backends.coreml.apple_layout import apple_differences, opens_in_apple
+from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft
@@ -100,8 +100,8 @@ def _machine(report: Report) -> dict[str, Any]:
 def _apple(manifest: Draft) -> list[str] | None:
     """What Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages, or such
     as that pipeline does not know."""
-    known = opens_in_apple(manifest.graphs.get("coreml", {}))
-    return list(apple_differences(manifest)) if known else None
+    found = [find_backend(format).reader_differences(manifest) for format in manifest.graphs]
+    return next((differences for differences in found if differences is not None), None)
 
 
 def _findings(found: Findings) -> Any:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pocketdiffusion.export.backends.activation_choice import Choice
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.float16.activation_forms import FORMS, SIGMOIDS, Choice, FormError, choice, measure_forms
+from pocketdiffusion.export.float16.activation_forms import FORMS, SIGMOIDS, FormError, choice, measure_forms
 from pocketdiffusion.export.float16.audit import Audit, Fitted
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.rewrites import changes

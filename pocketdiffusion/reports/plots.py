@@ -11,13 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from pocketdiffusion.export.checks.layer_errors import LayerError
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
+from pocketdiffusion.runtime.engines import engine_names
 from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.verify.pictures import PictureReport
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
 _LEAST = 1e-7  # of what a logarithmic axis shows
-_COLOURS = {"onnx": "#1f77b4", "coreml": "#d62728", "tflite": "#2ca02c"}
+_COLOURS = dict(zip(engine_names(), ("#d62728", "#1f77b4", "#2ca02c"), strict=False))  # of each format
 _DASHES = ("-", "--", ":", "-.")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pocketdiffusion.quantize.recipes import Floors, Survey
 from pocketdiffusion.quantize.scheme import Scheme, Weight
+from pocketdiffusion.runtime.engines import find_engine
 
 FLOORS = Floors(
     graphs={"text_encoder": 31.0, "unet": 32.0, "vae_decoder": 30.0, "vae_encoder": 39.0},
@@ -21,5 +22,6 @@ FLOORS = Floors(
 
 def plan(weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
     whole = Scheme("linear", 8, activation="dynamic")
-    takers = ("linear", "conv") if survey.format == "tflite" else ("linear",)
+    engine = find_engine(survey.format)
+    takers = ("linear", "conv") if engine is not None and engine.dynamic_convolutions else ("linear",)
     return {name: whole if w.operator in takers else Scheme("linear", 8) for name, w in weights.items()}

@@ -19,7 +19,8 @@ from pocketdiffusion.runtime.devices.arm64 import check_core, launch_arm64
 from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
 from pocketdiffusion.runtime.devices.gpu import launch_gpu
 from pocketdiffusion.runtime.devices.ml_drift import REFUSES
-from pocketdiffusion.runtime.engines import find_graph, open_graph
+from pocketdiffusion.runtime.engines import find_engine, find_graph, open_graph
+from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.program import DECODE, find_giver, model_graph
@@ -35,36 +36,8 @@ STEPS = 4  # of the picture
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to run the graphs of a format: the module whose `open_runner` does, and its arithmetic."""
-
-    engine: str
-    arithmetic: str
-
-
-ONNX = Way("pocketdiffusion.runtime.engines.onnx", "float32")
-TFLITE = Way("pocketdiffusion.runtime.engines.tflite", "float32")
-TFLITE_HALF = Way("pocketdiffusion.runtime.devices.xnnpack_half", "float16")
-TENSORFLOW = Way("pocketdiffusion.runtime.devices.tensorflow_lite", "float32")
-TFLITE_GPU = Way("pocketdiffusion.runtime.devices.ml_drift", "float32")
-WAYS: dict[tuple[str, str], tuple[Way, ...]] = {
-    ("arm64", "onnx"): (ONNX,),
-    ("arm64", "tflite"): (TFLITE, TFLITE_HALF),
-    ("gpu", "tflite"): (TFLITE_GPU,),
-    ("tensorflow", "tflite"): (TENSORFLOW,),  # of benchmarks/tflite_on_android.py
-}
-REASONS = {
-    ("arm64", "coreml"): "Core ML is on Apple's systems only",
-    ("gpu", "coreml"): "Core ML is on Apple's systems only",
-    ("gpu", "onnx"): "LiteRT's GPU accelerator takes TFLite files only",
-}
-# A graph that says float16 throughout has 54 dB there (UNet), under the floor: see benchmarks/half_onnx.py.
-ONNX_HALF = "the file says float32, and onnxruntime computes as the file says, on a phone too"
-
-
-@dataclass(frozen=True)
 class Standin:
-    """Where to run: `device` is one of WAYS, `core` qemu's name of a processor, which arm64 needs alone."""
+    """Where to run: `device` is a key of `ways`, `core` qemu's name of a processor, which arm64 needs alone."""
 
     device: str
     launch: Launch
@@ -94,15 +67,17 @@ def judge_on(
     reports: list[Verdict] = []
     skipped: list[NotRun] = []
     for format in bundle.manifest.graphs:
-        ways = WAYS.get((place.device, format), ())
-        if not ways:
-            skipped.append(NotRun("all", format, place.device, "-", REASONS[place.device, format]))
-        if (place.device, format) == ("arm64", "onnx"):
-            skipped.append(NotRun("all", format, place.device, "float16", ONNX_HALF))
+        facts = find_engine(format)
+        ways = () if facts is None else facts.ways.get(place.device, ())
+        left_out = ("-", "no engine of this format is there") if not ways else None
+        if facts is not None and place.device in facts.left_out:
+            left_out = facts.left_out[place.device]
+        if left_out is not None:
+            skipped.append(NotRun("all", format, place.device, *left_out))
         for way in ways:
-            judged, left_out = _judge_way(place, bundle, trajectories[0], format, way, say)
+            judged, not_run = _judge_way(place, bundle, trajectories[0], format, way, say)
             reports += judged
-            skipped += left_out
+            skipped += not_run
     return reports, skipped
 
 

@@ -1,16 +1,35 @@
-"""The folder is the registry: engines/NAME.py runs the artifacts of format NAME."""
+"""The folder is the registry: engines/NAME.py runs the artifacts of format NAME, and holds
+
+ENGINE: EngineFacts                  what is known of the engine without it
+open_runner(path, spec) -> Runner
+"""
 
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.engines.facts import EngineFacts
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.runner import Runner
 
 Opener = Callable[[Bundle, str, str], Runner]  # as `open_graph`: where a graph of a bundle is to run
+
+
+def engine_names() -> list[str]:
+    """Return the formats that have an engine, in the order of the alphabet."""
+    return sorted(module.name for module in iter_modules(__path__) if find_engine(module.name) is not None)
+
+
+def find_engine(format: str) -> EngineFacts | None:
+    """Return what is known of the engine of `format`, None where there is none."""
+    if format not in {module.name for module in iter_modules(__path__) if not module.ispkg}:
+        return None
+    facts: EngineFacts | None = getattr(import_module(f"{__name__}.{format}"), "ENGINE", None)
+    return facts
 
 
 def graph_format(bundle: Bundle, wanted: str | None = None) -> str:

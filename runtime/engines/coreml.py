@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from pocketdiffusion.runtime.engines.facts import EngineFacts
 from pocketdiffusion.runtime.engines.mlprogram.execute import decompress, run
 from pocketdiffusion.runtime.engines.mlprogram.program import Program, read_program
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
+
+_ON_A_MAC = ("-", "Core ML is on Apple's systems only")
+ENGINE = EngineFacts(name="coreml", half_arithmetic="float16", left_out={"arm64": _ON_A_MAC, "gpu": _ON_A_MAC})
 
 
 @dataclass(frozen=True)

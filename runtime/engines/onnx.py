@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pocketdiffusion.runtime.engines.facts import EngineFacts, Way
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 
+ENGINE = EngineFacts(
+    name="onnxruntime",
+    weights_beside=True,
+    ways={"arm64": (Way(__name__, "float32"),)},
+    left_out={
+        # A graph that says float16 throughout has 54 dB there (UNet), under the floor: see benchmarks/half_onnx.py.
+        "arm64": ("float16", "the file says float32, and onnxruntime computes as the file says, on a phone too"),
+        "gpu": ("-", "LiteRT's GPU accelerator takes TFLite files only"),
+    },
+)
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 _FATAL = 4  # onnxruntime's log level: what it has to say arrives as an exception
 

@@ -9,10 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from pocketdiffusion.runtime.engines.facts import EngineFacts, Way
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 
+ENGINE = EngineFacts(
+    name="litert",
+    dynamic_convolutions=True,
+    ways={
+        "arm64": (Way(__name__, "float32"), Way("pocketdiffusion.runtime.devices.xnnpack_half", "float16")),
+        "gpu": (Way("pocketdiffusion.runtime.devices.ml_drift", "float32"),),
+        # of benchmarks/tflite_on_android.py
+        "tensorflow": (Way("pocketdiffusion.runtime.devices.tensorflow_lite", "float32"),),
+    },
+)
 _IDENTIFIER = b"TFL3"  # at the fifth byte; LiteRT itself reads on where there is another
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.graph_records import Graph
+from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import TensorSpec
 from pocketdiffusion.runtime.pipeline import pick_stages
@@ -152,7 +153,8 @@ def _files(bundle: Bundle, format: str, graph: Graph) -> Iterator[str]:
     for path in table:
         if path.startswith(f"{graph.path}/") and path not in graph.files:
             yield f"files lacks {path}"
-    if format != "onnx":
+    engine = find_engine(format)
+    if engine is None or not engine.weights_beside:
         return
     for path in table:
         if path.startswith(f"{graph.path}_") and path not in graph.files:

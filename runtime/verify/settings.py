@@ -9,10 +9,10 @@ from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.bundle.json_files import parse
 from pocketdiffusion.runtime.bundle.leftovers import FILES, FOLDERS
 from pocketdiffusion.runtime.bundle.manifest import MINOR
+from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import find_table, start_step
 
-ENGINES = {"onnx": "onnxruntime", "coreml": "coreml", "tflite": "litert"}  # of each format
 GUIDANCE = 50.0  # the most that a default may be: a bound against nonsense, chosen and not measured
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">8s4x4sIIBB")  # of a PNG: signature, first chunk's name, width, height, bits, kind of colour
@@ -21,9 +21,9 @@ RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
 
 def engine_faults(format: str, graph: Graph) -> Iterator[str]:
     """What a graph's record says of its engine, and the fields that are reserved in this version."""
-    engine, wanted = graph.engine, ENGINES.get(format)
-    if wanted is not None and (engine is None or engine.name != wanted):
-        yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {wanted}"
+    engine, wanted = graph.engine, find_engine(format)
+    if wanted is not None and (engine is None or engine.name != wanted.name):
+        yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {wanted.name}"
     if engine is not None and engine.name == "onnxruntime":
         least, tried = _parts(engine.least_version), _parts(engine.tried)
         if least and tried and least > tried:

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import weights_of
 from pocketdiffusion.export.quantized import open_quantized

@@ -13,8 +13,8 @@ from conftest import once
 from pocketdiffusion.export.backends.tflite.capabilities import least_version
 from pocketdiffusion.export.backends.tflite.file import read_model
 from pocketdiffusion.runtime.devices.child import ChildRunner
-from pocketdiffusion.runtime.devices.judge import TENSORFLOW
 from pocketdiffusion.runtime.devices.tensorflow_lite import launch_tensorflow
+from pocketdiffusion.runtime.engines import tflite
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Runner
 
@@ -48,4 +48,4 @@ def install(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def open_there(python: Path, path: Path, spec: GraphSpec) -> Runner:
     """Raises ProofError where it does not open the file."""
-    return ChildRunner(launch_tensorflow(python, 300), TENSORFLOW.engine, path, spec)
+    return ChildRunner(launch_tensorflow(python, 300), tflite.ENGINE.ways["tensorflow"][0].engine, path, spec)

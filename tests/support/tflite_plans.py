@@ -15,7 +15,7 @@ import torch
 from test_tflite import REWRITES
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends import emit
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.tflite import convert as converter
 from pocketdiffusion.export.backends.tflite.file import (
     is_constant,

@@ -1,0 +1,36 @@
+"""Core ML: packages in coreml/NAME.mlpackage, run by Core ML on Apple's systems and by our own executor elsewhere."""
+
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends.backend import Backend, Package
+from pocketdiffusion.export.backends.coreml.activations import CHOICES
+from pocketdiffusion.export.backends.coreml.refusals import refusal
+from pocketdiffusion.export.backends.lazy import Lazy, folder_functions
+from pocketdiffusion.quantize.granularity import palette_group
+from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
+from pocketdiffusion.runtime.engines.coreml import ENGINE
+
+PROFILES = ("ios16", "ios17", "ios18")
+
+
+def search_storages(profile: str) -> tuple[Scheme, ...]:
+    """Return the palettes that the system `profile` has, and float16."""
+    bits = (1, 2, 3, 4, 6, 8) if profile == "ios18" else (1, 2, 4, 6, 8)
+    return (*(Scheme("palette", each, palette_group(profile)) for each in bits), FLOAT16)
+
+
+BACKEND = Backend(
+    name="coreml",
+    engine=ENGINE,
+    profiles=PROFILES,
+    default=Artifact("coreml", "ios17", "fp16", "gpu", ("fused_attention", "quick_gelu")),
+    activations=dict.fromkeys(PROFILES, CHOICES),
+    **folder_functions(__name__),
+    refusal=refusal,
+    search_storages=search_storages,
+    layout="tokens_last",
+    find_islands=Lazy(f"{__name__}.islands:find_islands"),
+    tools=("coremltools",),
+    packages=(Package("coremltools", "reads Core ML", "pip install 'pocketdiffusion[coreml]'"),),
+    write_script=Lazy(f"{__name__}.apple_layout:write_apple_script"),
+    reader_differences=Lazy(f"{__name__}.apple_layout:known_differences"),
+)

@@ -12,6 +12,7 @@ from shlex import quote
 from pocketdiffusion.export.backends.coreml import apple_sampler, apple_tokenizer
 from pocketdiffusion.export.backends.coreml.apple import PACKAGES
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 
 SCRIPT = "compile_for_apple.sh"
@@ -47,6 +48,21 @@ def apple_differences(manifest: Draft) -> tuple[str, ...]:
     schedule = read_schedule(manifest.scheduler.config)
     own = apple_sampler.differences(schedule, manifest.scheduler.default_sampler)
     return (*own, *apple_tokenizer.differences(manifest.tokenizer, text_encoder))
+
+
+def known_differences(manifest: Draft) -> list[str] | None:
+    """As `apple_differences`; None where Apple's pipeline does not know the graphs."""
+    known = opens_in_apple(manifest.graphs.get("coreml", {}))
+    return list(apple_differences(manifest)) if known else None
+
+
+def write_apple_script(folder: Path, manifest: Draft) -> None:
+    """Write `folder`/compile_for_apple.sh for the packages of the bundle, where Apple's pipeline knows them."""
+    graphs = manifest.graphs["coreml"]
+    if opens_in_apple(graphs):
+        unit = graphs[model_graph(manifest.program)[0]].compute_unit
+        vocabulary = Path(manifest.tokenizers[0].vocab).parent.as_posix()
+        write_script(folder, manifest.vae.scaling_factor, unit, apple_differences(manifest), vocabulary)
 
 
 def write_script(

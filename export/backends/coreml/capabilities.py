@@ -10,7 +10,6 @@ from pathlib import Path
 from pocketdiffusion.runtime.bundle.graph_needs import Engine, Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
 
-PROVED_ON = None  # the gate runs no unit of a phone
 NEVER_RUN = "the gate's own executor of ML programs ran the package in {arithmetic}; Core ML itself was not at hand"
 ON_A_MAC = "the gate ran the package by Core ML of macOS {system}, which does not tell on which unit"
 NEEDS_FLOAT16 = (
@@ -18,7 +17,7 @@ NEEDS_FLOAT16 = (
 )
 
 
-def engine(path: Path, graph: Graph) -> Engine:
+def needs(path: Path, graph: Graph) -> Engine:
     """Return what the package `path` asks of iOS: `profile` is the oldest that takes it."""
     system = platform.mac_ver()[0]
     return Engine(
@@ -31,5 +30,5 @@ def units(path: Path, graph: Graph) -> dict[str, Unit]:
     system = platform.mac_ver()[0]
     note = ON_A_MAC.format(system=system) if system else NEVER_RUN.format(arithmetic=graph.arithmetic)
     unknown = Unit(status="unknown", evidence="none", note=note)
-    engine = Unit(status="bad", evidence="published", note=NEEDS_FLOAT16) if graph.arithmetic == "float32" else unknown
-    return {"cpu": unknown, "gpu": unknown, "ane": engine}
+    neural = Unit(status="bad", evidence="published", note=NEEDS_FLOAT16) if graph.arithmetic == "float32" else unknown
+    return {"cpu": unknown, "gpu": unknown, "ane": neural}

@@ -22,19 +22,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pocketdiffusion.export.backends import check_lowered
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends.check_storable import check_storable
 from pocketdiffusion.export.backends.coreml import lowering as coreml_lowering
 from pocketdiffusion.export.backends.coreml import split_einsum as coreml_split_einsum
 from pocketdiffusion.export.backends.coreml.apple import TURN, file_spec, package_of
-from pocketdiffusion.export.backends.coreml.compressed import add_pass, check_compressed, compresses, refusal
+from pocketdiffusion.export.backends.coreml.quantization import add_pass, check_compressed, compresses
 from pocketdiffusion.export.backends.coreml.taps import identifier
 from pocketdiffusion.export.backends.coreml.tools import ct
+from pocketdiffusion.export.backends.emission import check_lowered
 from pocketdiffusion.export.backends.nearest import interpolate
-from pocketdiffusion.export.backends.storage import check_storable
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
-from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import check_calls
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Graph
@@ -42,11 +42,8 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
-LARGEST = None
-CONVERTER = None
 _AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
 assert coreml_split_einsum  # imported for the operators that it registers
-__all__ = ["LARGEST", "emit", "refusal"]
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:

@@ -13,7 +13,6 @@ import onnx
 from pocketdiffusion.runtime.bundle.graph_needs import Engine, Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
 
-PROVED_ON = "cpu"  # the unit whose own engine the gate runs
 # Graphs of the tests' small model, loaded and run by onnxruntime 1.17.3, 1.18.1, 1.19.2, 1.20.1, 1.22.1 and 1.23.2:
 # 1.17 refuses files of IR version 10; of Cast, which widens int4, 1.22 has no kernel.
 _OLDEST, _OLDEST_INT4 = "1.18", "1.23"
@@ -47,7 +46,7 @@ WEB = (
 )
 
 
-def engine(path: Path, graph: Graph) -> Engine:
+def needs(path: Path, graph: Graph) -> Engine:
     """Return what the file `path` asks of onnxruntime."""
     model = onnx.load(str(path), load_external_data=False)
     narrow = any(tensor.data_type == onnx.TensorProto.INT4 for tensor in model.graph.initializer)

@@ -19,12 +19,12 @@ import torch
 from onnxscript.optimizer import optimize_ir
 from torch.export import ExportedProgram
 
-from pocketdiffusion.export.backends import check_lowered
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends.emission import check_lowered
 from pocketdiffusion.export.backends.onnx.edit import SCOPES
-from pocketdiffusion.export.backends.onnx.integers import INTEGER_OPSET, lower_weights, needs_opset
-from pocketdiffusion.export.backends.onnx.integers import refusal as refusal
 from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
+from pocketdiffusion.export.backends.onnx.quantization.lower_weights import INTEGER_OPSET, lower_weights, needs_opset
 from pocketdiffusion.export.backends.onnx.weights import (
     DATA,
     attach_weights,
@@ -36,7 +36,6 @@ from pocketdiffusion.export.backends.onnx.weights import (
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.planned import float_plan
 from pocketdiffusion.export.rewrites import bodies
-from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import trace
 from pocketdiffusion.quantize.scheme import Activation, Plan
 from pocketdiffusion.runtime.bundle.manifest import ExternalData, Graph
@@ -45,8 +44,6 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 MODEL = "model.onnx"
 BATCH = "batch"
-LARGEST = None
-CONVERTER = None
 _ARITHMETIC: Mapping[Activation, Literal["float32", "int8", "int16"]] = {
     "float": "float32",
     "int8": "int8",

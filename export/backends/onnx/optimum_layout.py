@@ -34,6 +34,17 @@ def opens_in_optimum(graphs: Mapping[str, Graph]) -> bool:
     return isinstance(batch, str) and len(graphs["text_encoder"].spec.inputs) == 1
 
 
+def write_optimum(
+    folder: Path, graphs: Mapping[str, Graph], checkpoint: Checkpoint, size: tuple[int, int]
+) -> Mapping[str, str]:
+    """Write the companions of `graphs`, which draw from latents of `size` (height, width), where optimum can run them;
+    return where the tokenizer lies then, below the folder of the bundle."""
+    if not opens_in_optimum(graphs):
+        return {}
+    write_companions(folder, checkpoint, *size)
+    return {"tokenizer": f"{folder.name}/tokenizer"}
+
+
 def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, latent_width: int) -> None:
     """Writes them below `folder`, which holds text_encoder/, unet/, vae_decoder/ and vae_encoder/, each with its graph.
 

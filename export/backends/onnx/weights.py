@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pocketdiffusion.export.backends.storage import check_storable
+from pocketdiffusion.export.backends.check_storable import check_storable
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.quantize.quantized_tensor import Plain, Stored, store
 from pocketdiffusion.quantize.scheme import Scheme

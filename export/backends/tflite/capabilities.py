@@ -11,7 +11,6 @@ from pocketdiffusion.export.backends.tflite.file import OPERATORS, read_model
 from pocketdiffusion.runtime.bundle.graph_needs import Engine, Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
 
-PROVED_ON = "cpu"  # the unit whose own engine the gate runs
 RUNTIME = b"min_runtime_version"  # the converter's own note in the file
 ON_CPU = {"EMBEDDING_LOOKUP", "GATHER_ND"}  # which LiteRT's GPU delegate refuses
 # The versions of TFLite, as LiteRT's own runtime_version.cc has them, from which these versions of operators are known.
@@ -30,7 +29,7 @@ FLOATS = (
 )
 
 
-def engine(path: Path, graph: Graph) -> Engine:
+def needs(path: Path, graph: Graph) -> Engine:
     """Return what the file `path` asks of TensorFlow Lite."""
     model = read_model(path)
     return Engine(

@@ -8,45 +8,25 @@ the converter alone.
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pocketdiffusion.export.backends import Refusal, check_lowered
-from pocketdiffusion.export.backends.storage import check_storable
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends.check_storable import check_storable
+from pocketdiffusion.export.backends.emission import check_lowered
 from pocketdiffusion.export.backends.tflite.capabilities import ON_CPU
 from pocketdiffusion.export.backends.tflite.convert import convert
 from pocketdiffusion.export.backends.tflite.draft import Draft
-from pocketdiffusion.export.backends.tflite.file import LARGEST, check_size, read_model
+from pocketdiffusion.export.backends.tflite.file import check_size, read_model
 from pocketdiffusion.export.backends.tflite.finish import finish
 from pocketdiffusion.export.backends.tflite.lint import lint
 from pocketdiffusion.export.backends.tflite.tags import take_tags
 from pocketdiffusion.export.backends.tflite.weights import place_weights
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.planned import float_plan
-from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.quantized_tensor import nbytes
-from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
 
 PROFILE = "std"
-CONVERTER = ("litert_torch", "pip install --no-deps -r requirements-tflite.txt")
-__all__ = ["LARGEST", "PROFILE", "emit"]
-
-
-def refusal(scheme: Scheme, profile: str) -> Refusal | None:
-    """As the registry asks for it. Measured with LiteRT 2.3.0, times with the built-in UNet on one thread of an x86."""
-    if scheme.kind == "palette":
-        return Refusal("TFLite has no tables of values for weights", "w8")
-    if scheme.kind == "float" and scheme.activation != "float":
-        return Refusal("an operator that takes integers takes weights of integers", "w8a8")
-    if scheme.group:
-        reason = (
-            "LiteRT knows scales of blocks in matrix products alone: a convolution or a DEQUANTIZE of such weights "
-            "comes out as wrong as zeros would be"
-        )
-        return Refusal(reason, "w8")
-    if scheme.activation == "int16":
-        reason = "LiteRT has no fast kernel for activations of int16: a UNet takes 13 times as long as in float32"
-        return Refusal(reason, "w8")
-    return None
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:

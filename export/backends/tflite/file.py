@@ -8,10 +8,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from pocketdiffusion.export.backends.tflite.refusals import LARGEST
 from pocketdiffusion.runtime.errors import ProofError
 
 ALIGNMENT = 16  # TFLite's schema asks for it, and flatbuffers' Python writer does not know
-LARGEST = 2**31 - 1  # offsets in a flatbuffer are of 32 bits, signed in most readers
 # The operand, of each operator that has one, that is a matrix of weights.
 WEIGHT_OPERAND = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "EMBEDDING_LOOKUP": 1, "GATHER": 0}
 _IDENTIFIER = b"TFL3"

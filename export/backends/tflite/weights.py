@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from pocketdiffusion.export.backends.tflite.draft import Draft, Late
 from pocketdiffusion.export.backends.tflite.file import data_of, operands, operator_name
-from pocketdiffusion.export.backends.tflite.integers import lower_operators, per_channel, takes_integers
+from pocketdiffusion.export.backends.tflite.quantization import lower_operators, per_channel, takes_integers
 from pocketdiffusion.export.backends.tflite.tags import Found, laid_out
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.quantize.quantized_tensor import Linear, store

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdiffusion.export.backends import Refusal
-from pocketdiffusion.export.backends.coreml.integers import quantize_inputs
+from pocketdiffusion.export.backends.coreml.quantized_inputs import quantize_inputs
 from pocketdiffusion.export.backends.coreml.taps import constant, constants, identifier, weight_of
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.component import Component
@@ -31,28 +30,6 @@ mb, mil = ct.converters.mil.Builder, ct.converters.mil.mil
 passes, types = mil.passes, mil.types
 _PASS = "pocketdiffusion::compress"
 _MERGE = "common::const_deduplication"  # not before ours: equal weights may have schemes of their own
-_BITS_BEFORE_18 = (1, 2, 4, 6, 8)
-
-
-def refusal(scheme: Scheme, profile: str) -> Refusal | None:
-    """As the registry asks for it."""
-    if scheme.activation in ("int16", "dynamic"):
-        only = "knows integers of 8 bits only" if scheme.activation == "int16" else "takes no scale but a constant"
-        return Refusal(f"its operator quantize {only}", "w8" if profile == "ios16" else "w8a8")
-    if scheme.activation == "int8" and profile == "ios16":
-        return Refusal("its operator quantize is there from iOS 17 on", "w8")
-    if profile == "ios18" or scheme.kind == "float":
-        return None
-    since = "are there from iOS 18 on"
-    if scheme.kind == "linear" and scheme.bits < 5:
-        return Refusal(f"integers of less than 8 bits {since}", "palette4")
-    if scheme.kind == "linear" and scheme.group:
-        return Refusal(f"scales for blocks of input channels {since}", "w8")
-    if scheme.kind == "palette" and scheme.bits not in _BITS_BEFORE_18:
-        return Refusal(f"tables of {2**scheme.bits} values {since}", "palette4")
-    if scheme.kind == "palette" and scheme.group:
-        return Refusal(f"tables for groups of output channels {since}", f"palette{max(scheme.bits, 4)}")
-    return None
 
 
 def compresses(plan: Plan) -> bool:

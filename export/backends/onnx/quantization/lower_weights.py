@@ -4,44 +4,24 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from pocketdiffusion.export.backends import Refusal
-from pocketdiffusion.export.backends.onnx.codes import (
-    NARROW,
+from pocketdiffusion.export.backends.onnx.edit import Edit, rank
+from pocketdiffusion.export.backends.onnx.lowering import Profile
+from pocketdiffusion.export.backends.onnx.quantization.products import Activations, lower_product, unite_spans
+from pocketdiffusion.export.backends.onnx.quantization.qdq import lower_qdq
+from pocketdiffusion.export.backends.onnx.quantization.quantized_values import (
     Taken,
     dequantize,
     gather_codes,
     put_gemm,
     put_rows,
 )
-from pocketdiffusion.export.backends.onnx.edit import Edit, rank
-from pocketdiffusion.export.backends.onnx.lowering import Profile
-from pocketdiffusion.export.backends.onnx.products import Activations, lower_product, unite_spans
-from pocketdiffusion.export.backends.onnx.qdq import lower_qdq
-from pocketdiffusion.export.backends.onnx.sites import Site, find_sites
+from pocketdiffusion.export.backends.onnx.quantization.sites import Site, find_sites
+from pocketdiffusion.export.backends.onnx.refusals import NARROW
 from pocketdiffusion.export.backends.onnx.weights import Part, Weight, plain_part
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.errors import ProofError
 
 INTEGER_OPSET = 21  # the oldest with int4 and uint16; all that the exporter emits of opset 20 means the same there
-
-
-def refusal(scheme: Scheme, profile: str) -> Refusal | None:
-    """As the registry asks for it."""
-    if scheme.kind == "palette":
-        reason = (
-            "ONNX looks values up in a table by indices of 32 bits or more, which would take as much as the weights"
-        )
-        return Refusal(reason, "w8" if scheme.bits > NARROW else "w4")
-    if scheme.activation == "float":
-        return None
-    if scheme.kind == "float":
-        return Refusal("a product of integers takes weights that are integers", "w8a8")
-    if scheme.group:
-        return Refusal("a product of integers takes one scale for each output channel, and no blocks", "w8a8")
-    if scheme.activation == "int16" and profile != "std":
-        reason = "onnxruntime computes nothing in int16; the graph for Qualcomm's processors is of profile std"
-        return Refusal(reason, "w8a8")
-    return None
 
 
 def needs_opset(plan: Plan) -> bool:

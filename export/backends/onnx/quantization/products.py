@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from pocketdiffusion.export.backends.onnx.codes import Taken, put_codes, put_scales, put_zeros
 from pocketdiffusion.export.backends.onnx.edit import Edit, shape_of
 from pocketdiffusion.export.backends.onnx.lowering import Profile
-from pocketdiffusion.export.backends.onnx.sites import Site, ints
+from pocketdiffusion.export.backends.onnx.quantization.quantized_values import Taken, put_codes, put_scales, put_zeros
+from pocketdiffusion.export.backends.onnx.quantization.sites import Site, ints
 from pocketdiffusion.export.backends.onnx.weights import Weight
 from pocketdiffusion.quantize.qparams import Span, affine
 from pocketdiffusion.quantize.scheme import Scheme

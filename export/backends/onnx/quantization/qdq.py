@@ -13,10 +13,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from pocketdiffusion.export.backends.onnx.codes import Taken, dequantize, linear, put_gemm, put_rows
 from pocketdiffusion.export.backends.onnx.edit import Edit, rank, shape_of
-from pocketdiffusion.export.backends.onnx.products import Activations
-from pocketdiffusion.export.backends.onnx.sites import Site
+from pocketdiffusion.export.backends.onnx.quantization.products import Activations
+from pocketdiffusion.export.backends.onnx.quantization.quantized_values import (
+    Taken,
+    dequantize,
+    linear,
+    put_gemm,
+    put_rows,
+)
+from pocketdiffusion.export.backends.onnx.quantization.sites import Site
 from pocketdiffusion.export.backends.onnx.weights import Part, Weight
 from pocketdiffusion.quantize.qparams import Span, affine
 from pocketdiffusion.quantize.quantized_tensor import Stored, store

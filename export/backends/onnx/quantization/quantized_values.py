@@ -15,13 +15,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pocketdiffusion.export.backends.onnx.edit import Edit, rank, shape_of
-from pocketdiffusion.export.backends.onnx.sites import Site
+from pocketdiffusion.export.backends.onnx.quantization.sites import Site
+from pocketdiffusion.export.backends.onnx.refusals import NARROW
 from pocketdiffusion.export.backends.onnx.weights import Take, Weight
 from pocketdiffusion.quantize.quantized_tensor import Linear, Stored
 from pocketdiffusion.quantize.scheme import Scheme
 
 Taken = dict[ir.Value, Take]  # what the values of the graph that stand for one weight take of it
-NARROW = 4  # bits: what int4 holds
 
 
 def linear(stored: Stored) -> Linear:

@@ -1,0 +1,88 @@
+"""An artifact is written by its backend and measured by it; and the checks that come before anything is written."""
+
+from collections import Counter
+from collections.abc import Iterable
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.backends.backend import Refusal
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.quantize.quantized_tensor import nbytes
+from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.runtime.bundle.graph_needs import Unit
+from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.errors import UserError
+
+PROVED = "by the verdicts of this bundle's proof, on a computer: it opens only where they passed"
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
+    """Write one artifact of `part` below `folder`/FORMAT and return its record. `plan` says how each weight is stored,
+    by default as the artifact's recipe, "fp32" or "fp16", does. Raises ProofError where the file is not what it should
+    be."""
+    backend = find_backend(artifact.format)
+    plan = plan or float_plan(part, artifact.recipe)
+    graph = backend.emit(part, artifact, folder, open_batch=open_batch, plan=plan)
+    path = folder / graph.path
+    layers = backend.layers(path, plan.schemes)
+    good = Unit(status="good", evidence="measured_here", note=PROVED)
+    proved = {} if backend.proved_on is None else {backend.proved_on: good}
+    return graph.model_copy(
+        update={
+            "layers": tuple((layer.module, layer.result) for layer in layers),
+            "layer_exponents": {
+                each.module: part.exponents[each.module] for each in layers if each.module in part.exponents
+            },
+            "stored": dict(sorted(Counter(scheme.storage for scheme in plan.schemes.values()).items())),
+            "floor_db": plan.floor_db,
+            "picture_floors_db": plan.picture_floors_db,
+            "engine": backend.needs(path, graph),
+            "memory": backend.count_memory(path),
+            "units": {**proved, **backend.units(path, graph)},
+        }
+    )
+
+
+def find_refusal(schemes: Iterable[Scheme], format: str, profile: str) -> Refusal | None:
+    """Return the first of the reasons why the format cannot hold all of `schemes`, None where it can."""
+    backend = find_backend(format)
+    refusals = (backend.refusal(scheme, profile) for scheme in dict.fromkeys(schemes))
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def check_lowered(plan: Plan, artifact: Artifact) -> None:
+    """Raise UserError, with the reason and the nearest recipe, where the format cannot hold what `plan` says."""
+    refusal = find_refusal(plan.schemes.values(), artifact.format, artifact.profile)
+    if refusal is not None:
+        raise UserError(
+            f"{artifact.format} {artifact.profile} does not take the recipe {plan.recipe}: {refusal.reason}; the "
+            f"nearest is {refusal.nearest}"
+        )
+
+
+def check_size(part: Component, plan: Plan, artifact: Artifact) -> None:
+    """Raise UserError where the weights of `part`, as `plan` stores them, are more than a file of the format holds."""
+    largest = find_backend(artifact.format).largest
+    size = sum(nbytes(ref.shape, plan.of(name, ref.shape)) for name, ref in part.weights.items())
+    if largest is not None and size > largest:
+        raise UserError(
+            f"{artifact.format} does not take {part.spec.name} with the recipe {plan.recipe}: its weights are "
+            f"{size / 1e9:.1f} GB, and a file holds {largest / 1e9:.1f}; take a smaller recipe, or another format"
+        )
+
+
+def check_converter(format: str) -> None:
+    """Raise UserError, with the command that installs it, where the converter of the format is not installed."""
+    converter = find_backend(format).converter
+    if converter is not None and find_spec(converter.name.replace("-", "_")) is None:
+        raise UserError(f"{converter.name} is not installed: {converter.install}")
+
+
+def holds_float32(part: Component, format: str) -> bool:
+    """Tell whether an artifact of that format can have the component's weights in float32."""
+    largest = find_backend(format).largest
+    return largest is None or sum(4 * prod(ref.shape) for ref in part.weights.values()) <= largest

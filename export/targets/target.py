@@ -1,0 +1,155 @@
+"""What the file of a target holds: the tables of its TOML, and the record that they become."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic import ValidationInfo as Info
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticCustomError
+
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.backends import backend_names, find_backend, profile_names
+from pocketdiffusion.quantize.recipes import recipe_names
+
+REWRITES = Path(__file__).parents[1] / "rewrites"
+FACTS = ("soc", "memory_mb", "os_floor")  # each needs its source
+UNITS = ("cpu", "gpu", "ane", "npu")
+CHOICES: Mapping[str, Callable[[], Sequence[str]]] = {
+    "format": backend_names,
+    "profile": profile_names,
+    "recipe": recipe_names,
+    "compute_unit": lambda: UNITS,
+}
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Figure:
+    """A published measurement, as its source states it, on `device`: nothing that this project measured."""
+
+    what: StrictStr
+    device: StrictStr
+    value: StrictFloat
+    unit: StrictStr
+    source: StrictStr
+
+
+@dataclass(frozen=True)
+class Target:
+    """A phone. `soc`, `memory_mb` (all of its RAM) and `os_floor` (what it shipped with) are None where left open.
+
+    `core` is the processor that qemu has nearest to the phone's larger ones, for the stand-in arm64.
+    `open_batch` leaves the batch of the UNet's graph open, for engines that run both halves of guidance at once.
+    `sources` says, by field, where its fact is published.
+    """
+
+    name: str
+    title: str
+    soc: str | None
+    memory_mb: int | None
+    os: str
+    os_floor: str | None
+    core: str | None
+    open_batch: bool
+    artifacts: tuple[Artifact, ...]
+    published: tuple[Figure, ...]
+    sources: Mapping[str, str]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    """Return an error whose text completes the name of a key."""
+    return PydanticCustomError("target", "{text}", {"text": text})
+
+
+class ArtifactTable(_Table):
+    """[[artifacts]]: as `Artifact`."""
+
+    format: StrictStr
+    profile: StrictStr
+    recipe: StrictStr
+    compute_unit: StrictStr
+    rewrites: tuple[StrictStr, ...]
+
+    @field_validator("format", "profile", "recipe", "compute_unit")
+    @classmethod
+    def _is_known(cls, value: str, info: Info) -> str:
+        choices = CHOICES[str(info.field_name)]()
+        if value not in choices:
+            raise _wrong(f"is {value!r} and must be one of {', '.join(choices)}")
+        if info.field_name == "profile" and "format" in info.data:
+            known = find_backend(info.data["format"]).profiles
+            if value not in known:
+                raise _wrong(f"is {value!r}, and {info.data['format']} has {', '.join(known)}")
+        return value
+
+    @field_validator("rewrites", mode="before")
+    @classmethod
+    def _are_files(cls, value: object) -> object:
+        if isinstance(value, list):
+            if not all(isinstance(name, str) for name in value):
+                raise _wrong("must be a list of names")
+            for name in value:
+                if not (REWRITES / f"{name}.py").is_file():
+                    raise _wrong(f"names {name}, which is no file of export/rewrites")
+        return value
+
+
+class Table(_Table):
+    """The whole file: as `Target`."""
+
+    title: StrictStr
+    soc: StrictStr | None = None
+    memory_mb: StrictInt | None = None
+    os: StrictStr
+    os_floor: StrictStr | None = None
+    core: StrictStr | None = None
+    open_batch: StrictBool
+    artifacts: tuple[ArtifactTable, ...]
+    published: tuple[Figure, ...] = ()
+    sources: dict[str, StrictStr] = {}
+
+    @field_validator("artifacts")
+    @classmethod
+    def _has_artifacts(cls, value: tuple[ArtifactTable, ...]) -> tuple[ArtifactTable, ...]:
+        if not value:
+            raise _wrong("is empty")
+        return value
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_TYPES = {"string_type": "str", "int_type": "int", "bool_type": "bool", "float_type": "float", "dict_type": "table"}
+_TABLES = {"artifacts": ArtifactTable.model_fields, "published": Figure.__dataclass_fields__}
+
+
+def describe(error: ValidationError) -> str:
+    """Return the first mistake of a file in one line that begins with its key: the outermost table first, and in it a
+    key that is not known, which may be why another is missing."""
+    first = min(error.errors(), key=lambda e: (len(e["loc"]), e["type"] not in _UNKNOWN))
+    kind, loc, given = first["type"], first["loc"], first["input"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    if kind == "target":
+        return f"{key} {first['ctx']['text']}"
+    if kind in _UNKNOWN:
+        known = _TABLES[str(loc[0])] if len(loc) > 1 else Table.model_fields
+        near = get_close_matches(str(loc[-1]), known, n=1)
+        return f"{key} is no known key{f', did you mean {near[0]}?' if near else ''}"
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind in ("model_type", "dataclass_type"):
+        return f"{key} must be a table"
+    return f"{key} must be of type {_TYPES.get(kind, 'list')}, not {type(given).__name__}"
