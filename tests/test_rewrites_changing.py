@@ -68,14 +68,10 @@ def test_the_report_says_so(changed: Bundle) -> None:
 def test_no_other_format_is_judged_by_it(changed: Bundle, original: Original) -> None:
     """The same artifacts, had another format been changed: they fail."""
     manifest = changed.manifest
-    moved = tuple(replace_format(v, "tflite") if v.kind == Kind.CHANGED else v for v in manifest.verdicts)
+    moved = tuple(replace(v, format="tflite") if v.kind == Kind.CHANGED else v for v in manifest.verdicts)
     other = Bundle(changed.folder, manifest.model_copy(update={"verdicts": moved}))
     failed = {r.subject for r in judge(other, original.trajectories[:1])[0] if not r.passed}
     assert failed == {"unet.out_sample"}
-
-
-def replace_format(verdict: object, format: str) -> object:
-    return replace(verdict, format=format)  # type: ignore[attr-defined]
 
 
 def test_a_change_that_the_artifact_does_not_have_is_caught(original: Original) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import choose
 from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import backends
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.export.targets.choice import choose
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime import engines
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle

@@ -21,7 +21,7 @@ from pocketdiffusion.export.backends.backend import Refusal
 from pocketdiffusion.export.backends.emission import emit, find_refusal
 from pocketdiffusion.export.backends.lazy import Lazy
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints.folder import open_checkpoint
+from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.component import Component, load_module
@@ -300,7 +300,8 @@ def test_a_recipe_is_taken_or_its_refusal_leads_on(artifact: Artifact, recipe: s
 
 def changed(part: Component, folder: Path, name: str, value: float) -> Component:
     """The component with one element of one tensor replaced."""
-    tensors = load_file(next(iter(part.weights.values())).file)
+    (file,) = {place.file for weight in part.weights.values() for place in weight.places}
+    tensors = load_file(file)
     tensors[name].view(-1)[0] = value
     save_file(tensors, folder / "changed.safetensors")
     return replace(part, weights=read_header(folder / "changed.safetensors"))
