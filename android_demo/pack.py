@@ -120,7 +120,7 @@ def main() -> None:
     bundles = [folder.resolve() for folder in given.bundles]
 
     def command() -> None:
-        with progress(f"packing {given.output}") as step:
+        with progress(f"packing {given.output}", log=True) as step:
             options = {"compiled": given.compiled, "offline": given.offline}
             done = pack(bundles, given.output, given.home.expanduser(), **options, say=step)
         say(done)

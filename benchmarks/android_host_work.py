@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pocketdiffusion.cli.console import console, run
+from pocketdiffusion.cli.console import run, stdout
 from pocketdiffusion.runtime.errors import ProofError
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ def main(
         table.add_row(name, f"{milliseconds:.2f}")
     table.add_row("all of it", f"{sum(found['milliseconds'].values()):.2f}")
     table.add_row(f"{CALLS} UNet calls", f"{CALLS * 1000 * found['unet_call_seconds']:.0f}")
-    console.print(table, f"{found['percent_of_20_calls']:.4f} % of the UNet's calls")
+    stdout().print(table, f"{found['percent_of_20_calls']:.4f} % of the UNet's calls")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1) + "\n")
     if found["percent_of_20_calls"] >= LARGEST:

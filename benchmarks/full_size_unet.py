@@ -19,7 +19,7 @@ import typer
 from cost import run_and_watch
 from rich.table import Table
 
-from pocketdiffusion.cli.console import console, run
+from pocketdiffusion.cli.console import run, stdout
 from pocketdiffusion.runtime.errors import ProofError
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ def watch(stage: str, *arguments: str) -> dict[str, Any]:
     seconds, cpu_seconds = found.pop("seconds", cost.seconds), found.pop("cpu_seconds", cost.cpu_seconds)
     row = {"stage": stage, "cpu_seconds": cpu_seconds, "seconds": seconds, "peak_mb": cost.peak_mb}
     row = {key: value if isinstance(value, str) else round(value, 1) for key, value in row.items()}
-    console.print(stage, *arguments[1:2], row["cpu_seconds"], "CPU s,", row["peak_mb"], "MB")
+    stdout().print(stage, *arguments[1:2], row["cpu_seconds"], "CPU s,", row["peak_mb"], "MB")
     return {**row, "found": found}
 
 
@@ -62,7 +62,7 @@ def main(
     for row in rows:
         decibels = ", ".join(f"{v['psnr_db']:.1f} of {v['floor_db']:.0f}" for v in row["found"].get("verdicts", []))
         table.add_row(str(row["format"] or "original"), *(str(row[key]) for key in COLUMNS), decibels)
-    console.print(table)
+    stdout().print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(rows, indent=1) + "\n")
     failed = [v for row in rows for v in row["found"].get("verdicts", []) if not v["passed"]]

@@ -20,7 +20,6 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.cli.app import core_of
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.cli.options import STANDINS
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
@@ -32,6 +31,7 @@ from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.runtime.verify.tolerances import check_artifact
+from pocketdiffusion.verify import core_of
 
 
 def halve(source: Path, path: Path) -> None:

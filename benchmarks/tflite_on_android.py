@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pocketdiffusion.cli.console import console, run
+from pocketdiffusion.cli.console import run, stdout
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.devices.child import ChildRunner
 from pocketdiffusion.runtime.devices.judge import Standin, judge_on
@@ -70,7 +70,7 @@ def main(
         for row in rows:
             told = [row["refused"], ""] if "refused" in row else [str(row["psnr_db"]), f"{row['floor_db']:g}"]
             table.add_row(name, row["graph"], *told)
-    console.print(table)
+    stdout().print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"version": has, "bundles": found}, indent=1) + "\n")
 

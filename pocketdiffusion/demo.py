@@ -23,7 +23,7 @@ from time import perf_counter
 from rich.table import Table
 
 from pocketdiffusion.build import export_original
-from pocketdiffusion.cli.console import console, progress, run
+from pocketdiffusion.cli.console import progress, run, stdout
 from pocketdiffusion.cli.tables import verdict_table
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
@@ -46,15 +46,15 @@ Lines = Queue[tuple[str, str]]  # who says it, and what
 
 def demo(folder: Path, targets: Sequence[str]) -> None:
     begun = perf_counter()
-    with progress("emoji") as say:
+    with progress("emoji", log=True) as say:
         original = record_original(*open_model("emoji"), say=say)
         try:
             bundles, originals, drawn = export_and_draw(original, targets, folder, say)
         except BrokenProcessPool:
             raise UserError("an exporting process was ended, probably for want of memory: run again") from None
     for target in targets:
-        console.print(f"[bold]{target}")
-        console.print(verdict_table(bundles[target].manifest.verdicts))
+        stdout().print(f"[bold]{target}")
+        stdout().print(verdict_table(bundles[target].manifest.verdicts))
     sheet = contact_sheet([report.picture for report in drawn[targets[0]]], columns=6)
     write_png(folder / "sheet.png", sheet, {"prompts": list(SHEET)})
     rows = [[t.picture for t in originals], *([report.picture for report in reports] for reports in drawn.values())]
@@ -63,12 +63,12 @@ def demo(folder: Path, targets: Sequence[str]) -> None:
         folder / "formats.png", formats, {"rows": ["original", *(reports[0].format for reports in drawn.values())]}
     )
     for target, reports in drawn.items():
-        console.print(picture_table(target, reports))
+        stdout().print(picture_table(target, reports))
     for target, reports in drawn.items():
         check(target, reports)
-    console.print(f"pictures in {folder / 'sheet.png'} and {folder / 'formats.png'}")
+    stdout().print(f"pictures in {folder / 'sheet.png'} and {folder / 'formats.png'}")
     phones = "1 phone" if len(targets) == 1 else f"{len(targets)} phones"
-    console.print(f"{phones} in {perf_counter() - begun:.0f} s, each picture within its floor")
+    stdout().print(f"{phones} in {perf_counter() - begun:.0f} s, each picture within its floor")
 
 
 def export_and_draw(

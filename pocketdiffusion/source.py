@@ -12,6 +12,7 @@ from pocketdiffusion.export.observed import Observed, observe
 from pocketdiffusion.export.reference.record import check_drawn, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
+from pocketdiffusion.runtime.note import Note
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -51,9 +52,10 @@ def open_model(
     that is not so."""
     if sampler is not None:
         check_sampler(sampler)
-    opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=say)
+    noting = lambda line: say(Note(line))  # noqa: E731  # what is passed over stays on the screen
+    opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=noting)
     checkpoint = opened if sampler is None or is_own_scheduler(opened, sampler) else replace(opened, sampler=sampler)
-    parts = components(checkpoint, width=width, height=height, say=say)
+    parts = components(checkpoint, width=width, height=height, say=noting)
     check_drawn(checkpoint, parts)
     for part in parts:
         check_runs(part)

@@ -40,9 +40,11 @@ def test_without_a_command_it_prints_its_help() -> None:
     assert done.returncode == 0 and "generate" in done.stdout and not done.stderr
 
 
-@pytest.mark.parametrize("command", ["targets", "export", "verify", "setup", "doctor", "generate", "inspect"])
+@pytest.mark.parametrize(
+    "command", ["targets", "export", "verify", "devices install", "devices list", "list", "generate", "inspect"]
+)
 def test_each_command_has_a_help(command: str) -> None:
-    done = call(command, "--help", fresh=command == "export")
+    done = call(*command.split(), "--help", fresh=command == "export")
     assert done.returncode == 0 and f"Usage: pocketdiffusion {command}" in done.stdout and not done.stderr
 
 
@@ -58,8 +60,9 @@ def test_each_command_has_a_help(command: str) -> None:
         (("generate", "DIR", "apple", "--steps", "2.5"), "Invalid value for '--steps'"),
         (("generate", "DIR", "apple", "--seed", "x"), "--seed"),
         (("generate", "DIR", "apple", "--guidance", "nan"), "guidance nan"),
-        (("verify", "DIR", "--on", "mars"), "Invalid value for '--on'"),
-        (("verify", "DIR", "--on", "arm64", "--limit", "0"), "--limit"),
+        (("verify", "DIR", "--device", "mars"), "Invalid value for '--device'"),
+        (("verify", "DIR", "--on", "arm64"), "No such option: --on"),
+        (("verify", "DIR", "--device", "arm64", "--limit", "0"), "--limit"),
         (("export", "--target", "generic", "-o", "DIR", "--size", "big"), "--size big"),
         (("export", "--target", "generic", "-o", "DIR", "--size", "0x64"), "--size 0x64"),
     ],
@@ -154,14 +157,14 @@ def test_generate_draws(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_generate_says_what_was_cut_off(tiny_bundle: Path, tmp_path: Path) -> None:
     done = call("generate", tiny_bundle, "apple " * 75 + "pear", "--steps", "1", "-o", tmp_path / "a.png")
-    assert done.returncode == 0 and "the prompt is too long: 'pear' was cut off" in done.stdout
-    assert "negative" not in done.stdout
-    assert "pndm in 1 step begins at timestep 1, where a picture is all but done" in done.stdout
+    assert done.returncode == 0 and "the prompt is too long: 'pear' was cut off" in done.stderr
+    assert "negative" not in done.stderr
+    assert "pndm in 1 step begins at timestep 1, where a picture is all but done" in done.stderr
     options = ("--negative-prompt", "plum " * 75 + "Fig", "--steps", "1", "-o", tmp_path / "a.png")
     done = call("generate", tiny_bundle, "apple", *options)
-    assert "the negative prompt is too long: 'Fig' was cut off" in done.stdout and "the prompt" not in done.stdout
+    assert "the negative prompt is too long: 'Fig' was cut off" in done.stderr and "the prompt" not in done.stderr
     done = call("generate", tiny_bundle, "apple", *options, "--guidance", "1")
-    assert done.returncode == 0 and "cut off" not in done.stdout, "without guidance it is not used"
+    assert done.returncode == 0 and "cut off" not in done.stderr, "without guidance it is not used"
 
 
 def test_compare_says_what_was_cut_off(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -169,8 +172,8 @@ def test_compare_says_what_was_cut_off(tiny_checkpoint: Path, tiny_bundle: Path,
     (tmp_path / "prompts.txt").write_text("apple " * 75 + "Pear\nshort\n")
     options = ("--prompts", tmp_path / "prompts.txt", "--steps", "1", "-o", tmp_path / "out.html")
     done = call("compare", tiny_checkpoint, tiny_bundle, *options)
-    assert done.returncode == 0 and done.stdout.count("is too long: 'Pear' was cut off") == 1
-    assert done.stdout.count("cut off") == 1 and "'Pear' was cut off" in (tmp_path / "out.json").read_text()
+    assert done.returncode == 0 and done.stderr.count("is too long: 'Pear' was cut off") == 1
+    assert done.stderr.count("cut off") == 1 and "'Pear' was cut off" in (tmp_path / "out.json").read_text()
     assert "was cut off" in (tmp_path / "out.html").read_text()
 
 

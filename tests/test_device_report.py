@@ -221,8 +221,8 @@ def test_fields_that_are_not_known_are_passed_over(bundle: tuple[Path, Manifest]
 
 
 def test_no_other_judging_beside_it(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
-    said = refusal("verify", bundle[0], "--device-report", write(report), "--on", "arm64")
-    assert "leave out --against and --on" in said
+    said = refusal("verify", bundle[0], "--device-report", write(report), "--device", "arm64")
+    assert "leave out --against and --device" in said
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ RNG = np.random.default_rng(0)
 def place(device: str, core: str = "cortex-a76", seconds: float = 300) -> Standin:
     """One that was set up is run, and fails if it is broken; one that never was is left out, which CI does not do."""
     if not (FOLDER / device).exists():
-        pytest.skip(f"not set up: pocketdiffusion setup {device}")
+        pytest.skip(f"not set up: pocketdiffusion devices install {device}")
     return find_place(device, FOLDER, core, seconds)
 
 
@@ -126,7 +126,7 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
         graphs[name] = graph.model_copy(update=changes)
     verdicts = [replace(v, format="tflite") if v.format else v for v in manifest.verdicts]
     seal(folder, manifest.model_copy(update={"graphs": {"tflite": graphs}, "verdicts": tuple(verdicts)}))
-    done = call("verify", folder, "--on", "gpu")
+    done = call("verify", folder, "--device", "gpu")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "the GPU delegate refuses BROADCAST_TO" in done.stderr and "passed" not in done.stdout
 
@@ -192,7 +192,7 @@ def test_the_gpu_delegate_refuses_int8(scheme: str, said: str, tmp_path: Path) -
 
 def test_verify_on_arm64_of_both_arithmetics_says_so(tiny_bundle: Path) -> None:
     place("arm64")
-    done = call("verify", tiny_bundle, "--on", "arm64")
+    done = call("verify", tiny_bundle, "--device", "arm64")
     assert done.returncode == 0, done.stderr
     assert "arm64" in done.stdout and "on arm64" in done.stdout.splitlines()[-1]
     assert "onnxruntime computes as the file says" in done.stdout
@@ -227,6 +227,6 @@ def test_a_file_of_the_stand_in_that_is_gone(tiny_bundle: Path, tmp_path: Path) 
     folder = place("gpu").launch.environment["LD_LIBRARY_PATH"]
     copytree(folder, tmp_path / "gpu")
     (tmp_path / "gpu/libvk_swiftshader.so").unlink()
-    done = call("verify", tiny_bundle, "--on", "gpu", "--standins", tmp_path)
+    done = call("verify", tiny_bundle, "--device", "gpu", "--standins", tmp_path)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "libvk_swiftshader.so is missing or damaged" in done.stderr

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from support.command import call
 
-from pocketdiffusion.cli.app import core_of
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.devices.child import Launch
@@ -21,6 +20,7 @@ from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.verify import core_of
 
 NOWHERE = Launch("nowhere", (), (), {}, 1)
 

@@ -8,14 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from support.command import call
+from support.command import call, refusal
 
-from pocketdiffusion.cli.doctor import examine
+from pocketdiffusion.cli.machine import examine
 from pocketdiffusion.runtime.devices import packages, setup
 from pocketdiffusion.runtime.devices.ml_drift import refused
 from pocketdiffusion.runtime.devices.packages import NAMES, Package, packages_of
 from pocketdiffusion.runtime.devices.stamp import find_standin, write_stamp
-from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PIP = Package("arm64", "debian", "pip", "1.0", sha256(b"pip").hexdigest(), "arm64")
@@ -64,7 +64,7 @@ def test_one_that_is_not_whole_is_not_used(how: str, tmp_path: Path) -> None:
             stamp.write_text(stamp.read_text().replace("147.0.0", "146.0.0"))
         else:
             stamp.write_text(json.dumps([1]))
-    with pytest.raises(ProofError, match=f"pocketdiffusion setup gpu --standins {tmp_path}$") as caught:
+    with pytest.raises(UserError, match=f"pocketdiffusion devices install gpu --standins {tmp_path}$") as caught:
         find_standin(tmp_path, "gpu")
     assert ("driver.so is missing or damaged" in str(caught.value)) == (how in ("no file", "short file"))
 
@@ -155,23 +155,23 @@ def test_what_the_delegate_prints_is_read() -> None:
     assert refused("INFO: all is well") == {}
 
 
-def test_doctor_says_what_is_here_and_how_to_get_the_rest(tmp_path: Path) -> None:
+def test_devices_list_says_what_is_here_and_how_to_get_the_rest(tmp_path: Path) -> None:
     standin(tmp_path)
     found = {finding.name: finding for finding in examine(tmp_path)}
     assert found["onnxruntime"].found and found["stand-in gpu"].found == str(tmp_path / "gpu")
-    assert not found["stand-in arm64"].found and f"setup arm64 --standins {tmp_path}" in found["stand-in arm64"].remedy
-    done = call("doctor", "--standins", tmp_path)
-    assert done.returncode == 0 and "stand-in arm64" in done.stdout and "setup arm64" in done.stdout
+    arm64 = found["stand-in arm64"]
+    assert not arm64.found and f"devices install arm64 --standins {tmp_path}" in arm64.remedy
+    done = call("devices", "list", "--standins", tmp_path)
+    assert done.returncode == 0 and "stand-in arm64" in done.stdout and "devices install arm64" in done.stdout
 
 
 @pytest.mark.parametrize("device", NAMES)
 def test_verify_on_what_is_not_set_up(device: str, tiny_bundle: Path, tmp_path: Path) -> None:
-    done = call("verify", tiny_bundle, "--on", device, "--standins", tmp_path)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert f"the stand-in {device} is not set up in {tmp_path}: pocketdiffusion setup {device}" in done.stderr
-    assert "passed" not in done.stdout
+    """The user's mistake, and no failed proof."""
+    said = refusal("verify", tiny_bundle, "--device", device, "--standins", tmp_path)
+    assert f"the stand-in {device} is not set up in {tmp_path}: pocketdiffusion devices install {device}" in said
 
 
 def test_setup_of_what_there_is_not(tmp_path: Path) -> None:
-    done = call("setup", "tpu", "--standins", tmp_path)
+    done = call("devices", "install", "tpu", "--standins", tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and "known are arm64, gpu" in done.stderr

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,14 @@ KILLS = 8
 
 def start(checkpoint: Path, out: Path, **options: str) -> subprocess.Popen[str]:
     """An export that goes on while the test does."""
+    command = ["-m", "pocketdiffusion", "export", str(checkpoint), "--target", "generic", "--format", "onnx", "--force"]
+    return begin([*command, "-o", str(out)], options)
+
+
+def begin(command: list[str], options: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Python with these arguments, in a process that hears interrupts."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pocketdiffusion", "export", str(checkpoint), "--target", "generic"]
-        + ["--format", "onnx", "-o", str(out)],
+        [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -32,13 +37,29 @@ def start(checkpoint: Path, out: Path, **options: str) -> subprocess.Popen[str]:
     )
 
 
+# What the command runs, with each step on stdout: where nobody looks on, the command shows none.
+TOLD = """
+import sys
+from pathlib import Path
+from pocketdiffusion.cli.console import run
+
+def export():
+    print("loading torch", flush=True)
+    from pocketdiffusion import build
+    model, out = sys.argv[1:]
+    build.export(model, "generic", Path(out), format="onnx", say=lambda line: print(line, flush=True))
+
+run(export)
+"""
+
+
 def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("moment", ["loading torch", "recording the original: prompt 2 of 4", "writing onnx unet"])
 def test_an_interrupt_leaves_nothing(moment: str, micro_checkpoint: Path, tmp_path: Path) -> None:
-    export = start(micro_checkpoint, tmp_path / "out")
+    export = begin(["-c", TOLD, str(micro_checkpoint), str(tmp_path / "out")], {})
     assert export.stdout is not None
     for line in export.stdout:
         if moment in line:

@@ -242,7 +242,7 @@ def test_an_export_says_what_it_needs_and_a_known_fault_is_the_last_word(tiny_bu
     (warning,) = json.loads((folder / "report/report.json").read_text())["unit_warnings"]
     seal(folder, draft)
     done = call("verify", folder)
-    *_, said = done.stdout.splitlines()
+    (said,) = done.stderr.splitlines()
     assert done.returncode == 0
     assert said.startswith("WARNING: the onnx graph unet is not for the unit that it ships for, cpu")
     assert said.endswith("it draws another apple") and said == warning

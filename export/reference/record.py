@@ -1,7 +1,7 @@
 """Record the original: diffusers' own pipeline draws, unchanged, and what its modules take and give is kept."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from pocketdiffusion.export.families import find_family, program
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.recorder import Recorder, assemble
+from pocketdiffusion.export.reference.requests import REQUESTS as REQUESTS
+from pocketdiffusion.export.reference.requests import Request as Request
 from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.runtime.errors import PocketDiffusionError, UserError
 from pocketdiffusion.runtime.noise import TorchRandom
@@ -30,26 +32,6 @@ from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to draw. None is an absent negative prompt."""
-
-    prompt: str
-    negative_prompt: str | None = None
-    seed: int = 0
-    steps: int = 10
-    guidance: float = 7.5
-
-
-# The gate's own prompts: with and without a negative prompt, short, long, and with marks that tokenizers get wrong.
-REQUESTS = (
-    Request("red apple", seed=1),
-    Request("a picture of a tiger face", "blurry, low quality", seed=2, guidance=5.0),
-    Request("Slice of pizza, food & cheese!", seed=3, guidance=3.0),
-    Request("the sunflower's 2 petals", "grey", seed=4),
-)
 
 
 def record(

@@ -1,45 +1,119 @@
-"""What every command shows alike: progress, errors as one line, exit codes."""
+"""What every command prints, and how it ends: results on stdout; progress, warnings and the error on stderr."""
 
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
-
-from rich.console import Console
+from dataclasses import dataclass
+from functools import cache
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pocketdiffusion.cli.interrupts import hear_interrupts
+from pocketdiffusion.cli.progress import time_left
 from pocketdiffusion.runtime.errors import PocketDiffusionError
+from pocketdiffusion.runtime.note import Note
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PIPED_WIDTH = 160  # columns where the output is no terminal: rich would take 80, and cut the tables
+INTERNAL = 3  # the exit code of an error that is our own fault
+Say = Callable[[str], None]
 
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
+
+@cache
+def stdout() -> "Console":
+    """Return the console of results. rich is imported when something is printed: it takes a tenth of a second."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
+
+
+@cache
+def stderr() -> "Console":
+    """Return the console of progress, warnings and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the results of a command go: for people to stdout; with `as_json` one JSON document alone to stdout; with
+    `quiet` nowhere, nor are progress and warnings shown. Errors always go to stderr."""
+
+    quiet: bool = False
+    as_json: bool = False
+
+    def say(self, line: str) -> None:
+        """Print a line of the result for people."""
+        if not self.quiet and not self.as_json:
+            say(line)
+
+    def table(self, table: Any) -> None:
+        """Print a table (of rich) of the result for people."""
+        if not self.quiet and not self.as_json:
+            stdout().print(table)
+
+    def warn(self, line: str) -> None:
+        """Print a warning on stderr."""
+        if not self.quiet:
+            warn(line)
+
+    def json(self, record: Callable[[], Any]) -> None:
+        """Print what `record` returns as the one JSON document of the command, where JSON was asked for."""
+        if self.as_json:
+            from pocketdiffusion.cli.json_output import dump
+
+            sys.stdout.write(dump(record()))
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Say]:
+        """Yield a function that shows each step of the work on stderr, as `progress` does."""
+        if self.quiet:
+            yield lambda line: None
+            return
+        with progress(title) as show:
+            yield show
 
 
 def say(line: str) -> None:
-    """Prints a line as it is: not wrapped, not read as markup."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print a line on stdout as it is: not wrapped, not read as markup."""
+    stdout().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(line: str) -> None:
+    """Print a line on stderr as it is."""
+    stderr().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[str], None]]:
-    """A line that says what is being done; where the output is no terminal, one printed line per step."""
-    if not console.is_terminal:
-        say(title)
-        yield lambda step: say(f"  {step}")
+def progress(title: str, *, log: bool = False) -> Iterator[Say]:
+    """Yield a function that takes each step of the work: one live line on stderr, with the time left where the steps
+    are counted. Where stderr is no terminal, only notes are printed (`Note`), so that pipes get no control characters;
+    with `log` each step is printed too, as a line."""
+    if not stderr().is_terminal:
+        yield lambda line: warn(line) if log or isinstance(line, Note) else None
         return
-    with console.status("") as status:
+    left = time_left()
+    with stderr().status("") as status:
 
-        def update(step: str) -> None:
-            status.update(f"{title}: {step}".replace("[", r"\["))
+        def show(line: str) -> None:
+            if isinstance(line, Note):
+                warn(line)
+            else:
+                status.update(f"{title}: {left(line)}".replace("[", r"\["))
 
-        update("starting")
-        yield update
+        show("starting")
+        yield show
 
 
 def run(command: Callable[[], object]) -> NoReturn:
-    """Runs `command` and exits: 0, 1 for a failed proof, 2 for the user's mistake, 130 when interrupted."""
+    """Run `command` and exit: 0, 1 for a failed proof, 2 for the user's mistake, 3 for an error of this program, 130
+    when interrupted."""
     try:
         with hear_interrupts():
             command()
@@ -53,11 +127,28 @@ def run(command: Callable[[], object]) -> NoReturn:
         finish("out of memory: close other programs, or take a smaller model", 2)
     except KeyboardInterrupt:
         finish("interrupted", 130)
+    except Exception as error:
+        finish(describe_internal(error), INTERNAL)
     sys.exit(0)
 
 
+def describe_internal(error: Exception) -> str:
+    """Return one line on an error that no input should cause, and write its traceback to a file that the line names."""
+    said = f"internal error, which is our fault and not yours: {type(error).__name__}: {error}"
+    text = "".join(traceback.format_exception(error))
+    try:
+        with NamedTemporaryFile(
+            "w", prefix="pocketdiffusion-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{said}; it was raised in {last.filename}, line {last.lineno}: please report both"
+    return f"{said}; please report it with the traceback in {file.name}"
+
+
 def finish(message: str, code: int) -> NoReturn:
-    """Exits with `code` after one line on stderr."""
+    """Exit with `code` after one line on stderr."""
     line = f"pocketdiffusion: {' '.join(message.split())}"
-    Console(stderr=True).print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    stderr().print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)

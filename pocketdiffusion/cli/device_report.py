@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pocketdiffusion.cli.console import console, say
+from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.tables import report_table
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, require_proof
 from pocketdiffusion.runtime.devices.judge_report import PictureRow, Row, judge_report, unmeasured
@@ -10,7 +10,7 @@ from pocketdiffusion.runtime.devices.report import DeviceReport, read_report
 from pocketdiffusion.runtime.errors import ProofError
 
 
-def show_device_report(folder: Path, file: Path) -> None:
+def show_device_report(folder: Path, file: Path, output: Output) -> None:
     """Print the device report `file` beside the verdicts of the bundle `folder`, and in words what is under its floor.
 
     Raises UserError where the report cannot be read or is of another bundle, or the bundle has no proof part;
@@ -20,27 +20,27 @@ def show_device_report(folder: Path, file: Path) -> None:
     bundle = open_bundle(folder)
     require_proof(bundle)
     rows, pictures = judge_report(bundle.manifest, report)
-    say(describe_phone(report))
+    output.say(describe_phone(report))
     if report.bundle_id != bundle.manifest.bundle_id:
-        say(f"it ran the bundle {report.bundle_id[:16]}, whose runtime part is the same as this one's")
-    console.print(report_table(rows))
+        output.say(f"it ran the bundle {report.bundle_id[:16]}, whose runtime part is the same as this one's")
+    output.table(report_table(rows))
     bad: list[Row | PictureRow] = [row for row in rows if not row.passed and row.shipped]
     bad += [picture for picture in pictures if not picture.passed]
     for picture in pictures:
-        say(picture.describe())
+        output.say(picture.describe())
     for row in rows:
         if not row.passed:
             aside = "" if row.shipped else ": the bundle does not ship it for that unit"
-            say(
+            output.say(
                 f"UNDER ITS FLOOR: {row.describe()}{aside}"
                 if row.error is None
                 else f"REFUSED: {row.describe()}{aside}"
             )
     for graph in unmeasured(bundle.manifest, report):
-        say(f"not measured: {graph}, the unit that it ships for")
+        output.say(f"not measured: {graph}, the unit that it ships for")
     vectors = report.conformance
     for name in vectors.failed:
-        say(f"conformance vector FAILED: {name}")
+        output.say(f"conformance vector FAILED: {name}")
     if bad or vectors.failed:
         count = len(bad) + len(vectors.failed)
         first = bad[0].describe() if bad else f"the conformance vector {vectors.failed[0]} failed"
@@ -48,7 +48,7 @@ def show_device_report(folder: Path, file: Path) -> None:
     shipped = sum(row.shipped for row in rows)
     if not shipped:
         raise ProofError(f"{file}: no graph was run on the unit that the bundle ships it for: run the self-test there")
-    say(
+    output.say(
         f"{file}: {shipped} outputs passed on the units that {folder} ships for, {len(vectors.passed)} conformance "
         "vectors passed"
     )

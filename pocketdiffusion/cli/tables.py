@@ -1,20 +1,23 @@
 """The tables that the commands print."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Protocol, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from rich import box
 from rich.table import Column, Table
 
-from pocketdiffusion.cli.doctor import Finding
-from pocketdiffusion.compare import Compared
-from pocketdiffusion.export.targets import Target
-from pocketdiffusion.runtime.bundle.file_table import Role
-from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
-from pocketdiffusion.runtime.devices.judge_report import Row
-from pocketdiffusion.runtime.graph_spec import TensorSpec
-from pocketdiffusion.runtime.verify.skipped import NotRun
+if TYPE_CHECKING:
+    from pocketdiffusion.cli.machine import Finding
+    from pocketdiffusion.compare import Compared
+    from pocketdiffusion.export.targets import Target
+    from pocketdiffusion.planned_export import PlannedPart
+    from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
+    from pocketdiffusion.runtime.devices.judge_report import Row
+    from pocketdiffusion.runtime.graph_spec import TensorSpec
+    from pocketdiffusion.runtime.verify.skipped import NotRun
 
 
 class Judged(Protocol):
@@ -124,7 +127,18 @@ def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str
     return table
 
 
-def doctor_table(findings: Iterable[Finding]) -> Table:
+def plan_table(parts: Iterable[PlannedPart]) -> Table:
+    """One row for each part of the checkpoint in each format."""
+    table = _table("format", "part", "recipe", title="expected weights")
+    for number in ("parameters", "MB in the bundle", "MB in memory"):
+        table.add_column(number, justify="right", no_wrap=True)
+    for part in parts:
+        memory = "-" if part.memory_bytes is None else f"{part.memory_bytes / 1e6:.1f}"
+        table.add_row(part.format, part.part, part.recipe, f"{part.parameters:,}", f"{part.nbytes / 1e6:.1f}", memory)
+    return table
+
+
+def machine_table(findings: Iterable[Finding]) -> Table:
     """What this machine has, and how to get the rest."""
     table = _table("what", "here", "for", "how to get it")
     for finding in findings:
@@ -202,6 +216,8 @@ def bundle_tables(manifest: Manifest) -> Iterator[Table]:
     facts.add_row("default sampler", manifest.scheduler.default_sampler)
     defaults = manifest.defaults
     facts.add_row("defaults", f"{defaults.steps} steps, guidance {defaults.guidance:g}, strength {defaults.strength:g}")
+    from pocketdiffusion.runtime.bundle.file_table import Role
+
     for role in get_args(Role):
         sizes = [entry.size for entry in manifest.files.values() if entry.role == role]
         facts.add_row(f"{role} files", f"{len(sizes)}, {sum(sizes) / 1e6:.1f} MB")

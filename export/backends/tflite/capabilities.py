@@ -24,8 +24,8 @@ _SINCE = {
 LOOKUP = "LiteRT 2.3.0's GPU delegate (ML Drift, on a Vulkan device in software) refuses {operators}"
 INTEGERS = "LiteRT 2.3.0's GPU delegate (ML Drift, on a Vulkan device in software) refuses weights of int8"
 FLOATS = (
-    "not measured with this file: `verify --on gpu` does it; LiteRT 2.3.0's GPU delegate takes every operator of such "
-    "graphs, and gives 90 dB or more in float32 with the built-in model's on a Vulkan device in software"
+    "not measured with this file: `verify --device gpu` does it; LiteRT 2.3.0's GPU delegate takes every operator of "
+    "such graphs, and gives 90 dB or more in float32 with the built-in model's on a Vulkan device in software"
 )
 
 

@@ -12,7 +12,7 @@ from pocketdiffusion.export.backends.backend import Package
 from pocketdiffusion.runtime.devices.packages import NAMES
 from pocketdiffusion.runtime.devices.setup import missing_tools
 from pocketdiffusion.runtime.devices.stamp import find_standin
-from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.errors import UserError
 
 EXPORT = "pip install 'pocketdiffusion[export]'"
 TOOLS = (
@@ -21,7 +21,7 @@ TOOLS = (
     ("swift", "the iOS demo's engine", "swift.org's toolchain"),
     ("adb", "puts bundles on an Android phone", "Android's platform tools"),
 )
-PURPOSES = {"arm64": "verify --on arm64", "gpu": "verify --on gpu"}
+PURPOSES = {"arm64": "verify --device arm64", "gpu": "verify --device gpu"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def examine(standins: Path) -> Iterator[Finding]:
 def _standin(name: str, standins: Path) -> Finding:
     try:
         return Finding(f"stand-in {name}", str(find_standin(standins, name)), PURPOSES[name], "")
-    except ProofError as error:
+    except UserError as error:
         _, _, remedy = str(error).rpartition(": ")
         missing = missing_tools(name)
         if sys.platform != "linux":

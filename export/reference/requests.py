@@ -1,0 +1,23 @@
+"""What the original is asked to draw. Nothing here needs torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw. None is an absent negative prompt."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    seed: int = 0
+    steps: int = 10
+    guidance: float = 7.5
+
+
+# The gate's own prompts: with and without a negative prompt, short, long, and with marks that tokenizers get wrong.
+REQUESTS = (
+    Request("red apple", seed=1),
+    Request("a picture of a tiger face", "blurry, low quality", seed=2, guidance=5.0),
+    Request("Slice of pizza, food & cheese!", seed=3, guidance=3.0),
+    Request("the sunflower's 2 petals", "grey", seed=4),
+)

@@ -1,0 +1,50 @@
+"""The commands devices install and devices list: stand-ins for phones on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from pocketdiffusion.cli.console import Output
+from pocketdiffusion.cli.options import STANDINS, Quiet, Standins
+from pocketdiffusion.runtime.errors import UserError
+
+devices = typer.Typer(
+    help="Install and list stand-ins for a phone. `verify --device` runs graphs on them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@devices.command()
+def install(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="The stand-ins to install; `pocketdiffusion devices list` names them."),
+    ],
+    standins: Standins = STANDINS,
+    quiet: Quiet = False,
+) -> None:
+    """Install stand-ins for a phone.
+
+    They come from the package registries that this machine is configured for."""
+    from pocketdiffusion.runtime.devices.packages import NAMES
+    from pocketdiffusion.runtime.devices.setup import set_up
+
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise UserError(f"there is no stand-in {unknown[0]}: known are {', '.join(NAMES)}")
+    output = Output(quiet)
+    for name in names:
+        folder = set_up(name, standins.expanduser(), output.say)
+        output.say(f"{name} is installed in {folder}")
+
+
+@devices.command("list")
+def list_devices(standins: Standins = STANDINS) -> None:
+    """List engines, toolchains and stand-ins.
+
+    Shown is what this machine has, and how to get what it lacks."""
+    from pocketdiffusion.cli.machine import examine
+    from pocketdiffusion.cli.tables import machine_table
+
+    Output().table(machine_table(examine(standins.expanduser())))

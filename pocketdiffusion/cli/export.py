@@ -1,0 +1,137 @@
+"""The command export."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pocketdiffusion.cli.arguments import parse_size
+from pocketdiffusion.cli.console import Output
+from pocketdiffusion.cli.extras import needs_export
+from pocketdiffusion.cli.options import (
+    BUILT_IN,
+    AllowUnexpected,
+    BudgetMb,
+    Force,
+    Format,
+    Json,
+    MinPsnr,
+    Model,
+    Phone,
+    Profile,
+    Quiet,
+    Recipe,
+    Report,
+    ReportKind,
+    Revision,
+    Sampler,
+    Size,
+    Token,
+)
+from pocketdiffusion.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from pocketdiffusion.runtime.bundle.bundle import Bundle
+
+
+def export(
+    target: Phone,
+    model: Model = BUILT_IN,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="The folder of the bundle to write.")
+    ] = None,
+    recipe: Recipe = None,
+    budget_mb: BudgetMb = None,
+    min_psnr: MinPsnr = None,
+    format: Format = None,
+    profile: Profile = None,
+    sampler: Sampler = None,
+    size: Size = None,
+    revision: Revision = None,
+    token: Token = None,
+    allow_unexpected: AllowUnexpected = None,
+    report: Report = ReportKind.SHORT,
+    force: Force = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Export nothing: print the sizes, the memory on the phone and the time that are to be expected.",
+        ),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export a checkpoint for a phone.
+
+    The result is proven equal to the original, graph by graph and by whole pictures, before it is written."""
+    from pocketdiffusion.choices import Wanted, check_export
+
+    width, height = parse_size(size)
+    wanted = Wanted(model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision)
+    chosen = check_export(wanted)
+    output = Output(quiet, as_json)
+    if plan:
+        from pocketdiffusion.cli.plan import show_plan
+
+        show_plan(wanted, chosen, output)
+        return
+    check_folder(folder, force)
+    assert folder is not None
+    with output.progress(f"exporting {model} for {target}") as progress:
+        progress("loading torch")
+        with needs_export():
+            from pocketdiffusion import build
+        exported = build.export(
+            model,
+            target,
+            folder,
+            recipe=recipe,
+            budget_mb=budget_mb,
+            min_psnr=min_psnr,
+            format=format,
+            profile=profile,
+            sampler=sampler,
+            width=width,
+            height=height,
+            revision=revision,
+            token=token,
+            allow_unexpected=allow_unexpected or (),
+            report="full" if report is ReportKind.FULL else "short",
+            say=progress,
+        )
+    show_exported(exported, output)
+
+
+def check_folder(folder: Path | None, force: bool) -> None:
+    """Raise UserError where no bundle can be written to `folder`, or an older one is there and `force` is not given."""
+    from pocketdiffusion.runtime.bundle.staging import check_place
+
+    if folder is None:
+        raise UserError("Missing option '--output' / '-o': name the folder of the bundle to write")
+    check_place(folder)
+    if not force and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds a bundle already: give --force to replace it, or another folder")
+
+
+def show_exported(bundle: "Bundle", output: Output) -> None:
+    """Print the verdicts of a new bundle, what was not judged, and what is known to be bad."""
+    from pocketdiffusion.cli.json_output import bundle_record
+    from pocketdiffusion.cli.tables import not_run_table, verdict_table
+    from pocketdiffusion.runtime.verify.controls import describe_pictures
+    from pocketdiffusion.runtime.verify.known_units import warn_of_units
+    from pocketdiffusion.runtime.verify.skipped import units_not_run
+
+    manifest = bundle.manifest
+    output.json(lambda: bundle_record(manifest))
+    output.table(verdict_table(manifest.verdicts))
+    for line in describe_pictures(manifest.verdicts, [golden.controls for golden in manifest.golden]):
+        output.say(line)
+    if skipped := units_not_run(manifest):
+        output.table(not_run_table(skipped))
+    if manifest.scheduler.replaced:
+        default, own = manifest.scheduler.default_sampler, manifest.scheduler.replaced
+        output.say(f"it draws with {default} in place of the checkpoint's own {own}")
+    output.say(f"{bundle.folder} is complete, every verdict passed, bundle_id {manifest.bundle_id[:16]}")
+    for line in warn_of_units(manifest):
+        output.warn(line)

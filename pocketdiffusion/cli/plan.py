@@ -1,0 +1,41 @@
+"""export --plan: what an export is expected to give and to take. Nothing is exported, and torch is not imported."""
+
+from typing import TYPE_CHECKING
+
+from pocketdiffusion.cli.console import Output
+
+if TYPE_CHECKING:
+    from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.export.targets import Target
+    from pocketdiffusion.planned_export import ExportPlan
+
+
+def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
+    """Print the plan of an export. Raises UserError where the checkpoint is not on this disk."""
+    from pocketdiffusion.checkpoint_outline import read_outline
+    from pocketdiffusion.cli.json_output import plan_record
+    from pocketdiffusion.cli.tables import plan_table
+    from pocketdiffusion.planned_export import plan_export
+
+    outline = read_outline(wanted.model)
+    plan = plan_export(outline, target, budget_mb=wanted.budget_mb, width=wanted.width, height=wanted.height)
+    output.json(lambda: plan_record(plan))
+    output.table(plan_table(plan.parts))
+    for line in describe_plan(plan):
+        output.say(line)
+
+
+def describe_plan(plan: "ExportPlan") -> list[str]:
+    """Return the plan's estimates in words."""
+    lines = [f"{plan.model} for {plan.target}, pictures of {plan.width}x{plan.height}"]
+    for format, memory in plan.memory_bytes.items():
+        if memory is None:
+            lines.append(f"estimate: memory on the phone in {format} is not known for this recipe")
+            continue
+        ram = ""
+        if plan.ram_bytes is not None:
+            ram = f", {100 * memory / plan.ram_bytes:.0f} % of its {plan.ram_bytes / 2**30:.0f} GB"
+        lines.append(f"estimate: {memory / 1e6:.0f} MB of memory on the phone in {format}, all graphs loaded{ram}")
+    lines.append(f"the original draws {plan.pictures} pictures in {plan.steps} denoising steps")
+    lines.append(f"estimate: {plan.cpu_seconds / 60:.1f} CPU minutes for the export, right within a factor of two")
+    return lines

@@ -1,0 +1,136 @@
+"""The command verify."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pocketdiffusion.cli.console import Output
+from pocketdiffusion.cli.extras import needs_export
+from pocketdiffusion.cli.options import (
+    STANDINS,
+    AllowUnexpected,
+    Device,
+    Folder,
+    Json,
+    Quiet,
+    Revision,
+    Standins,
+    Token,
+)
+from pocketdiffusion.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from pocketdiffusion.verify import Verified
+
+
+def verify(
+    bundle: Folder,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="The original to record afresh, instead of the golden data that the bundle holds."
+        ),
+    ] = None,
+    device: Annotated[
+        Device,
+        typer.Option(
+            help="Where the graphs run: host is this machine; arm64 emulates the phone's instruction set; gpu runs "
+            "LiteRT's GPU delegate in software. `pocketdiffusion devices list` shows which are installed.",
+        ),
+    ] = Device.HOST,
+    core: Annotated[
+        str | None,
+        typer.Option(help="For arm64: the processor to emulate, by qemu's name, instead of the phone's own."),
+    ] = None,
+    limit: Annotated[
+        float, typer.Option(min=1, help="For arm64 and gpu: the seconds that one call of a graph may take.")
+    ] = 300,
+    device_report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A report that an app wrote on a phone: shown beside the bundle's verdicts. Nothing is judged again.",
+        ),
+    ] = None,
+    standins: Standins = STANDINS,
+    revision: Revision = None,
+    token: Token = None,
+    allow_unexpected: AllowUnexpected = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a bundle again.
+
+    Judged are the hash of every file, every stage, every graph, whole pictures.
+
+    On a stand-in for a phone: its graphs and one small picture. Of a runtime part alone: conformance vectors, one
+    golden case for each graph, one picture.
+    """
+    output = Output(quiet, as_json)
+    if device_report is not None:
+        _show_report(bundle, device_report, output, judged=against is not None or device is not Device.HOST)
+        return
+    from pocketdiffusion.runtime.devices.stamp import find_standin
+    from pocketdiffusion.verify import Model, Place, check_verified
+    from pocketdiffusion.verify import verify as judge_bundle
+
+    folder = standins.expanduser()
+    if device is not Device.HOST:
+        find_standin(folder, device.value)
+    model = None if against is None else Model(against, revision, token, allow_unexpected or ())
+    with output.progress(f"verifying {bundle}") as progress, needs_export():
+        found = judge_bundle(bundle, against=model, place=Place(device.value, folder, core, limit), progress=progress)
+    show_verified(found, output)
+    check_verified(found)
+    show_passed(found, output)
+
+
+def _show_report(bundle: Path, file: Path, output: Output, judged: bool) -> None:
+    """Show a device report. Raises UserError where options ask to judge as well."""
+    if judged:
+        raise UserError(
+            "--device-report shows what was judged on a phone: leave out --against and --device, which judge again"
+        )
+    if output.as_json:
+        raise UserError("--device-report has no --json: the report is a JSON file itself")
+    from pocketdiffusion.cli.device_report import show_device_report
+
+    show_device_report(bundle, file, output)
+
+
+def show_verified(found: "Verified", output: Output) -> None:
+    """Print the verdicts, passed or not, and what was not judged."""
+    from pocketdiffusion.cli.json_output import verify_record
+    from pocketdiffusion.cli.tables import not_run_table, verdict_table
+    from pocketdiffusion.quantize.stated_floors import own_floors
+    from pocketdiffusion.runtime.verify.controls import describe_pictures
+
+    output.json(lambda: verify_record(found))
+    vectors = [verdict for verdict in found.verdicts if verdict.subject in found.reasons]
+    output.table(verdict_table(v for v in found.verdicts if v.subject not in found.reasons or not v.passed))
+    if vectors:
+        passed = Counter(vector.passed for vector in vectors)[True]
+        output.say(f"{passed} of {len(vectors)} conformance vectors, computed by the original libraries, passed")
+    if found.controls:
+        for line in describe_pictures(found.verdicts, found.controls):
+            output.say(line)
+    for recipe in own_floors(found.bundle.manifest):
+        output.warn(f"the floors of the recipe {recipe} are the bundle's own: no recipe of this version has them")
+    if found.not_judged:
+        output.warn(f"proof part not installed: not judged were {found.not_judged}")
+    if found.skipped:
+        output.table(not_run_table(found.skipped))
+
+
+def show_passed(found: "Verified", output: Output) -> None:
+    """Print that every verdict passed, and what is known to be bad all the same."""
+    from pocketdiffusion.runtime.verify.known_units import warn_of_units
+
+    where = " on its runtime part" if found.not_judged else ""
+    if found.device != Device.HOST.value:
+        where = f" on {found.device}"
+    output.say(f"{found.bundle.folder} passed all {len(found.verdicts)} verdicts{where}")
+    for line in warn_of_units(found.bundle.manifest):
+        output.warn(line)

@@ -1,0 +1,218 @@
+"""What an export is expected to give and to take, estimated before torch is imported.
+
+Sizes are exact up to the headers of the files: each weight as the recipe stores it, by `quantized_tensor.nbytes`. Where
+a recipe would measure before it decides, every weight counts as equally sensitive, so that none is kept in float.
+
+Memory and time are estimates by these rules, each with its measurement:
+
+- Weights in memory: bytes per parameter of each storage, from export/backends/*/costs.json. They were counted by
+  export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters).
+- Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
+  are alive at once. The built-in decoder has 64 channels there, 64x64 pixels, and 3.15 MB (ONNX) = 3 such tensors. The
+  scores of attention are not counted.
+- A denoising step of the original, both halves: 0.033 s + 4.9e-12 s per parameter of the denoiser and position of the
+  latents, on one thread. From the built-in model (0.046 s) and Stable Diffusion 1.5 (62.7 s for 3 steps, of which about
+  10 s are text and autoencoder). SDXL, which the rule was not made from: 199.7 s for one step and the autoencoder at
+  1024x1024 (benchmarks/RESULTS.md); the rule gives 206 s for the step.
+- An export records the original (156 steps for the gate's requests with their controls), runs 36 steps of rewritten
+  modules in torch and 92 steps of each format's files, whose engine takes `step_ratio` times the original, converts,
+  and takes 15 s for the rest. For the built-in model the rules give 41, 99 and 71 CPU s for ONNX, TFLite and Core ML;
+  measured were 36, 93 and 80.
+
+Rules of this kind are right within a factor of two, on a processor like the one of benchmarks/RESULTS.md.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pocketdiffusion.checkpoint_outline import Outline
+from pocketdiffusion.choices import SEARCHED
+from pocketdiffusion.export.reference.requests import REQUESTS
+from pocketdiffusion.export.targets import Artifact, Target
+from pocketdiffusion.quantize.quantized_tensor import nbytes
+from pocketdiffusion.quantize.recipes import Recipe, load_recipe
+from pocketdiffusion.quantize.scheme import FLOAT32, Scheme, Weight
+from pocketdiffusion.runtime.errors import UserError
+
+STEP_SECONDS, POSITION_SECONDS = 0.033, 4.9e-12  # of a step of the original; per parameter and position of the latents
+TORCH_STEPS, FILE_STEPS = 36, 92  # of rewritten modules, and of each format's files
+OTHER_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """One part of the checkpoint in one format. `nbytes` are its weights as the recipe stores them; `memory_bytes` the
+    same as the engine holds them, None where that is not known."""
+
+    format: str
+    recipe: str
+    part: str
+    parameters: int
+    nbytes: int
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """`memory_bytes` is the most that one format takes with all its graphs loaded, by format, None where that is not
+    known; `ram_bytes` the phone's, None where the target leaves it open. `steps` are the original's denoising steps, of
+    both halves each, `pictures` what it draws in them. `cpu_seconds` is for the export on one thread."""
+
+    model: str
+    target: str
+    width: int
+    height: int
+    parts: tuple[PlannedPart, ...]
+    memory_bytes: Mapping[str, int | None]
+    ram_bytes: int | None
+    pictures: int
+    steps: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class _Unmeasured:
+    """The answers to a recipe before anything is measured: no weight is more sensitive than another."""
+
+    component: str
+    format: str
+    profile: str
+    weights: Mapping[str, Weight]
+
+    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+        """Return zero for each weight."""
+        return dict.fromkeys(self.weights, 0.0)
+
+
+def plan_export(
+    outline: Outline,
+    target: Target,
+    *,
+    budget_mb: float | None = None,
+    width: int | None = None,
+    height: int | None = None,
+) -> ExportPlan:
+    """Return what an export of the checkpoint for `target` is expected to give and take.
+
+    `width` and `height` in pixels, None for the size that the model was trained at. `budget_mb` is that of a recipe
+    that is searched. Raises UserError where a recipe does not fit, or the parts are of no kind that is known.
+    """
+    denoiser, autoencoder = _find_parts(outline)
+    channels = outline.configs[autoencoder]["block_out_channels"]
+    scale = 2 ** (len(channels) - 1)
+    across, down = _latent_size(outline.configs[denoiser], scale, width, height)
+    parts = tuple(
+        _plan_part(outline, part, artifact, budget_mb) for artifact in target.artifacts for part in outline.shapes
+    )
+    costs = {artifact.format: read_costs(artifact.format) for artifact in target.artifacts}
+    tensors = across * down * scale**2 * channels[min(1, len(channels) - 1)]
+    memory: dict[str, int | None] = {}
+    for format, cost in costs.items():
+        held = [part.memory_bytes for part in parts if part.format == format]
+        known = sum(each or 0 for each in held) + cost["decoder_tensors"] * cost["tensor_bytes"] * tensors
+        memory[format] = None if None in held else int(known)
+    parameters = {part: _parameters(shapes) for part, shapes in outline.shapes.items()}
+    steps, pictures = original_steps()
+    step = STEP_SECONDS + POSITION_SECONDS * parameters[denoiser] * across * down
+    seconds = (
+        OTHER_SECONDS
+        + step * (steps + TORCH_STEPS)
+        + sum(
+            step * FILE_STEPS * cost["step_ratio"]
+            + cost["convert_seconds"]
+            + 1e-9 * cost["convert_nanoseconds_per_parameter"] * sum(parameters.values())
+            for cost in costs.values()
+        )
+    )
+    return ExportPlan(
+        model=outline.name,
+        target=target.name,
+        width=across * scale,
+        height=down * scale,
+        parts=parts,
+        memory_bytes=memory,
+        ram_bytes=None if target.memory_mb is None else target.memory_mb * 2**20,
+        pictures=pictures,
+        steps=steps,
+        cpu_seconds=seconds,
+    )
+
+
+def original_steps() -> tuple[int, int]:
+    """Return the denoising steps and the pictures of the original that an export records: each of the gate's requests,
+    and three controls: another seed, another prompt, one step less."""
+    steps = sum(4 * request.steps - 1 for request in REQUESTS)
+    return steps, 4 * len(REQUESTS)
+
+
+def read_costs(format: str) -> dict[str, Any]:
+    """Return what a format's files were measured to take: costs.json of its backend."""
+    spec = find_spec("pocketdiffusion.export.backends")
+    assert spec is not None and spec.submodule_search_locations is not None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    costs: dict[str, Any] = json.loads((folder / format / "costs.json").read_text(encoding="utf-8"))
+    return costs
+
+
+def _find_parts(outline: Outline) -> tuple[str, str]:
+    """Return the denoiser and the autoencoder, told by their configurations. Raises UserError where one lacks."""
+    coders = [part for part, config in outline.configs.items() if "latent_channels" in config]
+    sized = [part for part, config in outline.configs.items() if "sample_size" in config and part not in coders]
+    if len(coders) != 1 or len(sized) != 1 or not outline.configs[coders[0]].get("block_out_channels"):
+        raise UserError(f"{outline.name} is no model that can be planned: it has not one denoiser and one autoencoder")
+    return sized[0], coders[0]
+
+
+def _latent_size(config: Mapping[str, Any], scale: int, width: int | None, height: int | None) -> tuple[int, int]:
+    """Return width and height of the latents. Raises UserError where the picture's size is no multiple of `scale`."""
+    own = config["sample_size"]
+    own_height, own_width = own if isinstance(own, list) else (own, own)
+    wide, high = width or own_width * scale, height or own_height * scale
+    if wide % scale or high % scale:
+        raise UserError(f"pictures of {wide}x{high} do not fit this model: both must be multiples of {scale}")
+    return wide // scale, high // scale
+
+
+def _plan_part(outline: Outline, part: str, artifact: Artifact, budget_mb: float | None) -> PlannedPart:
+    shapes = outline.shapes[part]
+    parameters = _parameters(shapes)
+    if artifact.recipe == SEARCHED:
+        share = parameters / sum(map(_parameters, outline.shapes.values()))
+        size = 0 if budget_mb is None else round(1e6 * budget_mb * share)
+        return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, None)
+    schemes = _schemes(load_recipe(artifact.recipe), part, shapes, artifact)
+    costs = read_costs(artifact.format)["weight_bytes"]
+    held: list[float | None] = []
+    for name, shape in shapes.items():
+        scheme = schemes.get(name, FLOAT32)
+        key = scheme.storage if scheme.activation == "float" else f"{scheme.storage}/{scheme.activation}"
+        each = costs.get(key, costs.get(scheme.storage))
+        held.append(None if each is None else each * prod(shape))
+    size = sum(nbytes(shape, schemes.get(name, FLOAT32)) for name, shape in shapes.items())
+    memory = None if None in held else int(sum(filter(None, held)))
+    return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, memory)
+
+
+def _schemes(
+    recipe: Recipe, part: str, shapes: Mapping[str, Sequence[int]], artifact: Artifact
+) -> Mapping[str, Scheme]:
+    """Return the scheme of each matrix by its name in the files. A recipe from a file names weights by graph."""
+    if recipe.schemes is not None:
+        told = {name: scheme for schemes in recipe.schemes.values() for name, scheme in schemes.items()}
+        return {name: told[full] for name in shapes for full in (name, f"{part}.{name}") if full in told}
+    weights = {name: _weight(name, tuple(shape)) for name, shape in shapes.items() if len(shape) > 1}
+    return recipe.plan(weights, _Unmeasured(part, artifact.format, artifact.profile, weights))
+
+
+def _weight(name: str, shape: tuple[int, ...]) -> Weight:
+    """Return what a recipe is told of a matrix; which operator takes it, by its rank and name."""
+    return Weight(shape, "conv" if len(shape) == 4 else "embedding" if "embedding." in name else "linear")
+
+
+def _parameters(shapes: Mapping[str, Sequence[int]]) -> int:
+    return sum(prod(shape) for shape in shapes.values())

@@ -1,0 +1,169 @@
+"""Judge a bundle again: by its own golden data or by a model, on this machine or on a stand-in for a phone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pocketdiffusion.quantize.stated_floors import check_floors
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
+from pocketdiffusion.runtime.devices.judge import find_place, judge_on
+from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.verify.compare import other_shapes
+from pocketdiffusion.runtime.verify.conformance import judge_conformance
+from pocketdiffusion.runtime.verify.contradictions import check_contradictions
+from pocketdiffusion.runtime.verify.gate import judge
+from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.self_test import NOT_JUDGED, judge_runtime_part
+from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
+
+if TYPE_CHECKING:
+    from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+
+HOST = "host"  # this machine; the other devices are stand-ins for phones
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where graphs are run. For a stand-in: the folder that it is installed in, the processor that arm64 emulates
+    (qemu's name, None for the target's own), and the seconds that one call of a graph may take."""
+
+    device: str = HOST
+    standins: Path = Path()
+    core: str | None = None
+    limit: float = 300
+
+
+@dataclass(frozen=True)
+class Model:
+    """The original to record afresh: a built-in name, a diffusers folder or a hub id, and how it is opened."""
+
+    name: str
+    revision: str | None = None
+    token: str | None = None
+    allow_unexpected: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verify found. `reasons` says, by the subject of a conformance vector, what a reader that fails it does
+    wrong. `not_judged` names what could not be judged since the proof part is not installed, "" if nothing.
+    `controls` are the PSNR of the original's own other pictures, by prompt."""
+
+    bundle: Bundle
+    device: str
+    verdicts: Sequence[Verdict]
+    skipped: Sequence[NotRun] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    not_judged: str = ""
+    controls: Sequence[Mapping[str, float]] = ()
+
+
+def verify(
+    folder: Path, *, against: Model | None = None, place: Place = Place(), progress: Progress = lambda line: None
+) -> Verified:
+    """Judge the bundle in `folder` on `place`: every file's hash, every stage, every graph, whole pictures.
+
+    `against` records a model afresh in place of the bundle's own golden data. Of a runtime part alone, what it holds is
+    judged: conformance vectors, a golden case for each graph, one picture. Raises UserError where there is no such
+    bundle or stand-in, or `against` is another model; ProofError where the bundle is damaged or contradicts itself.
+    """
+    progress("hashes")
+    bundle = open_bundle(folder)
+    checkpoint = None
+    trajectories: list[Trajectory] = []
+    if against is not None:
+        checkpoint, trajectories = record_model(bundle, against, place.device == HOST, progress)
+    elif bundle.manifest.has_proof or place.device != HOST:
+        trajectories = read_golden(bundle)
+    if place.device == HOST:
+        return _judge_here(bundle, trajectories, checkpoint, progress)
+    core = place.core or core_of(bundle.manifest.target.name)
+    standin = find_place(place.device, place.standins, core, place.limit)
+    verdicts, skipped = judge_on(standin, bundle, trajectories, progress)
+    return Verified(bundle, place.device, verdicts, skipped)
+
+
+def _judge_here(
+    bundle: Bundle, trajectories: list[Trajectory], checkpoint: "Checkpoint | None", progress: Progress
+) -> Verified:
+    """Judge on this machine. Without trajectories, the runtime part alone."""
+    progress("contradictions")
+    check_contradictions(bundle)
+    check_floors(bundle)
+    verdicts = judge(bundle, trajectories, progress)[0] if trajectories else judge_runtime_part(bundle, progress)
+    vectors, reasons = judge_conformance(bundle, say=progress)
+    if checkpoint is not None:
+        progress("conformance vectors, computed afresh")
+        vectors += _judge_fresh_vectors(bundle, checkpoint)
+    return Verified(
+        bundle,
+        HOST,
+        [*verdicts, *vectors],
+        units_not_run(bundle.manifest),
+        reasons,
+        "" if trajectories else NOT_JUDGED,
+        [trajectory.controls for trajectory in trajectories],
+    )
+
+
+def _judge_fresh_vectors(bundle: Bundle, checkpoint: "Checkpoint") -> list[Verdict]:
+    """Judge the bundle's reader by conformance vectors that the original libraries compute now."""
+    from pocketdiffusion.export.conformance import write_conformance
+
+    with TemporaryDirectory() as folder:
+        write_conformance(Path(folder), checkpoint)
+        return judge_conformance(bundle, afresh=Path(folder))[0]
+
+
+def record_model(
+    bundle: Bundle, model: Model, controls: bool, progress: Progress
+) -> tuple["Checkpoint", list[Trajectory]]:
+    """Record `model` at the bundle's size and with its sampler. Raises UserError where the shapes of its graphs are not
+    the bundle's; ModuleNotFoundError where torch is not installed."""
+    from pocketdiffusion.export.reference.record import record
+    from pocketdiffusion.source import open_model
+
+    latents, scheduler = bundle.manifest.latents, bundle.manifest.scheduler
+    checkpoint, parts = open_model(
+        model.name,
+        width=latents.width * latents.scale,
+        height=latents.height * latents.scale,
+        revision=model.revision,
+        token=model.token,
+        sampler=scheduler.default_sampler if scheduler.replaced else None,
+        allow_unexpected=model.allow_unexpected,
+        say=progress,
+    )
+    graphs = next(iter(bundle.manifest.graphs.values()))
+    specs = {part.spec.name: part.spec for part in parts}, {name: graph.spec for name, graph in graphs.items()}
+    for name, theirs, ours in other_shapes(*specs):
+        raise UserError(
+            f"{model.name} is not the model of {bundle.folder}: {name} is {list(theirs)} there, and {list(ours)} here"
+        )
+    return checkpoint, record(checkpoint, parts, say=progress, controls=controls)
+
+
+def check_verified(found: Verified) -> None:
+    """Raise ProofError, naming the verdict to look at first, where one failed, and UserError where nothing was run."""
+    failed = [verdict for verdict in found.verdicts if not verdict.passed]
+    if failed:
+        first = blame(failed)
+        reason = f"; {found.reasons[first.subject]}" if first.subject in found.reasons else ""
+        raise ProofError(
+            f"{found.bundle.folder}: {first.describe()}; {len(failed)} of {len(found.verdicts)} verdicts failed{reason}"
+        )
+    if not found.verdicts:
+        raise UserError(f"{found.bundle.folder}: nothing of it was run on {found.device}: {found.skipped[0].reason}")
+
+
+def core_of(target: str) -> str:
+    """Return the processor, as qemu calls it, that the target's file names; else one that every phone has at least."""
+    from pocketdiffusion.export.targets import load_target, target_names
+    from pocketdiffusion.runtime.devices.arm64 import CORE
+
+    return (load_target(target).core if target in target_names() else None) or CORE

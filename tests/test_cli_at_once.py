@@ -1,0 +1,109 @@
+"""What is wrong in the options is answered before torch is imported; help and lists need nothing of it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs the command and says on the last line of stdout whether torch was imported, and the exit code.
+PROGRAM = """
+import sys
+from pocketdiffusion.cli.app import main
+sys.argv[0] = "pocketdiffusion"
+try:
+    main()
+except SystemExit as ended:
+    print(sorted({"torch", "diffusers", "transformers"} & sys.modules.keys()), ended.code)
+"""
+
+
+def ask(*arguments: str | Path) -> tuple[str, str, str]:
+    """The last line of stdout, the rest of it, stderr."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    *said, last = done.stdout.splitlines()
+    return last, "\n".join(said), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--target", "pixel9"), "there is no target pixel9: did you mean pixel-8?"),
+        (("--recipe", "fp61"), "there is no recipe fp61: did you mean fp16"),
+        (("--recipe", "absent.json"), "cannot read the recipe absent.json"),
+        (("--profile", "orf"), "there is no profile orf: did you mean ort?"),
+        (("--format", "onx"), "there is no format onx: did you mean onnx?"),
+        (("--sampler", "eulr"), "no sampler is called 'eulr': did you mean euler?"),
+        (("--size", "big"), "--size big is no size"),
+        (("--recipe", "mixed"), "give either --budget-mb or --min-psnr"),
+        (("--budget-mb", "3"), "are for a recipe that is searched"),
+        (("-o", "/proc/out"), "cannot write to /proc"),
+        (("-o", "."), "is not a name for a bundle"),
+        (("FOLDER/absent",), "there is no folder"),
+        (("FOLDER",), "is no checkpoint"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_export_answers_before_torch_is_imported(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    places = [word.replace("FOLDER", str(tmp_path)) for word in options]
+    last, _, error = ask("export", "--target", "pixel-8", "-o", tmp_path / "out", *places)
+    assert last == "[] 2" and said in error and len(error.splitlines()) == 1, error
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_needs_a_folder() -> None:
+    last, _, error = ask("export", "--target", "pixel-8")
+    assert last == "[] 2" and "Missing option '--output'" in error
+
+
+def test_search_answers_before_torch_is_imported(tmp_path: Path) -> None:
+    for options, said in (
+        (("--target", "generic", "--budget-mb", "3"), "takes several formats"),
+        (("--target", "pixel-8"), "give either --budget-mb or --min-psnr"),
+        (("--target", "pixel-8", "--budget-mb", "3", "-o", "a.txt"), "name a JSON file"),
+    ):
+        last, _, error = ask("search", "-o", tmp_path / "a.json", *options)
+        assert last == "[] 2" and said in error, error
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("-h",), ("export", "-h"), ("--version",), ("targets",), ("devices", "list", "-h")]
+)
+def test_what_needs_no_torch_does_not_import_it(arguments: tuple[str, ...]) -> None:
+    last, said, error = ask(*arguments)
+    assert last == "[] 0" and said and not error
+
+
+def test_help_and_version_import_neither_numpy_nor_pydantic() -> None:
+    """They are two thirds of the half second that a command took before it said anything."""
+    program = PROGRAM.replace('"torch", "diffusers", "transformers"', '"numpy", "pydantic", "rich"')
+    for option in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", program, option], capture_output=True, text=True, timeout=100)
+        assert done.stdout.splitlines()[-1] == "[] 0", done
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("recipes", ("fp32", "w8", "mixed")),
+        ("samplers", ("ddim", "pndm")),
+        ("profiles", ("ort", "ios18")),
+        ("formats", ("onnx", "coreml", "tflite")),
+        ("targets", ("pixel-8", "generic")),
+    ],
+)
+def test_list(kind: str, names: tuple[str, ...]) -> None:
+    last, said, error = ask("list", kind)
+    lines = [line.split()[0] for line in said.splitlines()]
+    assert last == "[] 0" and not error and set(names) <= set(lines)
+    assert all(len(line.split()) > 1 for line in said.splitlines()), "each has its meaning"
+
+
+def test_the_shell_completes_names() -> None:
+    from pocketdiffusion.cli.completion import complete_formats, complete_recipes, complete_samplers, complete_targets
+
+    assert complete_targets("pix") == ["pixel-8"] and complete_recipes("palette4") == ["palette4"]
+    assert complete_samplers("eu") == ["euler", "euler_ancestral"] and complete_formats("c") == ["coreml"]
+    last, said, _ = ask("--show-completion", "bash")
+    assert last == "[] 0" and "_POCKETDIFFUSION_COMPLETE" in said
