@@ -104,6 +104,7 @@ def export_original(
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
         calibration = original.observed.calibration if calibrated else None
+        say("writing tokenizer, tables and vectors")
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
         unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder)}))
         judged, pictures = judge(unsealed.bundle, trajectories, lambda part: say(f"verifying {part}"))
