@@ -77,8 +77,15 @@ def bundle_record(manifest: "Manifest") -> dict[str, Any]:
             for format, graphs in manifest.graphs.items()
             for name, graph in graphs.items()
         ],
-        "verdicts": [v.model_dump(mode="json") for v in manifest.verdicts] if manifest.has_proof else None,
+        "verdicts": [_record(verdict) for verdict in manifest.verdicts] if manifest.has_proof else None,
     }
+
+
+def _record(verdict: "Verdict") -> dict[str, Any]:
+    """Return a verdict as proof.json has it."""
+    from pocketdiffusion.runtime.bundle.verdicts import record_verdict
+
+    return record_verdict(verdict).model_dump(mode="json")
 
 
 def _graph_record(manifest: "Manifest", format: str, name: str, graph: "Graph") -> dict[str, Any]:
