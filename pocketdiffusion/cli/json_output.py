@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pocketdiffusion.export.targets import Target
     from pocketdiffusion.planned_export import ExportPlan
     from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
+    from pocketdiffusion.runtime.bundle.verdicts import Verdict
     from pocketdiffusion.runtime.graph_spec import TensorSpec
     from pocketdiffusion.search import Found
     from pocketdiffusion.verify import Verified
