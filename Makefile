@@ -5,7 +5,7 @@ BIN = .venv/bin
 PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 # For editors and type checkers, which do not know setuptools' package-dir; nothing needs them to run.
-LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime
+LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime pocketdiffusion/tools
 
 # What the Android engine is tested with; CI makes them two at once. Whoever changed what they are made of: make clean.
 ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \

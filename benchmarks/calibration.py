@@ -4,7 +4,7 @@
 
 Ranges: every convolution and linear layer of the built-in model takes integers (weights int8), its ranges chosen from
 the calibration prompts in each way; PSNR of each component's outputs on the search prompts (first, middle and last
-call), teacher-forced, in torch. Memory: the peak of a process that draws and observes 4 to 64 prompts.
+call), teacher-forced, in torch. Memory: the peak of a process that draws and counts 4 to 64 prompts.
 """
 
 import json
@@ -25,13 +25,13 @@ from pocketdiffusion.cli.console import run, say
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.observed import Observed, observe
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.quantization import calibrate, open_quantized
 from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.prompts import requests
-from pocketdiffusion.quantize.observers import HEADROOM, METHODS, choose_span
-from pocketdiffusion.quantize.qparams import BITS, Span
+from pocketdiffusion.quantize.measure.activation_stats import ActivationStatistics
+from pocketdiffusion.quantize.observers import HEADROOM, METHODS, choose_range
+from pocketdiffusion.quantize.qparams import BITS, ValueRange
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.memory import own_peak_bytes
@@ -45,19 +45,19 @@ COUNTS = (4, 8, 16, 64)  # prompts; the 16 that there are come again
 
 def main(
     output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/calibration.json"),
-    only_observe: Annotated[int | None, typer.Option(hidden=True)] = None,
+    only_calibrate: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     torch.set_num_threads(1)
     checkpoint = open_checkpoint("emoji")
     parts = components(checkpoint)
-    if only_observe is not None:
-        observe(checkpoint, parts, list(islice(cycle(requests("calibration")), only_observe)))
+    if only_calibrate is not None:
+        calibrate(checkpoint, parts, list(islice(cycle(requests("calibration")), only_calibrate)))
         print(own_peak_bytes() / 1e6)
         return
     memory = [{"prompts": count, "peak_mb": measure_memory(count)} for count in COUNTS]
-    observed = observe(checkpoint, parts, requests("calibration"), say)
+    statistics = calibrate(checkpoint, parts, requests("calibration"), say).statistics
     trajectories = [probe(t) for t in record(checkpoint, parts, requests("search"))]
-    ranges = [row for part in parts for row in measure_ranges(part, observed, trajectories)]
+    ranges = [row for part in parts for row in measure_ranges(part, statistics, trajectories)]
     show(ranges, memory)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"ranges": ranges, "memory": memory}, indent=1) + "\n")
@@ -65,11 +65,13 @@ def main(
 
 def measure_memory(count: int) -> float:
     """MB of 1e6 bytes, of a process of its own."""
-    command = [sys.executable, __file__, "--only-observe", str(count)]
+    command = [sys.executable, __file__, "--only-calibrate", str(count)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def measure_ranges(part: Component, observed: Observed, trajectories: Sequence[Trajectory]) -> list[dict[str, Any]]:
+def measure_ranges(
+    part: Component, statistics: ActivationStatistics, trajectories: Sequence[Trajectory]
+) -> list[dict[str, Any]]:
     """A row for each number of bits, method and room."""
     rows = []
     name = part.spec.name
@@ -77,12 +79,12 @@ def measure_ranges(part: Component, observed: Observed, trajectories: Sequence[T
         for method in METHODS:
             for room in ROOM[bits]:
                 inputs = {}
-                for weight, histogram in observed.inputs[name].items():
-                    span = choose_span(histogram, method, bits)
+                for weight, histogram in statistics.inputs[name].items():
+                    chosen = choose_range(histogram, method, bits)
                     factor = room / (HEADROOM[bits] if method == "minmax" else 1)
-                    inputs[weight] = Span(span.low * factor, span.high * factor)
-                whole = Scheme("linear", 8, activation=activation)  # type: ignore[arg-type]
-                schemes = {n: whole if n in inputs else Scheme("linear", 8) for n in weights_of(part)}
+                    inputs[weight] = ValueRange(chosen.low * factor, chosen.high * factor)
+                integers = Scheme("linear", 8, activation=activation)  # type: ignore[arg-type]
+                schemes = {n: integers if n in inputs else Scheme("linear", 8) for n in weights_of(part)}
                 runner = open_quantized(part, (), Plan("calibration", schemes, inputs))
                 reports = judge_graph(Check(Kind.COMPARED, NONE), runner, trajectories)
                 worst = min(reports, key=lambda report: report.psnr_db)

@@ -43,10 +43,10 @@ from pocketdiffusion.export.backends.onnx.quantization.qdq import ROOM
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts import unet2d
-from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.targets import Artifact
-from pocketdiffusion.quantize.qparams import Span
+from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.onnx import open_runner
@@ -103,15 +103,15 @@ def write_unet(folder: Path) -> Component:
     return Component(spec, build, read_header(folder / "unet.safetensors"), example, unet2d.sites(config))
 
 
-def calibrate(part: Component) -> tuple[dict[str, Span], dict[str, Span]]:
-    """What each operator takes and gives on the example, by weight."""
+def calibrate(part: Component) -> tuple[dict[str, ValueRange], dict[str, ValueRange]]:
+    """Return the ranges of each operator's input and output on the example, by weight."""
     runner = open_rewritten(part, ())
-    taken: dict[str, Span] = {}
-    given: dict[str, Span] = {}
+    taken: dict[str, ValueRange] = {}
+    given: dict[str, ValueRange] = {}
 
     def note(module: nn.Module, arguments: tuple[Tensor, ...], result: Tensor, *, name: str) -> None:
-        for spans, x in ((taken, arguments[0]), (given, result)):
-            spans[name] = Span(min(0.0, float(x.min())), max(0.0, float(x.max())))
+        for ranges, x in ((taken, arguments[0]), (given, result)):
+            ranges[name] = ValueRange(min(0.0, float(x.min())), max(0.0, float(x.max())))
 
     for name in weights_of(part):
         owner = runner.module.get_submodule(name.rpartition(".")[0])
@@ -121,7 +121,7 @@ def calibrate(part: Component) -> tuple[dict[str, Span], dict[str, Span]]:
 
 
 def plan_of(part: Component, recipe: str, bits: int, group: int, activation: Activation) -> Plan:
-    """Without spans. dynamic8 leaves convolutions' inputs alone."""
+    """Without ranges. dynamic8 leaves convolutions' inputs alone."""
     schemes = {}
     for name, weight in weights_of(part).items():
         takes: Activation = "float" if recipe == "dynamic8" and weight.operator == "conv" else activation
@@ -145,12 +145,12 @@ def fold_at_load(path: Path, target: Path) -> None:
         if node.op_type != "DequantizeLinear":
             nodes.append(node)
             continue
-        codes, scale = node.input[:2]
-        column = onnx.numpy_helper.to_array(tensors[scale]).reshape(-1, *[1] * (len(tensors[codes].dims) - 1))
+        quantized, scale = node.input[:2]
+        column = onnx.numpy_helper.to_array(tensors[scale]).reshape(-1, *[1] * (len(tensors[quantized].dims) - 1))
         model.graph.initializer.append(onnx.numpy_helper.from_array(column, f"{scale}.column"))
         result = node.output[0]
-        nodes.append(onnx.helper.make_node("Cast", [codes], [f"{result}.codes"], to=onnx.TensorProto.FLOAT))
-        nodes.append(onnx.helper.make_node("Mul", [f"{result}.codes", f"{scale}.column"], [result]))
+        nodes.append(onnx.helper.make_node("Cast", [quantized], [f"{result}.quantized"], to=onnx.TensorProto.FLOAT))
+        nodes.append(onnx.helper.make_node("Mul", [f"{result}.quantized", f"{scale}.column"], [result]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     save_beside(model, path, target)
@@ -162,12 +162,12 @@ def round_to_bytes(path: Path, target: Path) -> None:
     for node in model.graph:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        codes, scale, zero = (constant(value) for value in [*node.inputs, None][:3])
+        quantized, scale, zero = (constant(value) for value in [*node.inputs, None][:3])
         wider = scale * np.float32(257)
         if zero is not None and zero.dtype == np.uint16:
             new = {1: wider, 2: np.array(np.clip(np.rint(zero / 257), 0, 255), np.uint8)}
-        elif codes is not None and codes.dtype == np.int32:
-            new = {0: np.rint(codes * scale.astype(np.float64) / wider).astype(np.int32), 1: wider}
+        elif quantized is not None and quantized.dtype == np.int32:
+            new = {0: np.rint(quantized * scale.astype(np.float64) / wider).astype(np.int32), 1: wider}
         else:
             continue
         for place, array in new.items():
@@ -215,7 +215,7 @@ def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, A
             name = f"{recipe} {profile}"
             graph, sizes[name] = write(part, replace(own, profile=profile, recipe=recipe), plan, folder / name)
             paths[name] = folder / name / graph.path
-    given = {name: Span(span.low / ROOM, span.high / ROOM) for name, span in outputs.items()}
+    given = {name: ValueRange(each.low / ROOM, each.high / ROOM) for name, each in outputs.items()}
     plan = replace(plan_of(part, "w8a16", 8, 0, "int16"), inputs=inputs, outputs=given)
     graph, _ = write(part, replace(own, profile="std", recipe="w8a16"), plan, folder / "without room")
     source = folder / "without room" / graph.path

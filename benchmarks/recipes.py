@@ -2,16 +2,15 @@
 
     python benchmarks/recipes.py [--format FORMAT] [--only RECIPE] [-o FILE.json]      measures, row by row
     python benchmarks/recipes.py --prompts search -o build/search.json                the same on the search prompts
-    python benchmarks/recipes.py --readme                                             puts the table into README.md
+    python benchmarks/recipe_tables.py, floors.py     then write docs/recipes.md and the floors, from what was measured
 
 Graphs are judged teacher-forced on the first, middle and last call of the 24 test prompts, and pictures drawn by the
 artifacts alone, both against the original in float32. The UNet's time is that of one thread over that of the format's
 fp32 artifact, in turn. Core ML has none: a time of our executor would say nothing of a phone. Rows that the file has
-are kept: remove it to measure all afresh. The floors of recipes rest on recipes.json.
+are kept: remove it to measure all afresh.
 """
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from recipe_tables import EQUAL_DB
 from sigmoid import interleave
 
 from pocketdiffusion.cli.console import run, say
@@ -47,21 +47,15 @@ from pocketdiffusion.source import Original
 HERE = Path(__file__).parent
 TARGETS = {"onnx": "pixel-8", "coreml": "iphone-16", "tflite": "galaxy-s24"}
 ROUNDS = 11
-EQUAL_DB = 999.0  # stands for infinity, which JSON has no word for
 _OPEN = {"onnx": onnx.open_runner, "tflite": tflite.open_runner}
-_MARKS = ("<!-- recipes -->", "<!-- /recipes -->")
 
 
 def main(
     format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default all")] = None,
     only: Annotated[list[str] | None, typer.Option(help="recipes, or JSON files of some; by default all")] = None,
-    prompts: Annotated[str, typer.Option(help="test, which the floors in the recipes rest on, or search")] = "test",
-    readme: Annotated[bool, typer.Option("--readme", help="put the table into README.md, and measure nothing")] = False,
+    prompts: Annotated[str, typer.Option(help="test, which the floors rest on, or search")] = "test",
     output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = HERE / "recipes.json",
 ) -> None:
-    if readme:
-        write_readme(json.loads(output.read_text()))
-        return
     torch.set_num_threads(1)
     (HERE.parent / "build").mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
@@ -143,43 +137,6 @@ def time_beside_fp32(
     }
     times = interleave(runners, next(cases("unet", trajectory)).inputs, ROUNDS)
     return median(own / fp32 for own, fp32 in zip(times["own"], times["fp32"], strict=True))
-
-
-def table(rows: list[Mapping[str, Any]]) -> Iterator[str]:
-    """The rows as Markdown."""
-    yield "| recipe | format | storage, arithmetic, in and out | MB | graphs dB | pictures dB | SSIM | UNet call |"
-    yield "|---|---|---|---|---|---|---|---|"
-    order = {name: number for number, name in enumerate(recipe_names())}
-    for row in sorted(rows, key=lambda r: (order.get(r["recipe"], len(order)), r["format"])):
-        yield line(row)
-
-
-def line(row: Mapping[str, Any]) -> str:
-    start = f"| `{row['recipe']}` | {row['format']} {row['profile']} |"
-    if "refused" in row:
-        return f"{start} refused: {row['refused']} | | | | | |"
-    both = (f"{shown(row['psnr_db'][k])}" for k in ("median", "minimum"))
-    likeness = (f"{row['ssim'][k]:.3f}" for k in ("median", "minimum"))
-    lowest = " / ".join(shown(row["graph_db"][name]["minimum"]) for name in row["graph_db"])
-    ratio = f"{row['time']:.2f}" if "time" in row else "-"
-    precisions = ", ".join((row["storage"], row["arithmetic"], *row["io"]))
-    return (
-        f"{start} {precisions} | {sum(row['mb'].values()):.1f} | {lowest} | "
-        f"{' / '.join(both)} | {' / '.join(likeness)} | {ratio} |"
-    )
-
-
-def shown(db: float) -> str:
-    return f"{db:.1f}" if db < EQUAL_DB else "equal"
-
-
-def write_readme(rows: list[Mapping[str, Any]]) -> None:
-    file = HERE.parent / "README.md"
-    text = file.read_text(encoding="utf-8")
-    before, rest = text.split(_MARKS[0])
-    after = rest.split(_MARKS[1])[1]
-    body = "\n".join((_MARKS[0], *table(rows), _MARKS[1]))
-    file.write_text(before + body + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

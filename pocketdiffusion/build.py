@@ -11,14 +11,14 @@ from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.targets import Target, load_target
 from pocketdiffusion.planning import check_recipes, find_recipes, plan_artifacts
-from pocketdiffusion.quantize.recipes import Recipe
+from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.reports.findings import Findings, find
 from pocketdiffusion.reports.stage_times import timed
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import prepare, seal_judged
-from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, stage
+from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scratch_beside, stage
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict, blame
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
@@ -67,9 +67,10 @@ def export(
     options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
-    original = record_original(checkpoint, parts, say)
-    recipes = find_recipes(original, target, budget_mb, min_psnr, say)
-    return export_original(original, target, out, recipes=recipes, report=report, say=say, seconds=seconds)
+    with scratch_beside(out):
+        original = record_original(checkpoint, parts, say)
+        recipes = find_recipes(original, target, budget_mb, min_psnr, say)
+        return export_original(original, target, out, recipes=recipes, report=report, say=say, seconds=seconds)
 
 
 def export_original(
@@ -103,7 +104,7 @@ def export_original(
                 findings.setdefault(artifact.format, {})[name] = find(fitted, rungs, trajectories, report, say)
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
-        calibration = original.observed.calibration if calibrated else None
+        calibration = original.calibrated.calibration if calibrated else None
         say("writing tokenizer, tables and vectors")
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
         unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder)}))

@@ -7,10 +7,9 @@ from pathlib import Path
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
-
-SEARCHED = "mixed"
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
-"""What `compare` does with the two that it is given: bundles, also failed ones, or models.
+"""Compare two bundles, also failed ones, or models.
 
-The first draws, and is recorded; the second is judged beside it, as a whole, graph by graph, and layer by layer.
+The first draws prompt after prompt and is recorded; the second is compared with each recording in whole pictures, graph
+by graph, and on the first prompt layer by layer. No recording but the first is kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, require_proof
 from pocketdiffusion.runtime.engines import find_graph, graph_format
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.program import model_graph, program_graphs
 from pocketdiffusion.runtime.verify.compare import (
     BundleCandidate,
@@ -35,7 +38,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. `mb` (of 1e6 bytes, the artifacts) and `peak_mb` (drawing) are 0 of a model."""
+    """One of the two. `mb` is the size of its graphs, `peak_mb` the peak memory of a process that only draws with it,
+    both in MB of 1e6 bytes and 0 for a model."""
 
     title: str
     precision: str
@@ -45,7 +49,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung of the second one's ladder, as its manifest has it: the worst output's PSNR (dB) of each graph."""
+    """A rung of the ladder of B's own export: the PSNR (dB) of the worst output of each graph, from its manifest."""
 
     name: str
     by_graph: dict[str, float]
@@ -53,12 +57,12 @@ class Rung:
 
 @dataclass(frozen=True)
 class Compared:
-    """`ratio` is that of the processor times of a UNet call, None where one is a model. `layers` is empty where a
-    model's layers or an artifact's cannot be had, and `unnamed` says why. `cut` says which prompts were too long,
-    `beside` what the median picture is beside its controls."""
+    """What was found. `ratio` is the processor time of a call of B's denoiser over A's, None where one is a model.
+    `layers` is empty where the layers of a model or an artifact have no names, and `unnamed` says why. `budget` is the
+    relative error of a layer above which it is named. `cut` says which prompts were too long. `beside` compares the
+    median picture with its controls, in words."""
 
     sides: tuple[Side, Side]
-    recorded: Sequence[Trajectory]
     difference: Difference
     ratio: float | None
     ladder: tuple[Rung, ...]
@@ -70,7 +74,7 @@ class Compared:
 
     @property
     def worst(self) -> list["LayerError"]:
-        """The layers that add most, the worst first."""
+        """The layers that add most to the error of the layer before them, the worst first."""
         return sorted(self.layers, key=lambda error: -error.added)[:SHOWN]
 
     @property
@@ -108,57 +112,81 @@ def compare_two(
     say: Say,
     allow_unexpected: Sequence[str] = (),
 ) -> Compared:
-    """`prompts` None are those that B was judged by, or A; of two models the gate's. `budget` None goes by B's recipe.
+    """Draw `prompts` with A, each with the next seed from `seed` on, and compare B with every recording.
 
-    Raises UserError where one cannot be opened, a bundle's proof part is not installed, or the two do not fit;
-    ModuleNotFoundError where a model is given and torch is not installed.
+    `prompts` None takes the prompts that B was proved by, or A; of two models the gate's own. `budget` None depends on
+    B's recipe. Raises UserError where one cannot be opened, a bundle's proof part is not installed, the two do not fit,
+    or a seed is out of range; ModuleNotFoundError where a model is given and torch is not installed.
     """
-    opened = open_sides((a, b), format, revision, token, say, allow_unexpected)
-    check_shapes(*opened)
-    model, _ = model_graph(opened[0].program)
-    bundles = [side.bundle if isinstance(side, BundleCandidate) else None for side in opened]
-    reference, candidate = opened
-    if isinstance(reference, BundleCandidate) or isinstance(candidate, BundleCandidate):
-        lines = prompts or [t.prompt for t in next(x for x in bundles[::-1] if x is not None).manifest.golden]
-    else:
-        from pocketdiffusion.export.reference.record import REQUESTS
-
-        lines = prompts or [request.prompt for request in REQUESTS]
+    TorchRandom(seed)  # raises
+    reference, candidate = open_sides((a, b), format, revision, token, say, allow_unexpected)
+    check_shapes(reference, candidate)
+    lines = prompts or own_prompts(reference, candidate)
+    TorchRandom(seed + len(lines) - 1)  # raises
+    cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, (reference, candidate)))
     chosen = [(prompt, seed + number) for number, prompt in enumerate(lines)]
-    if isinstance(reference, BundleCandidate):
-        recorded = []
-        for prompt, number in chosen:
-            say(f"drawing with {a}: {prompt}")
-            options: dict[str, Any] = {"seed": number, "steps": steps, "guidance": guidance}
-            recorded.append(record_bundle(reference.bundle, prompt, format=reference.format, controls=True, **options))
-    else:
-        from pocketdiffusion.export.reference.record import Request, record
-        from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
-
-        assert isinstance(reference, ModelCandidate)
-        requests = [Request(prompt, seed=n, steps=steps, guidance=guidance) for prompt, n in chosen]
-        drawing = lambda part: say(f"drawing with {a}: {part}")  # noqa: E731
-        recorded = record(reference.checkpoint, reference.parts, requests, say=drawing, controls=True)
-    difference = compare(recorded, candidate, say)
-    ratio = None
-    if bundles[0] is not None and bundles[1] is not None:
-        say("timing")
-        ratio = step_ratio(reference.open(model), candidate.open(model), recorded[0])
+    recorded = record_each(reference, chosen, steps, guidance, say)
+    first = next(recorded)
+    difference = compare(chain([first], recorded), candidate, say)
+    say("timing the denoisers")
+    ratio = time_ratio(reference, candidate, first)
     say("measuring memory")
     sides = (describe(reference), describe(candidate))
-    say("looking at the layers")
-    layers, unnamed = find_layer_errors(reference, candidate, recorded[0])
-    ladder = () if bundles[1] is None else read_ladder(bundles[1], candidate.format)
-    lossy = bundles[1] is not None and find_graph(bundles[1], model, candidate.format).floor_db is not None
+    say("comparing layers")
+    layers, unnamed = find_layer_errors(reference, candidate, first)
+    ladder = read_ladder(candidate.bundle, candidate.format) if isinstance(candidate, BundleCandidate) else ()
     if budget is None:
-        budget = LOSSY_BUDGET if lossy else EXACT_BUDGET
-    cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, opened))
-    words = compare_with(difference.median_db, medians([t.controls for t in recorded]))
-    return Compared(sides, recorded, difference, ratio, ladder, tuple(layers), budget, unnamed, cut, words)
+        budget = LOSSY_BUDGET if is_lossy(candidate) else EXACT_BUDGET
+    beside = compare_with(difference.median_db, medians([drawn.controls for drawn in difference.drawn]))
+    return Compared(sides, difference, ratio, ladder, tuple(layers), budget, unnamed, cut, beside)
+
+
+def own_prompts(reference: Candidate, candidate: Candidate) -> list[str]:
+    """Return the prompts that B was proved by, else A; of two models the gate's own."""
+    for side in (candidate, reference):
+        if isinstance(side, BundleCandidate):
+            return [trajectory.prompt for trajectory in side.bundle.manifest.golden]
+    from pocketdiffusion.export.reference.record import REQUESTS
+
+    return [request.prompt for request in REQUESTS]
+
+
+def record_each(
+    reference: Candidate, chosen: Sequence[tuple[str, int]], steps: int, guidance: float, say: Say
+) -> Iterator[Trajectory]:
+    """Draw each prompt with its seed when the next recording is asked for; three controls are drawn beside each."""
+    for number, (prompt, seed) in enumerate(chosen, 1):
+        say(f"drawing with {reference.title}: prompt {number} of {len(chosen)}, {prompt}")
+        if isinstance(reference, BundleCandidate):
+            options: dict[str, Any] = {"seed": seed, "steps": steps, "guidance": guidance}
+            yield record_bundle(reference.bundle, prompt, format=reference.format, controls=True, **options)
+        else:
+            from pocketdiffusion.export.reference.record import Request, record
+            from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
+
+            assert isinstance(reference, ModelCandidate)
+            request = Request(prompt, seed=seed, steps=steps, guidance=guidance)
+            yield from record(reference.checkpoint, reference.parts, [request], controls=True)
+
+
+def time_ratio(reference: Candidate, candidate: Candidate, trajectory: Trajectory) -> float | None:
+    """Return the processor time of a call of B's denoiser over A's; None where one is a model."""
+    if not (isinstance(reference, BundleCandidate) and isinstance(candidate, BundleCandidate)):
+        return None
+    model, _ = model_graph(reference.program)
+    return step_ratio(reference.open(model), candidate.open(model), trajectory)
+
+
+def is_lossy(candidate: Candidate) -> bool:
+    """Return whether it is a bundle whose denoiser is stored by a lossy recipe, which states floors of its own."""
+    if not isinstance(candidate, BundleCandidate):
+        return False
+    model, _ = model_graph(candidate.program)
+    return find_graph(candidate.bundle, model, candidate.format).floor_db is not None
 
 
 def describe_cut(prompt: str, sides: Sequence[Candidate]) -> list[str]:
-    """What was cut off a prompt: one line, or one for each side where they differ; none where it fits."""
+    """Return what was cut off a prompt: one line, or one for each side where they differ; none where it fits."""
     found = {side.title: side.find_cut(prompt) for side in sides}
     if len(set(found.values())) == 1:
         found = {"": next(iter(found.values()))}
@@ -177,9 +205,9 @@ def open_sides(
     say: Say,
     allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
-    """Bundles' artifacts, of `format` or their first, and models, at the size of the bundle beside them and with its
-    sampler where that is not the checkpoint's own, or at the size that they were trained at. Raises ProofError, naming
-    the side, where a model's weight is NaN or infinite: such is never near."""
+    """Open the artifacts of bundles, of `format` or their first, and models: at the size of the bundle beside them and
+    with its sampler where that is not the checkpoint's own, else at the size that they were trained at. Raises
+    ProofError, naming the side, where a weight of a model is NaN or infinite."""
     bundles: dict[str, Candidate] = {}
     width = height = sampler = None
     for name in names:
@@ -209,7 +237,7 @@ def open_sides(
 
 
 def open_model(name: str, *, say: Say, **options: Any) -> Candidate:
-    """A model, with the options of `source.open_model`."""
+    """Open a model with the options of `source.open_model`."""
     from pocketdiffusion import source
     from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
 
@@ -218,7 +246,7 @@ def open_model(name: str, *, say: Say, **options: Any) -> Candidate:
 
 
 def describe(side: Candidate) -> Side:
-    """Its sizes. Draws a picture in another process, for its memory."""
+    """Return its precision and sizes. Draws a picture in another process to measure the memory of drawing alone."""
     model, _ = model_graph(side.program)
     storage, arithmetic = side.precision(model)
     precision = f"{side.format}, {storage}, {arithmetic}"
@@ -231,7 +259,7 @@ def describe(side: Candidate) -> Side:
 
 
 def read_ladder(bundle: Bundle, format: str) -> tuple[Rung, ...]:
-    """The verdicts on the graphs, from the rewrites to what ships: which rung cost what."""
+    """Return the verdicts on the graphs by rung, from the rewrites to what ships: which rung costs what."""
     found: dict[str, dict[str, float]] = {}
     for verdict in bundle.manifest.verdicts:
         graph = verdict.subject.partition(".")[0]
@@ -244,7 +272,7 @@ def read_ladder(bundle: Bundle, format: str) -> tuple[Rung, ...]:
 def find_layer_errors(
     reference: Candidate, candidate: Candidate, trajectory: Trajectory
 ) -> tuple[list["LayerError"], str]:
-    """Every layer of every graph on one drawing, or none, and why."""
+    """Return the errors of every layer of every graph on one drawing; where there are none, the reason too."""
     try:
         from pocketdiffusion.export.checks.layer_errors import compare_layers
     except ModuleNotFoundError as error:
@@ -259,7 +287,7 @@ def find_layer_errors(
 
 
 def open_layers_of(side: Candidate, graph: str) -> "Layers":
-    """The layers of an artifact, or of an original module."""
+    """Return what runs the layers of an artifact, or of an original module."""
     if isinstance(side, BundleCandidate):
         from pocketdiffusion.export.backends.taps import open_layers
 

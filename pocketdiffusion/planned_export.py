@@ -31,11 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.checkpoint_outline import Outline
-from pocketdiffusion.choices import SEARCHED
 from pocketdiffusion.export.reference.requests import REQUESTS
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.quantized_tensor import nbytes
-from pocketdiffusion.quantize.recipes import Recipe, load_recipe
+from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe_file import SEARCHED
+from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Scheme, Weight
 from pocketdiffusion.runtime.errors import UserError
 
@@ -84,7 +85,7 @@ class _Unmeasured:
     profile: str
     weights: Mapping[str, Weight]
 
-    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
         """Return zero for each weight."""
         return dict.fromkeys(self.weights, 0.0)
 

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pocketdiffusion.choices import SEARCHED, check_search
+from pocketdiffusion.choices import check_search
 from pocketdiffusion.export.backends.emission import check_converter, check_lowered, check_size
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import plan_of, weights_of
-from pocketdiffusion.export.survey import Surveys
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.targets import Artifact, Target
-from pocketdiffusion.quantize.qparams import Span
-from pocketdiffusion.quantize.recipes import Recipe, load_recipe
+from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
+from pocketdiffusion.quantize.plans import make_plan
+from pocketdiffusion.quantize.qparams import Ranges
+from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe_file import SEARCHED
+from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
-from pocketdiffusion.search import find_mixed, surveys_of
+from pocketdiffusion.search import analyse_original, find_mixed
 from pocketdiffusion.source import Original
 
 Say = Callable[[str], None]
@@ -46,43 +49,47 @@ def plan_artifacts(
     """What the recipe of each artifact decides for each component; what they ask is measured once for all. Raises
     UserError where a format cannot hold it, before anything is measured."""
     _check_lowered(original.parts, artifacts, recipes)
-    with surveys_of(original, say) as surveys:
+    with analyse_original(original, say) as analysis:
         return [
-            _plan_parts(original, artifact, recipe, surveys, say)
+            _plan_parts(original, artifact, recipe, analysis, say)
             for artifact, recipe in zip(artifacts, recipes, strict=True)
         ]
 
 
-def _plan_parts(original: Original, artifact: Artifact, recipe: Recipe, surveys: Surveys, say: Say) -> dict[str, Plan]:
+def _plan_parts(
+    original: Original, artifact: Artifact, recipe: Recipe, analysis: SensitivityAnalysis, say: Say
+) -> dict[str, Plan]:
     plans = {}
 
-    def spans(component: str, bits: int) -> tuple[dict[str, Span], dict[str, Span]]:
+    def ranges(component: str, bits: int) -> Ranges:
         say("calibrating")
-        return original.observed.spans(component, bits)
+        return original.calibrated.statistics.ranges(component, bits)
 
     for part in original.parts:
         name = part.spec.name
         say(f"planning {artifact.format} {name}, {recipe.name}")
-        plans[name] = plan_of(part, recipe, surveys.of(name, artifact.format, artifact.profile), spans)
+        plans[name] = make_plan(
+            recipe, weights_of(part), analysis.of(name, artifact.format, artifact.profile), ranges, part.stage
+        )
         check_lowered(plans[name], artifact)
     return plans
 
 
 @dataclass(frozen=True)
 class _Unmeasured:
-    """As recipes.Survey, of a component in which no weight costs anything."""
+    """As recipe.Analysis, of a component in which no weight is sensitive."""
 
     component: str
     format: str
     profile: str
     weights: Mapping[str, Weight]
 
-    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
         return dict.fromkeys(self.weights, 0.0)
 
 
 def _check_lowered(parts: Sequence[Component], artifacts: Sequence[Artifact], recipes: Sequence[Recipe]) -> None:
-    """By what each recipe would decide if nothing cost anything."""
+    """Raise UserError by what each recipe would decide if no weight were sensitive."""
     for part in parts:
         name, weights = part.spec.name, weights_of(part)
         for artifact, recipe in zip(artifacts, recipes, strict=True):

@@ -1,5 +1,6 @@
 """The command search: the best mixed recipe of a size, or the smallest of a quality, as a file to keep and edit."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -7,26 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.choices import check_recipe_file, check_wanted
-from pocketdiffusion.cli.arguments import read_prompts
-from pocketdiffusion.export.mixed import Measured, Search, open_search
+from pocketdiffusion.cli.arguments import check_replaceable, read_prompts
+from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.quantization import analyse
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
-from pocketdiffusion.export.survey import Surveys, open_surveys
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.prompts import FOLDER, numbered
-from pocketdiffusion.quantize.recipes import Recipe, write_recipe
+from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
+from pocketdiffusion.quantize.mixed_precision.search import Measured, Search, open_search
+from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe_file import write_recipe
 from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.reports.plots import Points, size_plot
+from pocketdiffusion.runtime.bundle.staging import scratch_beside
 from pocketdiffusion.source import Original, open_model
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"
+PLOT, TABLE = ".svg", ".sensitivity.jsonl"  # the suffixes of what is written beside the recipe
+PLOT_MARK = "<!-- written by pocketdiffusion search -->"  # the first line of a plot
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search wrote, and the points of its plot: recipes of one storage by name, and searched ones. `cut` says
-    which search prompts were too long."""
+    """The recipe that a search wrote, and the points of its plot: recipes of one storage by name, and searched ones.
+    `cut` has a line for each search prompt that was too long."""
 
     recipe: Recipe
     measured: Measured
@@ -50,23 +57,31 @@ def search(
     allow_unexpected: Sequence[str] = (),
     prompts: Path = PROMPTS,
     workers: int | None = None,
-    say: Say = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> Found:
-    """Writes the recipe `out` (JSON) for `model` in artifacts such as `artifact`, a plot of sizes beside it (.svg), and
-    what was measured on the way (.damages.jsonl), from which a search that was interrupted goes on.
+    """Write the recipe `out` (JSON) for `model` in artifacts such as `artifact`, a plot of sizes beside it (.svg), and
+    what was measured on the way (.sensitivity.jsonl), from which a search that was interrupted goes on.
 
     Either `budget_mb` (MB of 1e6 bytes, of all weights) or `min_psnr` (dB, the median of pictures of the search
     prompts) must be given. `prompts` are the search prompts, one a line. Raises UserError where the input cannot be
     used, and where no recipe is so small or so exact.
     """
     check_wanted(budget_mb, min_psnr)
-    check_recipe_file(out)
+    check_outputs(out)
     requests = search_requests(prompts)
-    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
+    options: dict[str, Any] = {
+        "revision": revision,
+        "token": token,
+        "allow_unexpected": allow_unexpected,
+        "say": progress,
+    }
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
-    table = out.with_suffix(".damages.jsonl")
-    with open_surveys(checkpoint, parts, requests, file=table, workers=workers, say=say) as surveys:
-        opened = open_search(surveys, artifact.format, artifact.profile)
+    table = out.with_suffix(TABLE)
+    with (
+        scratch_beside(out),
+        analyse(checkpoint, parts, requests, file=table, workers=workers, progress=progress) as analysis,
+    ):
+        opened = _open_search(analysis, artifact)
         measured = _choose(opened, budget_mb, min_psnr)
         recipe = opened.recipe(measured)
         write_recipe(out, recipe)
@@ -75,30 +90,43 @@ def search(
         searched = {"chosen": measured, **{name: m for name, m in same_size.items() if m is not None}}
     points = [{n: (m.nbytes / 1e6, m.median_db) for n, m in e.items()} for e in (uniform, searched)]
     cut = find_cuts(checkpoint, [request.prompt for request in requests])
-    said = tuple(f"the prompt {prompt!r} is too long: {end!r} was cut off" for prompt, end in cut.items() if end)
-    found = Found(recipe, measured, points[0], points[1], said)
-    write_whole(out.with_suffix(".svg"), size_plot(found.uniform, found.searched))
+    cuts = tuple(f"the prompt {prompt!r} is too long: {end!r} was cut off" for prompt, end in cut.items() if end)
+    found = Found(recipe, measured, points[0], points[1], cuts)
+    write_whole(out.with_suffix(PLOT), f"{PLOT_MARK}\n{size_plot(found.uniform, found.searched)}")
     return found
 
 
 def find_mixed(
-    original: Original, artifact: Artifact, budget_mb: float | None, min_psnr: float | None, say: Say
+    original: Original, artifact: Artifact, budget_mb: float | None, min_psnr: float | None, progress: Progress
 ) -> Recipe:
-    """The recipe that `search` would write, of an original that is open already."""
+    """Return the recipe that `search` would write, of an original that is open already."""
     check_wanted(budget_mb, min_psnr)
-    with open_surveys(original.checkpoint, original.parts, search_requests(), say=say) as surveys:
-        opened = open_search(surveys, artifact.format, artifact.profile)
+    with analyse_original(original, progress) as analysis:
+        opened = _open_search(analysis, artifact)
         return opened.recipe(_choose(opened, budget_mb, min_psnr))
 
 
-def surveys_of(original: Original, say: Say) -> AbstractContextManager[Surveys]:
-    """What the other recipes may ask of an original; nothing is measured before they do."""
-    return open_surveys(original.checkpoint, original.parts, search_requests(), say=say)
+def analyse_original(original: Original, progress: Progress) -> AbstractContextManager[SensitivityAnalysis]:
+    """Open the sensitivity analysis of an original on the search prompts; nothing is measured before a recipe asks."""
+    return analyse(original.checkpoint, original.parts, search_requests(), progress=progress)
 
 
 def search_requests(prompts: Path = PROMPTS) -> list[Request]:
-    """The search prompts, each with a seed of its own."""
+    """Return the search prompts, each with a seed of its own."""
     return numbered("search", read_prompts(prompts))
+
+
+def check_outputs(out: Path) -> None:
+    """Raise UserError where a search cannot write the recipe `out`, or where that, its plot or its table would take the
+    place of a file that no search wrote."""
+    check_recipe_file(out)
+    check_replaceable(out, _is_recipe, "recipe")
+    check_replaceable(out.with_suffix(PLOT), _is_plot, "plot of a search")
+    check_replaceable(out.with_suffix(TABLE), _is_table, "table of a search")
+
+
+def _open_search(analysis: SensitivityAnalysis, artifact: Artifact) -> Search:
+    return open_search(analysis, artifact.format, find_backend(artifact.format).search_storages(artifact.profile))
 
 
 def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> Measured:
@@ -106,3 +134,25 @@ def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> 
         return opened.within(round(budget_mb * 1e6))
     assert min_psnr is not None
     return opened.above(min_psnr)
+
+
+def _is_recipe(file: Path) -> bool:
+    """Return whether `file` is of a recipe's form, of whatever model."""
+    content = _json(file.read_bytes())
+    return isinstance(content, dict) and {"name", "floors", "schemes"} <= content.keys()
+
+
+def _is_plot(file: Path) -> bool:
+    return file.read_bytes().startswith(PLOT_MARK.encode())
+
+
+def _is_table(file: Path) -> bool:
+    header = _json(file.read_bytes().partition(b"\n")[0])
+    return isinstance(header, dict) and header.get("table") == "sensitivity"
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None

@@ -8,7 +8,7 @@ from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.observed import Observed, observe
+from pocketdiffusion.export.quantization import Calibrated, calibrate
 from pocketdiffusion.export.reference.record import check_drawn, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
@@ -23,8 +23,8 @@ Say = Callable[[str], None]
 class Original:
     """A model that was recorded: all that exports for several phones have in common.
 
-    `observed`, what its operators take and give on the calibration prompts, is measured when it is asked for the first
-    time.
+    `calibrated`, the statistics of its activations on the calibration prompts, is measured when it is asked for the
+    first time.
     """
 
     checkpoint: Checkpoint
@@ -32,8 +32,8 @@ class Original:
     trajectories: list[Trajectory]
 
     @cached_property
-    def observed(self) -> Observed:
-        return observe(self.checkpoint, self.parts, requests("calibration"))
+    def calibrated(self) -> Calibrated:
+        return calibrate(self.checkpoint, self.parts, requests("calibration"))
 
 
 def open_model(

@@ -26,8 +26,8 @@ class Flow:
 
 
 def exponents(flow: Flow) -> dict[str, int]:
-    """The least exponent of each result whose class needs one. Raises ProofError, naming the result, where one that
-    must have none is beyond float16."""
+    """Return the least exponent of each result whose class needs one. Raises ProofError, naming the result, where one
+    that must have none is beyond float16."""
     parent = {name: name for name in flow.largest}
 
     def root(name: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 HALF_MAX = 65504.0
 HEADROOM = 4.0  # other prompts, other seeds: results are kept this far from the end
-ROUNDED = 1e-3  # relative error of a whole weight: what float16 costs is 2.8e-4 at most where nothing is lost
+ROUNDED = 1e-3  # relative error of a weight: rounding to float16 costs 2.8e-4 at most where no value is lost
 
 Note = Callable[[str, str, float], None]  # operator, result, largest magnitude
 Found = dict[tuple[str, str], float]  # the largest magnitude so far, by operator and result
@@ -28,22 +28,22 @@ class Range:
 
     @property
     def fits(self) -> bool:
-        """Whether float16 holds it with room for other prompts."""
+        """Return whether float16 holds it with room for other prompts."""
         return self.largest <= HALF_MAX / HEADROOM
 
     def describe(self) -> str:
-        """For a person, in one line."""
+        """Return one line for a person."""
         return f"{self.operator} ({self.result}) comes to {self.largest:.3g}, where float16 ends at {HALF_MAX:g}"
 
 
 def widen(found: Found, operator: str, result: str, largest: float) -> None:
-    """Notes one result of one run in `found`. What is not finite stays so."""
+    """Note one result of one run in `found`. A magnitude that is not finite stays so."""
     before = found.get((operator, result), 0.0)
     found[operator, result] = before if before >= largest or before != before else largest
 
 
 def closest(found: Found) -> list[Range]:
-    """All results, the one nearest to the end of float16 first."""
+    """Return all results, the one nearest to the end of float16 first."""
     ranges = [Range(operator, result, largest) for (operator, result), largest in found.items()]
     return sorted(ranges, key=lambda r: (-np.nan_to_num(r.largest, nan=np.inf), r.result))
 
@@ -59,7 +59,7 @@ class Underflow:
 
 
 def underflow(name: str, weight: NDArray[np.float32]) -> Underflow | None:
-    """None where float16 holds the weight as well as it holds any."""
+    """Return the loss of a weight in float16, None where it is no more than rounding."""
     half = weight.astype(np.float16).astype(np.float32)
     norm = float(np.linalg.norm(weight))
     relative = float(np.linalg.norm(weight - half)) / norm if norm else 0.0

@@ -1,4 +1,4 @@
-"""What stays more precise than the rest: operators with results that float16 cannot hold, weights that cost most."""
+"""What stays more precise than the rest: operators whose results float16 cannot hold, the most sensitive weights."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,7 +6,7 @@ from pocketdiffusion.quantize.float16_range import Range
 
 
 def islands(operations: Iterable[tuple[Sequence[str], Sequence[str]]], ranges: Sequence[Range]) -> tuple[str, ...]:
-    """The results to keep in float32, sorted. `operations` are (results, what they are computed of), by name.
+    """Return the results to keep in float32, sorted. `operations` are (results, what they are computed of), by name.
 
     An operator that takes a result beyond float16 is an island like the one that gives it, or that would be rounded on
     the way between the two.
@@ -15,15 +15,15 @@ def islands(operations: Iterable[tuple[Sequence[str], Sequence[str]]], ranges: S
     return tuple(sorted({r for results, uses in operations if beyond & {*results, *uses} for r in results}))
 
 
-def costly(damage: Mapping[str, float], share: float, most: float = 1.0) -> frozenset[str]:
-    """The fewest weights that carry `share` of all the damage, the worst first, and no more than `most` of all weights:
-    what a recipe keeps more precise."""
-    ranked = sorted(damage, key=lambda name: (-damage[name], name))
-    total, carried = sum(damage.values()), 0.0
+def costly(sensitivity: Mapping[str, float], share: float, most: float = 1.0) -> frozenset[str]:
+    """Return the fewest weights that carry `share` of the sum of all sensitivities, the most sensitive first, and no
+    more than `most` of all weights: those that a recipe keeps more precise."""
+    ranked = sorted(sensitivity, key=lambda name: (-sensitivity[name], name))
+    total, carried = sum(sensitivity.values()), 0.0
     kept: list[str] = []
     for name in ranked[: int(most * len(ranked))]:
         if carried >= share * total:
             break
-        carried += damage[name]
+        carried += sensitivity[name]
         kept.append(name)
     return frozenset(kept)

@@ -1,5 +1,4 @@
-"""A palette: the few values that stand for all those of a weight with the least squared error (k-means of
-one dimension).
+"""A palette: few values that stand for all values of a weight with the least squared error (k-means of one dimension).
 
 Lloyd's iteration (Lloyd 1982) on sorted values: each step cuts the line midway between neighbouring entries and moves
 each entry to the mean of its piece, by sums that were taken once. It begins where entries are as dense as the cube root
@@ -13,8 +12,8 @@ _STEPS = 60
 
 
 def palette(values: NDArray[np.float32], entries: int) -> NDArray[np.float32]:
-    """`entries` values, ascending, float32. Fewer distinct values than entries stand for themselves, the last one
-    repeated."""
+    """Return `entries` values, ascending, float32. Fewer distinct values than entries stand for themselves, the
+    last one repeated."""
     ordered = np.sort(values.ravel()).astype(np.float64)
     distinct = np.unique(ordered)
     if len(distinct) <= entries:
@@ -35,5 +34,5 @@ def palette(values: NDArray[np.float32], entries: int) -> NDArray[np.float32]:
 
 
 def nearest(values: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The index of the entry of an ascending `table` of at most 256 that is nearest to each value."""
+    """Return the index of the entry of an ascending `table` of at most 256 that is nearest to each value."""
     return np.searchsorted((table[1:] + table[:-1]) / 2, values).astype(np.uint8)

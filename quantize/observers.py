@@ -1,4 +1,4 @@
-"""Calibration: what range the integers of an activation are to stand for, from histograms that take samples one by one.
+"""Calibration: the range that the integers of an activation stand for, from histograms that count samples one by one.
 
 A histogram has a fixed number of bins, whatever it is given: where a value lies beyond them, neighbouring bins are
 merged and the range doubles.
@@ -10,12 +10,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdiffusion.quantize.qparams import Span, affine
+from pocketdiffusion.quantize.qparams import ValueRange, affine
 
 Method = Literal["minmax", "percentile", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 METHOD: Method = "minmax"
-HEADROOM = {8: 1.2, 16: 2.0}  # by bits: what "minmax" leaves for prompts that go further (benchmarks/RESULTS.md)
+HEADROOM = {8: 1.2, 16: 2.0}  # by bits: room that "minmax" leaves for prompts that go further (benchmarks/RESULTS.md)
 BINS = 2048
 PERCENTILE = 99.99  # of the values, between the two ends that "percentile" cuts off
 _CUTS = np.linspace(1, 0.2, 33)  # of the range, tried by "mse"
@@ -31,7 +31,7 @@ class Histogram:
     high: float = -np.inf
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Takes one sample of any shape. Raises ValueError where it is not finite."""
+        """Count one sample of any shape. Raises ValueError where it is not finite."""
         low, high = float(values.min()), float(values.max())
         largest = max(-low, high)
         if not np.isfinite(largest):
@@ -51,32 +51,32 @@ class Histogram:
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """The value that stands for each bin."""
+        """Return the value that stands for each bin."""
         return np.asarray((np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach, np.float64)
 
 
-def choose_span(histogram: Histogram, method: Method, bits: int) -> Span:
-    """The span of signed integers of `bits` by one of `METHODS`: all values and some room; all but the outermost; or
-    the one with the least squared error of rounding within and cutting off beyond."""
-    whole = Span(min(0.0, histogram.low), max(0.0, histogram.high))
+def choose_range(histogram: Histogram, method: Method, bits: int) -> ValueRange:
+    """Return the range of signed integers of `bits` by one of `METHODS`: all values and some room; all but the
+    outermost; or the range with the least squared error of rounding within and cutting off beyond."""
+    full = ValueRange(min(0.0, histogram.low), max(0.0, histogram.high))
     if method == "minmax" or not histogram.reach:
-        return Span(whole.low * HEADROOM[bits], whole.high * HEADROOM[bits])
+        return ValueRange(full.low * HEADROOM[bits], full.high * HEADROOM[bits])
     if method == "percentile":
         share = np.cumsum(histogram.counts) / histogram.counts.sum()
         beyond = (1 - PERCENTILE / 100) / 2
         low, high = (histogram.centres[np.searchsorted(share, at)] for at in (beyond, 1 - beyond))
-        return Span(max(whole.low, min(0.0, float(low))), min(whole.high, max(0.0, float(high))))
-    tried = [Span(whole.low * a, whole.high * b) for a in _ends(whole.low) for b in _ends(whole.high)]
-    return min(tried, key=lambda span: _squared_error(histogram, span, bits))
+        return ValueRange(max(full.low, min(0.0, float(low))), min(full.high, max(0.0, float(high))))
+    tried = [ValueRange(full.low * a, full.high * b) for a in _ends(full.low) for b in _ends(full.high)]
+    return min(tried, key=lambda each: _squared_error(histogram, each, bits))
 
 
 def _ends(end: float) -> NDArray[np.float64]:
     return _CUTS if end else _CUTS[:1]
 
 
-def _squared_error(histogram: Histogram, span: Span, bits: int) -> float:
-    """Of all values, each taken for its bin's centre. Within the span rounding errs by step^2 / 12."""
-    scale, _ = affine(span, bits)
-    inside = np.clip(histogram.centres, span.low, span.high)
+def _squared_error(histogram: Histogram, value_range: ValueRange, bits: int) -> float:
+    """Return the error of all values, each at its bin's centre. Within the range rounding errs by step^2 / 12."""
+    scale, _ = affine(value_range, bits)
+    inside = np.clip(histogram.centres, value_range.low, value_range.high)
     cut = np.square(histogram.centres - inside)
     return float(histogram.counts @ np.where(cut > 0, cut, scale * scale / 12))

@@ -1,6 +1,8 @@
-"""The integers that stand for an activation: code = round(x / scale) + zero, a signed number of `bits`."""
+"""The integers that stand for an activation: quantized = round(x / scale) + zero point, signed, of `bits` bits."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,19 +12,29 @@ BITS = {"int8": 8, "int16": 16}
 
 
 @dataclass(frozen=True)
-class Span:
-    """The range that integers of an activation stand for, `low` <= 0 <= `high`."""
+class ValueRange:
+    """The range that the integers of an activation stand for, `low` <= 0 <= `high`."""
 
     low: float
     high: float
 
 
-def affine(span: Span, bits: int) -> tuple[float, int]:
-    """Scale and zero of signed integers of `bits` that reach from `low` to `high`; zero itself is one of them, for
-    padding is made of zeros. A scale of 8 bits is rounded up to float16, so that every format can have the same."""
+class Ranges(NamedTuple):
+    """The ranges of a component's operators, by the names of their weights: of their inputs and of their outputs."""
+
+    inputs: Mapping[str, ValueRange]
+    outputs: Mapping[str, ValueRange]
+
+
+def affine(value_range: ValueRange, bits: int) -> tuple[float, int]:
+    """Return scale and zero point of signed integers of `bits` that reach from `low` to `high`.
+
+    Zero itself is one of them, for padding is made of zeros. A scale of 8 bits is rounded up to float16, so that every
+    format can have the same.
+    """
     lowest, levels = -(2 ** (bits - 1)), 2**bits - 1
-    scale = (span.high - span.low) / levels or 1.0
+    scale = (value_range.high - value_range.low) / levels or 1.0
     if bits == 8 and scale <= HALF_MAX:
         half = np.float16(scale)
         scale = float(half if float(half) >= scale else np.nextafter(half, np.float16(np.inf)))
-    return scale, max(lowest, min(lowest + levels, round(lowest - span.low / scale)))
+    return scale, max(lowest, min(lowest + levels, round(lowest - value_range.low / scale)))

@@ -1,7 +1,7 @@
-"""A weight as an artifact stores it: codes and what they stand for. Every backend writes these very numbers.
+"""A weight as an artifact stores it: quantized values and their scales or tables. Every backend writes these numbers.
 
-Scales and tables are rounded to float16 before the codes are chosen, so that formats which keep them in float16 lose
-nothing by it.
+Scales and tables are rounded to float16 before the quantized values are chosen, so that formats which keep them in
+float16 lose nothing by it.
 """
 
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ class Plain:
 
 @dataclass(frozen=True)
 class Linear:
-    """value = code * scale. `codes` int8 in the weight's shape, within 2^(bits-1) - 1 of zero; `scale` float32, of the
-    weight's rank: [out, 1, ...], or [out, blocks, 1, ...] where blocks of axis 1 have their own."""
+    """value = quantized * scale. `quantized` int8 in the weight's shape, within 2^(bits-1) - 1 of 0; `scale` float32,
+    of the weight's rank: [out, 1, ...], or [out, blocks, 1, ...] where blocks of axis 1 have their own."""
 
-    codes: NDArray[np.int8]
+    quantized: NDArray[np.int8]
     scale: NDArray[np.float32]
     bits: int
 
 
 @dataclass(frozen=True)
 class Palette:
-    """value = table[group of the output channel, code]. `codes` uint8 in the weight's shape; `table` float32 [groups,
-    2^bits], ascending."""
+    """value = table[group of the output channel, quantized]. `quantized` uint8 in the weight's shape; `table` float32
+    [groups, 2^bits], ascending."""
 
-    codes: NDArray[np.uint8]
+    quantized: NDArray[np.uint8]
     table: NDArray[np.float32]
     bits: int
 
@@ -47,8 +47,11 @@ Stored = Plain | Linear | Palette
 
 
 def store(weight: NDArray[np.float32], scheme: Scheme) -> Stored:
-    """`weight` float32, finite, of rank 2 or more. A block that does not divide the input channels is the whole axis,
-    and a group of output channels that does not divide them is the whole tensor."""
+    """Quantize `weight`: float32, finite, of rank 2 or more.
+
+    A block that does not divide the input channels is the whole axis, and a group of output channels that does not
+    divide them is the whole tensor.
+    """
     if scheme.kind == "float":
         return Plain(weight.astype(np.float16) if scheme.bits == 16 else weight)
     if scheme.kind == "palette":
@@ -57,20 +60,20 @@ def store(weight: NDArray[np.float32], scheme: Scheme) -> Stored:
 
 
 def restore(stored: Stored) -> NDArray[np.float32]:
-    """What the codes stand for, float32."""
+    """Return the values that the stored ones stand for, float32."""
     if isinstance(stored, Plain):
         return stored.values.astype(np.float32)
     if isinstance(stored, Linear):
         blocks = stored.scale.shape[1]
-        spread = np.repeat(stored.scale, stored.codes.shape[1] // blocks, 1) if blocks > 1 else stored.scale
-        return stored.codes * spread
+        spread = np.repeat(stored.scale, stored.quantized.shape[1] // blocks, 1) if blocks > 1 else stored.scale
+        return stored.quantized * spread
     groups = len(stored.table)
-    codes = stored.codes.reshape(groups, -1)
-    return np.take_along_axis(stored.table, codes.astype(np.int64), 1).reshape(stored.codes.shape)
+    quantized = stored.quantized.reshape(groups, -1)
+    return np.take_along_axis(stored.table, quantized.astype(np.int64), 1).reshape(stored.quantized.shape)
 
 
 def nbytes(shape: tuple[int, ...], scheme: Scheme) -> int:
-    """What a weight takes in a file, its scales (float16 or float32, counted as two bytes) or tables with it."""
+    """Return the bytes of a weight in a file, with its scales (float16 or float32, counted as two bytes) or tables."""
     size: int = prod(shape)
     if scheme.kind == "float":
         return size * scheme.bits // 8
@@ -100,21 +103,21 @@ def _linear(weight: NDArray[np.float32], bits: int, block: int) -> Linear:
             scale = _half(full * shrink)
             error = _squared_error(rows, scale, top)
             best, least = np.where(error < least, scale, best), np.minimum(error, least)
-    codes = _codes(rows, best, top).astype(np.int8).reshape(weight.shape)
-    return Linear(codes, best.reshape(out, blocks, *[1] * (weight.ndim - 2)), bits)
+    quantized = _quantize(rows, best, top).astype(np.int8).reshape(weight.shape)
+    return Linear(quantized, best.reshape(out, blocks, *[1] * (weight.ndim - 2)), bits)
 
 
 def _half(scale: NDArray[np.float32]) -> NDArray[np.float32]:
     return scale.astype(np.float16).astype(np.float32)
 
 
-def _codes(rows: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
+def _quantize(rows: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
     safe = np.where(scale > 0, scale, 1)  # a channel whose scale float16 cannot hold is zero
     return np.where(scale > 0, np.clip(np.rint(rows / safe), -top, top), 0)
 
 
 def _squared_error(rows: NDArray[np.float32], scale: NDArray[np.float32], top: int) -> NDArray[np.float32]:
-    error: NDArray[np.float32] = np.square(_codes(rows, scale, top) * scale - rows).sum(2, keepdims=True)
+    error: NDArray[np.float32] = np.square(_quantize(rows, scale, top) * scale - rows).sum(2, keepdims=True)
     return error
 
 
@@ -122,5 +125,5 @@ def _palette(weight: NDArray[np.float32], bits: int, group: int) -> Palette:
     groups = _groups(weight.shape, group)
     rows = weight.reshape(groups, -1)
     tables = np.stack([_half(palette(row, 2**bits)) for row in rows])
-    codes = np.stack([nearest(row, table) for row, table in zip(rows, tables, strict=True)])
-    return Palette(codes.reshape(weight.shape), tables, bits)
+    quantized = np.stack([nearest(row, table) for row, table in zip(rows, tables, strict=True)])
+    return Palette(quantized.reshape(weight.shape), tables, bits)

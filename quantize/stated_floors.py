@@ -1,9 +1,10 @@
-"""The floors that a bundle states beside those of its recipes: `verify` judges by what the bundle says, and so holds
-that against what the product knows."""
+"""The floors that a bundle states, compared with its recipes': `verify` judges by the bundle's own floors, so none of
+them may be lower than the product's."""
 
 from collections.abc import Iterator
 
-from pocketdiffusion.quantize.recipes import floor_of, load_recipe, recipe_names
+from pocketdiffusion.quantize.floors import floor_of, floors_of
+from pocketdiffusion.quantize.recipes import recipe_names
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.bundle.verdicts import Kind
@@ -17,14 +18,14 @@ LEAST_CHANGED_DB = 76.0  # of a rewrite that changes the model: the least FLOOR_
 
 
 def check_floors(bundle: Bundle) -> None:
-    """Raises ProofError, which names the file and the field, at the first of `floor_faults`."""
+    """Raise ProofError, which names the file and the field, at the first of `floor_faults`."""
     for path, reason in floor_faults(bundle.manifest, has_proof=bundle.manifest.has_proof):
         raise ProofError(f"{bundle.folder / path}: {reason}: export the model again")
 
 
 def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str]]:
-    """The file, and what is wrong in it: floors below those of the recipe that a graph says it has, a storage or an
-    arithmetic that the recipe does not give, verdicts that move floors where they must not, or lack."""
+    """Yield files and their faults: floors below those of the graph's recipe, a storage or an arithmetic that the
+    recipe does not give, verdicts that are missing, or move floors where they must not."""
     for format, graphs in manifest.graphs.items():
         for name, graph in graphs.items():
             faults = _lossy(manifest, name, graph) if graph.recipe not in STORAGE else _exact(format, graph)
@@ -47,17 +48,17 @@ def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str
 
 
 def own_floors(manifest: Draft) -> list[str]:
-    """The recipes of a bundle that are none of the product's, whose floors it alone states: from JSON files."""
+    """Return the recipes of a bundle that came from JSON files: the bundle alone states their floors."""
     names = {graph.recipe for graphs in manifest.graphs.values() for graph in graphs.values()}
     return sorted(name for name in names if not _is_known(name))
 
 
 def _is_known(recipe: str) -> bool:
-    return recipe in STORAGE or (recipe in recipe_names() and load_recipe(recipe).floors is not None)
+    return recipe in STORAGE or (recipe in recipe_names() and floors_of(recipe) is not None)
 
 
 def _exact(format: str, graph: Graph) -> Iterator[str]:
-    """fp32 and fp16, whose floors are the gate's."""
+    """Yield the faults of a graph of fp32 or fp16, whose floors are the gate's."""
     engine = find_engine(format)
     halves = engine is not None and engine.half_arithmetic == "float16" and STORAGE[graph.recipe] == "float16"
     arithmetics = ("float32", "float16") if halves else ("float32",)
@@ -71,7 +72,7 @@ def _exact(format: str, graph: Graph) -> Iterator[str]:
 
 
 def _lossy(manifest: Draft, name: str, graph: Graph) -> Iterator[str]:
-    """Recipes that state floors."""
+    """Yield the faults of a graph whose recipe states floors."""
     if graph.floor_db is None or graph.picture_floors_db is None:
         if (graph.storage, graph.arithmetic) not in FLOORS_DB or _is_known(graph.recipe):
             field = "floor_db" if graph.floor_db is None else "picture_floors_db"
@@ -79,16 +80,16 @@ def _lossy(manifest: Draft, name: str, graph: Graph) -> Iterator[str]:
         return
     if not _is_known(graph.recipe):
         return
-    recipe = load_recipe(graph.recipe)
-    assert recipe.floors is not None
+    floors = floors_of(graph.recipe)
+    assert floors is not None
     stages = [s.stage for s in manifest.program.stages if s.stage in STAGES and name in graphs_of(s)]
     try:
-        floor = floor_of(recipe, name, min(stages, key=STAGES.index) if stages else "")
+        floor = floor_of(graph.recipe, floors, name, min(stages, key=STAGES.index) if stages else "")
     except UserError as error:
         yield f"recipe is {graph.recipe}: {error}"
         return
     if graph.floor_db < floor:
         yield f"floor_db is {graph.floor_db:g}, where the recipe {graph.recipe} has {floor:g}"
-    for what, stated, least in zip(("median", "minimum"), graph.picture_floors_db, recipe.floors.pictures, strict=True):
+    for what, stated, least in zip(("median", "minimum"), graph.picture_floors_db, floors.pictures, strict=True):
         if stated < least:
             yield f"picture_floors_db has {stated:g} for the {what}, where the recipe {graph.recipe} has {least:g}"

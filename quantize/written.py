@@ -1,19 +1,10 @@
-"""A file that is whole at any moment: written beside its place, then renamed."""
+"""A text file that is complete at any moment: written beside its place, then renamed."""
 
-import os
 from pathlib import Path
 
-from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.replace_file import replace_file
 
 
 def write_whole(file: Path, text: str) -> None:
-    """`text` as UTF-8. What was there stays until it is replaced. Raises UserError where it cannot be written."""
-    place = file.resolve()
-    beside = place.with_name(f"{place.name}.part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, place)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    """Write `text` as UTF-8. What was there stays until it is replaced. Raises UserError where it cannot be written."""
+    replace_file(file, text.encode())

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.replace_file import replace_file
 
 
 def to_uint8(sample: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -72,11 +74,14 @@ def _with_transparency_of_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def write_png(path: Path, picture: NDArray[np.uint8], facts: Mapping[str, Any]) -> None:
-    """`facts` (prompt, seed, steps, ...) become text chunks of the file; values other than strings are JSON."""
+    """Write uint8 [H, W, 3] as PNG. `facts` (prompt, seed, ...) become text chunks of the file; values other
+    than strings are JSON. Raises UserError where the file cannot be written: then the one that was there stays."""
     text = PngImagePlugin.PngInfo()
     for key, value in facts.items():
         text.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
-    Image.fromarray(picture).save(path, "PNG", pnginfo=text)
+    encoded = BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG", pnginfo=text)
+    replace_file(path, encoded.getvalue())
 
 
 def contact_sheet(pictures: list[NDArray[np.uint8]], columns: int, scale: int = 2) -> NDArray[np.uint8]:

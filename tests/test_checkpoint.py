@@ -102,6 +102,11 @@ def test_fingerprint_is_that_of_the_weights_alone(folder: Path, tiny_checkpoint:
         ({"README.md": "---\nlicense:\n- apache-2.0\n---\n"}, "apache-2.0"),
         ({"README.md": "---\nlicense: other\nlicense_name: some-terms\n---\n"}, "some-terms"),
         ({"README.md": "license: mit\n", "LICENSE.md": "words"}, "see LICENSE.md"),
+        ({"README.md": "---\nlicense: [unclosed\n---\n", "LICENSE": "words"}, "see LICENSE"),
+        ({"README.md": "---\n- a list\n---\n"}, "unknown"),
+        ({"README.md": "---\n1: number\nlicense: mit\n---\n"}, "unknown"),
+        ({"README.md": '---\nlicense: "cc-by-4.0"  # ours\nmodel-index: wrong\n---\n'}, "cc-by-4.0"),
+        ({"README.md": "\ufeff---\r\nlicense: mit\r\n---\r\n"}, "mit"),
     ],
 )
 def test_licence_comes_from_the_card_or_a_file(folder: Path, files: dict[str, str], licence: str) -> None:

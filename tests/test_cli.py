@@ -52,6 +52,7 @@ def test_each_command_has_a_help(command: str) -> None:
     ("arguments", "said"),
     [
         (("draw",), "No such command 'draw'"),
+        (("devices",), "Missing command"),
         (("generate", "DIR"), "Missing argument 'PROMPT'"),
         (("export", "-o", "DIR"), "Missing option '--target'"),
         (("generate", "DIR", "apple", "--stepz", "3"), "No such option: --stepz"),

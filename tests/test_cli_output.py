@@ -115,7 +115,7 @@ def test_where_nobody_looks_on_there_is_no_progress_and_no_control_character(tin
 
 
 def test_the_time_left_is_told_where_steps_are_counted() -> None:
-    now = iter([0.0, 10.0, 20.0, 100.0, 160.0])
+    now = iter([0.0, 10.0, 20.0, 100.0, 160.0, 200.0, 240.0])
     show = time_left(lambda: next(now))
     assert show("loading torch") == "loading torch"
     assert show("recording: prompt 1 of 4") == "recording: prompt 1 of 4"
@@ -123,6 +123,8 @@ def test_the_time_left_is_told_where_steps_are_counted() -> None:
     assert show("recording: prompt 3 of 4") == "recording: prompt 3 of 4, about 20 s left"
     assert show("damage: 7 of 9, unet") == "damage: 7 of 9, unet", "other work begins anew"
     assert show("damage: 9 of 9, unet") == "damage: 9 of 9, unet, about 30 s left"
+    assert show("calibrating: prompts 1 to 4 of 12") == "calibrating: prompts 1 to 4 of 12"
+    assert show("calibrating: prompts 5 to 8 of 12") == "calibrating: prompts 5 to 8 of 12, about 50 s left"
     assert [duration(seconds) for seconds in (0.2, 89, 95, 7500)] == ["1 s", "89 s", "2 min", "2 h 5 min"]
 
 

@@ -1,4 +1,4 @@
-"""Compressed Core ML packages: the very numbers of quantize.stored, by coremltools' own reading and by our executor."""
+"""Compressed Core ML packages: the numbers of quantized_tensor, by coremltools' own reading and by our executor."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,8 +22,8 @@ from pocketdiffusion.export.backends.coreml.taps import constants
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.quantize.quantized_tensor import nbytes, restore, store
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
@@ -197,15 +197,15 @@ def test_refusals(
         assert not any(find_refusal([scheme], "coreml", profile) for profile in others)
 
 
-class Surveyed:
-    """A survey in which the first weight costs nothing."""
+class Analysis:
+    """An analysis in which the first weight is not sensitive."""
 
     component, format = "unet", "coreml"
 
     def __init__(self, profile: str) -> None:
         self.profile = profile
 
-    def damage(self, scheme: Scheme) -> Mapping[str, float]:
+    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
         return {"conv_in.weight": 0.0, "conv_out.weight": 1.0}
 
 
@@ -222,7 +222,7 @@ def test_the_nearest_recipe_is_held(components: Mapping[str, Component], profile
             refused.add(refusal.nearest)
     assert refused and refused <= set(recipe_names())
     for nearest in refused:
-        schemes = load_recipe(nearest).plan(weights, Surveyed(profile))
+        schemes = load_recipe(nearest).plan(weights, Analysis(profile))
         assert find_refusal(schemes.values(), "coreml", profile) is None
 
 

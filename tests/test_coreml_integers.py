@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from pocketdiffusion.export.backends.coreml.emit import emit
 from pocketdiffusion.export.backends.coreml.taps import constants
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized, rounded
-from pocketdiffusion.quantize.qparams import Span, affine
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.quantization import open_quantized
+from pocketdiffusion.quantize.measure.fake_quantize import rounded
+from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines import load_runner
@@ -34,12 +35,12 @@ Emitted = tuple[Path, Graph, Plan]
 def calibrated(part: Component, plan: Plan) -> Plan:
     """With the spans of the part's example."""
     runner = open_quantized(part, (), Plan("fp32", {}))
-    spans: dict[str, Span] = {}
+    spans: dict[str, ValueRange] = {}
 
     def note(weight: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = arguments[0]
-            spans[weight] = Span(min(0.0, float(x.min())), max(0.0, float(x.max())))
+            spans[weight] = ValueRange(min(0.0, float(x.min())), max(0.0, float(x.max())))
 
         return hook
 
@@ -158,6 +159,6 @@ def test_one_layer_of_integers(tmp_path: Path) -> None:
 
 def test_an_embedding_takes_no_integers(tiny_checkpoint: Path, tmp_path: Path) -> None:
     part = parts(tiny_checkpoint)["text_encoder"]
-    plan = Plan("own", dict.fromkeys(weights_of(part), INT8), dict.fromkeys(weights_of(part), Span(-1, 1)))
+    plan = Plan("own", dict.fromkeys(weights_of(part), INT8), dict.fromkeys(weights_of(part), ValueRange(-1, 1)))
     with pytest.raises(ProofError, match="token_embedding.weight belongs to the operator gather"):
         emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)

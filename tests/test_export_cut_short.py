@@ -83,27 +83,53 @@ def test_an_interrupt_leaves_nothing(moment: str, micro_checkpoint: Path, tmp_pa
 def test_an_interrupt_is_heard_wherever_it_comes(command: str, tmp_path: Path) -> None:
     """Strings are executed by imports, as namedtuple does it; torch has many weak references, and pydantic makes
     an error of its own of what is raised in a serializer. It ends the command at once, and not in a traceback."""
-    (tmp_path / "interrupted.py").write_text(
+    process = start_script(tmp_path, command)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "pocketdiffusion: interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["swallowed", "stuck"])
+def test_a_second_interrupt_ends_the_process(command: str, tmp_path: Path) -> None:
+    """Also where a library goes on after the first one, or what is cleaned up after it gets stuck."""
+    process = start_script(tmp_path, command)
+    assert process.stdout is not None and process.stdout.readline() == "again\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (-signal.SIGINT, "")
+
+
+def start_script(folder: Path, command: str) -> subprocess.Popen[str]:
+    """A process that runs `command`, a Python expression, as the command line does."""
+    (folder / "interrupted.py").write_text(
         "import signal, time, weakref\n"
         "from pocketdiffusion.cli.console import run\n"
         "def interrupt(_): signal.raise_signal(signal.SIGINT)\n"
         "def hidden():\n"
         "    try: signal.raise_signal(signal.SIGINT)\n"
         "    except KeyboardInterrupt: raise ValueError('no number') from None\n"
+        "def swallowed():\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt: pass\n"
+        "    print('again', flush=True)\n"
+        "    while True:\n"
+        "        try: time.sleep(99)\n"
+        "        except KeyboardInterrupt: pass\n"
+        "def stuck():\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    finally: print('again', flush=True); time.sleep(99)\n"
         "class Gone: pass\n"
         "class Destroyed: __del__ = interrupt\n"
         f"run({command})\n"
     )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    ended = subprocess.run(
+    path = os.pathsep.join([str(folder), *sys.path])
+    return subprocess.Popen(
         [sys.executable, "-m", "interrupted"],
         env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert (ended.returncode, ended.stderr) == (130, "pocketdiffusion: interrupted\n")
 
 
 @pytest.mark.slow
@@ -135,7 +161,7 @@ def test_a_killed_export_leaves_no_half_bundle(micro_checkpoint: Path, tmp_path:
             assert open_bundle(out).manifest.bundle_id == older
         elif kill >= KILLS // 2:
             pytest.fail("the older bundle is gone")
-        assert set(inside(tmp_path)) <= {"out", ".out.partial"}
+        assert set(inside(tmp_path)) <= {"out", ".out.partial", ".out.scratch"}
     assert finished < KILLS // 2, "too few were killed to prove anything"
     assert start(micro_checkpoint, out).wait() == 0
     assert inside(tmp_path) == ["out"]
@@ -154,6 +180,30 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         yield disk
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small_disk", ["64k"], indirect=True)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("iphone-15",), id="coreml"),
+        pytest.param(("galaxy-s24", "--format", "tflite"), id="tflite"),
+        pytest.param(("generic", "--format", "onnx", "--recipe", "w8a8"), id="onnx"),
+    ],
+)
+def test_temporary_files_need_no_room_where_tmpdir_is(
+    options: tuple[str, ...], small_disk: Path, micro_checkpoint: Path, tmp_path: Path
+) -> None:
+    """TMPDIR on a disk that is nearly full, as /tmp in memory is: scratch space lies beside the bundle."""
+    command = [sys.executable, "-m", "pocketdiffusion", "export", str(micro_checkpoint), "-o", str(tmp_path / "out")]
+    environment = {**os.environ, "TMPDIR": str(small_disk)}
+    done = subprocess.run(
+        [*command, "--target", *options], env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0 and "disk" not in done.stderr, done.stderr
+    assert inside(tmp_path) == ["disk", "out"]
+    assert set(inside(small_disk)) <= {".ses"}  # a few bytes that a library leaves when it is imported
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Imports point one way: the front door, export, quantize, runtime. Each room has its libraries, and no others."""
+"""Imports point one way: front door, export, quantize, runtime; tools beside. Each room has its own libraries only."""
 
 import ast
 import shutil
@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("pocketdiffusion", "export", "quantize", "runtime")
+ROOMS = ("pocketdiffusion", "export", "quantize", "runtime", "tools")
 
 # What each room may import of the others. Importing `pocketdiffusion` itself is importing nothing but its folder.
 BELOW = {
-    "pocketdiffusion": {"pocketdiffusion", "export", "quantize", "runtime"},
+    "pocketdiffusion": {"pocketdiffusion", "export", "quantize", "runtime", "tools"},
     "export": {"export", "quantize", "runtime"},
     "quantize": {"quantize", "runtime"},
     "runtime": {"runtime"},
+    "tools": {"runtime", "tools"},
 }
 
 RUNTIME = {"numpy", "tokenizers", "PIL", "pydantic", "pydantic_core"}
@@ -32,6 +33,8 @@ LIBRARIES = {
     "runtime/devices/compiled.py": RUNTIME | {"ai_edge_litert"},
     "runtime/devices/tensorflow_lite.py": RUNTIME | {"tensorflow"},
     "quantize/": RUNTIME,
+    "tools/": set(),
+    "quantize/measure/": RUNTIME | {"torch"},
     "export/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime", "huggingface_hub", "safetensors"},
     "export/families/": RUNTIME | TORCH | {"packaging"},
     "export/backends/": RUNTIME | TORCH | {"onnx", "onnx_ir", "onnxscript", "onnxruntime"},
@@ -167,6 +170,11 @@ def test_every_module_is_looked_at() -> None:
         ("pocketdiffusion/build.py", "import torch"),
         ("quantize/float16_range.py", "from pocketdiffusion.export.component import Component"),
         ("quantize/float16_range.py", "import torch"),
+        ("runtime/devices/stamp.py", "from pocketdiffusion.tools.packages import packages_of"),
+        ("tools/install.py", "from pocketdiffusion.export.targets import load_target"),
+        ("tools/install.py", "import requests"),
+        ("quantize/recipe.py", "import torch"),
+        ("quantize/measure/sensitivity.py", "import diffusers"),
     ],
 )
 def test_a_planted_import_is_found(path: str, line: str, tmp_path: Path) -> None:

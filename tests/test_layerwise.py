@@ -19,9 +19,9 @@ from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layerwise import judge_forced
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.record import REQUESTS, record
-from pocketdiffusion.quantize.qparams import Span
+from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Activation, Plan
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.engines import load_runner
@@ -56,7 +56,7 @@ LAYERWISE = Check(Kind.SAME_INTEGERS, Tolerance(LAYER_DB))
 def with_room(plan: Plan, factor: float = 1.5) -> Plan:
     """What is cut off is not torch's: rounded weights may give more than what was calibrated."""
     inputs, outputs = (
-        {name: Span(factor * span.low, factor * span.high) for name, span in spans.items()}
+        {name: ValueRange(factor * span.low, factor * span.high) for name, span in spans.items()}
         for spans in (plan.inputs, plan.outputs)
     )
     return replace(plan, inputs=inputs, outputs=outputs)

@@ -12,13 +12,12 @@ from pocketdiffusion.export.backends import backend_names
 
 GRAPHS = {"text_encoder", "text_encoder_2", "unet", "vae_encoder", "vae_decoder", "controlnet"}
 # A path that begins so may have the names.
-FORMATS_AT = ("export/backends/", "runtime/engines/", "export/mixed.py", "quantize/recipes/mixed.py")
+FORMATS_AT = ("export/backends/", "runtime/engines/")
 GRAPHS_AT = (
     "export/families/",
     "export/backends/onnx/optimum_layout.py",
     "export/backends/coreml/apple",
     "pocketdiffusion/models/",  # the built-in model's training, which writes its checkpoint
-    "quantize/recipes/",  # floors, measured on the built-in model's graphs
 )
 
 

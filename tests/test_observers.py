@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from pocketdiffusion.export import observed
+from pocketdiffusion.export import quantization
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.observed import observe
+from pocketdiffusion.export.quantization import analyse, calibrate
 from pocketdiffusion.export.reference.record import REQUESTS, Request
-from pocketdiffusion.export.survey import open_surveys
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.prompts import SEEDS, requests
-from pocketdiffusion.quantize.observers import BINS, HEADROOM, METHODS, Histogram, choose_span
-from pocketdiffusion.quantize.qparams import Span, affine
+from pocketdiffusion.quantize.observers import BINS, HEADROOM, METHODS, Histogram, choose_range
+from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import ProofError
 
@@ -41,9 +40,9 @@ def test_a_histogram_of_many_samples_is_that_of_all_at_once() -> None:
 
 def test_samples_of_zeros_are_counted() -> None:
     found = histogram(np.zeros(10), np.ones(5), np.zeros(3))
-    assert found.counts.sum() == 8 and choose_span(found, "minmax", 8) == Span(0, HEADROOM[8])
+    assert found.counts.sum() == 8 and choose_range(found, "minmax", 8) == ValueRange(0, HEADROOM[8])
     nothing = histogram(np.zeros(10))
-    assert all(choose_span(nothing, method, 8) == Span(0, 0) for method in METHODS)
+    assert all(choose_range(nothing, method, 8) == ValueRange(0, 0) for method in METHODS)
 
 
 def test_a_sample_that_is_not_finite_is_refused() -> None:
@@ -55,53 +54,56 @@ def test_the_least_squared_error_cuts_outliers_off_where_steps_are_coarse() -> N
     values = np.append(RANDOM.normal(0, 1, 1_000_000), [60.0])
     found = histogram(values)
     low, high = values.min() * HEADROOM[16], 60 * HEADROOM[16]
-    whole = choose_span(found, "minmax", 16)
+    whole = choose_range(found, "minmax", 16)
     assert (whole.low, whole.high) == pytest.approx((low, high))
     errors = {}
     for method in METHODS:
-        span = choose_span(found, method, 8)
-        scale, zero = affine(span, 8)
-        codes = np.clip(np.rint(values / scale) + zero, -128, 127)
-        errors[method] = np.square((codes - zero) * scale - values).mean()
+        value_range = choose_range(found, method, 8)
+        scale, zero = affine(value_range, 8)
+        quantized = np.clip(np.rint(values / scale) + zero, -128, 127)
+        errors[method] = np.square((quantized - zero) * scale - values).mean()
     assert errors["mse"] < 0.5 * errors["minmax"] and errors["mse"] < errors["percentile"]
-    assert choose_span(found, "mse", 16).high > 59  # fine steps: nothing is worth cutting
+    assert choose_range(found, "mse", 16).high > 59  # fine steps: nothing is worth cutting
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("span", [Span(-1, 3), Span(0, 5), Span(-7, 0), Span(-1e-6, 1e-6), Span(0, 0)])
-def test_zero_is_one_of_the_integers(span: Span, bits: int) -> None:
-    scale, zero = affine(span, bits)
+@pytest.mark.parametrize(
+    "value_range", [ValueRange(-1, 3), ValueRange(0, 5), ValueRange(-7, 0), ValueRange(-1e-6, 1e-6), ValueRange(0, 0)]
+)
+def test_zero_is_one_of_the_integers(value_range: ValueRange, bits: int) -> None:
+    scale, zero = affine(value_range, bits)
     lowest = -(2 ** (bits - 1))
     assert scale > 0 and lowest <= zero <= -lowest - 1
-    assert (lowest - zero) * scale <= span.low + scale and span.high - scale <= (-lowest - 1 - zero) * scale
+    assert (lowest - zero) * scale <= value_range.low + scale
+    assert value_range.high - scale <= (-lowest - 1 - zero) * scale
 
 
-def test_a_model_is_observed_the_same_in_any_grouping(tiny_checkpoint: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_counted_the_same_in_any_grouping(tiny_checkpoint: object, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     parts = components(checkpoint)
     wanted = [Request(prompt, seed=n, steps=2) for n, prompt in enumerate(["a", "b", "c", "d", "e"])]
-    found = observe(checkpoint, parts, wanted)
-    monkeypatch.setattr(observed, "TOGETHER", 2)
-    again = observe(checkpoint, parts, wanted)
-    assert found.calibration == again.calibration and found.calibration.prompts == ("a", "b", "c", "d", "e")
-    assert observe(checkpoint, parts, wanted[:4]).calibration.sha256 != found.calibration.sha256
+    first = calibrate(checkpoint, parts, wanted)
+    monkeypatch.setattr(quantization, "TOGETHER", 2)
+    second = calibrate(checkpoint, parts, wanted)
+    assert first.calibration == second.calibration and first.calibration.prompts == ("a", "b", "c", "d", "e")
+    assert calibrate(checkpoint, parts, wanted[:4]).calibration.sha256 != first.calibration.sha256
+    found, again = first.statistics, second.statistics
     for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
-        inputs, outputs = found.spans(component, 8)
-        assert inputs.keys() == outputs.keys() and len(inputs) > 3
-        assert again.spans(component, 8) == (inputs, outputs)
+        ranges = found.ranges(component, 8)
+        assert ranges.inputs.keys() == ranges.outputs.keys() and len(ranges.inputs) > 3
+        assert again.ranges(component, 8) == ranges
         for one, other in zip(found.inputs[component].values(), again.inputs[component].values(), strict=True):
             np.testing.assert_array_equal(one.counts, other.counts)
-        assert all(
-            span.low <= 0 <= span.high and span.low < span.high for span in (*inputs.values(), *outputs.values())
-        )
+        both = (*ranges.inputs.values(), *ranges.outputs.values())
+        assert all(each.low <= 0 <= each.high and each.low < each.high for each in both)
     attention = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
-    unet = found.spans("unet", 8)[0]
+    unet = found.ranges("unet", 8).inputs
     assert unet[f"{attention}.to_q.weight"] == unet[f"{attention}.to_k.weight"]  # they take the same tensor
 
 
 @pytest.mark.slow
 def test_a_model_that_is_not_finite_is_refused_by_the_weight(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """By calibration, and by what asks for damages before it."""
+    """By calibration, and by an analysis that is asked before it."""
     file = "unet/diffusion_pytorch_model.safetensors"
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "model")
     tensors = safetensors.numpy.load_file(folder / file)
@@ -110,9 +112,9 @@ def test_a_model_that_is_not_finite_is_refused_by_the_weight(tiny_checkpoint: Pa
     checkpoint = open_checkpoint(str(folder))
     parts, wanted = components(checkpoint), [Request("a", seed=1, steps=2)]
     with pytest.raises(ProofError, match="unet.conv_in.weight: .* not finite"):
-        observe(checkpoint, parts, wanted)
-    with open_surveys(checkpoint, parts, wanted, workers=1) as surveys, pytest.raises(ProofError, match="not finite"):
-        surveys.of("unet", "onnx", "ort").damage(Scheme("linear", 8, activation="int8"))
+        calibrate(checkpoint, parts, wanted)
+    with analyse(checkpoint, parts, wanted, workers=1) as analysis, pytest.raises(ProofError, match="not finite"):
+        analysis.of("unet", "onnx", "ort").sensitivity(Scheme("linear", 8, activation="int8"))
 
 
 def test_no_two_uses_share_a_prompt_or_a_seed() -> None:

@@ -99,7 +99,9 @@ def test_codes_and_scales_are_those_that_are_stored(tmp_path: Path, bits: int, g
         assert isinstance(stored, Linear)
         codes, scale = tensors[name], onnx.numpy_helper.to_array(tensors[f"{name}.scale"])
         assert codes.data_type == (onnx.TensorProto.INT4 if bits <= 4 else onnx.TensorProto.INT8)
-        np.testing.assert_array_equal(onnx.numpy_helper.to_array(codes).astype(np.int8).ravel(), stored.codes.ravel())
+        np.testing.assert_array_equal(
+            onnx.numpy_helper.to_array(codes).astype(np.int8).ravel(), stored.quantized.ravel()
+        )
         np.testing.assert_array_equal(scale.astype(np.float32).ravel(), stored.scale.ravel())
         assert scale.dtype == (np.float16 if group else np.float32)
 

@@ -18,7 +18,7 @@ from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
-from pocketdiffusion.quantize.qparams import Span, affine
+from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.engines import onnx as runners
 from pocketdiffusion.runtime.errors import ProofError
@@ -68,7 +68,7 @@ def test_what_several_take_is_rounded_once(tmp_path: Path, activation: Activatio
     """By a range that holds what each of them was calibrated for."""
     part = operators(tmp_path)
     plan = plan_for(part, activation=activation)
-    spans = {**plan.inputs, "to_q.weight": Span(-9.0, 0.5), "to_k.weight": Span(-1.0, 7.0)}
+    spans = {**plan.inputs, "to_q.weight": ValueRange(-9.0, 0.5), "to_k.weight": ValueRange(-1.0, 7.0)}
     graph, _ = emitted(part, replace(plan, inputs=spans), tmp_path / "out", profile)
     model = read(tmp_path / "out", graph)
     rounding = [node for node in model.graph.node if node.op_type.endswith("QuantizeLinear")]
@@ -76,7 +76,7 @@ def test_what_several_take_is_rounded_once(tmp_path: Path, activation: Activatio
     if activation == "int8":
         constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         (tokens,) = (node for node in rounding if node.input[0] == "tokens")
-        scale, zero = affine(Span(-9.0, 7.0), 8)
+        scale, zero = affine(ValueRange(-9.0, 7.0), 8)
         assert constants[tokens.input[1]] == np.float32(scale) and constants[tokens.input[2]] == zero + 128
         assert constants[tokens.input[2]].dtype == np.uint8
 

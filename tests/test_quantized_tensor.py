@@ -1,4 +1,4 @@
-"""What a weight becomes: codes within their bits, scales and tables that float16 holds, errors that theory expects."""
+"""Stored weights: quantized values within their bits, scales that float16 holds, errors as theory expects."""
 
 import numpy as np
 import pytest
@@ -35,21 +35,21 @@ def test_errors_are_those_of_theory(scheme: Scheme) -> None:
     [Scheme("linear", 8), Scheme("linear", 4, 32), Scheme("linear", 2), Scheme("palette", 6, 16), Scheme("palette", 1)],
     ids=lambda scheme: scheme.storage,
 )
-def test_codes_scales_and_tables(scheme: Scheme, shape: tuple[int, ...]) -> None:
+def test_quantized_values_scales_and_tables(scheme: Scheme, shape: tuple[int, ...]) -> None:
     weight = np.random.default_rng(2).normal(0, 0.02, shape).astype(np.float32)
     stored = store(weight, scheme)
     assert isinstance(stored, Linear | Palette)
-    assert stored.codes.shape == shape and restore(stored).shape == shape and restore(stored).dtype == np.float32
+    assert stored.quantized.shape == shape and restore(stored).shape == shape and restore(stored).dtype == np.float32
     numbers = stored.scale if isinstance(stored, Linear) else stored.table
     assert np.array_equal(numbers, numbers.astype(np.float16).astype(np.float32))
     if isinstance(stored, Linear):
         blocks = shape[1] // 32 if scheme.group and shape[1] % 32 == 0 else 1
-        assert np.abs(stored.codes).max() <= 2 ** (scheme.bits - 1) - 1
+        assert np.abs(stored.quantized).max() <= 2 ** (scheme.bits - 1) - 1
         assert stored.scale.shape == (shape[0], blocks, *[1] * (len(shape) - 2))
         top = np.abs(weight.reshape(shape[0], blocks, -1)).max(2).reshape(stored.scale.shape)
         assert np.all(top <= (2 ** (scheme.bits - 1) - 1) * stored.scale * (2.001 if scheme.bits < 8 else 1.005))
     else:
-        assert stored.codes.max() < 2**scheme.bits
+        assert stored.quantized.max() < 2**scheme.bits
         assert len(stored.table) == (shape[0] // 16 if scheme.group and shape[0] % 16 == 0 else 1)
         assert np.all(np.diff(stored.table) >= 0)
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from math import floor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import call, refusal
@@ -12,24 +13,23 @@ from support.command import call, refusal
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.quantize.recipes import (
-    Floors,
-    Recipe,
-    floor_of,
-    load_recipe,
-    read_recipe,
-    recipe_names,
-    write_recipe,
-)
-from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.quantize import recipes
+from pocketdiffusion.quantize.floors import FILE, Floors, floor_of
+from pocketdiffusion.quantize.plans import make_plan
+from pocketdiffusion.quantize.qparams import Ranges
+from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe_file import write_recipe
+from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Scheme, Weight
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.tolerances import PICTURE_FLOORS_DB
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from recipes import table  # noqa: E402
+import floors as floors_benchmark  # noqa: E402
+from recipe_tables import DOCUMENT, fill  # noqa: E402
 
 LOSSY = [name for name in recipe_names() if name not in ("fp32", "fp16", "mixed")]
 TAKEN = ["fp32", "w8", *(kind.value for kind in Kind)]
@@ -41,17 +41,17 @@ WEIGHTS = {
 }
 
 
-class Survey:
-    """A convolution that costs much, a product that costs little."""
+class Analysis:
+    """A convolution that is sensitive, a product that is not."""
 
     component = "unet"
 
     def __init__(self, format: str, profile: str) -> None:
         self.format, self.profile = format, profile
-        self.damages = {"conv.weight": 1e-2, "to_q.weight": 1e-5, "tokens.weight": 1e-4}
+        self.found = {"conv.weight": 1e-2, "to_q.weight": 1e-5, "tokens.weight": 1e-4}
 
-    def damage(self, scheme: Scheme) -> Mapping[str, float]:
-        return self.damages
+    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
+        return self.found
 
 
 @pytest.mark.parametrize("name", LOSSY)
@@ -60,7 +60,7 @@ def test_a_recipe_decides_for_every_matrix_and_rests_on_evidence(name: str) -> N
     assert recipe.floors is not None and "measured" in recipe.floors.evidence and len(recipe.floors.evidence) > 60
     assert set(recipe.floors.graphs) == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
     assert recipe.floors.pictures[0] >= recipe.floors.pictures[1] > 5
-    schemes = recipe.plan(WEIGHTS, Survey("onnx", "ort"))
+    schemes = recipe.plan(WEIGHTS, Analysis("onnx", "ort"))
     assert schemes.keys() == WEIGHTS.keys() and schemes["tokens.weight"].activation == "float"
     assert all(scheme.bits == int(name.rpartition("palette")[2][0]) for scheme in schemes.values() if "palette" in name)
 
@@ -68,9 +68,9 @@ def test_a_recipe_decides_for_every_matrix_and_rests_on_evidence(name: str) -> N
 def test_what_costs_most_is_an_island_of_w8a8() -> None:
     """Of many: islands are a few."""
     many = {**WEIGHTS, **{f"blocks.{n}.weight": Weight((64, 64), "linear") for n in range(10)}}
-    survey = Survey("onnx", "ort")
-    survey.damages |= {name: 1e-5 for name in many if name.startswith("blocks")}
-    schemes = load_recipe("w8a8").plan(many, survey)
+    analysis = Analysis("onnx", "ort")
+    analysis.found |= {name: 1e-5 for name in many if name.startswith("blocks")}
+    schemes = load_recipe("w8a8").plan(many, analysis)
     assert schemes.pop("conv.weight") == schemes.pop("tokens.weight") == Scheme("linear", 8)
     assert set(schemes.values()) == {Scheme("linear", 8, activation="int8")}
 
@@ -90,7 +90,7 @@ def test_which_format_takes_which(format: str, profile: str, takes: set[str]) ->
     """What is refused has a reason, and the nearest recipe is one that is taken."""
     taken = set()
     for name in LOSSY:
-        refused = find_refusal(load_recipe(name).plan(WEIGHTS, Survey(format, profile)).values(), format, profile)
+        refused = find_refusal(load_recipe(name).plan(WEIGHTS, Analysis(format, profile)).values(), format, profile)
         if refused is None:
             taken.add(name)
         else:
@@ -102,14 +102,14 @@ def test_a_recipe_is_kept_as_json(tmp_path: Path) -> None:
     floors = Floors({"unet": 30.0}, (25.0, 20.0), "measured on nothing")
     recipe = Recipe("mine", floors, {"unet": {"conv.weight": Scheme("palette", 6, 16), "to_q.weight": FLOAT16}})
     write_recipe(tmp_path / "mine.json", recipe)
-    assert read_recipe(tmp_path / "mine.json") == recipe
+    assert load_recipe(str(tmp_path / "mine.json")) == recipe
     assert load_recipe(str(tmp_path / "mine.json")) == recipe
     two = {name: WEIGHTS[name] for name in ("conv.weight", "to_q.weight")}
-    assert recipe.plan(two, Survey("coreml", "ios18")) == recipe.schemes["unet"]  # type: ignore[index]
+    assert recipe.plan(two, Analysis("coreml", "ios18")) == recipe.schemes["unet"]  # type: ignore[index]
     with pytest.raises(UserError, match="for another model: unet has the weight tokens.weight"):
-        recipe.plan(WEIGHTS, Survey("coreml", "ios18"))
+        recipe.plan(WEIGHTS, Analysis("coreml", "ios18"))
     with pytest.raises(UserError, match="for another model: unet has no weight to_q.weight"):
-        recipe.plan({"conv.weight": WEIGHTS["conv.weight"]}, Survey("coreml", "ios18"))
+        recipe.plan({"conv.weight": WEIGHTS["conv.weight"]}, Analysis("coreml", "ios18"))
 
 
 def json_file(file: Path, change: Mapping[str, object] = {}, floors: Mapping[str, object] = {}) -> Path:
@@ -137,34 +137,39 @@ def weight(**fields: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"floors": None}, "floors as None, .*see one that search wrote"),
-        ({"schemes": []}, "schemes as \\[\\]"),
-        ({"schemes": {"unet": 3}}, "schemes.unet as 3"),
-        ({"schemes": {"unet": {"a": "int8"}}}, "unet.a as 'int8'"),
-        ({"schemes": {"text_encoder": {}}}, "lacks floors.graphs.text_encoder"),
-        (weight(bits=9), "unet.a as linear of 9 bits"),
-        (weight(bits=8.0), "unet.a as linear of 8.0 bits"),
-        (weight(bits=True, kind="palette"), "unet.a as palette of True bits"),
-        (weight(kind="palette", bits=5), "unet.a as palette of 5 bits"),
-        (weight(kind=["linear"]), "unet.a as .* of 8 bits"),
-        (weight(activation="int4"), "unet.a with activation int4"),
-        (weight(group=16.0), "unet.a .*group 16.0"),
-        (weight(group=float("nan")), "unet.a .*group nan"),
-        (weight(group=-1), "unet.a .*group -1"),
-        (weight(colour=1), "unet.a.*colour"),
+        ({"floors": None}, "floors is None: it should be an object .see one that search wrote"),
+        ({"schemes": []}, "schemes is \\[\\]: it should be an object"),
+        ({"schemes": {"unet": 3}}, "schemes.unet is 3: it should be an object"),
+        ({"schemes": {"unet": {"a": "int8"}}}, "schemes.unet.a is 'int8': it should be an object"),
+        ({"schemes": {"text_encoder": {}}}, "floors.graphs.text_encoder is missing"),
+        (weight(bits=9), "schemes.unet.a: linear of 9 bits is no storage: bits can be 2, 3, 4, 5, 6, 7, 8"),
+        (weight(bits=8.0), "schemes.unet.a.bits is 8.0: it should be a whole number"),
+        (weight(bits=True, kind="palette"), "schemes.unet.a.bits is True: it should be a whole number"),
+        (weight(kind="palette", bits=5), "schemes.unet.a: palette of 5 bits is no storage: .* 1, 2, 3, 4, 6, 8"),
+        (weight(kind=["linear"]), "schemes.unet.a.kind is .*'float', 'linear' or 'palette'"),
+        (weight(kind="liner"), "schemes.unet.a.kind is 'liner': .*; did you mean linear?"),
+        (
+            weight(activation="int4"),
+            "schemes.unet.a.activation is 'int4': .* 'int8', 'int16' or 'dynamic'; did you mean",
+        ),
+        (weight(group=16.0), "schemes.unet.a.group is 16.0: it should be a whole number"),
+        (weight(group=float("nan")), "schemes.unet.a.group is nan"),
+        (weight(group=-1), "schemes.unet.a.group is -1: it should be 0 or more"),
+        (weight(colour=1), "schemes.unet.a.colour is not known"),
+        (weight(activaton="int8"), "schemes.unet.a.activaton is not known; did you mean activation?"),
         (
             {"schemes": {c: {"a": {"kind": "linear", "bits": 8, "activation": x}} for c, x in TWO.items()}},
-            "activation dynamic and int8",
+            "activation is dynamic and int8: beside float a recipe has one",
         ),
-        *(({"name": name}, f"name {name}, which is taken") for name in TAKEN),
-        ({"name": None}, "name None"),
-        ({"name": "two\nlines"}, "name 'two"),
-        ({"name": " "}, "name ' '"),
+        *(({"name": name}, f"name is '{name}', which is taken") for name in TAKEN),
+        ({"name": None}, "name is None: it should be text"),
+        ({"name": "two\nlines"}, "name is 'two"),
+        ({"name": " "}, "name is ' '"),
     ],
 )
 def test_a_json_file_that_is_no_recipe(change: dict[str, object], said: str, tmp_path: Path) -> None:
     file = json_file(tmp_path / "mine.json", change)
-    with pytest.raises(UserError, match=f"the recipe {file} .*{said}"):
+    with pytest.raises(UserError, match=f"the recipe {file}: {said}"):
         load_recipe(str(file))
 
 
@@ -187,13 +192,13 @@ def test_a_json_file_that_is_no_recipe(change: dict[str, object], said: str, tmp
 def test_a_floor_that_is_none(db: object, tmp_path: Path) -> None:
     for where, floors in (
         ("graphs.unet", {"graphs": {"unet": db, "vae_decoder": 30}}),
-        ("pictures", {"pictures": [25, db]}),
+        ("pictures.1", {"pictures": [25, db]}),
         ("pictures", {"pictures": db}),
     ):
-        with pytest.raises(UserError, match=f"mine.json has floors.{where} as "):
-            read_recipe(json_file(tmp_path / "mine.json", floors=floors))
-    with pytest.raises(UserError, match="floors.evidence as 3"):
-        read_recipe(json_file(tmp_path / "mine.json", floors={"evidence": 3}))
+        with pytest.raises(UserError, match=f"mine.json: floors.{where} is .*: it should be "):
+            load_recipe(str(json_file(tmp_path / "mine.json", floors=floors)))
+    with pytest.raises(UserError, match="floors.evidence is 3: it should be text"):
+        load_recipe(str(json_file(tmp_path / "mine.json", floors={"evidence": 3})))
 
 
 def test_a_file_of_nothing_but_brackets(tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ def test_a_file_of_nothing_but_brackets(tmp_path: Path) -> None:
     for depth in (100_000, 900):
         file.write_text("[" * depth + "]" * depth)
         with pytest.raises(UserError, match="the recipe .*deep.json"):
-            read_recipe(file)
+            load_recipe(str(file))
 
 
 def test_mistakes_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -211,9 +216,11 @@ def test_mistakes_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "there is no recipe w9: did you mean" in export("--recipe", "w9")
     assert "cannot read the recipe" in export("--recipe", tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")
-    assert "is no JSON" in export("--recipe", tmp_path / "bad.json")
+    assert "is not valid JSON" in export("--recipe", tmp_path / "bad.json")
     floors = {"pictures": [float("nan"), 20]}
-    assert "floors.pictures as nan" in export("--recipe", json_file(tmp_path / "nan.json", floors=floors))
+    assert "floors.pictures.0 is nan: it should be" in export(
+        "--recipe", json_file(tmp_path / "nan.json", floors=floors)
+    )
     said = export("--recipe", "palette6")
     assert "onnx ort does not take the recipe palette6" in said and "the nearest is w8" in said
     assert not (tmp_path / "out").exists()
@@ -222,10 +229,10 @@ def test_mistakes_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_a_graph_of_another_name_has_the_floor_of_its_stage() -> None:
     recipe = load_recipe("w8")
     assert recipe.floors is not None
-    assert floor_of(recipe, "text_encoder_2", "encode_prompt") == recipe.floors.graphs["text_encoder"]
-    assert floor_of(recipe, "unet", "denoise") == recipe.floors.graphs["unet"]
+    assert floor_of("w8", recipe.floors, "text_encoder_2", "encode_prompt") == recipe.floors.graphs["text_encoder"]
+    assert floor_of("w8", recipe.floors, "unet", "denoise") == recipe.floors.graphs["unet"]
     with pytest.raises(UserError, match="w8 has no floor for upscaler"):
-        floor_of(recipe, "upscaler", "upscale")
+        floor_of("w8", recipe.floors, "upscaler", "upscale")
 
 
 @pytest.mark.slow
@@ -290,10 +297,47 @@ def test_floors_are_what_was_measured_with_a_margin(name: str) -> None:
         assert floor_db == floor(min(most, reached)) and (reached < most or "float16's own" in floors.evidence)
 
 
-def test_the_readme_has_the_table_as_measured() -> None:
-    root = Path(__file__).parents[1]
-    rows = json.loads((root / "benchmarks/recipes.json").read_text())
-    shown = (root / "README.md").read_text().split("<!-- recipes -->\n")[1].split("\n<!-- /recipes -->")[0]
-    assert shown.splitlines() == list(table(rows))
+def measured_rows() -> Any:
+    return json.loads((Path(__file__).parents[1] / "benchmarks/recipes.json").read_text())
+
+
+def test_floors_are_what_the_generator_makes_of_the_measurements() -> None:
+    assert FILE.read_text() == floors_benchmark.encode(measured_rows())
+    assert LOSSY == list(json.loads(FILE.read_text())["recipes"])
+
+
+def test_a_worse_measurement_lowers_a_floor() -> None:
+    """By as much, in the graph that it was measured on alone."""
+    rows = [row for row in measured_rows() if row["recipe"] == "w8" and "refused" not in row]
+    before = floors_benchmark.floors_from(rows)["graphs"]
+    rows[1]["graph_db"]["unet"]["minimum"] -= 3
+    assert floors_benchmark.floors_from(rows)["graphs"] == {**before, "unet": before["unet"] - 3}
+
+
+def test_the_document_has_recipes_floors_and_measurements() -> None:
+    rows, text = measured_rows(), DOCUMENT.read_text()
+    assert text == fill(text, rows)
+    assert all(f"| `{name}` |" in text for name in recipe_names())
     measured = {(row["format"], row["recipe"]) for row in rows}
     assert {(format, name) for format in ("onnx", "coreml", "tflite") for name in LOSSY} <= measured
+
+
+TOY = """
+from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32
+
+def plan(weights, analysis):
+    return {name: FLOAT16 if weight.operator == "conv" else FLOAT32 for name, weight in weights.items()}
+"""
+
+
+def test_a_recipe_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is listed, loaded, planned and lowered; one with a typo is refused by its name."""
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(tmp_path)])
+    assert recipe_names()[-1] == "toy"
+    analysis = Analysis("onnx", "ort")
+    plan = make_plan(load_recipe("toy"), WEIGHTS, analysis, lambda component, bits: Ranges({}, {}), "denoise")
+    assert plan.storage == "float16" and plan.schemes["to_q.weight"] == FLOAT32 and plan.floor_db is None
+    assert find_refusal(plan.schemes.values(), "onnx", "ort") is None
+    with pytest.raises(UserError, match="no recipe tooy: did you mean toy"):
+        load_recipe("tooy")

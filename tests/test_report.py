@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.recordings import case, made_up
 
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
@@ -18,7 +17,6 @@ from pocketdiffusion.runtime.program import HALVES
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 from pocketdiffusion.runtime.verify.pictures import PictureReport
-from pocketdiffusion.runtime.verify.recording import Trajectory
 
 
 class Page(HTMLParser):
@@ -29,9 +27,14 @@ class Page(HTMLParser):
         self.loaded: list[str] = []
         self.elements: list[str] = []
         self.shown = ""
+        self.tables_in_boxes = 0  # which scroll, so that the page need not
+        self.last: dict[str, str | None] = {}
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        boxed = tag == "table" and self.elements[-1] == "div" and self.last.get("class") == "table"
+        self.tables_in_boxes += boxed
+        self.last = dict(attributes)
         self.elements.append(tag)
         self.loaded += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]
 
@@ -52,9 +55,12 @@ def test_the_page_loads_nothing(page: Page) -> None:
 def test_the_page_shows_every_verdict_graph_and_picture(page: Page, tiny_bundle: Path) -> None:
     manifest = open_bundle(tiny_bundle).manifest
     text = (tiny_bundle / "report/report.html").read_text(encoding="utf-8")
-    rows = re.findall(r'<tr><td class="passed">.*?</tr>', text, re.S)
-    for row, verdict in zip(rows, manifest.verdicts, strict=True):
-        assert verdict.subject in row and verdict.rung in row
+    rows = re.findall(r"<tr>(?:(?!</tr>).)*<td class=\"passed\">.*?</tr>", text, re.S)
+    judged = [re.sub("<[^>]*>", " ", row.replace("<wbr>", "")).split() for row in rows]
+    assert len(judged) == len(manifest.verdicts)
+    for verdict in manifest.verdicts:
+        shown = verdict.subject, *(() if verdict.rung == "stage" else verdict.rung.split()), "passed"
+        assert any(tuple(row[: len(shown)]) == shown for row in judged), shown
     for format, graphs in manifest.graphs.items():
         for name in graphs:
             assert f"{format} {name}" in page.shown
@@ -62,6 +68,16 @@ def test_the_page_shows_every_verdict_graph_and_picture(page: Page, tiny_bundle:
         assert trajectory.prompt in page.shown
     assert page.elements.count("img") == 3 * len(manifest.golden) and page.elements.count("svg") == 2
     assert "FAILED" not in page.shown and "peak resident memory" in page.shown
+
+
+def test_the_page_begins_with_the_answer_and_ends_with_tables(page: Page) -> None:
+    """Then come pictures, then size, memory and time; each table has a sentence of its own before it."""
+    order = ["Proven for", "red apple", "Size of the graphs", "Memory on the phone", "Time of a picture", "PSNR (dB)"]
+    places = [page.shown.index(words) for words in order]
+    assert places == sorted(places)
+    assert re.search(r"Time of a picture on this computer\s*\d+\.\d s", page.shown)
+    assert page.elements.index("img") < page.elements.index("table")
+    assert page.elements.count("table") == page.tables_in_boxes > 3
 
 
 def test_the_page_says_what_became_of_rewrites_and_sigmoids(page: Page, tiny_bundle: Path) -> None:
@@ -102,8 +118,7 @@ def test_the_machines_report_says_the_same(tiny_bundle: Path) -> None:
 def test_forced_steps_are_those_of_the_worst_prompt() -> None:
     """Of two prompts of two and of three steps, each with both halves; a rung with fewer cases is left out."""
 
-    def told(steps: int) -> Trajectory:
-        return made_up({"unet": [case({}, {}, half, step) for step in range(steps) for half in HALVES]}, steps)
+    calls = [(half, step) for steps in (2, 3) for step in range(steps) for half in HALVES]
 
     def verdict(format: str, *case_db: float) -> Verdict:
         zero = np.zeros(1, np.float32)
@@ -115,9 +130,9 @@ def test_forced_steps_are_those_of_the_worst_prompt() -> None:
         return replace(report, case_db=case_db)
 
     verdicts = [verdict("onnx", 90, 80, 70, 60, 89, 85, 71, 50, 40, 30), verdict("tflite", 10, 10)]
-    found = forced_db(verdicts, [told(2), told(3)])
+    found = forced_db(verdicts, "unet.out_sample", calls)
     assert found == {"onnx": {"negative": (89, 70, 40), "positive": (80, 50, 30)}}
-    assert "onnx: negative half" in forced_plot(verdicts, [told(2), told(3)])
+    assert "onnx: negative half" in forced_plot(verdicts, "unet.out_sample", calls)
 
 
 def test_the_plot_is_always_the_same_and_text_stays_text() -> None:

@@ -6,9 +6,6 @@ import torch.nn.functional as F
 from support.traced_parts import SD15_SITES, narrow_sd15_unet, psnr
 from torch import nn
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.component import load_module
-from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites.centred_group_norm import apply, by_channel, centred_group_norm, kept
 
 
@@ -27,17 +24,6 @@ def test_does_not_fire_on_other_norms() -> None:
     others = nn.ModuleList([nn.GroupNorm(2, 4, affine=False), Other(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4)])
     assert apply(others) == 0
     assert kept(others) == {"has no weight and bias": 1, "is a subclass": 1} and kept(nn.GroupNorm(2, 4)) == {}
-
-
-def test_parity_of_whole_models(tiny_checkpoint: Path) -> None:
-    for part in components(open_checkpoint(str(tiny_checkpoint))):
-        module, example = load_module(part), part.example(0)
-        with torch.no_grad():
-            before = module(*example.values())
-            assert apply(module) == part.sites.get("group_norm", 0)
-            after = module(*example.values())
-        for one, other in zip(before, after, strict=True):
-            assert psnr(one.numpy(), other.numpy()) > 120
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 5, 7), (2, 12, 35)])

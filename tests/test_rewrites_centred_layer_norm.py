@@ -5,9 +5,6 @@ import torch.nn.functional as F
 from support.traced_parts import SD15_SITES, narrow_sd15_unet, psnr
 from torch import nn
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.component import load_module
-from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites.centred_layer_norm import apply, by_row, centred_layer_norm, kept
 
 
@@ -28,17 +25,6 @@ def test_does_not_fire_on_other_norms() -> None:
     assert apply(others) == 0
     assert kept(others) == {"is a subclass": 1, "is over several axes": 1, "has no weight and bias": 2}
     assert kept(nn.LayerNorm(4)) == {}
-
-
-def test_parity_of_whole_models(tiny_checkpoint: Path) -> None:
-    for part in components(open_checkpoint(str(tiny_checkpoint))):
-        module, example = load_module(part), part.example(0)
-        with torch.no_grad():
-            before = module(*example.values())
-            assert apply(module) == part.sites.get("layer_norm", 0)
-            after = module(*example.values())
-        for one, other in zip(before, after, strict=True):
-            assert psnr(one.numpy(), other.numpy()) > 120
 
 
 def test_the_operator_alone() -> None:

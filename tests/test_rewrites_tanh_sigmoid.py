@@ -11,9 +11,6 @@ from torch._library.custom_ops import CustomOpDef
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.activations import QuickGELUActivation
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.component import load_module
-from pocketdiffusion.export.families import components
 from pocketdiffusion.export.rewrites import apply_rewrites
 from pocketdiffusion.export.rewrites.tanh_sigmoid import MARKS, apply, kept, tanh_quick_gelu, tanh_silu
 from pocketdiffusion.export.trace import trace
@@ -52,17 +49,6 @@ def test_does_not_fire_on_other_activations() -> None:
     assert apply(module) == 0
     assert kept(module) == {"a sigmoid that is no activation": 2, "an island in float32": 1}
     assert kept(nn.SiLU()) == {}
-
-
-def test_parity_of_whole_models(tiny_checkpoint: Path) -> None:
-    for part in components(open_checkpoint(str(tiny_checkpoint))):
-        module, example = load_module(part), part.example(0)
-        with torch.no_grad():
-            before = module(*example.values())
-            assert apply(module) > 0
-            after = module(*example.values())
-        for one, other in zip(before, after, strict=True):
-            assert psnr(one.numpy(), other.numpy()) > 120
 
 
 @pytest.mark.parametrize("profile", ["ort", "std"])

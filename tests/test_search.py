@@ -1,6 +1,7 @@
 """The best recipe of every size, against all recipes there are; and the whole search, on a tiny model."""
 
 import itertools
+import json
 import random
 import shlex
 import shutil
@@ -10,23 +11,31 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from support.analysis_here import analyse_here
 from support.command import call
-from test_recipes import Survey
-from test_sensitivity import Here
+from test_recipes import Analysis
 
 from pocketdiffusion.cli.arguments import read_prompts
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.mixed import Search, open_search
+from pocketdiffusion.export.quantization import analysis_key
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import REQUESTS
-from pocketdiffusion.export.survey import Surveys, fingerprint
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.quantize.measure.cache import open_damages
-from pocketdiffusion.quantize.mixed_precision.knapsack import Item, Option, solve, total_bytes, total_damage
-from pocketdiffusion.quantize.recipes import LEAST_DB, load_recipe, read_recipe
-from pocketdiffusion.quantize.recipes.mixed import candidates
+from pocketdiffusion.quantize.floors import LEAST_DB, Floors
+from pocketdiffusion.quantize.measure.cache import open_table
+from pocketdiffusion.quantize.mixed_precision.knapsack import (
+    Item,
+    Option,
+    solve,
+    total_bytes,
+    total_error,
+)
+from pocketdiffusion.quantize.mixed_precision.search import Search, open_search
+from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe_file import write_recipe
+from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
@@ -35,8 +44,12 @@ from pocketdiffusion.search import PROMPTS, search, search_requests
 BITS = (2, 4, 6, 8)
 
 
+def candidates(format: str, profile: str) -> tuple[Scheme, ...]:
+    return find_backend(format).search_storages(profile)
+
+
 def synthetic(seed: int, weights: int, unit: int = 1) -> dict[Item, list[Option]]:
-    """Weights of random sizes, whose damages fall with the bits, mostly."""
+    """Weights of random sizes, whose errors fall with the bits, mostly."""
     rng = random.Random(seed)
     found: dict[Item, list[Option]] = {}
     for number in range(weights):
@@ -52,33 +65,33 @@ def test_nothing_is_better_at_any_size(seed: int) -> None:
     options = synthetic(seed, 5)
     frontier = solve(options)
     everything = [
-        (sum(o.nbytes for o in plan), sum(o.damage for o in plan)) for plan in itertools.product(*options.values())
+        (sum(o.nbytes for o in plan), sum(o.error for o in plan)) for plan in itertools.product(*options.values())
     ]
     smallest = min(size for size, _ in everything)
     for budget in range(smallest, max(size for size, _ in everything) + 2):
         plan = frontier.within(budget)
         assert plan is not None and list(plan) == list(options)
         assert total_bytes(plan) <= budget
-        assert total_damage(plan) == pytest.approx(min(damage for size, damage in everything if size <= budget))
+        assert total_error(plan) == pytest.approx(min(error for size, error in everything if size <= budget))
     assert frontier.within(smallest - 1) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_nothing_smaller_does_so_little_damage(seed: int) -> None:
+def test_nothing_smaller_has_so_small_an_error(seed: int) -> None:
     options = synthetic(seed, 5)
     frontier = solve(options)
     everything = [
-        (sum(o.nbytes for o in plan), sum(o.damage for o in plan)) for plan in itertools.product(*options.values())
+        (sum(o.nbytes for o in plan), sum(o.error for o in plan)) for plan in itertools.product(*options.values())
     ]
     for _, wanted in everything[::37]:
         plan = frontier.under(wanted * 1.0001)
-        assert plan is not None and total_damage(plan) <= wanted * 1.0001
-        assert total_bytes(plan) == min(size for size, damage in everything if damage <= wanted * 1.0001)
+        assert plan is not None and total_error(plan) <= wanted * 1.0001
+        assert total_bytes(plan) == min(size for size, error in everything if error <= wanted * 1.0001)
     assert frontier.under(0.0) is None
 
 
 def test_sizes_counted_in_portions_keep_the_budget_and_waste_little() -> None:
-    """Far more bytes than portions: a budget holds to the byte, and more of it never does more damage."""
+    """Far more bytes than portions: a budget holds to the byte, and more of it never has a larger error."""
     options = synthetic(9, 60, unit=99_991)
     frontier = solve(options)
     assert frontier.portion > 100
@@ -89,15 +102,15 @@ def test_sizes_counted_in_portions_keep_the_budget_and_waste_little() -> None:
     for budget in np.linspace(smallest, largest, 200).astype(int).tolist():
         plan = frontier.within(budget)
         assert plan is not None and total_bytes(plan) <= budget
-        assert total_damage(plan) <= before
-        before = total_damage(plan)
+        assert total_error(plan) <= before
+        before = total_error(plan)
     exact = solve(
-        {item: [Option(o.scheme, o.nbytes // 99_991, o.damage) for o in each] for item, each in options.items()}
+        {item: [Option(o.scheme, o.nbytes // 99_991, o.error) for o in each] for item, each in options.items()}
     )
     middle = (smallest + largest) // 2
     coarse, fine = frontier.within(middle), exact.within(middle // 99_991)
     assert coarse is not None and fine is not None
-    assert total_damage(coarse) <= 1.01 * total_damage(fine)
+    assert total_error(coarse) <= 1.01 * total_error(fine)
 
 
 def test_a_measurement_that_failed_is_never_chosen() -> None:
@@ -110,7 +123,7 @@ def test_a_measurement_that_failed_is_never_chosen() -> None:
     assert plan is not None and plan["unet", "w"].scheme == FLOAT16
     nothing: Any = None  # is measured
     with pytest.raises(UserError, match="no recipe has 5.00 MB: the smallest has 16.50 MB"):
-        Search(nothing, "coreml", (), {}, {}, frontier, 500_000).within(5_000_000)
+        Search(nothing, "coreml", (), {}, frontier, 500_000).within(5_000_000)
 
 
 def test_candidates_are_those_that_the_dialect_has() -> None:
@@ -125,7 +138,7 @@ def test_candidates_are_those_that_the_dialect_has() -> None:
 
 def test_mixed_alone_says_what_it_needs() -> None:
     with pytest.raises(UserError, match="--budget-mb or --min-psnr"):
-        load_recipe("mixed").plan({}, Survey("coreml", "ios18"))
+        load_recipe("mixed").plan({}, Analysis("coreml", "ios18"))
 
 
 @pytest.mark.parametrize(("budget_mb", "min_psnr"), [(None, None), (1.0, 40.0), (0.0, None), (None, float("nan"))])
@@ -157,6 +170,18 @@ def test_prompts_as_a_windows_editor_writes_them(tmp_path: Path) -> None:
     assert read_prompts(file) == ["bell pepper", "red apple"]
 
 
+@pytest.mark.parametrize("other", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"])
+def test_only_the_end_of_a_line_ends_a_prompt(other: str, tmp_path: Path) -> None:
+    """Text that was copied from a web page or a PDF holds other separators; the seeds of later prompts follow."""
+    file = tmp_path / "prompts.txt"
+    for end in ("\n", "\r\n"):
+        file.write_bytes(f"bell{other}pepper{end}{end}red apple{end}".encode("utf-8-sig"))
+        assert read_prompts(file) == [f"bell{other}pepper", "red apple"]
+    file.write_text(other)
+    with pytest.raises(UserError, match="holds no prompt"):
+        read_prompts(file)
+
+
 @pytest.mark.slow
 def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path: Path) -> None:
     """Within the budget, and on or above every recipe of one storage."""
@@ -166,9 +191,9 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
         str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=1.2, prompts=prompts, workers=1
     )
     assert found.measured.nbytes <= 1_200_000
-    written = read_recipe(out)
+    written = load_recipe(str(out))
     assert written.schemes == found.recipe.schemes and written.floors == found.recipe.floors
-    assert out.with_suffix(".damages.jsonl").is_file() and "</svg>" in out.with_suffix(".svg").read_text()
+    assert out.with_suffix(".sensitivity.jsonl").is_file() and "</svg>" in out.with_suffix(".svg").read_text()
     assert found.uniform.keys() == {"int8"} and len(found.searched) == 2
     for name, (mb, db) in found.uniform.items():
         size, searched = found.searched[f"of {name}'s size"]
@@ -190,22 +215,26 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     safetensors.numpy.save_file(tensors, checkpoint / file)
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
     prompts.write_text("bell pepper\n")
-    out.write_text("what was there")
+    write_recipe(out, Recipe("mixed", Floors({}, (20.0, 20.0), "made"), schemes={}))
+    earlier = out.read_text()
     with out.open() as before:
         found = search(str(checkpoint), find_backend("onnx").default, out, budget_mb=1.2, prompts=prompts, workers=1)
-        assert before.read() == "what was there"  # replaced, not written over
+        assert before.read() == earlier  # replaced, not written over
     assert found.recipe.schemes is not None
     assert found.recipe.schemes["unet"][f"unet.{attention}.to_q.weight"] == Scheme("linear", 8)
     assert set(found.uniform) == {"int4", "int8"} and set(found.searched) == {"chosen", "of int8's size"}
-    assert read_recipe(out) == found.recipe and found.recipe.floors is not None
+    assert load_recipe(str(out)) == found.recipe and found.recipe.floors is not None
     assert min(*found.recipe.floors.graphs.values(), *found.recipe.floors.pictures) >= LEAST_DB
 
     opened = open_checkpoint(str(checkpoint))
     parts, requests = components(opened), search_requests(prompts)
-    damages = open_damages(out.with_suffix(".damages.jsonl"), fingerprint(opened, parts, requests), lambda line: None)
+    key = analysis_key(opened, parts, requests)
+    table = open_table(out.with_suffix(".sensitivity.jsonl"), key, lambda line: None)
+    assert table.found  # by the search above
     (tmp_path / "recorded").mkdir()
-    surveys = Surveys(opened, parts, requests, Here(), tmp_path / "recorded", damages, lambda line: None)
-    searched = open_search(surveys, "onnx", "ort")
+    searched = open_search(
+        analyse_here(opened, requests, tmp_path / "recorded", table), "onnx", candidates("onnx", "ort")
+    )
     with pytest.raises(UserError, match="MB unet gives values that are not finite"):
         searched.recipe(searched.uniform(Scheme("linear", 4, 32)))
 
@@ -233,3 +262,19 @@ def test_what_is_cut_off_a_prompt_is_known_of_a_model(tiny_checkpoint: Path) -> 
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     long = "apple " * 75 + "Pear"
     assert find_cuts(checkpoint, [long, "apple"]) == {long: "Pear", "apple": ""}
+
+
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"])
+def test_a_change_of_the_tokenizer_begins_the_table_afresh(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Measurements of other tokens are stale, also where only the padding or an added token is another."""
+
+    def found(folder: Path) -> str:
+        opened = open_checkpoint(str(folder), say=lambda line: None)
+        return analysis_key(opened, components(opened), search_requests())
+
+    changed = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))
+    assert found(changed) == found(tiny_checkpoint)
+    file = changed / "tokenizer" / name
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(content, indent=3))
+    assert found(changed) != found(tiny_checkpoint)

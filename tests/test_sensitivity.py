@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,28 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from support.analysis_here import analyse_here
 from support.processes import begun_by, outlived
 
-from pocketdiffusion.export import quantized
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.mixed import open_search
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized
-from pocketdiffusion.export.reference import record as reference
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.quantization import analyse, analysis_key
 from pocketdiffusion.export.reference.record import REQUESTS
-from pocketdiffusion.export.sensitivity import _bearable_db, read_prompt
-from pocketdiffusion.export.survey import CODE, Surveys, fingerprint, open_surveys
-from pocketdiffusion.quantize import qparams as spans
-from pocketdiffusion.quantize import quantized_tensor as stored
-from pocketdiffusion.quantize.measure.cache import Damages, open_damages
-from pocketdiffusion.quantize.qparams import Span
-from pocketdiffusion.quantize.recipes import read_recipe, write_recipe
+from pocketdiffusion.quantize.measure import cache
+from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
+from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table
+from pocketdiffusion.quantize.measure.sensitivity import SEARCH as SEARCH_CHECK
+from pocketdiffusion.quantize.measure.sensitivity import bearable_db, read_prompt
+from pocketdiffusion.quantize.mixed_precision.search import open_search
+from pocketdiffusion.quantize.qparams import ValueRange
+from pocketdiffusion.quantize.recipe_file import write_recipe
+from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
-from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import HALVES
-from pocketdiffusion.runtime.verify import recording as trajectory
-from pocketdiffusion.runtime.verify.check import Check, Tolerance
 from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.search import search, search_requests
@@ -52,40 +47,26 @@ UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 CONV_OUT, CONV_IN = "unet.conv_out.weight", "unet.conv_in.weight"
 
 
-class Here(Executor):
-    """Does the work at once, in this process."""
-
-    def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(work(*arguments, **named))
-        return future
-
-
-def survey(folder: Path, scratch: Path, damages: Damages | None = None) -> Surveys:
+def analysis_of(folder: Path, scratch: Path) -> SensitivityAnalysis:
     """Of the checkpoint in `folder`, on two prompts."""
     (scratch / "search.txt").write_text(PROMPTS)
     checkpoint = open_checkpoint(str(folder))
     requests = search_requests(scratch / "search.txt")
     (scratch / "recorded").mkdir()
-    found = damages or Damages()
-    return Surveys(checkpoint, components(checkpoint), requests, Here(), scratch / "recorded", found, lambda line: None)
+    return analyse_here(checkpoint, requests, scratch / "recorded", SensitivityTable())
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Surveys:
-    return survey(tiny_checkpoint, tmp_path_factory.mktemp("survey"))
+def tiny(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> SensitivityAnalysis:
+    return analysis_of(tiny_checkpoint, tmp_path_factory.mktemp("analysis"))
 
 
-def part_of(surveys: Surveys, name: str) -> Any:
-    return next(part for part in surveys.parts if part.spec.name == name)
-
-
-def by_hand(surveys: Surveys, weight: str, scheme: Scheme, span: Span | None) -> float:
-    """The damage of a weight of the UNet, from the definition: call by call, without any batch."""
-    plan = Plan("test", {weight: scheme}, {} if span is None else {weight: span})
-    runner, errors = open_quantized(part_of(surveys, "unet"), (), plan), []
-    for number in range(len(surveys.requests)):
-        t = probe(read_prompt(surveys.folder, number))
+def by_hand(analysis: SensitivityAnalysis, weight: str, scheme: Scheme, value_range: ValueRange | None) -> float:
+    """The sensitivity of a weight of the UNet, from the definition: call by call, without any batch."""
+    plan = Plan("test", {weight: scheme}, {} if value_range is None else {weight: value_range})
+    runner, errors = analysis.subjects["unet"].run(plan), []
+    for number in range(analysis.drawings.count):
+        t = probe(read_prompt(analysis.folder, number))
         found = t.calls["unet"]
         for negative, positive in zip(found[::2], found[1::2], strict=True):
             assert (negative.half, positive.half) == HALVES and negative.step == positive.step
@@ -97,40 +78,40 @@ def by_hand(surveys: Surveys, weight: str, scheme: Scheme, span: Span | None) ->
     return float(np.mean(errors))
 
 
-def test_a_damage_is_that_of_the_guided_prediction(tiny: Surveys) -> None:
-    damage = tiny.of("unet", "onnx", "ort").damage(W2)
+def test_a_sensitivity_is_the_error_of_the_guided_prediction(tiny: SensitivityAnalysis) -> None:
+    found = tiny.of("unet", "onnx", "ort").sensitivity(W2)
     for weight in (CONV_IN, CONV_OUT):
-        assert damage[weight] == pytest.approx(by_hand(tiny, weight, W2, None), rel=1e-3)
-    assert set(damage) == set(weights_of(part_of(tiny, "unet")))
+        assert found[weight] == pytest.approx(by_hand(tiny, weight, W2, None), rel=1e-3)
+    assert set(found) == set(tiny.subjects["unet"].weights)
 
 
 @pytest.mark.slow
-def test_integers_for_activations_cost_more(tiny: Surveys) -> None:
+def test_integers_for_activations_cost_more(tiny: SensitivityAnalysis) -> None:
     """Of the range that the operator's input had on the very calls that are measured."""
     weight = "unet.down_blocks.0.resnets.0.conv1.weight"
     taken: list[Any] = []
-    module = load_module(part_of(tiny, "unet"))
+    module = tiny.subjects["unet"].load()
     owner = module.get_submodule(weight.rpartition(".")[0])
     owner.register_forward_pre_hook(lambda _, arguments: taken.append(arguments[0]))
-    tiny.of("unet", "onnx", "ort").damage(W2)  # for the prompts to be there
-    for number in range(len(tiny.requests)):
+    tiny.of("unet", "onnx", "ort").sensitivity(W2)  # for the prompts to be there
+    for number in range(tiny.drawings.count):
         t = probe(read_prompt(tiny.folder, number))
         for case in t.calls["unet"]:
-            module(*(torch.from_numpy(case.inputs[t.name].copy()) for t in part_of(tiny, "unet").spec.inputs))
-    span = Span(min(0.0, min(float(x.min()) for x in taken)), max(0.0, max(float(x.max()) for x in taken)))
-    damage = tiny.of("unet", "onnx", "ort").damage(W8A8)
-    assert damage[weight] == pytest.approx(by_hand(tiny, weight, W8A8, span), rel=0.02)
-    assert sum(damage.values()) > 2 * sum(tiny.of("unet", "onnx", "ort").damage(W8).values())
+            module(*(torch.from_numpy(case.inputs[t.name].copy()) for t in tiny.subjects["unet"].spec.inputs))
+    value_range = ValueRange(min(0.0, min(float(x.min()) for x in taken)), max(0.0, max(float(x.max()) for x in taken)))
+    found = tiny.of("unet", "onnx", "ort").sensitivity(W8A8)
+    assert found[weight] == pytest.approx(by_hand(tiny, weight, W8A8, value_range), rel=0.02)
+    assert sum(found.values()) > 2 * sum(tiny.of("unet", "onnx", "ort").sensitivity(W8).values())
 
 
 def test_measuring_leaves_the_weights_as_they_were(micro_checkpoint: Path, tmp_path: Path) -> None:
     """All weights in float32, after all the others: what is left is the rounding of batches."""
-    tiny = survey(micro_checkpoint, tmp_path)
+    tiny = analysis_of(micro_checkpoint, tmp_path)
     for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
-        tiny.of(component, "onnx", "ort").damage(W2)
-        tiny.of(component, "onnx", "ort").damage(W8A8)
-        assert max(tiny.of(component, "onnx", "ort").damage(FLOAT32).values()) < 1e-9
-        assert min(tiny.of(component, "onnx", "ort").damage(W2).values()) > 1e-7
+        tiny.of(component, "onnx", "ort").sensitivity(W2)
+        tiny.of(component, "onnx", "ort").sensitivity(W8A8)
+        assert max(tiny.of(component, "onnx", "ort").sensitivity(FLOAT32).values()) < 1e-9
+        assert min(tiny.of(component, "onnx", "ort").sensitivity(W2).values()) > 1e-7
 
 
 def test_a_weight_that_integers_cannot_hold_comes_first(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -139,15 +120,15 @@ def test_a_weight_that_integers_cannot_hold_comes_first(tiny_checkpoint: Path, t
     tensors = safetensors.numpy.load_file(folder / UNET_FILE)
     tensors["conv_out.weight"][:, 0, 0, 0] = 300 * np.abs(tensors["conv_out.weight"]).max()
     safetensors.numpy.save_file(tensors, folder / UNET_FILE)
-    damage = survey(folder, tmp_path).of("unet", "onnx", "ort").damage(W8)
-    worst = sorted(damage, key=lambda name: -damage[name])
-    assert worst[0] == CONV_OUT and damage[CONV_OUT] > 10 * damage[worst[1]]
+    found = analysis_of(folder, tmp_path).of("unet", "onnx", "ort").sensitivity(W8)
+    worst = sorted(found, key=lambda name: -found[name])
+    assert worst[0] == CONV_OUT and found[CONV_OUT] > 10 * found[worst[1]]
 
 
-def test_nothing_is_measured_twice(tiny: Surveys) -> None:
-    before = tiny.of("unet", "onnx", "ort").damage(W2)
+def test_nothing_is_measured_twice(tiny: SensitivityAnalysis) -> None:
+    before = tiny.of("unet", "onnx", "ort").sensitivity(W2)
     asked = replace(tiny, pool=None)  # type: ignore[arg-type]
-    assert asked.of("unet", "onnx", "ort").damage(W2) == before
+    assert asked.of("unet", "onnx", "ort").sensitivity(W2) == before
 
 
 # The table
@@ -155,44 +136,44 @@ def test_nothing_is_measured_twice(tiny: Surveys) -> None:
 
 def test_a_table_keeps_what_was_measured(tmp_path: Path) -> None:
     file, said = tmp_path / "table.jsonl", list[str]()
-    damages = open_damages(file, "a", said.append)
-    damages.add(("unet", "w", W8), 0.1 + 0.2)
-    damages.add(("unet", "w", W8A8), 1e-300)
+    table = open_table(file, "a", said.append)
+    table.add(("unet", "w", W8), 0.1 + 0.2)
+    table.add(("unet", "w", W8A8), 1e-300)
     with file.open("a") as stream:
         stream.write('{"component": "unet", "wei')  # where a run was killed
-    again = open_damages(file, "a", said.append)
+    again = open_table(file, "a", said.append)
     assert again.found == {("unet", "w", W8): 0.1 + 0.2, ("unet", "w", W8A8): 1e-300}
     again.add(("unet", "v", W8), 0.5)
-    assert len(open_damages(file, "a", said.append).found) == 3
-    assert all("2 damages" in line or "3 damages" in line for line in said)
+    assert len(open_table(file, "a", said.append).found) == 3
+    assert all("2 sensitivities" in line or "3 sensitivities" in line for line in said)
 
 
 @pytest.mark.parametrize("fingerprint", ["a", "b"])
 def test_a_table_is_replaced_not_written_over(fingerprint: str, tmp_path: Path) -> None:
     """A run that is killed while it opens the table leaves the old one or the new one."""
     file = tmp_path / "table.jsonl"
-    open_damages(file, "a", lambda line: None).add(("unet", "w", W8), 0.5)
+    open_table(file, "a", lambda line: None).add(("unet", "w", W8), 0.5)
     kept = file.read_bytes()
     os.link(file, tmp_path / "old.jsonl")
-    open_damages(file, fingerprint, lambda line: None)
+    open_table(file, fingerprint, lambda line: None)
     assert (tmp_path / "old.jsonl").read_bytes() == kept and not file.samefile(tmp_path / "old.jsonl")
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_table_of_another_model_is_begun_afresh(tmp_path: Path) -> None:
     file, said = tmp_path / "table.jsonl", list[str]()
-    open_damages(file, "a", said.append).add(("unet", "w", W8), 0.5)
-    assert open_damages(file, "b", said.append).found == {}
+    open_table(file, "a", said.append).add(("unet", "w", W8), 0.5)
+    assert open_table(file, "b", said.append).found == {}
     assert "afresh" in said[0] and str(file) in said[0]
-    assert open_damages(file, "a", said.append).found == {}  # the old one is gone
+    assert open_table(file, "a", said.append).found == {}  # the old one is gone
 
 
 @pytest.mark.parametrize("content", ["{}\n", "notes\n", '["a"]\n', "\x00\xff\n"])
 def test_what_is_no_table_is_not_overwritten(content: str, tmp_path: Path) -> None:
     file = tmp_path / "table.jsonl"
     file.write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match="no table of damages"):
-        open_damages(file, "a", lambda line: None)
+    with pytest.raises(UserError, match="no sensitivity table"):
+        open_table(file, "a", lambda line: None)
     assert file.read_bytes() == content.encode("latin-1")
 
 
@@ -206,8 +187,8 @@ from pocketdiffusion.search import search
 
 if __name__ == "__main__":
     model, out, prompts, workers = sys.argv[1:]
-    artifact = find_backend("tflite").default
-    search(model, artifact, Path(out), min_psnr=45, prompts=Path(prompts), workers=int(workers), say=print)
+    options = {"prompts": Path(prompts), "workers": int(workers), "progress": print}
+    search(model, find_backend("tflite").default, Path(out), min_psnr=45, **options)
 """
 
 
@@ -237,7 +218,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     whole = run(tmp_path / "whole", 2)
-    table = tmp_path / "killed/out.damages.jsonl"
+    table = tmp_path / "killed/out.sensitivity.jsonl"
     killed = run(tmp_path / "killed", 1)
     while not table.exists() or table.read_bytes().count(b"\n") < 30:
         assert killed.poll() is None, killed.communicate()
@@ -251,15 +232,15 @@ def test_a_killed_run_goes_on_and_gives_the_same_recipe(run: Any, tmp_path: Path
     resumed = run(tmp_path / "killed", 1)
     said, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, said
-    assert f"{kept} damages are in" in said
+    assert f"{kept} sensitivities are in" in said
     others, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, others
-    assert "damages are in" not in others
+    assert "sensitivities are in" not in others
     assert (tmp_path / "killed/out.json").read_bytes() == (tmp_path / "whole/out.json").read_bytes()
     rows = [json.loads(line) for line in table.read_text().splitlines()[1:]]
     keys = {(row["component"], row["weight"], row["scheme"]["bits"]) for row in rows}
     assert len(keys) == len(rows) > kept
-    assert read_recipe(tmp_path / "killed/out.json").schemes is not None
+    assert load_recipe(str(tmp_path / "killed/out.json")).schemes is not None
     assert not outlived(begun)
 
 
@@ -279,9 +260,9 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(micro_checkpoint: 
 
         folder = tmp_path / f"{name} {interrupt}"
         folder.mkdir()
-        damages = open_damages(tmp_path / f"{name}.jsonl", "a", say)
-        surveys = Surveys(checkpoint, components(checkpoint), requests, Here(), folder, damages, say)
-        opened = open_search(surveys, "tflite", "std")
+        table = open_table(tmp_path / f"{name}.jsonl", "a", say)
+        analysis = analyse_here(checkpoint, requests, folder, table, say)
+        opened = open_search(analysis, "tflite", find_backend("tflite").search_storages("std"))
         write_recipe(tmp_path / f"{name}.json", opened.recipe(opened.above(45)))
         return (tmp_path / f"{name}.json").read_bytes()
 
@@ -309,11 +290,11 @@ def test_a_process_that_is_killed_is_one_line_and_the_next_run_goes_on(micro_che
 
     with (
         pytest.raises(UserError, match="a measuring process was ended, .* run again, it goes on where it was"),
-        open_surveys(checkpoint, parts, requests, file=table, workers=1, say=kill) as surveys,
+        analyse(checkpoint, parts, requests, file=table, workers=1, progress=kill) as analysis,
     ):
-        surveys.measure([part.spec.name for part in parts], [W8])
-    with open_surveys(checkpoint, parts, requests, file=table, workers=1) as surveys:
-        assert 0 < len(surveys.damages.found) < sum(len(weights_of(part)) for part in parts)
+        analysis.measure([part.spec.name for part in parts], [W8])
+    with analyse(checkpoint, parts, requests, file=table, workers=1) as analysis:
+        assert 0 < len(analysis.table.found) < sum(len(weights_of(part)) for part in parts)
 
 
 def test_a_changed_model_is_measured_afresh(micro_checkpoint: Path, tmp_path: Path) -> None:
@@ -322,58 +303,59 @@ def test_a_changed_model_is_measured_afresh(micro_checkpoint: Path, tmp_path: Pa
     (tmp_path / "search.txt").write_text(PROMPTS)
     requests = search_requests(tmp_path / "search.txt")
     checkpoint = open_checkpoint(str(micro_checkpoint))
-    with open_surveys(checkpoint, components(checkpoint), requests, file=table, say=said.append) as surveys:
-        surveys.damages.add(("unet", CONV_OUT, W8), 0.5)
-    with open_surveys(checkpoint, components(checkpoint), requests, file=table, say=said.append) as surveys:
-        assert len(surveys.damages.found) == 1
+    with analyse(checkpoint, components(checkpoint), requests, file=table, progress=said.append) as analysis:
+        analysis.table.add(("unet", CONV_OUT, W8), 0.5)
+    with analyse(checkpoint, components(checkpoint), requests, file=table, progress=said.append) as analysis:
+        assert len(analysis.table.found) == 1
     changed = shutil.copytree(micro_checkpoint, tmp_path / "model")
     tensors = safetensors.numpy.load_file(changed / UNET_FILE)
     tensors["conv_in.weight"][0, 0, 0, 0] += 1e-3
     safetensors.numpy.save_file(tensors, changed / UNET_FILE)
     other = open_checkpoint(str(changed))
     fresh = shutil.copy(table, tmp_path / "other.jsonl")
-    with open_surveys(other, components(other), requests, file=Path(fresh), say=said.append) as surveys:
-        assert surveys.damages.found == {}
+    with analyse(other, components(other), requests, file=Path(fresh), progress=said.append) as analysis:
+        assert analysis.table.found == {}
     prompts = [*requests[:1], replace(requests[1], prompt="squid")]
-    with open_surveys(checkpoint, components(checkpoint), prompts, file=table, say=said.append) as surveys:
-        assert surveys.damages.found == {}
+    with analyse(checkpoint, components(checkpoint), prompts, file=table, progress=said.append) as analysis:
+        assert analysis.table.found == {}
     assert [line for line in said if "afresh" in line] == said[1:]
 
 
-@pytest.mark.parametrize("module", CODE, ids=lambda module: module.__name__)
-def test_changed_code_is_measured_with_afresh(
-    module: Any, micro_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_version_of_the_code_or_a_library_is_another_key(
+    micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = open_checkpoint(str(micro_checkpoint))
     parts = components(checkpoint)
-    before = fingerprint(checkpoint, parts, REQUESTS)
-    assert fingerprint(checkpoint, parts, REQUESTS) == before
-    other = tmp_path / "other.py"
-    other.write_text(Path(module.__file__).read_text() + "CHANGED = 1\n")
-    monkeypatch.setattr(module, "__file__", str(other))
-    assert fingerprint(checkpoint, parts, REQUESTS) != before
+    before = analysis_key(checkpoint, parts, REQUESTS)
+    assert analysis_key(checkpoint, parts, REQUESTS) == before
+    for module, name, other in ((np, "__version__", "3.0"), (cache, "SENSITIVITY_VERSION", 0)):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, other)
+            assert analysis_key(checkpoint, parts, REQUESTS) != before
+    assert analysis_key(checkpoint, parts, REQUESTS) == before
 
 
-def test_what_damages_are_measured_by_is_in_the_fingerprint(
-    micro_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert {quantized, reference, spans, stored, trajectory} < set(CODE)
-    checkpoint = open_checkpoint(str(micro_checkpoint))
-    before = fingerprint(checkpoint, components(checkpoint), REQUESTS)
-    monkeypatch.setattr(np, "__version__", "3.0")
-    assert fingerprint(checkpoint, components(checkpoint), REQUESTS) != before
+@pytest.mark.parametrize("file", ["special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"])
+def test_special_and_added_tokens_are_in_the_key(file: str, micro_checkpoint: Path, tmp_path: Path) -> None:
+    """Prompts become other tokens by them, and other pictures are drawn."""
+    folder = shutil.copytree(micro_checkpoint, tmp_path / "model")
+    checkpoint = open_checkpoint(str(folder))
+    before = analysis_key(checkpoint, components(checkpoint), REQUESTS)
+    changed = folder / "tokenizer" / file
+    changed.write_text(changed.read_text() + " " if changed.exists() else "{}")
+    assert analysis_key(checkpoint, components(checkpoint), REQUESTS) != before
 
 
 def test_another_sampler_measures_afresh(micro_checkpoint: Path, tmp_path: Path) -> None:
-    """The damages of drawings with another sampler are not those of this one."""
+    """The sensitivities of drawings with another sampler are not those of this one."""
     own, said = open_checkpoint(str(micro_checkpoint)), list[str]()
     parts, other = components(own), replace(own, sampler="euler")
 
     def opened(checkpoint: Checkpoint) -> dict[Any, float]:
         table = tmp_path / "table.jsonl"
-        with open_surveys(checkpoint, parts, REQUESTS, file=table, workers=1, say=said.append) as surveys:
-            found = dict(surveys.damages.found)
-            surveys.damages.add(("unet", CONV_IN, W8), 0.5)
+        with analyse(checkpoint, parts, REQUESTS, file=table, workers=1, progress=said.append) as analysis:
+            found = dict(analysis.table.found)
+            analysis.table.add(("unet", CONV_IN, W8), 0.5)
         return found
 
     assert [len(opened(checkpoint)) for checkpoint in (own, own, other, other, own)] == [0, 1, 0, 1, 0]
@@ -389,16 +371,10 @@ def test_a_floor_lets_the_largest_single_error_pass() -> None:
     reference = np.random.default_rng(0).normal(size=(1, 10_000)).astype(np.float32)
     candidate = reference + np.float32(1e-4)
     candidate[0, 7] += 0.2
-    report = measure("text_encoder.x", [Comparison("a", reference, candidate)], Check(Kind.COMPARED, Tolerance(0.0)))
-    bearable = _bearable_db(report)
+    report = measure("text_encoder.x", [Comparison("a", reference, candidate)], SEARCH_CHECK)
+    bearable = bearable_db(report)
     assert bearable < report.psnr_db - 10
     assert replace(report, floor_db=bearable - 0.1).passed and not replace(report, floor_db=bearable + 0.1).passed
     for wrong in (np.full_like(reference, np.nan), np.full_like(reference, np.inf), reference[:, :5]):
-        assert (
-            _bearable_db(measure("x", [Comparison("a", reference, wrong)], Check(Kind.COMPARED, Tolerance(0.0))))
-            == -np.inf
-        )
-    assert (
-        _bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], Check(Kind.COMPARED, Tolerance(0.0))))
-        == -np.inf
-    )
+        assert bearable_db(measure("x", [Comparison("a", reference, wrong)], SEARCH_CHECK)) == -np.inf
+    assert bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], SEARCH_CHECK)) == -np.inf

@@ -3,7 +3,9 @@
 import errno
 import os
 import resource
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from support.staged_exports import export, export_failed, fork, inside, mark_of,
 from pocketdiffusion.runtime.bundle import staging
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.sealing import seal
-from pocketdiffusion.runtime.bundle.staging import check_place, exchange, stage
+from pocketdiffusion.runtime.bundle.staging import check_place, exchange, scratch_beside, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 
@@ -208,6 +210,31 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     assert f"cannot write {tmp_path / 'bundle'}: disk full after 3 MB" in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == errno.ENOSPC
     assert inside(tmp_path) == []
+
+
+def test_temporary_files_are_made_beside_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By libraries and child processes too, which take no folder; TMPDIR may be on a full disk."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "elsewhere").mkdir()
+    out, ask = tmp_path / "bundle", [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
+    with scratch_beside(out):
+        assert tempfile.mkdtemp().startswith(f"{tmp_path}/.bundle.scratch/")
+        with pytest.raises(UserError, match="another process is exporting"), scratch_beside(out):
+            pytest.fail("started")
+        with stage(out) as folder:
+            assert tempfile.gettempdir() == f"{tmp_path}/.bundle.partial/scratch"
+            assert subprocess.check_output(ask, text=True).strip() == tempfile.gettempdir()
+            tempfile.mkdtemp()
+            seal(folder, write_sample(folder))
+        assert tempfile.gettempdir() == f"{tmp_path}/.bundle.scratch"
+    assert tempfile.gettempdir() == str(tmp_path / "elsewhere") == os.environ["TMPDIR"]
+    assert inside(tmp_path) == ["bundle", "elsewhere"] and open_bundle(out)
+    (tmp_path / ".bundle.scratch").mkdir()
+    (tmp_path / ".bundle.scratch/of one that was killed").touch()
+    with scratch_beside(out):
+        assert inside(tmp_path / ".bundle.scratch") == []
+    assert inside(tmp_path) == ["bundle", "elsewhere"]
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:

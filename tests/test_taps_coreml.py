@@ -13,7 +13,7 @@ from pocketdiffusion.export.backends.coreml.emit import emit
 from pocketdiffusion.export.backends.coreml.taps import layers
 from pocketdiffusion.export.backends.taps import Layer
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
 from pocketdiffusion.runtime.engines.mlprogram.execute import run

@@ -33,7 +33,7 @@ from pocketdiffusion.export.backends.tflite.file import (
 )
 from pocketdiffusion.export.backends.tflite.tags import laid_out
 from pocketdiffusion.export.backends.tflite.taps import layers
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.engines.tflite import open_runner
@@ -87,7 +87,7 @@ def test_codes_and_scales_are_those_that_are_stored(emitted: Emit, name: str, sc
         assert isinstance(stored, Linear)
         tensor, data = found[key], data_of(model, found[key])
         assert data is not None and TYPES[tensor.type] == "INT8"
-        np.testing.assert_array_equal(data.view(np.int8), laid_out(stored.codes).reshape(-1))
+        np.testing.assert_array_equal(data.view(np.int8), laid_out(stored.quantized).reshape(-1))
         scales = scales_of(model, tensor)
         np.testing.assert_array_equal(scales, stored.scale.reshape(-1))
         size += data.size + 2 * len(scales)

@@ -33,8 +33,8 @@ from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.backends.tflite.file import data_of, operator_name, read_model
 from pocketdiffusion.export.backends.tflite.taps import layers
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.quantize.qparams import affine
 from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT16, Plan, Scheme
@@ -63,7 +63,7 @@ def test_weights_that_look_alike(tmp_path: Path, converted_once: None, scheme: s
     for name, tensor in found.items():
         data, stored = data_of(model, tensor), store(made.part.weights[name].read(), W8)
         assert data is not None and isinstance(stored, Linear)
-        np.testing.assert_array_equal(data.view(np.int8), stored.codes.reshape(-1))
+        np.testing.assert_array_equal(data.view(np.int8), stored.quantized.reshape(-1))
         assert (tensor.quantization.scale > 0).all()
 
 

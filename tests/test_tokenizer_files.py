@@ -28,9 +28,9 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.quantization import analysis_key
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
-from pocketdiffusion.export.survey import fingerprint
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.export.trace import count_kept
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
@@ -260,7 +260,7 @@ def test_states_are_those_of_diffusers_pipeline(folder: Path, tmp_path: Path) ->
 def test_a_search_begins_afresh_after_a_change_of_the_tokenizer_or_the_scheduler(folder: Path) -> None:
     def found() -> str:
         checkpoint = opened(folder)
-        return fingerprint(checkpoint, components(checkpoint), [])
+        return analysis_key(checkpoint, components(checkpoint), [])
 
     seen = [found()]
     write(folder / "tokenizer", {"special_tokens_map.json": {"pad_token": "!"}})

@@ -99,7 +99,7 @@ class Backend:
     # The names of results to keep in float32 so that none of the ranges overflows float16; None: it has no such islands
     find_islands: "Callable[[Path, Sequence[Range]], list[str]] | None" = None
     tools: tuple[str, ...] = ()  # distributions that write and run the files: a bundle states their versions
-    packages: tuple[Package, ...] = ()  # distributions that `doctor` looks for
+    packages: tuple[Package, ...] = ()  # distributions that `devices list` looks for
     converter: Package | None = None  # what must be installed beside the export extra
     # Files by which another library opens the folder of the format; returns where tokenizers lie then, by their names.
     write_companions: "Callable[[Path, Mapping[str, Graph], Checkpoint, tuple[int, int]], Mapping[str, str]]" = (

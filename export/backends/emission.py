@@ -10,7 +10,7 @@ from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.backend import Refusal
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.bundle.graph_needs import Unit

@@ -12,11 +12,17 @@ NAMES = ("emoji",)
 
 
 def open(name: str, wanted: Wanted) -> Checkpoint | None:
-    """Return the built-in model `name`, None where there is none of that name."""
+    """Return the built-in model `name`, None where there is none of that name. Raises UserError where a folder here
+    holds a checkpoint of that name: either may be meant."""
     if name not in NAMES:
         return None
     if wanted.revision is not None:
         raise UserError(f"a revision can be asked of hub ids only, and {name} is the built-in model")
+    if (Path(name) / "model_index.json").exists():
+        raise UserError(
+            f"{name} is the built-in model's name, and a folder {name} here holds a checkpoint: give ./{name} for "
+            "that, or run this in another folder for the built-in model"
+        )
     return read_folder(_folder(name), name, None, wanted)
 
 

@@ -1,6 +1,5 @@
 """A diffusers folder, as `save_pretrained` writes it: its configurations, and where its weights lie."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ import transformers
 from pocketdiffusion.export.arguments import defaults
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
 from pocketdiffusion.export.checkpoints.config_types import check_config
+from pocketdiffusion.export.checkpoints.hub_cache import describe_unfinished
+from pocketdiffusion.export.checkpoints.model_card import read_licence
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
@@ -46,9 +47,13 @@ def open(name: str, wanted: Wanted) -> Checkpoint | None:
         return None
     if wanted.revision is not None:
         raise UserError(f"a revision can be asked of hub ids only, and {name} is a folder")
-    if not (folder / "model_index.json").is_file():
-        raise UserError(f"{name} is no checkpoint: it has no model_index.json, which every diffusers folder has")
-    return read_folder(folder, folder.resolve().name, None, wanted)
+    try:
+        if not (folder / "model_index.json").is_file():
+            lacking = "it has no model_index.json, which every diffusers folder has"
+            raise NotWholeError(f"{name} is no checkpoint: {lacking}")
+        return read_folder(folder, folder.resolve().name, None, wanted)
+    except NotWholeError as error:
+        raise describe_unfinished(folder, error) from None
 
 
 def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) -> Checkpoint:
@@ -81,7 +86,7 @@ def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) 
         tensors={part: _tensors([folder / part / name for name in each.files]) for part, each in chosen.items()},
         scheduler=_scheduler(folder / "scheduler/scheduler_config.json", model_index["scheduler"][1]),
         tokenizers={part: folder / part for part in tokenizers},
-        licence=_licence(folder),
+        licence=read_licence(folder),
         licence_files=_licence_files(folder),
         weight_files={f"{part}/{name}": folder / part / name for part, each in chosen.items() for name in each.files},
         open_pipeline=FolderPipeline(folder, max(variants.values(), default=None)),
@@ -150,18 +155,6 @@ def _skipped(folder: Path, parts: Iterable[str], files: Mapping[str, tuple[str, 
         if p.name not in (*names, "config.json") and not p.name.endswith(".index.json")
     ]
     return sorted(top) + sorted(unread)
-
-
-def _licence(folder: Path) -> str:
-    """`license` of the model card's front matter, else the name of a licence file, else "unknown"."""
-    card = folder / "README.md"
-    lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
-    front = "\n".join(lines[1 : lines.index("---", 1)]) if lines[:1] == ["---"] and "---" in lines[1:] else ""
-    for key in ("license_name", "license"):  # the first names what the second calls "other"
-        if match := re.search(rf"^{key}:\s*(?:-\s*)?[\"']?([^\s\"'#]+)", front, re.MULTILINE):
-            return match[1]
-    files = sorted(p.name for p in folder.iterdir() if p.name.upper().startswith("LICENSE"))
-    return f"see {files[0]}" if files else "unknown"
 
 
 def _licence_files(folder: Path) -> dict[str, Path]:

@@ -10,7 +10,7 @@ from pocketdiffusion.export.backends.emission import emit, holds_float32
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checks.layerwise import judge_forced
 from pocketdiffusion.export.float16.audit import Fitted
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten, open_rounded
 from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.targets import Target

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 

@@ -24,7 +24,7 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program
-from pocketdiffusion.runtime.sampling.schedule import PLAIN
+from pocketdiffusion.runtime.sampling.scheduler_settings import PLAIN
 
 _SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that they come from
 

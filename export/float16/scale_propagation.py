@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.rewrites import apply_rewrites
+from pocketdiffusion.export.rewrites import apply_rewrites, scale_rules
 from pocketdiffusion.quantize.exponents import Flow
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
@@ -22,10 +22,11 @@ from pocketdiffusion.runtime.runner import Array
 # What is known of an operator, by its name. Its result may have
 # - any exponent, by its weights, of whatever it takes:
 _LINEAR = frozenset({"conv2d", "linear", "embedding"})
-# - none, of whatever it takes:
-_NORMS = frozenset({"group_norm", "layer_norm", "centred_group_norm", "centred_layer_norm", "channel_layer_norm"})
-# - that of the values, and queries and keys none:
-_ATTENTION = frozenset({"attention", "batched_attention", "chunked_attention", "split_attention"})
+# - none, of whatever it takes; rewrites state which of their operators follow it too:
+NORM = "norm"
+_NORMS = {"group_norm": NORM, "layer_norm": NORM}
+# - that of the values, and queries and keys none, as rewrites state:
+ATTENTION = "attention"
 # - that of all that it takes:
 _ALIKE = frozenset(
     """
@@ -78,7 +79,7 @@ def follow(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[st
     with torch.no_grad():
         for case in inputs:
             seen.run(*(torch.from_numpy(case[tensor.name].copy()) for tensor in part.spec.inputs))
-    return _dataflow(program.graph, seen.largest)
+    return _dataflow(program.graph, seen.largest, {**_NORMS, **scale_rules(rewrites)})
 
 
 class _Magnitudes(fx.Interpreter):
@@ -96,7 +97,9 @@ class _Magnitudes(fx.Interpreter):
         return result
 
 
-def _dataflow(graph: fx.Graph, largest: Mapping[str, float]) -> Dataflow:
+def _dataflow(graph: fx.Graph, largest: Mapping[str, float], rules: Mapping[str, str]) -> Dataflow:
+    """Return the dataflow of a traced graph. `largest` is the largest magnitude of each result, `rules` has NORM or
+    ATTENTION by the name of an operator."""
     ties: list[tuple[str, str]] = []
     fixed: set[str] = set()
     affine: list[Affine] = []
@@ -112,10 +115,10 @@ def _dataflow(graph: fx.Graph, largest: Mapping[str, float]) -> Dataflow:
         sources = [source.name for source in takes if source.name in largest]
         if kind in _LINEAR and (weights := _weights(node)):
             affine.append(Affine(takes[0].name, node.name, weights[0], weights[1] if len(weights) > 1 else None))
-        elif kind in _NORMS:
+        elif rules.get(kind) == NORM:
             norms.append(Norm(takes[0].name, _path(node)))
             fixed.add(node.name)
-        elif kind in _ATTENTION:
+        elif rules.get(kind) == ATTENTION:
             fixed |= set(sources[:2])
             ties.append((sources[-1], node.name))
         elif (kind in _ALIKE and not _adds_constant(node, kind)) or (kind in _SCALED and _by_number(node, kind)):

@@ -17,7 +17,8 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.samplers import default_sampler, diffusers_class, sampler_names, step_table
-from pocketdiffusion.runtime.sampling.schedule import PLAIN, NoiseSchedule, read_schedule
+from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, read_schedule
+from pocketdiffusion.runtime.sampling.scheduler_settings import PLAIN
 from pocketdiffusion.runtime.sampling.step_table import advance
 from pocketdiffusion.runtime.verify.metrics import psnr_db
 

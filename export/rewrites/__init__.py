@@ -8,6 +8,8 @@ it must not fire, and holds
                              a tuple of operators where the rewrite leaves some sites of a kind as they are
     BODIES                   of each such operator, the function of ATen's operators that it computes; for backends
                              that do not lower it whole, and left out by a rewrite that is of no use to those
+    SCALE_RULES              of each such operator, how powers of two go through it (float16/scale_propagation.py):
+                             "attention" or "norm"; one without a rule takes and gives results as they are
     kept(module) -> dict     before `apply`: the modules that are of its kind and that it leaves alone, counted by the
                              reason, as `{"normalises its queries": 2}`; left out where there cannot be any
     CHANGES                  only of a rewrite that changes the model: what it changes, in words for the report
@@ -61,6 +63,14 @@ def bodies(names: Iterable[str]) -> dict[Any, Callable[..., Any]]:
     """What these rewrites' operators compute, as a table of decompositions."""
     modules = (import_module(f"{__name__}.{name}") for name in names)
     return {mark: body for module in modules for mark, body in getattr(module, "BODIES", {}).items()}
+
+
+def scale_rules(names: Iterable[str]) -> dict[str, str]:
+    """Return the rule of scale of these rewrites' operators, "attention" or "norm", by the name of each operator
+    without its namespace."""
+    modules = (import_module(f"{__name__}.{name}") for name in names)
+    found = {mark: rule for module in modules for mark, rule in getattr(module, "SCALE_RULES", {}).items()}
+    return {str(mark._schema.name).rpartition("::")[2]: rule for mark, rule in found.items()}
 
 
 def check_sites(graph: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:

@@ -86,6 +86,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causa
 
 MARKS = {"attention": torch.ops.pocketdiffusion.batched_attention.default}
 BODIES = {torch.ops.pocketdiffusion.batched_attention.default: products}
+SCALE_RULES = {torch.ops.pocketdiffusion.batched_attention.default: "attention"}
 
 
 kept = fused_attention.kept

@@ -41,6 +41,7 @@ def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tenso
 
 MARKS = {"group_norm": torch.ops.pocketdiffusion.centred_group_norm.default}
 BODIES = {torch.ops.pocketdiffusion.centred_group_norm.default: by_channel}
+SCALE_RULES = {torch.ops.pocketdiffusion.centred_group_norm.default: "norm"}
 
 
 def apply(module: nn.Module) -> int:

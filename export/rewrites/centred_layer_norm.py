@@ -29,6 +29,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 MARKS = {"layer_norm": torch.ops.pocketdiffusion.centred_layer_norm.default}
 BODIES = {torch.ops.pocketdiffusion.centred_layer_norm.default: by_row}
+SCALE_RULES = {torch.ops.pocketdiffusion.centred_layer_norm.default: "norm"}
 
 
 def apply(module: nn.Module) -> int:

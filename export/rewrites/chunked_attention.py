@@ -134,6 +134,7 @@ def _(
 
 MARKS = {"attention": torch.ops.pocketdiffusion.chunked_attention.default}
 BODIES = {torch.ops.pocketdiffusion.chunked_attention.default: in_chunks}
+SCALE_RULES = {torch.ops.pocketdiffusion.chunked_attention.default: "attention"}
 
 
 def apply(module: nn.Module) -> int:

@@ -40,6 +40,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causa
 
 
 MARKS = {"attention": torch.ops.pocketdiffusion.attention.default}
+SCALE_RULES = {torch.ops.pocketdiffusion.attention.default: "attention"}
 
 
 def apply(module: nn.Module) -> int:

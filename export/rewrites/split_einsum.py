@@ -71,6 +71,10 @@ MARKS = {
     "attention": torch.ops.pocketdiffusion.split_attention.default,
     "layer_norm": (torch.ops.pocketdiffusion.channel_layer_norm.default, torch.ops.aten.layer_norm.default),
 }
+SCALE_RULES = {
+    torch.ops.pocketdiffusion.split_attention.default: "attention",
+    torch.ops.pocketdiffusion.channel_layer_norm.default: "norm",
+}
 
 
 def apply(module: nn.Module) -> int:

@@ -1,6 +1,7 @@
 """What a user gives the commands, looked at before the work begins: sizes, pictures, prompts, places to write to."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -32,11 +33,13 @@ def open_picture(path: Path, width: int, height: int) -> Any:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a text file that are not empty. Raises UserError."""
+    """Return the lines of a text file that are not empty, without white space at their ends. Only \\n and \\r\\n end a
+    line: prompts that were copied from elsewhere hold other separators too. Raises UserError."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise UserError(f"{path} holds no prompt: write one a line")
     return lines
@@ -60,12 +63,30 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
     return int(parts[0]), int(parts[1])
 
 
+def check_replaceable(file: Path, is_own: Callable[[Path], bool], kind: str) -> None:
+    """Raise UserError where `file` holds something and `is_own` finds that it is no `kind`, which may be replaced."""
+    if file.is_file() and file.stat().st_size and not is_own(file):
+        raise UserError(f"{file} is there already and is no {kind}: move it, or give another -o")
+
+
+def _is_drawn(file: Path) -> bool:
+    """Return whether `file` is a PNG with the facts that generate writes into its pictures."""
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=("PNG",)) as picture:
+            return "bundle_id" in picture.info
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, *_DAMAGED):
+        return False
+
+
 def check_writable(output: Path) -> None:
     """Before the work, not after it. Raises UserError."""
     if output.suffix.lower() not in ("", ".png"):
         raise UserError(f"cannot write {output}: pictures are written as PNG, name it {output.stem}.png")
     if output.is_dir():
         raise UserError(f"cannot write {output}: that is a folder, name a file in it")
+    check_replaceable(output, _is_drawn, "picture that generate drew")
     if not output.resolve().parent.is_dir():
         raise UserError(f"cannot write {output}: there is no folder {output.parent}")
     try:
@@ -73,3 +94,12 @@ def check_writable(output: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from None
+
+
+def expand_home(folder: Path) -> Path:
+    """Return `folder` with the user's home in place of `~`. Raises UserError where there is none: no HOME, and a user
+    id without a name."""
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise UserError(f"{folder} is nowhere: HOME is not set, and the user has no name; give --standins") from None

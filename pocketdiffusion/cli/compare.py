@@ -1,5 +1,6 @@
 """The command compare."""
 
+from collections.abc import Sequence
 from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,8 +55,7 @@ def compare(
 ) -> None:
     """Compare the pictures of two bundles or models.
 
-    Both draw the same prompts. Shown is how far apart they are: pictures, steps, graphs, layers, sizes and times.
-    """
+    Both draw the same prompts. Shown is how far apart they are: pictures, steps, graphs, layers, sizes and times."""
     check_compare(guidance, min_psnr, file)
     wanted = None if prompts is None else read_prompts(prompts)
     output = Output(quiet, as_json)
@@ -104,9 +104,7 @@ def finish_compare(
     if not broken and min_psnr is not None and not difference.lowest_db >= min_psnr:
         broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"
     output.json(lambda: compare_record(a, b, compared, broken))
-    show_compared(compared, output)
-    for line in not_finite:
-        output.say(line)
+    show_compared(compared, broken, not_finite, output)
     if file is not None:
         from pocketdiffusion.reports.compare import write_comparison
 
@@ -116,16 +114,16 @@ def finish_compare(
         raise ProofError(broken if not_finite else f"{b}: {broken}")
 
 
-def show_compared(compared: "Compared", output: Output) -> None:
-    """Print the tables of a comparison, and what they say in words."""
+def show_compared(compared: "Compared", broken: str, not_finite: Sequence[str], output: Output) -> None:
+    """Print the answer in one sentence, then the tables. `broken` says which bound does not hold, or nothing."""
     from pocketdiffusion.cli.tables import difference_tables
+    from pocketdiffusion.reports.answer import answer_comparison
 
-    for table in difference_tables(compared):
-        output.table(table)
-    difference = compared.difference
-    ratio = "" if compared.ratio is None else f"; a UNet call takes {compared.ratio:.2f} times as long"
-    output.say(f"pictures: median {difference.median_db:.1f} dB, minimum {difference.lowest_db:.1f} dB{ratio}")
-    output.say(f"beside the original's own pictures the median is {compared.beside}")
+    output.say(answer_comparison(compared, broken).sentence)
+    output.say(f"the median picture is {compared.beside}")
     for line in compared.cut:
         output.warn(line)
-    output.say(compared.unnamed or compared.blame or f"no layer errs by more than {compared.percent}")
+    for line in (*not_finite, *filter(None, [compared.unnamed])):
+        output.say(line)
+    for table in difference_tables(compared):
+        output.table(table)

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from tempfile import NamedTemporaryFile
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pocketdiffusion.cli.interrupts import hear_interrupts
 from pocketdiffusion.cli.progress import time_left
+from pocketdiffusion.cli.streams import standard_streams
 from pocketdiffusion.runtime.errors import PocketDiffusionError
 from pocketdiffusion.runtime.note import Note
+from pocketdiffusion.runtime.scratch import describe_nameless
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+BROKEN_PIPE = 141  # the exit code of a command whose reader is gone, as a shell tells it
 PIPED_WIDTH = 160  # columns where the output is no terminal: rich would take 80, and cut the tables
 INTERNAL = 3  # the exit code of an error that is our own fault
 Say = Callable[[str], None]
@@ -115,14 +118,14 @@ def run(command: Callable[[], object]) -> NoReturn:
     """Run `command` and exit: 0, 1 for a failed proof, 2 for the user's mistake, 3 for an error of this program, 130
     when interrupted."""
     try:
-        with hear_interrupts():
+        with standard_streams(), hear_interrupts():
             command()
     except PocketDiffusionError as error:
         finish(str(error), error.exit_code)
     except OSError as error:
         if error.errno == errno.EPIPE:
-            sys.exit(1)
-        finish(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+            sys.exit(BROKEN_PIPE)
+        finish(f"{error.filename}: {error.strerror}" if error.filename else describe_nameless(error), 2)
     except MemoryError:
         finish("out of memory: close other programs, or take a smaller model", 2)
     except KeyboardInterrupt:
@@ -150,5 +153,6 @@ def describe_internal(error: Exception) -> str:
 def finish(message: str, code: int) -> NoReturn:
     """Exit with `code` after one line on stderr."""
     line = f"pocketdiffusion: {' '.join(message.split())}"
-    stderr().print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    with suppress(OSError, SystemExit):  # stderr may be a broken pipe too
+        stderr().print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)

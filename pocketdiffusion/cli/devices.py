@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
+from pocketdiffusion.cli.arguments import expand_home
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.options import STANDINS, Quiet, Standins
 from pocketdiffusion.runtime.errors import UserError
 
 devices = typer.Typer(
     help="Install and list stand-ins for a phone. `verify --device` runs graphs on them.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 
@@ -27,15 +27,15 @@ def install(
     """Install stand-ins for a phone.
 
     They come from the package registries that this machine is configured for."""
-    from pocketdiffusion.runtime.devices.packages import NAMES
-    from pocketdiffusion.runtime.devices.setup import set_up
+    from pocketdiffusion.runtime.devices.standins import NAMES
+    from pocketdiffusion.tools.install import set_up
 
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise UserError(f"there is no stand-in {unknown[0]}: known are {', '.join(NAMES)}")
     output = Output(quiet)
     for name in names:
-        folder = set_up(name, standins.expanduser(), output.say)
+        folder = set_up(name, expand_home(standins), output.say)
         output.say(f"{name} is installed in {folder}")
 
 
@@ -47,4 +47,4 @@ def list_devices(standins: Standins = STANDINS) -> None:
     from pocketdiffusion.cli.machine import examine
     from pocketdiffusion.cli.tables import machine_table
 
-    Output().table(machine_table(examine(standins.expanduser())))
+    Output().table(machine_table(examine(standins)))

@@ -18,6 +18,7 @@ from pocketdiffusion.cli.options import (
     MinPsnr,
     Model,
     Phone,
+    Plan,
     Profile,
     Quiet,
     Recipe,
@@ -52,13 +53,7 @@ def export(
     allow_unexpected: AllowUnexpected = None,
     report: Report = ReportKind.SHORT,
     force: Force = False,
-    plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan",
-            help="Export nothing: print the sizes, the memory on the phone and the time that are to be expected.",
-        ),
-    ] = False,
+    plan: Plan = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

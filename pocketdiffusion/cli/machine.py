@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pocketdiffusion.cli.arguments import expand_home
 from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.backends.backend import Package
-from pocketdiffusion.runtime.devices.packages import NAMES
-from pocketdiffusion.runtime.devices.setup import missing_tools
 from pocketdiffusion.runtime.devices.stamp import find_standin
+from pocketdiffusion.runtime.devices.standins import NAMES
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.tools.install import missing_tools
 
 EXPORT = "pip install 'pocketdiffusion[export]'"
 TOOLS = (
@@ -47,7 +48,7 @@ def examine(standins: Path) -> Iterator[Finding]:
 
 def _standin(name: str, standins: Path) -> Finding:
     try:
-        return Finding(f"stand-in {name}", str(find_standin(standins, name)), PURPOSES[name], "")
+        return Finding(f"stand-in {name}", str(find_standin(expand_home(standins), name)), PURPOSES[name], "")
     except UserError as error:
         _, _, remedy = str(error).rpartition(": ")
         missing = missing_tools(name)

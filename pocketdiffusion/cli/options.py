@@ -118,6 +118,12 @@ Report = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older bundle in the output folder.")]
+Plan = Annotated[
+    bool,
+    typer.Option(
+        "--plan", help="Export nothing: print the sizes, the memory on the phone and the time that are to be expected."
+    ),
+]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="Print errors only: no progress, no warnings, no results for people.")
 ]

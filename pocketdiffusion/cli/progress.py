@@ -32,7 +32,7 @@ def time_left(clock: Callable[[], float] = monotonic) -> Callable[[str], str]:
         if found is None:
             return line
         step, steps = int(found[1]), int(found[2])
-        what, now = line[: found.start()], clock()
+        what, now = re.sub(r"\d+", "", line[: found.start()]), clock()
         if counted is None or counted.what != what or step < counted.first:
             counted = Counted(what, step, now)
         ended = step - counted.first

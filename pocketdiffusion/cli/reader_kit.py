@@ -14,12 +14,13 @@ from pocketdiffusion.cli.options import Quiet
 def reader_kit(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     format: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="The format of the bundles. `pocketdiffusion list formats` shows them.",
+            help="The format of the bundles, instead of the first of the target generic. `pocketdiffusion list "
+            "formats` shows them.",
             autocompletion=complete_formats,
         ),
-    ] = "onnx",
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The seed of the models' weights, instead of a new one each time.")
     ] = None,
@@ -30,8 +31,10 @@ def reader_kit(
     It holds tiny bundles and the pictures that they should draw, for a reader in any language."""
     from pocketdiffusion.choices import choose
     from pocketdiffusion.export.targets import load_target
+    from pocketdiffusion.runtime.bundle.staging import check_place
 
     choose(load_target("generic"), None, format, None)
+    check_place(folder)
     output = Output(quiet)
     with output.progress(f"writing {folder}") as progress:
         progress("loading torch")

@@ -52,7 +52,8 @@ def search(
 
     A search that was interrupted goes on from where it was when the same command is given again.
     """
-    from pocketdiffusion.choices import SEARCHED, Wanted, check_export, check_recipe_file, one_artifact
+    from pocketdiffusion.choices import Wanted, check_export, check_recipe_file, one_artifact
+    from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)
     wanted = Wanted(model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision)
@@ -76,7 +77,7 @@ def search(
             token=token,
             allow_unexpected=allow_unexpected or (),
             prompts=prompts or searching.PROMPTS,
-            say=progress,
+            progress=progress,
         )
     from pocketdiffusion.cli.json_output import search_record
     from pocketdiffusion.cli.tables import size_table

@@ -149,57 +149,75 @@ def machine_table(findings: Iterable[Finding]) -> Table:
 
 
 def difference_tables(compared: Compared) -> Iterator[Table]:
-    """What compare shows: the two, the pictures, the outputs of the graphs, the ladder, the layers that add most."""
+    """Yield the tables of a comparison: pictures, sizes, the outputs of the graphs, the ladder, the layers that add
+    most."""
+    yield _picture_table(compared)
     a, b = compared.sides
-    table = _table("", "A", "B", title=f"{b.title} against {a.title}")
+    table = _table("", "A", "B", title="the two")
+    table.add_row("", a.title, b.title)
     table.add_row("format, storage, arithmetic", a.precision, b.precision)
-    for what, one, other in (("MB", a.mb, b.mb), ("MB of memory to draw", a.peak_mb, b.peak_mb)):
+    for what, one, other in (
+        ("size of the graphs (MB)", a.mb, b.mb),
+        ("peak memory while drawing (MB)", a.peak_mb, b.peak_mb),
+    ):
         table.add_row(what, *(f"{mb:.1f}" if mb else "-" for mb in (one, other)))
+    if compared.ratio is not None:
+        table.add_row("processor time of a denoiser call", "1", f"{compared.ratio:.2f}")
     yield table
-    difference = compared.difference
-    table = _table("prompt", title="pictures")
-    for number in ("PSNR dB", "SSIM", "worst step dB", "guided dB", "part at step"):
-        table.add_column(number, justify="right", no_wrap=True)
-    for picture, guided in zip(difference.pictures, difference.guided_db, strict=True):
-        part = str(picture.first_diverging) if picture.first_diverging else "-"
-        drift = min(picture.drift_db)
-        table.add_row(
-            picture.prompt, f"{picture.psnr_db:.1f}", f"{picture.ssim:.4f}", f"{drift:.1f}", f"{min(guided):.1f}", part
-        )
-    yield table
-    table = _table("output", title="graphs, teacher-forced")
-    for number in ("PSNR dB", "largest error", "relative", "cases"):
-        table.add_column(number, justify="right", no_wrap=True)
+    table = _table("output", title="graphs: B's outputs for the inputs that A's had (teacher-forced)")
+    _add_numbers(table, "PSNR (dB)", "largest error", "relative error", "cases")
     table.add_column("worst case")
-    for v in difference.graphs:
+    for v in compared.difference.graphs:
         table.add_row(
             v.subject, f"{v.psnr_db:.1f}", f"{v.max_abs:.1e}", f"{v.relative:.2e}", str(v.cases), v.worst_case
         )
     yield table
     if compared.ladder:
-        table = _table("rung", title="B's ladder, dB")
-        for graph in compared.ladder[0].by_graph:
-            table.add_column(graph, justify="right", no_wrap=True)
+        table = _table("rung", title="B's ladder: each rung of its export against the original, PSNR (dB)")
+        _add_numbers(table, *compared.ladder[0].by_graph)
         for rung in compared.ladder:
             heights = (rung.by_graph.get(graph) for graph in compared.ladder[0].by_graph)
             table.add_row(rung.name, *("-" if db is None else f"{db:.1f}" for db in heights))
         yield table
     if compared.layers:
-        table = _table("graph", "layer", title="layers that add most, relative error")
-        for number in ("added", "largest", "at", f"over {compared.percent} from"):
-            table.add_column(number, justify="right", no_wrap=True)
-        for error in compared.worst:
-            at = error.call(error.by_step.index(error.largest) + 1)
-            over = error.first_over(compared.budget)
-            table.add_row(
-                error.graph,
-                error.module,
-                f"{100 * error.added:.2g} %",
-                f"{100 * error.largest:.2g} %",
-                at,
-                "-" if over is None else error.call(over) or "the start",
-            )
-        yield table
+        yield _layer_table(compared)
+
+
+def _picture_table(compared: Compared) -> Table:
+    difference = compared.difference
+    table = _table("prompt", title="pictures: B's beside A's, drawn from the prompt alone")
+    _add_numbers(table, "PSNR (dB)", "SSIM", "worst step (dB)", "worst guided step (dB)", "under 20 dB from step")
+    for picture, guided in zip(difference.pictures, difference.guided_db, strict=True):
+        table.add_row(
+            picture.prompt,
+            f"{picture.psnr_db:.1f}",
+            f"{picture.ssim:.4f}",
+            f"{min(picture.drift_db):.1f}",
+            f"{min(guided):.1f}",
+            str(picture.first_diverging or "-"),
+        )
+    return table
+
+
+def _layer_table(compared: Compared) -> Table:
+    table = _table("graph", "layer", title="layers that add most to the relative error")
+    _add_numbers(table, "added", "largest", "at", f"over {compared.percent} from")
+    for error in compared.worst:
+        over = error.first_over(compared.budget)
+        table.add_row(
+            error.graph,
+            error.module,
+            f"{100 * error.added:.2g} %",
+            f"{100 * error.largest:.2g} %",
+            error.call(error.by_step.index(error.largest) + 1),
+            "-" if over is None else error.call(over) or "the start",
+        )
+    return table
+
+
+def _add_numbers(table: Table, *columns: str) -> None:
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
 
 
 def bundle_tables(manifest: Manifest) -> Iterator[Table]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pocketdiffusion.cli.arguments import expand_home
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
@@ -76,7 +77,7 @@ def verify(
     from pocketdiffusion.verify import Model, Place, check_verified
     from pocketdiffusion.verify import verify as judge_bundle
 
-    folder = standins.expanduser()
+    folder = standins if device is Device.HOST else expand_home(standins)
     if device is not Device.HOST:
         find_standin(folder, device.value)
     model = None if against is None else Model(against, revision, token, allow_unexpected or ())

@@ -12,7 +12,7 @@ STEPS = 10
 
 def requests(name: str, count: int | None = None) -> list[Request]:
     """The first `count` lines of NAME.txt, or all."""
-    return numbered(name, (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()[:count])
+    return numbered(name, (FOLDER / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")[:count])
 
 
 def numbered(name: str, prompts: Sequence[str]) -> list[Request]:

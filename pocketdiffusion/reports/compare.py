@@ -3,21 +3,21 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-
-from jinja2 import Environment
+from typing import Any
 
 from pocketdiffusion.compare import Compared
-from pocketdiffusion.reports.export import picture_rows, words
+from pocketdiffusion.reports.answer import answer_comparison
+from pocketdiffusion.reports.page import group_pictures, render, words
 from pocketdiffusion.reports.plots import drift_plot, forced_plot, guided_plot, layer_plot
 from pocketdiffusion.runtime.errors import UserError
 
-PAGE = Path(__file__).with_name("templates") / "compare.html"  # the template
-
 
 def check_place(file: Path) -> None:
-    """Before the work. Raises UserError where the numbers beside `file` would take the place of what is none."""
+    """Raise UserError, before the work, if `file` or the numbers beside it would overwrite what is no comparison."""
     numbers = file.with_suffix(".json")
     if not numbers.exists():
+        if file.exists() and file.stat().st_size:
+            raise UserError(f"{file} is there already, and is no comparison: move it, or give --output another name")
         return
     try:
         facts = json.loads(numbers.read_bytes())
@@ -28,39 +28,46 @@ def check_place(file: Path) -> None:
 
 
 def write_comparison(file: Path, compared: Compared, broken: str) -> None:
-    """Writes `file` (self-contained HTML) and, with the suffix .json, the same in numbers. `broken` says which bound
+    """Write `file` (self-contained HTML) and, with the suffix .json, the same in numbers. `broken` says which bound
     does not hold, or nothing."""
-    difference, recorded = compared.difference, compared.recorded
-    page = (
-        Environment(autoescape=True)
-        .from_string(PAGE.read_text(encoding="utf-8"))
-        .render(
-            a=compared.sides[0],
-            b=compared.sides[1],
-            compared=compared,
-            difference=difference,
-            broken=broken,
-            rows=picture_rows(difference.pictures, recorded),
-            forced=forced_plot(difference.graphs, recorded),
-            guided=guided_plot(difference.guided_db, [t.prompt for t in recorded], difference.format),
-            drift=drift_plot(difference.pictures),
-            layers=layer_plot(compared.layers, compared.budget) if compared.layers else "",
-        )
+    difference = compared.difference
+    drawn = difference.drawn
+    page = render(
+        "compare.html",
+        answer=answer_comparison(compared, broken),
+        a=compared.sides[0],
+        b=compared.sides[1],
+        compared=compared,
+        difference=difference,
+        steps=drawn[0].steps,
+        guidance=drawn[0].guidance,
+        prompts=group_pictures(difference.pictures, drawn),
+        forced=forced_plot(difference.graphs, difference.subject, [call for each in drawn for call in each.calls]),
+        guided=guided_plot(difference.guided_db, [each.prompt for each in drawn]),
+        drift=drift_plot(difference.pictures),
+        layers=layer_plot(compared.layers, compared.budget) if compared.layers else "",
     )
+    file.with_suffix(".json").write_text(json.dumps(words(_machine(compared, broken)), indent=1) + "\n")
+    file.write_text(page, encoding="utf-8")
+
+
+def _machine(compared: Compared, broken: str) -> dict[str, Any]:
+    difference = compared.difference
     pictures = [
         {name: value for name, value in vars(picture).items() if name not in ("picture", "not_finite")}
         | {"not_finite": picture.not_finite.describe("A", "B") if picture.not_finite else ""}
         | {"seed": t.seed, "steps": t.steps, "guidance": t.guidance, "guided_db": guided}
-        for picture, t, guided in zip(difference.pictures, recorded, difference.guided_db, strict=True)
+        for picture, t, guided in zip(difference.pictures, difference.drawn, difference.guided_db, strict=True)
     ]
-    facts = {
+    return {
+        "answer": answer_comparison(compared, broken).sentence,
         "a": asdict(compared.sides[0]),
         "b": asdict(compared.sides[1]),
         "unet_time_ratio": compared.ratio,
         "median_db": difference.median_db,
         "lowest_db": difference.lowest_db,
         "beside": compared.beside,
-        "controls": [t.controls for t in recorded],
+        "controls": [t.controls for t in difference.drawn],
         "broken": broken,
         "cut": list(compared.cut),
         "pictures": pictures,
@@ -70,5 +77,3 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
         "blame": compared.blame,
         "layers": [asdict(error) for error in compared.layers],
     }
-    file.with_suffix(".json").write_text(json.dumps(words(facts), indent=1) + "\n")
-    file.write_text(page, encoding="utf-8")

@@ -1,37 +1,36 @@
-"""The report of an export: report.json for machines, report.html for people. Times and memory live here alone."""
+"""The report of an export: report.json for machines, report.html for people. Times and memory live here alone.
 
-import base64
-import io
+The page begins with the answer, then come pictures, sizes, memory and time, and then the tables.
+"""
+
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment
-from PIL import Image
-
 from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.reports.answer import Pictures, answer_export, pictures_of
 from pocketdiffusion.reports.findings import Findings
-from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.reports.page import group_pictures, render, word, words
+from pocketdiffusion.reports.plots import Calls, drift_plot, forced_db, forced_plot
+from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
-from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.controls import compare_with, describe_pictures
+from pocketdiffusion.runtime.program import model_graph
+from pocketdiffusion.runtime.verify.controls import describe_pictures
 from pocketdiffusion.runtime.verify.known_units import warn_of_units
 from pocketdiffusion.runtime.verify.pictures import PictureReport
-from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases
+from pocketdiffusion.runtime.verify.skipped import units_not_run
 
-PAGE = Path(__file__).with_name("templates") / "export.html"  # the template
 NEAREST = 10  # results of each graph that the range audit shows
 
 
 @dataclass(frozen=True)
 class Report:
-    """`seconds` is by stage of the export; `peak_mb` the largest resident memory of this process. `findings` is by
-    format and graph."""
+    """`seconds` is by stage of the export; `peak_mb` the largest resident memory of this process, in MB of 1e6 bytes.
+    `findings` is by format and graph; a bundle is proven without them."""
 
     manifest: Draft
     verdicts: Sequence[Verdict]
@@ -42,45 +41,111 @@ class Report:
     findings: Mapping[str, Mapping[str, Findings]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What one format costs. `mb` is the size of its graphs and `memory_mb` their memory on a phone, counted: with one
+    graph at a time, and with all of them loaded; None where it is not known. `seconds` is the time of one picture on
+    this computer, None where it was not measured."""
+
+    format: str
+    mb: float
+    memory_mb: tuple[float, float] | None
+    seconds: float | None
+    pictures: Pictures | None
+
+
 def write_report(folder: Path, report: Report) -> None:
-    """Writes report/report.json and the self-contained report/report.html below `folder`."""
+    """Write report/report.json and the self-contained report/report.html below `folder`."""
     (folder / "report").mkdir(exist_ok=True)
     (folder / "report/report.json").write_text(json.dumps(_machine(report), indent=1) + "\n")
-    page = (
-        Environment(autoescape=True)
-        .from_string(PAGE.read_text(encoding="utf-8"))
-        .render(
-            report=report,
-            nearest=NEAREST,
-            audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
-            rows=picture_rows(report.pictures, report.originals),
-            beside=list(describe_pictures(report.verdicts, [t.controls for t in report.originals])),
-            warnings=warn_of_units(report.manifest),
-            apple=_apple(report.manifest),
-            sizes=_sizes(folder, report.manifest),
-            forced=forced_plot(report.verdicts, report.originals),
-            drift=drift_plot(report.pictures),
-        )
+    manifest, controls = report.manifest, [t.controls for t in report.originals]
+    shipped, stages, ladder = group_verdicts(report)
+    sizes = _sizes(folder, manifest)
+    page = render(
+        "export.html",
+        report=report,
+        answer=answer_export(manifest, report.verdicts, controls, units_not_run(manifest)),
+        prompts=group_pictures(report.pictures, report.originals),
+        figures=_figures(report, sizes),
+        shipped=shipped,
+        stages=stages,
+        ladder=ladder,
+        nearest=NEAREST,
+        audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
+        beside=list(describe_pictures(report.verdicts, controls)),
+        warnings=warn_of_units(manifest),
+        apple=_apple(manifest),
+        sizes=sizes,
+        forced=forced_plot(report.verdicts, *_denoiser(report.originals)),
+        drift=drift_plot(report.pictures),
     )
     (folder / "report/report.html").write_text(page, encoding="utf-8")
 
 
+def group_verdicts(report: Report) -> tuple[list[Verdict], list[Verdict], list[Verdict]]:
+    """Return the verdicts on what ships, which are those on pictures and final graphs, those on the stages of the
+    pipeline, and the rungs between the original and what ships."""
+    recipes = {(f, name, g.recipe) for f, graphs in report.manifest.graphs.items() for name, g in graphs.items()}
+    shipped: list[Verdict] = []
+    stages: list[Verdict] = []
+    ladder: list[Verdict] = []
+    for verdict in report.verdicts:
+        final = (verdict.format, verdict.subject.partition(".")[0], verdict.rung) in recipes
+        group = shipped if final or verdict.rung == "pictures" else stages if verdict.rung == "stage" else ladder
+        group.append(verdict)
+    return shipped, stages, ladder
+
+
+def _figures(report: Report, sizes: Mapping[str, float]) -> list[Figures]:
+    pictures = {each.format: each for each in pictures_of(report.verdicts)}
+    found = []
+    for format, graphs in report.manifest.graphs.items():
+        mb = sum(sizes[f"{format} {name}"] for name in graphs)
+        seconds = [took for stage, took in report.seconds.items() if stage.endswith(f"{format} pictures")]
+        drawn = sum(each.format == format for each in report.pictures)
+        each = sum(seconds) / drawn if seconds and drawn else None
+        found.append(Figures(format, mb, count_memory(graphs.values()), each, pictures.get(format)))
+    return found
+
+
+def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
+    """Return the memory of graphs on a phone in MB of 1e6 bytes, weights and activations: of the largest alone, and of
+    all loaded at once while the one with the largest activations runs. None where that of one is not known."""
+    weights, activations = [], []
+    for graph in graphs:
+        memory = graph.memory
+        if memory is None or memory.weights_bytes is None or memory.activations_bytes is None:
+            return None
+        weights.append(memory.weights_bytes / 1e6)
+        activations.append(memory.activations_bytes / 1e6)
+    return max(map(sum, zip(weights, activations, strict=True))), sum(weights) + max(activations)
+
+
+def _denoiser(originals: Sequence[Trajectory]) -> tuple[str, Calls]:
+    """Return the denoiser's output as verdicts name it, and its calls for all prompts."""
+    graph, output = model_graph(originals[0].program)
+    return f"{graph}.{output}", [(case.half, case.step or 0) for t in originals for case in cases(graph, t)]
+
+
 def _machine(report: Report) -> dict[str, Any]:
+    controls = [t.controls for t in report.originals]
+    answer = answer_export(report.manifest, report.verdicts, controls, units_not_run(report.manifest))
     return {
+        "answer": answer.sentence,
         "model": report.manifest.model.model_dump(),
         "target": report.manifest.target.model_dump(),
         "verdicts": [words(asdict(verdict)) | {"passed": verdict.passed} for verdict in report.verdicts],
         "steps": {
-            format: {half: list(map(_word, heights)) for half, heights in halves.items()}
-            for format, halves in forced_db(report.verdicts, report.originals).items()
+            format: {half: list(map(word, heights)) for half, heights in halves.items()}
+            for format, halves in forced_db(report.verdicts, *_denoiser(report.originals)).items()
         },
         "pictures": [
             {
                 "format": p.format,
                 "prompt": p.prompt,
-                "psnr_db": _word(p.psnr_db),
+                "psnr_db": word(p.psnr_db),
                 "ssim": p.ssim,
-                "drift_db": [_word(db) for db in p.drift_db],
+                "drift_db": [word(db) for db in p.drift_db],
                 "first_diverging": p.first_diverging,
                 "controls": words(dict(t.controls)),
             }
@@ -98,8 +163,8 @@ def _machine(report: Report) -> dict[str, Any]:
 
 
 def _apple(manifest: Draft) -> list[str] | None:
-    """What Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages, or such
-    as that pipeline does not know."""
+    """Return what Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages,
+    or packages that this pipeline does not know."""
     found = [find_backend(format).reader_differences(manifest) for format in manifest.graphs]
     return next((differences for differences in found if differences is not None), None)
 
@@ -110,49 +175,9 @@ def _findings(found: Findings) -> Any:
 
 
 def _sizes(folder: Path, manifest: Draft) -> dict[str, float]:
-    """MB of 1e6 bytes, by format and graph."""
+    """Return the MB of 1e6 bytes of each graph, by "FORMAT GRAPH"."""
     return {
         f"{format} {name}": sum((folder / file).stat().st_size for file in graph.files) / 1e6
         for format, graphs in manifest.graphs.items()
         for name, graph in graphs.items()
     }
-
-
-def words(value: Any) -> Any:
-    """Numbers that JSON has no word for, as text, however deep they lie."""
-    if isinstance(value, dict):
-        return {key: words(each) for key, each in value.items()}
-    return [words(each) for each in value] if isinstance(value, list | tuple) else _word(value)
-
-
-def _word(value: Any) -> Any:
-    return str(value) if isinstance(value, float) and not abs(value) < float("inf") else value
-
-
-def picture_rows(pictures: Sequence[PictureReport], originals: Sequence[Trajectory]) -> list[dict[str, Any]]:
-    """Of each picture its report, and as data URLs the original, the artifact's and the difference."""
-    wanted = {(t.prompt, t.seed): t.picture for t in originals}
-    controls = {(t.prompt, t.seed): t.controls for t in originals}
-    keys = [(t.prompt, t.seed) for t in originals] * (len(pictures) // len(originals))
-    return [
-        {
-            "report": p,
-            "beside": compare_with(p.psnr_db, controls[key]),
-            "original": _data_url(wanted[key]),
-            "artifact": _data_url(p.picture),
-            "difference": _data_url(_difference(wanted[key], p.picture)),
-        }
-        for p, key in zip(pictures, keys, strict=True)
-    ]
-
-
-def _difference(a: Array, b: Array) -> Array:
-    """The absolute difference, eight times as strong, uint8."""
-    levels: Array = np.clip(np.abs(a.astype(int) - b.astype(int)) * 8, 0, 255).astype(np.uint8)
-    return levels
-
-
-def _data_url(picture: Array) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

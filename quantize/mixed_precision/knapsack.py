@@ -1,8 +1,8 @@
-"""The best mixed recipe of every size: which storage to give each weight, so that all damages together are the least.
+"""The best mixed recipe of every size: which storage to give each weight, so that the sum of all errors is the least.
 
-Damages of single weights add up, as far as they are small. To choose one of a few storages for each weight under a
+Errors of single weights add up where they are small. To choose one of a few storages for each weight under a
 number of bytes is the multiple-choice knapsack problem, solved here by dynamic programming: `least[n]` of the first
-weights follows from that of all but the last. One pass solves it for every size at once. Sizes are counted in
+weights follows from `least[n]` of all but the last. One pass solves it for every size at once. Sizes are counted in
 portions, of a byte where the model is small enough, and what is chosen is checked byte by byte.
 """
 
@@ -21,17 +21,17 @@ Item = tuple[str, str]  # component, weight
 
 @dataclass(frozen=True)
 class Option:
-    """One way to store a weight: its bytes, and the damage that it does alone, weighed between components; NaN where it
-    leaves nothing that can be measured, and then it is not chosen."""
+    """One way to store a weight: its bytes, and the mean squared error of pictures that its sensitivity predicts; NaN
+    where nothing could be measured, and then it is not chosen."""
 
     scheme: Scheme
     nbytes: int
-    damage: float
+    error: float
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """`least[n]` is the least damage in `n` portions of `portion` bytes, infinite where nothing is so small;
+    """`least[n]` is the least error in `n` portions of `portion` bytes, infinite where nothing is so small;
     `chosen[i, n]` is the option of the weight `i` that it takes when the weights from 0 to `i` share `n` portions."""
 
     options: Mapping[Item, Sequence[Option]]
@@ -40,8 +40,8 @@ class Frontier:
     chosen: NDArray[np.uint8]
 
     def within(self, budget: int) -> dict[Item, Option] | None:
-        """The recipe with the least damage of at most `budget` bytes, None where there is none. More bytes never do
-        more damage."""
+        """Return the recipe of at most `budget` bytes with the least error, None where there is none. More bytes never
+        have a larger error."""
         rounded = budget // self.portion + len(self.options)  # rounding errs by half a portion a weight
         for portions in range(min(rounded, len(self.least) - 1), -1, -1):
             if self.least[portions] == np.inf:
@@ -49,15 +49,15 @@ class Frontier:
             plan = self._plan(portions)
             if total_bytes(plan) <= budget:
                 return plan
-        known = {item: [o for o in options if isfinite(o.damage)] for item, options in self.options.items()}
+        known = {item: [o for o in options if isfinite(o.error)] for item, options in self.options.items()}
         if not all(known.values()):
             return None
-        smallest = {item: min(options, key=lambda o: (o.nbytes, o.damage)) for item, options in known.items()}
+        smallest = {item: min(options, key=lambda o: (o.nbytes, o.error)) for item, options in known.items()}
         return smallest if total_bytes(smallest) <= budget else None
 
-    def under(self, damage: float) -> dict[Item, Option] | None:
-        """The smallest recipe that does at most `damage`, None where none does so little."""
-        enough = np.flatnonzero(self.least <= damage)
+    def under(self, error: float) -> dict[Item, Option] | None:
+        """Return the smallest recipe whose error is at most `error`, None where there is none."""
+        enough = np.flatnonzero(self.least <= error)
         return self._plan(int(enough[0])) if len(enough) else None
 
     def _plan(self, portions: int) -> dict[Item, Option]:
@@ -70,7 +70,7 @@ class Frontier:
 
 
 def solve(options: Mapping[Item, Sequence[Option]]) -> Frontier:
-    """The best recipe of every size. At most 256 options a weight."""
+    """Find the best recipe of every size. At most 256 options a weight."""
     largest = sum(max(option.nbytes for option in each) for each in options.values())
     portion = -(-largest // PORTIONS) or 1
     cells = sum(max(_portions(option, portion) for option in each) for each in options.values()) + 1
@@ -80,22 +80,22 @@ def solve(options: Mapping[Item, Sequence[Option]]) -> Frontier:
         following = np.full(cells, np.inf)
         for index, option in enumerate(each):
             taken = _portions(option, portion)
-            damage = least[: cells - taken] + option.damage
-            better = damage < following[taken:]
-            following[taken:][better] = damage[better]
+            error = least[: cells - taken] + option.error
+            better = error < following[taken:]
+            following[taken:][better] = error[better]
             chosen[number, taken:][better] = index
         least = following
     return Frontier(options, portion, least, chosen)
 
 
 def total_bytes(plan: Mapping[Item, Option]) -> int:
-    """Of all weights together."""
+    """Return the bytes of all weights together."""
     return sum(option.nbytes for option in plan.values())
 
 
-def total_damage(plan: Mapping[Item, Option]) -> float:
-    """As far as damages add up."""
-    return sum(option.damage for option in plan.values())
+def total_error(plan: Mapping[Item, Option]) -> float:
+    """Return the sum of the errors of all weights."""
+    return sum(option.error for option in plan.values())
 
 
 def _portions(option: Option, portion: int) -> int:

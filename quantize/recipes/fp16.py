@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 
-from pocketdiffusion.quantize.recipes import Survey
+from pocketdiffusion.quantize.recipe import Analysis
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 
-FLOORS = None  # those of the gate
 
-
-def plan(weights: Mapping[str, Weight], survey: Survey) -> dict[str, Scheme]:
+def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
     return dict.fromkeys(weights, FLOAT16)

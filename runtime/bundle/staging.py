@@ -1,10 +1,12 @@
 """A bundle is written beside its place, flushed to the disk, and moved there by one rename.
 
 All that an unfinished export of NAME leaves lies in .NAME.partial, a folder that its process keeps locked (flock, which
-the system drops when the process dies, however it dies):
+the system drops when the process dies, however it dies), and in .NAME.scratch, which is locked as well:
 
     .NAME.partial/bundle    what is being written
+    .NAME.partial/scratch   temporary files, of the converters too
     .NAME.partial/old       the bundle that was in its place, for the moment between two renames
+    .NAME.scratch           temporary files of what comes before: recording, measuring
 
 POSIX only: phones and readers of bundles never come here.
 """
@@ -24,8 +26,7 @@ from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.file_table import MANIFEST
 from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.errors import ProofError, UserError
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from pocketdiffusion.runtime.scratch import FULL, scratch_in
 
 
 @contextmanager
@@ -41,11 +42,29 @@ def stage(out: Path) -> Iterator[Path]:
     out = _place(out)
     with _claimed(out) as work:
         try:
-            staged = work / "bundle"
+            staged, scratch = work / "bundle", work / "scratch"
             staged.mkdir()
-            yield staged
+            scratch.mkdir()
+            with scratch_in(scratch):
+                yield staged
             open_bundle(staged, check=False)
             _publish(staged, out, work / "old")
+        except OSError as error:
+            if error.errno in FULL:
+                raise UserError(_full(error, out, work)) from error
+            raise
+
+
+@contextmanager
+def scratch_beside(out: Path) -> Iterator[None]:
+    """Let temporary files be made in .NAME.scratch, beside `out`, which is removed when the block ends. What a killed
+    process left of it is removed by the next one. Raises UserError where it cannot be made, where another process
+    works beside `out`, and where a disk fills up."""
+    out = _place(out)
+    with _claimed(out, "scratch") as work:
+        try:
+            with scratch_in(work):
+                yield
         except OSError as error:
             if error.errno in FULL:
                 raise UserError(_full(error, out, work)) from error
@@ -107,12 +126,13 @@ def _refuse_foreign(out: Path) -> None:
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[Path]:
-    """The work folder, empty, which is nobody else's for as long as the block runs."""
+def _claimed(out: Path, suffix: str = "partial") -> Iterator[Path]:
+    """Yield the work folder, empty, which is nobody else's for as long as the block runs."""
     made = [folder for folder in out.parents if not folder.exists()]
-    work, lock = _claim(out)
+    work, lock = _claim(out, suffix)
     try:
-        _refuse_foreign(out)
+        if suffix == "partial":
+            _refuse_foreign(out)
         yield work
     finally:
         _restore(work / "old", out)
@@ -123,9 +143,9 @@ def _claimed(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _claim(out: Path) -> tuple[Path, int]:
-    """The work folder, empty, and the descriptor that holds its lock."""
-    work = out.with_name(f".{out.name}.partial")
+def _claim(out: Path, suffix: str) -> tuple[Path, int]:
+    """Return the work folder, empty, and the descriptor that holds its lock."""
+    work = out.with_name(f".{out.name}.{suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         while True:
@@ -202,8 +222,9 @@ def _sync(path: Path) -> None:
 
 def _full(error: OSError, out: Path, work: Path) -> str:
     place = error.filename or out
+    disk = Path(place).parent if error.filename and Path(place).parent.is_dir() else work
     if error.errno == errno.EFBIG:
         return f"cannot write {place}: a file grew past the largest size allowed here (ulimit -f): use another disk"
     sizes = (file.stat().st_size for file in work.rglob("*") if file.is_file())
-    written, free = sum(sizes) / 1e6, shutil.disk_usage(work).free / 1e6
+    written, free = sum(sizes) / 1e6, shutil.disk_usage(disk).free / 1e6
     return f"cannot write {place}: disk full after {written:.0f} MB ({free:.0f} MB free): free some or use another disk"

@@ -7,8 +7,8 @@ C library from the stand-in's folder.
 from pathlib import Path
 
 from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
-from pocketdiffusion.runtime.devices.packages import PYTHON
 from pocketdiffusion.runtime.devices.stamp import find_standin
+from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import ProofError
 
 CORE = "cortex-a76"  # Armv8.2 with float16 and dot product: what a phone of any maker has, or more

@@ -5,34 +5,18 @@ scheduler class they were saved by, and every sampler takes those that its own c
 that are absent here (None) have a default that differs from sampler to sampler.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import cos, inf, pi
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import cos, pi
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.sampling.scheduler_settings import SchedulerSettings, read_settings
 
 Float32 = NDArray[np.float32]
-
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("leading", "linspace", "trailing")
-
-# Settings that change the arithmetic in ways that no sampler here knows, with the values that leave it as it is.
-PLAIN = {
-    "thresholding": (False, None),
-    "use_exponential_sigmas": (False, None),
-    "use_beta_sigmas": (False, None),
-    "use_lu_lambdas": (False, None),
-    "use_flow_sigmas": (False, None),
-    "use_dynamic_shifting": (False, None),
-    "interpolation_type": ("linear", None),
-    "timestep_type": ("discrete", None),
-    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,68 +46,31 @@ class NoiseSchedule:
         return len(self.betas)
 
 
-def read_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
-    """The schedule of a scheduler_config.json's content.
+_FOLLOWED = [field.name for field in fields(NoiseSchedule) if field.name in SchedulerSettings.model_fields]
 
-    Absent settings have diffusers' defaults. Settings of scheduler classes that have no sampler here are passed over,
-    and so is `clip_sample`, which diffusers' Stable Diffusion pipelines turn off as well. Raises UserError at a value
-    that is unknown or that no sampler here can follow.
-    """
-    for key, values in PLAIN.items():
-        if config.get(key) not in values:
-            raise UserError(f"scheduler_config.json: {key} {config[key]!r} is not supported: set it to {values[0]!r}")
-    beta_schedule = _one_of(config, "beta_schedule", BETA_SCHEDULES) or "linear"
-    betas = _betas(config, beta_schedule)
-    rescale = bool(config.get("rescale_betas_zero_snr", False))
+
+def read_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
+    """Return the schedule of a scheduler_config.json's content. Raises UserError as `read_settings` does, and where the
+    betas that it describes do not lie between 0 and 1."""
+    settings = read_settings(config)
+    betas = _betas(settings)
+    rescaled = rescale_to_zero_snr(betas) if settings.rescale_betas_zero_snr else betas
     return NoiseSchedule(
         betas=betas,
-        alphas_cumprod=accumulate_alphas(rescale_to_zero_snr(betas) if rescale else betas),
-        prediction_type=_one_of(config, "prediction_type", PREDICTION_TYPES) or "epsilon",
-        timestep_spacing=_one_of(config, "timestep_spacing", SPACINGS),
-        steps_offset=int(_number(config, "steps_offset", 0)),
-        set_alpha_to_one=config.get("set_alpha_to_one"),
-        rescale_betas_zero_snr=rescale,
-        use_karras_sigmas=bool(config.get("use_karras_sigmas", False)),
-        sigma_min=None if config.get("sigma_min") is None else _number(config, "sigma_min", 0),
-        sigma_max=None if config.get("sigma_max") is None else _number(config, "sigma_max", 0),
-        final_sigmas_type=_one_of(config, "final_sigmas_type", ("zero", "sigma_min")) or "zero",
-        lower_order_final=bool(config.get("lower_order_final", True)),
-        euler_at_final=bool(config.get("euler_at_final", False)),
-        lambda_min_clipped=_number(config, "lambda_min_clipped", -inf),
-        rounds_timesteps=beta_schedule != "squaredcos_cap_v2",
+        alphas_cumprod=accumulate_alphas(rescaled),
+        rounds_timesteps=settings.beta_schedule != "squaredcos_cap_v2",
+        **{name: getattr(settings, name) for name in _FOLLOWED},
     )
 
 
-def _one_of(config: Mapping[str, Any], key: str, values: Sequence[str]) -> str | None:
-    value: str | None = config.get(key)
-    if value is not None and value not in values:
-        raise UserError(f"scheduler_config.json: {key} {value!r} is not supported: it can be {', '.join(values)}")
-    return value
-
-
-def _number(config: Mapping[str, Any], key: str, default: float) -> float:
-    value = default if config.get(key) is None else config[key]
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"scheduler_config.json: {key} is {value!r}, which is no number: correct it") from None
-
-
-def _betas(config: Mapping[str, Any], beta_schedule: str) -> Float32:
-    """The variances of the training steps, float32 [train_steps], rounded where diffusers rounds them."""
-    steps = int(_number(config, "num_train_timesteps", 1000))
-    start, end = _number(config, "beta_start", 0.0001), _number(config, "beta_end", 0.02)
-    if min(start, end) <= 0 or steps < 1:
-        raise UserError(
-            "scheduler_config.json: beta_start, beta_end and num_train_timesteps must be over 0: correct them"
-        )
-    if config.get("trained_betas") is not None:
-        betas = np.array(
-            [_number({"trained_betas": beta}, "trained_betas", 0) for beta in config["trained_betas"]], "f4"
-        )
-    elif beta_schedule == "linear":
+def _betas(settings: SchedulerSettings) -> Float32:
+    """Return the variances of the training steps, float32 [train_steps], rounded where diffusers rounds them."""
+    steps, start, end = settings.num_train_timesteps, settings.beta_start, settings.beta_end
+    if settings.trained_betas is not None:
+        betas = np.array(settings.trained_betas, np.float32)
+    elif settings.beta_schedule == "linear":
         betas = _line(start, end, steps)
-    elif beta_schedule == "scaled_linear":
+    elif settings.beta_schedule == "scaled_linear":
         betas = np.square(_line(start**0.5, end**0.5, steps))
     else:  # the cosine of Nichol and Dhariwal, arXiv 2102.09672
         signal = [cos((i / steps + 0.008) / 1.008 * pi / 2) ** 2 for i in range(steps + 1)]

@@ -1,9 +1,10 @@
 """Two that draw the same prompts: how far the one is from the other, graph by graph, step by step, picture by picture.
 
 The first is given as trajectories: of an original (export/reference/record.py), or of another bundle (`record_bundle`).
+They are taken one by one and none is kept, so that memory does not grow with the calls of every prompt.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import process_time
@@ -19,25 +20,41 @@ from pocketdiffusion.runtime.program import HALVES, Program, model_graph, progra
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.check import NONE, Check, Scope
 from pocketdiffusion.runtime.verify.finite import largest
-from pocketdiffusion.runtime.verify.gate import judge_graph
-from pocketdiffusion.runtime.verify.metrics import psnr_db
+from pocketdiffusion.runtime.verify.metrics import Comparison, Tally, psnr_db
 from pocketdiffusion.runtime.verify.pictures import PictureReport, draw_pictures
-from pocketdiffusion.runtime.verify.recorded import RecordingRunner
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, guided_outputs
 
 PAIRS = 15  # calls of each UNet that are timed, in turn
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What is kept of one drawing of the first: what was asked for, the picture (uint8 [H, W, 3]), the PSNR (dB) of
+    other pictures by the first beside it, and of each call of the denoiser the half of guidance and the step (from 0).
+    """
+
+    prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    picture: Array
+    controls: Mapping[str, float]
+    calls: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
 class Difference:
     """`graphs`: each output of each graph, teacher-forced, with the dB of every case. `guided_db`: of each picture, the
     PSNR of the guided prediction at each step, where guidance amplifies what the two halves differ by. `pictures`:
-    free-running. None of these has a floor."""
+    free-running, each beside the one of `drawn`. None of these has a floor. `subject` is the output of the denoiser
+    among `graphs`."""
 
     format: str
     graphs: tuple[Verdict, ...]
     guided_db: tuple[tuple[float, ...], ...]
     pictures: tuple[PictureReport, ...]
+    drawn: tuple[Drawn, ...] = ()
+    subject: str = ""
 
     @property
     def median_db(self) -> float:
@@ -149,41 +166,61 @@ def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec])
 
 
 def compare(
-    trajectories: Sequence[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
+    trajectories: Iterable[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
 ) -> Difference:
-    """`candidate` against what was recorded of another whose tensors have the same shapes (`check_shapes`)."""
-    graphs: list[Verdict] = []
-    guided: tuple[tuple[float, ...], ...] = ()
+    """Return how far `candidate` is from what was recorded of another whose tensors have the same shapes
+    (`check_shapes`). The trajectories may be drawn while they are asked for: one is held at a time."""
     model, output = model_graph(candidate.program)
-    for name in sorted(program_graphs(candidate.program)):
-        say(f"{candidate.format} {name}")
-        storage, arithmetic = candidate.precision(name)
-        runner = RecordingRunner(candidate.open(name))
-        scope = Scope(candidate.format, storage, arithmetic)
-        graphs += judge_graph(Check(Kind.COMPARED, NONE, scope), runner, trajectories)
-        if name == model:
-            guided = _guided_db(trajectories, model, [outputs[output] for _, outputs in runner.calls])
-    say(f"{candidate.format} pictures")
-    return Difference(candidate.format, tuple(graphs), guided, tuple(candidate.draw(trajectories)))
-
-
-def _guided_db(
-    trajectories: Sequence[Trajectory], graph: str, outputs: Sequence[Array]
-) -> tuple[tuple[float, ...], ...]:
-    """From what the graph was judged by: a picture after the other, in each the calls as they were recorded."""
-    given = iter(outputs)
-    found = []
+    names = sorted(program_graphs(candidate.program))
+    tallies = {name: {tensor.name: Tally() for tensor in candidate.spec(name).outputs} for name in names}
+    guided: list[tuple[float, ...]] = []
+    pictures: list[PictureReport] = []
+    drawn: list[Drawn] = []
     for t in trajectories:
-        wanted = guided_outputs(t)
-        peak = largest(list(wanted.values()))
-        halves: dict[int, dict[str, Array]] = {step: {} for step in wanted}
-        for case in cases(graph, t):
-            assert case.step is not None
-            halves[case.step][case.half or HALVES[1]] = next(given)
-        found.append(
-            tuple(psnr_db(one, combine_halves(halves[step], t.guidance), peak) for step, one in wanted.items())
-        )
-    return tuple(found)
+        for name in names:
+            say(f"{candidate.format} {name}: {t.prompt}")
+            outputs = _add_calls(tallies[name], candidate.open(name), t, output if name == model else "")
+            if name == model:
+                guided.append(_guided_db(t, model, outputs))
+        say(f"{candidate.format} picture: {t.prompt}")
+        pictures += candidate.draw([t])
+        calls = tuple((case.half, case.step or 0) for case in cases(model, t))
+        drawn.append(Drawn(t.prompt, t.seed, t.steps, t.guidance, t.picture, t.controls, calls))
+        del t, outputs  # before the next is drawn
+    graphs = tuple(_report(candidate, name, tensor, tally) for name in names for tensor, tally in tallies[name].items())
+    return Difference(
+        candidate.format, graphs, tuple(guided), tuple(pictures), tuple(drawn), subject=f"{model}.{output}"
+    )
+
+
+def _add_calls(tallies: Mapping[str, Tally], runner: Runner, trajectory: Trajectory, kept: str) -> list[Array]:
+    """Run the recorded calls of one graph, add each output to its tally, and return the output `kept` of each call."""
+    found = []
+    for case in cases(runner.spec.name, trajectory):
+        given = runner(case.inputs)
+        for name, tally in tallies.items():
+            tally.add(Comparison(case.label, case.outputs[name], given[name]))
+        if kept:
+            found.append(given[kept].copy())
+    return found
+
+
+def _report(candidate: Candidate, graph: str, tensor: str, tally: Tally) -> Verdict:
+    storage, arithmetic = candidate.precision(graph)
+    check = Check(Kind.COMPARED, NONE, Scope(candidate.format, storage, arithmetic))
+    return tally.verdict(f"{graph}.{tensor}", check)
+
+
+def _guided_db(t: Trajectory, graph: str, outputs: Sequence[Array]) -> tuple[float, ...]:
+    """PSNR (dB) of the guided prediction at each step of one picture. `outputs` are the candidate's, a call after the
+    other as they were recorded."""
+    wanted = guided_outputs(t)
+    peak = largest(list(wanted.values()))
+    halves: dict[int, dict[str, Array]] = {step: {} for step in wanted}
+    for case, given in zip(cases(graph, t), outputs, strict=True):
+        assert case.step is not None
+        halves[case.step][case.half or HALVES[1]] = given
+    return tuple(psnr_db(one, combine_halves(halves[step], t.guidance), peak) for step, one in wanted.items())
 
 
 def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pocketdiffusion.runtime.bundle.manifest import Manifest
+from pocketdiffusion.runtime.bundle.manifest import Draft
 
 ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph in its stead"}
 
@@ -18,7 +18,7 @@ class NotRun:
     reason: str
 
 
-def units_not_run(manifest: Manifest) -> list[NotRun]:
+def units_not_run(manifest: Draft) -> list[NotRun]:
     """The units that a bundle's artifacts are for, and that no runner here has."""
     found = {
         (format, graph.compute_unit, graph.arithmetic)

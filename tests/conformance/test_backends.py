@@ -1,76 +1,35 @@
 """What every format must do, on the smallest model that has all kinds of sites: each registered backend, in each of its
 profiles, with the rewrites of the phones that ship it."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from socket import gethostname
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from support.traced_parts import component_of, psnr
-from torch import nn
+from support.backend_cases import RECIPES, in_each_artifact, in_each_format, matrix, name_of, read_parts, worst_db
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import backend_names, find_backend
-from pocketdiffusion.export.backends.backend import Refusal
-from pocketdiffusion.export.backends.emission import emit, find_refusal
+from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.lazy import Lazy
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.families import components
-from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.reference.record import Request, record
-from pocketdiffusion.export.targets import load_target, target_names
-from pocketdiffusion.quantize.quantized_tensor import restore, store
-from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
-from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
-from pocketdiffusion.runtime.engines import engine_names, find_engine, load_runner
-from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.engines import engine_names, find_engine
+from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 pytestmark = pytest.mark.slow  # most tests emit a graph
 ROOT = Path(__file__).parents[2]
-RECIPES = ("fp32", "fp16")
-SIZE = 64  # of a small matrix: blocks of 32 divide it
-
-
-def shipped() -> list[Artifact]:
-    """Each profile of each backend with the rewrites of its default, then what targets ship with others."""
-    defaults = [find_backend(name).default for name in backend_names()]
-    found = [replace(d, profile=profile) for d in defaults for profile in find_backend(d.format).profiles]
-    for wanted in (a for target in map(load_target, target_names()) for a in target.artifacts):
-        default = find_backend(wanted.format).default
-        found.append(replace(default, profile=wanted.profile, rewrites=wanted.rewrites))
-    return list(dict.fromkeys(found))
-
-
-def each_profile() -> list[Artifact]:
-    return [a for a in shipped() if a.rewrites == find_backend(a.format).default.rewrites]
-
-
-def name_of(artifact: Artifact) -> str:
-    own = find_backend(artifact.format).default.rewrites
-    return "-".join([artifact.format, artifact.profile, *(r for r in artifact.rewrites if r not in own)])
-
-
-in_each_artifact = pytest.mark.parametrize("artifact", shipped(), ids=name_of)
-in_each_profile = pytest.mark.parametrize("artifact", each_profile(), ids=name_of)
-in_each_format = pytest.mark.parametrize("format", backend_names())
-
-
-def read_parts(folder: Path) -> dict[str, Component]:
-    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +91,6 @@ def test_an_unknown_format_names_the_nearest() -> None:
 
 
 # Parity, bytes, what lies inside
-
-
-def worst_db(part: Component, folder: Path, format: str, graph: Graph, reference: Sequence[Array]) -> float:
-    """Of all outputs on the component's example, by the runner that users get."""
-    found = load_runner(folder, format, graph)({key: tensor.numpy() for key, tensor in part.example(0).items()})
-    return min(psnr(r, found[tensor.name]) for tensor, r in zip(part.spec.outputs, reference, strict=True))
 
 
 @cache
@@ -231,112 +184,3 @@ def test_layers_of_an_artifact(
     assert [error.module for error in errors] == names
     limit = 0.02 if written.arithmetic == "float16" else 2e-3
     assert max(error.largest for error in errors) < limit and first_over(errors, limit) is None
-
-
-# Refusals
-
-
-def matrix(folder: Path) -> Component:
-    inputs = {"x": torch.randn(1, SIZE, generator=torch.Generator().manual_seed(1))}
-    return component_of(folder, lambda: nn.Linear(SIZE, SIZE), inputs, {"y": (1, SIZE)}, {})
-
-
-def storages() -> list[Scheme]:
-    """Every scheme of weights that a recipe or the search of any format has, with float arithmetic."""
-    searched = [s for b in map(find_backend, backend_names()) for p in b.profiles for s in b.search_storages(p)]
-    uniform = [Scheme("linear", bits, group) for bits in (4, 8) for group in (0, 32)]
-    return list(dict.fromkeys([FLOAT32, FLOAT16, *searched, *uniform]))
-
-
-@in_each_profile
-@pytest.mark.parametrize("scheme", storages(), ids=lambda s: f"{s.storage}-{s.group}")
-def test_a_storage_is_lowered_or_refused(artifact: Artifact, scheme: Scheme, tmp_path: Path) -> None:
-    """What is not refused is in the file; what is refused says why, and the recipe to take instead is not refused."""
-    part = matrix(tmp_path)
-    plan = Plan("own", {"weight": scheme})
-    refusal = find_refusal([scheme], artifact.format, artifact.profile)
-    if refusal is not None:
-        check_refusal(refusal, artifact)
-        words = re.escape(f"{refusal.reason}; the nearest is {refusal.nearest}")
-        with pytest.raises(UserError, match=f"does not take the recipe own: {words}"):
-            emit(part, artifact, tmp_path / "out", open_batch=False, plan=plan)
-        assert not (tmp_path / "out").exists()
-        return
-    graph = emit(part, artifact, tmp_path / "out", open_batch=False, plan=plan)
-    weights = dict(load_module(part).named_parameters())
-    stored = restore(store(weights["weight"].numpy(), scheme))
-    reference = part.example(0)["x"].numpy() @ stored.T + weights["bias"].numpy()
-    assert graph.stored == {scheme.storage: 1}
-    assert (
-        worst_db(part, tmp_path / "out", artifact.format, graph, [reference]) >= FLOORS_DB["float32", graph.arithmetic]
-    )
-
-
-def check_refusal(refusal: Refusal, artifact: Artifact) -> None:
-    """The reason goes on in a sentence, and the nearest recipe is one that the format takes."""
-    assert refusal.reason and refusal.reason[-1] not in ".;" and refusal.nearest in recipe_names()
-    assert find_refusal(schemes_of(refusal.nearest, artifact), artifact.format, artifact.profile) is None
-
-
-def schemes_of(recipe: str, artifact: Artifact) -> list[Scheme]:
-    """What a recipe does with a matrix of each kind of operator, where no measurement says otherwise."""
-    from pocketdiffusion.planning import _Unmeasured
-    from pocketdiffusion.quantize.scheme import Weight
-
-    weights = {kind: Weight((SIZE, SIZE), kind) for kind in ("conv", "linear", "embedding")}
-    unmeasured = _Unmeasured("part", artifact.format, artifact.profile, weights)
-    return list(load_recipe(recipe).plan(weights, unmeasured).values())
-
-
-@in_each_profile
-@pytest.mark.parametrize("recipe", [name for name in recipe_names() if name != "mixed"])
-def test_a_recipe_is_taken_or_its_refusal_leads_on(artifact: Artifact, recipe: str) -> None:
-    refusal = find_refusal(schemes_of(recipe, artifact), artifact.format, artifact.profile)
-    if recipe in RECIPES:
-        assert refusal is None
-    if refusal is not None:
-        check_refusal(refusal, artifact)
-
-
-def changed(part: Component, folder: Path, name: str, value: float) -> Component:
-    """The component with one element of one tensor replaced."""
-    tensors = load_file(next(iter(part.weights.values())).places[0].file)
-    tensors[name].view(-1)[0] = value
-    save_file(tensors, folder / "changed.safetensors")
-    return replace(part, weights=read_header(folder / "changed.safetensors"))
-
-
-@in_each_format
-@pytest.mark.parametrize("name", ["weight", "bias"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_weight_that_is_not_finite(format: str, name: str, value: float, tmp_path: Path) -> None:
-    part = changed(matrix(tmp_path), tmp_path, name, value)
-    with pytest.raises(ProofError, match=f"^{name}: the checkpoint holds values that are not finite"):
-        emit(part, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
-
-
-@in_each_format
-def test_a_weight_too_large_for_half(format: str, tmp_path: Path) -> None:
-    part = changed(matrix(tmp_path), tmp_path, "weight", 70000.0)
-    emit(part, replace(find_backend(format).default, recipe="fp32"), tmp_path / "fp32", open_batch=False)
-    with pytest.raises(ProofError, match="^weight: 70000 is over 65504.*fp32"):
-        emit(part, replace(find_backend(format).default, recipe="fp16"), tmp_path / "fp16", open_batch=False)
-
-
-@in_each_format
-def test_a_site_missing_writes_nothing(format: str, parts: dict[str, Component], tmp_path: Path) -> None:
-    part = parts[nth(parts, 0)]
-    wrong = replace(part, sites={**part.sites, "attention": part.sites["attention"] + 1})
-    found = f"{part.spec.name}: the graph has {part.sites['attention']} attention sites"
-    with pytest.raises(ProofError, match=found):
-        emit(wrong, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
-    assert not list(tmp_path.iterdir())
-
-
-@in_each_format
-def test_unknown_options(format: str, tmp_path: Path) -> None:
-    part, artifact = matrix(tmp_path), find_backend(format).default
-    with pytest.raises(UserError, match="there is no recipe int4"):
-        emit(part, replace(artifact, recipe="int4"), tmp_path, open_batch=False)
-    with pytest.raises(UserError, match="profile 'none'"):
-        emit(part, replace(artifact, profile="none"), tmp_path, open_batch=False)

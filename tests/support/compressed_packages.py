@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import weights_of
+from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.runner import Array

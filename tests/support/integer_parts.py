@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
-from pocketdiffusion.quantize.qparams import Span
+from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.onnx import open_runner
@@ -106,17 +106,17 @@ def plan_for(
 
 def calibrate(
     part: Component, schemes: Mapping[str, Scheme], calls: Sequence[Mapping[str, Array]] = ()
-) -> tuple[dict[str, Span], dict[str, Span]]:
+) -> tuple[dict[str, ValueRange], dict[str, ValueRange]]:
     """What the operators take and give, by weight."""
     runner = open_rewritten(part, ())
-    taken: dict[str, Span] = {}
-    given: dict[str, Span] = {}
+    taken: dict[str, ValueRange] = {}
+    given: dict[str, ValueRange] = {}
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> None:
             for spans, x in ((taken, arguments[0].float()), (given, result)):
-                before = spans.get(name, Span(0.0, 0.0))
-                spans[name] = Span(min(before.low, float(x.min())), max(before.high, float(x.max())))
+                before = spans.get(name, ValueRange(0.0, 0.0))
+                spans[name] = ValueRange(min(before.low, float(x.min())), max(before.high, float(x.max())))
 
         return hook
 

@@ -21,10 +21,10 @@ from pocketdiffusion.export.backends.tflite.file import (
     is_constant,
 )
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.planned import weights_of
-from pocketdiffusion.export.quantized import open_quantized
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.targets import Artifact
-from pocketdiffusion.quantize.qparams import Span
+from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.tflite import open_runner
@@ -61,15 +61,15 @@ def with_input(activation: Activation, *operators: str) -> Callable[[str, str], 
     return choose
 
 
-def spans_of(part: Component) -> tuple[dict[str, Span], dict[str, Span]]:
+def spans_of(part: Component) -> tuple[dict[str, ValueRange], dict[str, ValueRange]]:
     """What each operator takes and gives on the example, in the original."""
     module = load_module(part)
-    taken: dict[str, Span] = {}
-    given: dict[str, Span] = {}
+    taken: dict[str, ValueRange] = {}
+    given: dict[str, ValueRange] = {}
 
     def note(name: str, owner: nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> None:
         for spans, x in ((taken, arguments[0]), (given, result)):
-            spans[name] = Span(min(0.0, float(x.min())), max(0.0, float(x.max())))
+            spans[name] = ValueRange(min(0.0, float(x.min())), max(0.0, float(x.max())))
 
     for name, weight in weights_of(part).items():
         if weight.operator != "embedding":

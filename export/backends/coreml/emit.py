@@ -33,7 +33,7 @@ from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.backends.emission import check_lowered
 from pocketdiffusion.export.backends.nearest import interpolate
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
 from pocketdiffusion.export.trace import check_calls
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan

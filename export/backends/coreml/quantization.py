@@ -123,7 +123,7 @@ def _replace(block: Any, var: Any, weight: str, stored: Linear | Palette) -> Any
     name = identifier(var.name)
     if name not in constants([weight]):
         name = constant(weight) + "_to_fp16" * (var.dtype == types.fp16)
-    lead = _lead(var.shape, stored.codes.shape) or 0
+    lead = _lead(var.shape, stored.quantized.shape) or 0
     where = {"name": name, "before_op": var.op}
     if isinstance(stored, Linear):
         new = _linear(stored, var.shape, lead, var.val.dtype, where)
@@ -136,7 +136,7 @@ def _replace(block: Any, var: Any, weight: str, stored: Linear | Palette) -> Any
 
 def _linear(stored: Linear, shape: Sequence[int], lead: int, dtype: Any, where: Mapping[str, Any]) -> Any:
     """In `shape`, which has `lead` axes of size 1 before the weight's own, and some behind."""
-    codes, scale = stored.codes.reshape(shape), stored.scale.astype(dtype)
+    codes, scale = stored.quantized.reshape(shape), stored.scale.astype(dtype)
     if _has_blocks():
         kind = np.int8 if stored.bits > 4 else types.nptype_from_builtin(types.int4)
         axes = [1] * lead + list(scale.shape) + [1] * (len(shape) - lead - scale.ndim)
@@ -153,9 +153,9 @@ def _palette(stored: Palette, shape: Sequence[int], lead: int, dtype: Any, where
     if _has_blocks():
         kind = types.nptype_from_builtin(types.string_to_builtin(f"uint{stored.bits}"))
         axes = [1] * lead + [len(table)] + [1] * (len(shape) - lead - 1)
-        indices, lut = stored.codes.reshape(shape).astype(kind), table.reshape(*axes, -1, 1)
+        indices, lut = stored.quantized.reshape(shape).astype(kind), table.reshape(*axes, -1, 1)
         return mb.constexpr_lut_to_dense(indices=indices, lut=lut, **where)
-    packed = _pack(stored.codes, stored.bits)
+    packed = _pack(stored.quantized, stored.bits)
     return mb.constexpr_lut_to_dense(indices=packed, lut=table[0], shape=np.array(shape, np.uint32), **where)
 
 

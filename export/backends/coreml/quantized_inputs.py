@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from pocketdiffusion.export.backends.coreml.tools import ct
-from pocketdiffusion.quantize.qparams import BITS, Span, affine
+from pocketdiffusion.quantize.qparams import BITS, ValueRange, affine
 from pocketdiffusion.runtime.errors import ProofError
 
 mb, scope, types = ct.converters.mil.Builder, ct.converters.mil.mil.scope, ct.converters.mil.mil.types
 _TAKES_INTEGERS = ("conv", "linear", "matmul")
 
 
-def quantize_inputs(block: Any, weights: Mapping[Any, str], spans: Mapping[str, Span]) -> None:
+def quantize_inputs(block: Any, weights: Mapping[Any, str], spans: Mapping[str, ValueRange]) -> None:
     """Every operator that takes one of `weights` takes its other argument as integers of that weight's span. Operators
     that take the same in the same span share them. Raises ProofError, naming the weight, where an operator takes no
     integers, or its span is missing."""

@@ -34,7 +34,7 @@ from pocketdiffusion.export.backends.onnx.weights import (
     stream_weights,
 )
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.rewrites import bodies
 from pocketdiffusion.export.trace import trace
 from pocketdiffusion.quantize.scheme import Activation, Plan

@@ -20,7 +20,7 @@ from pocketdiffusion.export.backends.tflite.lint import lint
 from pocketdiffusion.export.backends.tflite.tags import take_tags
 from pocketdiffusion.export.backends.tflite.weights import place_weights
 from pocketdiffusion.export.component import Component, read_weights
-from pocketdiffusion.export.planned import float_plan
+from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.bundle.manifest import Graph

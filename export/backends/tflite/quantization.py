@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pocketdiffusion.export.backends.tflite.draft import Draft
 from pocketdiffusion.export.backends.tflite.file import WEIGHT_OPERAND, data_of, operator_name
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.quantize.qparams import BITS, Span, affine
+from pocketdiffusion.quantize.qparams import BITS, ValueRange, affine
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.errors import ProofError
 
@@ -51,7 +51,7 @@ def _quantization(scale: NDArray[np.float32], zero: NDArray[np.int64], axis: int
     return found
 
 
-def _of_span(span: Span) -> Any:
+def _of_span(span: ValueRange) -> Any:
     scale, zero = affine(span, BITS["int8"])
     return _quantization(np.array([scale], np.float32), np.array([zero], np.int64))
 
@@ -63,7 +63,7 @@ def lower_operators(draft: Draft, part: Component, plan: Plan, named: Sequence[t
     int32 cannot hold.
     """
     names = {id(operator): name for operator, name in named}
-    quantized: dict[tuple[int, Span], int] = {}
+    quantized: dict[tuple[int, ValueRange], int] = {}
     operators = []
     for operator in draft.graph.operators:
         name = names.get(id(operator))

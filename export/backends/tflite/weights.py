@@ -65,7 +65,7 @@ def _constant(draft: Draft, part: Component, plan: Plan, each: Found) -> tuple[i
     if axis < 0 or shape[axis] != ref.shape[0]:
         raise ProofError(f"{each.name}: litert-torch made {shape} of this weight")
     quantization = per_channel(stored.scale.reshape(-1), axis)
-    return draft.constant(each.name, shape, "INT8", laid_out(stored.codes), quantization), "INT8"
+    return draft.constant(each.name, shape, "INT8", laid_out(stored.quantized), quantization), "INT8"
 
 
 def _unfold(draft: Draft, each: Found) -> None:

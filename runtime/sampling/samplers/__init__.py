@@ -5,7 +5,7 @@
 which flattens the sampler to rows (see step_table.py). `steps` is 1 to 1000 (the training's), `start` counts the calls
 left out at the beginning, for image-to-image. A table equals what the scheduler of that name in diffusers does when it
 is built by `from_config` from the checkpoint's scheduler_config.json; each file says where it departs from that, and
-names in `DIFFUSERS` the class and the settings that it equals.
+names in `DIFFUSERS` the class and the settings that it equals. By these a checkpoint's own scheduler finds its sampler.
 """
 
 import sys
@@ -18,15 +18,6 @@ from typing import Any
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule
 from pocketdiffusion.runtime.sampling.step_table import StepTable
-
-# The sampler that is each scheduler class of a checkpoint. Karras' sigmas are looked up apart.
-DEFAULTS = {
-    "PNDMScheduler": "pndm",
-    "DDIMScheduler": "ddim",
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_ancestral",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-}
 
 
 def sampler_names() -> list[str]:
@@ -60,13 +51,18 @@ def diffusers_class(name: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def default_sampler(config: Mapping[str, Any]) -> str:
-    """The sampler that is the scheduler of a checkpoint with these settings, by its class. Raises UserError where there
-    is none."""
-    scheduler = config.get("_class_name")
-    name = DEFAULTS.get(str(scheduler))
-    if name is None:
+    """Return the sampler that is the scheduler of a checkpoint with these settings: of its class, and of several such
+    the one whose settings in `DIFFUSERS` differ least from `config`, a missing one counting as False. Raises UserError
+    where there is none."""
+    scheduler, found = config.get("_class_name"), {}
+    for name in sampler_names():
+        known, settings = diffusers_class(name)
+        if known == scheduler:
+            same = sum((config.get(key) or False) == value for key, value in settings.items())
+            found[name] = (len(settings) - same, -same)
+    if not found:
         raise UserError(
             f"no sampler here is the checkpoint's own scheduler, {scheduler}: export it with another, by --sampler "
             f"{', '.join(sampler_names())}"
         )
-    return "dpmpp_2m_karras" if name == "dpmpp_2m" and config.get("use_karras_sigmas") else name
+    return min(found, key=lambda name: found[name])

@@ -20,7 +20,7 @@ from pocketdiffusion.export.backends.onnx.lowering import Profile
 from pocketdiffusion.export.backends.onnx.quantization.quantized_values import Taken, put_codes, put_scales, put_zeros
 from pocketdiffusion.export.backends.onnx.quantization.sites import Site, ints
 from pocketdiffusion.export.backends.onnx.weights import Weight
-from pocketdiffusion.quantize.qparams import Span, affine
+from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import ProofError
 
@@ -44,14 +44,14 @@ class Activations:
     into the graph already, by what it was made of."""
 
     edit: Edit
-    spans: Mapping[ir.Node, Span]
+    spans: Mapping[ir.Node, ValueRange]
     rounded: dict[tuple[ir.Value, str], Any] = field(default_factory=dict)
 
 
-def unite_spans(sites: Mapping[str, Sequence[Site]], spans: Mapping[str, Span]) -> dict[ir.Node, Span]:
+def unite_spans(sites: Mapping[str, Sequence[Site]], spans: Mapping[str, ValueRange]) -> dict[ir.Node, ValueRange]:
     """Of each operator's input, by node. `sites` are those that want integers of calibrated ranges, by weight. Raises
     ProofError for a weight that was not calibrated."""
-    takers: dict[ir.Value, list[tuple[ir.Node, Span]]] = {}
+    takers: dict[ir.Value, list[tuple[ir.Node, ValueRange]]] = {}
     for name, found in sites.items():
         if name not in spans:
             raise ProofError(f"{name}: nothing says what range its input has: calibrate the plan")
@@ -59,7 +59,7 @@ def unite_spans(sites: Mapping[str, Sequence[Site]], spans: Mapping[str, Span]) 
             takers.setdefault(site.x, []).append((site.node, spans[name]))
     united = {}
     for taken in takers.values():
-        whole = Span(min(span.low for _, span in taken), max(span.high for _, span in taken))
+        whole = ValueRange(min(span.low for _, span in taken), max(span.high for _, span in taken))
         united.update({node: whole for node, _ in taken})
     return united
 

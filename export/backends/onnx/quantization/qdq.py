@@ -24,7 +24,7 @@ from pocketdiffusion.export.backends.onnx.quantization.quantized_values import (
 )
 from pocketdiffusion.export.backends.onnx.quantization.sites import Site
 from pocketdiffusion.export.backends.onnx.weights import Part, Weight
-from pocketdiffusion.quantize.qparams import Span, affine
+from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.quantized_tensor import Stored, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Scheme
 
@@ -39,7 +39,7 @@ def lower_qdq(
     scheme: Scheme,
     sites: Sequence[Site],
     weights: Mapping[ir.Value, Weight],
-    given: Span | None,
+    given: ValueRange | None,
     taken: Taken,
 ) -> list[Part]:
     """Rounds what the operators of one weight take, and what they give where `given` says its span. Returns what
@@ -61,14 +61,14 @@ def lower_qdq(
         else:
             result = put_gemm(edit, site, x, whole, bias)
         if given is not None:
-            result = _pair(edit, site.node, result, Span(ROOM * given.low, ROOM * given.high))
+            result = _pair(edit, site.node, result, ValueRange(ROOM * given.low, ROOM * given.high))
         if site.operator == "linear" and rank(site.output) != 2:
             result = edit.restore_shape(site.node, result, site.output)
         edit.replace(site.output, result, site.nodes)
     return biases
 
 
-def _take(activations: Activations, site: Site, span: Span) -> ir.Value:
+def _take(activations: Activations, site: Site, span: ValueRange) -> ir.Value:
     """The site's input, rounded, which all that take it share: of a matrix product as a matrix."""
     x, edit = site.x, activations.edit
     key = (x, f"int16 {site.operator}")
@@ -79,7 +79,7 @@ def _take(activations: Activations, site: Site, span: Span) -> ir.Value:
     return rounded
 
 
-def _pair(edit: Edit, anchor: ir.Node, x: ir.Value, span: Span, behind: ir.Value | None = None) -> ir.Value:
+def _pair(edit: Edit, anchor: ir.Node, x: ir.Value, span: ValueRange, behind: ir.Value | None = None) -> ir.Value:
     step, middle = affine(span, 16)
     scale, zero = edit.constant(np.array(step, np.float32)), edit.constant(np.array(middle + _MIDDLE, np.uint16))
     codes, back = edit.value(ir.DataType.UINT16, shape_of(x)), edit.value(ir.DataType.FLOAT, shape_of(x))

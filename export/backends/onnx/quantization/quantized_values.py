@@ -42,7 +42,7 @@ def put_codes(
     """The codes as `turn` leaves them, int8 of that shape, under the weight's name."""
     stored_as = ir.DataType.INT4 if bits <= NARROW else ir.DataType.INT8
     codes = edit.value(stored_as, shape, weight.name)
-    taken[codes] = lambda stored: turn(linear(stored).codes)
+    taken[codes] = lambda stored: turn(linear(stored).quantized)
     if bits > NARROW:
         return codes
     widened = edit.value(ir.DataType.INT8, shape)

@@ -11,11 +11,13 @@ import pytest
 from support.command import call, refusal
 
 from pocketdiffusion.cli.machine import examine
-from pocketdiffusion.runtime.devices import packages, setup
 from pocketdiffusion.runtime.devices.ml_drift import refused
-from pocketdiffusion.runtime.devices.packages import NAMES, Package, packages_of
-from pocketdiffusion.runtime.devices.stamp import find_standin, write_stamp
+from pocketdiffusion.runtime.devices.stamp import find_standin
+from pocketdiffusion.runtime.devices.standins import NAMES
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.tools import install, packages, registries, unpack
+from pocketdiffusion.tools.install import write_stamp
+from pocketdiffusion.tools.packages import Package, packages_of
 
 ROOT = Path(__file__).parents[1]
 PIP = Package("arm64", "debian", "pip", "1.0", sha256(b"pip").hexdigest(), "arm64")
@@ -83,7 +85,7 @@ def test_another_file_than_the_table_s_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=f"pip 1.0 is not the file of the table: sha256 {sha256(b'another').hexdigest()}"
     ):
-        setup.check_hash(tmp_path / "pip.deb", PIP, PIP.sha256)
+        registries.check_hash(tmp_path / "pip.deb", PIP, PIP.sha256)
 
 
 @pytest.mark.parametrize(
@@ -112,33 +114,33 @@ def test_debian_s_files_are_the_table_s_or_those_of_the_signed_index(
             (folder / f"pip_{version}_arm64.deb").write_bytes(given)
         return "MIRROR/debian main\n" if "indextargets" in command else ""
 
-    monkeypatch.setattr(setup, "_run", run)
+    monkeypatch.setattr(registries, "_run", run)
     told: list[str] = []
     if said is None:
-        files = setup.download([PIP], tmp_path, tmp_path, told.append)
+        files = registries.download([PIP], tmp_path, tmp_path, told.append)
         assert files["pip"].read_bytes() == given
         assert len(told) == (version == "1.1")
     else:
         with pytest.raises(UserError, match=said):
-            setup.download([PIP], tmp_path, tmp_path, told.append)
+            registries.download([PIP], tmp_path, tmp_path, told.append)
 
 
 def test_a_registry_that_fails_is_one_line(tmp_path: Path) -> None:
     wheel = Package("arm64", "pypi", "numpy", "0.0.999", "0" * 64)
     with pytest.raises(UserError, match="^pip failed: ") as caught:
-        setup.download([wheel], tmp_path, tmp_path, print)
+        registries.download([wheel], tmp_path, tmp_path, print)
     assert "\n" not in str(caught.value)
 
 
 def test_a_machine_that_cannot_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "npm" else f"/bin/{tool}")
     if sys.platform == "linux":
-        setup.check_machine("arm64")
+        install.check_machine("arm64")
         with pytest.raises(UserError, match="the stand-in gpu needs npm, which this machine lacks"):
-            setup.check_machine("gpu")
+            install.check_machine("gpu")
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(UserError, match="needs Linux on x86_64, this is win32"):
-        setup.check_machine("arm64")
+        install.check_machine("arm64")
 
 
 def test_what_the_delegate_prints_is_read() -> None:
@@ -175,3 +177,35 @@ def test_verify_on_what_is_not_set_up(device: str, tiny_bundle: Path, tmp_path: 
 def test_setup_of_what_there_is_not(tmp_path: Path) -> None:
     done = call("devices", "install", "tpu", "--standins", tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and "known are arm64, gpu" in done.stderr
+
+
+def test_a_folder_that_no_installer_wrote_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--standins ~/projects`, where a folder gpu is the user's own; or notes that were put into a stand-in."""
+    monkeypatch.setattr(install, "check_machine", lambda name: None)
+    monkeypatch.setattr(install, "download", lambda *_: {})
+    monkeypatch.setitem(unpack.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
+    notes = tmp_path / "gpu/notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"gpu holds '?notes.txt'?, which no installer wrote: move it"):
+            install.set_up("gpu", tmp_path, print)
+        assert notes.read_text() == "mine" and sorted(p.name for p in tmp_path.iterdir()) == ["gpu"]
+        write_stamp(notes.parent, ())  # a stamp of a stand-in whose notes came later
+        stamp = json.loads((tmp_path / "gpu/standin.json").read_text())
+        (tmp_path / "gpu/standin.json").write_text(json.dumps({**stamp, "files": {}}))
+    notes.unlink()
+    install.set_up("gpu", tmp_path, print)
+    assert (tmp_path / "gpu/driver.so").read_bytes() == b"new"
+
+
+def test_a_stand_in_that_is_damaged_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "check_machine", lambda name: None)
+    monkeypatch.setattr(install, "download", lambda *_: {})
+    monkeypatch.setitem(unpack.UNPACK, "gpu", lambda files, folder: (folder / "driver.so").write_bytes(b"new"))
+    folder = standin(tmp_path)
+    (folder / "driver.so").write_bytes(b"damaged")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__/a.pyc").touch()  # Python's own, from running there
+    install.set_up("gpu", tmp_path, print)
+    assert (tmp_path / "gpu/driver.so").read_bytes() == b"new"

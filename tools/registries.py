@@ -1,75 +1,22 @@
-"""Sets a stand-in up from the package registries: download, compare with the table's sha256, unpack, try it.
+"""Download the packages of a stand-in from the registries that pip, npm and apt are configured for.
 
-The registries are those that pip, npm and apt are configured for. Nothing is installed on the machine and nothing needs
-root: Debian's packages are unpacked into the stand-in's own folder, with lists of their own. What is needed on the
-machine: Linux on x86_64; for arm64 apt-get and dpkg-deb; for gpu npm and node.
+Nothing needs root: apt gets lists of its own, in a scratch folder. A file is accepted by its sha256 alone.
 """
 
 import hashlib
 import os
-import platform
 import re
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import perf_counter
 
-from pocketdiffusion.runtime.devices.arm64 import EMULATOR, ROOT, SITE
-from pocketdiffusion.runtime.devices.gpu import FILES
-from pocketdiffusion.runtime.devices.packages import DEBIAN, PYTHON, Package, packages_of
-from pocketdiffusion.runtime.devices.stamp import write_stamp
+from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.tools.packages import DEBIAN, Package
 
 Say = Callable[[str], None]
-TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
 _KEYRINGS = tuple(f"/usr/share/keyrings/debian-archive-keyring.{kind}" for kind in ("pgp", "gpg"))
-_FILTER = getattr(tarfile, "data_filter", lambda member, path: member)  # early releases of Python 3.11 have none
-_SWIFTSHADER = "package/bin/swiftshader.tar.br"
-_UNBROTLI = "process.stdout.write(require('zlib').brotliDecompressSync(require('fs').readFileSync(process.argv[1])))"
-
-
-def set_up(name: str, cache: Path, say: Say) -> Path:
-    """Puts the stand-in `name` together as `cache`/`name`, in place of one that is there. Says what each stage took.
-
-    Raises UserError where the machine lacks a tool, a registry gives no such package, or a package is not what the
-    table says.
-    """
-    check_machine(name)
-    cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
-        downloads, folder = Path(scratch, "downloads"), Path(scratch, name)
-        downloads.mkdir()
-        folder.mkdir()
-        packages = packages_of(name)
-        with _stage(f"{name}: download {len(packages)} packages", say):
-            files = download(packages, downloads, Path(scratch), say)
-        with _stage(f"{name}: unpack", say):
-            UNPACK[name](files, folder)
-            write_stamp(folder, packages)
-        if (cache / name).exists():
-            shutil.rmtree(cache / name)
-        folder.rename(cache / name)
-    return cache / name
-
-
-def check_machine(name: str) -> None:
-    """Raises UserError where this machine cannot have the stand-in."""
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise UserError(f"the stand-in {name} needs Linux on x86_64, this is {sys.platform} on {platform.machine()}")
-    missing = missing_tools(name)
-    if missing:
-        raise UserError(f"the stand-in {name} needs {', '.join(missing)}, which this machine lacks")
-
-
-def missing_tools(name: str) -> list[str]:
-    """Programs that `set_up` would call and that are not there."""
-    return [tool for tool in TOOLS[name] if shutil.which(tool) is None]
 
 
 def download(packages: Sequence[Package], folder: Path, scratch: Path, say: Say) -> dict[str, Path]:
@@ -159,57 +106,6 @@ def _apt_config(scratch: Path) -> Path:
     return config
 
 
-def _unpack_arm64(files: dict[str, Path], folder: Path) -> None:
-    root = folder / ROOT
-    root.mkdir()
-    (root / "lib").symlink_to("usr/lib")
-    for package in packages_of("arm64"):
-        file = files[package.name]
-        if package.registry == "pypi":
-            with zipfile.ZipFile(file) as wheel:
-                wheel.extractall(folder / SITE)
-        elif package.name == "qemu-user":
-            _unpack_deb(file, folder, ("./usr/bin/qemu-aarch64",))
-            (folder / EMULATOR).parent.mkdir()
-            (folder / "usr/bin/qemu-aarch64").rename(folder / EMULATOR)
-            shutil.rmtree(folder / "usr")
-        else:
-            _unpack_deb(file, root, ("./usr/lib/", f"./usr/bin/python{PYTHON}"))
-
-
-def _unpack_deb(file: Path, folder: Path, wanted: tuple[str, ...]) -> None:
-    """Of the package's files those whose path begins with one of `wanted`, but no link to the machine's own files."""
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE) as reader:
-        with tarfile.open(fileobj=reader.stdout, mode="r|") as archive:
-            archive.extraction_filter = _FILTER
-            for member in archive:
-                own = not (member.issym() and member.linkname.startswith("/"))
-                if own and not member.isdir() and member.name.startswith(wanted):
-                    archive.extract(member, folder)
-    if reader.returncode:
-        raise UserError(f"dpkg-deb cannot read {file.name}")
-
-
-def _unpack_gpu(files: dict[str, Path], folder: Path) -> None:
-    (packed,) = files.values()
-    with tarfile.open(packed) as archive:
-        archive.extraction_filter = _FILTER
-        archive.extract(_SWIFTSHADER, folder)
-    done = subprocess.run(["node", "-e", _UNBROTLI, str(folder / _SWIFTSHADER)], capture_output=True)
-    if done.returncode:
-        raise UserError(f"node cannot unpack {_SWIFTSHADER}")
-    (folder / "swiftshader.tar").write_bytes(done.stdout)
-    with tarfile.open(folder / "swiftshader.tar") as archive:
-        archive.extraction_filter = _FILTER
-        for name in FILES:
-            archive.extract(name, folder)
-    (folder / "swiftshader.tar").unlink()
-    shutil.rmtree(folder / "package")
-
-
-UNPACK: dict[str, Callable[[dict[str, Path], Path], None]] = {"arm64": _unpack_arm64, "gpu": _unpack_gpu}
-
-
 def _match(folder: Path, pattern: str, package: Package, sha256: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
@@ -225,10 +121,3 @@ def _run(tool: str, command: Sequence[str], folder: Path | None = None) -> str:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         raise UserError(f"{tool} failed: {said[-1] if said else f'code {done.returncode}'}")
     return done.stdout
-
-
-@contextmanager
-def _stage(title: str, say: Say) -> Iterator[None]:
-    begun = perf_counter()
-    yield
-    say(f"{title}: {perf_counter() - begun:.1f} s")

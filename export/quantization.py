@@ -1,0 +1,155 @@
+"""What a model hands to the room for quantization: its modules, the drawings to measure on, and their names."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.checkpoints.tokenizer_files import digest
+from pocketdiffusion.export.component import Component, load_module
+from pocketdiffusion.export.families import program
+from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.parent import follow_parent
+from pocketdiffusion.export.reference.record import Request, record
+from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten
+from pocketdiffusion.quantize.measure.activation_stats import ActivationStatistics, empty_statistics
+from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis, open_analysis
+from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table, table_key
+from pocketdiffusion.quantize.measure.fake_quantize import fake_quantize
+from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawings, Subject
+from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.runtime.bundle.manifest import Calibration
+from pocketdiffusion.runtime.verify.recording import Trajectory, digest_arrays
+
+Progress = Callable[[str], None]
+
+
+def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, litert: bool = False) -> TorchRunner:
+    """Open the component after the named rewrites, its weights and activations rounded by `plan`, as LiteRT computes
+    where `litert` is set.
+
+    A rewrite that calls an operator without its module hides that operator's input: give no rewrites where `plan` has
+    activations other than "float".
+    """
+    runner = open_rewritten(part, rewrites)
+    fake_quantize(runner.module, plan, litert=litert)
+    return runner
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The activation statistics of a model, and the record of the prompts that they were counted on."""
+
+    statistics: ActivationStatistics
+    calibration: Calibration
+
+
+def calibrate(
+    checkpoint: Checkpoint,
+    parts: Sequence[Component],
+    requests: Sequence[Request],
+    progress: Progress = lambda line: None,
+) -> Calibrated:
+    """Draw `requests` with the original, a few at a time, and count the inputs and outputs of its convolutions and
+    linear layers. Raises ProofError, naming the weight, where a value is not finite."""
+    statistics = empty_statistics(
+        {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts}
+    )
+    sha256 = hashlib.sha256()
+    for first in range(0, len(requests), TOGETHER):
+        few = requests[first : first + TOGETHER]
+        progress(f"prompts {first + 1} to {first + len(few)} of {len(requests)}")
+        for trajectory in record(checkpoint, parts, few, watch=statistics.watch):
+            for array in digest_arrays(trajectory):
+                sha256.update(array.tobytes())
+    calibration = Calibration(
+        prompts=tuple(request.prompt for request in requests),
+        seeds=tuple(request.seed for request in requests),
+        steps=requests[0].steps,
+        guidance=requests[0].guidance,
+        sha256=sha256.hexdigest(),
+    )
+    return Calibrated(statistics, calibration)
+
+
+@contextmanager
+def analyse(
+    checkpoint: Checkpoint,
+    parts: Sequence[Component],
+    requests: Sequence[Request],
+    *,
+    file: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = lambda line: None,
+) -> Iterator[SensitivityAnalysis]:
+    """Open the sensitivity analysis of a model on the prompts `requests`. `file` keeps its table from run to run;
+    `workers` processes measure, by default one a core. Raises UserError where the system ends one of them."""
+    key = analysis_key(checkpoint, parts, requests) if file is not None else ""
+    table = SensitivityTable() if file is None else open_table(file, key, progress)
+    drawings = drawings_of(checkpoint, parts, requests)
+    opened = open_analysis(subjects_of(parts), drawings, follow_parent, table=table, workers=workers, progress=progress)
+    with opened as analysis:
+        yield analysis
+
+
+def subjects_of(parts: Sequence[Component]) -> dict[str, Subject]:
+    """Return each component, by name, as it is measured."""
+    return {
+        part.spec.name: Subject(
+            spec=part.spec,
+            weights=weights_of(part),
+            vector_bytes=sum(4 * prod(ref.shape) for ref in part.weights.values() if len(ref.shape) < 2),
+            load=partial(load_module, part),
+            run=partial(open_quantized, part, ()),
+            identity=part.weights,
+        )
+        for part in parts
+    }
+
+
+def drawings_of(checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request]) -> Drawings:
+    """Return the drawings of `requests` that sensitivities are measured on."""
+    draw = partial(_draw, checkpoint, parts, requests)
+    return Drawings(draw, program(checkpoint, parts), len(requests), requests[0].steps, requests[0].guidance)
+
+
+def _draw(
+    checkpoint: Checkpoint,
+    parts: Sequence[Component],
+    requests: Sequence[Request],
+    numbers: Sequence[int],
+    change: Change | None = None,
+) -> list[Trajectory]:
+    few = [requests[number] for number in numbers]
+    return record(checkpoint, parts, few, watch=change, streamed=change is None)
+
+
+def analysis_key(checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request]) -> str:
+    """Return the key of a sensitivity table: the model with its tokenizers (all files of each folder, those of special
+    and added tokens among them), the size of its pictures, the prompts, the libraries, and the version of the code."""
+    facts: Mapping[str, Any] = {
+        "weights": checkpoint.fingerprint,
+        "derivations": {p.spec.name: [tensor.derivation for tensor in p.weights.values()] for p in parts},
+        "configs": {name: dict(config) for name, config in checkpoint.configs.items()},
+        "scheduler": dict(checkpoint.scheduler),
+        "sampler": checkpoint.sampler,
+        "classes": dict(checkpoint.model_index),
+        "tokenizers": {name: digest(folder) for name, folder in checkpoint.tokenizers.items()},
+        "shapes": {part.spec.name: [tensor.shape for tensor in part.spec.inputs] for part in parts},
+        "requests": [asdict(request) for request in requests],
+        "diffusers": diffusers.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+    }
+    return table_key(facts)

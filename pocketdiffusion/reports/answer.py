@@ -1,0 +1,129 @@
+"""The answer that a report begins with: one sentence that says whether it is proven, for which phone, and how near."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from pocketdiffusion.compare import Compared
+from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
+from pocketdiffusion.runtime.verify.controls import medians
+from pocketdiffusion.runtime.verify.skipped import NotRun
+
+Controls = Sequence[Mapping[str, float]]
+MEDIAN, MINIMUM = "pictures.median", "pictures.minimum"  # the subjects of the verdicts on pictures
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`verdict` is what is proven for which phone, "" where nothing had to be; `detail` says how near, beside which
+    control. `state` decides the colour: "partly" is a proof from which something could not be run."""
+
+    verdict: str
+    detail: str
+    state: Literal["passed", "partly", "failed", "unknown"]
+
+    @property
+    def sentence(self) -> str:
+        """The answer as one sentence."""
+        return f"{self.verdict}: {self.detail}." if self.verdict else f"{self.detail}."
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """PSNR (dB) of `count` pictures in `format`: the median and the minimum."""
+
+    format: str
+    median_db: float
+    lowest_db: float
+    count: int
+
+
+def answer_export(
+    manifest: Draft, verdicts: Sequence[Verdict], controls: Controls, not_run: Sequence[NotRun] = ()
+) -> Answer:
+    """Return the answer for a bundle. `controls` are the original's own for each prompt."""
+    phone, failed = manifest.target.title, [verdict for verdict in verdicts if not verdict.passed]
+    if not verdicts:
+        return Answer("Not judged", f"no artifact for {phone} was compared with {manifest.model.name}", "unknown")
+    near = _nearest_worst(manifest.model.name, verdicts, controls)
+    if failed:
+        count = f"{len(failed)} of {len(verdicts)} checks failed, first {describe_failure(blame(failed))}"
+        return Answer(f"Not proven for {phone}", f"{count}; {near}", "failed")
+    checks = f"all {len(verdicts)} checks passed"
+    lossy = _lossy_recipes(graph for graphs in manifest.graphs.values() for graph in graphs.values())
+    limits = f" within the floors of the lossy recipe {' and '.join(lossy)}" if lossy else ""
+    if not_run:
+        units = " and ".join(dict.fromkeys(f"{each.device} ({each.format} {each.subject})" for each in not_run))
+        return Answer(f"Proven for {phone}{limits}, but not run on {units}", f"{near}; {checks}", "partly")
+    return Answer(f"Proven for {phone}{limits}", f"{near}; {checks}", "passed")
+
+
+def answer_comparison(compared: Compared, broken: str = "") -> Answer:
+    """Return the answer for a comparison. `broken` says which bound does not hold, or nothing."""
+    a, b = compared.sides
+    difference = compared.difference
+    pictures = Pictures(difference.format, difference.median_db, difference.lowest_db, len(difference.pictures))
+    near = describe_nearness(pictures, f"B ({b.title})", f"A ({a.title})", [d.controls for d in difference.drawn], "A")
+    if broken:
+        return Answer("Not near enough", f"{broken}; {near}", "failed")
+    layer = compared.blame or (f"no layer errs by more than {compared.percent}" if compared.layers else "")
+    return Answer("", near[:1].upper() + near[1:] + (f"; {layer}" if layer else ""), "passed")
+
+
+def describe_nearness(pictures: Pictures, drawn_by: str, reference: str, controls: Controls, short: str) -> str:
+    """Return a clause: how near the pictures are, and beside which control. `short` names the reference again. A
+    control that gives the very same picture is passed over."""
+    count = "the picture" if pictures.count == 1 else f"the median of {pictures.count} pictures"
+    if pictures.lowest_db == inf:
+        same = "the picture by {} is" if pictures.count == 1 else f"all {pictures.count} pictures by {{}} are"
+        return f"{same.format(drawn_by)} equal to {reference}, pixel for pixel"
+    if pictures.lowest_db == -inf:
+        return f"a picture by {drawn_by} or {reference} is not finite"
+    lowest = "" if pictures.count == 1 else f" (minimum {_db(pictures.lowest_db)})"
+    words = f"{count} by {drawn_by} agrees with {reference} at {_db(pictures.median_db)} PSNR{lowest}"
+    told = {name: db for name, db in medians(controls).items() if db < inf}
+    if not told:
+        return f"{words}, without a control to compare with"
+    name, db = max(told.items(), key=lambda control: control[1])
+    nearer = "nearer than" if pictures.median_db > db else "no nearer than"
+    return f"{words}, {nearer} the nearest control, {short} with {name} ({_db(db)})"
+
+
+def describe_failure(verdict: Verdict) -> str:
+    """Return which check failed and by how much, without a verb."""
+    where = f"{verdict.format} {verdict.subject}" if verdict.format else verdict.subject
+    where = f"{where} ({verdict.rung})"
+    if not verdict.finite:
+        return f"{where}, which is not finite or of another shape"
+    if verdict.psnr_db < verdict.floor_db:
+        return f"{where} with {verdict.psnr_db:.1f} dB where the floor is {verdict.floor_db:.1f} dB"
+    return f"{where}, whose largest error is {verdict.max_abs:.2g} where the limit is {verdict.max_abs_limit:.2g}"
+
+
+def pictures_of(verdicts: Iterable[Verdict]) -> list[Pictures]:
+    """Return the pictures of each format that was judged."""
+    medians = {v.format: v for v in verdicts if v.subject == MEDIAN and v.format is not None}
+    lowest = {v.format: v.psnr_db for v in verdicts if v.subject == MINIMUM}
+    return [Pictures(f, v.psnr_db, lowest.get(f, v.psnr_db), v.cases) for f, v in medians.items() if f is not None]
+
+
+def _nearest_worst(model: str, verdicts: Iterable[Verdict], controls: Controls) -> str:
+    """Describe the format whose pictures are furthest from the original's."""
+    drawn = pictures_of(verdicts)
+    if not drawn:
+        return "no picture was drawn"
+    worst = min(drawn, key=lambda each: (each.median_db, each.lowest_db))
+    return describe_nearness(
+        worst, f"the {worst.format} files", f"the original ({model})", controls, "the original"
+    ) + (f" (the furthest of {len(drawn)} formats)" if len(drawn) > 1 else "")
+
+
+def _lossy_recipes(graphs: Iterable[Graph]) -> list[str]:
+    lossy = (graph.recipe for graph in graphs if graph.floor_db is not None or graph.picture_floors_db is not None)
+    return sorted(set(lossy))
+
+
+def _db(value: float) -> str:
+    return "equal" if value == inf else f"{value:.1f} dB"

@@ -1,0 +1,91 @@
+"""Fake quantization: a torch module whose matrices and activations are rounded as a plan says, computed in float32.
+
+It shows what a recipe costs before any format is involved.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from pocketdiffusion.quantize.qparams import BITS, ValueRange, affine
+from pocketdiffusion.quantize.quantized_tensor import restore, store
+from pocketdiffusion.quantize.scheme import FLOAT32, Plan
+
+
+@torch.no_grad()
+def fake_quantize(module: nn.Module, plan: Plan, *, litert: bool = False) -> None:
+    """Give `module`, in place, the weights and activations of `plan`.
+
+    `litert` follows LiteRT instead of onnxruntime: a kernel of int8 returns int8 as well, and each row of a product has
+    a dynamic range of its own.
+    """
+    parameters = dict(module.named_parameters())
+    for name, scheme in plan.schemes.items():
+        if scheme != FLOAT32:
+            parameters[name].copy_(torch.from_numpy(restore(store(parameters[name].numpy(), scheme))))
+        if scheme.activation != "float":
+            owner = module.get_submodule(name.rpartition(".")[0])
+            bits = BITS.get(scheme.activation, 8)
+            round_input(owner, plan.inputs.get(name), bits, litert=litert)
+            if litert and name in plan.outputs:
+                round_output(owner, plan.outputs[name], bits)
+
+
+def round_input(
+    owner: nn.Module, value_range: ValueRange | None, bits: int, *, litert: bool = False
+) -> RemovableHandle:
+    """Round the first argument of `owner` to integers of `bits` at each call, and return the handle that undoes it.
+
+    With `value_range` None the range is that of the argument itself, as onnxruntime finds it, or XNNPACK (`litert`).
+    """
+    if value_range is not None:
+        change = partial(rounded, value_range=value_range, bits=bits)
+    elif litert:
+        change = partial(_rounded_by_xnnpack, axis=_row_axis(owner), bits=bits)
+    else:
+        change = partial(_rounded_by_onnx, bits=bits)
+    return owner.register_forward_pre_hook(lambda _, arguments: (change(arguments[0]), *arguments[1:]))
+
+
+def round_output(owner: nn.Module, value_range: ValueRange, bits: int) -> None:
+    """Round the result of `owner` to integers as well, as LiteRT's kernels of int8 do."""
+    owner.register_forward_hook(lambda _, arguments, result: rounded(result, value_range, bits))
+
+
+def rounded(x: Tensor, value_range: ValueRange, bits: int) -> Tensor:
+    """Quantize `x` (float32, any shape) to integers of `value_range`, and dequantize it."""
+    scale, zero = affine(value_range, bits)
+    quantized = _clamped(torch.round(x / scale) + zero, bits)
+    return (quantized - zero) * scale
+
+
+def _rounded_by_onnx(x: Tensor, bits: int) -> Tensor:
+    """Quantize and dequantize as ONNX's DynamicQuantizeLinear does, with signed integers."""
+    low, high = x.min().clamp(max=0.0), x.max().clamp(min=0.0)
+    scale = (high - low) / (2**bits - 1)
+    scale = torch.where(scale > 0, scale, 1.0)
+    zero = _clamped(torch.round(-low / scale) - 2 ** (bits - 1), bits)
+    return (_clamped(torch.round(x / scale) + zero, bits) - zero) * scale
+
+
+def _rounded_by_xnnpack(x: Tensor, axis: int | None, bits: int) -> Tensor:
+    """Quantize and dequantize as XNNPACK does for LiteRT: a product has a range for each row, along `axis`, and values
+    are multiplied by the inverse of the scale (XNNPACK, xnn_f32_qd8_asymmetric_quantization_params)."""
+    low, high = (x.min(), x.max()) if axis is None else (x.amin(axis, keepdim=True), x.amax(axis, keepdim=True))
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    inverse = torch.where(high > low, (2**bits - 1) / (high - low), 1.0)
+    zero = _clamped(torch.round(-low * inverse - 2 ** (bits - 1)), bits)
+    return (_clamped(torch.round(x * inverse) + zero, bits) - zero) / inverse
+
+
+def _row_axis(owner: nn.Module) -> int | None:
+    """Return the axis of a product's rows, None for a convolution that is none: one of single pixels is a product."""
+    if isinstance(owner, nn.Conv2d):
+        return 1 if set(owner.kernel_size) == {1} else None
+    return -1
+
+
+def _clamped(quantized: Tensor, bits: int) -> Tensor:
+    return torch.clamp(quantized, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

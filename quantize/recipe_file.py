@@ -1,0 +1,123 @@
+"""A recipe as a JSON file, as `search` writes it and a person may edit it."""
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pocketdiffusion.quantize.floors import LEAST_DB, MOST_DB, Floors
+from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.scheme import Activation, Scheme
+from pocketdiffusion.quantize.written import write_whole
+from pocketdiffusion.runtime.bundle.verdicts import Kind
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.invalid import describe_invalid
+
+SEARCHED = "mixed"  # the name of searched recipes, of which there are many
+RUNGS = tuple(kind.value for kind in Kind)  # of verdicts
+BITS = {"float": (16, 32), "linear": tuple(range(2, 9)), "palette": (1, 2, 3, 4, 6, 8)}  # by kind of scheme
+
+Floor = Annotated[float, Field(ge=LEAST_DB, le=MOST_DB, allow_inf_nan=False)]
+
+
+class _Entry(BaseModel):
+    """Fields that are not known are passed over: a person may keep notes there."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class SchemeEntry(_Entry):
+    """`Scheme`, with the same fields and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["float", "linear", "palette"]
+    bits: int
+    group: Annotated[int, Field(ge=0)] = 0
+    activation: Activation = "float"
+
+    @model_validator(mode="after")
+    def _check_bits(self) -> "SchemeEntry":
+        if self.bits not in BITS[self.kind]:
+            allowed = ", ".join(map(str, BITS[self.kind]))
+            raise ValueError(f"{self.kind} of {self.bits} bits is no storage: bits can be {allowed}")
+        return self
+
+
+class FloorsEntry(_Entry):
+    """`Floors`, with the same fields."""
+
+    graphs: dict[str, Floor]
+    pictures: tuple[Floor, Floor]
+    evidence: str
+
+
+class RecipeEntry(_Entry):
+    """The file."""
+
+    name: str
+    floors: FloorsEntry
+    schemes: dict[str, dict[str, SchemeEntry]]
+
+    @model_validator(mode="after")
+    def _check_components(self) -> "RecipeEntry":
+        for component in self.schemes:
+            if component not in self.floors.graphs:
+                raise ValueError(f"floors.graphs.{component} is missing")
+        kinds = {entry.activation for entries in self.schemes.values() for entry in entries.values()} - {"float"}
+        if len(kinds) > 1:
+            raise ValueError(f"activation is {' and '.join(sorted(kinds))}: beside float a recipe has one")
+        return self
+
+
+def read_recipe(file: Path, taken: Collection[str]) -> Recipe:
+    """Read a recipe. Its name must not be one of `taken`, nor a verdict's rung: by its name its verdicts are told
+    apart. Raises UserError, naming the file, the field and what it can be, where it is none."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"the recipe {file} is no text: {error}") from None
+    try:
+        read = RecipeEntry.model_validate_json(text)
+        _check_name(read.name, taken)
+    except ValidationError as error:
+        raise _refusal(file, describe_invalid(error, SchemeEntry)) from None
+    except ValueError as error:
+        raise _refusal(file, str(error)) from None
+    floors = Floors(read.floors.graphs, read.floors.pictures, read.floors.evidence)
+    schemes = {
+        component: {weight: Scheme(**entry.model_dump()) for weight, entry in entries.items()}
+        for component, entries in read.schemes.items()
+    }
+    return Recipe(read.name, floors, schemes)
+
+
+def write_recipe(file: Path, recipe: Recipe) -> None:
+    """Write a recipe that has schemes and floors, keys sorted, so that two of the same decisions are the same bytes.
+    Raises UserError where it cannot be written."""
+    assert recipe.floors is not None and recipe.schemes is not None
+    fields = {
+        "name": recipe.name,
+        "floors": asdict(recipe.floors),
+        "schemes": {
+            component: {weight: asdict(scheme) for weight, scheme in schemes.items()}
+            for component, schemes in recipe.schemes.items()
+        },
+    }
+    write_whole(file, json.dumps(fields, indent=1, sort_keys=True) + "\n")
+
+
+def _refusal(file: Path, reason: str) -> UserError:
+    return UserError(f"the recipe {file}: {reason} (see one that search wrote)")
+
+
+def _check_name(name: str, taken: Collection[str]) -> None:
+    if not name.strip() or not name.isprintable():
+        raise ValueError(f"name is {name!r:.40}: it should be printable text")
+    if name in RUNGS or (name in taken and name != SEARCHED):
+        raise ValueError(f"name is {name!r}, which is taken: choose another")

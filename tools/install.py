@@ -1,0 +1,100 @@
+"""Install a stand-in for a phone: download its packages, compare them with the table's sha256, unpack them, stamp it.
+
+Nothing is installed on the machine and nothing needs root. What is needed on the machine: Linux on x86_64; for arm64
+apt-get and dpkg-deb; for gpu npm and node.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from pocketdiffusion.runtime.devices.stamp import STAMP
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.tools.packages import Package, packages_of
+from pocketdiffusion.tools.registries import download
+from pocketdiffusion.tools.unpack import UNPACK
+
+Say = Callable[[str], None]
+TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
+
+
+def set_up(name: str, cache: Path, say: Say) -> Path:
+    """Put the stand-in `name` together as `cache`/`name`, in place of one that is there, and return that folder. The
+    seconds of each stage go to `say`.
+
+    Raises UserError where the machine lacks a tool, a registry gives no such package, a package is not what the table
+    says, or `cache`/`name` holds a file that no installer wrote.
+    """
+    check_machine(name)
+    _refuse_foreign(cache / name)
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=cache, prefix=f".{name}-") as scratch:
+        downloads, folder = Path(scratch, "downloads"), Path(scratch, name)
+        downloads.mkdir()
+        folder.mkdir()
+        packages = packages_of(name)
+        with _stage(f"{name}: download {len(packages)} packages", say):
+            files = download(packages, downloads, Path(scratch), say)
+        with _stage(f"{name}: unpack", say):
+            UNPACK[name](files, folder)
+            write_stamp(folder, packages)
+        if (cache / name).exists():
+            shutil.rmtree(cache / name)
+        folder.rename(cache / name)
+    return cache / name
+
+
+def check_machine(name: str) -> None:
+    """Raises UserError where this machine cannot have the stand-in."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise UserError(f"the stand-in {name} needs Linux on x86_64, this is {sys.platform} on {platform.machine()}")
+    missing = missing_tools(name)
+    if missing:
+        raise UserError(f"the stand-in {name} needs {', '.join(missing)}, which this machine lacks")
+
+
+def missing_tools(name: str) -> list[str]:
+    """Programs that `set_up` would call and that are not there."""
+    return [tool for tool in TOOLS[name] if shutil.which(tool) is None]
+
+
+def write_stamp(folder: Path, packages: tuple[Package, ...]) -> None:
+    """Write into `folder` which packages it is made of, and the size (bytes) of every file below it."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+    (folder / STAMP).write_text(json.dumps({"packages": [asdict(p) for p in packages], "files": files}))
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise UserError where `folder` holds anything but an older stand-in."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise UserError(f"{folder} is no folder of a stand-in: move it, or give another --standins")
+    try:
+        known = {STAMP, *json.loads((folder / STAMP).read_bytes())["files"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        known = set()
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        # a link is the unpacked package's own, __pycache__ Python's
+        if path.is_file() and not path.is_symlink() and "__pycache__" not in inside.parts:
+            if inside.as_posix() not in known:
+                raise UserError(
+                    f"{folder} holds {inside}, which no installer wrote: move it, or give another --standins"
+                )
+
+
+@contextmanager
+def _stage(title: str, say: Say) -> Iterator[None]:
+    begun = perf_counter()
+    yield
+    say(f"{title}: {perf_counter() - begun:.1f} s")
