@@ -223,7 +223,7 @@ def test_mistakes_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
         "--recipe", json_file(tmp_path / "nan.json", floors=floors)
     )
     said = export("--recipe", "palette6")
-    assert "onnx ort does not take the recipe palette6" in said and "the nearest is w8" in said
+    assert "onnx ort cannot use the recipe palette6" in said and "the nearest is w8" in said
     assert not (tmp_path / "out").exists()
 
 
