@@ -23,7 +23,7 @@ class Lazy:
     place: str
 
     def resolve(self) -> Any:
-        """Import the module and return its function `NAME` of "package.module:NAME"."""
+        """Import the module of `place` and return the function."""
         module, _, name = self.place.partition(":")
         return getattr(import_module(module), name)
 

@@ -39,8 +39,8 @@ class Edit:
         domain: str = "",
         behind: ir.Value | None = None,
     ) -> ir.Value:
-        """Add a node of `anchor`'s module, before `anchor`, or right after the producer of `behind`, so that several
-        nodes can read it. Return its first output."""
+        """Add a node of `anchor`'s module, before `anchor`, or as early as `behind` exists, so that several nodes can
+        read it: after its producer, or first of all for an input of the graph. Return the node's first output."""
         noted = {SCOPES: anchor.metadata_props[SCOPES]} if SCOPES in anchor.metadata_props else {}
         node = ir.node(op, inputs, attributes or {}, domain=domain, outputs=[result, *more], metadata_props=noted)
         producer = behind.producer() if behind is not None else None

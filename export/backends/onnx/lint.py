@@ -41,8 +41,8 @@ def lint(model: ir.Model, profile: Profile) -> dict[str, int]:
 
 def lint_static(model: ir.Model, plan: Plan) -> None:
     """Check a graph of 16-bit activations for a neural processor: no open sizes; inputs and outputs are not quantized;
-    each operator of a weight with such activations reads quantized values, and returns them if `plan` has their value
-    range. Raise ProofError, naming the node, if one is not so."""
+    each operator of a weight with such activations reads quantized values, and its output is quantized if `plan` has
+    its value range. Raise ProofError, naming the tensor or node, at the first violation."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.dtype in _INTEGERS:
             raise ProofError(
