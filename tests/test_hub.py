@@ -15,7 +15,7 @@ import pytest
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 
-MISSING = ("unet holds no safetensors", "names vae", "holds no tokenizer_config.json")
+MISSING = ("unet has no safetensors", "names vae", "has no tokenizer_config.json")
 UNET = "unet/diffusion_pytorch_model.safetensors"
 REPO, COMMIT = "someone/tiny-sd", "0123456789abcdef0123456789abcdef01234567"
 
