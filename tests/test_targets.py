@@ -108,7 +108,11 @@ WRONG = {
     "truth for a number": ("memory_mb = 8192", "memory_mb = true", "memory_mb must be of type int, not bool"),
     "number for a truth": ("open_batch = false", "open_batch = 0", "open_batch must be of type bool, not int"),
     "missing key of an artifact": ('recipe = "fp16"\n', "", "artifacts[0].recipe is missing"),
-    "unknown key of an artifact": ("[[artifacts]]", "[[artifacts]]\nopset = 20", "artifacts[0].opset is not a known key"),
+    "unknown key of an artifact": (
+        "[[artifacts]]",
+        "[[artifacts]]\nopset = 20",
+        "artifacts[0].opset is not a known key",
+    ),
     "unknown format": (
         '"tflite"',
         '"tflight"',
@@ -120,13 +124,17 @@ WRONG = {
     "unknown rewrite": (
         '"chunked_attention"',
         '"chunky"',
-        "rewrites names chunky, which is no file",
+        "rewrites names chunky, and export/rewrites has no such file",
     ),
     "no artifacts": ("[[artifacts]]", "[[published]]", "artifacts is missing"),
     "figure without a device": ('device = "Samsung Galaxy S23 Ultra"\n', "", "published[0].device is missing"),
     "fact without a source": ('\nsoc = "https', '\n# soc = "https', "sources.soc must name the source"),
     "misspelt key that must be there": ("title = ", "titel = ", "titel is not a known key, did you mean title?"),
-    "misspelt key of a figure": ("device = ", "devise = ", "published[0].devise is not a known key, did you mean device?"),
+    "misspelt key of a figure": (
+        "device = ",
+        "devise = ",
+        "published[0].devise is not a known key, did you mean device?",
+    ),
     "text for a figure": ("value = 12.0", 'value = "12.0"', "published[0].value must be of type float, not str"),
     "number for a source": ('\nsoc = "https', '\nsoc = 1 # "https', "sources.soc must be of type str, not int"),
     "no table of sources": ("\n[sources]", "\n[[sources]]", "sources must be of type table, not list"),
