@@ -229,7 +229,10 @@ def test_a_part_that_the_pipeline_does_not_use_is_not_looked_at(
         ({"_class_name": 3}, "is a 3, which cannot be exported; supported: "),
         ({"_class_name": "FluxPipeline", "tokenizer": None}, "is a FluxPipeline, which cannot be exported"),
         ({"unet": ["my_unet", "UNet2DConditionModel"]}, "from 'my_unet', code of its own, which is never run"),
-        ({"unet": ["transformers", "UNet2DConditionModel"]}, "from transformers, which does not have it: write diffusers"),
+        (
+            {"unet": ["transformers", "UNet2DConditionModel"]},
+            "from transformers, which does not have it: write diffusers",
+        ),
         ({"unet": [None, "UNet2DConditionModel"]}, "UNet2DConditionModel from None"),
         ({"scheduler": ["my_scheduler", "Mine"]}, "scheduler's Mine from 'my_scheduler', code of its own"),
         ({"tokenizer": ["my_words", "Mine"]}, "tokenizer's Mine from 'my_words', code of its own"),

@@ -93,7 +93,7 @@ def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: 
 
 
 def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="uses only the positive half"):
+    with pytest.raises(UserError, match="one half alone"):
         record_bundle(bundle, "red apple", guidance=1.0)
 
 

@@ -177,7 +177,7 @@ def test_the_command_tells_them_before_any_work(folder: Path, tmp_path: Path) ->
     assert "vae/config.json: scaling_factor is None" in refused_command(*command)
     edit_json(folder / "vae/config.json", scaling_factor=0.18215)
     edit_json(folder / "unet/config.json", downsample_padding=3)
-    assert "unet: its config.json makes a model that does not run" in refused_command(*command)
+    assert "unet: the model of config.json does not run" in refused_command(*command)
 
 
 def test_checkpoints_that_are_sound_pass(tiny_checkpoint: Path) -> None:

@@ -25,9 +25,7 @@ def test_sites_of_stable_diffusion_15(tmp_path: Path) -> None:
 def test_a_site_too_few_stops(tmp_path: Path, kind: str) -> None:
     part = narrow_sd15_unet(tmp_path)
     wrong = replace(part, sites={**part.sites, kind: part.sites[kind] + 1})
-    message = (
-        f"unet: the graph has {SD15_SITES[kind]} {kind} sites, and its configuration makes {SD15_SITES[kind] + 1}"
-    )
+    message = f"unet: the graph has {SD15_SITES[kind]} {kind} sites, and its configuration makes {SD15_SITES[kind] + 1}"
     with pytest.raises(ProofError, match=message):
         trace(wrong, REWRITES, open_batch=False)
 

@@ -153,7 +153,10 @@ SECOND, INDEX = f"{UNET}-00002-of-00002.safetensors", f"{UNET}.safetensors.index
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "shard missing": (lambda part: (part / SECOND).unlink(), f"unet has no {SECOND}, which {INDEX} names"),
     "index missing": (lambda part: (part / INDEX).unlink(), f"unet has shards and no {INDEX}"),
-    "shard elsewhere": (place("../vae/model.safetensors"), "names '../vae/model.safetensors', which is not a file name"),
+    "shard elsewhere": (
+        place("../vae/model.safetensors"),
+        "names '../vae/model.safetensors', which is not a file name",
+    ),
     "shard pickled": (place("model.bin"), "unet/model.bin is a pickle"),
     "no metadata": (edit_index(lambda content: content.pop("metadata")), f"{INDEX} has no metadata"),
     "no map": (edit_index(lambda content: content.pop("weight_map")), "weight_map does not name the shard"),

@@ -61,7 +61,7 @@ class ModelCandidate:
             if expected.latents.shape != own.latents.shape:
                 calls = len(own.latents) - 1, len(expected.latents) - 1
                 raise UserError(
-                    f"{self.title} makes {calls[0]} steps and the reference {calls[1]}: pictures cannot be compared, choose other --steps"
+                    f"{self.title} makes {calls[0]} steps and the reference {calls[1]}: try another --steps"
                 )
             latents = [each[None] for each in own.latents[1:]]
             yield compare_picture(self.format, expected, latents, recorded_once(own, "decoded"), own.picture)

@@ -147,7 +147,10 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "a mark in the merges": (_marked("merges.txt"), ("merges.txt", "byte order mark")),
     "a mark in the settings": (_marked("tokenizer_config.json"), ("tokenizer_config.json", "byte order mark")),
     "a mark in the added tokens": (_marked("added_tokens.json"), ("added_tokens.json", "byte order mark")),
-    "settings in a list": (lambda f: write(plain(f), {"tokenizer_config.json": []}), ("config.json", "not a JSON object")),
+    "settings in a list": (
+        lambda f: write(plain(f), {"tokenizer_config.json": []}),
+        ("config.json", "not a JSON object"),
+    ),
     "cut JSON": (lambda f: write(plain(f), {"vocab.json": '{"a": 1'}), ("vocab.json", "not valid JSON")),
     "another model": (
         lambda f: write(saved(f), {"tokenizer.json": {"model": {"type": "WordPiece"}, "added_tokens": []}}),
