@@ -6,9 +6,9 @@
 
 The folder is the registry: a file here that defines these two names is a source (the other files are parts of sources):
 
-    ORDER                              sources are tried in ascending order: built-in 10, folder 20, hub 30
-    open(name, wanted) -> Checkpoint   open the model `name` with the options `wanted`; None if it belongs to another
-                                       source. Raises UserError if it belongs to this source and cannot be opened
+    ORDER                               sources are tried in ascending order: built-in 10, folder 20, hub 30
+    open(name, options) -> Checkpoint   open the model `name`; None if it belongs to another source. Raises UserError
+                                        if it belongs to this source and cannot be opened
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, pickle_error
 from pocketdiffusion.runtime.errors import UserError
 
@@ -36,9 +36,9 @@ def open_checkpoint(
     shell patterns of tensors that may be unused. `say` receives one line about files of the source that are ignored.
     Raise UserError if it is not a checkpoint, is incomplete, is pickled, or belongs to a family that is not supported.
     """
-    wanted = Wanted(revision, token, tuple(allow_unexpected), say)
+    options = OpenOptions(revision, token, tuple(allow_unexpected), say)
     for source in sources():
-        found: Checkpoint | None = source.open(name, wanted)
+        found: Checkpoint | None = source.open(name, options)
         if found is not None:
             return found
     raise _refusal(name)

@@ -65,7 +65,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OpenOptions:
     """Options for opening a checkpoint. `revision` and `token` are for the hub. `allow_unexpected` are shell patterns
     of tensors that may be unused. `progress` receives one line about files of the source that are ignored."""
 

@@ -9,7 +9,7 @@ import diffusers
 import transformers
 
 from pocketdiffusion.export.arguments import defaults
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.config_types import check_config
 from pocketdiffusion.export.checkpoints.hub_cache import describe_unfinished
 from pocketdiffusion.export.checkpoints.model_card import read_licence
@@ -40,12 +40,12 @@ class FolderPipeline:
         )
 
 
-def open(name: str, wanted: Wanted) -> Checkpoint | None:
+def open(name: str, options: OpenOptions) -> Checkpoint | None:
     """Return the checkpoint in the folder `name`, None if there is no such folder."""
     folder = Path(name)
     if not folder.is_dir():
         return None
-    if wanted.revision is not None:
+    if options.revision is not None:
         raise UserError(f"a revision can be given for hub ids only, and {name} is a folder")
     try:
         if not (folder / "model_index.json").is_file():
@@ -53,12 +53,12 @@ def open(name: str, wanted: Wanted) -> Checkpoint | None:
                 f"{name} is not a diffusers checkpoint: it has no model_index.json; give a folder that "
                 "`save_pretrained` wrote"
             )
-        return read_folder(folder, folder.resolve().name, None, wanted)
+        return read_folder(folder, folder.resolve().name, None, options)
     except IncompleteError as error:
         raise describe_unfinished(folder, error) from None
 
 
-def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) -> Checkpoint:
+def read_folder(folder: Path, title: str, revision: str | None, options: OpenOptions) -> Checkpoint:
     """Return the checkpoint in `folder`, which has a model_index.json, under the name `title`.
 
     Raise UserError if its family is not supported, if it is pickled, or if a file is wrong; IncompleteError if a file
@@ -76,10 +76,10 @@ def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) 
     variants = {part: weights.variant for part, weights in chosen.items() if weights.variant is not None}
     skipped = _skipped(folder, parts, {part: weights.files for part, weights in chosen.items()})
     if skipped:
-        wanted.progress(f"{title}: files that an export does not use are ignored: {', '.join(skipped)}")
+        options.progress(f"{title}: files that an export does not use are ignored: {', '.join(skipped)}")
     if variants:
         read = ", ".join(map(" ".join, variants.items()))
-        wanted.progress(f"{title} has no full weights, so a variant is read: {read}")
+        options.progress(f"{title} has no full weights, so a variant is read: {read}")
     return Checkpoint(
         name=title,
         revision=revision,
@@ -92,7 +92,7 @@ def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) 
         licence_files=_licence_files(folder),
         weight_files={f"{part}/{name}": folder / part / name for part, each in chosen.items() for name in each.files},
         open_pipeline=FolderPipeline(folder, max(variants.values(), default=None)),
-        allow_unexpected=wanted.allow_unexpected,
+        allow_unexpected=options.allow_unexpected,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.folder import read_folder
 from pocketdiffusion.export.checkpoints.text_files import IncompleteError, read_json
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, is_index
@@ -18,14 +18,14 @@ ORDER = 30
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def open(name: str, wanted: Wanted) -> Checkpoint | None:
+def open(name: str, options: OpenOptions) -> Checkpoint | None:
     """Return the checkpoint with the hub id `name`, None if it is a path or does not have the form of an id."""
     path = Path(name)
     if path.exists() or path.suffix in (*PICKLED, ".safetensors") or not _HUB_ID.fullmatch(name):
         return None
-    folder, complete = fetch(name, wanted.revision, wanted.token)
+    folder, complete = fetch(name, options.revision, options.token)
     try:
-        return read_folder(folder, name, folder.name, wanted)
+        return read_folder(folder, name, folder.name, options)
     except IncompleteError as error:
         if complete:
             raise UserError(f"{name} on the hub is incomplete: {error}") from None

@@ -88,26 +88,26 @@ def _stored(file: Path, base: int, entry: Mapping[str, Any]) -> Stored:
 
 
 def bind(
-    wanted: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
     stored: Mapping[str, LazyTensor],
     where: str,
     allow_unexpected: Sequence[str] = (),
 ) -> dict[str, LazyTensor]:
-    """Return the tensors that a module needs, `wanted`, in the module's order.
+    """Return the tensors that a module needs, `shapes`, in the module's order.
 
     Raise UserError, listing the names, if a tensor is missing, has another shape, or is not floating-point, and if an
     unused one is neither known to be harmless nor matches a pattern of `allow_unexpected`.
     """
-    left = [name for name in stored if name not in wanted]
+    left = [name for name in stored if name not in shapes]
     unexpected = [name for name in left if not is_allowed(name, where, allow_unexpected)]
     complaints = [
-        _list("missing", [name for name in wanted if name not in stored]),
+        _list("missing", [name for name in shapes if name not in stored]),
         _list("unexpected", unexpected),
         _list(
             "of another shape",
             [
                 f"{name} is {list(stored[name].shape)} and should be {list(shape)}"
-                for name, shape in wanted.items()
+                for name, shape in shapes.items()
                 if name in stored and stored[name].shape != shape
             ],
         ),
@@ -116,7 +116,7 @@ def bind(
             [
                 f"{name} is {tensor.dtype} in {_files(tensor)}"
                 for name, tensor in stored.items()
-                if name in wanted and tensor.dtype not in FLOATS
+                if name in shapes and tensor.dtype not in FLOATS
             ],
         ),
     ]
@@ -124,7 +124,7 @@ def bind(
         reasons = "; ".join(filter(None, complaints))
         advice = "; --allow-unexpected PATTERN ignores unexpected tensors" if unexpected else ""
         raise UserError(f"{where}: the weights do not fit the configuration; {reasons}{advice}")
-    return {name: stored[name] for name in wanted}
+    return {name: stored[name] for name in shapes}
 
 
 def _files(tensor: LazyTensor) -> str:

@@ -31,7 +31,7 @@ _LONGEST = 100_000  # tokens; transformers says 10^30 where a folder says nothin
 class ClipTokenizer:
     """A tokenizer as transformers reads it from `folder`. `added` is in the order of ids.
 
-    `unk_id` is the id for bytes that are not in the vocabulary, None if such bytes have no token. `gives_mask` is True
+    `unk_id` is the id for bytes that are not in the vocabulary, None if such bytes have no token. `makes_mask` is True
     if it makes an attention mask for each prompt.
     """
 
@@ -44,7 +44,7 @@ class ClipTokenizer:
     pad_id: int
     unk_id: int | None
     added: tuple[AddedToken, ...]
-    gives_mask: bool
+    makes_mask: bool
 
 
 _OPENED: dict[tuple[str, str], ClipTokenizer] = {}  # tokenizers that this process has compared, by digest and class
@@ -150,7 +150,7 @@ def _read(folder: Path, theirs: Any) -> ClipTokenizer:
         pad_id=_special_id(folder, theirs, "pad"),
         unk_id=model["vocab"].get(model["unk_token"]),
         added=_added(folder, theirs),
-        gives_mask="attention_mask" in theirs.model_input_names,
+        makes_mask="attention_mask" in theirs.model_input_names,
     )
 
 

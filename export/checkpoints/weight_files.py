@@ -33,17 +33,17 @@ def choose_weights(
     library: str,
     names: Collection[str],
     read_index: Callable[[str], dict[str, Any]],
-    wanted: str | None = None,
+    preferred: str | None = None,
 ) -> WeightFiles:
     """Return the files to read among `names`, the file names in the folder of a component of `library`, "diffusers" or
     "transformers". `read_index` returns the content of an index by its name.
 
     A folder without full weights is read in its variant `fp16`, or in the only variant that it has; a folder that has
-    the variant `wanted` is read in it, as diffusers does if it is given a variant for another component. Raise
+    the variant `preferred` is read in it, as diffusers does if it is given a variant for another component. Raise
     UserError, naming `folder`, if there is nothing to read, if a shard is missing, and if the weights that diffusers
     would read are pickled.
     """
-    first = () if wanted is None else (wanted,)
+    first = () if preferred is None else (preferred,)
     for variant in (*first, None, *_variants(folder, library, names)):
         for name in _candidates(library, variant):
             if name in names:

@@ -41,9 +41,9 @@ class Recorder(TorchFunctionMode):
 
     def __enter__(self) -> "Recorder":
         for name, call in self._calls.items():
-            takes = call.takes.register_forward_pre_hook(partial(self._take, name, call), with_kwargs=True)
-            gives = call.gives.register_forward_hook(partial(self._give, name, call))
-            self._undo += [takes.remove, gives.remove]
+            before = call.first.register_forward_pre_hook(partial(self._keep_inputs, name, call), with_kwargs=True)
+            after = call.last.register_forward_hook(partial(self._keep_outputs, name, call))
+            self._undo += [before.remove, after.remove]
         step = self._scheduler.step
 
         @wraps(step)  # pipelines read its signature
@@ -64,11 +64,11 @@ class Recorder(TorchFunctionMode):
         for undo in self._undo:
             undo()
 
-    def _take(self, name: str, call: GraphCall, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _keep_inputs(self, name: str, call: GraphCall, module: nn.Module, args: Any, kwargs: Any) -> None:
         arguments = signature(module.forward).bind(*args, **kwargs).arguments
         self.inputs[name].append({key: tensor.clone() for key, tensor in call.inputs(arguments).items()})
 
-    def _give(self, name: str, call: GraphCall, module: nn.Module, args: Any, result: Any) -> None:
+    def _keep_outputs(self, name: str, call: GraphCall, module: nn.Module, args: Any, result: Any) -> None:
         self.outputs[name].append({key: tensor.clone() for key, tensor in call.outputs(result).items()})
 
 

@@ -61,7 +61,7 @@ class TextEncoder(nn.Module):
         return output.last_hidden_state, output.pooler_output
 
 
-def takes_mask(config: CLIPTextConfig) -> bool:
+def uses_mask(config: CLIPTextConfig) -> bool:
     """Return True if diffusers' pipeline passes an attention mask to the text encoder (`use_attention_mask`)."""
     return bool(getattr(config, "use_attention_mask", False))
 
@@ -97,7 +97,7 @@ def prompt_length(checkpoint: Checkpoint, tokenizer: str, part: str, text: CLIPT
             f"{found.folder}: {ids[last]!r} has id {last}, and the embedding of {part} has {text.vocab_size} rows "
             f"(vocab_size in config.json): enlarge it (resize_token_embeddings), or remove the token"
         )
-    if takes_mask(text) and not found.gives_mask:
+    if uses_mask(text) and not found.makes_mask:
         raise UserError(
             f"{found.folder / 'tokenizer_config.json'}: model_input_names has no attention_mask, which {part} needs "
             "(use_attention_mask in config.json): add it"
@@ -136,7 +136,7 @@ def component(
     bound = bind(shapes, modern_names(part, stored), part, allow_unexpected)
     config, weights = shorten(config, bound, tokens)
     inputs = [ids_spec(tokens)]
-    if takes_mask(config):
+    if uses_mask(config):
         inputs.append(TensorSpec("attention_mask", (1, tokens), "int32", "1 for each token, 0 for padding"))
     width = config.hidden_size
     states = TensorSpec("last_hidden_state", (1, tokens, width), "float32", "a state for each token")
@@ -175,7 +175,7 @@ def sites(config: CLIPTextConfig) -> dict[str, int]:
     """Return {operator: sites}. The activation has its own name, "quick_gelu" or "gelu". Attention with a mask is not
     counted, because it is not rewritten."""
     layers = config.num_hidden_layers
-    attention = 0 if takes_mask(config) else layers
+    attention = 0 if uses_mask(config) else layers
     return {"attention": attention, "layer_norm": 2 * layers + 1, config.hidden_act: layers}
 
 
@@ -188,6 +188,6 @@ def example(config: CLIPTextConfig, seed: int) -> dict[str, Tensor]:
     words = torch.randint(0, last - 1, (min(8, tokens - 2),), generator=generator)
     ids[0, 0], ids[0, 1 : 1 + len(words)] = last - 1, words.int()
     inputs = {"input_ids": ids}
-    if takes_mask(config):
+    if uses_mask(config):
         inputs["attention_mask"] = (torch.arange(tokens) < len(words) + 2).int()[None]
     return inputs

@@ -12,14 +12,14 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class GraphCall:
-    """A call of the graph begins when the module `takes` is called, and ends when the module `gives` returns.
+    """A call of the graph begins when the module `first` is called, and ends when the module `last` returns.
 
-    `inputs` converts the arguments of `takes.forward`, by name, to the graph's inputs; `outputs` converts the result of
-    `gives` to its outputs. Both have the batch of the pipeline: axis 0 has the samples, one or both halves of guidance;
+    `inputs` converts the arguments of `first.forward`, by name, to the graph's inputs; `outputs` converts the result of
+    `last` to its outputs. Both have the batch of the pipeline: axis 0 has the samples, one or both halves of guidance;
     a tensor of rank 0 belongs to all of them.
     """
 
-    takes: nn.Module
-    gives: nn.Module
+    first: nn.Module
+    last: nn.Module
     inputs: Callable[[Mapping[str, Any]], Tensors]
     outputs: Callable[[Any], Tensors]
