@@ -8,9 +8,7 @@ class Artifact:
     """The format, profile, recipe, compute unit and rewrites of one artifact to emit."""
 
     format: str  # a folder of export/backends
-    profile: (
-        str  # "ort": onnxruntime's own operators too; "std": standard operators only; "ios17": for iOS 17 and later
-    )
+    profile: str  # "ort": onnxruntime's own operators too; "std": standard operators only; "ios17": iOS 17 and later
     recipe: str  # a file of quantize/recipes, or the path of a JSON file of one
     compute_unit: str  # "cpu", "gpu", "ane": Apple's Neural Engine, "npu": Qualcomm's
     rewrites: tuple[str, ...]  # files of export/rewrites

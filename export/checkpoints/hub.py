@@ -68,7 +68,7 @@ def _download(repo: str, revision: str | None, token: str | None, names: Collect
     for name in map(PurePosixPath, names):
         if len(name.parts) == 2:
             by_folder.setdefault(name.parts[0], []).append(name.parts[1])
-    # from here on the exact commit that the first call found
+    # from here on, the commit that the first call found
     indexes = [f"{part}/{n}" for part, (lib, _) in modules.items() for n in by_folder.get(part, []) if is_index(lib, n)]
     if indexes:
         snapshot_download(repo, revision=folder.name, token=token, allow_patterns=indexes)

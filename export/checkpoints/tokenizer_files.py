@@ -24,7 +24,7 @@ from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, make_tokenizer,
 
 FILES = ("vocab.json", "merges.txt")
 CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "AutoTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
-_LONGEST = 100_000  # tokens; transformers says 10^30 where a folder says nothing
+_LONGEST = 100_000  # tokens; transformers uses 10^30 if a folder states no length
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program
 from pocketdiffusion.runtime.sampling.scheduler_settings import PLAIN
 
-_SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that they come from
+_SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that define them
 
 
 def find_family(checkpoint: Checkpoint) -> Any:

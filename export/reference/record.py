@@ -128,7 +128,7 @@ def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         ).images
     except PocketDiffusionError:
         raise
-    except Exception as error:  # of any class
+    except Exception as error:  # a pipeline raises exceptions of any class
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"diffusers' {type(pipeline).__name__} cannot draw with this model: {reason[:300]}") from error
     return np.asarray(picture)
