@@ -219,7 +219,7 @@ def test_old_names_in_shards_are_refused(make: Callable[..., Model]) -> None:
         save_file({name: old[name] for name in old if placed[name] == shard}, model.folder / "vae" / shard)
     index = json.dumps({"metadata": {}, "weight_map": placed})
     (model.folder / f"{VAE_FILE}.index.json").write_text(index)
-    assert "its shards hold names from before diffusers 0.18" in refusal(model.folder)
+    assert "its shards have names from before diffusers 0.18" in refusal(model.folder)
 
 
 def test_text_encoder_without_the_prefix_is_understood(make: Callable[..., Model]) -> None:
