@@ -101,7 +101,7 @@ def test_inspect_shows_a_model(tiny_checkpoint: Path) -> None:
 def test_a_folder_that_is_no_bundle(command: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     prompt = ("apple", "-o", tmp_path / "out.png") if command == "generate" else ()
-    said = "is no checkpoint" if command == "inspect" else "is not a bundle"
+    said = "is not a diffusers checkpoint" if command == "inspect" else "is not a bundle"
     assert said in refusal(command, tmp_path / "folder", *prompt)
     assert str(tmp_path / "absent") in refusal(command, tmp_path / "absent", *prompt)
     assert not files_below(tmp_path)
