@@ -33,8 +33,10 @@ from pocketdiffusion.quantize.measure.activation_stats import ActivationStatisti
 from pocketdiffusion.quantize.observers import HEADROOM, METHODS, choose_range
 from pocketdiffusion.quantize.qparams import BITS, ValueRange
 from pocketdiffusion.quantize.scheme import Plan, Scheme
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.memory import own_peak_bytes
-from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.check import NONE, Check
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 
 ROOM = {8: (1.0, 1.2, 1.5), 16: (1.0, 2.0, 4.0)}  # factors on the range that a method chooses
@@ -84,7 +86,7 @@ def measure_ranges(
                 integers = Scheme("linear", 8, activation=activation)  # type: ignore[arg-type]
                 schemes = {n: integers if n in inputs else Scheme("linear", 8) for n in weights_of(part)}
                 runner = open_quantized(part, (), Plan("calibration", schemes, inputs))
-                reports = judge_runner(runner, trajectories, format=None, rung=method, floor=0)
+                reports = judge_graph(Check(Kind.COMPARED, NONE), runner, trajectories)
                 worst = min(reports, key=lambda report: report.psnr_db)
                 figures = {"median_db": median(worst.case_db), "minimum_db": worst.psnr_db}
                 rows.append({"graph": name, "activation": activation, "method": method, "room": room, **figures})

@@ -20,8 +20,7 @@ from rich.table import Table
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.quantize.floors import FILE
 from pocketdiffusion.quantize.recipes import recipe_names
-from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, PICTURE_FLOORS_DB
 
 HERE = Path(__file__).parent
 MEASUREMENTS = HERE / "recipes.json"

@@ -20,18 +20,18 @@ import numpy as np
 
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict, record_verdict
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, Runner
-from pocketdiffusion.runtime.verify.gate import ROUNDING, judge_runner, record_verdict
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, Comparison, ParityReport, measure
+from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance, scope_of
+from pocketdiffusion.runtime.verify.gate import judge_graph
+from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, recorded
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, Measured, check_in_torch, floor_db
 
 TARGETS = {"onnx": "pixel-8", "coreml": "iphone-15", "tflite": "galaxy-s24"}
 OUTPUT = "out_sample"
-SAME_WEIGHTS = (
-    "same weights"  # the artifact compared with torch with the same stored weights: only the error of the conversion
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def round_weights(folder: Path, format: str) -> dict[str, Any]:
 
     part, artifact = _part_and_artifact(folder, format)
     runner = Remembering(open_rounded(part, artifact.rewrites))
-    reports = judge_runner(runner, [original(folder)], format=None, rung=ROUNDING, storage="float16")
+    reports = judge_graph(check_in_torch(Kind.ROUNDING, None, "float16"), runner, [original(folder)])
     np.savez(folder / f"{format}-rounded.npz", np.stack(runner.given))
     return {"rounding_db": {report.subject: report.psnr_db for report in reports}, "verdicts": _verdicts(reports)}
 
@@ -101,15 +101,9 @@ def step(folder: Path, format: str, rounding_db: Mapping[str, float]) -> dict[st
     graph = Graph.model_validate_json((folder / f"{format}.json").read_bytes())
     runner, trajectory = Remembering(load_runner(folder / format, format, graph)), original(folder)
     start, begun = time.perf_counter(), time.process_time()
-    reports = judge_runner(
-        runner,
-        [trajectory],
-        format=format,
-        rung=graph.recipe,
-        storage=graph.storage,
-        arithmetic=graph.arithmetic,
-        rounding_db=rounding_db,
-    )
+    scope = scope_of(format, graph)
+    floors = {subject: floor_db(scope, Measured(rounding_db=db)) for subject, db in rounding_db.items()}
+    reports = judge_graph(Check(Kind.ARTIFACT, Tolerance(floor_db(scope), floors), scope), runner, [trajectory])
     took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - begun}
     if graph.arithmetic == "float32":
         with np.load(folder / f"{format}-rounded.npz") as rounded:
@@ -119,9 +113,7 @@ def step(folder: Path, format: str, rounding_db: Mapping[str, float]) -> dict[st
             measure(
                 f"{graph.spec.name}.{OUTPUT}",
                 [Comparison(*each) for each in zip(labels, references, runner.given, strict=True)],
-                rung=SAME_WEIGHTS,
-                floor=FLOORS_DB["float32", "float32"],
-                format=format,
+                Check(Kind.SAME_WEIGHTS, Tolerance(FLOORS_DB["float32", "float32"]), Scope(format)),
             )
         )
     return {**took, "verdicts": _verdicts(reports)}
@@ -143,7 +135,7 @@ def _part_and_artifact(folder: Path, format: str) -> Any:
     return part, replace(artifact, recipe="fp16")
 
 
-def _verdicts(reports: list[ParityReport]) -> list[dict[str, Any]]:
+def _verdicts(reports: list[Verdict]) -> list[dict[str, Any]]:
     return [record_verdict(report).model_dump(mode="json") for report in reports]
 
 

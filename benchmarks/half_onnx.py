@@ -10,6 +10,7 @@ verdicts.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -26,9 +27,11 @@ from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.devices.judge import find_place
 from pocketdiffusion.runtime.engines.onnx import ENGINE, open_runner
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.check import scope_of
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.runtime.verify.tolerances import check_artifact
 from pocketdiffusion.verify import core_of
 
 
@@ -67,14 +70,10 @@ def main(
                 "arm64": place.open(Path(scratch), ENGINE.ways["arm64"][0], half),
             }
             found = {
-                device: judge_runner(
+                device: judge_graph(
+                    check_artifact(replace(scope_of("onnx", graph), arithmetic="float16", device=device), graph),
                     runner,
                     [trajectory],
-                    format="onnx",
-                    rung="half",
-                    storage=graph.storage,
-                    arithmetic="float16",
-                    device=device,
                 )
                 for device, runner in runners.items()
             }

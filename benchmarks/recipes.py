@@ -13,7 +13,6 @@ phone's. Rows that are in the file already are kept: remove it to measure all of
 
 import json
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -34,11 +33,15 @@ from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.planning import plan_artifacts
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven, seal
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.sealing import seal
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines import onnx, open_graph, tflite
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.gate import draw_pictures, judge_runner
+from pocketdiffusion.runtime.verify.check import NONE, Check
+from pocketdiffusion.runtime.verify.gate import judge_graph
+from pocketdiffusion.runtime.verify.pictures import draw_pictures
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
 from pocketdiffusion.source import Original
 
@@ -58,7 +61,7 @@ def main(
     (HERE.parent / "build").mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
     checkpoint = open_checkpoint("emoji")
-    original = Original(checkpoint, components(checkpoint), [], {})
+    original = Original(checkpoint, components(checkpoint), [])
     trajectories = record(checkpoint, original.parts, requests(prompts), say=lambda part: say(f"recording {part}"))
     for name in [format] if format else TARGETS:
         artifact = replace(load_target(TARGETS[name]).artifacts[0], format=name)
@@ -94,13 +97,8 @@ def measure(original: Original, artifact: Artifact, trajectories: list[Trajector
         bundle = open_unproven(folder, check=False)
         row |= describe(bundle, artifact.format)
         for name in graphs:
-            reports = judge_runner(
-                open_graph(bundle, name, artifact.format),
-                [probe(t) for t in trajectories],
-                format=artifact.format,
-                rung=recipe.name,
-                floor=-inf,
-            )
+            runner = open_graph(bundle, name, artifact.format)
+            reports = judge_graph(Check(Kind.COMPARED, NONE), runner, [probe(t) for t in trajectories])
             row["graph_db"][name] = {"minimum": min(EQUAL_DB, *(r.psnr_db for r in reports))}
             row["graph_db"][name]["median"] = min(EQUAL_DB, *(median(r.case_db) for r in reports))
         pictures = list(draw_pictures(bundle, trajectories, artifact.format))

@@ -36,10 +36,12 @@ from pocketdiffusion.export.float16.activation_forms import FORMS, measure_forms
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines import onnx, tflite
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
-from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.check import NONE, Check
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 SHAPE = (1, 320, 64, 64)
@@ -170,9 +172,8 @@ def measure_precision(parts: Sequence[Component], trajectories: Sequence[Traject
         for error in measure_forms(part, calls):
             row = {"graph": part.spec.name, **vars(error)}
             if part.spec.name == "unet":
-                (report,) = judge_runner(
-                    FormRunner(part, error.kind, error.form), trajectories, format=None, rung=error.form
-                )
+                runner = FormRunner(part, error.kind, error.form)
+                (report,) = judge_graph(Check(Kind.COMPARED, NONE), runner, trajectories)
                 row["output_db"] = report.psnr_db
             rows.append(row)
     return rows

@@ -19,18 +19,12 @@ from pocketdiffusion.export.pipeline_defaults import read_defaults
 from pocketdiffusion.export.preview import fit_preview
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.file_table import README
-from pocketdiffusion.runtime.bundle.manifest import (
-    Calibration,
-    Draft,
-    Graph,
-    Latents,
-    ModelInfo,
-    Provenance,
-    Scheduler,
-    TargetInfo,
-    Tokenizer,
-    Vae,
-)
+from pocketdiffusion.runtime.bundle.golden_records import Calibration
+from pocketdiffusion.runtime.bundle.graph_records import Graph
+from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.picture_records import Latents, Scheduler, Vae
+from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
+from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.program import find_ends
 from pocketdiffusion.runtime.sampling.schedule import read_schedule

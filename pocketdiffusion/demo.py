@@ -22,18 +22,20 @@ from time import perf_counter
 
 from rich.table import Table
 
-from pocketdiffusion.build import export_original, timed
+from pocketdiffusion.build import export_original
 from pocketdiffusion.cli.console import progress, run, stdout
 from pocketdiffusion.cli.tables import verdict_table
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
+from pocketdiffusion.reports.stage_times import timed
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.image import contact_sheet, write_png
-from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB, PictureReport, draw_pictures
+from pocketdiffusion.runtime.verify.pictures import PictureReport, draw_pictures
 from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.tolerances import PICTURE_FLOORS_DB
 from pocketdiffusion.source import Original, open_model, record_original
 
 PHONES = ("pixel-8", "galaxy-s24", "iphone-15")

@@ -1,6 +1,6 @@
 """A model that was recorded: what all exports of it have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,12 +8,10 @@ from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.activation_forms import FormError
 from pocketdiffusion.export.quantization import Calibrated, calibrate
 from pocketdiffusion.export.reference.record import check_drawn, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
-from pocketdiffusion.reports.findings import find_forms
 from pocketdiffusion.runtime.note import Note
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
@@ -25,14 +23,13 @@ Say = Callable[[str], None]
 class Original:
     """A model that was recorded: all that exports for several phones have in common.
 
-    `forms` is what each form of its activations costs in float16, by component. `calibrated`, the statistics of
-    its activations on the calibration prompts, is measured when it is asked for the first time.
+    `calibrated`, the statistics of its activations on the calibration prompts, is measured when it is asked for the
+    first time.
     """
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
     trajectories: list[Trajectory]
-    forms: Mapping[str, Sequence[FormError]]
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -69,7 +66,6 @@ def open_model(
 
 
 def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
-    """Draws the gate's prompts with diffusers' own pipeline of the model."""
+    """Draw the gate's prompts with diffusers' own pipeline of the model."""
     trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"), controls=True)
-    say("recording the original: its activations in float16")
-    return Original(checkpoint, parts, trajectories, {p.spec.name: find_forms(p, trajectories) for p in parts})
+    return Original(checkpoint, parts, trajectories)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pocketdiffusion.quantize.stated_floors import check_floors
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
 from pocketdiffusion.runtime.devices.judge import find_place, judge_on
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.verify.compare import other_shapes
@@ -15,7 +16,6 @@ from pocketdiffusion.runtime.verify.conformance import judge_conformance
 from pocketdiffusion.runtime.verify.contradictions import check_contradictions
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.metrics import ParityReport, blame
 from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.self_test import NOT_JUDGED, judge_runtime_part
 from pocketdiffusion.runtime.verify.skipped import NotRun, units_not_run
@@ -56,7 +56,7 @@ class Verified:
 
     bundle: Bundle
     device: str
-    verdicts: Sequence[ParityReport]
+    verdicts: Sequence[Verdict]
     skipped: Sequence[NotRun] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     not_judged: str = ""
@@ -111,7 +111,7 @@ def _judge_here(
     )
 
 
-def _judge_fresh_vectors(bundle: Bundle, checkpoint: "Checkpoint") -> list[ParityReport]:
+def _judge_fresh_vectors(bundle: Bundle, checkpoint: "Checkpoint") -> list[Verdict]:
     """Judge the bundle's reader by conformance vectors that the original libraries compute now."""
     from pocketdiffusion.export.conformance import write_conformance
 

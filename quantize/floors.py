@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 FILE = Path(__file__).parent / "recipes" / "floors.json"
 LEAST_DB = 6.0  # lowest floor: an error of half the largest value proves nothing

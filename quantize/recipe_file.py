@@ -12,20 +12,12 @@ from pocketdiffusion.quantize.floors import LEAST_DB, MOST_DB, Floors
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.scheme import Activation, Scheme
 from pocketdiffusion.quantize.written import write_whole
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.invalid import describe_invalid
 
 SEARCHED = "mixed"  # the name of all searched recipes
-RUNGS = (
-    "stage",
-    "rewrites",
-    "changed",
-    "rounding",
-    "replay",
-    "quantized",
-    "same weights",
-    "pictures",
-)  # names of rungs
+RUNGS = tuple(kind.value for kind in Kind)  # names of rungs
 BITS = {"float": (16, 32), "linear": tuple(range(2, 9)), "palette": (1, 2, 3, 4, 6, 8)}  # by kind of scheme
 
 Floor = Annotated[float, Field(ge=LEAST_DB, le=MOST_DB, allow_inf_nan=False)]

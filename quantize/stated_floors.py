@@ -7,11 +7,11 @@ from pocketdiffusion.quantize.floors import floor_of, floors_of
 from pocketdiffusion.quantize.recipes import recipe_names
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.program import STAGES, graphs_of
-from pocketdiffusion.runtime.verify.gate import CHANGED, ROUNDING
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 STORAGE = {"fp32": "float32", "fp16": "float16"}  # the storage of recipes for which the gate's floors apply
 LEAST_CHANGED_DB = 76.0  # the least FLOOR_DB of rewrites that change the model (export/rewrites)
@@ -31,12 +31,15 @@ def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str
             faults = _lossy(manifest, name, graph) if graph.recipe not in STORAGE else _exact(format, graph)
             yield from ((f"pipeline/{format}.json", f"graphs.{name}.{reason}") for reason in faults)
             if has_proof and graph.recipe == "fp16" and graph.arithmetic == "float32":
-                judged = {v.subject for v in manifest.verdicts if (v.rung, v.format) == (ROUNDING, format)}
+                judged = {v.subject for v in manifest.verdicts if (v.kind, v.format) == (Kind.ROUNDING, format)}
                 for output in graph.spec.outputs:
                     if f"{name}.{output.name}" not in judged:
-                        yield "proof.json", f"no verdict of the rung {ROUNDING} on {name}.{output.name}, of {format}"
+                        yield (
+                            "proof.json",
+                            f"no verdict of the rung {Kind.ROUNDING.value} on {name}.{output.name}, of {format}",
+                        )
     for verdict in manifest.verdicts:
-        if verdict.rung == CHANGED and verdict.floor_db < LEAST_CHANGED_DB:
+        if verdict.kind == Kind.CHANGED and verdict.floor_db < LEAST_CHANGED_DB:
             yield (
                 "proof.json",
                 f"the floor of {verdict.subject} after a rewrite is {verdict.floor_db:g} dB, and must be "

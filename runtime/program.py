@@ -11,8 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pocketdiffusion.runtime.bundle.record import ArrayRef, Record
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.record import ArrayRef, Record
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from functools import reduce
 
 import numpy as np
 
-from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.program import (
     Call,
@@ -20,6 +19,7 @@ from pocketdiffusion.runtime.program import (
     names_of,
     values_of_a_half,
 )
+from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
 
 

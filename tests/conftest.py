@@ -166,12 +166,11 @@ def once(factory: pytest.TempPathFactory, name: str, export: Callable[[Path], ob
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_checkpoint` for the target generic, as ONNX: float32, standard operators. Read it, never write to it."""
+    """`tiny_checkpoint` for the target generic, as ONNX: float32, standard operators, a full report. Read it only."""
     from pocketdiffusion.build import export
 
-    return once(
-        tmp_path_factory, "tiny_bundle", lambda out: export(str(tiny_checkpoint), "generic", out, format="onnx")
-    )
+    whole = partial(export, str(tiny_checkpoint), "generic", format="onnx", report="full")
+    return once(tmp_path_factory, "tiny_bundle", whole)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from pocketdiffusion.export.float16 import audit as fitting
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.planning import check_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import load_recipe
-from pocketdiffusion.runtime.bundle.bundle import list_files, open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.source import Original, open_model
@@ -110,7 +111,7 @@ def test_no_artifact_is_planned_where_one_is_refused(tiny_checkpoint: Path) -> N
     checkpoint, parts = open_model(str(tiny_checkpoint))
     artifacts, said = load_target("generic").artifacts, list[str]()
     with pytest.raises(UserError, match="coreml ios16 does not take the recipe w8a8"):
-        plan_artifacts(Original(checkpoint, parts, [], {}), artifacts, [load_recipe("w8a8")] * 3, said.append)
+        plan_artifacts(Original(checkpoint, parts, []), artifacts, [load_recipe("w8a8")] * 3, said.append)
     assert said == []
 
 
@@ -118,7 +119,7 @@ def test_no_artifact_is_planned_where_one_is_refused(tiny_checkpoint: Path) -> N
 def test_what_recipes_ask_is_measured_once_for_all_formats(tiny_checkpoint: Path) -> None:
     checkpoint, parts = open_model(str(tiny_checkpoint))
     artifacts, said = [find_backend("onnx").default, find_backend("tflite").default], list[str]()
-    plans = plan_artifacts(Original(checkpoint, parts, [], {}), artifacts, [load_recipe("w8a8")] * 2, said.append)
+    plans = plan_artifacts(Original(checkpoint, parts, []), artifacts, [load_recipe("w8a8")] * 2, said.append)
     assert plans[0] == plans[1] and plans[0]["unet"].activation == "int8" and plans[0]["unet"].inputs
     assert len([line for line in said if "search prompts" in line]) == 1
     damages = [line for line in said if "single weights" in line]

@@ -4,20 +4,19 @@ import os
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from support.forgery import fit_ids, forge, reseal, write_manifest
 from support.sample_bundle import verdict, write_sample, write_snapshot
 
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, read_array, seal, write_array
+from pocketdiffusion.runtime.bundle.arrays import read_array
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.json_files import decode, encode
 from pocketdiffusion.runtime.bundle.layout import Index
-from pocketdiffusion.runtime.bundle.leftovers import is_worthless
-from pocketdiffusion.runtime.bundle.record import ArrayRef
-from pocketdiffusion.runtime.bundle.staging import check_place
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
 
 
@@ -200,57 +199,6 @@ def test_links_and_odd_files_are_refused(bundle: Path) -> None:
     open_bundle(bundle)
 
 
-def test_what_file_browsers_leave_is_overlooked(bundle: Path) -> None:
-    before = open_bundle(bundle).manifest
-    for name in (".DS_Store", "onnx/.DS_Store", "onnx/unet/._model.onnx", "tokenizer/Thumbs.db"):
-        (bundle / name).write_bytes(b"junk")
-    assert open_bundle(bundle).manifest == before
-    assert seal(bundle, before) == before
-
-
-LEFT_BEHIND = (
-    ".nomedia",
-    "onnx/.nomedia",
-    "tokenizer/desktop.ini",
-    "Desktop.ini",
-    ".gitattributes",
-    ".gitignore",
-    ".cache/huggingface/.gitignore",
-    ".cache/huggingface/download/onnx/unet/model.onnx.metadata",
-    ".huggingface/download/manifest.json.lock",
-    ".git/HEAD",
-    ".git/refs/heads/main",
-    ".thumbnails/1.jpg",
-    ".trashed-1700000000-0.png",
-    "LOST.DIR/1",
-    ".Trashes/501/x",
-    "$RECYCLE.BIN/desktop.ini",
-    "System Volume Information/WPSettings.dat",
-    "__MACOSX/._onnx",
-    "onnx/@eaDir/model.onnx@SynoEAStream",
-    ".stfolder/syncthing-folder-1.txt",
-    ".syncthing.model.onnx.tmp",
-    ".dropbox",
-    ".directory",
-    ".localized",
-    ".fuse_hidden0000000100000001",
-    "onnx/.ipynb_checkpoints/x",
-)
-
-
-@pytest.mark.parametrize("name", LEFT_BEHIND)
-def test_what_programs_leave_behind_is_overlooked(bundle: Path, name: str) -> None:
-    """File browsers, Android, the hub, git, sync tools. An export takes the place of no folder with such in it, save
-    what a file browser writes again."""
-    before = open_bundle(bundle).manifest
-    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
-    (bundle / name).write_bytes(b"junk")
-    assert open_bundle(bundle).manifest == before
-    if not is_worthless(Path(name).name):
-        with pytest.raises(UserError, match="which no export wrote"):
-            check_place(bundle)
-
-
 def test_what_the_manifest_names_is_never_overlooked(bundle: Path) -> None:
     (bundle / "onnx/desktop.ini").write_bytes(b"1")
     (bundle / "LOST.DIR").mkdir()
@@ -381,10 +329,10 @@ def test_a_graph_that_nobody_judged_does_not_open(bundle: Path) -> None:
     proven = open_bundle(bundle).manifest
     for unproven in (
         [v for v in proven.verdicts if not v.subject.startswith("unet")],
-        [v.model_copy(update={"format": None}) if v.subject.startswith("unet") else v for v in proven.verdicts],
-        [v.model_copy(update={"rung": "quantized"}) if "unet" in v.subject else v for v in proven.verdicts],
-        [v.model_copy(update={"storage": "float32"}) if v.subject.startswith("unet") else v for v in proven.verdicts],
-        [v.model_copy(update={"subject": v.subject.replace("out_sample", "x")}) for v in proven.verdicts],
+        [replace(v, format=None) if v.subject.startswith("unet") else v for v in proven.verdicts],
+        [replace(v, rung="quantized") if "unet" in v.subject else v for v in proven.verdicts],
+        [replace(v, storage="float32") if v.subject.startswith("unet") else v for v in proven.verdicts],
+        [replace(v, subject=v.subject.replace("out_sample", "x")) for v in proven.verdicts],
     ):
         assert not seal(bundle, proven.model_copy(update={"verdicts": tuple(unproven)})).proof.passed
         with pytest.raises(ProofError, match="no verdict on out_sample of the onnx graph unet"):
@@ -408,30 +356,6 @@ def test_what_cannot_be_sealed(tmp_path: Path) -> None:
     ):
         seal(tmp_path, draft)
     assert not (tmp_path / "manifest.json").exists()
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (2, 0, 3), (3, 4), (2, 3, 4, 5)])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "int32", "int64", "uint8", ">f4", ">i8"])
-def test_arrays_come_back_as_they_were(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-    array = (1000 * np.random.default_rng(4).standard_normal(shape)).astype(np.float32).astype("int64").astype(dtype).T
-    ref = write_array(tmp_path, "golden/a.bin", array)
-    again = read_array(tmp_path, ref)
-    assert again.shape == array.shape and again.dtype == array.dtype.newbyteorder("=")
-    np.testing.assert_array_equal(again, array)
-    assert again.flags.writeable and again.flags.c_contiguous
-    assert (tmp_path / "golden/a.bin").read_bytes() == array.astype(array.dtype.newbyteorder("<")).tobytes("C")
-
-
-def test_arrays_of_another_size_or_place_are_refused(tmp_path: Path) -> None:
-    ref = write_array(tmp_path, "a.bin", np.zeros((2, 3), np.float32))
-    assert read_array(tmp_path, ref).tobytes() == bytes(24)
-    with pytest.raises(ProofError, match=r"a.bin is damaged: 24 bytes, where float32\[2, 4\] has 32"):
-        read_array(tmp_path, ArrayRef(path="a.bin", dtype="float32", shape=(2, 4)))
-    with pytest.raises(ValueError, match="dtype"):
-        write_array(tmp_path, "b.bin", np.zeros(2, np.complex64))
-    with pytest.raises(ValueError, match="path"):
-        write_array(tmp_path, "../b.bin", np.zeros(2, np.float32))
-    assert files_of(tmp_path) == ["a.bin"] and files_of(tmp_path.parent / tmp_path.name) == ["a.bin"]
 
 
 def test_the_manifest_on_disk_is_canonical(sealed: Path) -> None:

@@ -11,17 +11,18 @@ import pytest
 
 from pocketdiffusion.runtime.bundle.file_table import Role
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
+from pocketdiffusion.runtime.bundle.graph_records import PipelineGraph
 from pocketdiffusion.runtime.bundle.layout import Index, Pipeline
 from pocketdiffusion.runtime.bundle.leftovers import FILES
-from pocketdiffusion.runtime.bundle.manifest import MINOR, VERSION, PipelineGraph, Tokenizer
+from pocketdiffusion.runtime.bundle.manifest import MINOR, VERSION
 from pocketdiffusion.runtime.bundle.schemas import schema_path
+from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.graph_spec import DTYPES
 from pocketdiffusion.runtime.program import ABSENT_NEGATIVE, DRAWS, GUIDANCE, HOST_VALUES, RESULTS, STAGES
 from pocketdiffusion.runtime.sampling.stored_tables import COLUMNS
 from pocketdiffusion.runtime.verify.conformance import _KINDS as RUN_KINDS
-from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, PICTURE_FLOORS_DB
 from pocketdiffusion.runtime.verify.vectors import KINDS, ArrayAt, Case, Vector, Vectors
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "BUNDLE.md"

@@ -14,7 +14,8 @@ from PIL import Image
 from support.command import Arguments, call, files_below, refusal
 from support.family_cases import Case, Model
 
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 
 WIDE = {"cross_attention_dim": 32}

@@ -31,16 +31,18 @@ from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.reports.compare import check_place
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.verify.check import Scope
 from pocketdiffusion.runtime.verify.compare import BundleCandidate, Difference, compare, step_ratio
-from pocketdiffusion.runtime.verify.gate import compare_picture, judge_pictures
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.peak import peak_mb
+from pocketdiffusion.runtime.verify.pictures import compare_picture, judge_pictures
 from pocketdiffusion.runtime.verify.recorded import record_bundle
 from pocketdiffusion.runtime.verify.recording import ARRAYS, Case, Trajectory, recorded_once, recorded_steps
 
@@ -223,7 +225,7 @@ def test_a_picture_that_is_not_finite_is_not_judged_by_its_8_bits(bundle: Bundle
         assert found.not_finite.describe("A", "B") == (
             f"picture of 'red apple': not finite in {side}, first at [0, 1, 2, 3]"
         )
-        verdicts = judge_pictures([found], bundle.manifest.graphs["onnx"].values(), "float32")
+        verdicts = judge_pictures([found], bundle.manifest.graphs["onnx"].values(), Scope("onnx"))
         assert not any(verdict.passed or verdict.finite for verdict in verdicts)
     assert (
         compare_picture("onnx", recorded, latents, recorded_once(recorded, "decoded"), recorded.picture).psnr_db == inf
@@ -403,7 +405,7 @@ def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
 def test_a_failed_bundle_is_compared_too(bundle: Bundle, tmp_path: Path) -> None:
     failed = shutil.copytree(bundle.folder, tmp_path / "failed")
     first, *others = bundle.manifest.verdicts
-    bad = first.model_copy(update={"psnr_db": 1.0, "passed": False})
+    bad = replace(first, psnr_db=1.0)
     seal(failed, bundle.manifest.model_copy(update={"verdicts": (bad, *others)}))
     with pytest.raises(ProofError):
         open_bundle(failed)

@@ -32,7 +32,7 @@ from pocketdiffusion.runtime.engines.mlprogram.program import read_program
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 pytestmark = pytest.mark.slow  # each test emits a graph
 

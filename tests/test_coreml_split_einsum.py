@@ -17,7 +17,7 @@ from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.mlprogram.operators import OPERATORS
 from pocketdiffusion.runtime.engines.mlprogram.program import read_program
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 

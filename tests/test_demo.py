@@ -19,7 +19,7 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.verify.gate import PictureReport
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 from pocketdiffusion.source import Original
 
 
@@ -50,7 +50,7 @@ def test_pictures_that_are_too_far_are_refused(values: tuple[float, ...]) -> Non
 
 def test_a_recorded_model_goes_to_another_process(tiny_checkpoint: Path) -> None:
     checkpoint = open_checkpoint(str(tiny_checkpoint))
-    original = Original(checkpoint, components(checkpoint), [], {})
+    original = Original(checkpoint, components(checkpoint), [])
     again = pickle.loads(pickle.dumps(original))
     assert [part.spec for part in again.parts] == [part.spec for part in original.parts]
     with torch.device("meta"):

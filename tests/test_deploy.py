@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,7 +18,8 @@ from support.sample_bundle import verdict, write_sample
 from pocketdiffusion.apps import app_names, load_app
 from pocketdiffusion.apps.android import BUNDLES, FILES, LEAST_SDK, PACKAGE
 from pocketdiffusion.deploy import deploy, is_older
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -187,7 +189,7 @@ def test_a_format_that_the_app_lacks_is_refused(bundle: Path, phone: Path) -> No
     drafted = manifest.model_copy(
         update={
             "graphs": {"coreml": manifest.graphs["onnx"]},
-            "verdicts": tuple(verdict.model_copy(update={"format": "coreml"}) for verdict in manifest.verdicts),
+            "verdicts": tuple(replace(verdict, format="coreml") for verdict in manifest.verdicts),
         }
     )
     (bundle / "pipeline/onnx.json").unlink()

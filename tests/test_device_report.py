@@ -11,10 +11,10 @@ import pytest
 from support.command import call, refusal
 from support.sample_bundle import GRAPHS, write_sample
 
-from pocketdiffusion.runtime.bundle.bundle import seal
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.devices.report import DeviceReport, report_schema
 
 SCHEMA = Path(__file__).parents[1] / "runtime/devices/device_report.schema.json"

@@ -1,7 +1,7 @@
 """The stand-ins: what only breaks on a phone breaks here. Skipped where they are not set up, which CI does."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from shutil import copytree
 
@@ -17,8 +17,10 @@ from support.tflite_plans import SCHEMES, Small, emit_small
 
 from pocketdiffusion.cli.options import STANDINS
 from pocketdiffusion.export.backends.tflite.file import read_model, write_model
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.sealing import seal
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.devices.judge import Standin, find_place
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
@@ -26,9 +28,11 @@ from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.verify.gate import judge_runner
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, psnr_db
+from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
+from pocketdiffusion.runtime.verify.gate import judge_graph
+from pocketdiffusion.runtime.verify.metrics import psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, floor_db
 
 pytestmark = pytest.mark.slow
 FOLDER = STANDINS.expanduser()
@@ -87,9 +91,8 @@ def test_an_overflow_shows_in_float16_arithmetic_alone(factor: float, holds: boo
     path, trajectory = decoder(tmp_path, factor)
 
     def passed(runner: Runner, arithmetic: str, device: str) -> bool:
-        (report,) = judge_runner(
-            runner, [trajectory], format="tflite", rung="fp32", arithmetic=arithmetic, device=device
-        )
+        scope = Scope("tflite", arithmetic=arithmetic, device=device, recipe="fp32")
+        (report,) = judge_graph(Check(Kind.ARTIFACT, Tolerance(floor_db(scope)), scope), runner, [trajectory])
         assert report.device == device and report.arithmetic == arithmetic
         return report.passed
 
@@ -121,7 +124,7 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
         broadcast(folder / path, graph.spec)
         changes = {"path": path, "files": (path,), "external_data": (), "compute_unit": "gpu"}
         graphs[name] = graph.model_copy(update=changes)
-    verdicts = [v.model_copy(update={"format": "tflite"}) if v.format else v for v in manifest.verdicts]
+    verdicts = [replace(v, format="tflite") if v.format else v for v in manifest.verdicts]
     seal(folder, manifest.model_copy(update={"graphs": {"tflite": graphs}, "verdicts": tuple(verdicts)}))
     done = call("verify", folder, "--device", "gpu")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
@@ -131,7 +134,8 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
 def test_what_the_delegate_takes_is_whole_and_right(tmp_path: Path) -> None:
     path, trajectory = decoder(tmp_path, 1e5)
     runner = opened(place("gpu"), TFLITE_GPU, path, DECODER)
-    (report,) = judge_runner(runner, [trajectory], format="tflite", rung="fp32", device="gpu")
+    scope = Scope("tflite", device="gpu", recipe="fp32")
+    (report,) = judge_graph(Check(Kind.ARTIFACT, Tolerance(floor_db(scope)), scope), runner, [trajectory])
     assert report.passed and report.psnr_db > 120
 
 

@@ -42,8 +42,10 @@ from pocketdiffusion.runtime import image, pipeline
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.verify.gate import judge, judge_runner
+from pocketdiffusion.runtime.verify.check import scope_of
+from pocketdiffusion.runtime.verify.gate import judge, judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
 
 @pytest.fixture(params=[pytest.param("fp32", marks=pytest.mark.slow), "fp16"])
@@ -186,7 +188,7 @@ def test_a_lost_causal_mask_is_blamed_where_it_is_a_constant(emoji_fp32: Bundle,
 
     def failed() -> set[str]:
         runner = load_runner(folder, "onnx", graph)
-        verdicts = judge_runner(runner, read_golden(emoji_fp32), format="onnx", rung=recipe, storage=graph.storage)
+        verdicts = judge_graph(check_artifact(scope_of("onnx", graph), graph), runner, read_golden(emoji_fp32))
         return {verdict.subject for verdict in verdicts if not verdict.passed}
 
     assert failed() == set()

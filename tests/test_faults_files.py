@@ -2,100 +2,66 @@
 
 What is in a graph is the matter of test_faults.py."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from support.forgery import Change, fit_ids, forge, reseal
+from support.file_faults import (
+    MERGES,
+    Fault,
+    another,
+    another_size,
+    blamed,
+    call,
+    content,
+    exchanged_inputs,
+    fewer_runs,
+    first_case,
+    labelled,
+    lower,
+    manifest,
+    of_kind,
+    one_more,
+    other_number,
+    outputs_are_noise,
+    pipeline,
+    reversed_merges,
+    sampler,
+    saved_as,
+    stage_of,
+    steps,
+    swapped_entries,
+    swapped_halves,
+    tokenizer,
+    twice,
+    unet,
+    unlisted_weights,
+    unscaled_decoder,
+    variant,
+    vectors,
+    whole_run_of_2,
+    windows,
+    without,
+    worse_at_the_end,
+    worse_for_a_picture,
+)
+from support.forgery import forge
 
 from pocketdiffusion.quantize.stated_floors import check_floors
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
-from pocketdiffusion.runtime.engines import open_graph
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.verify.conformance import judge_conformance
 from pocketdiffusion.runtime.verify.contradictions import check_contradictions
-from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.recording import probe
-
-Fault = Callable[[Path], None]
+from pocketdiffusion.runtime.verify.stages import judge_stages
 
 
 @pytest.fixture
 def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of one's own."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-
-
-def blamed(bundle: Bundle) -> set[str]:
-    """The subjects of all failed verdicts on stages and graphs, by one recorded drawing."""
-    trajectories = [probe(read_golden(bundle)[0])]
-    found = judge_stages(bundle, read_golden(bundle)[:1])
-    for name in bundle.manifest.graphs["onnx"]:
-        found += judge_runner(open_graph(bundle, name, "onnx"), trajectories, format="onnx", rung="fp32")
-    return {verdict.subject for verdict in found if not verdict.passed}
-
-
-def pipeline(change: Change) -> Fault:
-    return lambda folder: forge(folder, "pipeline/onnx.json", change)
-
-
-def content(path: str, change: Callable[[bytes], bytes]) -> Fault:
-    def fault(folder: Path) -> None:
-        raw = (folder / path).read_bytes()
-        changed = change(raw)
-        assert changed != raw
-        (folder / path).write_bytes(changed)
-        reseal(folder)
-
-    return fault
-
-
-def swapped_entries(raw: bytes) -> bytes:
-    """The ids of two words of the first prompt in each other's place."""
-    vocabulary = json.loads(raw)
-    vocabulary["red</w>"], vocabulary["apple</w>"] = vocabulary["apple</w>"], vocabulary["red</w>"]
-    return json.dumps(vocabulary).encode()
-
-
-def reversed_merges(raw: bytes) -> bytes:
-    header, *pairs = raw.decode().splitlines()
-    return "\n".join([header, *reversed(pairs), ""]).encode()
-
-
-def stage_of(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    stage: dict[str, Any] = next(stage for stage in fields["program"]["stages"] if stage["stage"] == name)
-    return stage
-
-
-def exchanged_inputs(fields: dict[str, Any]) -> None:
-    inputs = stage_of(fields, "denoise")["calls"][0]["inputs"]
-    inputs["sample"], inputs["timestep"] = inputs["timestep"], inputs["sample"]
-
-
-def unscaled_decoder(fields: dict[str, Any]) -> None:
-    stage_of(fields, "decode")["calls"][0]["inputs"]["latent_sample"] = "latents"
-
-
-def another(path: str) -> Callable[[Path], None]:
-    """The next of the recorded arrays or pictures in its place."""
-
-    def fault(folder: Path) -> None:
-        shutil.copyfile(folder / path.replace("0", "1", 1), folder / path)
-        reseal(folder)
-
-    return fault
-
-
-def other_number(raw: bytes) -> bytes:
-    values = np.frombuffer(raw, "<f4").copy()
-    values[len(values) // 3] *= 1.001
-    return values.tobytes()
 
 
 CASE = "golden/case/unet"
@@ -154,149 +120,6 @@ def test_a_program_with_one_value_for_another_does_not_open(
     pipeline(change)(folder)
     with pytest.raises(UserError, match=said):
         open_bundle(folder)
-
-
-def tokenizer(**fields: object) -> Fault:
-    return pipeline(lambda f: f["tokenizers"][0].update(fields))
-
-
-def steps(change: Change) -> Fault:
-    return pipeline(lambda f: change(f["steps"]))
-
-
-def sampler(name: str, change: Change) -> Fault:
-    return steps(lambda s: change(s["samplers"][name]))
-
-
-def call(stage: str, **fields: object) -> Fault:
-    return pipeline(lambda f: stage_of(f, stage)["calls"][0].update(fields))
-
-
-def variant(stage: str, *when: str) -> Fault:
-    return pipeline(lambda f: stage_of(f, stage).update(when=when))
-
-
-def unet(change: Change) -> Fault:
-    return pipeline(lambda f: change(f["graphs"]["unet"]))
-
-
-def vectors(change: Callable[[list[dict[str, Any]]], object]) -> Fault:
-    return lambda folder: forge(folder, "conformance/vectors.json", lambda f: change(f["vectors"]))
-
-
-def first_case(part: str, change: Change, kind: str = "tokens") -> Fault:
-    return vectors(lambda vs: change(next(v for v in vs if v["kind"] == kind)["cases"][0][part]))
-
-
-def manifest(change: Change) -> Fault:
-    return lambda folder: reseal(folder, change)
-
-
-def without(kind: str) -> Callable[[list[dict[str, Any]]], None]:
-    def change(found: list[dict[str, Any]]) -> None:
-        found[:] = [vector for vector in found if vector["kind"] != kind]
-
-    return change
-
-
-def of_kind(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    return next(vector for vector in found if vector["kind"] == kind)
-
-
-def lower(name: str) -> Fault:
-    return vectors(lambda vs: next(v for v in vs if v["name"] == name).update(floor_db=100.0))
-
-
-def whole_run_of_2(found: list[dict[str, Any]]) -> None:
-    """The case of a start in its place, of which the first run is one of 1 step."""
-    arrays = of_kind(found, "whole_run")["cases"][0]["arrays"]
-    arrays["steps"] = {**of_kind(found, "run")["cases"][0]["arrays"]["steps"], "shape": [1]}
-
-
-def outputs_are_noise(found: list[dict[str, Any]]) -> None:
-    arrays = of_kind(found, "run")["cases"][0]["arrays"]
-    arrays["outputs"] = {**arrays["noise"], "shape": [51, 16]}
-
-
-def swapped_halves(found: list[dict[str, Any]]) -> None:
-    arrays = of_kind(found, "guidance")["cases"][0]["arrays"]
-    arrays["negative"], arrays["positive"] = arrays["positive"], arrays["negative"]
-
-
-def one_more(found: list[dict[str, Any]]) -> None:
-    found[0]["cases"].append({**found[0]["cases"][0], "texts": {}})
-
-
-def fewer_runs(folder: Path) -> None:
-    """The last run from a picture of the first sampler left out."""
-
-    def change(fields: dict[str, Any]) -> None:
-        case = of_kind(fields["vectors"], "run")["cases"][1]
-        for array in (*(case["arrays"][name] for name in ("steps", "starts")), *case["expected"].values()):
-            array["shape"][0] -= 1
-
-    forge(folder, "conformance/vectors.json", change)
-
-
-MERGES = "onnx/tokenizer/merges.txt"
-
-
-def windows(folder: Path) -> None:
-    content(MERGES, lambda raw: raw.replace(b"\n", b"\r\n"))(folder)
-
-
-def worse_for_a_picture(fields: dict[str, Any]) -> None:
-    """Twice the prompt's states, where a picture is redrawn."""
-    stages = fields["program"]["stages"]
-    call = json.loads(json.dumps(stage_of(fields, "denoise")["calls"][0]))
-    call["inputs"]["encoder_hidden_states"] = {"sum": [call["inputs"]["encoder_hidden_states"]] * 2}
-    stages.insert(0, {"stage": "denoise", "when": ["picture"], "required": True, "calls": [call]})
-
-
-def worse_at_the_end(fields: dict[str, Any]) -> None:
-    worse_for_a_picture(fields)
-    stages = fields["program"]["stages"]
-    stages.append({**stages.pop(0), "when": []})
-
-
-def another_size(f: dict[str, Any], **latents: int) -> None:
-    f["latents"].update(latents)
-    f["picture"] = {side: f["latents"][side] * f["latents"]["scale"] for side in ("width", "height")}
-
-
-def twice(value: str, stage: str, tensor: str) -> Fault:
-    """A host value added to itself."""
-    return pipeline(lambda f: stage_of(f, stage)["calls"][0]["inputs"].update({tensor: {"sum": [value, value]}}))
-
-
-def saved_as(format: str, mode: str) -> Fault:
-    """The picture of the original as a file of another kind."""
-
-    def fault(folder: Path) -> None:
-        with Image.open(folder / "golden/0.png") as picture:
-            picture.convert(mode).save(folder / "golden/0.png", format)
-        reseal(folder)
-
-    return fault
-
-
-def labelled(path: str, role: str) -> Fault:
-    def change(fields: dict[str, Any]) -> None:
-        fields["files"][path]["role"] = role
-        fit_ids(fields)
-
-    return manifest(change)
-
-
-def unlisted_weights(folder: Path) -> None:
-    """Of another role, and named by nothing but the graph's own file."""
-    unet(lambda g: (g["files"].remove("onnx/unet/model.onnx_data"), g["external_data"].clear()))(folder)
-
-    def change(fields: dict[str, Any]) -> None:
-        fields["files"]["onnx/unet/model.onnx_data"]["role"] = "companion"
-        fit_ids(fields)
-
-    reseal(folder, change)
 
 
 NAMED: list[tuple[str, Fault, str]] = [
@@ -503,77 +326,6 @@ def test_what_no_recorded_drawing_shows_is_named(folder: Path, fault: Fault, sai
         judge_conformance(bundle)
         judge_stages(bundle, read_golden(bundle)[:1])
     assert "\n" not in str(refused.value)
-
-
-def number_of(column: str, sampler: str, steps: int, start: int, restart: int) -> Fault:
-    """One number of a step table that a run from `start` alone reads, 1% larger."""
-
-    def fault(folder: Path) -> None:
-        stored = json.loads((folder / "pipeline/onnx.json").read_bytes())["steps"]["samplers"][sampler]
-        place = sum(stored["rows"][: steps - 1]) + start + restart
-        raw = bytearray((folder / "steps/tables.bin").read_bytes())
-        values = np.frombuffer(raw, "<f4")
-        values[stored["restarts"][restart]["columns"][column] // 4 + place] *= np.float32(1.01)
-        (folder / "steps/tables.bin").write_bytes(raw)
-        reseal(folder)
-
-    return fault
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        number_of("b0", "dpmpp_2m", 50, 10, 0),
-        number_of("a", "pndm", 50, 10, 1),
-        number_of("b3", "pndm", 37, 9, 3),
-        sampler("euler", lambda t: t["init_noise_sigma"].__setitem__(20, 9.0)),
-        sampler("dpmpp_2m", lambda t: t["restarts"].pop()),
-        sampler("ddim", lambda t: t["columns"].update(a=t["columns"]["b0"], b0=t["columns"]["a"])),
-        steps(lambda s: s["scheduler"].update(beta_end=0.02)),
-    ],
-)
-def test_a_number_of_any_start_is_told(folder: Path, fault: Fault) -> None:
-    fault(folder)
-    bundle = open_bundle(folder)
-    check_contradictions(bundle)
-    found = {verdict.subject for verdict in judge_stages(bundle, read_golden(bundle)[:1]) if not verdict.passed}
-    assert "step_tables" in found
-
-
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [
-        (lambda folder: forge(folder, "tokenizer/characters.json", lambda f: f["letters"].pop()), {"characters"}),
-        (pipeline(lambda f: f["program"].update(absent_negative="zeros")), {"program"}),
-        (tokenizer(characters="onnx/tokenizer/vocab.json"), {"characters"}),
-        (call("encode_prompt", inputs={"input_ids": "attention_mask/1"}), {"tokenizer"}),
-    ],
-)
-def test_a_stage_tells_it(folder: Path, fault: Fault, expected: set[str]) -> None:
-    fault(folder)
-    bundle = open_bundle(folder)
-    check_contradictions(bundle)
-    assert {v.subject for v in judge_stages(bundle, read_golden(bundle)[:1]) if not v.passed} == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "stage", "tensor"),
-    [
-        ("picture", "encode_image", "sample"),
-        ("timestep", "denoise", "timestep"),
-        ("scaled_latents", "denoise", "sample"),
-        ("decoder_latents", "decode", "latent_sample"),
-    ],
-)
-def test_what_the_program_makes_of_host_values_is_judged(folder: Path, value: str, stage: str, tensor: str) -> None:
-    """Beside what the original's graphs were given. decode refuses by itself what is not taken as it is."""
-    twice(value, stage, tensor)(folder)
-    if stage == "decode":
-        with pytest.raises(UserError, match="decode gives decoder_latents to no graph"):
-            open_bundle(folder)
-        return
-    bundle = open_bundle(folder)
-    assert "program" in {v.subject for v in judge_stages(bundle, read_golden(bundle)[:1]) if not v.passed}
 
 
 def test_what_export_writes_contradicts_nothing(tiny_bundle: Path) -> None:

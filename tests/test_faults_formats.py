@@ -20,10 +20,12 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.reference.record import REQUESTS, record
 from pocketdiffusion.export.rewrites import fused_attention
 from pocketdiffusion.export.targets import load_target
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.engines import load_runner
-from pocketdiffusion.runtime.verify.gate import judge_runner
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.check import scope_of
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe
+from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 
@@ -50,14 +52,8 @@ def blamed(part: Component, format: str, originals: list[Trajectory], folder: Pa
     found = {}
     for recipe in RECIPES:
         graph = emit(part, replace(shipped, recipe=recipe), folder / recipe, open_batch=False)
-        reports: list[ParityReport] = judge_runner(
-            load_runner(folder / recipe, format, graph),
-            originals,
-            format=format,
-            rung=recipe,
-            storage=graph.storage,
-            arithmetic=graph.arithmetic,
-        )
+        check = check_artifact(scope_of(format, graph), graph)
+        reports: list[Verdict] = judge_graph(check, load_runner(folder / recipe, format, graph), originals)
         found[recipe] = {report.subject for report in reports if not report.passed}
     return found
 

@@ -23,9 +23,11 @@ from pocketdiffusion.quantize.float16_range import HALF_MAX
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.image import to_uint8
-from pocketdiffusion.runtime.verify.gate import judge_runner
+from pocketdiffusion.runtime.verify.check import scope_of
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe, recorded_once
+from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 
@@ -116,14 +118,8 @@ def test_the_audit_finds_the_operator_and_the_mend_brings_the_picture_back(
     assert all(r.fits for r in fitted.audit.ranges) and len(fitted.audit.ranges) > 50
     assert all(report.passed for report in fitted.audit.replayed)
     assert image_psnr_db(originals[0].picture, half_picture(fitted, tmp_path, originals)) > 35
-    again = judge_runner(
-        load_runner(tmp_path, format, fitted.graph),
-        originals,
-        format=format,
-        rung="fp16",
-        storage="float16",
-        arithmetic=fitted.graph.arithmetic,
-    )
+    check = check_artifact(scope_of(format, fitted.graph), fitted.graph)
+    again = judge_graph(check, load_runner(tmp_path, format, fitted.graph), originals)
     assert all(report.passed for report in again), [report.describe() for report in again]
 
 

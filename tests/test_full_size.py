@@ -17,10 +17,13 @@ from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families.parts import unet2d
 from pocketdiffusion.export.targets import load_target
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.metrics import Comparison, floor_db, measure
+from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
+from pocketdiffusion.runtime.verify.metrics import Comparison, measure
+from pocketdiffusion.runtime.verify.tolerances import floor_db
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from full_size import UNET, random_weights  # noqa: E402
@@ -77,9 +80,13 @@ def test_one_call(unet: FullSize, tmp_path: Path, format: str, phone: str) -> No
     assert 2 * graph.parameters < sum(sizes) < 2**31
     inputs = {name: tensor.numpy() for name, tensor in unet.part.example(0).items()}
     found = load_runner(tmp_path, format, graph)(inputs)["out_sample"]
-    references = [(unet.original, floor_db(graph.storage, graph.arithmetic))]
+    references = [(unet.original, floor_db(Scope(storage=graph.storage, arithmetic=graph.arithmetic)))]
     if graph.arithmetic == "float32":
-        references.append((unet.rounded, floor_db("float32", "float32")))
+        references.append((unet.rounded, floor_db(Scope())))
     for reference, floor in references:
-        report = measure("unet.out_sample", [Comparison("", reference, found)], rung="fp16", floor=floor)
+        report = measure(
+            "unet.out_sample",
+            [Comparison("", reference, found)],
+            Check(Kind.ARTIFACT, Tolerance(floor), Scope(recipe="fp16")),
+        )
         assert report.passed, report.describe()

@@ -19,9 +19,10 @@ from pocketdiffusion.export.backends.tflite import capabilities as tflite_capabi
 from pocketdiffusion.export.backends.tflite.file import read_model, write_model
 from pocketdiffusion.export.backends.tflite.memory import count_memory as count_tflite
 from pocketdiffusion.reports.export import Report, write_report
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.known_units import warn_of_units

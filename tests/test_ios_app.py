@@ -3,6 +3,7 @@
 import json
 import plistlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +15,8 @@ from support.sample_bundle import write_sample
 
 from pocketdiffusion.apps import ios
 from pocketdiffusion.deploy import deploy
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +55,7 @@ def make_for_iphone(bundle: Path) -> None:
     manifest = open_bundle(bundle).manifest
     changes = {
         "graphs": {"coreml": manifest.graphs["onnx"]},
-        "verdicts": tuple(verdict.model_copy(update={"format": "coreml"}) for verdict in manifest.verdicts),
+        "verdicts": tuple(replace(verdict, format="coreml") for verdict in manifest.verdicts),
         "target": manifest.target.model_copy(update={"title": "Apple iPhone 15", "os_floor": "iOS 17"}),
     }
     (bundle / "pipeline/onnx.json").unlink()

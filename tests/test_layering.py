@@ -62,6 +62,7 @@ LIBRARIES = {
     "pocketdiffusion/reports/compare.py": {"jinja2"},
     "pocketdiffusion/demo.py": {"rich", "torch"},
     "pocketdiffusion/cli/arguments.py": {"PIL"},
+    "pocketdiffusion/reports/page.py": {"PIL", "jinja2", "markupsafe", "numpy"},
     "pocketdiffusion/reports/plots.py": {"matplotlib"},
     "pocketdiffusion/reports/export.py": {"PIL", "jinja2", "numpy"},
     "pocketdiffusion/cli/tables.py": {"rich"},

@@ -16,18 +16,20 @@ from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checks.layerwise import FLOOR_DB, judge_forced
+from pocketdiffusion.export.checks.layerwise import judge_forced
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.record import REQUESTS, record
 from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Activation, Plan
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.verify.gate import judge_runner
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.check import NONE, Check, Tolerance
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.tolerances import LAYER_DB
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 
@@ -48,6 +50,9 @@ def drawn(micro_checkpoint: Path) -> list[Trajectory]:
     return [probe(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
 
 
+LAYERWISE = Check(Kind.SAME_INTEGERS, Tolerance(LAYER_DB))
+
+
 def with_room(plan: Plan, factor: float = 1.5) -> Plan:
     """What is cut off is not torch's: rounded weights may give more than what was calibrated."""
     inputs, outputs = (
@@ -59,7 +64,7 @@ def with_room(plan: Plan, factor: float = 1.5) -> Plan:
 
 def judged(
     recipe: Recipe, part: Component, drawn: list[Trajectory], folder: Path, faulty: Component | None = None
-) -> tuple[ParityReport, float]:
+) -> tuple[Verdict, float]:
     """What is said of an artifact of `faulty`, by default of `part` itself; and the PSNR (dB) of the whole graph."""
     format, profile, activation = recipe
     calls = [case.inputs for trajectory in drawn for case in cases(part.spec.name, trajectory)]
@@ -68,9 +73,8 @@ def judged(
     graph = emit(faulty or part, artifact, folder, open_batch=False, plan=plan)
     reference = open_quantized(part, (), plan, litert=format == "tflite")
     layers = open_layers(folder, format, graph)
-    precision = {"storage": graph.storage, "arithmetic": graph.arithmetic}
-    whole = judge_runner(load_runner(folder, format, graph), drawn, format=format, rung="whole", floor=0)
-    report = judge_forced(reference, layers, drawn, plan=plan, rung="same integers", **precision)
+    whole = judge_graph(Check(Kind.COMPARED, NONE), load_runner(folder, format, graph), drawn)
+    report = judge_forced(LAYERWISE, reference, layers, drawn, plan)
     return report, min(each.psnr_db for each in whole)
 
 
@@ -80,7 +84,7 @@ def test_a_sound_artifact_is_torchs_layer_by_layer(
     recipe: Recipe, graph: str, micro_checkpoint: Path, drawn: list[Trajectory], tmp_path: Path
 ) -> None:
     report, whole = judged(recipe, part_of(micro_checkpoint, graph), drawn, tmp_path)
-    assert report.passed and report.psnr_db >= FLOOR_DB + 6, report.describe()
+    assert report.passed and report.psnr_db >= LAYER_DB + 6, report.describe()
     assert recipe[2] == "int16" or report.psnr_db > whole
 
 
@@ -135,7 +139,7 @@ def test_a_layer_that_nobody_names_is_refused(micro_checkpoint: Path, drawn: lis
     lacking = graph.model_copy(update={"layers": tuple(layer for layer in graph.layers if "conv_out" not in layer[0])})
     layers, reference = open_layers(tmp_path, "onnx", lacking), open_quantized(part, (), plan)
     with pytest.raises(ProofError, match="names no layer for unet.conv_out.weight"):
-        judge_forced(reference, layers, drawn, plan=plan, rung="x", storage="int8", arithmetic="int8")
+        judge_forced(LAYERWISE, reference, layers, drawn, plan)
 
 
 @pytest.mark.parametrize("format", ["onnx", "coreml", "tflite"])

@@ -15,7 +15,8 @@ from PIL import Image
 from pocketdiffusion.build import export
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.runtime.bundle.bundle import list_files, open_bundle
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 

@@ -11,63 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import call as command
+from support.program_specs import LATENTS, SD, SDXL, spec
 from support.recordings import PROGRAM
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle, seal
-from pocketdiffusion.runtime.bundle.record import ArrayRef
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec, TensorSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.pipeline import draw, generate
 from pocketdiffusion.runtime.program import Concat, Constant, Program, Sum, halved_graphs, pick_variant
 from pocketdiffusion.runtime.program_check import check_program
 from pocketdiffusion.runtime.program_run import Values, evaluate, run_stage, takes_both_halves
+from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.gate import judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.stages import judge_stages
 
-
-def spec(name: str, inputs: Mapping[str, tuple[Dim, ...]], outputs: Mapping[str, tuple[Dim, ...]]) -> GraphSpec:
-    """float32 but for token ids."""
-    given, made = (
-        tuple(
-            TensorSpec(tensor, shape, "int32" if tensor == "input_ids" else "float32") for tensor, shape in each.items()
-        )
-        for each in (inputs, outputs)
-    )
-    return GraphSpec(name, given, made)
-
-
-LATENTS = (1, 4, 8, 8)
-SD = {
-    each.name: each
-    for each in (
-        spec("text_encoder", {"input_ids": (1, 77)}, {"last_hidden_state": (1, 77, 6), "pooler_output": (1, 6)}),
-        spec("vae_encoder", {"sample": (1, 3, 16, 16)}, {"latent_parameters": (1, 8, 8, 8)}),
-        spec(
-            "unet",
-            {"sample": LATENTS, "timestep": (1,), "encoder_hidden_states": (1, 77, 6)},
-            {"out_sample": LATENTS},
-        ),
-        spec("vae_decoder", {"latent_sample": LATENTS}, {"sample": (1, 3, 16, 16)}),
-    )
-}
-SDXL = SD | {
-    each.name: each
-    for each in (
-        spec("text_encoder_2", {"input_ids": (1, 77)}, {"last_hidden_state": (1, 77, 10), "text_embeds": (1, 10)}),
-        spec(
-            "unet",
-            {
-                "sample": ("batch", 4, 8, 8),
-                "timestep": (1,),
-                "encoder_hidden_states": ("batch", 77, 16),
-                "text_embeds": ("batch", 10),
-                "time_ids": ("batch", 6),
-            },
-            {"out_sample": ("batch", 4, 8, 8)},
-        ),
-    )
-}
 PROMPT, IMAGE, DENOISE, DECODE = range(4)  # the places of the stages in PROGRAM
 Fields = dict[str, Any]
 

@@ -33,9 +33,10 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.program import Call, Program, Stage, Sum
-from pocketdiffusion.runtime.verify.gate import judge, judge_stages
+from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
+from pocketdiffusion.runtime.verify.stages import judge_stages
 
 pytestmark = pytest.mark.slow
 

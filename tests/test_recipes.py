@@ -12,9 +12,7 @@ from support.command import call, refusal
 
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checks.ladder import QUANTIZED, SAME_WEIGHTS
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import REPLAY
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.quantize import recipes
 from pocketdiffusion.quantize.floors import FILE, Floors, floor_of
@@ -25,15 +23,16 @@ from pocketdiffusion.quantize.recipe_file import write_recipe
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Scheme, Weight
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.gate import CHANGED, PICTURE_FLOORS_DB, ROUNDING
+from pocketdiffusion.runtime.verify.tolerances import PICTURE_FLOORS_DB
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import floors as floors_benchmark  # noqa: E402
 from recipe_tables import DOCUMENT, fill  # noqa: E402
 
 LOSSY = [name for name in recipe_names() if name not in ("fp32", "fp16", "mixed")]
-TAKEN = ["fp32", "w8", "stage", "rewrites", "pictures", CHANGED, ROUNDING, REPLAY, QUANTIZED, SAME_WEIGHTS]
+TAKEN = ["fp32", "w8", *(kind.value for kind in Kind)]
 TWO = {"unet": "int8", "vae_decoder": "dynamic"}
 WEIGHTS = {
     "conv.weight": Weight((64, 32, 3, 3), "conv"),

@@ -30,10 +30,12 @@ from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.export.reference.streamed_weights import stream_weights
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.verify.check import Scope
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, compare_with, medians
-from pocketdiffusion.runtime.verify.gate import PictureReport, control_floor, judge_pictures
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
+from pocketdiffusion.runtime.verify.pictures import PictureReport, judge_pictures
 from pocketdiffusion.runtime.verify.recording import guided_outputs, recorded_steps
+from pocketdiffusion.runtime.verify.tolerances import control_floor
 from pocketdiffusion.source import open_model
 
 REQUEST = Request("a red apple", "blurry", seed=5, steps=3, guidance=5.0)
@@ -332,9 +334,9 @@ def test_a_picture_that_is_no_nearer_than_another_seed_fails() -> None:
     drawn = [PictureReport("onnx", "a", 60.0, 1.0, (90.0,), picture)]
     fp16, lossy = ([SimpleNamespace(picture_floors_db=floors, storage="float16")] for floors in (None, (20.0, 10.0)))
     for graphs, passes in ((fp16, False), (lossy, True)):
-        median, _ = judge_pictures(drawn, graphs, "float32", controls=[{SEED: 61.0, STEPS: 20.0}])  # type: ignore[arg-type]
+        median, _ = judge_pictures(drawn, graphs, Scope("onnx"), [{SEED: 61.0, STEPS: 20.0}])  # type: ignore[arg-type]
         assert median.passed == passes
-    assert all(v.passed for v in judge_pictures(drawn, fp16, "float32", controls=[{SEED: 59.0}]))  # type: ignore[arg-type]
+    assert all(v.passed for v in judge_pictures(drawn, fp16, Scope("onnx"), [{SEED: 59.0}]))  # type: ignore[arg-type]
 
 
 PROBE = """

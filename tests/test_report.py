@@ -12,9 +12,11 @@ import pytest
 
 from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.program import HALVES
-from pocketdiffusion.runtime.verify.gate import PictureReport
-from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
+from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
+from pocketdiffusion.runtime.verify.metrics import Comparison, measure
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 
 
 class Page(HTMLParser):
@@ -118,9 +120,13 @@ def test_forced_steps_are_those_of_the_worst_prompt() -> None:
 
     calls = [(half, step) for steps in (2, 3) for step in range(steps) for half in HALVES]
 
-    def verdict(format: str, *case_db: float) -> ParityReport:
+    def verdict(format: str, *case_db: float) -> Verdict:
         zero = np.zeros(1, np.float32)
-        report = measure("unet.out_sample", [Comparison("", zero, zero)], rung="fp16", floor=60, format=format)
+        report = measure(
+            "unet.out_sample",
+            [Comparison("", zero, zero)],
+            Check(Kind.ARTIFACT, Tolerance(60.0), Scope(format, recipe="fp16")),
+        )
         return replace(report, case_db=case_db)
 
     verdicts = [verdict("onnx", 90, 80, 70, 60, 89, 85, 71, 50, 40, 30), verdict("tflite", 10, 10)]

@@ -16,10 +16,10 @@ from pocketdiffusion.reports.answer import answer_comparison, answer_export
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.verify.compare import Difference, Drawn
-from pocketdiffusion.runtime.verify.gate import PictureReport
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 from pocketdiffusion.runtime.verify.skipped import NotRun
 
 CONTROLS = [{"another seed": 12.0, "one step less": 31.5, "the prompt without its last word": inf}]
@@ -31,7 +31,7 @@ def manifest(tiny_bundle: Path) -> Manifest:
     return open_bundle(tiny_bundle).manifest
 
 
-def verdict(subject: str, psnr_db: float, floor_db: float = 50.0, **facts: Any) -> ParityReport:
+def verdict(subject: str, psnr_db: float, floor_db: float = 50.0, **facts: Any) -> Verdict:
     given = {
         "rung": "fp16",
         "format": "onnx",
@@ -45,10 +45,10 @@ def verdict(subject: str, psnr_db: float, floor_db: float = 50.0, **facts: Any) 
         "finite": True,
         "cases": 4,
     }
-    return ParityReport(subject=subject, psnr_db=psnr_db, floor_db=floor_db, **{**given, **facts})
+    return Verdict(subject=subject, psnr_db=psnr_db, floor_db=floor_db, **{**given, **facts})
 
 
-def pictures(median: float, minimum: float, format: str = "onnx") -> list[ParityReport]:
+def pictures(median: float, minimum: float, format: str = "onnx") -> list[Verdict]:
     facts = {"rung": "pictures", "format": format}
     return [verdict("pictures.median", median, 20, **facts), verdict("pictures.minimum", minimum, 20, **facts)]
 

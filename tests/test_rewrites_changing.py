@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from pocketdiffusion.build import export_original
-from pocketdiffusion.export.checks.ladder import SAME_WEIGHTS
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.rewrites import changed_floor_db
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.verify.gate import CHANGED, judge, judge_runner
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, floor_db
+from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
+from pocketdiffusion.runtime.verify.gate import judge, judge_graph
 from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, Measured, floor_db
 from pocketdiffusion.source import Original, open_model, record_original
 
 CHANGING = ("fused_attention", "quick_gelu", "tanh_gelu")
@@ -34,10 +35,11 @@ def changed(original: Original, tmp_path_factory: pytest.TempPathFactory) -> Bun
 
 
 def test_floors_are_lowered_to_what_the_change_costs_and_no_further() -> None:
-    assert floor_db("float32", "float32", None, 90.0) == 84
-    assert floor_db("float16", "float32", None, 90.0) == 65
-    assert floor_db("float32", "float32", None, inf) == FLOORS_DB["float32", "float32"]
-    assert floor_db("float16", "float32", 88.0, 90.0) == 82  # rounding was measured with the change in it
+    single, half, changed = Scope(), Scope(storage="float16"), Measured(changed_db=90.0)
+    assert floor_db(single, changed) == 84
+    assert floor_db(half, changed) == 65
+    assert floor_db(single, Measured(changed_db=inf)) == FLOORS_DB["float32", "float32"]
+    assert floor_db(half, replace(changed, rounding_db=88.0)) == 82  # rounding was measured with the change in it
 
 
 @pytest.mark.slow
@@ -45,9 +47,9 @@ def test_the_verdicts_say_so(changed: Bundle) -> None:
     """The text encoder and the VAE have no GELU: nothing is lowered there."""
     verdicts = open_bundle(changed.folder).manifest.verdicts
     by_rung = {(v.subject, v.rung): v for v in verdicts}
-    cost = by_rung["unet.out_sample", CHANGED]
+    cost = by_rung["unet.out_sample", Kind.CHANGED.value]
     assert cost.format == "onnx" and changed_floor_db(CHANGING) == cost.floor_db < cost.psnr_db < 105
-    assert by_rung["unet.out_sample", SAME_WEIGHTS].floor_db == 105  # beside the changed module
+    assert by_rung["unet.out_sample", Kind.SAME_WEIGHTS.value].floor_db == 105  # beside the changed module
     assert by_rung["unet.out_sample", "fp32"].floor_db == pytest.approx(cost.psnr_db - 6)  # beside the original
     assert len(by_rung) == len(verdicts), "two verdicts have one name"
     assert by_rung["unet.out_sample", "rewrites"].floor_db == 105
@@ -66,14 +68,10 @@ def test_the_report_says_so(changed: Bundle) -> None:
 def test_no_other_format_is_judged_by_it(changed: Bundle, original: Original) -> None:
     """The same artifacts, had another format been changed: they fail."""
     manifest = changed.manifest
-    moved = tuple(replace_format(v, "tflite") if v.rung == CHANGED else v for v in manifest.verdicts)
+    moved = tuple(replace(v, format="tflite") if v.kind == Kind.CHANGED else v for v in manifest.verdicts)
     other = Bundle(changed.folder, manifest.model_copy(update={"verdicts": moved}))
     failed = {r.subject for r in judge(other, original.trajectories[:1])[0] if not r.passed}
     assert failed == {"unet.out_sample"}
-
-
-def replace_format(verdict: object, format: str) -> object:
-    return verdict.model_copy(update={"format": format})  # type: ignore[attr-defined]
 
 
 def test_a_change_that_the_artifact_does_not_have_is_caught(original: Original) -> None:
@@ -82,7 +80,8 @@ def test_a_change_that_the_artifact_does_not_have_is_caught(original: Original) 
     few = [probe(trajectory) for trajectory in original.trajectories[:1]]
     exact, by_tanh = open_rewritten(unet, ("fused_attention",)), open_rewritten(unet, CHANGING)
     for runner, reference in ((exact, by_tanh), (by_tanh, None)):
-        (report,) = judge_runner(runner, few, format="onnx", rung="fp32", reference=reference)
+        check = Check(Kind.ARTIFACT, Tolerance(105.0), Scope("onnx", recipe="fp32"), reference)
+        (report,) = judge_graph(check, runner, few)
         assert not report.passed and report.floor_db == 105
 
 

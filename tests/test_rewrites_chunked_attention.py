@@ -16,7 +16,8 @@ from pocketdiffusion.export.rewrites.fused_attention import attention
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.verify.metrics import floor_db
+from pocketdiffusion.runtime.verify.check import Scope
+from pocketdiffusion.runtime.verify.tolerances import floor_db
 
 SIZES = (1, 2, 5, 6, 12, 40)  # of 12 tokens: dividing, not dividing, all, more than there are
 
@@ -74,7 +75,7 @@ def test_it_holds_in_half(causal: bool, key_chunk: int) -> None:
         wanted = products(q.double(), k.double(), v.double(), 2, 0.3, causal).numpy()
         found = in_chunks(q, k, v, 2, 0.3, causal, 500, key_chunk if keys == 12 else 100 * key_chunk)
         assert found.dtype == torch.float16
-        assert psnr(wanted, found.numpy()) > floor_db("float16", "float16")
+        assert psnr(wanted, found.numpy()) > floor_db(Scope(storage="float16", arithmetic="float16"))
 
 
 def test_a_causal_mask_hides_what_comes_later() -> None:

@@ -1,5 +1,6 @@
 """What an app ships: the runtime part of a bundle draws by itself, keeps its ids, and says what it does not have."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +12,21 @@ from support.command import call, refusal
 from support.forgery import Change, forge, reseal
 from support.sample_bundle import verdict, write_sample
 
-from pocketdiffusion.build import changed_files
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, read_array, require_proof, seal
-from pocketdiffusion.runtime.bundle.file_table import OPTIONAL
+from pocketdiffusion.runtime.bundle import sealing
+from pocketdiffusion.runtime.bundle.arrays import read_array
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, require_proof
+from pocketdiffusion.runtime.bundle.file_table import OPTIONAL, sha256_of
 from pocketdiffusion.runtime.bundle.manifest import Manifest
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
+from pocketdiffusion.runtime.bundle.sealing import prepare, seal, seal_judged
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.contradictions import check_contradictions
-from pocketdiffusion.runtime.verify.gate import judge_stages
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.metrics import psnr_db
 from pocketdiffusion.runtime.verify.self_test import judge_runtime_part
+from pocketdiffusion.runtime.verify.stages import judge_stages
 
 
 @pytest.fixture
@@ -140,15 +143,48 @@ def test_places_for_a_runtime_part(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_between_proof_and_seal_is_named(bundle: Path) -> None:
-    before = open_bundle(bundle).manifest
+    manifest = open_bundle(bundle).manifest
+    unsealed = prepare(bundle, manifest)
+    verdicts = [*manifest.verdicts, verdict("noise", 150.0)]
     (bundle / "report/report.json").write_text("later")
-    judged = before.model_copy(update={"verdicts": (*before.verdicts, verdict("noise", 150.0))})
-    assert changed_files(before, seal(bundle, judged)) == []
+    assert seal_judged(unsealed, verdicts).verdicts[-1].subject == "noise"
+    assert open_bundle(bundle).manifest.verdicts == tuple(verdicts)
     for path in ("tokenizer/merges.txt", "golden/latents.bin", "onnx/model_index.json"):
-        raw = (bundle / path).read_bytes()
-        (bundle / path).write_bytes(raw[:-1] + b"x")
-        assert changed_files(before, seal(bundle, judged)) == [path]
+        raw, times = (bundle / path).read_bytes(), (bundle / path).stat()
+        (bundle / path).write_bytes(raw[:-1] + b"x")  # as long, and as old as it was
+        os.utime(bundle / path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        with pytest.raises(ProofError, match=f"{path} changed between the proof and the seal"):
+            seal_judged(unsealed, verdicts)
         (bundle / path).write_bytes(raw)
+    (bundle / "golden/more.bin").write_bytes(b"new")
+    with pytest.raises(ProofError, match="golden/more.bin changed"):
+        seal_judged(unsealed, verdicts)
+
+
+def test_a_file_is_hashed_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for one that was written a moment before, which could change again unseen."""
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    for path in files:
+        os.utime(path, (1e9, 1e9))
+    hashed: list[str] = []
+
+    def noted(path: Path) -> str:
+        hashed.append(path.relative_to(bundle).as_posix())
+        return sha256_of(path)
+
+    monkeypatch.setattr(sealing, "sha256_of", noted)
+    monkeypatch.setattr(sealing, "_SETTLED_NS", -(10**18))
+    manifest = open_bundle(bundle).manifest
+    unsealed = prepare(bundle, manifest)
+    assert sorted(hashed) == sorted(manifest.files)
+    hashed.clear()
+    seal_judged(unsealed, manifest.verdicts)
+    assert hashed == ["proof.json"]
+    monkeypatch.setattr(sealing, "_SETTLED_NS", 10**18)
+    young = prepare(bundle, manifest)
+    hashed.clear()
+    seal_judged(young, manifest.verdicts)
+    assert sorted(hashed) == sorted(manifest.files)
 
 
 # On a bundle that draws.

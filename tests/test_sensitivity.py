@@ -28,6 +28,7 @@ from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.quantize.measure import cache
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table
+from pocketdiffusion.quantize.measure.sensitivity import SEARCH as SEARCH_CHECK
 from pocketdiffusion.quantize.measure.sensitivity import bearable_db, read_prompt
 from pocketdiffusion.quantize.mixed_precision.search import open_search
 from pocketdiffusion.quantize.qparams import ValueRange
@@ -370,10 +371,10 @@ def test_a_floor_lets_the_largest_single_error_pass() -> None:
     reference = np.random.default_rng(0).normal(size=(1, 10_000)).astype(np.float32)
     candidate = reference + np.float32(1e-4)
     candidate[0, 7] += 0.2
-    report = measure("text_encoder.x", [Comparison("a", reference, candidate)], rung="search", floor=0)
+    report = measure("text_encoder.x", [Comparison("a", reference, candidate)], SEARCH_CHECK)
     bearable = bearable_db(report)
     assert bearable < report.psnr_db - 10
     assert replace(report, floor_db=bearable - 0.1).passed and not replace(report, floor_db=bearable + 0.1).passed
     for wrong in (np.full_like(reference, np.nan), np.full_like(reference, np.inf), reference[:, :5]):
-        assert bearable_db(measure("x", [Comparison("a", reference, wrong)], rung="search", floor=0)) == -np.inf
-    assert bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], rung="search", floor=0)) == -np.inf
+        assert bearable_db(measure("x", [Comparison("a", reference, wrong)], SEARCH_CHECK)) == -np.inf
+    assert bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], SEARCH_CHECK)) == -np.inf

@@ -13,7 +13,8 @@ from support.sample_bundle import verdict, write_sample
 from support.staged_exports import export, export_failed, fork, inside, mark_of, wait
 
 from pocketdiffusion.runtime.bundle import staging
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven, seal
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.staging import check_place, exchange, scratch_beside, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
 

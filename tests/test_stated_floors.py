@@ -1,6 +1,7 @@
 """The floors that a bundle states, beside those of its recipes: what is lower is named."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def with_unet(folder: Path, **fields: Any) -> Draft:
     draft = write_sample(folder)
     graphs = {**draft.graphs["onnx"], "unet": draft.graphs["onnx"]["unet"].model_copy(update=fields)}
     named = [f"{name}.{each.name}" for name, graph in graphs.items() for each in graph.spec.outputs]
-    rounding = (verdict(subject).model_copy(update={"rung": "rounding"}) for subject in named)
+    rounding = (replace(verdict(subject), rung="rounding") for subject in named)
     verdicts = (*draft.verdicts, *rounding)
     return draft.model_copy(update={"graphs": {"onnx": graphs}, "verdicts": verdicts})
 
@@ -58,7 +59,7 @@ def test_verdicts_that_move_floors_are_held_to_what_they_may(tmp_path: Path) -> 
     draft = with_unet(tmp_path)
     without = draft.model_copy(update={"verdicts": tuple(v for v in draft.verdicts if v.rung != "rounding")})
     assert "proof.json: no verdict of the rung rounding on unet.out_sample, of onnx" in faults(without)
-    changed = verdict("unet.out_sample").model_copy(update={"rung": "changed", "floor_db": 20.0})
+    changed = replace(verdict("unet.out_sample"), rung="changed", floor_db=20.0)
     said = "proof.json: the floor of unet.out_sample after a rewrite is 20 dB, and must be 76 or more"
     assert faults(draft.model_copy(update={"verdicts": (*draft.verdicts, changed)})) == [said]
 

@@ -24,17 +24,17 @@ from pocketdiffusion.export.backends.tflite.file import (
 )
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.tensor import Reshaped, Rows
-from pocketdiffusion.export.checks.ladder import SAME_WEIGHTS, judge_rungs
+from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import REPLAY, emit_fitted
+from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.verify.gate import ROUNDING
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 
@@ -196,8 +196,8 @@ def test_the_ladder_where_a_file_cannot_hold_float32(
     fitted = emit_fitted(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)
     reports = judge_rungs(fitted, target, trajectories, folder, say=lambda line: None)
     assert all(report.passed for report in reports)
-    assert [report.rung for report in reports] == ["rewrites", ROUNDING, SAME_WEIGHTS, REPLAY]
-    assert {report.floor_db for report in reports if report.rung == SAME_WEIGHTS} == {105}
+    assert [report.kind for report in reports] == [Kind.REWRITES, Kind.ROUNDING, Kind.SAME_WEIGHTS, Kind.REPLAY]
+    assert {report.floor_db for report in reports if report.kind == Kind.SAME_WEIGHTS} == {105}
     assert list(tmp_path.iterdir()) == [folder]
 
 

@@ -36,12 +36,15 @@ from pocketdiffusion.export.trace import count_kept
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import AddedToken
 from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
+from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
-from pocketdiffusion.runtime.verify.gate import judge_runner, judge_stages
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden, write_golden
+from pocketdiffusion.runtime.verify.stages import judge_stages
+from pocketdiffusion.runtime.verify.tolerances import check_in_torch
 
 PROMPTS = (
     "a <cat-toy> on grass",
@@ -289,7 +292,7 @@ def test_the_mask_is_recorded_kept_and_judged(folder: Path, tmp_path: Path, tiny
     lost = changed(kept, "text_encoder", "attention_mask", lambda case, mask: np.ones_like(mask))
     runner = open_rewritten(parts[0], ["fused_attention", "quick_gelu"])
     for trajectory, passed in ((kept, True), (lost, False)):
-        report = judge_runner(runner, [trajectory], format=None, rung="rewrites")[0]
+        report = judge_graph(check_in_torch(Kind.REWRITES, None), runner, [trajectory])[0]
         assert report.subject == "text_encoder.last_hidden_state" and report.passed == passed
         (stage,) = (stage for stage in judge_stages(bundle, [trajectory]) if stage.subject == "tokenizer")
         assert stage.passed == passed

@@ -19,12 +19,13 @@ from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime import engines
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
+from pocketdiffusion.runtime.bundle.verdicts import blame
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.metrics import blame
 
 pytestmark = pytest.mark.slow
 HOME = Path(__file__).parent / "toy_backend"

@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from pocketdiffusion.export.backends.taps import LayerRunner
 from pocketdiffusion.export.reference.torch_runner import TorchRunner
 from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, Tally
+from pocketdiffusion.runtime.verify.check import Check
+from pocketdiffusion.runtime.verify.metrics import Comparison, Tally
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
-
-# Measured on the built-in model at the worst layer: 69 dB in ONNX, 61 in Core ML, which rounds to float16 on the way,
-# 57 in LiteRT, where a single value is off by up to 3.3 % of the peak, one step of its int8.
-FLOOR_DB = 45.0
 
 
 class ForcedModule:
@@ -54,17 +52,10 @@ class ForcedModule:
 
 
 def judge_forced(
-    reference: TorchRunner,
-    layers: LayerRunner,
-    trajectories: Sequence[Trajectory],
-    *,
-    plan: Plan,
-    rung: str,
-    storage: str,
-    arithmetic: str,
-) -> ParityReport:
-    """The report of the layer or output that is furthest from torch. `reference` is the module as `plan` leaves it.
-    Takes the memory of what all layers give in one call.
+    check: Check, reference: TorchRunner, layers: LayerRunner, trajectories: Sequence[Trajectory], plan: Plan
+) -> Verdict:
+    """Return the verdict on the layer or output that is furthest from torch. `reference` is the module as `plan` leaves
+    it. Takes the memory of what all layers give in one call.
 
     Raises ProofError where the artifact does not name a layer that computes in integers, or gives one of another size.
     """
@@ -87,15 +78,5 @@ def judge_forced(
             label = case.label
             outputs, given = layers.run(case.inputs)
             module(case.inputs, given, outputs)
-    reports = [
-        tally.report(
-            f"{graph}.{name.removeprefix(f'{graph}.')}",
-            rung=rung,
-            floor=FLOOR_DB,
-            format=layers.format,
-            storage=storage,
-            arithmetic=arithmetic,
-        )
-        for name, tally in tallies.items()
-    ]
-    return min(reports, key=lambda report: (report.passed, report.psnr_db))
+    verdicts = [tally.verdict(f"{graph}.{name.removeprefix(f'{graph}.')}", check) for name, tally in tallies.items()]
+    return min(verdicts, key=lambda verdict: (verdict.passed, verdict.psnr_db))

@@ -18,14 +18,14 @@ from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.float16.weight_rescaling import plan, rescale
 from pocketdiffusion.quantize.float16_range import Found, Range, Underflow, closest, underflow, widen
 from pocketdiffusion.quantize.scheme import Plan
-from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.graph_records import Graph
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.gate import judge_runner
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
+from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
-
-REPLAY = "replay"  # the rung at which every result of an artifact is rounded to float16
+from pocketdiffusion.runtime.verify.tolerances import floor_db
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Audit:
     ranges: tuple[Range, ...]
     mends: tuple[str, ...]
     underflows: tuple[Underflow, ...]
-    replayed: tuple[ParityReport, ...]
+    replayed: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Fitted:
     audit: Audit | None  # None where nothing is float16
 
     @property
-    def verdicts(self) -> tuple[ParityReport, ...]:
+    def verdicts(self) -> tuple[Verdict, ...]:
         """What must pass before it ships: the replay, where a phone computes in float16 and the gate here does not."""
         judged = self.graph.compute_unit != "cpu" and self.graph.arithmetic == "float32"
         return self.audit.replayed if self.audit is not None and judged else ()
@@ -102,21 +102,14 @@ def emit_fitted(
 
 def replay(
     folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]
-) -> tuple[list[ParityReport], list[Range]]:
+) -> tuple[list[Verdict], list[Range]]:
     """The artifact with each result rounded to float16: its verdicts, and the ranges of its results, the nearest to
     the end of float16 first; infinite for one that overflowed."""
     found: Found = {}
     runner = open_replay(folder, format, graph, "float16", partial(widen, found))
-    reports = judge_runner(
-        runner,
-        trajectories,
-        format=format,
-        rung=REPLAY,
-        storage=graph.storage,
-        arithmetic="float16",
-        recipe_db=graph.floor_db,
-    )
-    return reports, closest(found)
+    scope = Scope(format, graph.storage, "float16")
+    check = Check(Kind.REPLAY, Tolerance(floor_db(scope, recipe_db=graph.floor_db)), scope)
+    return judge_graph(check, runner, trajectories), closest(found)
 
 
 def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]) -> list[Range]:

@@ -13,7 +13,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.program import Program
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.verify.gate import PictureReport, compare_picture
+from pocketdiffusion.runtime.verify.pictures import PictureReport, compare_picture
 from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
 
 

@@ -22,6 +22,8 @@ from pocketdiffusion.cli.options import (
     Profile,
     Quiet,
     Recipe,
+    Report,
+    ReportKind,
     Revision,
     Sampler,
     Size,
@@ -49,6 +51,7 @@ def export(
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
+    report: Report = ReportKind.SHORT,
     force: Force = False,
     plan: Plan = False,
     as_json: Json = False,
@@ -89,6 +92,7 @@ def export(
             revision=revision,
             token=token,
             allow_unexpected=allow_unexpected or (),
+            report="full" if report is ReportKind.FULL else "short",
             say=progress,
         )
     show_exported(exported, output)

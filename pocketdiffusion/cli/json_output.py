@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pocketdiffusion.export.targets import Target
     from pocketdiffusion.planned_export import ExportPlan
     from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
+    from pocketdiffusion.runtime.bundle.verdicts import Verdict
     from pocketdiffusion.runtime.graph_spec import TensorSpec
     from pocketdiffusion.search import Found
     from pocketdiffusion.verify import Verified
@@ -77,8 +78,15 @@ def bundle_record(manifest: "Manifest") -> dict[str, Any]:
             for format, graphs in manifest.graphs.items()
             for name, graph in graphs.items()
         ],
-        "verdicts": [v.model_dump(mode="json") for v in manifest.verdicts] if manifest.has_proof else None,
+        "verdicts": [_record(verdict) for verdict in manifest.verdicts] if manifest.has_proof else None,
     }
+
+
+def _record(verdict: "Verdict") -> dict[str, Any]:
+    """Return a verdict as proof.json has it."""
+    from pocketdiffusion.runtime.bundle.verdicts import record_verdict
+
+    return record_verdict(verdict).model_dump(mode="json")
 
 
 def _graph_record(manifest: "Manifest", format: str, name: str, graph: "Graph") -> dict[str, Any]:
@@ -124,7 +132,7 @@ def model_record(name: str, licence: str, parts: Sequence["Component"]) -> dict[
 
 def verify_record(verified: "Verified") -> dict[str, Any]:
     """Return every verdict of verify, and what was not judged."""
-    from pocketdiffusion.runtime.verify.gate import record_verdict
+    from pocketdiffusion.runtime.bundle.verdicts import record_verdict
 
     verdicts = [record_verdict(verdict) for verdict in verified.verdicts]
     return {

@@ -100,6 +100,23 @@ MinPsnr = Annotated[
     float | None,
     typer.Option(metavar="DB", help="For the recipe mixed: the smallest median PSNR of the pictures, in dB."),
 ]
+
+
+class ReportKind(Enum):
+    """How much an export measures for its report."""
+
+    SHORT = "short"
+    FULL = "full"
+
+
+Report = Annotated[
+    ReportKind,
+    typer.Option(
+        "--report",
+        help="How much to measure for the report. A full one also has the cost of each rewrite alone and of every form "
+        "of an activation; no proof needs them.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older bundle in the output folder.")]
 Plan = Annotated[
     bool,

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pocketdiffusion.compare import Compared
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
 from pocketdiffusion.runtime.verify.controls import medians
-from pocketdiffusion.runtime.verify.metrics import ParityReport, blame
 from pocketdiffusion.runtime.verify.skipped import NotRun
 
 Controls = Sequence[Mapping[str, float]]
@@ -41,7 +41,7 @@ class Pictures:
 
 
 def answer_export(
-    manifest: Draft, verdicts: Sequence[ParityReport], controls: Controls, not_run: Sequence[NotRun] = ()
+    manifest: Draft, verdicts: Sequence[Verdict], controls: Controls, not_run: Sequence[NotRun] = ()
 ) -> Answer:
     """Return the answer for a bundle. `controls` are the original's own for each prompt."""
     phone, failed = manifest.target.title, [verdict for verdict in verdicts if not verdict.passed]
@@ -91,7 +91,7 @@ def describe_nearness(pictures: Pictures, drawn_by: str, reference: str, control
     return f"{words}, {nearer} the nearest control, {short} with {name} ({_db(db)})"
 
 
-def describe_failure(verdict: ParityReport) -> str:
+def describe_failure(verdict: Verdict) -> str:
     """Return which check failed and by how much, without a verb."""
     where = f"{verdict.format} {verdict.subject}" if verdict.format else verdict.subject
     where = f"{where} ({verdict.rung})"
@@ -102,14 +102,14 @@ def describe_failure(verdict: ParityReport) -> str:
     return f"{where}, whose largest error is {verdict.max_abs:.2g} where the limit is {verdict.max_abs_limit:.2g}"
 
 
-def pictures_of(verdicts: Iterable[ParityReport]) -> list[Pictures]:
+def pictures_of(verdicts: Iterable[Verdict]) -> list[Pictures]:
     """Return the pictures of each format that was judged."""
     medians = {v.format: v for v in verdicts if v.subject == MEDIAN and v.format is not None}
     lowest = {v.format: v.psnr_db for v in verdicts if v.subject == MINIMUM}
     return [Pictures(f, v.psnr_db, lowest.get(f, v.psnr_db), v.cases) for f, v in medians.items() if f is not None]
 
 
-def _nearest_worst(model: str, verdicts: Iterable[ParityReport], controls: Controls) -> str:
+def _nearest_worst(model: str, verdicts: Iterable[Verdict], controls: Controls) -> str:
     """Describe the format whose pictures are furthest from the original's."""
     drawn = pictures_of(verdicts)
     if not drawn:

@@ -16,11 +16,11 @@ from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Calls, drift_plot, forced_db, forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.verify.controls import describe_pictures
-from pocketdiffusion.runtime.verify.gate import PictureReport
 from pocketdiffusion.runtime.verify.known_units import warn_of_units
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 from pocketdiffusion.runtime.verify.skipped import units_not_run
 
@@ -33,7 +33,7 @@ class Report:
     `findings` is by format and graph; a bundle is proven without them."""
 
     manifest: Draft
-    verdicts: Sequence[ParityReport]
+    verdicts: Sequence[Verdict]
     pictures: Sequence[PictureReport]
     originals: Sequence[Trajectory]
     seconds: Mapping[str, float]
@@ -82,13 +82,13 @@ def write_report(folder: Path, report: Report) -> None:
     (folder / "report/report.html").write_text(page, encoding="utf-8")
 
 
-def group_verdicts(report: Report) -> tuple[list[ParityReport], list[ParityReport], list[ParityReport]]:
+def group_verdicts(report: Report) -> tuple[list[Verdict], list[Verdict], list[Verdict]]:
     """Return the verdicts on what ships, which are those on pictures and final graphs, those on the stages of the
     pipeline, and the rungs between the original and what ships."""
     recipes = {(f, name, g.recipe) for f, graphs in report.manifest.graphs.items() for name, g in graphs.items()}
-    shipped: list[ParityReport] = []
-    stages: list[ParityReport] = []
-    ladder: list[ParityReport] = []
+    shipped: list[Verdict] = []
+    stages: list[Verdict] = []
+    ladder: list[Verdict] = []
     for verdict in report.verdicts:
         final = (verdict.format, verdict.subject.partition(".")[0], verdict.rung) in recipes
         group = shipped if final or verdict.rung == "pictures" else stages if verdict.rung == "stage" else ladder

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import compare_with
-from pocketdiffusion.runtime.verify.gate import PictureReport
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 
 TEMPLATES = Path(__file__).with_name("templates")
 AMPLIFIED = 8  # times, in the pictures of differences

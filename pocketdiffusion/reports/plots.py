@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.engines import engine_names
-from pocketdiffusion.runtime.verify.gate import PictureReport
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.pictures import PictureReport
 
 CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
 _LEAST = 1e-7  # of what a logarithmic axis shows
@@ -24,7 +24,7 @@ _DASHES = ("-", "--", ":", "-.")
 Calls = Sequence[tuple[str, int]]  # of the denoiser: the half of guidance, and the step from 0
 
 
-def forced_db(verdicts: Sequence[ParityReport], subject: str, calls: Calls) -> dict[str, dict[str, tuple[float, ...]]]:
+def forced_db(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> dict[str, dict[str, tuple[float, ...]]]:
     """Return the PSNR (dB) of the denoiser's output at each step, teacher-forced, the worst prompt's: by format and
     half of guidance. `subject` names the output, `calls` are those of all prompts."""
     found: dict[str, dict[str, tuple[float, ...]]] = {}
@@ -41,7 +41,7 @@ def forced_db(verdicts: Sequence[ParityReport], subject: str, calls: Calls) -> d
     return found
 
 
-def forced_plot(verdicts: Sequence[ParityReport], subject: str, calls: Calls) -> str:
+def forced_plot(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> str:
     """Return `forced_db` as an <svg> element: one colour a format, one dash a half."""
     figure, axes = _axes("PSNR of the denoiser's output (dB)")
     for format, halves in forced_db(verdicts, subject, calls).items():

@@ -22,14 +22,18 @@ from pocketdiffusion.quantize.measure.fake_quantize import fake_quantize, round_
 from pocketdiffusion.quantize.qparams import BITS, ValueRange
 from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.program import DECODE, ENCODE_IMAGE, Program, find_giver, model_graph
 from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.verify.check import Check, Tolerance
 from pocketdiffusion.runtime.verify.finite import find_not_finite
-from pocketdiffusion.runtime.verify.gate import judge_runner
-from pocketdiffusion.runtime.verify.metrics import ParityReport, image_psnr_db
+from pocketdiffusion.runtime.verify.gate import judge_graph
+from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, halves_of, probe, recorded_once
+
+SEARCH = Check(Kind.COMPARED, Tolerance(0.0))  # measures without a limit: the search only compares schemes
 
 TOGETHER = 4  # prompts that are drawn before their recordings are written
 GUIDED = 3  # prompts whose denoiser calls are measured (first, middle, last step); other components: all prompts
@@ -138,15 +142,11 @@ def measure_teacher_forced(subject: Subject, plan: Plan, numbers: Sequence[int],
     """Return the least PSNR (dB) of any output of the quantized component on any recorded call of the prompts
     `numbers`. If it is lower, return the floor at which the largest single error would still pass."""
     runner = subject.run(plan)
-    reports = (
-        report
-        for number in numbers
-        for report in judge_runner(runner, [read_prompt(folder, number)], format=None, rung="search", floor=0.0)
-    )
+    reports = (report for number in numbers for report in judge_graph(SEARCH, runner, [read_prompt(folder, number)]))
     return min(min(report.psnr_db, bearable_db(report)) for report in reports)
 
 
-def bearable_db(report: ParityReport) -> float:
+def bearable_db(report: Verdict) -> float:
     """Return the highest floor (dB) whose limit on a single error the report meets, -inf if there is none."""
     if not report.finite or (report.max_abs > 0 and not report.peak):
         return -inf

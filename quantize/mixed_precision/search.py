@@ -20,8 +20,7 @@ from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import ENCODE_IMAGE, graphs_of, text_to_image
-from pocketdiffusion.runtime.verify.gate import PICTURE_FLOORS_DB
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, MARGIN_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, MARGIN_DB, PICTURE_FLOORS_DB
 
 LINEAR = 0.01  # sum of a component's sensitivities up to which they add up, and pictures err in proportion to them
 ROUNDING = 1 / 12 / 255**2  # mean squared error of rounding a picture to 8 bits: smaller errors are not seen

@@ -7,42 +7,24 @@ manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from stat import S_ISDIR, S_ISLNK, S_ISREG
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pocketdiffusion.runtime.bundle.file_table import (
-    DIGEST,
-    MANIFEST,
-    PIPELINES,
-    PROOF,
-    FileEntry,
-    Role,
-    role_of,
-)
-from pocketdiffusion.runtime.bundle.json_files import decode, encode, one_line, parse
+from pocketdiffusion.runtime.bundle.file_table import DIGEST, MANIFEST, PROOF, Role, digest_line, sha256_of
+from pocketdiffusion.runtime.bundle.folder import blobs_of, find_files, leads_to
+from pocketdiffusion.runtime.bundle.json_files import decode, one_line, parse
 from pocketdiffusion.runtime.bundle.layout import (
     Index,
     Pipeline,
     Proof,
     first_unproven,
     join,
-    make_index,
-    make_pipelines,
-    make_proof,
-    pipeline_path,
 )
-from pocketdiffusion.runtime.bundle.leftovers import is_left_over, is_worthless
-from pocketdiffusion.runtime.bundle.manifest import VERSION, Draft, Manifest, runtime_paths
-from pocketdiffusion.runtime.bundle.record import ArrayRef
+from pocketdiffusion.runtime.bundle.manifest import VERSION, Manifest
 from pocketdiffusion.runtime.bundle.sizes import check_sizes
-from pocketdiffusion.runtime.bundle.step_files import read_steps, write_steps
+from pocketdiffusion.runtime.bundle.step_files import read_steps
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.program import Program
@@ -99,8 +81,14 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
                 f"{folder / path} is damaged: {found[path]} bytes, not {entry.size}; export or copy the bundle again"
             )
     for path, entry in installed.items() if check else ():
-        if _sha256(folder / path) != entry.sha256:
+        if sha256_of(folder / path) != entry.sha256:
             raise _damaged(folder / path)
+    return Bundle(folder, read_manifest(folder, index, has_proof=PROOF in installed))
+
+
+def read_manifest(folder: Path, index: Index, *, has_proof: bool) -> Manifest:
+    """Read the JSON files that `index` names, and join them to the one record. Raises ProofError where they are not
+    what they should be or contradict each other, and UserError for a program that cannot be run with the graphs."""
     pipelines = {
         format: _parse(folder, entry.pipeline, index, lambda raw: decode(raw, Pipeline), "pipeline file")
         for format, entry in index.formats.items()
@@ -108,7 +96,7 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
     steps = next(iter(pipelines.values())).steps
     tables = _parse(folder, steps.file, index, lambda raw: read_steps(raw, steps), "file of step tables")
     proof = None
-    if PROOF in installed:
+    if has_proof:
         proof = _parse(folder, PROOF, index, lambda raw: decode(raw, Proof), "proof file", "proof")
     try:
         manifest = join(index, pipelines, tables, proof)
@@ -121,7 +109,7 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
             check_sizes(manifest, specs)
         except ValueError as error:
             raise ProofError(f"{folder} contradicts itself: {error}; export it again") from error
-    return Bundle(folder, manifest)
+    return manifest
 
 
 def _check_program(folder: Path, program: Program, specs: Mapping[str, GraphSpec]) -> None:
@@ -137,132 +125,10 @@ def require_proof(bundle: Bundle) -> None:
         raise UserError(f"{bundle.folder}: proof part not installed: this needs the whole bundle, as export wrote it")
 
 
-def seal(folder: Path, draft: Draft) -> Manifest:
-    """Write the JSON files of `draft` below `folder`, count all files, write manifest.json and manifest.sha256. The
-    same content gives the same bytes.
-
-    A Manifest may be given as the draft: its table is made anew. Raises ProofError for links and other odd files, and
-    ValueError where the draft names a file that is not there, or a file's name is not fit for every disk.
-    """
-    draft = Draft(**{name: getattr(draft, name) for name in Draft.model_fields})
-    steps = write_steps(folder, draft.step_tables, draft.scheduler)
-    written = {pipeline_path(name): encode(pipeline) for name, pipeline in make_pipelines(draft, steps).items()}
-    (folder / PIPELINES).mkdir(exist_ok=True)
-    for path, raw in (written | {PROOF: encode(make_proof(draft))}).items():
-        (folder / path).write_bytes(raw)
-    for stale in (folder / PIPELINES).glob("*.json"):
-        if f"{PIPELINES}/{stale.name}" not in written:
-            stale.unlink()
-    named = {path for _, path in runtime_paths(draft)} | {steps.file}
-    files = {
-        path: FileEntry(sha256=_sha256(folder / path), size=size, role=role_of(path, named))
-        for path, size in list_files(folder).items()
-    }
-    index = make_index(draft, files)
-    manifest = Manifest(
-        **{name: getattr(draft, name) for name in Draft.model_fields},
-        proof=index.proof,
-        picture=index.picture,
-        runtime_id=index.runtime_id,
-        bundle_id=index.bundle_id,
-        files=files,
-    )
-    raw = encode(index)
-    (folder / MANIFEST).write_bytes(raw)
-    (folder / DIGEST).write_bytes(_digest_line(raw))
-    return manifest
-
-
-def list_files(folder: Path) -> dict[str, int]:
-    """Every file below `folder`, by its path, with its size in bytes: save the manifest, its digest, and what file
-    browsers leave behind (`leftovers.WORTHLESS`). Raises ProofError for links, devices, pipes, empty folders."""
-    return _walk(folder, lambda path, is_folder: not is_folder and is_worthless(_last(path)), None)
-
-
-def find_files(folder: Path, named: Collection[str]) -> dict[str, int]:
-    """As `list_files`, of a folder that others may have used: what programs leave behind (`leftovers.py`) is passed
-    over, unless it is `named`; and a file may be a link into the hub's own store, as in its cache."""
-    folders = {str(parent) for path in named for parent in PurePosixPath(path).parents}
-
-    def passed_over(path: str, is_folder: bool) -> bool:
-        return path not in (folders if is_folder else named) and is_left_over(_last(path), folder=is_folder)
-
-    return _walk(folder, passed_over, _blobs(folder))
-
-
-def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | None) -> dict[str, int]:
-    files: dict[str, int] = {}
-    pending = [""]
-    while pending:
-        inside = pending.pop()
-        empty = True
-        for entry in os.scandir(folder / inside):
-            path = inside + entry.name
-            status = entry.stat(follow_symlinks=False)
-            if S_ISLNK(status.st_mode) and _leads_to(folder / path, blobs):
-                status = entry.stat()
-            if S_ISDIR(status.st_mode):
-                if passed_over(path, True):
-                    continue
-                pending.append(path + "/")
-            elif not S_ISREG(status.st_mode):
-                if blobs is not None and not (folder / path).exists():
-                    raise ProofError(f"{folder} is not whole: {path!r} is not in the hub's cache: download it again")
-                raise ProofError(
-                    f"{folder}: {path!r} is a link or no ordinary file: a bundle holds files and folders only"
-                )
-            elif passed_over(path, False):
-                continue
-            elif path not in (MANIFEST, DIGEST):
-                files[path] = status.st_size
-            empty = False
-        if empty and inside:
-            raise ProofError(f"{folder}: the folder {inside!r} is empty, and not in the manifest: remove it")
-    return files
-
-
-def _blobs(folder: Path) -> Path | None:
-    """Where the files of a snapshot in the hub's cache lie: models--USER--NAME/snapshots/REVISION has links to files in
-    models--USER--NAME/blobs. None where `folder` is not below such a snapshot."""
-    for parent in folder.resolve().parents:
-        if parent.name == "snapshots":
-            return (parent.parent / "blobs").resolve()
-    return None
-
-
-def _leads_to(link: Path, blobs: Path | None) -> bool:
-    """Whether `link` leads to a file that lies in the folder `blobs` itself."""
-    target = link.resolve()
-    return blobs is not None and target.parent == blobs and target.is_file()
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def write_array(folder: Path, path: str, array: NDArray[Any]) -> ArrayRef:
-    """Writes `array` to `folder / path`: little-endian, C order. Raises ValueError for dtypes that ArrayRef has not."""
-    ref = ArrayRef.model_validate({"path": path, "dtype": array.dtype.name, "shape": array.shape})
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).write_bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
-    return ref
-
-
-def read_array(folder: Path, ref: ArrayRef) -> NDArray[Any]:
-    """The array that `write_array` wrote. Raises ProofError where the file has not the size of the shape."""
-    raw = (folder / ref.path).read_bytes()
-    if len(raw) != ref.nbytes:
-        raise ProofError(
-            f"{folder / ref.path} is damaged: {len(raw)} bytes, where {ref.dtype}{list(ref.shape)} has {ref.nbytes}"
-        )
-    dtype = np.dtype(ref.dtype)
-    return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(ref.shape).astype(dtype)
-
-
 def _read_index(folder: Path) -> Index:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the folder that export wrote")
-    blobs = _blobs(folder)
+    blobs = blobs_of(folder)
     raw, digest = _read(folder / MANIFEST, blobs), _read(folder / DIGEST, blobs)
     if raw is None and digest is None:
         raise UserError(f"{folder} is not a bundle, it has no {MANIFEST}: name the folder that export wrote")
@@ -270,7 +136,7 @@ def _read_index(folder: Path) -> Index:
         if content is None:
             raise ProofError(f"{folder} is not whole: {name} missing; export or copy it again")
     assert raw is not None
-    if digest != _digest_line(raw):
+    if digest != digest_line(raw):
         raise ProofError(
             f"{folder / MANIFEST} is damaged, or {DIGEST} beside it: they do not match; export or copy it again"
         )
@@ -319,18 +185,9 @@ def _damaged(path: Path) -> ProofError:
 
 
 def _read(path: Path, blobs: Path | None) -> bytes | None:
-    if path.is_symlink() and not _leads_to(path, blobs):
+    if path.is_symlink() and not leads_to(path, blobs):
         raise ProofError(f"{path} is a link: a bundle holds files and folders only")
     return path.read_bytes() if path.is_file() else None
-
-
-def _digest_line(raw: bytes) -> bytes:
-    return f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _names(paths: Iterable[str]) -> str:

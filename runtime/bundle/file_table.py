@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Collection, Mapping
 from itertools import accumulate
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pocketdiffusion.runtime.bundle.record import INFORMS, Count, Record, Sha256
+from pocketdiffusion.runtime.record import INFORMS, Count, Record, Sha256
 
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"  # the two files that are not in it
 PROOF, README = "proof.json", "README.md"
@@ -68,3 +69,14 @@ def check_table(files: Mapping[str, FileEntry]) -> None:
         for folder in folders:
             if folder in files:
                 raise ValueError(f"{folder} is both a file and a folder")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_line(raw: bytes) -> bytes:
+    """Return what manifest.sha256 says of the bytes of manifest.json, as `sha256sum -c` reads it."""
+    return f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n".encode()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pocketdiffusion.runtime.bundle.record import INFORMS, Count, Record, Size
+from pocketdiffusion.runtime.record import INFORMS, Count, Record, Size
 
 
 class Engine(Record):

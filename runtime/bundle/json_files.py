@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from pocketdiffusion.runtime.bundle.record import READING, Record
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.record import READING, Record
 
 R = TypeVar("R", bound=Record)
 # Fields of closed lists: a value that is not in the list is a kind of bundle that this reader cannot run.

@@ -21,30 +21,23 @@ from pocketdiffusion.runtime.bundle.file_table import (
     check_table,
     runtime_id,
 )
+from pocketdiffusion.runtime.bundle.golden_records import Calibration, GoldenCase, OriginalPicture, Trajectory
+from pocketdiffusion.runtime.bundle.graph_records import Graph, GraphProof, PipelineGraph
 from pocketdiffusion.runtime.bundle.leftovers import FILES, FOLDERS
-from pocketdiffusion.runtime.bundle.manifest import (
-    MINOR,
-    Calibration,
-    Common,
-    Draft,
-    GoldenCase,
-    Graph,
-    GraphProof,
-    Manifest,
-    ModelInfo,
-    OriginalPicture,
-    PipelineGraph,
-    ProofSummary,
-    Provenance,
-    Scheduler,
-    TargetInfo,
-    Trajectory,
-    Verdict,
-    Worst,
-    original_picture,
-)
-from pocketdiffusion.runtime.bundle.record import READING, BundlePath, Count, Record, Sha256, Size
+from pocketdiffusion.runtime.bundle.manifest import MINOR, Common, Draft, Manifest, original_picture
+from pocketdiffusion.runtime.bundle.picture_records import Scheduler
 from pocketdiffusion.runtime.bundle.step_files import Steps
+from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
+from pocketdiffusion.runtime.bundle.verdicts import (
+    Kind,
+    ProofSummary,
+    Verdict,
+    VerdictRecord,
+    Worst,
+    read_verdict,
+    record_verdict,
+)
+from pocketdiffusion.runtime.record import READING, BundlePath, Count, Record, Sha256, Size
 from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 
 
@@ -126,7 +119,7 @@ class Pipeline(Common):
 class Proof(Record):
     """proof.json: how the bundle was judged. Whoever only draws does not need it."""
 
-    verdicts: tuple[Verdict, ...] = Field(description="what the gate found, in the order in which it is shown")
+    verdicts: tuple[VerdictRecord, ...] = Field(description="what the gate found, in the order in which it is shown")
     golden: tuple[Trajectory, ...] = Field(description="the recorded drawings of the original that it was judged by")
     graphs: dict[str, dict[str, GraphProof]] = Field(description="of each format and graph what the judge needs")
     calibration: Calibration | None = Field(description="where ranges of activations come from; null: none were needed")
@@ -157,7 +150,7 @@ def make_proof(draft: Draft) -> Proof:
     if draft.provenance is None:
         raise ValueError("a bundle whose proof part is not installed cannot be sealed again")
     return Proof(
-        verdicts=draft.verdicts,
+        verdicts=tuple(record_verdict(verdict) for verdict in draft.verdicts),
         golden=draft.golden,
         graphs={
             format: {name: GraphProof(**_fields(graph, GraphProof)) for name, graph in graphs.items()}
@@ -218,7 +211,7 @@ def join(
         scheduler=tables[1],
         step_tables=tables[0],
         graphs=graphs,
-        verdicts=() if proof is None else proof.verdicts,
+        verdicts=() if proof is None else tuple(read_verdict(record) for record in proof.verdicts),
         golden=() if proof is None else proof.golden,
         calibration=None if proof is None else proof.calibration,
         provenance=None if proof is None else proof.provenance,
@@ -250,7 +243,7 @@ def first_unproven(draft: Draft) -> str | None:
     """The first verdict that failed, or output of a graph that has none of its own artifact, in words; else None. A
     verdict counts for a graph that is of the rung called after its recipe, at the precision that ships."""
     verdicts = draft.verdicts
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.rung == "pictures"):  # which suffer of any part
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.kind == Kind.PICTURES):  # which suffer of any part
         if not verdict.passed:
             return (
                 f"{verdict.subject} failed its proof ({verdict.rung}, {verdict.psnr_db:.1f} dB where "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.runtime.bundle.layout import Index, Pipeline, Proof
-from pocketdiffusion.runtime.bundle.record import Record
+from pocketdiffusion.runtime.record import Record
 
 SCHEMAS: dict[str, type[Record]] = {"manifest": Index, "pipeline": Pipeline, "proof": Proof}
 

@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pocketdiffusion.runtime.bundle.bundle import list_files, open_bundle, open_unproven
+from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.file_table import MANIFEST
+from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.scratch import FULL, scratch_in
 

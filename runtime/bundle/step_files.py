@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import Field, JsonValue
 
 from pocketdiffusion.runtime.bundle.file_table import STEPS
-from pocketdiffusion.runtime.bundle.manifest import Scheduler
-from pocketdiffusion.runtime.bundle.record import READING, BundlePath
+from pocketdiffusion.runtime.bundle.picture_records import Scheduler
+from pocketdiffusion.runtime.record import READING, BundlePath
 from pocketdiffusion.runtime.sampling.stored_tables import StoredTables, TableFile, check_index, table_bytes
 
 

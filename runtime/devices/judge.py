@@ -14,6 +14,7 @@ import numpy as np
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.devices.arm64 import check_core, launch_arm64
 from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
 from pocketdiffusion.runtime.devices.gpu import launch_gpu
@@ -22,20 +23,14 @@ from pocketdiffusion.runtime.engines import find_engine, find_graph, open_graph
 from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.pipeline import generate
 from pocketdiffusion.runtime.program import DECODE, find_giver, model_graph
 from pocketdiffusion.runtime.runner import Runner
-from pocketdiffusion.runtime.verify.gate import (
-    CHANGED,
-    ROUNDING,
-    draw_pictures,
-    judge_pictures,
-    judge_runner,
-    measured_db,
-)
-from pocketdiffusion.runtime.verify.metrics import ParityReport
+from pocketdiffusion.runtime.verify.check import Scope, scope_of
+from pocketdiffusion.runtime.verify.gate import judge_graph
+from pocketdiffusion.runtime.verify.pictures import draw_again, draw_pictures, judge_pictures
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 from pocketdiffusion.runtime.verify.skipped import NotRun
+from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
 STEPS = 4  # of the picture
 
@@ -66,10 +61,10 @@ def find_place(device: str, standins: Path, core: str, seconds: float) -> Standi
 
 def judge_on(
     place: Standin, bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
-) -> tuple[list[ParityReport], list[NotRun]]:
+) -> tuple[list[Verdict], list[NotRun]]:
     """Every graph of every format, in each way that `place` runs it, and a picture. Raises ProofError where a graph
     cannot be run there, though its target says that it can."""
-    reports: list[ParityReport] = []
+    reports: list[Verdict] = []
     skipped: list[NotRun] = []
     for format in bundle.manifest.graphs:
         facts = find_engine(format)
@@ -93,8 +88,8 @@ def _judge_way(
     format: str,
     way: Way,
     say: Callable[[str], None],
-) -> tuple[list[ParityReport], list[NotRun]]:
-    reports: list[ParityReport] = []
+) -> tuple[list[Verdict], list[NotRun]]:
+    reports: list[Verdict] = []
     skipped: list[NotRun] = []
     graphs = {name: find_graph(bundle, name, format) for name in bundle.manifest.graphs[format]}
 
@@ -111,18 +106,9 @@ def _judge_way(
                 raise
             skipped.append(NotRun(name, format, place.device, way.arithmetic, f"it is for the CPU: {error}"))
             continue
-        reports += judge_runner(
-            runner,
-            [probe(trajectory)],
-            format=format,
-            rung=graph.recipe,
-            storage=graph.storage,
-            arithmetic=way.arithmetic,
-            device=place.device,
-            rounding_db=measured_db(bundle, ROUNDING, format),
-            changed_db=measured_db(bundle, CHANGED, format),
-            recipe_db=graph.floor_db,
-        )
+        scope = replace(scope_of(format, graph), arithmetic=way.arithmetic, device=place.device)
+        check = check_artifact(scope, graph, bundle.manifest.verdicts)
+        reports += judge_graph(check, runner, [probe(trajectory)])
     on_host = {row.subject for row in skipped}
     model, _ = model_graph(bundle.manifest.program)
     if model in on_host:
@@ -134,27 +120,15 @@ def _judge_way(
 
     say(f"{format} picture on {place.launch.title}, {way.arithmetic}")
     (drawn,) = draw_pictures(bundle, [draw_on_host(bundle, trajectory, format)], format, opener)
-    return reports + judge_pictures([drawn], graphs.values(), way.arithmetic, place.device)[1:], skipped
+    scope = Scope(format, arithmetic=way.arithmetic, device=place.device)
+    return reports + judge_pictures([drawn], graphs.values(), scope)[1:], skipped
 
 
 def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Trajectory:
     """The trajectory's prompt, drawn by the host's runners in `STEPS` steps: `latents` before each step and at the end,
     what was decoded, `picture`, and the facts are those of that drawing; the rest is the original's."""
-    drafts = list(
-        generate(
-            bundle,
-            trajectory.prompt,
-            negative_prompt=trajectory.negative_prompt,
-            seed=trajectory.seed,
-            steps=STEPS,
-            guidance=trajectory.guidance,
-            sampler=trajectory.sampler,
-            format=format,
-        )
-    )
-    picture, decoded = drafts[-1].picture, drafts[-1].decoded
-    assert picture is not None and decoded is not None
-    latents = np.concatenate([trajectory.latents[:1], *(draft.latents for draft in drafts)])
+    after, decoded, picture = draw_again(bundle, trajectory, format, steps=STEPS)
+    latents = np.concatenate([trajectory.latents[:1], *after])
     graph, tensor = find_giver(trajectory.program, DECODE, "decoded") or ("", "")
     drawn = tuple(replace(case, outputs={**case.outputs, tensor: decoded}) for case in trajectory.calls[graph])
     return replace(trajectory, steps=STEPS, latents=latents, picture=picture, calls={**trajectory.calls, graph: drawn})

@@ -2,14 +2,15 @@
 own floors for the arithmetic that the unit computed in."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
-from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest, Verdict
+from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
+from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.devices.report import DeviceReport, PictureResult, UnitResult
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.verify.gate import CHANGED, ROUNDING, picture_floors
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB, floor_db
+from pocketdiffusion.runtime.verify.check import scope_of
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, check_artifact, picture_floors
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,6 @@ def _floor(verdicts: Sequence[Verdict], subject: str, graph: Graph, result: Unit
             f"the report says that {result.format} {result.graph} computed in {result.arithmetic} on {result.unit}, "
             f"which a file of {graph.storage} without integers does not"
         )
-    measured = {v.rung: v.psnr_db for v in verdicts if (v.subject, v.format) == (subject, result.format)}
     device = "gpu" if result.unit in ("gpu", "webgpu") else "host"
-    moved = measured.get(ROUNDING), measured.get(CHANGED)
-    return floor_db(graph.storage, result.arithmetic, *moved, device, graph.floor_db)
+    scope = replace(scope_of(result.format, graph), arithmetic=result.arithmetic, device=device)
+    return check_artifact(scope, graph, verdicts).tolerance.of(subject)

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from pocketdiffusion.runtime.bundle.record import AnyFloat, Count, Record, Sha256
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.record import AnyFloat, Count, Record, Sha256
 
 VERSION = 1
 

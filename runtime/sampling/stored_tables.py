@@ -45,8 +45,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pocketdiffusion.runtime.bundle.record import INFORMS, Count, Record
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.record import INFORMS, Count, Record
 from pocketdiffusion.runtime.sampling.samplers import sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_start
 from pocketdiffusion.runtime.sampling.step_table import REACH, Step, StepTable

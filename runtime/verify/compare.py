@@ -6,24 +6,24 @@ They are taken one by one and none is kept, so that memory does not grow with th
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from statistics import median
 from time import process_time
 from typing import Protocol
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.engines import find_graph, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.pipeline import combine_halves, find_cut
 from pocketdiffusion.runtime.program import HALVES, Program, model_graph, program_graphs
 from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.verify.check import NONE, Check, Scope
 from pocketdiffusion.runtime.verify.finite import largest
-from pocketdiffusion.runtime.verify.gate import PictureReport, draw_pictures
-from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, Tally, psnr_db
+from pocketdiffusion.runtime.verify.metrics import Comparison, Tally, psnr_db
+from pocketdiffusion.runtime.verify.pictures import PictureReport, draw_pictures
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, guided_outputs
 
-RUNG = "compared"
 PAIRS = 15  # calls of each UNet that are timed, in turn
 
 
@@ -50,7 +50,7 @@ class Difference:
     among `graphs`."""
 
     format: str
-    graphs: tuple[ParityReport, ...]
+    graphs: tuple[Verdict, ...]
     guided_db: tuple[tuple[float, ...], ...]
     pictures: tuple[PictureReport, ...]
     drawn: tuple[Drawn, ...] = ()
@@ -205,16 +205,10 @@ def _add_calls(tallies: Mapping[str, Tally], runner: Runner, trajectory: Traject
     return found
 
 
-def _report(candidate: Candidate, graph: str, tensor: str, tally: Tally) -> ParityReport:
+def _report(candidate: Candidate, graph: str, tensor: str, tally: Tally) -> Verdict:
     storage, arithmetic = candidate.precision(graph)
-    return tally.report(
-        f"{graph}.{tensor}",
-        rung=RUNG,
-        floor=-inf,
-        format=candidate.format,
-        storage=storage,
-        arithmetic=arithmetic,
-    )
+    check = Check(Kind.COMPARED, NONE, Scope(candidate.format, storage, arithmetic))
+    return tally.verdict(f"{graph}.{tensor}", check)
 
 
 def _guided_db(t: Trajectory, graph: str, outputs: Sequence[Array]) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.json_files import one_line, parse
 from pocketdiffusion.runtime.bundle.manifest import Tokenizer as Settings
+from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
@@ -21,10 +22,10 @@ from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizers,
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance, first_latents
 from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, read_merges
-from pocketdiffusion.runtime.verify.metrics import Comparison, ParityReport, measure
+from pocketdiffusion.runtime.verify.check import Check, Tolerance
+from pocketdiffusion.runtime.verify.metrics import Comparison, measure
 from pocketdiffusion.runtime.verify.vectors import Case, Vector, find_arrays, read_vectors
 
-RUNG, AFRESH = "conformance", "conformance, asked again"
 Latents = NDArray[np.float32]
 History = tuple[Latents, ...]
 
@@ -94,10 +95,10 @@ def judge_conformance(
     reader: Reader | None = None,
     say: Callable[[str], None] = lambda line: None,
     afresh: Path | None = None,
-) -> tuple[list[ParityReport], dict[str, str]]:
+) -> tuple[list[Verdict], dict[str, str]]:
     """One report a vector of the bundle, of the rung "conformance", its subject the vector's name; and by that name
     what is wrong where it fails. Without `reader` it is the runtime's own. A bundle without vectors has no reports.
-    `afresh` is a folder with vectors that the original libraries have just written, of the rung AFRESH."""
+    `afresh` is a folder with vectors that the original libraries have just written, of the kind CONFORMANCE_AFRESH."""
     if not bundle.manifest.conformance:
         return [], {}
     vectors, raw = read_vectors(afresh or bundle.folder)
@@ -106,11 +107,11 @@ def judge_conformance(
     for vector in vectors.vectors:
         say(f"conformance: {vector.name}")
         report = judge_vector(vector, raw, reader)
-        reports.append(report if afresh is None else replace(report, rung=AFRESH))
+        reports.append(report if afresh is None else replace(report, rung=Kind.CONFORMANCE_AFRESH.value))
     return reports, {vector.name: vector.tells for vector in vectors.vectors}
 
 
-def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> ParityReport:
+def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> Verdict:
     """Raises ProofError at a kind that is not known here, and where a case lacks what its kind needs, or has more."""
     run = _KINDS.get(vector.kind)
     if run is None:
@@ -132,7 +133,7 @@ def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> ParityReport:
             comparisons.append(
                 Comparison(label, wanted.astype(np.float32) / size, np.asarray(found, np.float32) / size)
             )
-    return measure(vector.name, comparisons, rung=RUNG, floor=vector.floor_db)
+    return measure(vector.name, comparisons, Check(Kind.CONFORMANCE, Tolerance(vector.floor_db)))
 
 
 Results = Iterator[tuple[str, Array, Array]]

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
-from pocketdiffusion.runtime.bundle.manifest import Graph
-from pocketdiffusion.runtime.bundle.record import ArrayRef
+from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import TensorSpec
@@ -27,6 +26,7 @@ from pocketdiffusion.runtime.program import (
     names_of,
     text_to_image,
 )
+from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.sampling.samplers import check_sampler, sampler_names, step_table
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.tokenizer import read_merges

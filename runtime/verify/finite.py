@@ -1,31 +1,12 @@
 """What is not finite is never near: where two tensors hold NaN or infinity, on which side, and at which index."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class NotFinite:
-    """Describe the first value of `what` that is NaN or infinite. `sides` says whose it is, and `place` is its index,
-    that of the reference where both have one."""
-
-    what: str
-    sides: Literal["reference", "candidate", "both"]
-    place: tuple[int, ...]
-
-    def where(self, reference: str = "the original", candidate: str = "the artifact") -> str:
-        """Name the sides, by what a reader calls them, and the index."""
-        named = {"reference": f"in {reference}", "candidate": f"in {candidate}"}
-        named["both"] = f"{named['reference']} and {named['candidate']}"
-        return f"{named[self.sides]}, first at {list(self.place)}"
-
-    def describe(self, reference: str = "the original", candidate: str = "the artifact") -> str:
-        """Say it in one sentence, without a full stop."""
-        return f"{self.what}: not finite {self.where(reference, candidate)}"
+from pocketdiffusion.runtime.bundle.verdicts import NotFinite
 
 
 def find_not_finite(what: str, reference: NDArray[Any], candidate: NDArray[Any]) -> NotFinite | None:

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array, require_proof, write_array
-from pocketdiffusion.runtime.bundle.manifest import GoldenCase, RecordedGraph, RecordedTensor
+from pocketdiffusion.runtime.bundle.arrays import read_array, write_array
+from pocketdiffusion.runtime.bundle.bundle import Bundle, require_proof
+from pocketdiffusion.runtime.bundle.golden_records import GoldenCase, RecordedGraph, RecordedTensor
 from pocketdiffusion.runtime.bundle.manifest import Trajectory as Recorded
-from pocketdiffusion.runtime.bundle.record import ArrayRef
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.program import PREVIEW, graphs_of, text_to_image
+from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Case, Trajectory, cases, label_of
 

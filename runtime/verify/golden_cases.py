@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, read_array
+from pocketdiffusion.runtime.bundle.arrays import read_array
+from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.image import read_picture
 from pocketdiffusion.runtime.verify.golden import middle_call, read_golden

@@ -1,111 +1,19 @@
-"""How equal two tensors are, and how equal they must be. Every comparison is written so that NaN fails.
+"""How equal two tensors are. Every comparison is written so that NaN fails.
 
 PSNR is 20 log10(peak / rmse) with peak = max |reference| over all recorded cases of that output: never taken from the
 candidate, which could raise it by being wrong. The case with the worst PSNR is the one that is judged.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf, log10
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketdiffusion.runtime.verify.finite import NotFinite, find_not_finite, largest
-
-FLOORS_DB = {
-    ("float32", "float32"): 105.0,
-    ("float16", "float32"): 65.0,
-    ("float16", "float16"): 58.0,
-    ("float32", "float16"): 58.0,  # on a stand-in that computes in float16 whatever the file stores
-}
-MARGIN_DB = 6.0  # other prompts, other steps
-# A GPU may round exp, sqrt and division more loosely than IEEE 754: the built-in UNet has 99.8 dB there, 134 on a CPU.
-CEILINGS_DB = {"gpu": 90.0}
-
-
-def floor_db(
-    storage: str,
-    arithmetic: str,
-    rounding_db: float | None = None,
-    changed_db: float | None = None,
-    device: str = "host",
-    recipe_db: float | None = None,
-) -> float:
-    """The least PSNR, teacher-forced, of a graph with weights in `storage`, run in `arithmetic`.
-
-    65 dB for storage in float16 suits the worst model. Faults hide between that and what the storage of this model
-    costs: `rounding_db`, infinite where its weights were float16 from the beginning. Where it is known and arithmetic
-    is float32, the artifact may err twice as much, and no more; never less than float32 itself may, nor than `device`.
-
-    `changed_db` is there where a rewrite changes the model, and says how far that alone takes it from the original, in
-    torch. The artifact then may be twice as far, where its precision allows less.
-
-    `recipe_db` is the floor that a lossy recipe states, in the place of all that precision asks for.
-    """
-    floor = FLOORS_DB[storage, arithmetic] if recipe_db is None else recipe_db
-    if changed_db is not None:
-        floor = min(floor, changed_db - MARGIN_DB)
-    if rounding_db is not None and arithmetic == "float32" and recipe_db is None:
-        floor = max(floor, min(rounding_db - MARGIN_DB, FLOORS_DB["float32", "float32"]))
-    return min(floor, CEILINGS_DB.get(device, inf))
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """One output of one graph (or one stage of the pipeline), over all its recorded cases.
-
-    `format` is None where no artifact was judged. `device` is "host", or the stand-in that ran it. `worst` is the index
-    of the largest absolute error and `worst_case` names the case it lies in. `relative` is the norm of the error over
-    that of the reference, in the worst case. `case_db` has the PSNR of each case, in the order of recording.
-    `not_finite` is there where a value of the reference or of the candidate is NaN or infinite.
-    """
-
-    subject: str
-    rung: str
-    format: str | None
-    storage: str
-    arithmetic: str
-    floor_db: float
-    psnr_db: float
-    peak: float
-    max_abs: float
-    worst: tuple[int, ...]
-    worst_case: str
-    relative: float
-    finite: bool
-    cases: int
-    device: str = "host"
-    case_db: tuple[float, ...] = ()
-    not_finite: NotFinite | None = None
-
-    @property
-    def max_abs_limit(self) -> float:
-        """Ten times the error that the floor allows on average, so that one wrong element cannot hide."""
-        return 10 * self.peak * 10 ** (-self.floor_db / 20)
-
-    @property
-    def passed(self) -> bool:
-        return self.cases > 0 and self.finite and self.psnr_db >= self.floor_db and self.max_abs <= self.max_abs_limit
-
-    def describe(self) -> str:
-        """One line for a person: what, where, how far from the floor."""
-        where = f"{self.format} " if self.format else ""
-        if self.device != "host":
-            where = f"on {self.device} in {self.arithmetic}, {where}"
-        if self.not_finite is not None:
-            return f"{where}{self.subject} ({self.rung}) is not finite {self.not_finite.where()} in {self.worst_case}"
-        if not self.finite:
-            return f"{where}{self.subject} ({self.rung}) is of another shape, first in {self.worst_case}"
-        return (
-            f"{where}{self.subject} ({self.rung}): {self.psnr_db:.1f} dB, floor {self.floor_db:.0f} dB; largest error "
-            f"{self.max_abs:.2g}, limit {self.max_abs_limit:.2g}, at {list(self.worst)} in {self.worst_case}"
-        )
-
-
-def blame(failed: Sequence[ParityReport]) -> ParityReport:
-    """Of verdicts that failed, the one to tell first: on a part, where one is, since pictures suffer of any part."""
-    return min(failed, key=lambda report: report.rung == "pictures")
+from pocketdiffusion.runtime.bundle.verdicts import NotFinite, Verdict
+from pocketdiffusion.runtime.verify.check import Check
+from pocketdiffusion.runtime.verify.finite import find_not_finite, largest
 
 
 @dataclass(frozen=True)
@@ -135,7 +43,7 @@ def _db(rmse: float, peak: float) -> float:
 
 @dataclass
 class Tally:
-    """What is kept of the cases of one output, which are added one by one: all that its report needs, and no array."""
+    """What is kept of the cases of one output, which are added one by one: all that its verdict needs, and no array."""
 
     peak: float = 0.0
     rmse: list[float] = field(default_factory=list)
@@ -165,25 +73,16 @@ class Tally:
             self.largest, self.label = float(error.max()), case.label
             self.place = tuple(int(i) for i in index)
 
-    def report(
-        self,
-        subject: str,
-        *,
-        rung: str,
-        floor: float,
-        format: str | None = None,
-        storage: str = "float32",
-        arithmetic: str = "float32",
-        device: str = "host",
-    ) -> ParityReport:
+    def verdict(self, subject: str, check: Check) -> Verdict:
+        """Return what `check` says of `subject`, by the cases so far."""
         case_db = tuple(_db(rmse, self.peak) for rmse in self.rmse)
-        return ParityReport(
+        return Verdict(
             subject=subject,
-            rung=rung,
-            format=format,
-            storage=storage,
-            arithmetic=arithmetic,
-            floor_db=floor,
+            rung=check.rung,
+            format=check.scope.format,
+            storage=check.scope.storage,
+            arithmetic=check.scope.arithmetic,
+            floor_db=check.tolerance.of(subject),
             psnr_db=min(case_db, default=inf),
             peak=self.peak,
             max_abs=self.largest,
@@ -192,30 +91,18 @@ class Tally:
             relative=self.relative,
             finite=self.finite,
             cases=len(case_db),
-            device=device,
+            device=check.scope.device,
             case_db=case_db,
             not_finite=self.not_finite,
         )
 
 
-def measure(
-    subject: str,
-    cases: Iterable[Comparison],
-    *,
-    rung: str,
-    floor: float,
-    format: str | None = None,
-    storage: str = "float32",
-    arithmetic: str = "float32",
-    device: str = "host",
-) -> ParityReport:
-    """The report of one output over `cases`."""
+def measure(subject: str, cases: Iterable[Comparison], check: Check) -> Verdict:
+    """Return the verdict on one output over `cases`."""
     tally = Tally()
     for case in cases:
         tally.add(case)
-    return tally.report(
-        subject, rung=rung, floor=floor, format=format, storage=storage, arithmetic=arithmetic, device=device
-    )
+    return tally.verdict(subject, check)
 
 
 def _comparable(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> bool:

@@ -11,7 +11,7 @@ from math import log10
 
 import numpy as np
 
-from pocketdiffusion.runtime.bundle.manifest import Tokenizer
+from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.prompts import PROMPTS, added_prompts

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.file_table import MANIFEST
+from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.bundle.json_files import parse
 from pocketdiffusion.runtime.bundle.leftovers import FILES, FOLDERS
-from pocketdiffusion.runtime.bundle.manifest import MINOR, Graph
+from pocketdiffusion.runtime.bundle.manifest import MINOR
 from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import find_table, start_step

@@ -44,8 +44,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pocketdiffusion.runtime.bundle.json_files import decode, one_line
-from pocketdiffusion.runtime.bundle.record import Count, Record
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.record import Count, Record
 
 VECTORS, ARRAYS = "conformance/vectors.json", "conformance/arrays.bin"
 

@@ -25,8 +25,8 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines import engine_names, find_engine
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
 from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 pytestmark = pytest.mark.slow  # most tests emit a graph
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan, Scheme
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 pytestmark = pytest.mark.slow  # most tests emit a graph
 

@@ -12,8 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest
+from pocketdiffusion.runtime.bundle.sealing import seal
 
 Fault = Callable[[Path, Manifest], Manifest | None]  # changes files, and returns the manifest if that is changed too
 

@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pocketdiffusion.runtime.bundle.bundle import open_bundle, seal
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.staging import keep_failed, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from support.sample_bundle import verdict, write_sample

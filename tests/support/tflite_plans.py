@@ -29,7 +29,7 @@ from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.metrics import FLOORS_DB
+from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 from support.traced_parts import component_of, psnr
 
 W8 = Scheme("linear", 8)

@@ -1,0 +1,29 @@
+"""Arrays in files of their own: little-endian, C order, nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.record import ArrayRef
+
+
+def write_array(folder: Path, path: str, array: NDArray[Any]) -> ArrayRef:
+    """Write `array` to `folder / path`: little-endian, C order. Raises ValueError for dtypes that ArrayRef has not."""
+    ref = ArrayRef.model_validate({"path": path, "dtype": array.dtype.name, "shape": array.shape})
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return ref
+
+
+def read_array(folder: Path, ref: ArrayRef) -> NDArray[Any]:
+    """Return the array that `write_array` wrote. Raises ProofError where the file has not the size of the shape."""
+    raw = (folder / ref.path).read_bytes()
+    if len(raw) != ref.nbytes:
+        raise ProofError(
+            f"{folder / ref.path} is damaged: {len(raw)} bytes, where {ref.dtype}{list(ref.shape)} has {ref.nbytes}"
+        )
+    dtype = np.dtype(ref.dtype)
+    return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(ref.shape).astype(dtype)
