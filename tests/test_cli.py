@@ -276,7 +276,7 @@ def test_export_refuses_unknown_choices(tmp_path: Path) -> None:
 
     assert "did you mean pixel-8?" in refused("--target", "pixel-9")
     assert "did you mean fp16" in refused("--target", "generic", "--recipe", "fp61")
-    assert "known are fp32, fp16" in refused("--target", "generic", "--recipe", "tiny")
+    assert "choose one of fp32, fp16" in refused("--target", "generic", "--recipe", "tiny")
     assert "did you mean ort?" in refused("--target", "generic", "--profile", "orf")
     assert "did you mean onnx?" in refused("--target", "generic", "--format", "onx")
     assert not files_below(tmp_path)
