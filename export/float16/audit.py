@@ -1,9 +1,8 @@
-"""An artifact in float16 that stays within float16: audited as it was emitted, and mended where it does not.
+"""Audit of an artifact in float16: its results must stay within float16, and are corrected where they do not.
 
-Powers of two in the weights come first: they cost nothing on any phone, and change nothing in float32; what storing
-them in float16 then loses is judged by the floor of the weights as they were. What they cannot mend becomes an island
-of float32 where the format has such.
-"""
+Powers of two in the weights come first: they need no time or memory on any phone, and change nothing in float32. The
+loss of storing them in float16 is judged by the floor of the original weights. Results that they cannot correct become
+an island of float32, if the format has islands."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,9 +29,9 @@ from pocketdiffusion.runtime.verify.tolerances import floor_db
 
 @dataclass(frozen=True)
 class Audit:
-    """Of one artifact in float16, on recorded cases: the ranges of its results, the nearest to float16's end first;
-    what was done about those beyond it; weights that float16 stores badly; and the proof, the artifact replayed with
-    every result rounded to float16."""
+    """The audit of one artifact in float16, on recorded cases: the value ranges of its results, the nearest to the
+    limit of float16 first; the corrections of those beyond it; weights that float16 stores badly; and the verdicts on
+    the artifact replayed with every result rounded to float16."""
 
     format: str
     graph: str
@@ -55,7 +54,8 @@ class Fitted:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """What must pass before it ships: the replay, where a phone computes in float16 and the gate here does not."""
+        """Return the verdicts that must pass before it ships: those on the replay, if a phone computes in float16 and
+        the gate here does not."""
         judged = self.graph.compute_unit != "cpu" and self.graph.arithmetic == "float32"
         return self.audit.replayed if self.audit is not None and judged else ()
 
@@ -69,9 +69,11 @@ def emit_fitted(
     *,
     open_batch: bool,
 ) -> Fitted:
-    """As `emit`; where `plan` leaves float32 the graph that is left in `folder` holds nothing beyond float16 on
-    `trajectories`, as far as that can be had. Graphs that compute in integers are not audited: those of int8 are for a
-    CPU, or, in Core ML, run by the gate itself in float16; those of int16 are for neural processors without floats."""
+    """Emit a graph as `emit` does. If `plan` stores or computes floats below float32, correct the graph in `folder`
+    until as few of its results as possible exceed float16 on `trajectories`.
+
+    Graphs that compute in integers are not audited: int8 is for a CPU, or, in Core ML, run by the gate itself in
+    float16; int16 is for neural processors without floats."""
     graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     if plan.storage == "float32" or plan.activation != "float":
         return Fitted(graph, part, part, artifact, plan, None)
@@ -103,8 +105,8 @@ def emit_fitted(
 def replay(
     folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]
 ) -> tuple[list[Verdict], list[Range]]:
-    """The artifact with each result rounded to float16: its verdicts, and the ranges of its results, the nearest to
-    the end of float16 first; infinite for one that overflowed."""
+    """Run the artifact with each result rounded to float16. Return its verdicts, and the value ranges of its results,
+    the nearest to the limit of float16 first; infinite for a result that overflowed."""
     found: Found = {}
     runner = open_replay(folder, format, graph, "float16", partial(widen, found))
     scope = Scope(format, graph.storage, "float16")
@@ -113,7 +115,7 @@ def replay(
 
 
 def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]) -> list[Range]:
-    """How large each result of an artifact gets in float32, which goes on where float16 ends."""
+    """Return the value range of each result of an artifact in float32, which does not overflow where float16 does."""
     found: Found = {}
     runner = open_replay(folder, format, graph, "float32", partial(widen, found))
     for inputs in _inputs(graph.spec.name, trajectories):
@@ -122,7 +124,7 @@ def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequen
 
 
 def remove(folder: Path, graph: Graph) -> None:
-    """Removes a graph's files, and the folders that held nothing else."""
+    """Remove a graph's files, and the folders that are empty after that."""
     for file in graph.files:
         (folder / file).unlink()
     for parent in sorted({p for file in graph.files for p in Path(file).parents}, reverse=True):

@@ -1,8 +1,8 @@
-"""Where each result of a component goes, and how large it gets: what exponents are computed from.
+"""The dataflow of a component, and the magnitude of each result: the exponents of weight rescaling are computed from
+it.
 
-The component is traced with its weights after the rewrites of the artifact, so that its results are those of the
-module, and every operator's rule is stated once, for ATen and the markers.
-"""
+The component is traced with its weights after the rewrites of the artifact, so that its results are the results of the
+module, and every operator's rule is stated once, for ATen and the markers."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation by the module at `path`, whose `eps` is meant."""
+    """A normalisation by the module at `path`, whose `eps` is rescaled."""
 
     source: str
     path: str
@@ -60,7 +60,8 @@ class Norm:
 
 @dataclass(frozen=True)
 class Dataflow:
-    """All names but those of weights and modules are those of results."""
+    """The flow of results, and the operators with weights or an epsilon. Names are names of results, except for weights
+    and modules."""
 
     flow: Flow
     affine: tuple[Affine, ...]
@@ -68,7 +69,8 @@ class Dataflow:
 
 
 def follow(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str, Array]]) -> Dataflow:
-    """The dataflow of a component, its results as large as they get for `inputs`. Holds its weights in float32."""
+    """Return the dataflow of a component with the largest magnitude of each result for `inputs`. Holds its weights in
+    float32."""
     module = load_module(part)
     apply_rewrites(module, rewrites)
     with warnings.catch_warnings(), torch.no_grad():
@@ -139,7 +141,7 @@ def _kind(node: fx.Node) -> str:
 
 
 def _weights(node: fx.Node) -> list[str]:
-    """The weight and the bias; an empty list where one is computed, or taken by another operator too."""
+    """Return the names of weight and bias; an empty list if one is computed, or is used by another operator too."""
     given = node.args[:1] if _kind(node) == "embedding" else node.args[1:3]
     found = [source for source in given if isinstance(source, fx.Node)]
     own = all(source.op == "get_attr" and len(source.users) == 1 for source in found)
@@ -147,20 +149,20 @@ def _weights(node: fx.Node) -> list[str]:
 
 
 def _adds_constant(node: fx.Node, kind: str) -> bool:
-    """Whether a number is added, or padded with."""
+    """Return True if a number is added, or is the value of a padding."""
     if kind in ("add", "sub"):
         return not all(isinstance(argument, fx.Node) for argument in node.args[:2])
     return kind in ("pad", "constant_pad_nd") and any(node.args[3 if kind == "pad" else 2 :])
 
 
 def _by_number(node: fx.Node, kind: str) -> bool:
-    """Whether one tensor is multiplied, or divided, by a number."""
+    """Return True if one tensor is multiplied, or divided, by a number."""
     one, other = (isinstance(argument, fx.Node) for argument in node.args[:2])
     return one != other and (one or kind == "mul")
 
 
 def _path(node: fx.Node) -> str:
-    """The module that calls the operator."""
+    """Return the path of the module that calls the operator. Raise ProofError if there is none."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     if not stack:
         raise ProofError(f"{node.name}: this normalisation belongs to no module, so that its eps cannot be changed")

@@ -1,10 +1,10 @@
-"""A bundle is a folder that its manifest describes to the last byte. It opens whole or not at all.
+"""A bundle is a folder that its manifest describes to the last byte. It opens complete or not at all.
 
-Whole means: every file of the role runtime, and of each other role all files or none. What file browsers, phones, git,
-the hub and sync tools leave in it is passed over: leftovers.py has the list.
+Complete means: every file of the role runtime, and of each other role all files or none. Files that file browsers,
+phones, git, the hub and sync tools leave in it are ignored: leftovers.py has the list.
 
-manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256`), which holds those of all others.
-"""
+manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256`), which holds the digests of all
+others."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -35,20 +35,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Bundle:
-    """Made by `open_bundle` or `open_unproven`. `folder / path` is where any path of the manifest lies."""
+    """An opened bundle, from `open_bundle` or `open_unproven`. `folder / path` is the file of any path in the
+    manifest."""
 
     folder: Path
     manifest: Manifest
 
 
 def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
-    """A whole bundle in which all verdicts passed, and every output of every graph has one on the artifact itself: of
-    the rung that is called after its recipe, at the precision that ships. Where the proof part is not installed, the
-    manifest's summary of it has to say so. Without `check`, file sizes are compared but not digests.
+    """Open a complete bundle in which all verdicts passed, and in which every output of every graph has a verdict on
+    the artifact itself: its rung is the recipe, at the precision that ships. If the proof part is not installed, the
+    manifest's summary must say that it passed. Without `check`, file sizes are compared but not digests.
 
-    Raises UserError where `folder` is no bundle, or one that this reader cannot run; ProofError, naming the file, where
-    any is missing, changed or not in the manifest; ProofError, naming the graph, where a verdict is missing or bad.
-    """
+    Raise UserError if `folder` is not a bundle, or not one that this reader can run; ProofError, naming the file, if
+    any is missing, changed or not in the manifest; ProofError, naming the graph, if a verdict is missing or failed."""
     bundle = open_unproven(folder, check=check)
     manifest = bundle.manifest
     if manifest.has_proof:
@@ -62,8 +62,8 @@ def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
 
 
 def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
-    """As `open_bundle`, but whatever the verdicts say: to look into a failed export, not to draw with it. Raises
-    UserError besides where the bundle's program cannot be run with its graphs."""
+    """Open a bundle like `open_bundle`, also if its proof failed: to inspect a failed export, not to draw with it.
+    Raise UserError also if the bundle's program cannot be run with its graphs."""
     index = _read_index(folder)
     table, found = index.files, find_files(folder, index.files)
     missing, extra = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
@@ -87,8 +87,8 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
 
 
 def read_manifest(folder: Path, index: Index, *, has_proof: bool) -> Manifest:
-    """Read the JSON files that `index` names, and join them to the one record. Raises ProofError where they are not
-    what they should be or contradict each other, and UserError for a program that cannot be run with the graphs."""
+    """Read the JSON files that `index` names, and join them to one record. Raise ProofError if they are invalid or
+    contradict each other, and UserError if the program cannot be run with the graphs."""
     pipelines = {
         format: _parse(folder, entry.pipeline, index, lambda raw: decode(raw, Pipeline), "pipeline file")
         for format, entry in index.formats.items()
@@ -120,7 +120,7 @@ def _check_program(folder: Path, program: Program, specs: Mapping[str, GraphSpec
 
 
 def require_proof(bundle: Bundle) -> None:
-    """Raises UserError where the bundle has no proof part, for whoever is about to read golden data or verdicts."""
+    """Raise UserError if the bundle has no proof part, which golden data and verdicts are read from."""
     if not bundle.manifest.has_proof:
         raise UserError(f"{bundle.folder}: proof part not installed: this needs the whole bundle, as export wrote it")
 
@@ -161,10 +161,10 @@ def _check_version(folder: Path, version: object) -> None:
 
 
 def _parse(folder: Path, path: str, index: Index, read: Callable[[bytes], T], what: str, role: Role = "runtime") -> T:
-    """What `read` makes of a file's bytes, which are compared with their digest, as they are about to be believed.
+    """Compare the bytes of a file with their digest, and return the result of `read` on them.
 
-    Raises UserError, which names the file, where this reader does not know what stands in a closed list, and ProofError
-    where it is damaged, of another role, or not what it should be."""
+    Raise UserError, which names the file, if a closed list has a value that this reader does not know, and ProofError
+    if the file is corrupt, of another role, or invalid."""
     entry = index.files.get(path)
     if entry is None or entry.role != role:
         said = "not in the file table" if entry is None else f"of the role {entry.role}, not {role}"

@@ -1,4 +1,4 @@
-"""Which files lie below a bundle's folder, whoever else left something in it."""
+"""The files below a bundle's folder, without the files that other programs leave in it."""
 
 import os
 from collections.abc import Callable, Collection
@@ -11,14 +11,15 @@ from pocketdiffusion.runtime.errors import ProofError
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Every file below `folder`, by its path, with its size in bytes: save the manifest, its digest, and what file
-    browsers leave behind (`leftovers.WORTHLESS`). Raises ProofError for links, devices, pipes, empty folders."""
+    """Return {path: size in bytes} of every file below `folder`, except the manifest, its digest, and files of file
+    browsers (`leftovers.WORTHLESS`). Raise ProofError for links, devices, pipes and empty folders."""
     return _walk(folder, lambda path, is_folder: not is_folder and is_worthless(_last(path)), None)
 
 
 def find_files(folder: Path, named: Collection[str]) -> dict[str, int]:
-    """As `list_files`, of a folder that others may have used: what programs leave behind (`leftovers.py`) is passed
-    over, unless it is `named`; and a file may be a link into the hub's own store, as in its cache."""
+    """Return the same as `list_files` for a folder that others may have used: files that programs leave behind
+    (`leftovers.py`) are ignored unless they are `named`, and a file may be a link into the hub's own store, as in its
+    cache."""
     folders = {str(parent) for path in named for parent in PurePosixPath(path).parents}
 
     def passed_over(path: str, is_folder: bool) -> bool:
@@ -59,8 +60,8 @@ def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | 
 
 
 def blobs_of(folder: Path) -> Path | None:
-    """Where the files of a snapshot in the hub's cache lie: models--USER--NAME/snapshots/REVISION has links to files in
-    models--USER--NAME/blobs. None where `folder` is not below such a snapshot."""
+    """Return the folder of the files of a snapshot in the hub's cache: models--USER--NAME/snapshots/REVISION has links
+    to files in models--USER--NAME/blobs. None if `folder` is not below such a snapshot."""
     for parent in folder.resolve().parents:
         if parent.name == "snapshots":
             return (parent.parent / "blobs").resolve()
@@ -68,7 +69,7 @@ def blobs_of(folder: Path) -> Path | None:
 
 
 def leads_to(link: Path, blobs: Path | None) -> bool:
-    """Whether `link` leads to a file that lies in the folder `blobs` itself."""
+    """Return True if `link` leads to a file directly in the folder `blobs`."""
     target = link.resolve()
     return blobs is not None and target.parent == blobs and target.is_file()
 

@@ -1,7 +1,7 @@
-"""What a bundle says of itself that no drawing of its proof would show to be wrong: compared file with file.
+"""Contradictions between the files of a bundle that no drawing of its proof would reveal.
 
-`verify` reads it before it runs anything, so that a reader in another language, which may depend on any of it, is not
-the first to find out."""
+`verify` searches them before it runs anything, because a reader in another language may depend on any of these
+fields."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -41,14 +41,15 @@ from pocketdiffusion.runtime.verify.vectors import VECTORS
 
 
 def check_contradictions(bundle: Bundle) -> None:
-    """Raises ProofError, which names the file and the field, at the first thing that another file contradicts."""
+    """Compare the files of a bundle with each other. Raise ProofError, which names the file and the field, at the first
+    contradiction, and UserError if the program cannot draw from a prompt."""
     pick_stages(bundle)  # raises UserError where nothing can be drawn from a prompt
     for path, reason in _contradictions(bundle):
         raise ProofError(f"{bundle.folder / path}: {reason}: export the model again")
 
 
 def _contradictions(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """The file, and what is wrong with it."""
+    """Yield the file and a sentence for each contradiction."""
     for format, graphs in bundle.manifest.graphs.items():
         pipeline = f"pipeline/{format}.json"
         for reason in (*_samplers(bundle), *_program(bundle), *settings_faults(bundle)):
@@ -65,7 +66,8 @@ def _contradictions(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 
 def _samplers(bundle: Bundle) -> Iterator[str]:
-    """The index of step tables beside the schedule, and the sampler that the original drew with."""
+    """Yield the differences between step tables and schedule, and a default sampler that the original did not draw
+    with."""
     manifest = bundle.manifest
     index, scheduler = manifest.step_tables.index, manifest.scheduler
     schedule = read_schedule(scheduler.config)
@@ -89,7 +91,8 @@ def _samplers(bundle: Bundle) -> Iterator[str]:
 
 
 def _program(bundle: Bundle) -> Iterator[str]:
-    """Of image to image, and of samplers that scale their input, nothing is recorded."""
+    """Yield faults of the program that recordings cannot show: image to image and samplers that scale their input are
+    not recorded."""
     program, graphs = bundle.manifest.program, next(iter(bundle.manifest.graphs.values()))
     if program.draws != DRAWS:  # of every pipeline of diffusers that redraws a picture
         yield f"program.draws is {', '.join(program.draws)}, and the originals draw {', '.join(DRAWS)}"
@@ -118,7 +121,7 @@ def _program(bundle: Bundle) -> Iterator[str]:
 
 
 def _mixed_hosts(program: Program) -> Iterator[str]:
-    """A host value that is added to itself, joined with itself, or alone in a sum or a concat."""
+    """Yield each sum or concat that has a host value twice, or nothing but one host value."""
     for stage in program.stages:
         for call in stage.calls:
             for tensor, given in call.inputs.items():
@@ -130,7 +133,8 @@ def _mixed_hosts(program: Program) -> Iterator[str]:
 
 
 def _merges(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """Readers in other languages take a line as it is: our tokenizer's library drops what they would not."""
+    """Yield lines of merges that other readers would parse differently: the tokenizers library ignores malformed
+    ones."""
     for path in sorted({settings.merges for settings in bundle.manifest.tokenizers}):
         raw = (bundle.folder / path).read_bytes()
         try:
@@ -145,7 +149,8 @@ def _merges(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 
 def _files(bundle: Bundle, format: str, graph: Graph) -> Iterator[str]:
-    """A reader without a file system gives an engine the files of weights by name."""
+    """Yield faults in a graph's lists of files. A reader without a file system hands weight files to an engine by
+    name."""
     table, home = bundle.manifest.files, PurePosixPath(graph.path).parent
     for data in graph.external_data:
         if str(home / data.location) != data.path or data.path not in graph.files:
@@ -174,7 +179,7 @@ def _fits(tensor: TensorSpec, ref: ArrayRef) -> bool:
 
 
 def _golden(bundle: Bundle) -> Iterator[str]:
-    """A case for each graph, with all its tensors."""
+    """Yield graphs without a golden case, and cases whose tensors differ from the graph's."""
     for graphs in bundle.manifest.graphs.values():
         for name, graph in graphs.items():
             case = bundle.manifest.cases.get(name)

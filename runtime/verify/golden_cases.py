@@ -1,4 +1,4 @@
-"""The golden data that travels with the runtime part, compared with the proof part that it was taken from."""
+"""Comparison of the golden data in the runtime part with the proof part that it was copied from."""
 
 from collections.abc import Iterator
 
@@ -13,10 +13,11 @@ from pocketdiffusion.runtime.verify.metrics import Comparison
 
 
 def compare_cases(bundle: Bundle) -> Iterator[Comparison]:
-    """Every array of every golden case beside the recorded call that it was taken from, and the picture likewise.
+    """Yield every array of every golden case with the recorded call that it was copied from, then the picture with the
+    recorded one.
 
-    Raises UserError where the proof part is not installed, ProofError where a case is of another call.
-    """
+    Raise UserError if the proof part is not installed, and ProofError if a case is of another call or the picture
+    cannot be read."""
     first = read_golden(bundle)[0]
     for graph, case in bundle.manifest.cases.items():
         call = middle_call(graph, first)

@@ -1,5 +1,5 @@
-"""The gate on a runtime part alone, as an app's self-test goes: each golden case and the picture of the original, in
-every format, beside the stages that rest on no recorded drawing."""
+"""The gate on an installed runtime part, like the self-test of an app: each golden case and the picture of the original
+in every format, and the stages that need no recorded drawing."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,11 +33,11 @@ NOT_JUDGED = "the recorded drawings: tokens, noise, timesteps, steps, each call 
 
 
 def judge_runtime_part(bundle: Bundle, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
-    """Everything that the runtime part of a bundle holds, but for its conformance vectors: the picture of the original
-    first, then stages, then a report for each output of each graph, on its golden case.
+    """Judge the runtime part of a bundle, except for its conformance vectors. Return the verdicts on the picture of the
+    original in each format, then on stages, then on each output of each graph on its golden case.
 
-    What the proof part alone knows moves no floor here: neither what rounding cost the weights, nor a rewrite that
-    changes the model. Raises ProofError where a case or the picture cannot be read."""
+    Floors are not moved by measurements of the proof part, such as rounding or rewrites that change the model. Raise
+    ProofError if a case or the picture cannot be read."""
     checks = check_artifacts(bundle.manifest.graphs, ())
     say("stages")
     pictures: list[Verdict] = []
@@ -70,7 +70,7 @@ def _judge_case(bundle: Bundle, check: Check, runner: Runner, case: GoldenCase) 
 
 
 def _judge_picture(bundle: Bundle, format: str, original: OriginalPicture) -> Verdict:
-    """The picture drawn again, against the least floor of one picture."""
+    """Return the verdict on the picture of the original drawn again, against the floor of the minimum."""
     graphs = bundle.manifest.graphs[format]
     _, decoded, picture = draw_again(bundle, original, format)
     height, width, _ = picture.shape

@@ -1,4 +1,5 @@
-"""Settings of a bundle that no drawing of its proof uses, held against what this version of the product knows."""
+"""Checks of settings that no drawing of a bundle's proof uses, against the settings that this version of the product
+knows."""
 
 import struct
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
 
 
 def engine_faults(format: str, graph: Graph) -> Iterator[str]:
-    """What a graph's record says of its engine, and the fields that are reserved in this version."""
+    """Yield faults in a graph's record of its engine, and in the fields that are reserved in this version."""
     engine, wanted = graph.engine, find_engine(format)
     if wanted is not None and (engine is None or engine.name != wanted.name):
         yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {wanted.name}"
@@ -34,7 +35,7 @@ def engine_faults(format: str, graph: Graph) -> Iterator[str]:
 
 
 def _parts(version: str | None) -> tuple[int, ...]:
-    """The leading numbers of a version, as of 1.20.1; none where it is not told."""
+    """Return the leading numbers of a version such as 1.20.1; an empty tuple if the version is not known."""
     found: list[int] = []
     for part in (version or "").split("."):
         if not part.isdecimal():
@@ -44,7 +45,7 @@ def _parts(version: str | None) -> tuple[int, ...]:
 
 
 def settings_faults(bundle: Bundle) -> Iterator[str]:
-    """The defaults, the preview, and the reserved fields of the VAE."""
+    """Yield faults in the defaults, the preview, and the reserved fields of the VAE."""
     manifest, defaults = bundle.manifest, bundle.manifest.defaults
     try:
         start = start_step(defaults.steps, defaults.strength)
@@ -62,7 +63,8 @@ def settings_faults(bundle: Bundle) -> Iterator[str]:
 
 
 def passed_over_faults(bundle: Bundle) -> Iterator[str]:
-    """The list of names that readers pass over, in a bundle of this minor version."""
+    """Yield differences between the names that the manifest tells readers to ignore and the list of this minor
+    version."""
     told = parse((bundle.folder / MANIFEST).read_bytes())["passed_over"]
     for kind, known in (("files", FILES), ("folders", FOLDERS)) if bundle.manifest.minor == MINOR else ():
         if odd := sorted({*told[kind]} ^ {*known}):
@@ -70,7 +72,8 @@ def passed_over_faults(bundle: Bundle) -> Iterator[str]:
 
 
 def picture_faults(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """The file of each picture of the original that is installed, and what is not as docs/BUNDLE.md has it."""
+    """Yield the path of each installed picture of the original that is not a PNG as docs/BUNDLE.md requires it, with
+    the reason."""
     latents = bundle.manifest.latents
     size = latents.width * latents.scale, latents.height * latents.scale
     originals = [picture for picture in (bundle.manifest.picture, *bundle.manifest.golden) if picture is not None]

@@ -1,4 +1,4 @@
-"""Every number of a bundle's step tables beside what the samplers make of its schedule."""
+"""Comparison of every number in a bundle's step tables with the samplers' own tables of its schedule."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,9 +13,10 @@ from pocketdiffusion.runtime.verify.metrics import Comparison
 
 
 def compare_step_tables(bundle: Bundle) -> Iterator[Comparison]:
-    """Each column of each sampler, for the first rows of a run and for the later ones, and what a run begins with: each
-    number relative to its own size. The place in a column counts the rows of 1, 2, 3, ... steps one after the other,
-    without the first k of each where k rows of a run come before."""
+    """Yield (computed, stored) of each column of each sampler, for the first rows of a run and for the later ones, and
+    of each number that a run begins with, divided by the size of the computed number. The index in a column counts the
+    rows of runs of 1, 2, 3, ... steps in sequence; in a column for rows after the first k, each run lacks its first k
+    rows."""
     manifest = bundle.manifest
     stored = manifest.step_tables
     computed = write_tables(read_schedule(manifest.scheduler.config), stored.index.most_steps)
@@ -29,7 +30,8 @@ def compare_step_tables(bundle: Bundle) -> Iterator[Comparison]:
 
 
 def read_values(file: TableFile, sampler: str) -> Mapping[str, Array]:
-    """What any run by a sampler reads of a table file, by what it is; nothing where the file has no such sampler."""
+    """Return all numbers that runs of a sampler read from a table file, by name; empty if the file has no such
+    sampler."""
     stored = file.index.samplers.get(sampler)
     if stored is None:
         return {}

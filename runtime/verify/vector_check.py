@@ -1,5 +1,5 @@
-"""A bundle's conformance vectors beside what vectors ask of every bundle (questions.py): none may be missing, be asked
-otherwise, or be nearer to nothing than it was written."""
+"""Comparison of a bundle's conformance vectors with the questions of every bundle (questions.py): no vector may be
+missing, have other inputs, or have a lower floor."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
@@ -35,8 +35,8 @@ Run = tuple[bool, int, int]  # whether from a picture, steps, start
 
 
 def vector_faults(bundle: Bundle) -> Iterator[str]:
-    """In words, each vector and case that lacks, asks for something else, or has a lower floor than it is written
-    with."""
+    """Yield a sentence for each conformance vector or case that is missing, has another question than this version
+    writes, or states a lower floor."""
     if {*bundle.manifest.conformance} != {VECTORS, ARRAYS}:
         yield "conformance in manifest.json does not list it and its arrays"
         return
@@ -63,13 +63,13 @@ def vector_faults(bundle: Bundle) -> Iterator[str]:
 
 
 def _hosts(bundle: Bundle) -> set[str]:
-    """The host values that any stage takes."""
+    """Return the host values that any stage uses."""
     stages = (*text_to_image(bundle.manifest.program).values(), *image_to_image(bundle.manifest.program).values())
     return {name for stage in stages for name in hosts_of(stage)}
 
 
 def _asked(found: Mapping[str, Vector], raw: bytes, name: str, asked: Asked) -> Iterator[str]:
-    """What is wrong with a vector that asks the same of every model."""
+    """Yield the faults of a vector whose questions are the same for every model."""
     yield from _vector(found, name, asked.kind, asked.floor_db)
     for label, question in asked.cases.items() if name in found else ():
         if not any(_asks(case, question, raw) for case in found[name].cases):
@@ -86,7 +86,7 @@ def _vector(found: Mapping[str, Vector], name: str, kind: str, floor_db: float) 
 
 
 def _asks(case: Case, question: Question, raw: bytes) -> bool:
-    """Tell whether a case gives what the question gives, and no more."""
+    """Return True if the inputs of a case are exactly those of the question."""
     if case.texts != question.texts or case.numbers != question.numbers or case.arrays.keys() != question.arrays.keys():
         return False
     return all(_close(find_array(raw, at), question.arrays[name], question.exact) for name, at in case.arrays.items())
@@ -103,7 +103,7 @@ def _close(given: Array, wanted: Array, exact: bool = False) -> bool:
 def _sampler(
     sampler: str, counts: list[int], found: Mapping[str, Vector], raw: bytes, reader: Callable[[], Reader]
 ) -> Iterator[str]:
-    """What is wrong with the vectors of one sampler, which has tables of these `counts` of steps."""
+    """Yield the faults of the vectors of one sampler, which has tables for these `counts` of steps."""
     start, runs, whole = (f"{name}, {sampler}" for name in ("start", "runs", "run row by row"))
     noise, rows = run_noise(), {"outputs": run_outputs(), "noise": run_noise()}
     named: dict[str, tuple[str, Mapping[str, Array]]] = {
@@ -144,7 +144,7 @@ def _sampler(
 
 
 def _runs(arrays: Mapping[str, Array]) -> set[Run]:
-    """The runs of a case."""
+    """Return the runs of a case."""
     steps, starts = (arrays[name].tolist() if name in arrays else [] for name in ("steps", "starts"))
     return {("image" in arrays, n, s) for n, s in zip(steps, starts, strict=False)}
 
@@ -155,7 +155,8 @@ def _spell(run: Run) -> str:
 
 
 def _own_run(reader: Reader, sampler: str, run: Run) -> tuple[Array, Array]:
-    """The latents before the first row of a run and after each, by our own arithmetic."""
+    """Return the latents before the first row of a run, float32 [16], and after each row, [rows, 16], by our own
+    arithmetic."""
     picture, steps, start = run
     given = {"outputs": run_outputs(), "noise": run_noise(), **({"image": run_image()} if picture else {})}
     first, rows = run_rows(reader, sampler, steps, start, given)
@@ -163,9 +164,10 @@ def _own_run(reader: Reader, sampler: str, run: Run) -> tuple[Array, Array]:
 
 
 def _is_finite(reader: Reader, sampler: str, run: Run) -> bool:
-    """Tell whether the original's run ends in numbers; one that does not is in no vector. Ours of its ancestral sampler
-    does where its own, sqrt(to^2 - up^2) in float32, may be the root of a negative number: the sigmas of two steps are
-    so far apart (cosine schedules at 3 or 4 steps) that the square of their ratio is under float32's last bits."""
+    """Return True if the original's run is finite; a run that is not is in no vector. For the ancestral sampler it may
+    not be where ours is: its sqrt(to^2 - up^2) in float32 can be the root of a negative number, if the sigmas of two
+    steps are so far apart (cosine schedules at 3 or 4 steps) that the square of their ratio is below float32's last
+    bits."""
     _, steps, start = run
     if sampler == ANCESTRAL:
         sigmas = [reader.table(sampler, steps, each).noise_scale for each in range(start, steps)]

@@ -102,7 +102,7 @@ class Vectors(Record):
 
 
 class Arrays:
-    """The arrays of a file that is being written; equal ones are stored once."""
+    """The arrays of a file that is being written; equal arrays are stored once."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -125,7 +125,7 @@ class Arrays:
 
 
 def find_array(raw: bytes, at: ArrayAt) -> NDArray[Any]:
-    """Raises ProofError where it is not in the file."""
+    """Return the array at `at` in the bytes of the file of arrays. Raise ProofError if the file is too short."""
     dtype = np.dtype(at.dtype)
     count = prod(at.shape)  # of numpy's own whole numbers some products would be 0
     if at.offset + count * dtype.itemsize > len(raw):
@@ -138,8 +138,8 @@ def find_arrays(raw: bytes, named: Mapping[str, ArrayAt]) -> dict[str, NDArray[A
 
 
 def read_vectors(folder: Path) -> tuple[Vectors, bytes]:
-    """The vectors of a bundle's folder, and the file of their arrays. Raises ProofError where they cannot be read,
-    UserError at a dtype that is not known."""
+    """Return the vectors of a bundle's folder, and the bytes of the file of their arrays. Raise ProofError if they
+    cannot be read, and UserError if a dtype is not known."""
     try:
         return decode((folder / VECTORS).read_bytes(), Vectors), (folder / ARRAYS).read_bytes()
     except OSError as error:
