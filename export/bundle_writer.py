@@ -32,7 +32,7 @@ from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
-TOOLCHAIN = ("diffusers", "numpy", "tokenizers", "torch", "transformers")  # that every export takes
+TOOLCHAIN = ("diffusers", "numpy", "tokenizers", "torch", "transformers")  # of every export
 
 
 def assemble(
@@ -116,8 +116,8 @@ def assemble(
 
 
 def toolchain(formats: Iterable[str]) -> list[str]:
-    """Return the distributions whose versions a bundle of `formats` states: those that every export uses, and those of
-    its formats."""
+    """Return the distributions whose versions a bundle of `formats` states: TOOLCHAIN, the tools of backends without a
+    converter, and the tools of `formats`."""
     backends = [find_backend(name) for name in backend_names()]
     found = {*TOOLCHAIN, *(tool for backend in backends if backend.converter is None for tool in backend.tools)}
     return sorted(found | {tool for format in formats for tool in find_backend(format).tools})

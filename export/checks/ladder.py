@@ -49,7 +49,7 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
         say(f"verifying {format} {name}, fp32")
         verdicts += _judge_float32(fitted, target, changed, few, folder)
     if fitted.plan.floor_db is not None:
-        say(f"verifying {name} with what {fitted.plan.recipe} leaves of it")
+        say(f"verifying {name} with weights as {fitted.plan.recipe} stores them")
         verdicts += judge_quantized(fitted, few, folder)
     elif artifact.recipe == "fp16":
         say(f"verifying {name} with rounded weights")

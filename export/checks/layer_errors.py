@@ -85,7 +85,7 @@ class OriginalLayers:
 def compare_layers(graph: str, reference: Layers, candidate: Layers, trajectory: Trajectory) -> list[LayerError]:
     """Return the error of every layer that both sides have, in the candidate's order of execution, on all calls of one
     drawing."""
-    steps: dict[str, list[dict[str, float]]] = {}  # the calls of each step, or for each prompt
+    steps: dict[str, list[dict[str, float]]] = {}  # errors of the calls of each step or prompt
     for case in cases(graph, trajectory):
         words = f"step {case.step + 1}" if case.step is not None else f"{case.half} prompt" if case.half else ""
         steps.setdefault(words, []).append(dict(_errors(reference(case.inputs), candidate(case.inputs))))
@@ -109,11 +109,11 @@ def _errors(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> I
     for module, given in candidate.items():
         if module not in reference:
             continue
-        wanted = reference[module].astype(np.float64).ravel()
+        expected = reference[module].astype(np.float64).ravel()
         flat = given.astype(np.float64)
-        if given.size != wanted.size or not (np.isfinite(flat).all() and np.isfinite(wanted).all()):
+        if given.size != expected.size or not (np.isfinite(flat).all() and np.isfinite(expected).all()):
             yield module, inf
             continue
-        norm = float(np.linalg.norm(wanted))
-        error = float(np.linalg.norm(flat.ravel() - wanted))
+        norm = float(np.linalg.norm(expected))
+        error = float(np.linalg.norm(flat.ravel() - expected))
         yield module, error / norm if norm else (inf if error else 0.0)

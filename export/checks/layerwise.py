@@ -38,8 +38,8 @@ class ForcedModule:
         """Run the module on `inputs`. `given` has the results of the artifact's layers for them, `outputs` the
         artifact's outputs."""
         self._given = given
-        for name, wanted in self.runner(inputs).items():
-            self.note(name, wanted, outputs[name])
+        for name, expected in self.runner(inputs).items():
+            self.note(name, expected, outputs[name])
 
     def _force(self, layer: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def force(owner: nn.Module, arguments: Any, result: Tensor) -> Tensor:
@@ -66,11 +66,11 @@ def judge_forced(
     tallies: dict[str, Tally] = {}
     label = ""
 
-    def note(name: str, wanted: Array, given: Array) -> None:
-        if wanted.shape != given.shape:
-            sizes = f"{list(given.shape)}, torch {list(wanted.shape)}"
-            raise ProofError(f"{layers.format} {graph}: {name} has another size: {sizes}")
-        tallies.setdefault(name, Tally()).add(Comparison(label, wanted, given))
+    def note(name: str, expected: Array, given: Array) -> None:
+        if expected.shape != given.shape:
+            sizes = f"{list(given.shape)}, and {list(expected.shape)} in torch"
+            raise ProofError(f"{layers.format} {graph}: the result of {name} has the shape {sizes}")
+        tallies.setdefault(name, Tally()).add(Comparison(label, expected, given))
 
     module = ForcedModule(reference, list(names), note)
     for trajectory in trajectories:

@@ -24,7 +24,7 @@ from pocketdiffusion.runtime.runner import Array
 
 Form = Callable[[Tensor], Tensor]
 TAIL = -4.0  # below it a sigmoid is small, and 1 + tanh cancels
-SIGMOIDS = ("LOGISTIC", "Sigmoid", "sigmoid")  # operators, as the formats spell them
+SIGMOIDS = ("LOGISTIC", "Sigmoid", "sigmoid")  # operator names in the formats
 
 
 def gelu_by_erf(x: Tensor) -> Tensor:
@@ -64,15 +64,15 @@ _KINDS = {
 }
 
 
-_ASKED = "the target asks for it"
+_BY_TARGET = "the target requires it"
 
 
 def choice(artifact: Artifact, kind: str) -> Choice:
     """Return the form of `kind` ("silu", "quick_gelu", "gelu") in an artifact."""
     if kind in ("silu", "quick_gelu") and "tanh_sigmoid" in artifact.rewrites:
-        return Choice("tanh", "multiplications, tanh, addition", _ASKED)
+        return Choice("tanh", "multiplications, tanh, addition", _BY_TARGET)
     if kind == "gelu" and "tanh_gelu" in artifact.rewrites:
-        return Choice("tanh, fused", "GELU's operator in its tanh mode", f"{_ASKED}; it changes the model")
+        return Choice("tanh, fused", "GELU's operator in its tanh mode", f"{_BY_TARGET}; it changes the model")
     return find_backend(artifact.format).activations[artifact.profile][kind]
 
 
@@ -126,7 +126,7 @@ class FormSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, kind: str, site: int, given: Tensor) -> None:
         x = given.half()
-        x = x[x.isfinite()]  # what float16 does not hold is the range audit's
+        x = x[x.isfinite()]  # values beyond float16 are found by the audit
         exact = _EXACT[kind](x.double())
         low = x < TAIL
         for form, function in FORMS[kind].items():

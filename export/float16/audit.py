@@ -47,7 +47,7 @@ class Fitted:
 
     graph: Graph
     part: Component
-    original: Component  # before any mend
+    original: Component  # before any correction
     artifact: Artifact
     plan: Plan
     audit: Audit | None  # None where nothing is float16
@@ -69,8 +69,8 @@ def emit_fitted(
     *,
     open_batch: bool,
 ) -> Fitted:
-    """Emit a graph as `emit` does. If `plan` stores or computes floats below float32, correct the graph in `folder`
-    until as few of its results as possible exceed float16 on `trajectories`.
+    """Emit a graph as `emit` does. If `plan` computes in floats and stores less than float32, and results exceed
+    float16 on `trajectories`, correct the graph in `folder`: by powers of two in the weights, then by islands.
 
     Graphs that compute in integers are not audited: int8 is for a CPU, or, in Core ML, run by the gate itself in
     float16; int16 is for neural processors without floats."""
@@ -78,27 +78,27 @@ def emit_fitted(
     if plan.storage == "float32" or plan.activation != "float":
         return Fitted(graph, part, part, artifact, plan, None)
     original = part
-    mends: list[str] = []
+    corrections: list[str] = []
     replayed, ranges = replay(folder, artifact.format, graph, trajectories)
-    for mend in (_rescale, _upcast):
+    for correct in (_rescale, _upcast):
         if all(r.fits for r in ranges):
             break
         beyond = measure_ranges(folder, artifact.format, graph, trajectories)
-        mended = mend(part, artifact, folder / graph.path, beyond, trajectories)
-        if mended is None:
+        corrected = correct(part, artifact, folder / graph.path, beyond, trajectories)
+        if corrected is None:
             continue
         remove(folder, graph)
-        graph = emit(mended.part, mended.artifact, folder, open_batch=open_batch, plan=plan)
+        graph = emit(corrected.part, corrected.artifact, folder, open_batch=open_batch, plan=plan)
         better, found = replay(folder, artifact.format, graph, trajectories)
         if sum(not r.fits for r in found) < sum(not r.fits for r in ranges):
-            part, artifact, replayed, ranges = mended.part, mended.artifact, better, found
-            mends.append(mended.said)
-        else:  # what does not fit lies where this mend does not reach
+            part, artifact, replayed, ranges = corrected.part, corrected.artifact, better, found
+            corrections.append(corrected.description)
+        else:  # it does not reach the results that exceed float16
             remove(folder, graph)
             graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     lost = (underflow(name, weight) for name, weight in read_weights(part) if weight.ndim > 1)
     underflows = tuple(each for each in lost if each is not None)
-    audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(mends), underflows, tuple(replayed))
+    audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(corrections), underflows, tuple(replayed))
     return Fitted(graph, part, original, artifact, plan, audit)
 
 
@@ -133,20 +133,20 @@ def remove(folder: Path, graph: Graph) -> None:
 
 
 @dataclass(frozen=True)
-class Mended:
-    """What to emit instead, and what was done, in one line."""
+class Correction:
+    """The component and the options to emit instead, and a line that describes the change."""
 
     part: Component
     artifact: Artifact
-    said: str
+    description: str
 
 
 def _rescale(
     part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
-) -> Mended | None:
+) -> Correction | None:
     try:
         found = plan(part, artifact.rewrites, _inputs(part.spec.name, trajectories))
-    except ProofError:  # the next mend's
+    except ProofError:  # left to the next correction
         return None
     if not found.weights:
         return None
@@ -154,18 +154,18 @@ def _rescale(
         f"{ranges[0].describe()}: {len(found.weights)} weights were multiplied by powers of two, from "
         f"2^{min(found.weights.values())} to 2^{max(found.weights.values())}, and {len(found.epsilons)} epsilons"
     )
-    return Mended(rescale(part, found), artifact, said)
+    return Correction(rescale(part, found), artifact, said)
 
 
 def _upcast(
     part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
-) -> Mended | None:
+) -> Correction | None:
     find_islands = find_backend(artifact.format).find_islands
     if find_islands is None:
         return None
     found = tuple(sorted({*artifact.islands, *find_islands(path, ranges)}))
     said = f"{ranges[0].describe()}: {len(found)} operators stay float32"
-    return Mended(part, replace(artifact, islands=found), said)
+    return Correction(part, replace(artifact, islands=found), said)
 
 
 def _inputs(graph: str, trajectories: Sequence[Trajectory]) -> Iterator[Mapping[str, Array]]:

@@ -19,15 +19,15 @@ from pocketdiffusion.quantize.exponents import Flow
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
 
-# What is known of an operator, by its name. Its result may have
-# - any exponent, by its weights, of whatever it takes:
+# The exponent of an operator's result, by the operator's name:
+# - any, by its weights, whatever its inputs have:
 _LINEAR = frozenset({"conv2d", "linear", "embedding"})
-# - none, of whatever it takes; rewrites state which of their operators follow it too:
+# - 0, whatever its inputs have; rewrites state which of their operators belong here too:
 NORM = "norm"
 _NORMS = {"group_norm": NORM, "layer_norm": NORM}
-# - that of the values, and queries and keys none, as rewrites state:
+# - the exponent of the values, while queries and keys have 0, as rewrites state:
 ATTENTION = "attention"
-# - that of all that it takes:
+# - the one that all inputs share:
 _ALIKE = frozenset(
     """
     add sub cat stack clone contiguous alias detach to _to_copy view reshape _unsafe_view flatten unflatten permute
@@ -35,9 +35,9 @@ _ALIKE = frozenset(
     dropout pad constant_pad_nd neg avg_pool2d
     """.split()
 )
-# - that of the one tensor that it takes, if its other operand is a number:
+# - the exponent of its tensor, if its other operand is a number:
 _SCALED = frozenset({"mul", "div"})
-# All others take and give none.
+# Of all others inputs and results have 0.
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Magnitudes(fx.Interpreter):
         if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
             largest = float(result.abs().max())
             if not isfinite(largest):
-                raise ProofError(f"{n.name} is not finite in float32, before any file was written")
+                raise ProofError(f"the result {n.name} is not finite in float32: no scaling brings it into float16")
             self.largest[n.name] = max(self.largest.get(n.name, 0.0), largest)
         return result
 
@@ -106,7 +106,7 @@ def _dataflow(graph: fx.Graph, largest: Mapping[str, float], rules: Mapping[str,
     fixed: set[str] = set()
     affine: list[Affine] = []
     norms: list[Norm] = []
-    # What has several results has no magnitude of its own: its parts lead back to what it was made of.
+    # An operator with several results has no magnitude of its own: its parts are traced back to its input.
     lists: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         kind = _kind(node)

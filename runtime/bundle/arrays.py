@@ -24,7 +24,8 @@ def read_array(folder: Path, ref: ArrayRef) -> NDArray[Any]:
     raw = (folder / ref.path).read_bytes()
     if len(raw) != ref.nbytes:
         raise ProofError(
-            f"{folder / ref.path} is damaged: {len(raw)} bytes, where {ref.dtype}{list(ref.shape)} has {ref.nbytes}"
+            f"{folder / ref.path} is corrupt: {len(raw)} bytes, and {ref.dtype}{list(ref.shape)} has {ref.nbytes}; "
+            "export or copy the bundle again"
         )
     dtype = np.dtype(ref.dtype)
     return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(ref.shape).astype(dtype)

@@ -56,8 +56,8 @@ def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
             raise ProofError(f"{folder}: {reason}")
     elif not manifest.proof.passed:
         worst = manifest.proof.worst
-        named = "" if worst is None else f", {worst.subject} above all"
-        raise ProofError(f"{folder}: it failed its proof, as its manifest says{named}: export again")
+        named = "" if worst is None else f" (worst: {worst.subject})"
+        raise ProofError(f"{folder} failed its proof according to its manifest{named}: export the model again")
     return bundle
 
 
@@ -67,22 +67,22 @@ def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
     index = _read_index(folder)
     table, found = index.files, find_files(folder, index.files)
     missing, extra = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
-    optional = {entry.role for entry in table.values()} - {"runtime"}  # those that are not known among them
+    optional = {entry.role for entry in table.values()} - {"runtime"}  # unknown roles among them
     absent = optional - {table[path].role for path in table.keys() & found.keys()}
     missing = [path for path in missing if table[path].role not in absent]
     if missing or extra:
         parts = [f"{_names(missing)} missing"] if missing else []
         parts += [f"{_names(extra)} not in the manifest"] if extra else []
-        raise ProofError(f"{folder} is not whole: {'; '.join(parts)}; export or copy it again")
+        raise ProofError(f"{folder} does not match its manifest: {'; '.join(parts)}; export or copy it again")
     installed = {path: entry for path, entry in sorted(table.items()) if path in found}
     for path, entry in installed.items():
         if found[path] != entry.size:
             raise ProofError(
-                f"{folder / path} is damaged: {found[path]} bytes, not {entry.size}; export or copy the bundle again"
+                f"{folder / path} is corrupt: {found[path]} bytes, not {entry.size}; export or copy the bundle again"
             )
     for path, entry in installed.items() if check else ():
         if sha256_of(folder / path) != entry.sha256:
-            raise _damaged(folder / path)
+            raise _corrupt(folder / path)
     return Bundle(folder, read_manifest(folder, index, has_proof=PROOF in installed))
 
 
@@ -122,7 +122,9 @@ def _check_program(folder: Path, program: Program, specs: Mapping[str, GraphSpec
 def require_proof(bundle: Bundle) -> None:
     """Raise UserError if the bundle has no proof part, which golden data and verdicts are read from."""
     if not bundle.manifest.has_proof:
-        raise UserError(f"{bundle.folder}: proof part not installed: this needs the whole bundle, as export wrote it")
+        raise UserError(
+            f"{bundle.folder}: proof part not installed: this needs the complete bundle, as export wrote it"
+        )
 
 
 def _read_index(folder: Path) -> Index:
@@ -134,11 +136,11 @@ def _read_index(folder: Path) -> Index:
         raise UserError(f"{folder} is not a bundle, it has no {MANIFEST}: name the folder that export wrote")
     for name, content in ((MANIFEST, raw), (DIGEST, digest)):
         if content is None:
-            raise ProofError(f"{folder} is not whole: {name} missing; export or copy it again")
+            raise ProofError(f"{folder} is incomplete: {name} is missing; export or copy it again")
     assert raw is not None
     if digest != digest_line(raw):
         raise ProofError(
-            f"{folder / MANIFEST} is damaged, or {DIGEST} beside it: they do not match; export or copy it again"
+            f"{folder / MANIFEST} is corrupt, or {DIGEST} next to it: they do not match; export or copy it again"
         )
     try:
         _check_version(folder, parse(raw).get("version"))
@@ -156,7 +158,7 @@ def _check_version(folder: Path, version: object) -> None:
     if version != VERSION:
         way_out = "install a newer pocketdiffusion" if version > VERSION else "export the model again"
         raise UserError(
-            f"{folder} is a bundle of version {version}, where this pocketdiffusion reads version {VERSION}: {way_out}"
+            f"{folder} is a bundle of version {version}, and this pocketdiffusion reads version {VERSION}: {way_out}"
         )
 
 
@@ -171,22 +173,24 @@ def _parse(folder: Path, path: str, index: Index, read: Callable[[bytes], T], wh
         raise ProofError(f"{folder / path}, the {what}, is {said}; export the bundle again")
     raw = (folder / path).read_bytes()
     if hashlib.sha256(raw).hexdigest() != entry.sha256:
-        raise _damaged(folder / path)
+        raise _corrupt(folder / path)
     try:
         return read(raw)
     except UserError as error:
         raise UserError(f"{folder / path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise ProofError(f"{folder / path} is no {what}: {one_line(error)}; export the bundle again") from error
+        raise ProofError(
+            f"{folder / path} is not a valid {what}: {one_line(error)}; export the bundle again"
+        ) from error
 
 
-def _damaged(path: Path) -> ProofError:
-    return ProofError(f"{path} is damaged: its sha256 is not the manifest's; export or copy the bundle again")
+def _corrupt(path: Path) -> ProofError:
+    return ProofError(f"{path} is corrupt: its sha256 is not the manifest's; export or copy the bundle again")
 
 
 def _read(path: Path, blobs: Path | None) -> bytes | None:
     if path.is_symlink() and not leads_to(path, blobs):
-        raise ProofError(f"{path} is a link: a bundle holds files and folders only")
+        raise ProofError(f"{path} is a link: a bundle has only files and folders")
     return path.read_bytes() if path.is_file() else None
 
 

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from pocketdiffusion.runtime.record import INFORMS, Count, Record, Sha256
 
-MANIFEST, DIGEST = "manifest.json", "manifest.sha256"  # the two files that are not in it
+MANIFEST, DIGEST = "manifest.json", "manifest.sha256"  # the two files that are not in the table
 PROOF, README = "proof.json", "README.md"
 PIPELINES, STEPS = "pipeline", "steps"  # folders
 Role = Literal["runtime", "companion", "proof", "report"]
-OPTIONAL: tuple[Role, ...] = ("companion", "proof", "report")  # of each of these all files are there, or none
+OPTIONAL: tuple[Role, ...] = ("companion", "proof", "report")  # of each of these roles all files are there, or none
 
 
 class FileEntry(Record):
@@ -46,8 +46,8 @@ def runtime_id(files: Mapping[str, FileEntry]) -> str:
 
 
 def bundle_id(files: Mapping[str, FileEntry]) -> str:
-    """Return the digest, in hexadecimal, of all files except those of role report, which hold times: two exports of one
-    model have the same id."""
+    """Return the digest, in hexadecimal, of all files without role report, which hold times: two exports of one model
+    have the same id."""
     return _digest({path: entry for path, entry in files.items() if entry.role != "report"})
 
 
@@ -68,7 +68,7 @@ def check_table(files: Mapping[str, FileEntry]) -> None:
         for name in (*folders, path):
             other = spelled.setdefault(name.lower(), name)
             if other != name:
-                raise ValueError(f"{other} and {name} differ in case alone")
+                raise ValueError(f"{other} and {name} differ only in case")
         for folder in folders:
             if folder in files:
                 raise ValueError(f"{folder} is both a file and a folder")

@@ -22,13 +22,13 @@ def find_files(folder: Path, named: Collection[str]) -> dict[str, int]:
     cache."""
     folders = {str(parent) for path in named for parent in PurePosixPath(path).parents}
 
-    def passed_over(path: str, is_folder: bool) -> bool:
+    def ignored(path: str, is_folder: bool) -> bool:
         return path not in (folders if is_folder else named) and is_left_over(_last(path), folder=is_folder)
 
-    return _walk(folder, passed_over, blobs_of(folder))
+    return _walk(folder, ignored, blobs_of(folder))
 
 
-def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | None) -> dict[str, int]:
+def _walk(folder: Path, ignored: Callable[[str, bool], bool], blobs: Path | None) -> dict[str, int]:
     files: dict[str, int] = {}
     pending = [""]
     while pending:
@@ -40,16 +40,16 @@ def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | 
             if S_ISLNK(status.st_mode) and leads_to(folder / path, blobs):
                 status = entry.stat()
             if S_ISDIR(status.st_mode):
-                if passed_over(path, True):
+                if ignored(path, True):
                     continue
                 pending.append(path + "/")
             elif not S_ISREG(status.st_mode):
                 if blobs is not None and not (folder / path).exists():
-                    raise ProofError(f"{folder} is not whole: {path!r} is not in the hub's cache: download it again")
+                    raise ProofError(f"{folder} is incomplete: {path!r} is not in the hub's cache: download it again")
                 raise ProofError(
-                    f"{folder}: {path!r} is a link or no ordinary file: a bundle holds files and folders only"
+                    f"{folder}: {path!r} is a link or not an ordinary file: a bundle has only files and folders"
                 )
-            elif passed_over(path, False):
+            elif ignored(path, False):
                 continue
             elif path not in (MANIFEST, DIGEST):
                 files[path] = status.st_size

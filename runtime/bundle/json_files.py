@@ -10,7 +10,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.record import READING, Record
 
 R = TypeVar("R", bound=Record)
-# Fields of closed lists: a value that is not in the list is a kind of bundle that this reader cannot run.
+# Fields of closed lists: with a value that is not in its list this reader cannot run the bundle.
 LISTS = {
     "kind": "tokenizer kind",
     "dtype": "dtype",
@@ -30,7 +30,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`. Raise ValueError if it is not an object, or a key occurs twice."""
     fields = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse)
     if not isinstance(fields, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return fields
 
 

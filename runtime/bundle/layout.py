@@ -90,7 +90,7 @@ class Index(Record):
             raise ValueError("runtime_id is not the digest of the files of role runtime")
         listed = self.files.get(self.proof.file)
         if listed is None or listed.sha256 != self.proof.sha256:
-            raise ValueError(f"proof.sha256 is not that of {self.proof.file} in the file table")
+            raise ValueError(f"proof.sha256 is not the digest of {self.proof.file} in the file table")
         return self
 
 
@@ -243,11 +243,11 @@ def first_unproven(draft: Draft) -> str | None:
     own artifact; None if there is neither. A verdict counts for a graph if its rung is the graph's recipe, at the
     precision that ships."""
     verdicts = draft.verdicts
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.kind == Kind.PICTURES):  # which suffer of any part
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.kind == Kind.PICTURES):  # pictures suffer from any part
         if not verdict.passed:
             return (
-                f"{verdict.subject} failed its proof ({verdict.rung}, {verdict.psnr_db:.1f} dB where "
-                f"{verdict.floor_db:.1f} dB is the floor): see inspect, then export again"
+                f"{verdict.subject} failed its proof ({verdict.rung}, {verdict.psnr_db:.1f} dB, "
+                f"floor {verdict.floor_db:.1f} dB): see inspect, then export again"
             )
     for format, graphs in draft.graphs.items():
         for name, graph in graphs.items():
@@ -273,8 +273,8 @@ def _common(record: Common) -> dict[str, Any]:
     return _fields(record, Common)
 
 
-def _fields(record: Record, wanted: type[Record] | set[str]) -> dict[str, Any]:
-    names = wanted if isinstance(wanted, set) else wanted.model_fields.keys()
+def _fields(record: Record, expected: type[Record] | set[str]) -> dict[str, Any]:
+    names = expected if isinstance(expected, set) else expected.model_fields.keys()
     return {name: getattr(record, name) for name in names}
 
 
@@ -283,5 +283,5 @@ def _proof_fields(proof: Proof | None, format: str, name: str) -> dict[str, Any]
         return {}
     found = proof.graphs.get(format, {}).get(name)
     if found is None:
-        raise ValueError(f"{PROOF} does not know the {format} graph {name}")
+        raise ValueError(f"{PROOF} has no record of the {format} graph {name}")
     return _fields(found, GraphProof)

@@ -5,10 +5,10 @@ that the manifest names is never ignored, and any other file in the folder is re
 
 from fnmatch import fnmatchcase
 
-# What file browsers write by themselves and write again: an export may take the place of it, and of nothing else here.
+# Files that file browsers write and write again: an export may delete these, and nothing else of this list.
 WORTHLESS = (
     ".ds_store",  # Finder, in every folder that it shows
-    "._*",  # macOS, beside a file on a disk that is not Apple's
+    "._*",  # macOS, next to a file on a disk that is not Apple's
     "thumbs.db",  # Windows Explorer: this and the next three
     "ehthumbs.db",
     "ehthumbs_vista.db",

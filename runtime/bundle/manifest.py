@@ -4,9 +4,9 @@ On disk it is split into three kinds of JSON file (layout.py): manifest.json, th
 changes a picture; proof.json, how the bundle was judged. docs/BUNDLE.md describes their use for readers in other
 languages.
 
-Every path is relative to the bundle, with "/" between parts made of [A-Za-z0-9._-]. JSON cannot express numbers that
-are not finite: in verdicts and the scheduler's settings they are the strings "Infinity", "-Infinity" and "NaN",
-elsewhere they are refused. Seeds are strings."""
+Every path is relative to the bundle, with "/" between parts of [A-Za-z0-9._-]. JSON cannot express numbers that are not
+finite: in verdicts and the scheduler's settings they are the strings "Infinity", "-Infinity" and "NaN", elsewhere they
+are refused. Seeds are strings."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -31,7 +31,7 @@ from pocketdiffusion.runtime.program import Constant, Program
 from pocketdiffusion.runtime.record import INFORMS, ArrayRef, BundlePath, Count, Record, Sha256
 from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 
-__all__ = [  # the records of all topics are to be had from here
+__all__ = [  # the records of all topics, to import from here
     "AddedToken",
     "Calibration",
     "Common",
@@ -136,7 +136,7 @@ class Manifest(Draft):
         for name, ref in _arrays(self):
             if ref.path not in self.files:
                 raise ValueError(f"{name} is {ref.path}, which is not in the file table")
-            if (role := self.files[ref.path].role) not in ("runtime", "proof"):  # others may be taken away
+            if (role := self.files[ref.path].role) not in ("runtime", "proof"):  # files of other roles may be missing
                 raise ValueError(f"{name} is {ref.path}, whose role is {role}, not proof")
             if ref.nbytes != self.files[ref.path].size:
                 raise ValueError(f"{name} has {ref.nbytes} bytes, its file {ref.path} has {self.files[ref.path].size}")

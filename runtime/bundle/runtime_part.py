@@ -19,8 +19,8 @@ def copy_runtime_part(folder: Path, out: Path) -> Bundle:
     if out.resolve() == folder.resolve():
         raise UserError(f"{out} is the bundle itself: name another folder for its runtime part")
     with stage(out) as staged:
-        wanted = [path for path, entry in bundle.manifest.files.items() if entry.role == "runtime"]
-        for path in (*wanted, MANIFEST, DIGEST):
+        expected = [path for path, entry in bundle.manifest.files.items() if entry.role == "runtime"]
+        for path in (*expected, MANIFEST, DIGEST):
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, staged / path)
     return open_bundle(out, check=False)

@@ -19,7 +19,7 @@ def schema_path(name: str) -> Path:
 
 def make_schema(name: str) -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a file as it is written, with every field. It allows unknown
-    fields, and unknown values of lists that are information only, because a reader must ignore those of a later
+    fields, and unknown values of lists that are information only, because a reader must ignore both in a later
     minor version."""
     schema = SCHEMAS[name].model_json_schema(mode="serialization")
     for part in (schema, *schema.get("$defs", {}).values()):

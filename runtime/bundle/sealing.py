@@ -28,7 +28,7 @@ from pocketdiffusion.runtime.bundle.step_files import Steps, write_steps
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.errors import ProofError
 
-_SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system: of a younger file a second change may not be seen
+_SETTLED_NS = 2_000_000_000  # coarsest clock of a file system: times may not show a second change so soon
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prepare(folder: Path, draft: Draft) -> Unsealed:
 
 def seal_judged(unsealed: Unsealed, verdicts: Sequence[Verdict]) -> Manifest:
     """Write proof.json with `verdicts`, the manifest and its digest. Raise ProofError, which names the file, if a file
-    has changed since `prepare`, except for those of role report."""
+    without role report has changed since `prepare`."""
     folder, before = unsealed.bundle.folder, unsealed.bundle.manifest
     draft = Draft(**{name: getattr(before, name) for name in Draft.model_fields} | {"verdicts": tuple(verdicts)})
     (folder / PROOF).write_bytes(encode(make_proof(draft)))

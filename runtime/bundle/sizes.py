@@ -14,14 +14,14 @@ def check_sizes(common: Common, specs: Mapping[str, GraphSpec]) -> None:
     size than latents, picture and tokenizers state. The first axis, the batch, and open axes are ignored."""
     sizes = value_sizes(common)
     for where, value, shape in _ends(common, specs):
-        wanted = sizes.get(value)
-        if wanted is None:
+        expected = sizes.get(value)
+        if expected is None:
             continue
         given = shape[1:]
-        if len(given) != len(wanted) or any(
-            isinstance(size, int) and size != told for size, told in zip(given, wanted, strict=True)
+        if len(given) != len(expected) or any(
+            isinstance(size, int) and size != told for size, told in zip(given, expected, strict=True)
         ):
-            raise ValueError(f"{where} is {list(shape)}, where {value} is {list(wanted)} behind the batch")
+            raise ValueError(f"{where} is {list(shape)}, and {value} is {list(expected)} without the batch")
 
 
 def value_sizes(common: Common) -> Sizes:

@@ -45,7 +45,7 @@ def read_steps(raw: bytes, steps: Steps) -> tuple[TableFile, Scheduler]:
     if steps.default_sampler not in steps.samplers:
         raise ValueError(f"there is no table of the default sampler {steps.default_sampler}")
     if len(raw) != (size := table_bytes(steps)):
-        raise ValueError(f"it has {len(raw)} bytes, where its index tells of {size}")
+        raise ValueError(f"it has {len(raw)} bytes, and its index requires {size}")
     if not np.isfinite(np.frombuffer(raw, "<f4")).all():
         raise ValueError("a number of a step table is not finite")
     scheduler = Scheduler(config=steps.scheduler, default_sampler=steps.default_sampler, replaced=steps.replaced)

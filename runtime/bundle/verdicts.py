@@ -16,18 +16,18 @@ class Kind(StrEnum):
     artifact has its recipe's name as `rung`."""
 
     REWRITES = "rewrites"  # the rewritten module in torch
-    CHANGED = "changed"  # the same with rewrites that change the model: what they cost
-    ROUNDING = "rounding"  # in torch, weights rounded to float16: what that storage costs
-    QUANTIZED = "quantized"  # in torch, with what a lossy recipe stores
-    SAME_WEIGHTS = "same weights"  # an artifact beside torch with the weights that it stores
-    SAME_INTEGERS = "same integers"  # one that computes in integers, each layer on what the artifact gave it
+    CHANGED = "changed"  # the same with rewrites that change the model: their error
+    ROUNDING = "rounding"  # in torch, weights rounded to float16: the error of that storage
+    QUANTIZED = "quantized"  # in torch, with the weights that a lossy recipe stores
+    SAME_WEIGHTS = "same weights"  # an artifact against torch with the same stored weights
+    SAME_INTEGERS = "same integers"  # an artifact that computes in integers, each layer on the artifact's own inputs
     REPLAY = "replay"  # an artifact with every result rounded to float16
     ARTIFACT = "artifact"  # an artifact of a recipe, as users run it
     STAGE = "stage"  # a part of the pipeline that is no graph
     PICTURES = "pictures"  # drawn free-running
-    CONFORMANCE = "conformance"  # a vector, by the bundle's own answers
-    CONFORMANCE_AFRESH = "conformance, asked again"  # by answers that the original libraries gave now
-    COMPARED = "compared"  # two models or bundles with one another: nothing has to be reached
+    CONFORMANCE = "conformance"  # a conformance vector of the bundle
+    CONFORMANCE_AFRESH = "conformance, asked again"  # a vector that the original libraries computed now
+    COMPARED = "compared"  # two models or bundles: there is no floor
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Tolerance:
         return self.outputs.get(subject, self.floor_db)
 
 
-NONE = Tolerance(-inf)  # of a measurement that nothing depends on
+NONE = Tolerance(-inf)  # for measurements without a floor
 
 
 @dataclass(frozen=True)

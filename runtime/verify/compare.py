@@ -142,10 +142,12 @@ def check_shapes(one: Candidate, other: Candidate) -> None:
     mine, theirs = (program_graphs(side.program) for side in (one, other))
     if set(mine) != set(theirs):
         titles = f"{other.title} has the graphs {', '.join(theirs)}, {one.title} {', '.join(mine)}"
-        raise UserError(f"{titles}: no two to compare")
+        raise UserError(f"{titles}: they cannot be compared")
     specs = ({graph: side.spec(graph) for graph in mine} for side in (one, other))
     for name, own, given in other_shapes(*specs):
-        raise UserError(f"{other.title} has {name} of {list(given)}, {one.title} of {list(own)}: no two to compare")
+        raise UserError(
+            f"{other.title} has {name} of {list(given)}, {one.title} of {list(own)}: they cannot be compared"
+        )
 
 
 Shape = tuple[int | str, ...]
@@ -167,8 +169,8 @@ def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec])
 def compare(
     trajectories: Iterable[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
 ) -> Difference:
-    """Return how far `candidate` is from what was recorded of another whose tensors have the same shapes
-    (`check_shapes`). The trajectories may be drawn while they are asked for: one is held at a time."""
+    """Return the differences of `candidate` from the recorded first side, whose tensors have the same shapes
+    (`check_shapes`). `trajectories` may be a generator that draws: only one is held at a time."""
     model, output = model_graph(candidate.program)
     names = sorted(program_graphs(candidate.program))
     tallies = {name: {tensor.name: Tally() for tensor in candidate.spec(name).outputs} for name in names}
@@ -185,7 +187,7 @@ def compare(
         pictures += candidate.draw([t])
         calls = tuple((case.half, case.step or 0) for case in cases(model, t))
         drawn.append(Drawn(t.prompt, t.seed, t.steps, t.guidance, t.picture, t.controls, calls))
-        del t, outputs  # before the next is drawn
+        del t, outputs  # frees them before the next one is drawn
     graphs = tuple(_report(candidate, name, tensor, tally) for name in names for tensor, tally in tallies[name].items())
     return Difference(
         candidate.format, graphs, tuple(guided), tuple(pictures), tuple(drawn), subject=f"{model}.{output}"
@@ -213,13 +215,13 @@ def _report(candidate: Candidate, graph: str, tensor: str, tally: Tally) -> Verd
 def _guided_db(t: Trajectory, graph: str, outputs: Sequence[Array]) -> tuple[float, ...]:
     """Return the PSNR (dB) of the guided prediction at each step of one picture. `outputs` are the candidate's, one for
     each recorded call, in the order of recording."""
-    wanted = guided_outputs(t)
-    peak = largest(list(wanted.values()))
-    halves: dict[int, dict[str, Array]] = {step: {} for step in wanted}
+    expected = guided_outputs(t)
+    peak = largest(list(expected.values()))
+    halves: dict[int, dict[str, Array]] = {step: {} for step in expected}
     for case, given in zip(cases(graph, t), outputs, strict=True):
         assert case.step is not None
         halves[case.step][case.half or HALVES[1]] = given
-    return tuple(psnr_db(one, combine_halves(halves[step], t.guidance), peak) for step, one in wanted.items())
+    return tuple(psnr_db(one, combine_halves(halves[step], t.guidance), peak) for step, one in expected.items())
 
 
 def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:
@@ -233,6 +235,6 @@ def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:
             begun = process_time()
             (one, other)[which](inputs)
             spent[which] = process_time() - begun
-        if number:  # the first pays for caches
+        if number:  # the first pair only fills caches
             ratios.append(spent[1] / max(spent[0], 1e-9))
     return median(ratios)

@@ -34,10 +34,10 @@ class Reader:
     """The functions of a reader that vectors test, for one bundle."""
 
     encode: Callable[[str], Tokens]
-    encode_text: Callable[[str], list[int]]  # ids of the text alone
+    encode_text: Callable[[str], list[int]]  # ids of the text, without beginning and end token
     vocabulary: Callable[[], dict[str, int]]
     merges: Callable[[], list[str]]
-    draw: Callable[[int, list[int]], list[Latents]]  # of a seed, successive draws of these sizes
+    draw: Callable[[int, list[int]], list[Latents]]  # seed, sizes: the successive draws of these sizes
     table: Callable[[str, int, int], StepTable]
     first: Callable[[StepTable, Latents, Latents | None], Latents]
     advance: Callable[[Step, Latents, Latents, History, Latents | None], tuple[Latents, History]]
@@ -46,7 +46,7 @@ class Reader:
     posterior: Callable[[Latents, Latents], Latents]
     from_uint8: Callable[[NDArray[np.uint8]], Latents]
     to_uint8: Callable[[Latents], NDArray[np.uint8]]
-    others: tuple["Reader", ...] = ()  # the same with the second tokenizer of the bundle, the third, ...
+    others: tuple["Reader", ...] = ()  # one for each further tokenizer of the bundle
 
     def of(self, case: Case) -> "Reader":
         """Return the reader with the tokenizer of a case. Raise ValueError if there is no such tokenizer."""
@@ -117,7 +117,7 @@ def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> Verdict:
     run = _KINDS.get(vector.kind)
     if run is None:
         raise ProofError(
-            f"the conformance vector {vector.name} is of an unknown kind, {vector.kind}: update this reader"
+            f"the conformance vector {vector.name} has the unknown kind {vector.kind}: install a newer pocketdiffusion"
         )
     comparisons = []
     for case in vector.cases:
@@ -127,12 +127,12 @@ def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> Verdict:
         except (UserError, KeyError, IndexError, ValueError) as error:
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise ProofError(
-                f"the conformance vector {vector.name} cannot be run, {case.label} ({reason}): export the model again"
+                f"conformance vector {vector.name}, case {case.label}, cannot be run ({reason}): export the model again"
             ) from error
-        for label, wanted, found in results:
-            size = np.float32(np.abs(wanted.astype(np.float32)).max(initial=0)) or np.float32(1)
+        for label, reference, found in results:
+            size = np.float32(np.abs(reference.astype(np.float32)).max(initial=0)) or np.float32(1)
             comparisons.append(
-                Comparison(label, wanted.astype(np.float32) / size, np.asarray(found, np.float32) / size)
+                Comparison(label, reference.astype(np.float32) / size, np.asarray(found, np.float32) / size)
             )
     return measure(vector.name, comparisons, Check(Kind.CONFORMANCE, Tolerance(vector.floor_db)))
 

@@ -24,9 +24,9 @@ def judge_graph(check: Check, runner: Runner, trajectories: Sequence[Trajectory]
     for trajectory in trajectories:
         for case in cases(runner.spec.name, trajectory):
             given = runner(case.inputs)
-            wanted = case.outputs if check.reference is None else check.reference(case.inputs)
+            expected = case.outputs if check.reference is None else check.reference(case.inputs)
             for name, tally in tallies.items():
-                tally.add(Comparison(case.label, wanted[name], given[name]))
+                tally.add(Comparison(case.label, expected[name], given[name]))
     return [tally.verdict(f"{runner.spec.name}.{name}", check) for name, tally in tallies.items()]
 
 

@@ -103,19 +103,21 @@ def read_golden(bundle: Bundle) -> list[Trajectory]:
     stages = text_to_image(bundle.manifest.program)
     for number, recorded in enumerate(bundle.manifest.golden):
         if missing := set(ARRAYS) - set(recorded.arrays):
-            raise ProofError(f"{bundle.folder}: golden vector {number} lacks {sorted(missing)}")
+            raise ProofError(f"{bundle.folder}: recording {number} has no array {min(missing)}: export the model again")
         drawn = (graph for name, s in stages.items() if name != PREVIEW for graph in graphs_of(s))
         if missing := {graph for graph in drawn if not (graph in recorded.graphs and recorded.graphs[graph].halves)}:
-            raise ProofError(f"{bundle.folder}: golden vector {number} has no call of {min(missing)}: export it again")
+            raise ProofError(
+                f"{bundle.folder}: recording {number} has no call of {min(missing)}: export the model again"
+            )
         fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
         fields |= {name: read_array(bundle.folder, recorded.arrays[name]) for name in ARRAYS}
         calls = {
-            graph: tuple(_read_graph(bundle, f"golden vector {number}: {graph}", recorded.prompt, each))
+            graph: tuple(_read_graph(bundle, f"recording {number}: {graph}", recorded.prompt, each))
             for graph, each in recorded.graphs.items()
         }
         trajectories.append(Trajectory(program=bundle.manifest.program, calls=calls, **fields))
     if not trajectories:
-        raise ProofError(f"{bundle.folder} holds no golden vectors to verify against: export it again")
+        raise ProofError(f"{bundle.folder} has no recordings to verify against: export the model again")
     return trajectories
 
 
@@ -125,7 +127,9 @@ def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph)
 
     count = len(recorded.halves)
     if len(recorded.steps) != count:
-        raise ProofError(f"{bundle.folder}: {what} has {count} halves and {len(recorded.steps)} steps: export it again")
+        raise ProofError(
+            f"{bundle.folder}: {what} has {count} halves and {len(recorded.steps)} steps: export the model again"
+        )
     inputs, outputs = read(recorded.inputs), read(recorded.outputs)
     return [
         Case(
@@ -142,5 +146,7 @@ def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph)
 def _read_tensor(bundle: Bundle, what: str, tensor: RecordedTensor, count: int) -> list[Array]:
     values = read_array(bundle.folder, tensor.values)
     if len(tensor.calls) != count or max(tensor.calls, default=-1) >= len(values):
-        raise ProofError(f"{bundle.folder}: {what} does not name one of its values for each call: export it again")
+        raise ProofError(
+            f"{bundle.folder}: {what} does not name one of its values for each call: export the model again"
+        )
     return [values[call] for call in tensor.calls]

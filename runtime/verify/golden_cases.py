@@ -22,7 +22,9 @@ def compare_cases(bundle: Bundle) -> Iterator[Comparison]:
     for graph, case in bundle.manifest.cases.items():
         call = middle_call(graph, first)
         if call.label != case.label:
-            raise ProofError(f"{bundle.folder}: the golden case of {graph} is {case.label}, not {call.label}")
+            raise ProofError(
+                f"{bundle.folder}: the golden case of {graph} is {case.label}, not {call.label}: export again"
+            )
         for refs, arrays in ((case.inputs, call.inputs), (case.outputs, call.outputs)):
             for name, ref in refs.items():
                 given = read_array(bundle.folder, ref).astype(np.float32)
@@ -33,5 +35,7 @@ def compare_cases(bundle: Bundle) -> Iterator[Comparison]:
         try:
             given = read_picture(bundle.folder / picture.image, width, height).astype(np.float32)
         except OSError as error:
-            raise ProofError(f"{bundle.folder / picture.image} is no picture ({error}): export it again") from error
+            raise ProofError(
+                f"{bundle.folder / picture.image} cannot be read as a picture ({error}): export the model again"
+            ) from error
         yield Comparison(picture.image, first.picture.astype(np.float32), given)

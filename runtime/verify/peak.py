@@ -27,8 +27,8 @@ def peak_mb(folder: Path, format: str) -> float:
     command = [sys.executable, "-m", __name__, str(folder), format]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it was ended"])[-1]
-        raise ProofError(f"{folder} does not draw with {format}: {last}")
+        last = (done.stderr.strip().splitlines() or ["the process was killed"])[-1]
+        raise ProofError(f"drawing with the {format} graphs of {folder} failed: {last}")
     return int(done.stdout.split()[-1]) / 1e6
 
 

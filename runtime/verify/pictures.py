@@ -97,9 +97,9 @@ def compare_picture(
     """Compare a drawing of the candidate with the recorded one: `latents` float32 [1, c, h, w] after each UNet call,
     `decoded` float32 [1, 3, H, W] and `picture` uint8 [H, W, 3]."""
     peak = largest([t.latents])
-    wanted = [each[None] for each in t.latents[1:]]
-    drift = tuple(psnr_db(one, other, peak) for one, other in zip(wanted, latents, strict=True))
-    places = [*enumerate(zip(wanted, latents, strict=True), 1), (0, (recorded_once(t, "decoded"), decoded))]
+    expected = [each[None] for each in t.latents[1:]]
+    drift = tuple(psnr_db(one, other, peak) for one, other in zip(expected, latents, strict=True))
+    places = [*enumerate(zip(expected, latents, strict=True), 1), (0, (recorded_once(t, "decoded"), decoded))]
     found = (
         find_not_finite(f"latents after step {n} of {t.prompt!r}" if n else f"picture of {t.prompt!r}", one, other)
         for n, (one, other) in places

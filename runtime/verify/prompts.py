@@ -3,9 +3,9 @@ computes them, and `verify` compares a bundle's vectors with this list."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-MOST_ADDED = 16  # of the added tokens: the first half of these and the last are tried
+MOST_ADDED = 16  # prompts for added tokens: the first half is for the first tokens, the second for the last
 
-# By the name of the vector: what is wrong where ids differ, and the prompts.
+# By the name of the vector: the explanation of a difference, which is stored in bundles, and the prompts.
 PROMPTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "plain": (
         "the padding (with the bundle's pad_id, not with 0), the beginning or the end token, or the byte-pair merges",

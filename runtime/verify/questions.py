@@ -17,20 +17,20 @@ from pocketdiffusion.runtime.verify.prompts import PROMPTS, added_prompts
 
 EXACT_DB = 200.0  # equality
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
-NEAR_DB = 120.0  # float32, in the same order
-RUN_DB = 105.0  # 6e-6 of the largest value; float32 in our order of operations has 112 and more
+NEAR_DB = 120.0  # float32, operations in the same order
+RUN_DB = 105.0  # 6e-6 of the largest value; float32 in our order of operations has at least 112
 POSTERIOR_DB = 110.0  # exp of float32
-PIXEL_DB = 130.0  # diffusers divides by 255 before it doubles, which rounds otherwise in the last bit
+PIXEL_DB = 130.0  # diffusers divides by 255 before it doubles, which rounds the last bit differently
 
 SEEDS = (0, 1, 42, 2**31, 2**32 - 1, 2**32 + 5, 2**53 + 1, 2**63, 2**64 - 1, -1, -(2**63))
-DRAWS: Mapping[str, tuple[int, ...]] = {  # by the vector's name the sizes of successive draws
+DRAWS: Mapping[str, tuple[int, ...]] = {  # by the vector's name: sizes of successive draws
     "noise of 16 values and more": (16, 64, 256),
     "noise of no multiple of 16 values": (17, 33, 250),
     "noise of under 16 values": (1, 1, 2, 15, 3),
     "noise of successive draws": (16, 5, 33, 3, 64, 1, 16384, 60, 16),
 }
 GUIDANCES = (7.5, 1.5, 1.0000001, 1.0, 0.5, 0.0, -2.0)
-POSTERIOR_SEED = 12  # of the noise of a posterior
+POSTERIOR_SEED = 12  # for the noise of a posterior
 POSTERIORS = (
     "log variances about 0",
     "log variances under -30, which is the least",
@@ -39,7 +39,7 @@ POSTERIORS = (
 
 MOST_STEPS = 50
 WHOLE = 9  # steps of the run that is kept row by row: linspace gives fractions of timesteps there
-RUN_SEED = 11  # of the noise of runs: its draws are those that the ancestral sampler makes
+RUN_SEED = 11  # for the noise of runs: its draws are the draws of the ancestral sampler
 RUN_SHAPE = (1, 4, 2, 2)
 
 

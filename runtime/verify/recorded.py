@@ -71,7 +71,9 @@ def record_bundle(
     compare."""
     program = bundle.manifest.program
     if program.guidance == CLASSIFIER_FREE and not guidance > 1:
-        raise UserError(f"guidance {guidance:g} draws one half alone, and a trajectory has two: give more than 1")
+        raise UserError(
+            f"guidance {guidance:g} draws only one half of guidance, and a recording needs both: use more than 1"
+        )
     format = graph_format(bundle, format)
     sampler = sampler or bundle.manifest.scheduler.default_sampler
     runners: dict[str, RecordingRunner] = {}

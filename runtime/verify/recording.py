@@ -62,7 +62,7 @@ class Trajectory:
     controls: Mapping[str, float] = field(default_factory=dict)
 
 
-ARRAYS = ("noise", "latents", "picture")  # those that belong to no call
+ARRAYS = ("noise", "latents", "picture")  # arrays that belong to no call
 FACTS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance", "controls")
 
 

@@ -57,15 +57,15 @@ def judge_runtime_part(bundle: Bundle, say: Callable[[str], None] = lambda line:
 
 
 def _characters(bundle: Bundle) -> Iterator[Comparison]:
-    for wanted, given in compare_characters(bundle):
-        yield Comparison("characters", wanted.astype(np.float32), given.astype(np.float32))
+    for expected, given in compare_characters(bundle):
+        yield Comparison("characters", expected.astype(np.float32), given.astype(np.float32))
 
 
 def _judge_case(bundle: Bundle, check: Check, runner: Runner, case: GoldenCase) -> Iterator[Verdict]:
     given = runner({name: read_array(bundle.folder, ref) for name, ref in case.inputs.items()})
     for name, ref in case.outputs.items():
-        wanted = read_array(bundle.folder, ref).astype(np.float32)
-        compared = Comparison(case.label, wanted, given[name].astype(np.float32))
+        expected = read_array(bundle.folder, ref).astype(np.float32)
+        compared = Comparison(case.label, expected, given[name].astype(np.float32))
         yield measure(f"{runner.spec.name}.{name}", [compared], check)
 
 
@@ -76,11 +76,13 @@ def _judge_picture(bundle: Bundle, format: str, original: OriginalPicture) -> Ve
     height, width, _ = picture.shape
     path = bundle.folder / original.image
     try:
-        wanted = read_picture(path, width, height)
+        expected = read_picture(path, width, height)
     except OSError as error:
-        raise ProofError(f"{path} is no picture ({error}): copy or export the bundle again") from error
-    report = PictureReport(format, original.prompt, image_psnr_db(wanted, picture), ssim(wanted, picture), (), picture)
-    not_finite = find_not_finite(f"picture of {original.prompt!r}", wanted, decoded)
+        raise ProofError(f"{path} cannot be read as a picture ({error}): copy or export the bundle again") from error
+    report = PictureReport(
+        format, original.prompt, image_psnr_db(expected, picture), ssim(expected, picture), (), picture
+    )
+    not_finite = find_not_finite(f"picture of {original.prompt!r}", expected, decoded)
     arithmetic = graphs[model_graph(bundle.manifest.program)[0]].arithmetic
     (_, floor), storage = picture_floors([*graphs.values()], arithmetic)
     check = Check(Kind.PICTURES, Tolerance(floor), Scope(format, storage, arithmetic))

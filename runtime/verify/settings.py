@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import find_table, start_step
 
-GUIDANCE = 50.0  # the most that a default may be: a bound against nonsense, chosen and not measured
+GUIDANCE = 50.0  # largest default: a bound against nonsense, chosen and not measured
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">8s4x4sIIBB")  # of a PNG: signature, first chunk's name, width, height, bits, kind of colour
 RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
@@ -22,16 +22,16 @@ RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
 
 def engine_faults(format: str, graph: Graph) -> Iterator[str]:
     """Yield faults in a graph's record of its engine, and in the fields that are reserved in this version."""
-    engine, wanted = graph.engine, find_engine(format)
-    if wanted is not None and (engine is None or engine.name != wanted.name):
-        yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {wanted.name}"
+    engine, expected = graph.engine, find_engine(format)
+    if expected is not None and (engine is None or engine.name != expected.name):
+        yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {expected.name}"
     if engine is not None and engine.name == "onnxruntime":
         least, tried = _parts(engine.least_version), _parts(engine.tried)
         if least and tried and least > tried:
             yield f"engine.least_version is {engine.least_version}, and {engine.tried} ran the file"
     for field, value in (("parts", graph.parts), ("compiled_for", graph.compiled_for)):
         if value is not None:
-            yield f"{field} is reserved, and null in this version"
+            yield f"{field} is reserved and must be null in this version"
 
 
 def _parts(version: str | None) -> tuple[int, ...]:
@@ -51,15 +51,15 @@ def settings_faults(bundle: Bundle) -> Iterator[str]:
         start = start_step(defaults.steps, defaults.strength)
         find_table(bundle, manifest.scheduler.default_sampler, defaults.steps, start)
     except UserError as error:
-        yield f"with the settings of defaults nothing can be drawn: {error}"
+        yield f"drawing with the settings of defaults fails: {error}"
     if not 0 <= defaults.guidance <= GUIDANCE:
-        yield f"defaults.guidance is {defaults.guidance:g}, where 0 to {GUIDANCE:g} is known"
+        yield f"defaults.guidance is {defaults.guidance:g}, outside of 0 to {GUIDANCE:g}"
     preview, channels = manifest.preview, manifest.latents.channels
     if preview is not None and len(preview.matrix) != channels:
         yield f"preview.matrix has {len(preview.matrix)} rows, and latents have {channels} channels"
     for field, value in (("tile_size", manifest.vae.tile_size), ("tile_overlap", manifest.vae.tile_overlap)):
         if value is not None:
-            yield f"vae.{field} is reserved, and null in this version"
+            yield f"vae.{field} is reserved and must be null in this version"
 
 
 def passed_over_faults(bundle: Bundle) -> Iterator[str]:
@@ -68,7 +68,7 @@ def passed_over_faults(bundle: Bundle) -> Iterator[str]:
     told = parse((bundle.folder / MANIFEST).read_bytes())["passed_over"]
     for kind, known in (("files", FILES), ("folders", FOLDERS)) if bundle.manifest.minor == MINOR else ():
         if odd := sorted({*told[kind]} ^ {*known}):
-            yield f"passed_over.{kind} {'has' if odd[0] in told[kind] else 'lacks'} {odd[0]}"
+            yield f"passed_over.{kind} {'has' if odd[0] in told[kind] else 'does not list'} {odd[0]}"
 
 
 def picture_faults(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -81,8 +81,8 @@ def picture_faults(bundle: Bundle) -> Iterator[tuple[str, str]]:
         with (bundle.folder / path).open("rb") as file:
             raw = file.read(HEADER.size)
         if len(raw) < HEADER.size or not raw.startswith(SIGNATURE):
-            yield path, "it is no PNG"
+            yield path, "it is not a PNG"
             continue
         *_, width, height, bits, colour = HEADER.unpack(raw)
         if (bits, colour) != RGB or (width, height) != size:
-            yield path, f"it is no RGB of 8 bits and {size[0]}x{size[1]} pixels"
+            yield path, f"it is not an RGB picture of 8 bits and {size[0]}x{size[1]} pixels"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pocketdiffusion.runtime.bundle.manifest import Draft
 
-ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph in its stead"}
+ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph instead"}
 
 
 @dataclass(frozen=True)

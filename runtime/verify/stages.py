@@ -75,7 +75,7 @@ def _tokenizer(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
         for number, tokenizer in enumerate(tokenizers, 1):
             tokens = encode(tokenizer, prompt)
             for value, given in (("tokens", tokens.ids), ("attention_mask", tokens.mask)):
-                yield from ((wanted, given) for wanted in recorded(t, f"{value}/{number}", half).values())
+                yield from ((expected, given) for expected in recorded(t, f"{value}/{number}", half).values())
 
 
 def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
@@ -88,7 +88,9 @@ def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
                 made = {**found[case.half or HALVES[1]], **_made_at(t, stage, case.step, case.half)}
                 hosts = _hosts_at(bundle, t, stage, case.step)
                 for name, given in call.inputs.items():
-                    own = made if isinstance(given, str) else {**hosts, **made}  # others judge what is given as it is
+                    own = (
+                        made if isinstance(given, str) else {**hosts, **made}
+                    )  # _sampler and others judge unchanged host values
                     if name in case.inputs and own.keys() >= set(names_of(given)):
                         yield case.inputs[name], evaluate(given, own, partial(read_array, bundle.folder))
             for case in t.calls.get(call.graph, ()) if stage.stage != DENOISE else ():
@@ -148,8 +150,8 @@ def compare_characters(bundle: Bundle) -> Iterator[tuple[Array, Array]]:
     """Yield (own, bundle's) bytes of each file of Unicode tables that the bundle has for readers in other languages."""
     for path in sorted({settings.characters for settings in bundle.manifest.tokenizers}):
         files = CHARACTERS, bundle.folder / path
-        wanted, given = (np.frombuffer(file.read_bytes(), np.uint8) for file in files)
-        yield wanted, given
+        expected, given = (np.frombuffer(file.read_bytes(), np.uint8) for file in files)
+        yield expected, given
 
 
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:

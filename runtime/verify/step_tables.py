@@ -21,9 +21,9 @@ def compare_step_tables(bundle: Bundle) -> Iterator[Comparison]:
     stored = manifest.step_tables
     computed = write_tables(read_schedule(manifest.scheduler.config), stored.index.most_steps)
     for sampler in sorted({*computed.index.samplers, *stored.index.samplers}):
-        given, wanted = read_values(stored, sampler), read_values(computed, sampler)
-        for label in sorted(given.keys() | wanted.keys()):
-            reference, candidate = (side.get(label, np.empty(0)) for side in (wanted, given))
+        given, expected = read_values(stored, sampler), read_values(computed, sampler)
+        for label in sorted(given.keys() | expected.keys()):
+            reference, candidate = (side.get(label, np.empty(0)) for side in (expected, given))
             size = np.where(reference == 0, 1, np.abs(reference))
             scaled = candidate / size if candidate.shape == size.shape else candidate
             yield Comparison(label, (reference / size).astype(np.float32), scaled.astype(np.float32))

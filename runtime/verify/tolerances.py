@@ -22,10 +22,10 @@ FLOORS_DB = {
 MARGIN_DB = 6.0  # other prompts, other steps
 # A GPU may round exp, sqrt and division more loosely than IEEE 754: the built-in UNet has 99.8 dB there, 134 on a CPU.
 CEILINGS_DB = {"gpu": 90.0}
-EXACT_DB = 200.0  # one wrong token id, or one level of one pixel, is far below
+EXACT_DB = 200.0  # equality: one wrong token id, or one level of one pixel, is below
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
 SAMPLER_DB = 105.0  # float32 arithmetic in another order
-# Of the worst layer of an artifact that computes in integers, each layer on what the artifact gave it. Measured on the
+# Of the worst layer of an artifact that computes in integers, each layer on the artifact's own inputs. Measured on the
 # built-in model: 69 dB in ONNX, 61 in Core ML, which rounds to float16 on the way, 57 in LiteRT, where a single value
 # is off by up to 3.3 % of the peak, one step of its int8.
 LAYER_DB = 45.0
@@ -113,8 +113,9 @@ def _measured(verdicts: Iterable[Verdict], format: str | None) -> dict[str, Meas
 
 
 def picture_floors(graphs: Sequence[Graph], arithmetic: str) -> tuple[tuple[float, float], str]:
-    """Return the floors of pictures, median and minimum in dB, and the storage that they are for. If a recipe among
-    `graphs` is lossy, its own floors; else those of the least precise storage and `arithmetic`."""
+    """Return the floors of pictures, median and minimum in dB, and the storage that they are for. The floors are
+    the recipe's own if a recipe among `graphs` is lossy, else they follow from the least precise storage and
+    `arithmetic`."""
     for graph in graphs:
         if graph.picture_floors_db is not None:
             return graph.picture_floors_db, graph.storage
