@@ -107,7 +107,7 @@ def test_a_folder_that_is_no_bundle(command: str, tmp_path: Path) -> None:
     assert not files_below(tmp_path)
 
 
-def test_a_damaged_bundle_is_a_failed_proof(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_corrupt_bundle_is_a_failed_proof(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     weights = bundle / "onnx/unet/model.onnx_data"
     content = bytearray(weights.read_bytes())
@@ -115,7 +115,7 @@ def test_a_damaged_bundle_is_a_failed_proof(tiny_bundle: Path, tmp_path: Path) -
     weights.write_bytes(content)
     for arguments in (("inspect", bundle), ("verify", bundle), ("generate", bundle, "apple", "-o", tmp_path / "a.png")):
         done = call(*arguments)
-        assert done.returncode == 1 and "model.onnx_data is damaged" in done.stderr, done.stderr
+        assert done.returncode == 1 and "model.onnx_data is corrupt" in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 

@@ -203,9 +203,9 @@ def test_a_target_that_leaves_the_system_open_goes_to_any_app(bundle: Path, phon
     put(bundle)
 
 
-def test_a_bundle_that_failed_or_is_damaged_is_not_put_anywhere(bundle: Path, phone: Path) -> None:
+def test_a_bundle_that_failed_or_is_corrupt_is_not_put_anywhere(bundle: Path, phone: Path) -> None:
     (bundle / "tokenizer/merges.txt").write_text("damaged")
-    with pytest.raises(ProofError, match="merges.txt is damaged"):
+    with pytest.raises(ProofError, match="merges.txt is corrupt"):
         put(bundle)
     shutil.rmtree(bundle)
     bundle.mkdir()
