@@ -6,9 +6,9 @@ the greater maximum. The paper divides by the normaliser once, at the end. Here 
 softmax of its chunk: a sum of 4096 values above 16 would overflow float16, a mean does not. The normaliser is then 1 /
 (the largest weight), as the largest score has the weight exp(0) / normaliser.
 
-Shapes are static, so the chunks are unrolled. If one chunk is enough, the operators are exactly
-`batched_attention`'s. A causal mask adds no operators between chunks: keys are also cut where a chunk of queries begins,
-so that a chunk of keys is before the queries, is skipped, or has the diagonal, on which every query has a key.
+Shapes are static, so the chunks are unrolled. If one chunk is enough, the operators are `batched_attention`'s. A causal
+mask adds no operators between chunks: keys are also cut where a chunk of queries begins, so that a chunk of keys is
+before the queries, is skipped, or has the diagonal, on which every query has a key.
 
 Fires on the modules that `fused_attention` fires on. Must NOT fire on others, and must not be used on graphs of more
 than one sample, which is an error when the module is traced.
