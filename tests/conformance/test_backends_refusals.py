@@ -120,7 +120,7 @@ def test_a_site_missing_writes_nothing(format: str, micro_checkpoint: Path, tmp_
 @in_each_format
 def test_unknown_options(format: str, tmp_path: Path) -> None:
     part, artifact = matrix(tmp_path), find_backend(format).default
-    with pytest.raises(UserError, match="there is no recipe int4"):
+    with pytest.raises(UserError, match="the recipe int4 needs measurements"):
         emit(part, replace(artifact, recipe="int4"), tmp_path, open_batch=False)
     with pytest.raises(UserError, match="profile 'none'"):
         emit(part, replace(artifact, profile="none"), tmp_path, open_batch=False)
