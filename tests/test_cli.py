@@ -101,7 +101,7 @@ def test_inspect_shows_a_model(tiny_checkpoint: Path) -> None:
 def test_a_folder_that_is_no_bundle(command: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     prompt = ("apple", "-o", tmp_path / "out.png") if command == "generate" else ()
-    said = "is no checkpoint" if command == "inspect" else "is not a bundle"
+    said = "is not a diffusers checkpoint" if command == "inspect" else "is not a bundle"
     assert said in refusal(command, tmp_path / "folder", *prompt)
     assert str(tmp_path / "absent") in refusal(command, tmp_path / "absent", *prompt)
     assert not files_below(tmp_path)
@@ -276,7 +276,7 @@ def test_export_refuses_unknown_choices(tmp_path: Path) -> None:
 
     assert "did you mean pixel-8?" in refused("--target", "pixel-9")
     assert "did you mean fp16" in refused("--target", "generic", "--recipe", "fp61")
-    assert "known are fp32, fp16" in refused("--target", "generic", "--recipe", "tiny")
+    assert "choose one of fp32, fp16" in refused("--target", "generic", "--recipe", "tiny")
     assert "did you mean ort?" in refused("--target", "generic", "--profile", "orf")
     assert "did you mean onnx?" in refused("--target", "generic", "--format", "onx")
     assert not files_below(tmp_path)

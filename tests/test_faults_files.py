@@ -317,11 +317,11 @@ NAMED: list[tuple[str, Fault, str]] = [
         "the floor of runs, dpmpp_2m is 100, and must be at least 105.0",
     ),
     ("a lower floor of a start", lower("start, pndm"), "the floor of start, pndm is 100, and must be at least 120"),
-    ("a floor of the recipe", unet(lambda g: g.update(floor_db=60.0)), "unet.floor_db is 60.0, where the recipe fp32"),
+    ("a floor of the recipe", unet(lambda g: g.update(floor_db=60.0)), "unet.floor_db is 60.0, but the recipe fp32"),
     (
         "floors of pictures",
         unet(lambda g: g.update(picture_floors_db=[20.0, 9.0])),
-        "unet.picture_floors_db is .20.0, 9.0., where the recipe fp32 has the gate's own",
+        "unet.picture_floors_db is .20.0, 9.0., but the recipe fp32 has the gate's own",
     ),
     ("a variant for a picture", pipeline(worse_for_a_picture), "the variant of denoise for picture is not covered"),
     ("a variant that comes later", pipeline(worse_at_the_end), "the variant of denoise for all else is not covered"),
