@@ -264,7 +264,7 @@ def test_a_forged_table_is_refused(bundle: Path) -> None:
     ("path", "said"),
     [
         ("../outside", "pattern"),
-        ("onnx/UNet/model.onnx", "case alone"),
+        ("onnx/UNet/model.onnx", "only in case"),
         ("manifest.json", "own digest"),
         ("onnx/x", "missing"),
     ],
@@ -294,7 +294,7 @@ def test_rubbish_with_the_right_digest_is_refused(bundle: Path, raw: bytes) -> N
 def test_rubbish_in_the_other_files_is_named(bundle: Path, path: str, raw: bytes) -> None:
     (bundle / path).write_bytes(raw)
     reseal(bundle)
-    assert f"{path} is no " in refused(bundle)
+    assert f"{path} is not a valid " in refused(bundle)
 
 
 @pytest.mark.parametrize("path", ["pipeline/onnx.json", "proof.json", "steps/tables.bin"])
