@@ -101,7 +101,7 @@ def test_inspect_shows_a_model(tiny_checkpoint: Path) -> None:
 def test_a_folder_that_is_no_bundle(command: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     prompt = ("apple", "-o", tmp_path / "out.png") if command == "generate" else ()
-    said = "is no checkpoint" if command == "inspect" else "is not a bundle"
+    said = "is not a checkpoint" if command == "inspect" else "is not a bundle"
     assert said in refusal(command, tmp_path / "folder", *prompt)
     assert str(tmp_path / "absent") in refusal(command, tmp_path / "absent", *prompt)
     assert not files_below(tmp_path)
@@ -249,7 +249,7 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
 
     (tmp_path / "folder").mkdir()
     (tmp_path / "model.ckpt").write_bytes(b"")
-    assert "is no checkpoint" in refused(tmp_path / "folder")
+    assert "is not a checkpoint" in refused(tmp_path / "folder")
     assert "is a pickle" in refused(tmp_path / "model.ckpt")
     assert "no folder" in refused(tmp_path / "absent")
     assert "hub" in refused("nobody/nothing")
