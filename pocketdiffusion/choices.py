@@ -48,9 +48,7 @@ def check_model(name: str) -> None:
     are checked later by the checkpoint sources, which import torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
-        raise UserError(
-            f"{name} is not a checkpoint: it has no model_index.json, which every folder in diffusers' format has"
-        )
+        raise UserError(f"{name} is not a diffusers checkpoint: it has no model_index.json")
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
     if "/" in name:

@@ -41,7 +41,7 @@ def ask(*arguments: str | Path) -> tuple[str, str, str]:
         (("-o", "/proc/out"), "cannot write to /proc"),
         (("-o", "."), "is not a name for a bundle"),
         (("FOLDER/absent",), "there is no folder"),
-        (("FOLDER",), "is not a checkpoint"),
+        (("FOLDER",), "is not a diffusers checkpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -95,7 +95,7 @@ def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: 
 
 
 def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="one half alone"):
+    with pytest.raises(UserError, match="only one half of guidance"):
         record_bundle(bundle, "red apple", guidance=1.0)
 
 
@@ -111,7 +111,7 @@ def test_two_of_other_widths_are_refused_before_one_draws(
     """Texts of 16 numbers a token, not 32, as Stable Diffusion 2 beside 1."""
     other, said = make(Configuration()).folder, list[str]()
     a, b = (tiny_bundle, other) if side else (other, tiny_bundle)
-    with pytest.raises(UserError, match=r"text_encoder.last_hidden_state of \[77, .*: no two to compare"):
+    with pytest.raises(UserError, match=r"text_encoder.last_hidden_state of \[77, .*: they cannot be compared"):
         compared(a, b, said.append)
     assert said and not [line for line in said if "drawing" in line or "recording" in line]
 

@@ -289,7 +289,7 @@ def test_the_way_out_leads_out(model: Path, change: Any, sampler: str) -> None:
 def test_what_text_to_image_cannot_draw_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:
     model = write_checkpoint(micro_checkpoint, tmp_path / "made", replace(MICRO, unet={**MICRO.unet, "in_channels": 9}))
     said = refusal("export", model.folder, "--target", "generic", "--format", "onnx", "-o", tmp_path / "out")
-    assert "its unet takes 9 channels, for inpainting" in said
+    assert "its unet has 9 input channels, for inpainting" in said
 
 
 def test_a_seed_that_is_none_is_one_line(tiny_checkpoint: Path) -> None:
