@@ -249,7 +249,7 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
 
     (tmp_path / "folder").mkdir()
     (tmp_path / "model.ckpt").write_bytes(b"")
-    assert "is no checkpoint" in refused(tmp_path / "folder")
+    assert "is not a diffusers checkpoint" in refused(tmp_path / "folder")
     assert "is a pickle" in refused(tmp_path / "model.ckpt")
     assert "no folder" in refused(tmp_path / "absent")
     assert "hub" in refused("nobody/nothing")

@@ -205,7 +205,7 @@ def test_another_sampler_takes_the_place_of_one_that_is_not_here(micro_checkpoin
     assert done.returncode == 0, done.stderr
     scheduler = open_bundle(out).manifest.scheduler
     assert (scheduler.default_sampler, scheduler.replaced) == ("euler", "DEISMultistepScheduler")
-    assert "euler in place of the checkpoint's own DEISMultistepScheduler" in done.stdout
+    assert "euler instead of the checkpoint's own DEISMultistepScheduler" in done.stdout
     assert "DEISMultistepScheduler" in (out / "report/report.html").read_text()
     done = call("verify", out, "--against", model)
     assert done.returncode == 0 and "passed all" in done.stdout, done.stderr

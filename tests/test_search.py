@@ -178,7 +178,7 @@ def test_only_the_end_of_a_line_ends_a_prompt(other: str, tmp_path: Path) -> Non
         file.write_bytes(f"bell{other}pepper{end}{end}red apple{end}".encode("utf-8-sig"))
         assert read_prompts(file) == [f"bell{other}pepper", "red apple"]
     file.write_text(other)
-    with pytest.raises(UserError, match="holds no prompt"):
+    with pytest.raises(UserError, match="has no prompts"):
         read_prompts(file)
 
 
