@@ -1,9 +1,9 @@
-"""Make characters.json: what CLIP's tokenizer must know of Unicode, from the library that the reference uses.
+"""Make characters.json: the tables of Unicode that CLIP's tokenizer needs, from the library that the reference uses.
 
     python -m pocketdiffusion.runtime.characters
 
 Every operating system and language has its own version of Unicode's tables, and its own idea of what white space or
-lower case is. A reader of a bundle takes them from this file instead, and has the ids of the reference everywhere.
+lower case is. A reader of a bundle reads them from this file instead, and gets the ids of the reference everywhere.
 
 All numbers are code points. Surrogates (U+D800 to U+DFFF) are not text: a reader puts U+FFFD in place of a lone one.
 
@@ -14,19 +14,19 @@ All numbers are code points. Surrogates (U+D800 to U+DFFF) are not text: a reade
                       U+FEFF, U+200B and U+001C to U+001F, which some languages count, are not among them; U+0085 is.
     words             likewise: \\w, which an added token of `single_word` must not touch
     lower             [first, last, step, difference, ...]: first, first + step, ..., last become lower case by adding
-                      the difference. Each character stands alone: no rule looks at its neighbours (no final sigma) or
-                      at a language (no Turkish i).
-    lower_several     [[character, its lower case of several code points ...], ...]: U+0130 alone
-    classes           [first, last, combining class, ...]: those whose class is not 0
+                      the difference. No rule depends on the neighbours of a character (no final sigma) or on a
+                      language (no Turkish i).
+    lower_several     [[character, its lower case of several code points ...], ...]: only U+0130
+    classes           [first, last, combining class, ...]: the characters whose class is not 0
     decompositions    [[character, its full canonical decomposition ...], ...], Hangul syllables aside
     compositions      [first, second, composite, ...], Hangul syllables aside
 
 Unicode's normalization form C: (1) replace each character by its decomposition; (2) in each run of characters whose
-class is not 0, sort by class, those of one class in their order; (3) from left to right, let a character whose class is
-0 be the starter, until the next; each later character is joined with the starter if `compositions` has the pair and
-nothing that was left between them has a class of 0 or one that is as great as the character's own. The composite is
-then the starter, and the character is gone. A starter can itself be joined with the one directly before it.
-Class and decomposition are those of this file, whose source is an older Unicode than that of the letters.
+class is not 0, sort by class and keep the order of equal classes; (3) from left to right, a character whose class is 0
+becomes the starter, until the next such character; each later character is joined with the starter if `compositions`
+has the pair and no character that is left between them has a class of 0 or a class at least as great as the
+character's own. The composite is then the starter, and the character is removed. A starter can itself be joined with
+the starter directly before it. Classes and decompositions of this file come from an older Unicode than its letters.
 Hangul syllables: s = U+AC00 + (l * 21 + v) * 28 + t is U+1100 + l, U+1161 + v and, where t > 0, U+11A7 + t (l < 19, v <
 21, t < 28); in step 3 U+1100 + l and U+1161 + v are joined, and such a syllable of t = 0 with U+11A7 + t, 0 < t < 28.
 """
@@ -46,20 +46,20 @@ HIGHEST = 0x345  # its class is 240: a mark of any other class that is not 0 is 
 
 
 def make_tables(points: Sequence[int] = EVERY) -> dict[str, Any]:
-    """The content of characters.json for `points` (rising): what the library does to each of them."""
+    """Return the content of characters.json for `points` (ascending): how the library treats each code point."""
     text = "".join(map(chr, points))
-    lower = {point: lowered for point in points if (lowered := _codes(_LOWER(chr(point)))) != [point]}
-    full = {p: codes for p in points if p not in HANGUL and (codes := _codes(_NFD(chr(p)))) != [p]}
+    lower = {point: lowered for point in points if (lowered := _code_points(_LOWER(chr(point)))) != [point]}
+    full = {p: mapped for p in points if p not in HANGUL and (mapped := _code_points(_NFD(chr(p)))) != [p]}
     return {
         "letters": _ranges(_matching(r"\P{L}+", text)),
         "digits": _ranges(_matching(r"\P{N}+", text)),
         "spaces": _ranges(_matching(r"\S+", text)),
         "words": _ranges(_word_characters(points)),
-        "lower": _differences({point: codes[0] for point, codes in lower.items() if len(codes) == 1}),
-        "lower_several": [[point, *codes] for point, codes in lower.items() if len(codes) > 1],
+        "lower": _differences({point: mapped[0] for point, mapped in lower.items() if len(mapped) == 1}),
+        "lower_several": [[point, *mapped] for point, mapped in lower.items() if len(mapped) > 1],
         "classes": _classes(points),
-        "decompositions": [[point, *codes] for point, codes in full.items()],
-        "compositions": [n for point, codes in full.items() for n in _composition(point, codes)],
+        "decompositions": [[point, *mapped] for point, mapped in full.items()],
+        "compositions": [n for point, mapped in full.items() for n in _composition(point, mapped)],
     }
 
 
@@ -68,17 +68,17 @@ _NFC = normalizers.NFC().normalize_str
 _NFD = normalizers.NFD().normalize_str
 
 
-def _codes(text: str) -> list[int]:
+def _code_points(text: str) -> list[int]:
     return [ord(character) for character in text]
 
 
 def _matching(others: str, text: str) -> list[int]:
-    """The characters of `text` that the expression of all others does not match."""
-    return _codes(normalizers.Replace(Regex(others), "").normalize_str(text))
+    """Return the code points of `text` that the expression `others` does not match."""
+    return _code_points(normalizers.Replace(Regex(others), "").normalize_str(text))
 
 
 def _word_characters(points: Sequence[int]) -> list[int]:
-    """The characters that an added token of `single_word` must not touch."""
+    """Return the code points that an added token of `single_word` must not touch."""
     tokenizer = Tokenizer(models.BPE({"<t>": 0}, []))
     tokenizer.add_tokens([AddedToken("<t>", single_word=True, normalized=False)])
     parted = {begin for begin, _ in tokenizer.encode("".join(f"{chr(point)}<t>\n" for point in points)).offsets}
@@ -86,8 +86,8 @@ def _word_characters(points: Sequence[int]) -> list[int]:
 
 
 def _classes(points: Sequence[int]) -> list[int]:
-    """[first, last, class, ...]. The library has no function for the class, so it is found by how it sorts: behind a
-    mark of each class that Unicode has."""
+    """Return [first, last, class, ...]. The library has no function for the class, so it is derived from how the
+    library sorts each character behind a mark of each class of Unicode."""
 
     def sorted_before(mark: int, candidates: Iterable[int]) -> set[int]:
         candidates = [point for point in candidates if point != mark]
@@ -114,10 +114,10 @@ def _classes(points: Sequence[int]) -> list[int]:
 
 
 def _composition(point: int, full: Sequence[int]) -> list[int]:
-    """[first, second, point], or [] where the library does not compose that character."""
+    """Return [first, second, point], or [] if the library does not compose that character."""
     if len(full) < 2 or _NFC("".join(map(chr, full))) != chr(point):
         return []
-    first = _codes(_NFC("".join(map(chr, full[:-1]))))
+    first = _code_points(_NFC("".join(map(chr, full[:-1]))))
     return [*first, full[-1], point] if len(first) == 1 else []
 
 
@@ -132,7 +132,7 @@ def _ranges(points: Iterable[int]) -> list[int]:
 
 
 def _differences(lower: dict[int, int]) -> list[int]:
-    """[first, last, step, difference, ...]"""
+    """Return [first, last, step, difference, ...]."""
     runs: list[list[int]] = []
     for point, lowered in lower.items():
         run = runs[-1] if runs else [0, 0, 0, 0]
@@ -145,7 +145,7 @@ def _differences(lower: dict[int, int]) -> list[int]:
 
 
 def write_tables(path: Path) -> None:
-    """One table a line."""
+    """Write characters.json to `path`, one table per line."""
     tables = make_tables()
     lines = (f"{json.dumps(name)}: {json.dumps(table, separators=(',', ':'))}" for name, table in tables.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="ascii")

@@ -1,8 +1,8 @@
-"""The two ways to end badly. The message is one line for a person: what is wrong, where, and what to do."""
+"""The two kinds of failure. The message is one line for a person: what is wrong, where, and what to do."""
 
 
 class PocketDiffusionError(Exception):
-    """Caught by the command line, which prints the message alone and exits with `exit_code`."""
+    """The base of both. The command line catches it, prints only the message and exits with `exit_code`."""
 
     exit_code = 2
 

@@ -1,7 +1,7 @@
-"""What a graph takes and gives: the contract between the exporter, the runners and the apps.
+"""Inputs and outputs of a graph: the contract between the exporter, the runners and the apps.
 
-Plain dataclasses, since the engines' part of the runtime also runs inside emulators of phones, where no other package
-is installed. The metadata of the fields is for the JSON Schemas.
+These are plain dataclasses, since the engines also run inside emulators of phones, where pydantic is not installed. The
+metadata of the fields is for the JSON Schemas.
 """
 
 from collections.abc import Mapping

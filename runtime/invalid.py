@@ -1,4 +1,4 @@
-"""One line about a file that does not validate: the field, its value, what it can be, and the nearest of that."""
+"""One line about a file that does not validate: the field, its value, the valid values, and the nearest of them."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 LONGEST = 40  # characters of a value that are shown
 _WORDS = {
     "Input should be": "it should be",
-    "a valid integer": "a whole number",
+    "a valid integer": "an integer",
     "a valid number": "a number",
     "a valid string": "text",
     "a valid boolean": "true or false",
@@ -22,8 +22,8 @@ _WORDS = {
 
 
 def describe_invalid(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """Describe the first error in one line, as "a.b is 3: it should be ...". `model` has the names that a field which
-    is not known may have been meant to be; without it none is suggested."""
+    """Describe the first error in one line, as "a.b is 3: it should be ...". For an unknown field the nearest name of
+    `model` is suggested; without `model` none is."""
     first = error.errors(include_url=False)[0]
     where, kind, value = ".".join(map(str, first["loc"])), first["type"], first["input"]
     shown = " ".join(repr(value).split())[:LONGEST]
@@ -41,14 +41,14 @@ def describe_invalid(error: ValidationError, model: type[BaseModel] | None = Non
 
 
 def _reword(message: str) -> str:
-    """pydantic's message in plain words."""
+    """Return pydantic's message in plain words."""
     for theirs, ours in _WORDS.items():
         message = message.replace(theirs, ours)
     return message
 
 
 def _choices(first: Any) -> list[str]:
-    """The values that a literal may have, out of "'a', 'b' or 'c'"."""
+    """Return the values of a literal, parsed from pydantic's "'a', 'b' or 'c'"."""
     return [word.strip("' ") for word in str(first["ctx"]["expected"]).replace(" or ", ",").split(",")]
 
 

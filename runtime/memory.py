@@ -1,4 +1,4 @@
-"""The memory that this process has taken."""
+"""The peak memory of this process."""
 
 import resource
 import sys
@@ -8,14 +8,13 @@ STATUS = Path("/proc/self/status")
 
 
 def own_peak_bytes() -> int:
-    """Return the largest resident memory of this process so far, of the program that it runs now.
+    """Return the largest resident memory of this process so far, in bytes, since it started its present program.
 
-    On Linux that is VmHWM. getrusage's ru_maxrss is not: it is kept over exec, so that a child begins with what its
-    parent had taken when it forked (kernel, fs/exec.c, setmax_mm_hiwater_rss). On macOS ru_maxrss is the program's own,
-    in bytes.
+    This is VmHWM on Linux. getrusage's ru_maxrss is kept over exec there, so that a child begins with its parent's
+    memory at the fork (kernel, fs/exec.c, setmax_mm_hiwater_rss). On macOS ru_maxrss is the program's own, in bytes.
     """
     try:
         return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):  # not Linux, or a kernel that does not say
+    except (OSError, IndexError):  # not Linux, or a kernel without VmHWM
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

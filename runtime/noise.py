@@ -3,9 +3,9 @@
 The engine is mt19937 (Matsumoto and Nishimura, 1998). `torch.randn` in float32 turns its words into normal deviates by
 Box and Muller's transform, in one of two ways:
 
-- fewer than 16 values: one pair of float64 deviates from four words; the second of the pair waits for the next value;
-- 16 or more: one float32 uniform a word, then blocks of 16, in which the first 8 uniforms give the radii and the last 8
-  the angles. If the count is no multiple of 16, the last 16 values are drawn anew with 16 fresh words.
+- fewer than 16 values: one pair of float64 deviates from four words; the second one is kept for the next value;
+- 16 or more: one float32 uniform per word, then blocks of 16: the first 8 uniforms determine the radii, the last 8
+  the angles. If the count is not a multiple of 16, the last 16 values are drawn again with 16 further words.
 """
 
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ class TorchRandom:
         self._waiting: float | None = None
 
     def randn(self, shape: Sequence[int]) -> NDArray[np.float32]:
-        """Standard normal deviates, float32 of `shape`: what `torch.randn(shape, generator=...)` would draw next."""
+        """Return standard normal deviates, float32 of `shape`, as `torch.randn(shape, generator=...)` draws next."""
         size = prod(shape)
         values = self._blocks(size) if size >= BLOCK else np.array([self._one() for _ in range(size)], np.float32)
         return values.reshape(tuple(shape))
 
     def _one(self) -> float:
-        """One float64 deviate of the short way."""
+        """Return one float64 deviate, drawn as for fewer than 16 values."""
         if self._waiting is not None:
             value, self._waiting = self._waiting, None
             return value
@@ -50,22 +50,22 @@ class TorchRandom:
         return radius * cos(angle)
 
     def _blocks(self, size: int) -> NDArray[np.float32]:
-        """`size` deviates of the long way, float32 [size]."""
+        """Return `size` deviates, float32 [size], drawn as for 16 or more values."""
         uniform = self._uniform(size)
         if size % BLOCK == 0:
             return box_muller(uniform)
-        whole = size // BLOCK * BLOCK
-        return np.concatenate([box_muller(uniform[:whole])[: size - BLOCK], box_muller(self._uniform(BLOCK))])
+        full = size // BLOCK * BLOCK
+        return np.concatenate([box_muller(uniform[:full])[: size - BLOCK], box_muller(self._uniform(BLOCK))])
 
     def _uniform(self, size: int) -> NDArray[np.float32]:
-        """float32 [size] in 0 <= u < 1: the lowest 24 bits of each word."""
+        """Return uniforms, float32 [size] in 0 <= u < 1, from the lowest 24 bits of each word."""
         return (self._words.random_raw(size) & (2**24 - 1)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def box_muller(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Normal deviates, float32 [16 n], from uniforms 0 <= u < 1, float32 [16 n], in torch's order within blocks of 16.
+    """Compute normal deviates, float32 [16 n], from uniforms 0 <= u < 1, float32 [16 n], in torch's order of each 16.
 
-    The angle is rounded to float32 before its sine and cosine, as in torch: an unrounded one differs by over 1e-6.
+    The angle is rounded to float32 before its sine and cosine, as in torch; without that they differ by over 1e-6.
     """
     pairs = uniform.reshape(-1, 2, BLOCK // 2)
     radius = np.sqrt(-2 * np.log1p(-pairs[:, 0].astype(np.float64)))

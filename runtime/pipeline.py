@@ -40,9 +40,9 @@ Latents = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Draft:
-    """What each step yields: `step` rows of `steps` are done. `picture` (uint8 [H, W, 3]) comes with the last,
-    and `decoded`, the VAE decoder's float32 [1, 3, H, W] that it was made of: there NaN is still to be seen. `cut` is
-    the end of the prompt that did not fit, `negative_cut` that of the negative prompt where guidance uses it."""
+    """The result of one step: `step` rows of `steps` are done. Only the last has `picture` (uint8 [H, W, 3]) and
+    `decoded`, the VAE decoder's output (float32 [1, 3, H, W]), in which NaN can still be seen. `cut` is the end of the
+    prompt that did not fit, `negative_cut` the end of the negative prompt if guidance uses it."""
 
     step: int
     steps: int
@@ -69,21 +69,20 @@ def generate(
     strength: float = 0.8,
     opener: Opener = open_graph,
 ) -> Iterator[Draft]:
-    """Draws `prompt` by the bundle's program, one step of the sampler at a time.
+    """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
 
-    `sampler` defaults to the checkpoint's own. Where the program's guidance is classifier-free, 1 or less draws without
-    the negative prompt; None as the negative prompt is an absent one, for which the program says what stands. `batched`
-    asks the graphs of a step for both guidance halves in one call, which their artifacts must allow; by default it is
-    done where it can be.
+    `sampler` None is the checkpoint's own. If the program's guidance is classifier-free, `guidance` of 1 or less draws
+    without the negative prompt. `negative_prompt` None is replaced as the program's `absent_negative` states. `batched`
+    computes both guidance halves in one call of each graph of a step; None does so if the artifacts allow it.
     With `image` (uint8 [H, W, 3] of the bundle's size) the last `strength` (0..1) of the steps redraw that picture.
-    `opener` says where the graphs run. Raises UserError where an argument is out of its range, and for a program that
-    needs what is not given here. Equal seeds give diffusers' latents on the CPU.
+    `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program needs a host value
+    that has no argument here. The same seed gives diffusers' latents on the CPU.
     """
     manifest = bundle.manifest
     program, size = manifest.program, manifest.latents
     format = graph_format(bundle, format)
     if not isfinite(guidance):
-        raise UserError(f"guidance must be a number, not {guidance}: 7.5 is usual, 1 is none")
+        raise UserError(f"guidance must be a finite number, not {guidance}: 7.5 is common, 1 turns it off")
     start = start_step(steps, 1.0 if image is None else strength)
     table = find_table(bundle, sampler or manifest.scheduler.default_sampler, steps, start)
     stages = pick_stages(bundle, ENCODE_IMAGE if image is not None else None)
@@ -91,12 +90,13 @@ def generate(
     batchable = takes_both_halves(program, stages[DENOISE], specs)
     if batched and not batchable:
         raise UserError(
-            f"{bundle.folder}: the {format} graphs of a step take one sample at a time, both guidance halves are two"
+            f"{bundle.folder}: the {format} graphs of a step accept one sample, and both guidance halves are two: draw "
+            "without batched"
         )
     batched = batchable if batched is None else batched
 
     def open_stage(name: str) -> Callable[[Values], Values]:
-        """Load the graphs of a stage, for as long as what is returned lives."""
+        """Load the graphs of a stage, and return a function that runs it. They are freed with the function."""
         stage = stages[name]
         runners = {graph: opener(bundle, graph, format) for graph in graphs_of(stage)}
         return lambda values: run_stage(
@@ -140,7 +140,7 @@ def generate(
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:
-    """The finished picture of `generate`, uint8 [H, W, 3]."""
+    """Return the finished picture of `generate`, uint8 [H, W, 3]."""
     picture = None
     for draft in generate(bundle, prompt, **options):  # type: ignore[arg-type]
         picture = draft.picture
@@ -149,33 +149,34 @@ def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:
 
 
 def start_step(steps: int, strength: float) -> int:
-    """How many leading steps image-to-image skips: diffusers' rule, steps - min(floor(steps * strength), steps)."""
+    """Return the number of leading steps that image-to-image skips, by diffusers' rule:
+    steps - min(floor(steps * strength), steps). Raise UserError if no step is left."""
     if steps < 1:
         raise UserError(f"steps must be 1 or more, not {steps}")
     if not 0 < strength <= 1 or int(steps * strength) < 1:
         raise UserError(
-            f"strength {strength} of {steps} steps leaves none to run: raise one of them (strength is at most 1)"
+            f"strength {strength} of {steps} steps leaves no step to run: raise one of them (strength is at most 1)"
         )
     return steps - min(int(steps * strength), steps)
 
 
 def find_table(bundle: Bundle, sampler: str, steps: int, start: int) -> StepTable:
-    """The bundle's own table. Raises UserError for a sampler or a number of steps that it does not hold."""
+    """Return a step table of the bundle. Raise UserError if it has none for this sampler or number of steps."""
     check_sampler(sampler)
     tables = bundle.manifest.step_tables
     return read_table(tables.index, tables.raw, sampler, steps, start)
 
 
 def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
-    """The variant of each stage that draws from a prompt, or, where `more` names encode_image, from a prompt and a
-    picture. Raises UserError where the program has none of those that are needed and of `more`, or needs a host value
-    that is not given here, such as a control picture."""
+    """Return the variant of each stage that draws from a prompt, or from a prompt and a picture if `more` names
+    encode_image. Raise UserError if the program lacks denoise, decode or a stage of `more`, or needs a host value that
+    this pipeline does not provide, such as a control picture."""
     program = bundle.manifest.program
     picked = image_to_image(program) if ENCODE_IMAGE in more else text_to_image(program)
     for name in (DENOISE, DECODE, *(name for name in more if name is not None)):
         if name not in picked:
-            there = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
-            needs = f"needs {' or '.join(', '.join(when) for when in there)}" if there else "is not in its program"
+            variants = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
+            needs = f"needs {' or '.join(map(', '.join, variants))}" if variants else "is not in its program"
             raise UserError(f"{bundle.folder}: {name} {needs}, so that nothing can be drawn from what was given")
         lacking = [name for name in hosts_of(picked[name]) if not is_given(bundle.manifest.program, name)]
         if lacking:
@@ -189,8 +190,8 @@ def encode_prompts(
     stage: Stage | None,
     open_stage: Callable[[str], Callable[[Values], Values]],
 ) -> tuple[dict[str, Mapping[str, Array]], tuple[str, str]]:
-    """What encode_prompt makes of the prompt of each half, beside `time_ids`, and what did not fit of the prompt and of
-    the negative one. None is an absent prompt. Raises UserError where the program asks for more tokenizers."""
+    """Return the values of encode_prompt and `time_ids` of each half, and the ends of the prompt and of the negative
+    prompt that did not fit. A prompt of None is absent. Raise UserError if the program needs more tokenizers."""
     program, size = bundle.manifest.program, bundle.manifest.latents
     height, width = size.height * size.scale, size.width * size.scale
     ids = {"time_ids": np.array([[height, width, 0, 0, height, width]], np.float32)}
@@ -207,7 +208,8 @@ def encode_prompts(
             given[half] |= {f"attention_mask/{n}": each.mask for n, each in enumerate(tokens, 1)}
     if lacking := set(hosts_of(stage)) - given["positive"].keys():
         raise UserError(
-            f"{bundle.folder}: {min(lacking)} is asked for, and the bundle has {len(tokenizers)} tokenizers"
+            f"{bundle.folder}: the program needs {min(lacking)}, and the bundle has {len(tokenizers)} tokenizers: "
+            "export the model again"
         )
     made = open_stage(ENCODE_PROMPT)(Values({}, given)).halves
     states = {half: {k: v for k, v in own.items() if k not in given[half]} for half, own in made.items()}
@@ -217,8 +219,9 @@ def encode_prompts(
 
 
 def start_latents(bundle: Bundle, table: StepTable, given: Mapping[str, Array], random: TorchRandom) -> Latents:
-    """What the first step begins with: noise, or the latents of a picture with noise on them, of which encode_image has
-    `given` the posterior or the latents themselves. Noise is drawn in the program's order."""
+    """Return the latents of the first step, float32 [1, c, h, w]: noise, or the latents of a picture with noise added.
+    `given` has the picture's posterior or latents, as encode_image returned them. Noise is drawn in the program's
+    order."""
     size = bundle.manifest.latents
     shape = (1, size.channels, size.height, size.width)
     if not given:
@@ -235,7 +238,7 @@ def start_latents(bundle: Bundle, table: StepTable, given: Mapping[str, Array], 
 
 
 def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
-    """The bundle's own vocabularies and settings: tokens/N are of the N-th."""
+    """Return the bundle's tokenizers: tokens/N are computed by the N-th."""
     return tuple(
         load_tokenizer(
             bundle.folder / settings.vocab,
@@ -252,24 +255,24 @@ def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
 
 
 def find_cut(bundle: Bundle, prompt: str) -> str:
-    """The end of `prompt` that the text encoders have no room for, or ""."""
+    """Return the end of `prompt` that does not fit into the text encoders, or ""."""
     return max((encode(tokenizer, prompt).cut for tokenizer in open_tokenizers(bundle)), key=len)
 
 
 def combine_halves(outputs: Mapping[str, Latents], guidance: float) -> Latents:
-    """What the sampler gets of the halves that were drawn: the positive one where it is alone."""
+    """Return the model output for the sampler: guided if both halves were drawn, else the positive half."""
     if "negative" not in outputs:
         return outputs["positive"]
     return guide(outputs["negative"], outputs["positive"], guidance)
 
 
 def guide(negative: Latents, positive: Latents, guidance: float) -> Latents:
-    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in diffusers' order of operations."""
+    """Apply classifier-free guidance (Ho and Salimans, arXiv 2207.12598), in diffusers' order of operations."""
     return negative + np.float32(guidance) * (positive - negative)
 
 
 def read_picture(bundle: Bundle, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The host value `picture`: float32 [1, 3, H, W] in -1..1. Raises UserError for another size or dtype."""
+    """Return the host value `picture`, float32 [1, 3, H, W] in -1..1. Raise UserError for another size or dtype."""
     size = bundle.manifest.latents
     wanted = (size.height * size.scale, size.width * size.scale, 3)
     if image.shape != wanted or image.dtype != np.uint8:
@@ -280,20 +283,20 @@ def read_picture(bundle: Bundle, image: NDArray[np.uint8]) -> NDArray[np.float32
 
 
 def scale_posterior(bundle: Bundle, parameters: NDArray[np.float32], noise: Latents) -> Latents:
-    """The draw from a posterior, float32 [1, 2c, h, w] of means and logarithms of variances, that `noise` [1, c, h, w]
-    makes, in the UNet's scale."""
+    """Draw latents from a posterior, float32 [1, 2c, h, w] of means and logarithms of variances, with `noise`, float32
+    [1, c, h, w]. Return them in the UNet's scale."""
     mean, log_variance = np.split(parameters, 2, axis=1)
     return scale_latents(bundle, mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * noise)
 
 
 def scale_latents(bundle: Bundle, latents: Latents) -> Latents:
-    """From the VAE's scale to the UNet's: (latents - shift_factor) * scaling_factor."""
+    """Convert from the VAE's scale to the UNet's: (latents - shift_factor) * scaling_factor."""
     vae = bundle.manifest.vae
     scaled: Latents = (latents - np.float32(vae.shift_factor)) * np.float32(vae.scaling_factor)
     return scaled
 
 
 def unscale_latents(bundle: Bundle, latents: Latents) -> Latents:
-    """From the denoiser's scale to the VAE's: latents / scaling_factor + shift_factor."""
+    """Convert from the UNet's scale to the VAE's: latents / scaling_factor + shift_factor."""
     vae = bundle.manifest.vae
     return latents / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor)

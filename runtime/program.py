@@ -1,8 +1,8 @@
-"""The program of a bundle: which graph is called when, with what, and what becomes of its outputs. It is data.
+"""The program of a bundle, as data: which graph is called when, with which inputs, and which values its outputs become.
 
 A program has stages, each a list of graph calls, and no expression language: an input of a graph is a value by its
 name, several values joined along an axis, a sum of values, or a constant. The host (`pipeline.py`, or an app) provides
-the values of `HOST_VALUES` and acts on those of `RESULTS`; every other name is free, and belongs to the program.
+the values of `HOST_VALUES` and uses the values of `RESULTS`; a program chooses every other name freely.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -17,8 +17,8 @@ from pocketdiffusion.runtime.record import ArrayRef, Record
 
 @dataclass(frozen=True)
 class HostValue:
-    """What the host provides: in which stages, with how many axes, of which dtype. `numbered` values are written with
-    a slash and a number from 1, such as tokens/2."""
+    """A value that the host provides: its stages, number of axes and dtype. `numbered` values are written with a slash
+    and a number from 1, such as tokens/2."""
 
     stages: tuple[str, ...]
     rank: int
@@ -28,7 +28,7 @@ class HostValue:
 
 ENCODE_PROMPT, ENCODE_IMAGE, DENOISE, DECODE, PREVIEW = STAGES = (
     "encode_prompt",  # once for each prompt of the guidance halves
-    "encode_image",  # once, where a picture is redrawn
+    "encode_image",  # once, if a picture is redrawn
     "denoise",  # once for each row of the step table
     "decode",  # once, at the end
     "preview",  # of unfinished latents; a reader may leave it out
@@ -54,12 +54,12 @@ RESULTS: Mapping[str, tuple[str, ...]] = {
     DENOISE: ("model_output",),
     DECODE: ("decoded",),
     PREVIEW: ("decoded",),
-}  # of each stage: one of them must be made
+}  # by stage, of which each must make one of its results
 HALVES = ("negative", "positive")  # of guidance: the order of every axis of size 2
 CLASSIFIER_FREE, EMBEDDED, NONE = GUIDANCE = ("classifier_free", "embedded", "none")
 ENCODE_EMPTY, ZEROS = ABSENT_NEGATIVE = ("encode_empty", "zeros")
 DRAWS = ("posterior", "start", "steps")
-_OF_A_HALF = ("time_ids",)  # values that exist for each half, besides those of encode_prompt
+_OF_A_HALF = ("time_ids",)  # values that exist for each half, besides the outputs of encode_prompt
 _GIVEN = (
     "tokens",
     "attention_mask",
@@ -152,14 +152,14 @@ class Program(Record):
 
 
 def names_of(given: Input) -> tuple[str, ...]:
-    """The values that an input is made of."""
+    """Return the names of the values that an input reads."""
     if isinstance(given, str):
         return (given,)
     return given.concat if isinstance(given, Concat) else given.sum if isinstance(given, Sum) else ()
 
 
 def host_value(name: str) -> HostValue | None:
-    """What `name` stands for where it is a host value: tokens/1 is, tokens and tokens/0 are not."""
+    """Return the host value called `name`, None if there is none: tokens/1 is one, tokens and tokens/0 are not."""
     base, slash, number = name.partition("/")
     found = HOST_VALUES.get(base)
     if found is None or found.numbered != bool(slash):
@@ -169,24 +169,24 @@ def host_value(name: str) -> HostValue | None:
 
 
 def pick_variant(program: Program, stage: str, available: Collection[str]) -> Stage | None:
-    """The first variant of a stage whose host values are all `available`, None where there is none."""
+    """Return the first variant of a stage whose host values are all `available`, None if there is none."""
     return next((each for each in program.stages if each.stage == stage and set(each.when) <= set(available)), None)
 
 
 def is_given(program: Program, name: str) -> bool:
-    """Tell whether a host value is there for a prompt and for a picture that is redrawn, without a mask or a control
-    picture."""
+    """Return True if the pipeline provides a host value: from a prompt and a redrawn picture, without a mask or a
+    control picture."""
     return name.partition("/")[0] in _GIVEN and (name != "guidance" or program.guidance == EMBEDDED)
 
 
 def text_to_image(program: Program) -> dict[str, Stage]:
-    """The variant of each stage that is taken for a prompt alone, in the order of `STAGES`, and that of encode_image
-    for a picture that is redrawn."""
+    """Return the variant of each stage for only a prompt, in the order of `STAGES`, and the variant of encode_image for
+    a redrawn picture."""
     return _pick_stages(program, lambda stage, name: name != "picture" or stage == ENCODE_IMAGE)
 
 
 def image_to_image(program: Program) -> dict[str, Stage]:
-    """The variant of each stage that is taken for a prompt and a picture that is redrawn."""
+    """Return the variant of each stage for a prompt and a redrawn picture."""
     return _pick_stages(program, lambda stage, name: True)
 
 
@@ -198,55 +198,56 @@ def _pick_stages(program: Program, there: Callable[[str, str], bool]) -> dict[st
 
 
 def hosts_of(stage: Stage) -> list[str]:
-    """The host values that the calls of a stage take, each once."""
+    """Return the host values that the calls of a stage read, each once."""
     named = (name for call in stage.calls for given in call.inputs.values() for name in names_of(given))
     return list(dict.fromkeys(name for name in named if host_value(name) is not None))
 
 
 def graphs_of(stage: Stage | None) -> list[str]:
-    """The graphs that a stage calls, each once."""
+    """Return the graphs that a stage calls, each once."""
     return list(dict.fromkeys(call.graph for call in stage.calls)) if stage is not None else []
 
 
 def program_graphs(program: Program) -> list[str]:
-    """The graphs that the known stages call, each once, in the order of `STAGES`."""
+    """Return the graphs that the known stages call, each once, in the order of `STAGES`."""
     stages = sorted((s for s in program.stages if s.stage in STAGES), key=lambda stage: STAGES.index(stage.stage))
     return list(dict.fromkeys(call.graph for stage in stages for call in stage.calls))
 
 
 def find_taker(program: Program, stage: str, value: str) -> tuple[str, str] | None:
-    """Graph and input tensor that a value goes into unchanged, None where there is none."""
+    """Return the first graph and input tensor that reads a value unchanged, None if there is none."""
     calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, given in call.inputs.items() if given == value), None)
 
 
 def find_giver(program: Program, stage: str, value: str) -> tuple[str, str] | None:
-    """Graph and output tensor that a value comes from, None where there is none."""
+    """Return the first graph and output tensor that a value is computed by, None if there is none."""
     calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, made in call.outputs.items() if made == value), None)
 
 
 def _calls_of(program: Program, stage: str) -> list[Call]:
-    """Of the variant that is taken for a prompt alone; of all variants where that is none of them."""
+    """Return the calls of the variant for only a prompt; if there is none, the calls of all variants."""
     picked = text_to_image(program).get(stage)
     variants = [each for each in program.stages if each.stage == stage] if picked is None else [picked]
     return [call for each in variants for call in each.calls]
 
 
 def model_graph(program: Program) -> tuple[str, str]:
-    """Graph and output tensor that the sampler's steps are made of."""
+    """Return the graph and output tensor of `model_output`, which the sampler reads."""
     found = find_giver(program, DENOISE, "model_output")
     assert found is not None, "check_program refuses a program without"
     return found
 
 
 def input_of(specs: Mapping[str, GraphSpec], graph: str, name: str) -> TensorSpec:
-    """The record of an input tensor."""
+    """Return the TensorSpec of input `name` of `graph`."""
     return next(tensor for tensor in specs[graph].inputs if tensor.name == name)
 
 
 def find_ends(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[TensorSpec, TensorSpec]:
-    """The tensors that take `decoder_latents` and give `decoded`: the sizes of latents and pictures are theirs."""
+    """Return the input tensor of `decoder_latents` and the output tensor of `decoded`, which have the sizes of latents
+    and pictures."""
     taker, giver = find_taker(program, DECODE, "decoder_latents"), find_giver(program, DECODE, "decoded")
     assert taker is not None and giver is not None, "check_program refuses a program without"
     graph, name = giver
@@ -254,7 +255,7 @@ def find_ends(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[TensorS
 
 
 def values_of_a_half(program: Program, stage: Stage) -> set[str]:
-    """The values that differ between the halves of guidance, those that `stage` makes of others among them."""
+    """Return the values that differ between the halves of guidance, also the values that `stage` computes from such."""
     prompt = {
         value for s in program.stages if s.stage == ENCODE_PROMPT for c in s.calls for value in c.outputs.values()
     }
@@ -266,12 +267,12 @@ def values_of_a_half(program: Program, stage: Stage) -> set[str]:
 
 
 def depends_on_half(call: Call, of_a_half: Collection[str]) -> bool:
-    """Tell whether a call must be made for each half of guidance."""
+    """Return True if a call must be made for each half of guidance."""
     return any(name in of_a_half for given in call.inputs.values() for name in names_of(given))
 
 
 def halved_graphs(program: Program) -> set[str]:
-    """The graphs of denoise that are called for each half of guidance: those whose batch may be left open."""
+    """Return the graphs of denoise that are called for each half of guidance: their batch size may be left open."""
     found: set[str] = set()
     for stage in program.stages:
         if stage.stage == DENOISE:

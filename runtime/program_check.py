@@ -1,4 +1,4 @@
-"""Refuse a program that this reader cannot run, or that does not fit its graphs: by name, before anything runs."""
+"""Refuse a program that this reader cannot run or that does not fit its graphs, before anything runs."""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -33,9 +33,9 @@ Shape = tuple[Dim | None, ...]  # None: a size that is not known before it runs
 
 
 def check_program(program: Program, specs: Mapping[str, GraphSpec]) -> None:
-    """Raises UserError, in one line that names what is wrong, unless every known stage of `program` can be run with
-    graphs of these `specs`: known stages, host values, results and kinds of guidance, values that are made before they
-    are used, tensors that the graphs have, and shapes that fit as far as they are known."""
+    """Check that every known stage of `program` can be run with graphs of these `specs`: stages, host values, results
+    and kinds of guidance are known, values are computed before they are read, the graphs have the tensors, and all
+    shapes that are fixed fit. Raise UserError with one line that names the first fault."""
     if program.guidance not in GUIDANCE:
         raise _refusal(f"its guidance {program.guidance!r} is not known; known are {', '.join(GUIDANCE)}")
     if program.absent_negative not in ABSENT_NEGATIVE:
@@ -60,7 +60,7 @@ def check_program(program: Program, specs: Mapping[str, GraphSpec]) -> None:
 def _check_stage(program: Program, stage: Stage, specs: Mapping[str, GraphSpec]) -> None:
     for name in stage.when:
         if host_value(name) is None:
-            raise _refusal(f"{stage.stage} depends on {name!r}, which is no host value; {_known()}")
+            raise _refusal(f"{stage.stage} depends on {name!r}, which is not a host value; {_known()}")
     values = dict(_made_before(program, stage, specs))
     hidden = values.keys() - _given_of_others(program, stage)
     results = RESULTS.get(stage.stage, ())
@@ -70,7 +70,7 @@ def _check_stage(program: Program, stage: Stage, specs: Mapping[str, GraphSpec])
         _check_inputs(stage, call, specs[call.graph], values, hidden)
         tensors = {tensor.name: tensor for tensor in specs[call.graph].outputs}
         for tensor, value in call.outputs.items():
-            where = f"{stage.stage}: {call.graph} gives {value!r}"
+            where = f"{stage.stage}: {call.graph} computes {value!r}"
             if tensor not in tensors:
                 raise _refusal(f"{where} as {tensor!r}, and the graph has the outputs {', '.join(tensors)}")
             if value in HOST_VALUES or host_value(value) is not None:
@@ -81,7 +81,7 @@ def _check_stage(program: Program, stage: Stage, specs: Mapping[str, GraphSpec])
                 raise _refusal(f"{where}, which is there already: a value has one meaning")
             values[value] = tensors[tensor].shape
     if stage.stage == "decode" and "decoder_latents" not in (g for call in stage.calls for g in call.inputs.values()):
-        raise _refusal("decode gives decoder_latents to no graph")
+        raise _refusal("decode passes decoder_latents to no graph")
     made = {value for call in stage.calls for value in call.outputs.values()}
     if results and len(made.intersection(results)) != 1:
         raise _refusal(
@@ -92,8 +92,8 @@ def _check_stage(program: Program, stage: Stage, specs: Mapping[str, GraphSpec])
 def _made_before(
     program: Program, stage: Stage, specs: Mapping[str, GraphSpec]
 ) -> Iterator[tuple[str, tuple[Dim, ...]]]:
-    """The values of the stages before, in the variants that the host values of `stage` choose, with their shapes.
-    Decode is not before preview, which is run while a picture is drawn."""
+    """Yield the values of the stages before `stage` with their shapes, in the variants that the host values of `stage`
+    choose. Decode is not before preview, which runs while a picture is drawn."""
     for name in STAGES[: STAGES.index(DECODE if stage.stage == PREVIEW else stage.stage)]:
         before = pick_variant(program, name, {*stage.when, *(("picture",) if name == "encode_image" else ())})
         for call in before.calls if before is not None else ():
@@ -102,8 +102,8 @@ def _made_before(
 
 
 def _given_of_others(program: Program, stage: Stage) -> set[str]:
-    """The values of other stages that the loop gives to `stage`: to denoise those of encode_prompt, and, where the
-    variant is for a picture, those of encode_image."""
+    """Return the values of other stages that the loop passes to `stage`: to denoise the outputs of encode_prompt, and
+    the outputs of encode_image if the variant is for a picture."""
     if stage.stage != DENOISE:
         return set()
     givers = {ENCODE_PROMPT, *((ENCODE_IMAGE,) if {"picture", "masked_picture"}.intersection(stage.when) else ())}
@@ -147,7 +147,7 @@ def _check_inputs(
 
 
 def _check_dtype(where: str, given: Input, tensor: TensorSpec) -> None:
-    """Values that graphs make are floats."""
+    """Raise UserError if an input has another dtype than its tensor. Values that graphs compute are float32."""
     if isinstance(given, Sum | Concat) and tensor.dtype != "float32":
         raise _refusal(f"{where} is {tensor.dtype}: only float32 is added or joined")
     if isinstance(given, Constant) and given.constant.dtype != tensor.dtype:
@@ -166,10 +166,10 @@ def _shape_of(stage: Stage, where: str, value: str, values: Mapping[str, tuple[D
     if found is None:
         base = value.partition("/")[0]
         if base in HOST_VALUES:
-            raise _refusal(f"{where} is given {value!r}, which is no host value; {_known()}")
-        raise _refusal(f"{where} is given {value!r}, which is neither a host value nor made before")
+            raise _refusal(f"{where} is given {value!r}, which is not a host value; {_known()}")
+        raise _refusal(f"{where} is given {value!r}, which is neither a host value nor computed before")
     if stage.stage not in found.stages:
-        raise _refusal(f"{where} is given {value!r}, which there is in {' and '.join(found.stages)} only")
+        raise _refusal(f"{where} is given {value!r}, which exists only in {' and '.join(found.stages)}")
     return (None,) * found.rank
 
 
@@ -179,4 +179,5 @@ def _known() -> str:
 
 
 def _refusal(reason: str) -> UserError:
+    """Return the error; whoever catches it puts the bundle's folder and "has" before it."""
     return UserError(f"a program that cannot be run: {reason}: install a newer pocketdiffusion, or export again")

@@ -1,4 +1,4 @@
-"""Run a stage of a program: what each call is given, once for both halves of guidance, for each, or in a batch."""
+"""Run a stage of a program: each call once for both halves of guidance, once for each half, or in a batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from pocketdiffusion.runtime.runner import Array
 
 
 def takes_both_halves(program: Program, stage: Stage, specs: Mapping[str, GraphSpec]) -> bool:
-    """Tell whether one call may have both halves: whether the first axis of each input that differs between them is
+    """Return True if one call can compute both halves: the first axis of each input that differs between them is
     free."""
     of_a_half = values_of_a_half(program, stage)
     return all(
@@ -36,7 +36,7 @@ def takes_both_halves(program: Program, stage: Stage, specs: Mapping[str, GraphS
 
 
 def evaluate(given: Input, values: Mapping[str, Array], constant: Callable[[ArrayRef], Array]) -> Array:
-    """The array that a graph is given. Raises KeyError for a value that is not there."""
+    """Return the array of an input of a call. Raise KeyError for a missing value."""
     if isinstance(given, str):
         return values[given]
     if isinstance(given, Concat):
@@ -48,13 +48,13 @@ def evaluate(given: Input, values: Mapping[str, Array], constant: Callable[[Arra
 
 @dataclass(frozen=True)
 class Values:
-    """What a stage is given or has made: values that all halves `share`, and those of each half that is drawn."""
+    """Inputs and outputs of a stage: values that all halves share, and the values of each half that is drawn."""
 
     shared: Mapping[str, Array]
     halves: Mapping[str, Mapping[str, Array]]
 
     def of(self, half: str) -> dict[str, Array]:
-        """All that a call for `half` can name."""
+        """Return all values that a call for `half` can name."""
         return {**self.shared, **self.halves[half]}
 
 
@@ -70,9 +70,9 @@ def run_stage(
     *,
     batched: bool = False,
 ) -> Values:
-    """`values` and what the calls of `stage` make of them. A call that names no value of a half is made once; the
-    others once for each half, in the order of `values.halves`, or, `batched`, once for all: inputs whose first axis is
-    free are then stacked along it, the others shared."""
+    """Return `values` together with the outputs of the calls of `stage`. A call that names no value of a half is made
+    once; others are made once for each half, in the order of `values.halves`, or once for all if `batched`: inputs
+    whose first axis is free are then stacked along it, the others shared."""
     shared = dict(values.shared)
     halves = {half: dict(own) for half, own in values.halves.items()}
     for call in stage.calls:

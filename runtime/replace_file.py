@@ -1,4 +1,4 @@
-"""Replace a file in one moment: written beside its place under a name of its own, then renamed."""
+"""Replace a file atomically: written in the same folder under a temporary name, then renamed."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def replace_file(file: Path, content: bytes) -> None:
-    """Write `content` as `file`. What was there stays until it is replaced. Raises UserError where it cannot be
+    """Write `content` as `file`. An older file is left as it was until it is replaced. Raise UserError if it cannot be
     written."""
     place = file.resolve()
     beside = place.with_name(f".{place.name[:100]}.{token_hex(8)}")

@@ -1,4 +1,4 @@
-"""A runner executes one artifact. The gate, the pipeline and the users all get the same one."""
+"""A runner executes one artifact. The gate, the pipeline and the users all use the same one."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ Array = NDArray[Any]
 
 
 class Runner(Protocol):
-    """Callable with every input that `spec` names; returns every output that `spec` names."""
+    """A callable that accepts every input of `spec` by name and returns every output of `spec` by name."""
 
     @property
     def spec(self) -> GraphSpec: ...
@@ -21,9 +21,9 @@ class Runner(Protocol):
 
 
 def check_inputs(spec: GraphSpec, inputs: Mapping[str, Array]) -> None:
-    """Raises ValueError unless names, dtypes and the closed dimensions are those of `spec`."""
+    """Raise ValueError if names, dtypes or fixed dimensions of `inputs` differ from `spec`."""
     if set(inputs) != {t.name for t in spec.inputs}:
-        raise ValueError(f"{spec.name} takes {[t.name for t in spec.inputs]}, not {sorted(inputs)}")
+        raise ValueError(f"{spec.name} has the inputs {[t.name for t in spec.inputs]}, not {sorted(inputs)}")
     for tensor in spec.inputs:
         array = inputs[tensor.name]
         fits = len(array.shape) == len(tensor.shape) and all(

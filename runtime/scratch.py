@@ -1,4 +1,4 @@
-"""Temporary files: beside what is written, on the disk that the user chose, and not where TMPDIR happens to be."""
+"""Temporary files: on the disk of the output, which the user chose, and not in the folder that TMPDIR names."""
 
 import errno
 import os
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-VARIABLE = "TMPDIR"  # what libraries in other languages and started processes ask
+VARIABLE = "TMPDIR"  # read by libraries in other languages and by child processes
 
 
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[None]:
-    """Let the temporary files of this process, and of those that it starts, be made in `folder` within the block: the
-    libraries' too, which take no folder."""
+    """Create the temporary files of this process and its children in `folder` within the block, also the files of
+    libraries that have no parameter for the folder."""
     before, variable = tempfile.tempdir, os.environ.get(VARIABLE)
     tempfile.tempdir = os.environ[VARIABLE] = str(folder)
     try:
@@ -29,7 +29,7 @@ def scratch_in(folder: Path) -> Iterator[None]:
 
 
 def describe_nameless(error: OSError) -> str:
-    """Return what `error`, which names no file, says to the user. Files without a name are temporary ones."""
+    """Return the message for the user of an `error` that names no file. Files without a name are temporary ones."""
     if error.errno not in FULL:
         return error.strerror or str(error)
     folder = tempfile.gettempdir()

@@ -1,15 +1,15 @@
 """CLIP's tokenizer (Radford et al. 2021): byte-level byte-pair encoding over vocab.json and merges.txt.
 
-Added tokens are looked for first: the marks of the beginning and the end, the padding token, and those of textual
-inversions. A prompt that spells out "<|endoftext|>" gets its id, and where a checkpoint pads with "!" (Stable
+Added tokens are matched first: the marks of the beginning and the end, the padding token, and the tokens of textual
+inversions. A prompt that spells out "<|endoftext|>" gets its id, and if a checkpoint pads with "!" (Stable
 Diffusion 2), each "!" in a prompt is id 0, not the id of the word "!". `manifest.AddedToken` has the rules.
 
-What is left of the text is composed (Unicode NFC), runs of white space become one space, letters are lowered. It is
-then cut into words (runs of letters, single digits, runs of other signs, English endings such as 's), each word into
+The remaining text is composed (Unicode NFC), runs of white space become one space, letters are lowered. It is
+then split into words (runs of letters, single digits, runs of other signs, English endings such as 's), each word into
 UTF-8 bytes, and the bytes are joined by the merges in their order of rank.
 
-The ids are those of transformers 5's CLIPTokenizer, of which CLIPTokenizerFast is another name, and of transformers 4's
-CLIPTokenizerFast. transformers 4's slow CLIPTokenizer differs: it sets Chinese characters apart, drops control
+The ids are equal to the ids of transformers 5's CLIPTokenizer (also called CLIPTokenizerFast) and of transformers 4's
+CLIPTokenizerFast. transformers 4's slow CLIPTokenizer differs: it separates Chinese characters, drops control
 characters and lowers a final Greek sigma as such.
 """
 
@@ -30,9 +30,9 @@ WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`encoder` gives the ids of a text of any length; the rest says how they fill the text encoder's input.
+    """`encoder` computes the ids of a text of any length; the other fields state how they fill the encoder's input.
 
-    `expansions` are those of added tokens that have one, by the token's text.
+    `expansions` has, by the token's text, the expansion of each added token that has one.
     """
 
     encoder: tokenizers.Tokenizer
@@ -64,9 +64,9 @@ def load_tokenizer(
     unk_id: int | None = None,
     added: Sequence[AddedToken] = (),
 ) -> Tokenizer:
-    """CLIP's tokenizer from its two files. `max_length` counts the beginning and the end token (77 in CLIP).
+    """Load CLIP's tokenizer from its two files. `max_length` includes the beginning and the end token (77 in CLIP).
 
-    Raises UserError where a file cannot be read as such, or an id is neither in the vocabulary nor of an added token.
+    Raise UserError if a file cannot be read, or an id is neither in the vocabulary nor of an added token.
     """
     try:
         entries, pairs = models.BPE.read_file(str(vocab), str(merges))
@@ -75,12 +75,12 @@ def load_tokenizer(
         raise UserError(f"{vocab}: {error}") from None
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())
-        raise UserError(f"{vocab} and {merges} are no byte-pair vocabulary ({reason}): fetch them again") from None
+        raise UserError(f"{vocab} and {merges} are not a byte-pair vocabulary ({reason}): fetch them again") from None
 
 
 def read_merges(raw: bytes) -> list[str]:
-    """The pairs in the bytes of merges.txt as docs/BUNDLE.md has them: lines that end in a line feed alone, a first one
-    that begins with #version left out. Whatever else a line holds, such as a carriage return, is part of its pair."""
+    """Return the pairs in the bytes of merges.txt by the rules of docs/BUNDLE.md: one per line, without a first line
+    that begins with #version. Only a line feed ends a line; a carriage return is part of the pair."""
     lines = raw.decode().split("\n")
     if lines[0].startswith("#version"):
         del lines[0]
@@ -97,12 +97,13 @@ def make_tokenizer(
     unk_id: int | None,
     added: Sequence[AddedToken],
 ) -> Tokenizer:
-    """As `load_tokenizer`, from what the files hold. The library raises plain Exception where a merge does not fit."""
+    """Make the tokenizer from the content of its files, as `load_tokenizer`. The library raises plain Exception if a
+    merge does not fit."""
     names = {number: entry for entry, number in vocab.items()}
     if unk_id is not None and unk_id not in names:
         raise UserError(f"there is no entry of id {unk_id}: unk_id must be in it")
     if max_length < 2:
-        raise UserError(f"max_length {max_length} leaves no room for the beginning and the end token: 77 is usual")
+        raise UserError(f"max_length {max_length} has no room for the beginning and the end token: 77 is common")
 
     unknown = None if unk_id is None else names[unk_id]
     encoder = tokenizers.Tokenizer(models.BPE(vocab, merges, end_of_word_suffix="</w>", unk_token=unknown))
@@ -129,9 +130,9 @@ def make_tokenizer(
 
 
 def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
-    """Ids of `prompt`: the beginning token, at most max_length - 2 of the text, the end token, then padding.
+    """Return the ids of `prompt`: the beginning token, at most max_length - 2 of the text, the end token, then padding.
 
-    Where the cut falls inside a character of several bytes, or an added token of several vectors, `cut` begins with it.
+    If the cut is inside a character of several bytes or an added token of several vectors, `cut` begins with it.
     """
     written, typed = _expand(tokenizer, prompt)
     encoding = tokenizer.encoder.encode(written, add_special_tokens=False)
@@ -145,12 +146,12 @@ def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
 
 
 def expand(tokenizer: Tokenizer, prompt: str) -> str:
-    """The prompt with the added tokens of several vectors written out, as diffusers' `maybe_convert_prompt` does."""
+    """Return the prompt with added tokens of several vectors written out, as diffusers' `maybe_convert_prompt` does."""
     return _expand(tokenizer, prompt)[0]
 
 
 def _expand(tokenizer: Tokenizer, prompt: str) -> tuple[str, Sequence[int]]:
-    """As `expand`, and for each character of it the place in `prompt` of what it was written for."""
+    """Return `expand`'s text, and for each character of it the index in `prompt` of the character that it replaces."""
     typed: Sequence[int] = range(len(prompt))
     if not tokenizer.expansions:
         return prompt, typed
@@ -161,7 +162,8 @@ def _expand(tokenizer: Tokenizer, prompt: str) -> tuple[str, Sequence[int]]:
 
 
 def _replace(text: str, typed: Sequence[int], old: str, new: str) -> tuple[str, list[int]]:
-    """`text.replace(old, new)`; what is new has the place of the beginning of what was there."""
+    """Return `text.replace(old, new)` and the indices of its characters; those of `new` are the index where `old`
+    began."""
     places: list[int] = []
     begun = 0
     while (found := text.find(old, begun)) >= 0:

@@ -160,7 +160,7 @@ def test_generate_says_what_was_cut_off(tiny_bundle: Path, tmp_path: Path) -> No
     done = call("generate", tiny_bundle, "apple " * 75 + "pear", "--steps", "1", "-o", tmp_path / "a.png")
     assert done.returncode == 0 and "the prompt is too long: 'pear' was cut off" in done.stderr
     assert "negative" not in done.stderr
-    assert "pndm in 1 step begins at timestep 1, where a picture is all but done" in done.stderr
+    assert "pndm in 1 step begins at timestep 1, where a picture is almost finished" in done.stderr
     options = ("--negative-prompt", "plum " * 75 + "Fig", "--steps", "1", "-o", tmp_path / "a.png")
     done = call("generate", tiny_bundle, "apple", *options)
     assert "the negative prompt is too long: 'Fig' was cut off" in done.stderr and "the prompt" not in done.stderr
@@ -196,7 +196,7 @@ def test_generate_refuses_what_it_cannot_draw(tiny_bundle: Path, tmp_path: Path)
         return refusal("generate", tiny_bundle, "apple", "-o", tmp_path / "out.png", *options)
 
     assert "did you mean dpmpp_2m?" in refused("--sampler", "dpmp_2m")
-    assert "holds no tflite artifacts" in refused("--format", "tflite")
+    assert "has no tflite artifacts" in refused("--format", "tflite")
     assert "tables of 1 to 50 steps" in refused("--steps", "1001")
     assert "out of range" in refused("--seed", str(2**64))
     assert "No such file" in refused("--image", tmp_path / "absent.png")

@@ -398,7 +398,7 @@ def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "guidance inf" in refusal("compare", tmp_path / "none", tiny_bundle, "--guidance", "inf")
     assert "name it out.html" in refusal("compare", tiny_bundle, tiny_bundle, "-o", tmp_path / "out.pdf")
     assert "cannot read the prompts" in refusal("compare", tiny_bundle, tiny_bundle, "--prompts", tmp_path / "none")
-    assert "holds no tflite" in refusal("compare", tiny_bundle, tiny_bundle, "--format", "tflite")
+    assert "has no tflite" in refusal("compare", tiny_bundle, tiny_bundle, "--format", "tflite")
     assert "give more than 1" in refusal("compare", tiny_bundle, tiny_bundle, "--guidance", "1")
 
 

@@ -171,7 +171,8 @@ def test_a_conformance_vector_that_failed(bundle: tuple[Path, Manifest], report:
 def test_a_picture_under_its_floor(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
     report["pictures"][0]["psnr_db"] = 24.9
     assert (
-        "the onnx picture has 24.9 dB beside the original's, its floor is 25 dB" in failure(bundle[0], write(report))[1]
+        "the onnx picture has 24.9 dB against the original's, its floor is 25 dB"
+        in failure(bundle[0], write(report))[1]
     )
 
 
@@ -204,7 +205,7 @@ def test_the_report_of_another_bundle(bundle: tuple[Path, Manifest], report: Rep
         done.returncode == 0 and f"the phone ran the bundle {'0' * 16}, which has the same runtime part" in done.stdout
     )
     report["runtime_id"] = "0" * 64
-    assert f"another bundle, runtime_id {'0' * 16}, where this one has" in refusal(
+    assert f"another bundle, runtime_id {'0' * 16}, and this one has" in refusal(
         "verify", bundle[0], "--device-report", write(report)
     )
 
@@ -212,7 +213,7 @@ def test_the_report_of_another_bundle(bundle: tuple[Path, Manifest], report: Rep
 def test_a_newer_format_is_told_before_its_fields(bundle: tuple[Path, Manifest], tmp_path: Path) -> None:
     path = tmp_path / "newer.json"
     path.write_text('{"version": 2, "everything": "else"}')
-    assert "version 2, where this pocketdiffusion reads up to 1" in refusal(
+    assert "version 2, and this pocketdiffusion reads versions up to 1" in refusal(
         "verify", bundle[0], "--device-report", path
     )
 
@@ -238,9 +239,9 @@ def test_no_other_judging_beside_it(bundle: tuple[Path, Manifest], report: Repor
         (b'{"version": 1, "peak": NaN}', "NaN is not JSON"),
         (b'{"version": 1, "version": 1}', "twice"),
         (b"[" * 100_000, "it is not JSON"),
-        (b"[]", "states no version"),
-        (b'{"version": "1"}', "states no version"),
-        (b'{"version": true}', "states no version"),
+        (b"[]", "has no version"),
+        (b'{"version": "1"}', "has no version"),
+        (b'{"version": true}', "has no version"),
         (b'{"version": 0}', "version"),
         (b'{"version": 1}', "Field required"),
     ],
@@ -292,13 +293,21 @@ def test_a_field_of_the_wrong_type_is_named(
     [
         (("app", "name"), "\ud800", "Invalid JSON"),
         (("graphs", 0, "outputs", 0, "psnr_db"), "NaN", "graphs.0.outputs.0.psnr_db"),
-        (("graphs", 0, "format"), "coreml", "graphs.0: the bundle holds no coreml graph text_encoder"),
-        (("graphs", 0, "graph"), "control\nnet", "graphs.0: the bundle holds no onnx graph control net"),
+        (
+            ("graphs", 0, "format"),
+            "coreml",
+            "graphs.0 is the coreml graph text_encoder, which the bundle does not have",
+        ),
+        (
+            ("graphs", 0, "graph"),
+            "control\nnet",
+            "graphs.0 is the onnx graph control net, which the bundle does not have",
+        ),
         (("graphs", 0, "outputs"), [], "graphs.0.outputs: onnx text_encoder on cpu has none, not last_hidden_state"),
         (("graphs", 0, "outputs", 0, "output"), "pooled", "has pooled, not last_hidden_state"),
         (("graphs", 0, "error"), "out of memory", "not none, since there is an error"),
         (("graphs", 0, "arithmetic"), "int8", "computed in int8 on cpu"),
-        (("pictures", 0, "format"), "tflite", "pictures.0.format: the bundle holds no tflite graphs"),
+        (("pictures", 0, "format"), "tflite", "pictures.0.format is tflite, and the bundle has no such graphs"),
     ],
 )
 def test_contradictions_are_refused(

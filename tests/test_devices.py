@@ -229,4 +229,4 @@ def test_a_file_of_the_stand_in_that_is_gone(tiny_bundle: Path, tmp_path: Path) 
     (tmp_path / "gpu/libvk_swiftshader.so").unlink()
     done = call("verify", tiny_bundle, "--device", "gpu", "--standins", tmp_path)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert "libvk_swiftshader.so is missing or damaged" in done.stderr
+    assert "libvk_swiftshader.so is missing or has a wrong size" in done.stderr

@@ -89,14 +89,17 @@ def test_an_engine_that_breaks_is_named(file: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "part crashed (SIGSEGV) without a word"),
+        ("import os; os.kill(os.getpid(), 11)", "part crashed (SIGSEGV) without a message"),
         ("import os; os.abort()", "part crashed (SIGABRT)"),
         (
             "import sys; print('\\nno such core\\n', file=sys.stderr); sys.exit(3)",
             "part ended with code 3: no such core",
         ),
-        ("pass", "part ended with code 0 without a word"),
-        ("print('hello, hello, hello', flush=True); import time; time.sleep(60)", "part answered what is no answer"),
+        ("pass", "part ended with code 0 without a message"),
+        (
+            "print('hello, hello, hello', flush=True); import time; time.sleep(60)",
+            "part sent an answer that cannot be read",
+        ),
     ],
 )
 def test_a_crash_is_one_line(code: str, said: str, file: Path) -> None:

@@ -224,15 +224,23 @@ NAMED: list[tuple[str, Fault, str]] = [
         sampler("ddim", lambda t: t["init_noise_sigma"].pop()),
         "init_noise_sigma of ddim has 49",
     ),
-    ("a column less", sampler("ddim", lambda t: t["columns"].pop("a")), "columns and constants of ddim have not each"),
+    (
+        "a column less",
+        sampler("ddim", lambda t: t["columns"].pop("a")),
+        "columns and constants of ddim do not have each",
+    ),
     ("a column twice", sampler("ddim", lambda t: t["constants"].update(a=1.0)), "columns and constants of ddim"),
     (
         "a column within a number",
         sampler("ddim", lambda t: t["columns"].update(a=5102)),
-        "column a of ddim begins with",
+        "column a of ddim does not begin",
     ),
     ("an odd restart", sampler("pndm", lambda t: t["restarts"][0]["constants"].update(x=1.0)), "a restart of pndm"),
-    ("many restarts", sampler("pndm", lambda t: t["restarts"].append(t["restarts"][0])), "pndm restarts for 6 rows"),
+    (
+        "many restarts",
+        sampler("pndm", lambda t: t["restarts"].append(t["restarts"][0])),
+        "pndm has restarts for 6 rows",
+    ),
     ("transposes of no tensor", unet(lambda g: g["transposes"].update(x=[0, 1])), "unet has no tensor x"),
     (
         "transposes of other axes",

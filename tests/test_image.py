@@ -105,11 +105,11 @@ def test_pictures_whose_white_is_not_known_are_refused(tmp_path: Path) -> None:
     Image.fromarray(wide).save(tmp_path / "grey.pgm")
     Image.fromarray(wide).save(tmp_path / "inverted.tif", tiffinfo={262: 0})
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(UserError, match=f"{path.name} holds .*: save it as PNG or JPEG of 8 bits"):
+        with pytest.raises(UserError, match=f"{path.name} has .*: save it as PNG or JPEG of 8 bits"):
             open_picture(path, 64, 48)
 
 
 def test_a_command_says_it_in_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
     Image.fromarray(LEVELS.astype(np.float32)).save(tmp_path / "float.tif")
     said = refusal("generate", tiny_bundle, "apple", "--image", tmp_path / "float.tif", "-o", tmp_path / "out.png")
-    assert "float.tif holds floats" in said and not (tmp_path / "out.png").exists()
+    assert "float.tif has floats" in said and not (tmp_path / "out.png").exists()

@@ -109,12 +109,12 @@ def test_control_flow_is_refused(tmp_path: Path) -> None:
             _false_fn=lambda: mb.sub(x=x, y=np.float32(1)),
         )
 
-    with pytest.raises(ProofError, match="cond holds blocks"):
+    with pytest.raises(ProofError, match="cond contains blocks"):
         read_program(build(tmp_path, body, 1))
 
 
 def test_inputs_of_another_shape(squares: Path) -> None:
-    with pytest.raises(ProofError, match=r"x has the shape \[2, 7\], where the program declares \[2, 8\]"):
+    with pytest.raises(ProofError, match=r"x has the shape \[2, 7\], and the program declares \[2, 8\]"):
         run(read_program(squares), {"x": np.zeros((2, 7), np.float32)}, "float32")
 
 
@@ -197,7 +197,7 @@ def test_read_blob(tmp_path: Path) -> None:
     file = blob(tmp_path, values.tobytes())
     found = read_blob(Blob(file, 64, TensorType("FLOAT16", (2, 3))))
     assert found.dtype == np.float16 and np.array_equal(found, values.reshape(2, 3))
-    with pytest.raises(ProofError, match="12 bytes, where FLOAT16.* takes 14"):
+    with pytest.raises(ProofError, match="12 bytes, and FLOAT16.* has 14"):
         read_blob(Blob(file, 64, TensorType("FLOAT16", (7,))))
     for offset in (0, 128, 4096):
         with pytest.raises(ProofError, match=f"no constant begins at byte {offset}"):

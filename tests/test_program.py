@@ -209,11 +209,14 @@ REFUSED: dict[str, tuple[Callable[[Fields], Any], str]] = {
     "an unknown input": (at(DENOISE, "inputs", hint="latents"), "unet has no input 'hint'"),
     "a missing input": (lambda p: unet_inputs(p).pop("timestep"), "unet is given no timestep"),
     "an unknown output": (at(DENOISE, "outputs", pooled="pooled"), "'pooled', and the graph has the outputs"),
-    "an unknown host value": (at(PROMPT, "inputs", input_ids="tokens"), "'tokens', which is no host value"),
-    "tokens from 0": (at(PROMPT, "inputs", input_ids="tokens/0"), "'tokens/0', which is no host value"),
-    "a host value of another stage": (at(DENOISE, "inputs", sample="decoder_latents"), "in decode and preview only"),
-    "a value that is made nowhere": (at(DENOISE, "inputs", sample="hope"), "neither a host value nor made before"),
-    "a value of a later call": (late, "neither a host value nor made before"),
+    "an unknown host value": (at(PROMPT, "inputs", input_ids="tokens"), "'tokens', which is not a host value"),
+    "tokens from 0": (at(PROMPT, "inputs", input_ids="tokens/0"), "'tokens/0', which is not a host value"),
+    "a host value of another stage": (
+        at(DENOISE, "inputs", sample="decoder_latents"),
+        "exists only in decode and preview",
+    ),
+    "a value that is made nowhere": (at(DENOISE, "inputs", sample="hope"), "neither a host value nor computed before"),
+    "a value of a later call": (late, "neither a host value nor computed before"),
     "a result of another stage": (at(PROMPT, "outputs", last_hidden_state="model_output"), "a result of another stage"),
     "the name of a host value": (at(PROMPT, "outputs", last_hidden_state="latents"), "the name of a host value"),
     "a value made twice": (at(PROMPT, "outputs", pooler_output="text_states"), "a value has one meaning"),
@@ -228,7 +231,7 @@ REFUSED: dict[str, tuple[Callable[[Fields], Any], str]] = {
         "4 axes, and timestep",
     ),
     "states for latents": (at(DENOISE, "inputs", sample="text_states"), "4 axes, and text_states has 3"),
-    "a mask without a number": (at(PROMPT, "inputs", input_ids="attention_mask/x"), "which is no host value"),
+    "a mask without a number": (at(PROMPT, "inputs", input_ids="attention_mask/x"), "which is not a host value"),
     "a picture's latents without a picture": (
         at(DENOISE, "inputs", sample={"sum": ["latents", "posterior"]}),
         "'posterior', which another stage makes",
@@ -357,7 +360,7 @@ def test_what_a_reader_cannot_give_is_named(tiny: Bundle) -> None:
         next(generate(with_program(tiny, controlled), "red apple"))
     with pytest.raises(UserError, match="denoise needs guidance, which cannot be given"):
         next(generate(with_program(tiny, at(DENOISE, "inputs", timestep="guidance")), "red apple"))
-    with pytest.raises(UserError, match="tokens/2 is asked for, and the bundle has 1 tokenizers"):
+    with pytest.raises(UserError, match="the program needs tokens/2, and the bundle has 1 tokenizers"):
         next(generate(with_program(tiny, at(PROMPT, "inputs", input_ids="tokens/2")), "red apple"))
     picture = np.zeros((32, 32, 3), np.uint8)
     with pytest.raises(UserError, match="encode_image is not in its program"):

@@ -169,10 +169,10 @@ def test_the_scheduler_is_the_pipelines_own(model: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (edited(_class_name="DEISMultistepScheduler"), "own scheduler, DEISMultistepScheduler"),
-        (edited(_class_name="UniPCMultistepScheduler"), "own scheduler, UniPCMultistepScheduler"),
-        (edited(_class_name="HeunDiscreteScheduler"), "own scheduler, HeunDiscreteScheduler"),
-        (edited(_class_name="LCMScheduler"), "own scheduler, LCMScheduler"),
+        (edited(_class_name="DEISMultistepScheduler"), "scheduler DEISMultistepScheduler"),
+        (edited(_class_name="UniPCMultistepScheduler"), "scheduler UniPCMultistepScheduler"),
+        (edited(_class_name="HeunDiscreteScheduler"), "scheduler HeunDiscreteScheduler"),
+        (edited(_class_name="LCMScheduler"), "scheduler LCMScheduler"),
         (edited(_class_name=DPM, algorithm_type="sde-dpmsolver++"), "sde-dpmsolver"),
         (edited(_class_name=DPM, solver_order=3), "solver_order 3"),
         (edited(_class_name=DPM, solver_type="heun"), "solver_type heun"),

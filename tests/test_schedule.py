@@ -103,5 +103,5 @@ def test_refuses_steps_outside_the_training() -> None:
     for steps in (0, -1, 1001):
         with pytest.raises(UserError, match="from 1 to 1000"):
             select_timesteps(read_schedule(SD15), steps, "leading")
-    with pytest.raises(UserError, match="take fewer steps"):
+    with pytest.raises(UserError, match="use fewer steps"):
         select_timesteps(read_schedule({**SD15, "steps_offset": 1}), 1000, "leading")

@@ -110,7 +110,7 @@ def test_refuses_what_is_no_vocabulary(tokenizer_folder: Path, tmp_path: Path) -
     broken.write_text('{"a": 1')
     none = tmp_path / "none"
     for first, second in ((none, merges), (vocab, none), (broken, merges), (vocab, broken)):
-        with pytest.raises(UserError, match="no byte-pair vocabulary") as caught:
+        with pytest.raises(UserError, match="not a byte-pair vocabulary") as caught:
             load_tokenizer(first, second, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no entry of id 60000"):

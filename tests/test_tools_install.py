@@ -68,7 +68,7 @@ def test_one_that_is_not_whole_is_not_used(how: str, tmp_path: Path) -> None:
             stamp.write_text(json.dumps([1]))
     with pytest.raises(UserError, match=f"pocketdiffusion devices install gpu --standins {tmp_path}$") as caught:
         find_standin(tmp_path, "gpu")
-    assert ("driver.so is missing or damaged" in str(caught.value)) == (how in ("no file", "short file"))
+    assert ("driver.so is missing or has a wrong size" in str(caught.value)) == (how in ("no file", "short file"))
 
 
 def test_debian_may_be_newer_than_the_table(tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_a_machine_that_cannot_have_one(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "npm" else f"/bin/{tool}")
     if sys.platform == "linux":
         install.check_machine("arm64")
-        with pytest.raises(UserError, match="the stand-in gpu needs npm, which this machine lacks"):
+        with pytest.raises(UserError, match="the stand-in gpu needs npm on this machine: install it"):
             install.check_machine("gpu")
     monkeypatch.setattr("sys.platform", "win32")
-    with pytest.raises(UserError, match="needs Linux on x86_64, this is win32"):
+    with pytest.raises(UserError, match="needs Linux on x86_64, and this machine is win32"):
         install.check_machine("arm64")
 
 
@@ -188,7 +188,7 @@ def test_a_folder_that_no_installer_wrote_is_not_replaced(tmp_path: Path, monkey
     notes.parent.mkdir()
     notes.write_text("mine")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"gpu holds '?notes.txt'?, which no installer wrote: move it"):
+        with pytest.raises(UserError, match=r"gpu contains '?notes.txt'?, which no installer wrote: move it"):
             install.set_up("gpu", tmp_path, print)
         assert notes.read_text() == "mine" and sorted(p.name for p in tmp_path.iterdir()) == ["gpu"]
         write_stamp(notes.parent, ())  # a stamp of a stand-in whose notes came later

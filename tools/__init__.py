@@ -1,1 +1,1 @@
-"""Installers of what stands in for a phone. The runtime finds what they leave, and never imports them."""
+"""Installers of the stand-ins for a phone. The runtime finds the installed folders, and never imports this package."""

@@ -1,7 +1,7 @@
 """Install a stand-in for a phone: download its packages, compare them with the table's sha256, unpack them, stamp it.
 
-Nothing is installed on the machine and nothing needs root. What is needed on the machine: Linux on x86_64; for arm64
-apt-get and dpkg-deb; for gpu npm and node.
+Nothing is installed on the machine and root is not needed. Required: Linux on x86_64; for arm64 apt-get and dpkg-deb;
+for gpu npm and node.
 """
 
 import json
@@ -27,11 +27,11 @@ TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
 
 
 def set_up(name: str, cache: Path, say: Say) -> Path:
-    """Put the stand-in `name` together as `cache`/`name`, in place of one that is there, and return that folder. The
-    seconds of each stage go to `say`.
+    """Install the stand-in `name` as `cache`/`name`, replace an older one, and return that folder. The seconds of each
+    stage are reported as progress.
 
-    Raises UserError where the machine lacks a tool, a registry gives no such package, a package is not what the table
-    says, or `cache`/`name` holds a file that no installer wrote.
+    Raise UserError if the machine lacks a tool, a registry has no such package, a package differs from the table, or
+    `cache`/`name` has a file that no installer wrote.
     """
     check_machine(name)
     _refuse_foreign(cache / name)
@@ -53,32 +53,34 @@ def set_up(name: str, cache: Path, say: Say) -> Path:
 
 
 def check_machine(name: str) -> None:
-    """Raises UserError where this machine cannot have the stand-in."""
+    """Raise UserError if the stand-in cannot be installed on this machine."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise UserError(f"the stand-in {name} needs Linux on x86_64, this is {sys.platform} on {platform.machine()}")
+        raise UserError(
+            f"the stand-in {name} needs Linux on x86_64, and this machine is {sys.platform} on {platform.machine()}"
+        )
     missing = missing_tools(name)
     if missing:
-        raise UserError(f"the stand-in {name} needs {', '.join(missing)}, which this machine lacks")
+        raise UserError(f"the stand-in {name} needs {', '.join(missing)} on this machine: install it")
 
 
 def missing_tools(name: str) -> list[str]:
-    """Programs that `set_up` would call and that are not there."""
+    """Return the programs that `set_up` needs and that are not installed."""
     return [tool for tool in TOOLS[name] if shutil.which(tool) is None]
 
 
 def write_stamp(folder: Path, packages: tuple[Package, ...]) -> None:
-    """Write into `folder` which packages it is made of, and the size (bytes) of every file below it."""
+    """Write into `folder` the list of its packages, and the size (bytes) of every file below it."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     (folder / STAMP).write_text(json.dumps({"packages": [asdict(p) for p in packages], "files": files}))
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raise UserError where `folder` holds anything but an older stand-in."""
+    """Raise UserError if `folder` contains anything except an older stand-in."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
-        raise UserError(f"{folder} is no folder of a stand-in: move it, or give another --standins")
+        raise UserError(f"{folder} is not a folder of a stand-in: move it, or choose another --standins")
     try:
         known = {STAMP, *json.loads((folder / STAMP).read_bytes())["files"]}
     except (OSError, ValueError, LookupError, TypeError):
@@ -89,7 +91,7 @@ def _refuse_foreign(folder: Path) -> None:
         if path.is_file() and not path.is_symlink() and "__pycache__" not in inside.parts:
             if inside.as_posix() not in known:
                 raise UserError(
-                    f"{folder} holds {inside}, which no installer wrote: move it, or give another --standins"
+                    f"{folder} contains {inside}, which no installer wrote: move it, or choose another --standins"
                 )
 
 

@@ -1,8 +1,8 @@
-"""What the stand-ins are made of: packages.json has each package with the sha256 of its file.
+"""The packages of the stand-ins: packages.json has each package with the sha256 of its file.
 
-The versions of what PyPI and npm give are those that runtime/devices/standins.py wants; these registries keep every
-version. Debian keeps the newest of a release only: where it has moved on, the newer package is taken if its sha256 is
-the one in Debian's signed index, and the installer prints that.
+Packages of PyPI and npm, which keep every version, have the versions of runtime/devices/standins.py. Debian keeps only
+the newest version of a release: if it is newer than the table's, it is accepted if its sha256 equals the sha256 in
+Debian's signed index, and the installer prints that.
 """
 
 import json
@@ -16,7 +16,7 @@ DEBIAN = "trixie"  # the release of PYTHON, and the oldest whose qemu emulates /
 
 @dataclass(frozen=True)
 class Package:
-    """`registry` is "debian", "pypi" or "npm"; `machine` is Debian's word for a kind of processor."""
+    """`registry` is "debian", "pypi" or "npm"; `machine` is Debian's name of a processor architecture."""
 
     standin: str
     registry: str

@@ -1,6 +1,6 @@
 """Download the packages of a stand-in from the registries that pip, npm and apt are configured for.
 
-Nothing needs root: apt gets lists of its own, in a scratch folder. A file is accepted by its sha256 alone.
+Root is not needed: apt uses separate lists, in a scratch folder. A file is accepted only by its sha256.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ _KEYRINGS = tuple(f"/usr/share/keyrings/debian-archive-keyring.{kind}" for kind 
 
 
 def download(packages: Sequence[Package], folder: Path, scratch: Path, say: Say) -> dict[str, Path]:
-    """The file of each package, by its name: each has the sha256 of the table, or of Debian's signed index."""
+    """Download packages to `folder`, and return the file of each by the package's name. Each has the sha256 of the
+    table or of Debian's signed index. Raise UserError if one cannot be downloaded or differs."""
     files: dict[str, Path] = {}
     for registry, fetch in (("debian", _fetch_debian), ("pypi", _fetch_pypi), ("npm", _fetch_npm)):
         wanted = [package for package in packages if package.registry == registry]
@@ -30,7 +31,7 @@ def download(packages: Sequence[Package], folder: Path, scratch: Path, say: Say)
 
 
 def check_hash(path: Path, package: Package, sha256: str) -> None:
-    """Raises UserError where the file is another than the table's."""
+    """Raise UserError if the file does not have the sha256 of the table."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise UserError(f"{package.name} {package.version} is not the file of the table: sha256 {found}, not {sha256}")
@@ -55,7 +56,7 @@ def _fetch_npm(packages: Sequence[Package], folder: Path, scratch: Path, say: Sa
 
 
 def _fetch_debian(packages: Sequence[Package], folder: Path, scratch: Path, say: Say) -> dict[str, Path]:
-    """With lists of its own, so that neither root nor a change of the machine's sources is needed."""
+    """Download packages of Debian with separate lists, without root and without a change of the machine's sources."""
     apt = ["-c", str(_apt_config(scratch))]
     names = [f"{package.name}:{package.machine}" for package in packages]
     _run("apt-get", ["apt-get", *apt, "-qq", "update"])
@@ -71,19 +72,23 @@ def _fetch_debian(packages: Sequence[Package], folder: Path, scratch: Path, say:
         entry = index[package.name, package.machine]
         newer = entry["Version"] != package.version
         if newer:
-            say(f"{package.name}: Debian has {entry['Version']} now, the table {package.version}: by the signed index")
+            say(
+                f"{package.name}: Debian has {entry['Version']} now, and the table {package.version}: checked by the "
+                "signed index"
+            )
         name = f"{package.name}_{entry['Version'].replace(':', '%3a')}_{package.machine}.deb"
         files[package.name] = _match(folder, name, package, entry["SHA256"] if newer else package.sha256)
     return files
 
 
 def _apt_config(scratch: Path) -> Path:
-    """A configuration of apt whose sources are the machine's own Debian mirror, and whose state lies in `scratch`."""
+    """Write a configuration of apt with the machine's own Debian mirror as source and its state in `scratch`. Return
+    its path."""
     command = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"]
     shown = _run("apt-get", [*command, "Created-By: Packages"])
     mirrors = [line.split()[0] for line in shown.splitlines() if re.search(r"/debian/? main$", line)]
     if not mirrors:
-        raise UserError("apt's sources name no mirror of Debian: the stand-in arm64 is made of Debian's packages")
+        raise UserError("apt's sources name no mirror of Debian, whose packages the stand-in arm64 needs: add one")
     state = scratch / "apt"
     for part in ("lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True)
@@ -97,7 +102,7 @@ def _apt_config(scratch: Path) -> Path:
         "Dir::Etc::sourcelist": state / "sources.list",
         "Dir::Etc::sourceparts": "-",
         "APT::Architecture": "amd64",
-        "APT::Sandbox::User": "root",  # where root runs this: its scratch folder is for no other user
+        "APT::Sandbox::User": "root",  # if root runs this, no other user can read its scratch folder
         "Acquire::Languages": "none",
     }
     text = "".join(f'{key} "{value}";\n' for key, value in lines.items())
@@ -109,13 +114,13 @@ def _apt_config(scratch: Path) -> Path:
 def _match(folder: Path, pattern: str, package: Package, sha256: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
-        raise UserError(f"the registry gave no {package.name} {package.version}")
+        raise UserError(f"the registry {package.registry} has no {package.name} {package.version}")
     check_hash(found[0], package, sha256)
     return found[0]
 
 
 def _run(tool: str, command: Sequence[str], folder: Path | None = None) -> str:
-    """What `command` prints. Raises UserError with the last thing that it complained of."""
+    """Run `command` and return its stdout. Raise UserError with the last line of its output if it fails."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Unpack the downloaded packages of a stand-in into its folder. Nothing is installed on the machine."""
+"""Unpack the downloaded packages of a stand-in into its folder, without installing them on the machine."""
 
 import shutil
 import subprocess
@@ -37,7 +37,7 @@ def _unpack_arm64(files: dict[str, Path], folder: Path) -> None:
 
 
 def _unpack_deb(file: Path, folder: Path, wanted: tuple[str, ...]) -> None:
-    """Of the package's files those whose path begins with one of `wanted`, but no link to the machine's own files."""
+    """Unpack the files of a package whose path begins with one of `wanted`, except links to the machine's own files."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE) as reader:
         with tarfile.open(fileobj=reader.stdout, mode="r|") as archive:
             archive.extraction_filter = _FILTER

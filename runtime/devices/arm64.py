@@ -1,7 +1,7 @@
-"""The phone's instruction set: how to start a worker under qemu-user, on a processor such as phones have.
+"""The phone's instruction set: start a worker under qemu-user, on a processor like a phone's.
 
-No kernel, no root, no chroot: qemu translates one process, which sees the machine's own files, and takes its loader and
-C library from the stand-in's folder.
+No kernel, root or chroot is needed: qemu translates one process, which sees the machine's own files, and whose loader
+and C library are in the stand-in's folder.
 """
 
 from pathlib import Path
@@ -11,13 +11,14 @@ from pocketdiffusion.runtime.devices.stamp import find_standin
 from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import ProofError
 
-CORE = "cortex-a76"  # Armv8.2 with float16 and dot product: what a phone of any maker has, or more
+CORE = "cortex-a76"  # Armv8.2 with float16 and dot product, which every present phone has
 WANTED = ("asimdhp", "asimddp")  # Linux's words for these two
 EMULATOR, ROOT, SITE = "bin/qemu-aarch64", "root", "site"
 
 
 def launch_arm64(cache: Path, core: str, seconds: float) -> Launch:
-    """`core` as qemu calls it. Raises ProofError where the stand-in is not set up, or not whole."""
+    """Return how to start a worker on the processor `core` (qemu's name). `seconds` limits each call. Raise UserError
+    if the stand-in is missing or incomplete."""
     folder = find_standin(cache, "arm64").resolve()
     python = folder / ROOT / f"usr/bin/python{PYTHON}"
     command = (str(folder / EMULATOR), "-cpu", core, "-L", str(folder / ROOT), str(python), "-I", "-S")
@@ -25,7 +26,7 @@ def launch_arm64(cache: Path, core: str, seconds: float) -> Launch:
 
 
 def check_core(runner: ChildRunner, core: str) -> None:
-    """Raises ProofError where the emulated processor lacks what makes the run worth anything."""
+    """Raise ProofError if the emulated processor has no float16 arithmetic or dot product, as phones have."""
     lacking = [word for word in WANTED if word not in runner.features]
     if lacking:
-        raise ProofError(f"arm64: the core {core} has no {', '.join(lacking)}: take {CORE}, or a later one")
+        raise ProofError(f"arm64: the core {core} has no {', '.join(lacking)}: use {CORE}, or a later one")

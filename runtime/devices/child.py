@@ -1,4 +1,4 @@
-"""A graph that runs in a process of its own: it may crash, hang or not start, and each of these is one clear line."""
+"""A graph that runs in a child process: if that crashes, hangs or does not start, the error is one clear line."""
 
 import os
 import select
@@ -18,14 +18,14 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, check_inputs
 
 WORKER = Path(__file__).with_name("worker.py")
-PACKAGE = Path(__file__).parents[2]  # what the worker takes for the folder of `pocketdiffusion`: runtime/ lies in it
+PACKAGE = Path(__file__).parents[2]  # the worker's folder of the package `pocketdiffusion`: it contains runtime/
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a worker: `command` goes before the worker's own arguments, `site` after them.
+    """The command that starts a worker: `command` is put before the worker's own arguments, `site` after them.
 
-    `title` is what errors call it, `seconds` how long it may take to load a graph, and to run it once.
+    `title` is its name in errors, `seconds` the time limit for loading a graph and for each call.
     """
 
     title: str
@@ -36,15 +36,15 @@ class Launch:
 
 
 class ChildRunner:
-    """A Runner. The process ends when nobody holds the runner any more.
+    """A Runner. The process ends when the runner is freed.
 
-    Calling it raises ValueError for inputs that are not those of `spec`; ProofError where the graph cannot be run, the
-    process ends, or the time is over.
+    Calling it raises ValueError if inputs do not match `spec`; ProofError if the graph cannot be run, the process ends,
+    or the time limit is exceeded.
     """
 
     def __init__(self, launch: Launch, engine: str, path: Path, spec: GraphSpec) -> None:
-        """`engine` is the module whose `open_runner` opens `path` over there. Raises ProofError and UserError as that
-        does, and ProofError where the process cannot be started, ends, or takes too long."""
+        """Start the process and open `path` there with `open_runner` of the module `engine`. Raise its ProofError or
+        UserError, and ProofError if the process cannot be started, ends, or exceeds the time limit."""
         self.spec = spec
         self._launch = launch
         self._log = TemporaryFile()  # open as long as the process lives
@@ -90,16 +90,16 @@ class ChildRunner:
         return answer, outputs
 
     def _last_words(self) -> str:
-        """How the process ended, and the last line that it said."""
+        """Return how the process ended, and the last line of its stderr."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._end()
-            return "answered what is no answer"
+            return "sent an answer that cannot be read"
         how = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
         self._log.seek(0)
         said = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"{how}: {said[-1][:300]}" if said else f"{how} without a word"
+        return f"{how}: {said[-1][:300]}" if said else f"{how} without a message"
 
 
 def _read(pipe: IO[bytes] | None, size: int, until: float) -> bytes:

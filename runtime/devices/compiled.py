@@ -1,4 +1,4 @@
-"""LiteRT's compiled models, as runners: the interface that reaches XNNPACK's switches and the GPU."""
+"""LiteRT's compiled models, as runners: the interface that has XNNPACK's flags and the GPU."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from pocketdiffusion.runtime.runner import Array, check_inputs
 
 @dataclass(frozen=True)
 class CompiledRunner:
-    """Raises ValueError for inputs that are not those of `spec`, and ProofError where the graph cannot be run."""
+    """A runner by LiteRT's compiled model. It raises ValueError if inputs do not match `spec`, and ProofError if the
+    graph cannot be run."""
 
     spec: GraphSpec
     model: Any
@@ -41,10 +42,10 @@ class CompiledRunner:
 
 
 def compile_model(path: Path, options: Mapping[str, Any]) -> Any:
-    """The compiled model of `path`, with `options` as LiteRT's Options takes them: "accelerator" is CPU or GPU, "cpu"
-    and "gpu" hold the fields of CpuOptions and GpuOptions.
+    """Compile the model in `path`, with `options` for LiteRT: "accelerator" is CPU or GPU, "cpu" and "gpu" have the
+    fields of CpuOptions and GpuOptions.
 
-    Raises UserError where LiteRT is not installed, ProofError where there is no such file, RuntimeError as LiteRT does.
+    Raise UserError if LiteRT is not installed, ProofError if there is no such file, RuntimeError as LiteRT does.
     """
     try:
         from ai_edge_litert.compiled_model import CompiledModel
@@ -52,7 +53,7 @@ def compile_model(path: Path, options: Mapping[str, Any]) -> Any:
     except ImportError as error:
         raise UserError(f"LiteRT cannot be used ({error}): pip install ai-edge-litert") from None
     if not path.is_file():
-        raise ProofError(f"{path}: LiteRT cannot load this file: there is none")
+        raise ProofError(f"{path}: LiteRT cannot load this file: it does not exist")
     return CompiledModel.from_file(
         str(path),
         options=Options(
@@ -64,7 +65,7 @@ def compile_model(path: Path, options: Mapping[str, Any]) -> Any:
 
 
 def check_signature(path: Path, spec: GraphSpec, model: Any) -> None:
-    """Raises ProofError where the file's inputs and outputs are not those of `spec`."""
+    """Raise ProofError if the file's inputs and outputs do not match `spec`."""
     try:
         found = (model.get_input_tensor_details(spec.name), model.get_output_tensor_details(spec.name))
     except (RuntimeError, ValueError) as error:
@@ -77,6 +78,6 @@ def check_signature(path: Path, spec: GraphSpec, model: Any) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What LiteRT says, without its own source lines."""
+    """Return LiteRT's message without its own source lines."""
     lines = [line.strip(" └") for line in str(error).splitlines() if line.strip()]
     return lines[-1].rpartition(".cc:")[2] if lines else "for no stated reason"

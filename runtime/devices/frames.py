@@ -1,6 +1,6 @@
-"""How the two ends of a pipe exchange arrays: a line of JSON, then the bytes of each array that it names.
+"""Messages with arrays between the two ends of a pipe: JSON, then the bytes of each array that it names.
 
-It is read on both sides, inside the emulator too: numpy and the standard library only.
+Both ends import this file, also inside the emulator: it needs only numpy and the standard library.
 """
 
 import json
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 Frame = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 Read = Callable[[int], bytes]  # exactly that many bytes, or an exception
-_LENGTH = 8  # bytes, little-endian: that of the JSON
+_LENGTH = 8  # bytes of the JSON's length, little-endian
 
 
 def pack(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """One message: `facts` is what JSON can say."""
+    """Return the bytes of one message. `facts` has only values that JSON can write."""
     table = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
     head = json.dumps({"facts": dict(facts), "arrays": table}).encode()
     body = [array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes() for array in arrays.values()]
@@ -24,10 +24,10 @@ def pack(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpack(read: Read) -> Frame:
-    """The next message. Raises ValueError where it is none."""
+    """Return the facts and arrays of the next message. Raise ValueError if it is not a message."""
     length = int.from_bytes(read(_LENGTH), "little")
     if length > 2**24:
-        raise ValueError("a message that is none")
+        raise ValueError("not a message: its length is above 16 MB")
     head = json.loads(read(length))
     arrays = {}
     for name, kind, shape in head["arrays"]:

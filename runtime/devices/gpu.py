@@ -1,4 +1,4 @@
-"""The phone's GPU delegate: how to start a worker that finds SwiftShader's Vulkan, and no other."""
+"""The phone's GPU delegate: start a worker that finds only SwiftShader's Vulkan."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,8 @@ FILES = ("libvk_swiftshader.so", "libvulkan.so.1", "vk_swiftshader_icd.json")
 
 
 def launch_gpu(cache: Path, seconds: float) -> Launch:
-    """LiteRT is that of this Python. Raises ProofError where the stand-in is not set up, or not whole."""
+    """Return how to start a worker with this Python's LiteRT. `seconds` limits each call. Raise UserError if the
+    stand-in is missing or incomplete."""
     folder = find_standin(cache, "gpu").resolve()
     driver = str(folder / FILES[2])
     environment = {"LD_LIBRARY_PATH": str(folder), "VK_ICD_FILENAMES": driver, "VK_DRIVER_FILES": driver}

@@ -1,8 +1,8 @@
-"""The gate on a stand-in: each graph of a bundle run there, judged by the same measures, in each arithmetic of it.
+"""The gate on a stand-in: each graph of a bundle is run there, in each of its arithmetics, and judged as on the host.
 
-Teacher-forced on the first recorded picture: its first, middle and last step, both halves of guidance. Then that prompt
-is drawn in a few steps, and compared with what the host draws in as many. The parts of the pipeline that are no graphs
-are the same numpy everywhere, and are judged on the host alone.
+Graphs are teacher-forced on the first recorded picture: its first, middle and last step, both halves of guidance. Then
+that prompt is drawn in a few steps, and compared with the host's picture of the same steps. The other parts of the
+pipeline are the same numpy everywhere, and are judged only on the host.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,14 +37,15 @@ STEPS = 4  # of the picture
 
 @dataclass(frozen=True)
 class Standin:
-    """Where to run: `device` is a key of `ways`, `core` qemu's name of a processor, which arm64 needs alone."""
+    """A place to run graphs: `device` is a key of `EngineFacts.ways`, `core` qemu's name of arm64's processor."""
 
     device: str
     launch: Launch
     core: str = ""
 
     def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
-        """A graph below `folder`. Raises ProofError where the stand-in cannot load it, ends or takes too long."""
+        """Open a graph below `folder`. Raise ProofError if the stand-in cannot load it, ends or exceeds the time
+        limit."""
         file_spec = graph.file_spec or graph.spec
         child = ChildRunner(self.launch, way.engine, folder / graph.path, file_spec)
         if self.device == "arm64":
@@ -53,7 +54,7 @@ class Standin:
 
 
 def find_place(device: str, standins: Path, core: str, seconds: float) -> Standin:
-    """The stand-in `device` below the folder `standins`. Raises ProofError where it is not there, or not whole."""
+    """Return the stand-in `device` below the folder `standins`. Raise UserError if it is missing or incomplete."""
     if device == "arm64":
         return Standin(device, launch_arm64(standins, core, seconds), core)
     return Standin(device, launch_gpu(standins, seconds))
@@ -62,8 +63,8 @@ def find_place(device: str, standins: Path, core: str, seconds: float) -> Standi
 def judge_on(
     place: Standin, bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[Verdict], list[NotRun]]:
-    """Every graph of every format, in each way that `place` runs it, and a picture. Raises ProofError where a graph
-    cannot be run there, though its target says that it can."""
+    """Judge every graph of every format, in each way that `place` runs it, and a picture. Return the verdicts and what
+    was not run. Raise ProofError if a graph cannot be run there although it ships for that device."""
     reports: list[Verdict] = []
     skipped: list[NotRun] = []
     for format in bundle.manifest.graphs:
@@ -101,7 +102,7 @@ def _judge_way(
         say(f"{format} {name} on {place.launch.title}, {way.arithmetic}")
         try:
             runner = opened(name)
-        except ProofError as error:  # the pictures have it on the host then, as an app would on the CPU
+        except ProofError as error:  # pictures then run it on the host, as an app does on the CPU
             if place.device != "gpu" or graph.compute_unit == "gpu" or REFUSES not in str(error):
                 raise
             skipped.append(NotRun(name, format, place.device, way.arithmetic, f"it is for the CPU: {error}"))
@@ -125,8 +126,8 @@ def _judge_way(
 
 
 def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Trajectory:
-    """The trajectory's prompt, drawn by the host's runners in `STEPS` steps: `latents` before each step and at the end,
-    what was decoded, `picture`, and the facts are those of that drawing; the rest is the original's."""
+    """Draw the trajectory's prompt with the host's runners in `STEPS` steps. Return the trajectory with the `latents`,
+    `picture` and decoded output of this drawing; all other data are the original's."""
     after, decoded, picture = draw_again(bundle, trajectory, format, steps=STEPS)
     latents = np.concatenate([trajectory.latents[:1], *after])
     graph, tensor = find_giver(trajectory.program, DECODE, "decoded") or ("", "")

@@ -1,6 +1,6 @@
-"""TFLite artifacts on LiteRT's GPU accelerator, ML Drift, the delegate that Android apps get. All of a graph, or none.
+"""TFLite artifacts on LiteRT's GPU accelerator, ML Drift, the delegate of Android apps.
 
-Arithmetic is float32: the software device has no float16 in its shaders.
+It runs a complete graph or none. Arithmetic is float32: the software device has no float16 in its shaders.
 """
 
 import os
@@ -22,17 +22,17 @@ _DEVICE = "Selected adapter:"
 
 
 def open_runner(path: Path, spec: GraphSpec) -> Runner:
-    """Raises UserError where LiteRT is not installed; ProofError, naming the operators, where the delegate does not
-    take them all, and where the file cannot be read or is not what `spec` says."""
-    with _overheard() as log:
+    """Open `path` on the GPU delegate. Raise UserError if LiteRT is not installed; ProofError if the delegate refuses
+    operators, which it names, or the file cannot be read or does not match `spec`."""
+    with _captured_stderr() as log:
         try:
             model = compile_model(path, {"accelerator": "GPU", "gpu": {"enforce_f32": True}})
-            whole = bool(model.is_fully_accelerated())
+            complete = bool(model.is_fully_accelerated())
         except RuntimeError as error:
             raise ProofError(f"{path}: {_why(_said(log)) or reason(error)}") from None
         said = _said(log)
-    if not whole:
-        raise ProofError(f"{path}: {_why(said) or 'the GPU delegate leaves some of it to the CPU'}")
+    if not complete:
+        raise ProofError(f"{path}: {_why(said) or 'the GPU delegate leaves some operators to the CPU'}")
     if _DEVICE not in said:
         raise ProofError(f"{path}: LiteRT found no Vulkan device")
     check_signature(path, spec, model)
@@ -40,7 +40,7 @@ def open_runner(path: Path, spec: GraphSpec) -> Runner:
 
 
 def refused(said: str) -> dict[str, str]:
-    """The operators that the delegate refuses, each with its reason, from what it prints."""
+    """Return {operator: reason} of the operators that the delegate refuses, parsed from its output `said`."""
     lines = said.partition(_REFUSED)[2].splitlines()[1:]
     found: dict[str, str] = {}
     for line in lines:
@@ -63,8 +63,8 @@ def _why(said: str) -> str:
 
 
 @contextmanager
-def _overheard() -> Iterator[IO[bytes]]:
-    """What LiteRT says, it says on the process's own stderr: into a file, and handed on afterwards."""
+def _captured_stderr() -> Iterator[IO[bytes]]:
+    """Redirect the process's stderr, where LiteRT prints, to a file. Its content is written to stderr afterwards."""
     kept = os.dup(2)
     with TemporaryFile() as log:
         try:

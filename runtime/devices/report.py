@@ -1,8 +1,8 @@
-"""The device report: what an app writes after its self-test on a phone, as JSON.
+"""The device report: JSON that an app writes after its self-test on a phone.
 
-device_report.schema.json, beside this file, says the same for readers and writers in other languages. Every field is
-written; fields that are not known here are passed over. A number that JSON cannot write is the text "Infinity" or
-"-Infinity", and only where decibels are: equal to the last bit, or not finite.
+device_report.schema.json in this folder defines it for readers and writers in other languages. Every field is
+written; fields that are not known here are ignored. Only decibels can be numbers that JSON cannot write, as the text
+"Infinity" (equal to the last bit) or "-Infinity" (not finite).
 """
 
 import json
@@ -156,38 +156,38 @@ class DeviceReport(Written):
 
 
 def read_report(path: Path) -> DeviceReport:
-    """Return the device report in the file `path`. Raises UserError, in one line, where it cannot be read, is not JSON,
-    is of a newer format, or lacks or misspells a field, which is named."""
+    """Return the device report in the file `path`. Raise UserError, in one line, if it cannot be read, is not JSON, has
+    a newer version, or lacks or misspells a field, which is named."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the device report {path}: {error.strerror or error}") from None
     if not raw.strip():
-        raise UserError(f"{path} is no device report, it is empty: let the app run its self-test again")
+        raise UserError(f"{path} is not a device report, it is empty: let the app run its self-test again")
     try:
         fields = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         said = " ".join(str(error).split())
-        raise UserError(f"{path} is no device report, it is not JSON: {said}") from None
+        raise UserError(f"{path} is not a device report, it is not JSON: {said}") from None
     version = fields.get("version") if isinstance(fields, dict) else None
     if type(version) is not int:
-        raise UserError(f"{path} is no device report: it states no version, which is a whole number")
+        raise UserError(f"{path} is not a device report: it has no version, which is an integer")
     if version > VERSION:
         raise UserError(
-            f"{path} is a device report of version {version}, where this pocketdiffusion reads up to {VERSION}: "
+            f"{path} is a device report of version {version}, and this pocketdiffusion reads versions up to {VERSION}: "
             "install a newer pocketdiffusion"
         )
     try:
         return DeviceReport.model_validate_json(raw, strict=True)
     except ValidationError as error:
         first, *rest = error.errors(include_url=False)
-        where = ".".join(map(str, first["loc"])) or "the whole"
+        where = ".".join(map(str, first["loc"])) or "the report"
         more = f" (and {len(rest)} more)" if rest else ""
         raise UserError(f"{path} is not a device report that can be read: {where}: {first['msg']}{more}") from None
 
 
 def report_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a device report as it is written: every field is there."""
+    """Return the JSON Schema (draft 2020-12) of a device report as it is written, with every field required."""
     schema = DeviceReport.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -10,8 +10,8 @@ STAMP = "standin.json"
 
 
 def find_standin(cache: Path, name: str) -> Path:
-    """The folder of the stand-in `name` below `cache`. Raises UserError, in one line with the way out, where it was
-    not set up, is of other versions than this pocketdiffusion wants, or lacks a file."""
+    """Return the folder of the stand-in `name` below `cache`. Raise UserError, with the command that installs it, if it
+    is not installed, has other versions than this pocketdiffusion requires, or lacks a file."""
     folder = cache / name
     again = f"pocketdiffusion devices install {name} --standins {cache}"
     try:
@@ -25,9 +25,11 @@ def find_standin(cache: Path, name: str) -> Path:
             raise UserError(f"the stand-in {name} has another {package} than {version}: {again}")
     for path, size in files.items():
         try:
-            whole = (folder / path).stat().st_size == size
+            complete = (folder / path).stat().st_size == size
         except OSError:
-            whole = False
-        if not whole:
-            raise UserError(f"the stand-in {name} is not whole: {folder / path} is missing or damaged: {again}")
+            complete = False
+        if not complete:
+            raise UserError(
+                f"the stand-in {name} is incomplete: {folder / path} is missing or has a wrong size: {again}"
+            )
     return folder

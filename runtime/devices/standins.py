@@ -1,11 +1,11 @@
-"""Which stand-ins there are, and of which versions they must be. tools/ installs them, by the same versions.
+"""The names of the stand-ins, and the required versions of their packages, which tools/ installs.
 
-The wheels are those of constraints.txt, for aarch64 (tests/test_tools_install.py).
+The wheels have the versions of constraints.txt, for aarch64 (tests/test_tools_install.py).
 """
 
 NAMES = ("arm64", "gpu")
 PYTHON = "3.13"  # the interpreter of the stand-in arm64; the wheels are for it
-# By stand-in, the packages of registries that keep every version. Debian's are not here: it keeps the newest alone.
+# By stand-in, the packages of registries that keep every version. Debian's are not here: it keeps only the newest.
 VERSIONS = {
     "arm64": {
         "ai-edge-litert": "2.3.0",

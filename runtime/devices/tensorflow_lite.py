@@ -1,6 +1,6 @@
 """TFLite artifacts, run by the Android app's engine: TensorFlow Lite, as tensorflow-cpu has it for computers.
 
-It runs in an environment of its own: where coremltools is, that would import TensorFlow too.
+It runs in a separate environment, since coremltools imports TensorFlow wherever it is installed.
 """
 
 from pathlib import Path
@@ -12,12 +12,13 @@ from pocketdiffusion.runtime.runner import Runner
 
 
 def launch_tensorflow(python: Path, seconds: float) -> Launch:
-    """`python` is that of an environment with tensorflow-cpu (tests/tensorflow.txt)."""
+    """Return how to start a worker that runs TFLite graphs with tensorflow-cpu. `python` is the interpreter of an
+    environment with tests/tensorflow.txt, `seconds` the time limit of each call."""
     return Launch("TensorFlow Lite", (str(python), "-I"), (), {}, seconds)
 
 
 def open_runner(path: Path, spec: GraphSpec) -> Runner:
-    """Raises as engines/tflite.py does."""
-    from tensorflow import lite  # no part of our own environment
+    """Open `path` with TensorFlow Lite. Raise as engines/tflite.py does."""
+    from tensorflow import lite  # not in our own environment
 
     return open_with(lite.Interpreter, path, spec)

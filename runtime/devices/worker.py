@@ -1,9 +1,9 @@
-"""What runs inside a stand-in: loads one graph by its runner, then answers each message with the graph's outputs.
+"""The program inside a stand-in: it opens one graph by its runner, then answers each message with the graph's outputs.
 
     python worker.py PACKAGE [SITE]     PACKAGE: the folder pocketdiffusion; SITE: the stand-in's own libraries
 
-Inside the emulator there are numpy and the engines only, so the packages are laid bare here: none of their __init__.py
-is run, which would import the rest. The protocol has the process's own stdout; whatever else is printed goes to stderr.
+Inside the emulator only numpy and the engines are installed, so the packages are registered here without running their
+__init__.py, which would import more. The protocol uses the process's stdout; anything else is printed to stderr.
 """
 
 import os
@@ -17,7 +17,7 @@ BARE = ("pocketdiffusion", "pocketdiffusion.runtime", "pocketdiffusion.runtime.e
 
 
 def lay_bare(package: Path) -> None:
-    """Makes the packages importable, and nothing of them imported."""
+    """Make the packages importable without running their __init__.py."""
     for name in BARE:
         module = ModuleType(name)
         module.__path__ = [str(package.joinpath(*name.split(".")[1:]))]
@@ -51,7 +51,7 @@ def main(package: Path, site: list[str]) -> None:
     while True:
         try:
             _, inputs = frames.unpack(read)
-        except EOFError:  # the other end is done
+        except EOFError:  # the other end has closed the pipe
             return
         try:
             facts, outputs = {}, runner(inputs)
@@ -61,7 +61,7 @@ def main(package: Path, site: list[str]) -> None:
 
 
 def load(request: dict[str, Any]) -> Any:
-    """The runner of module `engine`, opened with its `path` and `spec`."""
+    """Open the request's `path` and `spec` with the module `engine`, and return the runner."""
     spec = import_module("pocketdiffusion.runtime.graph_spec")
 
     def tensors(rows: list[dict[str, Any]]) -> tuple[Any, ...]:
@@ -73,13 +73,14 @@ def load(request: dict[str, Any]) -> Any:
 
 
 def features() -> list[str]:
-    """What the processor can do, in Linux's words for aarch64: asimdhp is float16 arithmetic, asimddp dot product."""
+    """Return the processor's features by Linux's names for aarch64: asimdhp is float16 arithmetic, asimddp dot
+    product."""
     words = Path("/proc/cpuinfo").read_text().partition("Features")[2].partition("\n")[0]
     return words.strip(" \t:").split()
 
 
 def complaint(error: Exception) -> dict[str, str]:
-    """The error, and whether a person is meant to read it as it stands."""
+    """Return the error's kind and message. Errors that are not for people get their class's name before it."""
     kind = type(error).__name__
     known = kind in ("ProofError", "UserError")
     return {"kind": kind, "error": str(error) if known else f"{kind}: {' '.join(str(error).split())[:300]}"}

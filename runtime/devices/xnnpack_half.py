@@ -1,6 +1,6 @@
-"""TFLite artifacts with arithmetic in float16: LiteRT on a CPU that has it, XNNPACK told to use it everywhere.
+"""TFLite artifacts with arithmetic in float16: LiteRT on a CPU that has it, with XNNPACK's flag to use it everywhere.
 
-What it computes in float16 are the operators that XNNPACK takes; LiteRT runs the others (lookups, for one) in float32.
+XNNPACK computes its operators in float16; LiteRT runs the others, such as lookups, in float32.
 """
 
 import os
@@ -15,7 +15,8 @@ FORCE_FP16 = 4  # TFLITE_XNNPACK_DELEGATE_FLAG_FORCE_FP16 of xnnpack_delegate.h
 
 
 def open_runner(path: Path, spec: GraphSpec) -> Runner:
-    """Raises as engines/tflite.py does. On a CPU without arithmetic in float16 LiteRT refuses the flag."""
+    """Open `path` with float16 arithmetic. Raise as engines/tflite.py does, and ProofError on a CPU without float16
+    arithmetic, where LiteRT refuses the flag."""
     threads = os.cpu_count() or 1
     try:
         model = compile_model(

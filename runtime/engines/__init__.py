@@ -1,6 +1,6 @@
-"""The folder is the registry: engines/NAME.py runs the artifacts of format NAME, and holds
+"""The folder is the registry: engines/NAME.py runs the artifacts of format NAME, and defines
 
-ENGINE: EngineFacts                  what is known of the engine without it
+ENGINE: EngineFacts                  facts on the engine that can be read without it
 open_runner(path, spec) -> Runner
 """
 
@@ -16,16 +16,16 @@ from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.runner import Runner
 
-Opener = Callable[[Bundle, str, str], Runner]  # as `open_graph`: where a graph of a bundle is to run
+Opener = Callable[[Bundle, str, str], Runner]  # opens a graph of a bundle, as `open_graph` does
 
 
 def engine_names() -> list[str]:
-    """Return the formats that have an engine, in the order of the alphabet."""
+    """Return the formats that have an engine, in alphabetical order."""
     return sorted(module.name for module in iter_modules(__path__) if find_engine(module.name) is not None)
 
 
 def find_engine(format: str) -> EngineFacts | None:
-    """Return what is known of the engine of `format`, None where there is none."""
+    """Return the facts on the engine of `format`, None if it has none."""
     if format not in {module.name for module in iter_modules(__path__) if not module.ispkg}:
         return None
     facts: EngineFacts | None = getattr(import_module(f"{__name__}.{format}"), "ENGINE", None)
@@ -33,31 +33,31 @@ def find_engine(format: str) -> EngineFacts | None:
 
 
 def graph_format(bundle: Bundle, wanted: str | None = None) -> str:
-    """`wanted`, or the bundle's first format. Raises UserError where the bundle holds none such."""
+    """Return `wanted`, by default the bundle's first format. Raise UserError if the bundle does not have it."""
     formats = list(bundle.manifest.graphs)
     if wanted is None:
         return formats[0]
     if wanted not in formats:
-        raise UserError(f"{bundle.folder} holds no {wanted} artifacts, it holds {', '.join(formats)}")
+        raise UserError(f"{bundle.folder} has no {wanted} artifacts: choose {' or '.join(formats)}")
     return wanted
 
 
 def open_graph(bundle: Bundle, name: str, format: str) -> Runner:
-    """Loads one artifact of a bundle. Raises UserError where the engine is not installed, ProofError where it cannot
-    load the file or the bundle has no such graph."""
+    """Load one artifact of a bundle. Raise UserError if the engine is not installed, ProofError if it cannot load the
+    file or the bundle has no such graph."""
     return load_runner(bundle.folder, format, find_graph(bundle, name, format))
 
 
 def find_graph(bundle: Bundle, name: str, format: str) -> Graph:
-    """The manifest's record of one artifact. Raises ProofError where there is none."""
+    """Return the manifest's record of one artifact. Raise ProofError if there is none."""
     graphs = bundle.manifest.graphs[format]
     if name not in graphs:
-        raise ProofError(f"{bundle.folder} holds no {format} graph {name}: export the model again")
+        raise ProofError(f"{bundle.folder} has no {format} graph {name}: export the model again")
     return graphs[name]
 
 
 def load_runner(folder: Path, format: str, graph: Graph) -> Runner:
-    """As `open_graph`, for an artifact below `folder` that belongs to no bundle yet."""
+    """Load one artifact below `folder`, as `open_graph` does, before it belongs to a bundle."""
     module = import_module(f"pocketdiffusion.runtime.engines.{format}")
     runner: Runner = module.open_runner(folder / graph.path, graph.file_spec or graph.spec)
     return runner if graph.file_spec is None else AdaptedRunner(graph.spec, runner, graph.transposes)

@@ -1,7 +1,7 @@
 """Core ML packages. On a Mac Core ML runs them, by coremltools; elsewhere our own executor of ML programs does.
 
-The executor computes what the file says, in the precision that it declares: a package that ships in float16 is run in
-float16. It proves the file, not the phone's compiler, nor how its Neural Engine adds up.
+The executor computes in the precision that the file declares: a package in float16 is run in float16. It verifies the
+file, but neither the phone's compiler nor the summation of its Neural Engine.
 """
 
 import sys
@@ -25,7 +25,8 @@ ENGINE = EngineFacts(name="coreml", half_arithmetic="float16", left_out={"arm64"
 
 @dataclass(frozen=True)
 class ProgramRunner:
-    """Our executor. Raises ValueError for inputs that are not those of `spec`, ProofError for a wrong program."""
+    """A runner by our executor. It raises ValueError if inputs do not match `spec`, ProofError if the program is
+    wrong."""
 
     spec: GraphSpec
     program: Program
@@ -38,7 +39,7 @@ class ProgramRunner:
 
 @dataclass(frozen=True)
 class MacRunner:
-    """Core ML itself. Raises as `ProgramRunner` does."""
+    """A runner by Core ML itself, with the errors of `ProgramRunner`."""
 
     spec: GraphSpec
     model: Any
@@ -53,10 +54,10 @@ class MacRunner:
 
 
 def open_runner(path: Path, spec: GraphSpec) -> Runner:
-    """Opens `path`, an .mlpackage.
+    """Open `path`, an .mlpackage.
 
-    Raises UserError where coremltools is not installed, and ProofError where the package cannot be read or its inputs
-    and outputs are not those of `spec`.
+    Raise UserError if coremltools is not installed, and ProofError if the package cannot be read or its inputs and
+    outputs do not match `spec`.
     """
     program = read_program(path)
     for what, wanted, found in (

@@ -1,6 +1,6 @@
-"""A runner of a file whose tensors have other names, shapes or dtypes than the pipeline's own, as that of the pipeline.
+"""Adapt a runner of a file whose tensors have other names, shapes or dtypes than the pipeline's graph.
 
-What differs is in the manifest alone (`Graph.file_spec`, `Graph.transposes`), so that an app does the same.
+The manifest states all differences (`Graph.file_spec`, `Graph.transposes`), so that an app does the same.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 
 @dataclass(frozen=True)
 class AdaptedRunner:
-    """`inner` has the tensors of `spec` in the same order. Raises ValueError for inputs that `spec` does not name."""
+    """`inner` has the tensors of `spec` in the same order. Calling it raises ValueError if inputs do not match
+    `spec`."""
 
     spec: GraphSpec
     inner: Runner
@@ -38,5 +39,5 @@ class AdaptedRunner:
 
 
 def _sizes(tensor: TensorSpec) -> list[int]:
-    """Of a file whose shapes are fixed."""
+    """Return the shape of a tensor whose dimensions are all fixed."""
     return [int(size) for size in tensor.shape]

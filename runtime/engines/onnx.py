@@ -17,19 +17,19 @@ ENGINE = EngineFacts(
     weights_beside=True,
     ways={"arm64": (Way(__name__, "float32"),)},
     left_out={
-        # A graph that says float16 throughout has 54 dB there (UNet), under the floor: see benchmarks/half_onnx.py.
+        # A graph that is float16 throughout has 54 dB there (UNet), below the floor: see benchmarks/half_onnx.py.
         "arm64": ("float16", "the file says float32, and onnxruntime computes as the file says, on a phone too"),
         "gpu": ("-", "LiteRT's GPU accelerator takes TFLite files only"),
     },
 )
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32", "tensor(int64)": "int64"}
-_FATAL = 4  # onnxruntime's log level: what it has to say arrives as an exception
+_FATAL = 4  # onnxruntime's log level: errors arrive as exceptions
 
 
 @dataclass(frozen=True)
 class OnnxRunner:
-    """An open session. The same inputs give the same outputs, bit for bit, on the same machine. Raises
-    ValueError for inputs that are not those of `spec`, and ProofError where the graph cannot be run."""
+    """An open session. Equal inputs give equal outputs, bit for bit, on the same machine. Calling it raises ValueError
+    if inputs do not match `spec`, and ProofError if the graph cannot be run."""
 
     spec: GraphSpec
     session: Any
@@ -45,10 +45,10 @@ class OnnxRunner:
 
 
 def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:
-    """Opens `path`, a model.onnx with its data beside it. `threads` None leaves the number to onnxruntime.
+    """Open `path`, a model.onnx with its data in the same folder. `threads` None: onnxruntime chooses the number.
 
-    Raises UserError where onnxruntime is not installed, and ProofError where it cannot load the file or where the
-    file's inputs and outputs are not those of `spec`.
+    Raise UserError if onnxruntime is not installed, and ProofError if it cannot load the file or the file's inputs and
+    outputs do not match `spec`.
     """
     try:
         import onnxruntime
@@ -59,7 +59,7 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
     options.use_deterministic_compute = True
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _sums_saturate():
-        options.add_session_config_entry("session.x64quantprecision", "1")  # slower sums of int8, that are exact
+        options.add_session_config_entry("session.x64quantprecision", "1")  # slower, exact sums of int8
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
@@ -78,17 +78,17 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
 
 
 def _sums_saturate() -> bool:
-    """Whether onnxruntime's sums of int8 are not exact unless it is told: on x86 without VNNI."""
+    """Return True if onnxruntime's sums of int8 saturate by default: on x86 without VNNI."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     try:
         return "vnni" not in Path("/proc/cpuinfo").read_text()
-    except OSError:  # no Linux: who knows
+    except OSError:  # not Linux: unknown
         return True
 
 
 def _reason(error: Exception) -> str:
-    """The last thing that onnxruntime says; before it come its status, the path again and its own source lines."""
+    """Return the last part of onnxruntime's message, without its status, the path and its own source lines."""
     return re.split(r"failed:|Error: |\.cc:\d+ \w+ ", str(error).strip())[-1].splitlines()[0]
 
 

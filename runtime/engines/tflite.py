@@ -20,21 +20,21 @@ ENGINE = EngineFacts(
     ways={
         "arm64": (Way(__name__, "float32"), Way("pocketdiffusion.runtime.devices.xnnpack_half", "float16")),
         "gpu": (Way("pocketdiffusion.runtime.devices.ml_drift", "float32"),),
-        # of benchmarks/tflite_on_android.py
+        # used by benchmarks/tflite_on_android.py
         "tensorflow": (Way("pocketdiffusion.runtime.devices.tensorflow_lite", "float32"),),
     },
 )
-_IDENTIFIER = b"TFL3"  # at the fifth byte; LiteRT itself reads on where there is another
+_IDENTIFIER = b"TFL3"  # from the fifth byte on; LiteRT itself does not check it
 
 
 @dataclass(frozen=True)
 class TfliteRunner:
-    """An open interpreter. The same inputs give the same outputs, bit for bit, on the same machine. Raises
-    ValueError for inputs that are not those of `spec`, and ProofError where the graph cannot be run."""
+    """An open interpreter. Equal inputs give equal outputs, bit for bit, on the same machine. Calling it raises
+    ValueError if inputs do not match `spec`, and ProofError if the graph cannot be run."""
 
     spec: GraphSpec
     interpreter: Any
-    signature: Any  # holds no reference to its interpreter, which must live as long
+    signature: Any  # has no reference to its interpreter, which must live as long
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         check_inputs(self.spec, inputs)
@@ -46,10 +46,10 @@ class TfliteRunner:
 
 
 def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:
-    """Opens `path`, whose signature is named as the graph. `threads` None takes all processors that there are.
+    """Open `path`, whose signature has the name of the graph. `threads` None uses all processors.
 
-    Raises UserError where LiteRT is not installed, and ProofError where it cannot load the file or where the file's
-    inputs and outputs are not those of `spec`.
+    Raise UserError if LiteRT is not installed, and ProofError if it cannot load the file or the file's inputs and
+    outputs do not match `spec`.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -59,12 +59,12 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
 
 
 def open_with(interpreter_of: Callable[..., Any], path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:
-    """As `open_runner`, by another library's class of the same interface."""
+    """Open `path` as `open_runner` does, with `interpreter_of`, a class with the interface of LiteRT's Interpreter."""
     try:
         with path.open("rb") as file:
             if file.read(8)[4:] != _IDENTIFIER:
-                raise ValueError("it is no TFLite file")
-        with _hushed():
+                raise ValueError("it is not a TFLite file")
+        with _silenced_stderr():
             interpreter = interpreter_of(str(path), num_threads=threads or os.cpu_count())
             interpreter.allocate_tensors()
         signature = interpreter.get_signature_runner(spec.name)
@@ -85,8 +85,9 @@ def open_with(interpreter_of: Callable[..., Any], path: Path, spec: GraphSpec, t
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """LiteRT greets on the process's own stderr, and says there what arrives as an exception as well."""
+def _silenced_stderr() -> Iterator[None]:
+    """Redirect the process's stderr to the null device. LiteRT prints a greeting there, and errors that it raises
+    too."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -98,7 +99,7 @@ def _hushed() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What it says, without the numbers of its nodes and its own source lines."""
+    """Return LiteRT's message without the numbers of its nodes and its own source lines."""
     if isinstance(error, OSError):
         return error.strerror or "it cannot be read"
     return str(error).strip().splitlines()[0].rpartition(".cc:")[2] if str(error).strip() else "for no stated reason"

@@ -1,8 +1,8 @@
 """The noise schedule of a checkpoint, read from its scheduler_config.json, and the timesteps that samplers visit.
 
-A schedule belongs to the model (how it was trained), a sampler to the user. So the settings are read once, whatever
-scheduler class they were saved by, and every sampler takes those that its own class in diffusers would take; settings
-that are absent here (None) have a default that differs from sampler to sampler.
+A schedule belongs to the model (how it was trained), a sampler is the user's choice. So the settings are read once,
+independent of the scheduler class that saved them, and every sampler uses the settings that its class in diffusers
+reads. For a setting that is None each sampler has its own default.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """`betas` (before any rescaling) and `alphas_cumprod` (after it) are float32 [train_steps]; the rest are the
-    settings of the same name in scheduler_config.json. `rounds_timesteps` is whether DPM-Solver++ with Karras' sigmas
-    rounds its timesteps (else it cuts their fraction off)."""
+    """`betas` (before any rescaling) and `alphas_cumprod` (after it) are float32 [train_steps]; the other fields are
+    the settings of the same name in scheduler_config.json. `rounds_timesteps`: DPM-Solver++ with Karras' sigmas rounds
+    its timesteps, else it truncates them."""
 
     betas: Float32
     alphas_cumprod: Float32
@@ -50,8 +50,8 @@ _FOLLOWED = [field.name for field in fields(NoiseSchedule) if field.name in Sche
 
 
 def read_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
-    """Return the schedule of a scheduler_config.json's content. Raises UserError as `read_settings` does, and where the
-    betas that it describes do not lie between 0 and 1."""
+    """Return the schedule of a scheduler_config.json's content. Raise UserError as `read_settings` does, and if its
+    betas are not between 0 and 1."""
     settings = read_settings(config)
     betas = _betas(settings)
     rescaled = rescale_to_zero_snr(betas) if settings.rescale_betas_zero_snr else betas
@@ -77,13 +77,13 @@ def _betas(settings: SchedulerSettings) -> Float32:
         betas = np.array([min(1 - signal[i + 1] / signal[i], 0.999) for i in range(steps)], np.float32)
     if not len(betas) or not ((betas > 0) & (betas < 1)).all():
         raise UserError(
-            "scheduler_config.json: the betas must lie between 0 and 1: correct beta_start, beta_end or trained_betas"
+            "scheduler_config.json: the betas must be between 0 and 1: correct beta_start, beta_end or trained_betas"
         )
     return betas
 
 
 def _line(start: float, end: float, steps: int) -> Float32:
-    """torch.linspace in float32, [steps]: a float32 step, counted from both ends to the middle, rounded once."""
+    """Return torch.linspace in float32, [steps]: a float32 step, counted from both ends to the middle, rounded once."""
     first, last = np.float32(start), np.float32(end)
     step = np.float64((last - first) / np.float32(max(steps - 1, 1)))
     forth = np.arange(steps)
@@ -92,12 +92,13 @@ def _line(start: float, end: float, steps: int) -> Float32:
 
 
 def accumulate_alphas(betas: Float32) -> Float32:
-    """The running product of 1 - beta, float32 [train_steps], summed up in float64 as torch does."""
+    """Return the cumulative product of 1 - beta, float32 [train_steps], accumulated in float64 as torch does."""
     return np.cumprod((np.float32(1) - betas).astype(np.float64)).astype(np.float32)
 
 
 def rescale_to_zero_snr(betas: Float32) -> Float32:
-    """Betas whose last step is pure noise: Lin et al., arXiv 2305.08891, algorithm 1; float32 [train_steps]."""
+    """Rescale betas so that the last step is pure noise: Lin et al., arXiv 2305.08891, algorithm 1; float32
+    [train_steps]."""
     root = np.sqrt(accumulate_alphas(betas))
     first, last = root[0], root[-1]
     signal = np.square((root - last) * (first / (first - last)))
@@ -105,22 +106,22 @@ def rescale_to_zero_snr(betas: Float32) -> Float32:
 
 
 def check_steps(schedule: NoiseSchedule, steps: int) -> None:
-    """Raises UserError unless 1 <= steps <= the training's."""
+    """Raise UserError unless 1 <= steps <= the training's."""
     if not 1 <= steps <= schedule.train_steps:
         raise UserError(f"steps must be from 1 to {schedule.train_steps}, not {steps}")
 
 
 def check_start(start: int, calls: int) -> None:
-    """Raises UserError unless 0 <= start < the UNet calls of the whole table."""
+    """Raise UserError unless 0 <= start < calls, the UNet calls of the table from start 0."""
     if not 0 <= start < calls:
-        raise UserError(f"start {start} leaves no step to run: take one from 0 to {calls - 1}")
+        raise UserError(f"start {start} leaves no step to run: choose one from 0 to {calls - 1}")
 
 
 def select_timesteps(schedule: NoiseSchedule, steps: int, spacing: str) -> NDArray[np.float64]:
-    """The `steps` timesteps to visit, latest first, float64 [steps] (Lin et al., arXiv 2305.08891, table 2).
+    """Return the `steps` timesteps to visit, latest first, float64 [steps] (Lin et al., arXiv 2305.08891, table 2).
 
-    `spacing` is the sampler's default where the checkpoint names none. "linspace" gives fractions; samplers that look
-    up a training step round them. Raises UserError where steps_offset carries the first beyond the training's last.
+    `spacing` is the sampler's default, for a checkpoint that names none. "linspace" returns fractions; samplers that
+    look up a training step round them. Raise UserError if steps_offset moves the first beyond the training's last.
     """
     check_steps(schedule, steps)
     last = schedule.train_steps - 1
@@ -140,11 +141,11 @@ def select_timesteps(schedule: NoiseSchedule, steps: int, spacing: str) -> NDArr
 
 
 def check_reach(schedule: NoiseSchedule, timesteps: NDArray[np.float64]) -> None:
-    """Raises UserError unless all `timesteps` are within the training's."""
+    """Raise UserError unless all `timesteps` are within the training's."""
     last = schedule.train_steps - 1
     for timestep in (timesteps.max(), timesteps.min()):
         if not 0 <= timestep <= last:
             raise UserError(
                 f"{len(timesteps)} steps with steps_offset {schedule.steps_offset} visit timestep {timestep:.0f}, "
-                f"the model was trained on 0 to {last}: take fewer steps"
+                f"the model was trained on 0 to {last}: use fewer steps"
             )

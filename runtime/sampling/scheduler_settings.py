@@ -20,7 +20,7 @@ Off = Annotated[bool, AfterValidator(_must_be_off)]
 
 
 class PlainSettings(BaseModel):
-    """Settings that change the arithmetic in ways that no sampler here knows, with the values that leave it alone."""
+    """Settings that change the arithmetic in ways that no sampler here implements, with the values that do not."""
 
     thresholding: Off = False
     use_exponential_sigmas: Off = False
@@ -37,9 +37,9 @@ PLAIN = tuple(PlainSettings.model_fields)
 
 
 class SchedulerSettings(PlainSettings):
-    """The rest, by the names and with the defaults of diffusers. None has a default that differs from sampler to
-    sampler. Settings of other schedulers, and `clip_sample`, which diffusers' Stable Diffusion pipelines turn off as
-    well, are passed over."""
+    """All settings that samplers read, with the names and defaults of diffusers. For a setting that is None each
+    sampler has its own default. Settings of other schedulers are ignored, and `clip_sample` is too, since diffusers'
+    Stable Diffusion pipelines turn it off."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -64,14 +64,14 @@ class SchedulerSettings(PlainSettings):
     @model_validator(mode="before")
     @classmethod
     def _read_null(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Read null as the default, but as false where diffusers asks whether the setting is true."""
+        """Read null as the default, but as false where diffusers only tests the setting for truth."""
         given = {name: value for name, value in fields.items() if value is not None}
         return given | ({"lower_order_final": False} if fields.get("lower_order_final", True) is None else {})
 
 
 def read_settings(config: Mapping[str, Any]) -> SchedulerSettings:
-    """Read the content of a scheduler_config.json. Raises UserError, naming the field and what it can be, at a value
-    that is unknown or that no sampler here can follow."""
+    """Read the content of a scheduler_config.json. Raise UserError, which names the field and its valid values, for a
+    value that is unknown or that no sampler here can follow."""
     try:
         return SchedulerSettings.model_validate(dict(config))
     except ValidationError as error:

@@ -10,12 +10,12 @@ from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule
 
 Floats = NDArray[np.float64]
 
-RHO = 7.0  # how far Karras' spacing leans to the small sigmas
-LAST_ALPHA = 2.0**-24  # in place of 0 where the schedule ends in pure noise, whose sigma would be infinite
+RHO = 7.0  # exponent of Karras' spacing: the larger, the denser are the small sigmas
+LAST_ALPHA = 2.0**-24  # instead of 0 if the schedule ends in pure noise, whose sigma would be infinite
 
 
 def training_sigmas(schedule: NoiseSchedule) -> Floats:
-    """The sigma of every training step, rising, float64 [train_steps], rounded to float32 as diffusers keeps them."""
+    """Return the sigma of every training step, ascending, float64 [train_steps], rounded to float32 as in diffusers."""
     alphas = schedule.alphas_cumprod.copy()
     if schedule.rescale_betas_zero_snr:
         alphas[-1] = LAST_ALPHA
@@ -24,21 +24,21 @@ def training_sigmas(schedule: NoiseSchedule) -> Floats:
 
 
 def sigmas_at(schedule: NoiseSchedule, timesteps: Floats) -> Floats:
-    """The sigmas of `timesteps`, which may lie between training steps (linear in sigma); float64 [n]."""
+    """Return the sigmas of `timesteps`, float64 [n], interpolated between training steps (linear in sigma)."""
     sigmas = training_sigmas(schedule)
     return np.interp(timesteps, np.arange(len(sigmas)), sigmas)
 
 
 def timesteps_at(schedule: NoiseSchedule, sigmas: Floats) -> Floats:
-    """The timesteps of `sigmas`, between training steps (linear in log sigma); float64 [n]."""
+    """Return the timesteps of `sigmas`, float64 [n], interpolated between training steps (linear in log sigma)."""
     known = np.log(training_sigmas(schedule).astype(np.float32))
     return np.interp(np.log(np.maximum(sigmas, 1e-10)), known, np.arange(len(known)))
 
 
 def karras_sigmas(schedule: NoiseSchedule, steps: int, largest: float, smallest: float) -> Floats:
-    """`steps` falling sigmas, even in the seventh root (their equation 5); float64 [steps].
+    """Return `steps` descending sigmas, evenly spaced in the seventh root (their equation 5); float64 [steps].
 
-    The checkpoint's own `sigma_max` and `sigma_min` go before `largest` and `smallest`.
+    The checkpoint's `sigma_max` and `sigma_min`, if they are set, replace `largest` and `smallest`.
     """
     largest = schedule.sigma_max if schedule.sigma_max is not None else largest
     smallest = schedule.sigma_min if schedule.sigma_min is not None else smallest
@@ -46,7 +46,7 @@ def karras_sigmas(schedule: NoiseSchedule, steps: int, largest: float, smallest:
 
 
 def with_final(schedule: NoiseSchedule, sigmas: Floats) -> Floats:
-    """`sigmas` with the one that sampling ends at: 0, or the smallest of the training; float64 [n + 1], each rounded to
-    float32 as diffusers keeps them."""
+    """Append the final sigma, 0 or the smallest of the training. Return float64 [n + 1], each rounded to float32 as in
+    diffusers."""
     final = 0.0 if schedule.final_sigmas_type == "zero" else training_sigmas(schedule)[0]
     return np.append(sigmas, final).astype(np.float32).astype(np.float64)

@@ -1,14 +1,14 @@
-"""Step tables: any sampler, flattened to the arithmetic that one loop can run.
+"""Step tables: any sampler, as numbers that one loop can run.
 
 Each row is one call of the UNet. With `x` the latents, `output` the guided UNet output and `m0, m1, ...` this row's
-`m` and those of earlier rows, newest first:
+`m` and the `m` of earlier rows, newest first:
 
     output = unet(input_scale * x, timestep)
     m0 = p * x + q * output
     x  = a * x + b[0] * m0 + b[1] * m1 + ... + c * noise      (noise is drawn only where c is not 0)
 
-Every engine rounds the factors to float32, adds the products from left to right in float32, and leaves out a product
-whose factor is 0.
+Every engine rounds the factors to float32, adds the products from left to right in float32, and omits products whose
+factor is 0.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Latents = NDArray[np.float32]
 
-REACH = 5  # m's: no sampler looks further back than its fifth newest
+REACH = 5  # the number of m that a row can use, its own included
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Step:
 
 @dataclass(frozen=True)
 class StepTable:
-    """`start` counts the skipped leading steps (image-to-image); 0 draws from pure noise.
+    """The rows of one sampler at one number of steps. `start` is the number of leading rows that are skipped
+    (image-to-image); 0 draws from pure noise.
 
     Pure noise starts at `init_noise_sigma * noise`. An image starts at `signal_scale * latents + noise_scale * noise`.
     """
@@ -52,8 +53,8 @@ class StepTable:
 
 
 def first_latents(table: StepTable, noise: Latents, image: Latents | None = None) -> Latents:
-    """The latents before the first row, float32 of the shape of `noise`: of pure noise, or of an image's latents with
-    noise over them."""
+    """Return the latents before the first row, float32 of the shape of `noise`: from pure noise, or from an image's
+    latents with noise added."""
     if image is None:
         return noise * np.float32(table.init_noise_sigma)
     return np.float32(table.signal_scale) * image + np.float32(table.noise_scale) * noise
@@ -62,17 +63,17 @@ def first_latents(table: StepTable, noise: Latents, image: Latents | None = None
 def advance(
     row: Step, x: Latents, output: Latents, history: tuple[Latents, ...] = (), noise: Latents | None = None
 ) -> tuple[Latents, tuple[Latents, ...]]:
-    """The latents after `row`, and the history for the next row; all arrays are float32 of one shape.
+    """Return the latents after `row`, and the history for the next row; all arrays are float32 of one shape.
 
-    `x` are the latents before it (not scaled by input_scale), `output` is the guided UNet output. `history` holds the
-    m's of earlier rows, newest first: () before the first row, then what the row before returned. `noise` is standard
-    normal and must be given where row.c is not 0.
+    `x` are the latents before it (not scaled by input_scale), `output` is the guided UNet output. `history` has the
+    m's of earlier rows, newest first: () before the first row, then the history that the row before returned. `noise`
+    is standard normal and required if row.c is not 0.
     """
     m = _sum((row.p, x), (row.q, output))
     history = (m, *history)[:REACH]
     products = [(row.a, x), *zip(row.b, history, strict=False)]
     if row.c:
-        assert noise is not None, "this row takes noise"
+        assert noise is not None, "this row needs noise"
         products.append((row.c, noise))
     return _sum(*products), history
 

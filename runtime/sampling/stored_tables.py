@@ -1,26 +1,26 @@
 """Step tables of a bundle: one binary file with the tables of every sampler at 1 to 50 steps, and an index in JSON.
 
-The file is a series of columns. A column is float32, little-endian, one value after the other without a gap; nothing
-else is in the file: no header, no padding, no compression. The index says where each column begins.
+The file is a sequence of columns. A column is float32, little-endian, one value after the other without gaps; the file
+has no header, padding or compression. The index states where each column begins.
 
-For one sampler the tables of 1, 2, ..., 50 steps lie one after the other, so the column `a` holds first the `a` of the
-only row of the table of 1 step, then those of the table of 2 steps, and so on. `rows` is a list of 50 numbers: the
-entry of n - 1 is how many rows the table of n steps has (n for most samplers, n + 1 for pndm from 2 steps on, 0 where
+For one sampler the tables of 1, 2, ..., 50 steps follow each other, so the column `a` has first the `a` of the only row
+of the table of 1 step, then the `a` of each row of the table of 2 steps, and so on. `rows` is a list of 50 numbers:
+entry n - 1 is the number of rows of the table of n steps (n for most samplers, n + 1 for pndm from 2 steps on, 0 if
 the sampler refuses that count for this model). So the table of n steps has its first row at place
 
     first = rows[0] + rows[1] + ... + rows[n - 2]
 
-of every column of the sampler, and a column has as many values as all numbers of `rows` together. The columns are
+of every column of the sampler, and a column has as many values as the sum of `rows`. The columns are
 
     timestep, input_scale, p, q, a, b0, b1, b2, b3, b4, c, signal_scale, noise_scale
 
 `columns` has, for a column that is in the file, the byte where it begins; `constants` has, for every other column, the
-number that all its values are. Columns of several samplers may begin at one byte: they are equal.
+one number that all its values are equal to. Equal columns of several samplers begin at the same byte.
 
-A run at n steps begins at a start s (0 without a picture; image to image skips the first s rows) and takes the rows s,
-s + 1, ... to the last. Of each column, row r has the value at place first + r, or the constant. What the numbers of a
-row do is in step_table.py. The first rows of a run differ in some columns, since no output came before them: the row
-s + k, for each k below the length of `restarts`, takes the columns that restarts[k] names from there (again a byte or a
+A run at n steps begins at a start s (0 without a picture; image to image skips the first s rows) and uses the rows s,
+s + 1, ... to the last. Of each column, row r has the value at place first + r, or the constant. step_table.py has the
+meaning of the columns. The first rows of a run differ in some columns, since no outputs precede them: for each k below
+the length of `restarts`, the row s + k reads the columns that restarts[k] names from there (again a byte or a
 constant, and again at place first + s + k); its other columns are as above. In short:
 
     value(name, n, s, r):                                   r >= s; first is as above
@@ -29,12 +29,12 @@ constant, and again at place first + s + k); its other columns are as above. In 
             if name in holder.constants: return holder.constants[name]
             if name in holder.columns:   return the float32 at byte holder.columns[name] + 4 * (first + r)
 
-How large it is: each column takes 5,100 bytes (of pndm 5,296) for 50 counts of steps. The largest of 96 schedules,
+Size: each column has 5,100 bytes (of pndm 5,296) for 50 counts of steps. The largest file of 96 schedules, of
 v-prediction over Karras' sigmas spaced by linspace, has 49 columns, 253,232 bytes (247.3 KiB); the limit is 250 KiB.
-No two of them are equal where both are read, and none is another's moved by up to four rows.
+No two of its columns are equal where both are read, and none equals another one shifted by up to four rows.
 
 Without a picture the latents begin as init_noise_sigma[n - 1] * noise. Image to image, also with s = 0, begins as
-signal_scale * image + noise_scale * noise, both of row s.
+signal_scale * image + noise_scale * noise, with both scales of row s.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_start
 from pocketdiffusion.runtime.sampling.step_table import REACH, Step, StepTable
 
 Float32 = NDArray[np.float32]
-Column = tuple[Float32, NDArray[np.bool_]]  # float32 [places], and at which of them it is used
+Column = tuple[Float32, NDArray[np.bool_]]  # float32 [places], and for each place whether it is read
 
 MOST_STEPS = 50
 ROW = ("timestep", "input_scale", "p", "q", "a", *(f"b{j}" for j in range(REACH)), "c")
@@ -113,9 +113,9 @@ class TableFile:
 
 
 def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> TableFile:
-    """The table file and its index: every sampler at 1 to `most_steps` steps, from every start.
+    """Return the table file and its index: every sampler at 1 to `most_steps` steps, from every start.
 
-    A sampler that refuses the schedule at every count is left out, a count that it refuses has no rows.
+    A sampler that refuses the schedule at every count is left out; a count that it refuses has no rows.
     """
     computed = {
         name: [_from_all_starts(name, schedule, n) for n in range(1, most_steps + 1)] for name in sampler_names()
@@ -123,12 +123,12 @@ def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> Table
     computed = {name: tables for name, tables in computed.items() if any(tables)}
     pool: list[Column] = []
     columns = {name: _columns(name, tables) for name, tables in computed.items()}
-    whole = {name: _place({**columns[name][0], **_scales(tables)}, pool) for name, tables in computed.items()}
+    placed = {name: _place({**columns[name][0], **_scales(tables)}, pool) for name, tables in computed.items()}
     restarts = {name: [_place(row, pool) for row in columns[name][1]] for name in computed}
     offsets = np.cumsum([0, *(4 * len(values) for values, _ in pool)]).tolist()
     samplers = {
         name: SamplerTables(
-            **_fields(whole[name], offsets),
+            **_fields(placed[name], offsets),
             rows=tuple(len(starts[0].rows) if starts else 0 for starts in tables),
             init_noise_sigma=tuple(_digits(starts[0].init_noise_sigma) if starts else 0.0 for starts in tables),
             restarts=tuple(Columns(**_fields(row, offsets)) for row in restarts[name]),
@@ -141,7 +141,7 @@ def write_tables(schedule: NoiseSchedule, most_steps: int = MOST_STEPS) -> Table
 
 
 def table_bytes(index: StoredTables) -> int:
-    """How long the table file is, in bytes: the end of its last column."""
+    """Return the size of the table file in bytes: the end of its last column."""
     ends = [0]
     for stored in index.samplers.values():
         for holder in (stored, *stored.restarts):
@@ -150,29 +150,29 @@ def table_bytes(index: StoredTables) -> int:
 
 
 def check_index(index: StoredTables) -> None:
-    """Raises ValueError, which names the sampler, unless it has an entry for each count of steps, and each column once:
-    in the file, from a whole float32 on, or as a constant."""
+    """Check that each sampler has an entry for each count of steps, and each column once: in the file, at a multiple of
+    4 bytes, or as a constant. Raise ValueError, which names the sampler, if not."""
     for name, stored in index.samplers.items():
         for field, entries in (("rows", stored.rows), ("init_noise_sigma", stored.init_noise_sigma)):
             if len(entries) != index.most_steps:
                 raise ValueError(f"{field} of {name} has {len(entries)} entries for {index.most_steps} counts of steps")
         if sorted((*stored.columns, *stored.constants)) != sorted(COLUMNS):
-            raise ValueError(f"columns and constants of {name} have not each of {', '.join(COLUMNS)} once")
+            raise ValueError(f"columns and constants of {name} do not have each of {', '.join(COLUMNS)} once")
         if len(stored.restarts) > REACH:
-            raise ValueError(f"{name} restarts for {len(stored.restarts)} rows, where {REACH} are the most")
+            raise ValueError(f"{name} has restarts for {len(stored.restarts)} rows, and at most {REACH} are allowed")
         for restart in stored.restarts:
             if restart.columns.keys() & restart.constants.keys() or {*restart.columns, *restart.constants} - {*ROW}:
-                raise ValueError(f"a restart of {name} names another column than {', '.join(ROW)}, or one twice")
+                raise ValueError(f"a restart of {name} names a column other than {', '.join(ROW)}, or one twice")
         for holder in (stored, *stored.restarts):
             if odd := [column for column, offset in holder.columns.items() if offset % 4]:
-                raise ValueError(f"the column {odd[0]} of {name} begins within a number")
+                raise ValueError(f"the column {odd[0]} of {name} does not begin at a multiple of 4 bytes")
 
 
 def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start: int = 0) -> StepTable:
-    """The table of `sampler` at `steps` steps from `start`, its numbers those of the file: float32.
+    """Return the table of `sampler` at `steps` steps from `start`, with the float32 numbers of the file.
 
-    Raises UserError for a sampler, a count of steps or a start that the file has not, ProofError where the index names
-    a place that the file has not.
+    Raise UserError if the file has no such sampler, count of steps or start, ProofError if the index names a place that
+    the file does not have.
     """
     if sampler not in index.samplers:
         raise UserError(f"this bundle has no sampler {sampler!r}: choose one of {', '.join(index.samplers)}")
@@ -185,14 +185,17 @@ def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start:
     first = sum(stored.rows[: steps - 1])
 
     def column(holder: Columns, name: str, begin: int, end: int) -> list[float]:
-        """The values of the rows from `begin` up to `end`."""
+        """Return the values of the rows from `begin` up to `end`."""
         if name in holder.constants:
             return [holder.constants[name]] * (end - begin)
         if name not in holder.columns:
-            raise ProofError(f"the index of the table file lacks {name} of {sampler}: export the model again")
+            raise ProofError(f"the step tables of {sampler} have no column {name}: export the model again")
         at = holder.columns[name] + 4 * (first + begin)
         if at + 4 * (end - begin) > len(raw):
-            raise ProofError(f"the table file is cut off at byte {len(raw)}: {name} of {sampler} lies behind it")
+            raise ProofError(
+                f"the step tables end at byte {len(raw)}, before the end of column {name} of {sampler}: export the "
+                "model again"
+            )
         values: list[float] = np.frombuffer(raw, "<f4", end - begin, at).tolist()
         return values
 
@@ -218,7 +221,7 @@ def read_table(index: StoredTables, raw: bytes, sampler: str, steps: int, start:
 
 
 def _from_all_starts(sampler: str, schedule: NoiseSchedule, steps: int) -> list[StepTable]:
-    """The tables of one count of steps from start 0, 1, ...; none where the sampler refuses that count."""
+    """Return the tables of one count of steps from start 0, 1, ...; none if the sampler refuses that count."""
     try:
         table = step_table(sampler, schedule, steps)
     except UserError:
@@ -227,21 +230,21 @@ def _from_all_starts(sampler: str, schedule: NoiseSchedule, steps: int) -> list[
 
 
 def _row(row: Step) -> list[float]:
-    """The values of ROW."""
+    """Return the values of ROW."""
     b = (*row.b, *(0.0,) * (REACH - len(row.b)))
     return [row.timestep, row.input_scale, row.p, row.q, row.a, *b, row.c]
 
 
 def _scales(tables: Sequence[Sequence[StepTable]]) -> dict[str, Column]:
-    """signal_scale and noise_scale of each row as a start."""
+    """Return signal_scale and noise_scale for each row as a start."""
     values = np.array([[start.signal_scale, start.noise_scale] for starts in tables for start in starts], np.float32)
     return {name: (values[:, i], np.ones(len(values), bool)) for i, name in enumerate(SCALES)}
 
 
 def _columns(sampler: str, tables: Sequence[Sequence[StepTable]]) -> tuple[dict[str, Column], list[dict[str, Column]]]:
-    """The columns of ROW, and for k = 0, 1, ... those that row s + k has in their place at any start s.
+    """Return the columns of ROW, and for k = 0, 1, ... the columns that replace them in row s + k of a run from s.
 
-    Raises ValueError where a start tells beyond REACH rows.
+    Raise ValueError if a start changes more than REACH rows.
     """
     late = np.array([_row(row) for starts in tables if starts for row in starts[0].rows], np.float32)
     early, used = np.repeat(late[None], REACH, axis=0), np.zeros((REACH, len(late)), bool)
@@ -251,32 +254,32 @@ def _columns(sampler: str, tables: Sequence[Sequence[StepTable]]) -> tuple[dict[
             at = first + table.start
             rows = np.array([_row(row) for row in table.rows], np.float32)
             if (rows[REACH:] != late[at + REACH : at + len(rows)]).any():
-                raise ValueError(f"{sampler} at {table.steps} steps from {table.start} is no slice of its table")
+                raise ValueError(f"{sampler} at {table.steps} steps from {table.start} is not a slice of its table")
             for k, row in enumerate(rows[:REACH]):
                 early[k, at + k], used[k, at + k] = row, True
         first += len(starts)
     steady = np.concatenate([np.arange(len(starts)) >= REACH for starts in tables])
 
-    whole: dict[str, Column] = {}
+    late_columns: dict[str, Column] = {}
     restarts: list[dict[str, Column]] = [{} for _ in range(REACH)]
     for i, name in enumerate(ROW):
         values, known = late[:, i].copy(), steady.copy()
         differ = [bool((early[k, :, i] != values)[used[k] & known].any()) for k in range(REACH)]
-        for k in range(REACH):  # the first rows of each table are what a k gives that is as the later rows are
+        for k in range(REACH):  # fill the first rows of each table from a k whose values equal those of later rows
             if not differ[k]:
                 values = np.where(used[k] & ~known, early[k, :, i], values)
                 known |= used[k]
         for k in range(REACH):
             if differ[k] or (early[k, :, i] != values)[used[k] & known].any():
                 restarts[k][name] = early[k, :, i], used[k]
-        whole[name] = values, known
+        late_columns[name] = values, known
     while restarts and not restarts[-1]:
         restarts.pop()
-    return whole, restarts
+    return late_columns, restarts
 
 
 def _place(columns: Mapping[str, Column], pool: list[Column]) -> tuple[dict[str, int], dict[str, float]]:
-    """The number in the pool of each column that is none, and the constants that the others are."""
+    """Return the number in the pool of each column that is not constant, and the values of the constant columns."""
     shared: dict[str, int] = {}
     constants: dict[str, float] = {}
     for name, (values, used) in columns.items():
@@ -289,7 +292,8 @@ def _place(columns: Mapping[str, Column], pool: list[Column]) -> tuple[dict[str,
 
 
 def _share(values: Float32, used: NDArray[np.bool_], pool: list[Column]) -> int:
-    """The number of the column in the pool that has these values wherever both are used; else it is added there."""
+    """Return the number of the column in `pool` that has these values wherever both are read. Add one if there is
+    none."""
     for number, (others, taken) in enumerate(pool):
         both = used & taken if len(used) == len(taken) else None
         if both is not None and (values[both] == others[both]).all():
@@ -300,18 +304,18 @@ def _share(values: Float32, used: NDArray[np.bool_], pool: list[Column]) -> int:
 
 
 def _fields(placed: tuple[dict[str, int], dict[str, float]], offsets: Sequence[int]) -> dict[str, Any]:
-    """The fields of Columns."""
+    """Return the fields of Columns."""
     shared, constants = placed
     return {"columns": {name: offsets[number] for name, number in shared.items()}, "constants": constants}
 
 
 def _digits(value: float) -> float:
-    """The float64 of the fewest digits that give `value` in float32."""
+    """Return the float64 with the fewest digits that equals `value` in float32."""
     return float(str(np.float32(value)))
 
 
 def _spell_counts(counts: Sequence[int]) -> str:
-    """ "1 to 50", or "1 to 24, 30" where some are left out."""
+    """Return "1 to 50", or "1 to 24, 30" if some are missing."""
     runs: list[list[int]] = []
     for count in counts:
         if runs and runs[-1][-1] == count - 1:

@@ -1,9 +1,10 @@
-"""Constants of an ML program: held in the program itself, or in its blob file, which may pack several into a byte.
+"""Constants of an ML program: in the program itself, or in its blob file, which may pack several into a byte.
 
 The blob file (version 2) is a sequence of records aligned to 64 bytes. Each begins with a header: the sentinel
-0xDEADBEEF, a code of the data type, the size of the data in bytes and its place in the file, the latter two of 64 bits.
+0xDEADBEEF, a code of the data type, the size of the data in bytes and its offset in the file, the latter two of 64
+bits.
 
-Source: coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp; numbers of 1, 2, 3, 4 and 6 bits lie in a
+Source: coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp; numbers of 1, 2, 3, 4 and 6 bits are stored as a
 little-endian stream of bits (mlmodel/src/MILBlob/SubByteTypes.hpp).
 """
 
@@ -19,7 +20,7 @@ from pocketdiffusion.runtime.runner import Array
 SENTINEL = 0xDEADBEEF
 HEADER = np.dtype([("sentinel", "<u4"), ("dtype", "<u4"), ("size", "<u8"), ("offset", "<u8")])
 
-# MIL's names of data types, as numpy stores them. BOOL takes a byte.
+# numpy's dtypes by MIL's names of data types. BOOL is one byte.
 DTYPES = {
     "BOOL": np.dtype("?"),
     "FLOAT16": np.dtype("<f2"),
@@ -36,14 +37,14 @@ PACKED_BITS = {"INT4": 4, "UINT1": 1, "UINT2": 2, "UINT3": 3, "UINT4": 4, "UINT6
 
 @dataclass(frozen=True)
 class TensorType:
-    """`dtype` is MIL's name for it."""
+    """Data type and shape of a tensor. `dtype` is MIL's name."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def stored(self) -> np.dtype[np.generic]:
-        """What numpy holds such a tensor in. Raises ProofError for a data type that we do not know."""
+        """Return the numpy dtype of such a tensor. Raise ProofError for an unknown data type."""
         if self.dtype in PACKED_BITS:
             return np.dtype(np.int8 if self.dtype.startswith("INT") else np.uint8)
         if self.dtype not in DTYPES:
@@ -53,7 +54,7 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Blob:
-    """A constant in a blob file: its header lies at `offset`."""
+    """A constant in a blob file, whose header is at byte `offset`."""
 
     file: Path
     offset: int
@@ -61,24 +62,25 @@ class Blob:
 
 
 def read_blob(blob: Blob) -> Array:
-    """The constant, read with plain file reads, so that no mapped page counts as memory.
+    """Return the constant, read with plain file reads, so that no mapped page counts as memory.
 
-    Raises ProofError where no record begins there, or its size is not the type's.
+    Raise ProofError if no record begins there, or its size does not match the type.
     """
     header = np.fromfile(blob.file, HEADER, 1, offset=blob.offset)
     if header.size != 1 or header["sentinel"][0] != SENTINEL:
-        raise ProofError(f"{blob.file}: no constant begins at byte {blob.offset}: the file is damaged")
+        raise ProofError(f"{blob.file}: no constant begins at byte {blob.offset}: the file is corrupt")
     raw = np.fromfile(blob.file, np.uint8, int(header["size"][0]), offset=int(header["offset"][0]))
     return decode(raw, blob.type, f"{blob.file}, byte {blob.offset}")
 
 
 def decode(raw: Array, type: TensorType, where: str) -> Array:
-    """The tensor in the bytes `raw` (uint8), little-endian. Raises ProofError where there are too few or too many."""
+    """Return the tensor in the bytes `raw` (uint8), little-endian. Raise ProofError if there are too few or too
+    many."""
     count = prod(type.shape)
     bits = PACKED_BITS.get(type.dtype)
     wanted = count * type.stored.itemsize if bits is None else -(-count * bits // 8)
     if raw.size != wanted:
-        raise ProofError(f"{where}: {raw.size} bytes, where {type.dtype}{list(type.shape)} takes {wanted}")
+        raise ProofError(f"{where}: {raw.size} bytes, and {type.dtype}{list(type.shape)} has {wanted}")
     flat = raw.view(type.stored) if bits is None else unpack(raw, bits, count)
     if type.dtype == "INT4":
         flat = flat.view(np.int8) - (flat.view(np.int8) & 8) * 2
@@ -86,8 +88,8 @@ def decode(raw: Array, type: TensorType, where: str) -> Array:
 
 
 def unpack(raw: Array, bits: int, count: int) -> Array:
-    """`count` numbers (uint8) of `bits` bits each, from a little-endian stream of bits in bytes."""
-    step = lcm(bits, 8) // 8  # bytes that hold whole numbers: at most 3
+    """Return `count` numbers (uint8) of `bits` bits each, from the little-endian stream of bits in `raw` (uint8)."""
+    step = lcm(bits, 8) // 8  # bytes in which numbers end at the last bit: at most 3
     each = step * 8 // bits
     padded = np.zeros(-(-count // each) * step, np.uint8)
     padded[: raw.size] = raw

@@ -1,6 +1,6 @@
 """Operators of ML programs that decompress weights: palettes, and integers with scales.
 
-Numbers of less than a byte arrive one in a byte, save the indices of `constexpr_lut_to_dense` as iOS 16 has it.
+Numbers of less than a byte arrive one in a byte, except the indices of iOS 16's `constexpr_lut_to_dense`.
 
 Source: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html, constexpr_ops of iOS 16
 and of iOS 18.
@@ -17,26 +17,28 @@ from pocketdiffusion.runtime.runner import Array
 
 
 def affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, axis: Any) -> Array:
-    """scale * (data - zero_point), each a number or one for each index of `axis`."""
+    """Return scale * (data - zero_point) in float32. `scale` and `zero_point` are numbers, or have one number for each
+    index of `axis`."""
     shape = [1] * quantized_data.ndim
     shape[int(axis)] = -1
-    zero, factor = (v.astype(np.float32).reshape(shape) if v.ndim else np.float32(v) for v in (zero_point, scale))
-    return np.asarray((quantized_data.astype(np.float32) - zero) * factor)
+    offset, factor = (v.astype(np.float32).reshape(shape) if v.ndim else np.float32(v) for v in (zero_point, scale))
+    return np.asarray((quantized_data.astype(np.float32) - offset) * factor)
 
 
 def blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = None) -> Array:
-    """scale * (data - offset). Both have an axis for each of the data's, and one number for each block of it."""
+    """Return scale * (data - offset) in float32. `scale` and `offset` have as many axes as `data`, and one number for
+    each block along each axis."""
     value = data.astype(np.float32)
     value = value if offset is None else value - _spread(offset.astype(np.float32), data.shape)
     return value * _spread(scale, data.shape)
 
 
 def lut_to_dense(indices: Array, lut: Array, shape: Any = None, vector_axis: Any = None) -> Array:
-    """The palette's entry for each index.
+    """Return the palette's entry for each index.
 
-    iOS 16: `shape` is given, the palette has one axis, and the indices are a stream of bits. iOS 18: the palette is
-    [groups of each axis..., entries, vector], each group of the tensor has its own, and an index stands for a vector
-    along `vector_axis`.
+    iOS 16: `shape` is given, `lut` has one axis, and `indices` is a stream of bits. iOS 18: `lut` is [groups of each
+    axis..., entries, vector], with a palette for each group of the tensor, and an index selects a vector along
+    `vector_axis`.
     """
     if shape is not None:
         sizes = [int(size) for size in shape]
@@ -55,7 +57,7 @@ def lut_to_dense(indices: Array, lut: Array, shape: Any = None, vector_axis: Any
 
 
 def _spread(blocks: Array, shape: tuple[int, ...]) -> Array:
-    """One number for each block becomes one for each element, axis by axis, where broadcasting does not do it."""
+    """Repeat numbers of blocks along each axis until they broadcast to `shape`."""
     for axis, size in enumerate(shape):
         if blocks.shape[axis] not in (1, size):
             blocks = np.repeat(blocks, size // blocks.shape[axis], axis)

@@ -21,7 +21,8 @@ _SLOPE = (2 / np.sqrt(pi) * np.exp(-(_GRID**2))).astype(np.float32)
 
 
 def erf(x: Array) -> Array:
-    """The error function to 1e-7: from the nearest point of a grid, by Taylor's first three terms. Beyond 6 it is 1."""
+    """Compute the error function to 1e-7, by three terms of Taylor's series from the nearest point of a grid. From |x|
+    = 6 on it is -1 or 1."""
     inside = np.clip(np.nan_to_num(x), -6, 6)
     index = np.rint((inside + 6) / np.float32(_STEP)).astype(np.int32)
     near = (index * np.float32(_STEP) - 6).astype(np.float32)
@@ -41,7 +42,7 @@ def silu(x: Array) -> Array:
 
 
 def gelu(x: Array, mode: str = "EXACT") -> Array:
-    """x * Phi(x), or one of the approximations of https://arxiv.org/abs/1606.08415."""
+    """Compute x * Phi(x), or one of the approximations of https://arxiv.org/abs/1606.08415."""
     half = np.float32(0.5)
     if mode == "SIGMOID_APPROXIMATION":
         value: Array = x * sigmoid(np.float32(1.702) * x)
@@ -56,7 +57,7 @@ def gelu(x: Array, mode: str = "EXACT") -> Array:
 
 
 def cast(x: Array, dtype: str) -> Array:
-    """The executor does it, by the declared type: floats are cut off towards zero, and true is whatever is not 0."""
+    """Return `x`: the executor converts it to the declared type. Floats are truncated towards 0; all but 0 is true."""
     return x
 
 
@@ -66,7 +67,7 @@ def select(cond: Array, a: Array, b: Array) -> Array:
 
 def softmax(x: Array, axis: Any = -1) -> Array:
     weights: Array = x - x.max(int(axis), keepdims=True)
-    np.exp(weights, out=weights)  # in place: an attention over 4096 tokens has half a gigabyte of them
+    np.exp(weights, out=weights)  # in place: the weights of an attention over 4096 tokens are half a gigabyte
     weights /= weights.sum(int(axis), keepdims=True)
     return weights
 
@@ -80,12 +81,13 @@ def reduce_max(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
 
 
 def reduce_argmax(x: Array, axis: Any = -1, keep_dims: Any = False, output_dtype: str = "int32") -> Array:
-    """The first of equals."""
+    """Return the index of the maximum along `axis`, the first one on ties. The executor converts it to the declared
+    type."""
     return np.asarray(x.argmax(int(axis), keepdims=bool(keep_dims)))
 
 
 def layer_norm(x: Array, axes: Any = None, gamma: Any = None, beta: Any = None, epsilon: Any = 1e-5) -> Array:
-    """`gamma` and `beta` have the shape of the normalised axes."""
+    """Normalize `x` over `axes`. `gamma` and `beta` have the shape of these axes."""
     over = _axes(axes, x)
     spread = [size if axis in over else 1 for axis, size in enumerate(x.shape)]
     centred = x - x.mean(over, keepdims=True)
@@ -97,7 +99,7 @@ def layer_norm(x: Array, axes: Any = None, gamma: Any = None, beta: Any = None, 
 def batch_norm(
     x: Array, mean: Array, variance: Array, gamma: Any = None, beta: Any = None, epsilon: Any = 1e-5
 ) -> Array:
-    """By channel, which is axis 1. The converter writes a scale and a shift by channel as one."""
+    """Normalize `x` by channel, which is axis 1. coremltools also writes a scale and a shift by channel so."""
 
     def spread(values: Array) -> Array:
         return values.reshape(-1, *[1] * (x.ndim - 2))

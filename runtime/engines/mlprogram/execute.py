@@ -1,8 +1,8 @@
-"""Runs an ML program in numpy: what the file says, on any computer.
+"""Run an ML program in numpy, on any computer.
 
 Each operation is computed in float32. In the arithmetic "float16" every result that the program declares as float16 is
 then rounded to float16, so that an overflow shows as it would on a phone; in "float32" nothing is rounded. A phone may
-round more often still, within an operation (the Neural Engine accumulates in float16), or less.
+round more often, within an operation (the Neural Engine accumulates in float16), or less often.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,17 +25,17 @@ Observe = Callable[[Operation, str, Array], None]
 def run(
     program: Program, feeds: Mapping[str, Array], arithmetic: Arithmetic, observe: Observe | None = None
 ) -> dict[str, Array]:
-    """The program's outputs for its inputs `feeds`. Floats come out as float32, rounded as `arithmetic` says.
+    """Return the program's outputs for its inputs `feeds`. Floats are returned as float32, rounded to `arithmetic`.
 
-    `observe` is shown every operation with the name and the value of each result. Values are dropped after their last
-    use. Raises ProofError, naming operator and result, where an operator is unknown, or a result has another shape than
+    `observe` is called with every operation and the name and value of each result. Values are freed after their last
+    use. Raise ProofError, which names operator and result, if an operator is unknown or a result has another shape than
     the program declares.
     """
     values: dict[str, Array] = {}
     for name, kind in program.inputs.items():
         values[name] = _declared(feeds[name], kind, arithmetic, name)
     last = {name: number for number, operation in enumerate(program.operations) for name in operation.uses}
-    with np.errstate(all="ignore"):  # infinities are results, and the caller's to find
+    with np.errstate(all="ignore"):  # infinities are results, which the caller checks
         for number, operation in enumerate(program.operations):
             rounding: Arithmetic = "float32" if operation.kind in MOVES else arithmetic
             for result, value in zip(operation.results, _compute(operation, values), strict=True):
@@ -50,8 +50,8 @@ def run(
 
 
 def decompress(program: Program) -> Program:
-    """The program with constants in the place of its compressed weights, of the types that it declares: whoever runs
-    it more than once decompresses them once. They stay in memory. Raises ProofError as `run` does."""
+    """Return the program with its compressed weights replaced by constants of the declared types, so that several runs
+    decompress them once. They stay in memory. Raise ProofError as `run` does."""
     weights: dict[str, Array] = {}
     kept = []
     for operation in program.operations:
@@ -80,7 +80,7 @@ def _compute(operation: Operation, values: Mapping[str, Array]) -> tuple[Array, 
     arguments = {}
     for key, given in operation.arguments.items():
         found = [_value(argument, values) for argument in given]
-        arguments[key] = found if key == "values" else found[0]  # the one argument that may be many: concat, stack
+        arguments[key] = found if key == "values" else found[0]  # only `values` can be several: concat, stack
     try:
         results = OPERATORS[operation.kind](**arguments)
     except (TypeError, ValueError, IndexError) as error:
@@ -99,9 +99,9 @@ def _value(argument: Name | Blob | Array | str, values: Mapping[str, Array]) -> 
 
 
 def _declared(value: Array, kind: TensorType, arithmetic: Arithmetic, what: str) -> Array:
-    """`value` in the type that the program declares, floats as float32. Raises ProofError at another shape."""
+    """Convert `value` to the type that the program declares, floats to float32. Raise ProofError for another shape."""
     if value.shape != kind.shape:
-        raise ProofError(f"{what} has the shape {list(value.shape)}, where the program declares {list(kind.shape)}")
+        raise ProofError(f"{what} has the shape {list(value.shape)}, and the program declares {list(kind.shape)}")
     if kind.dtype not in ("FLOAT16", "FLOAT32"):
         return value.astype(kind.stored, copy=False)
     value = value.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Operators of ML programs that turn activations into integers and back.
+"""Operators of ML programs that quantize and dequantize activations.
 
 Source: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html, quantization_ops of
 iOS 17. Halves are rounded to the even number, as coremltools' own evaluation does.
@@ -14,24 +14,24 @@ from pocketdiffusion.runtime.runner import Array
 
 
 def quantize(input: Array, scale: Array, output_dtype: str, zero_point: Any = None, axis: Any = None) -> Array:
-    """round(input / scale) + zero_point, cut off at the ends of "int8" or "uint8". `scale` and `zero_point` are numbers
-    or have one for each index of `axis`. Where the input is no number the lowest integer comes out."""
+    """Return round(input / scale) + zero_point, clipped to the range of "int8" or "uint8". `scale` and `zero_point` are
+    numbers or have one number for each index of `axis`. NaN becomes the lowest integer."""
     if output_dtype not in ("int8", "uint8"):
-        raise ValueError(f"there are no integers {output_dtype}")
+        raise ValueError(f"the integer type {output_dtype} is not known")
     ends = np.iinfo(output_dtype)
-    zero = 0 if zero_point is None else _spread(zero_point, input, axis)
-    codes = np.clip(np.rint(input / _spread(scale, input, axis)) + zero, ends.min, ends.max)
-    return np.nan_to_num(codes, nan=ends.min).astype(output_dtype)
+    offset = 0 if zero_point is None else _spread(zero_point, input, axis)
+    quantized = np.clip(np.rint(input / _spread(scale, input, axis)) + offset, ends.min, ends.max)
+    return np.nan_to_num(quantized, nan=ends.min).astype(output_dtype)
 
 
 def dequantize(input: Array, scale: Array, zero_point: Any = None, axis: Any = None) -> Array:
-    """scale * (input - zero_point)."""
-    zero = np.zeros((), np.float32) if zero_point is None else zero_point
-    return affine_dequantize(input, zero, scale, 0 if axis is None else axis)
+    """Return scale * (input - zero_point) in float32."""
+    offset = np.zeros((), np.float32) if zero_point is None else zero_point
+    return affine_dequantize(input, offset, scale, 0 if axis is None else axis)
 
 
 def _spread(values: Any, x: Array, axis: Any) -> Array:
-    """float32, in a shape that goes with `x`."""
+    """Return `values` as float32, in a shape that broadcasts to `x`."""
     found = np.asarray(values, np.float32)
     if found.ndim == 0:
         return found

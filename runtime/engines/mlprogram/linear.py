@@ -1,4 +1,4 @@
-"""Operators of ML programs that multiply matrices. Floats arrive as float32, and sums are those of BLAS in float32.
+"""Operators of ML programs that multiply matrices. Floats arrive as float32, and BLAS computes sums in float32.
 
 Source: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html
 """
@@ -13,11 +13,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pocketdiffusion.runtime.engines.mlprogram.elementwise import softmax
 from pocketdiffusion.runtime.runner import Array
 
-COLUMNS = 1 << 24  # elements of the unfolded input that `conv` holds at once: 64 MB
+COLUMNS = 1 << 24  # elements of the unfolded input that `conv` has in memory at once: 64 MB
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x [..., in], weight [out, in]."""
+    """Return x @ weight^T + bias, [..., out], for x [..., in] and weight [out, in]."""
     value: Array = x.reshape(-1, x.shape[-1]) @ weight.T
     value = value if bias is None else value + bias
     return value.reshape(*x.shape[:-1], len(weight))
@@ -30,7 +30,7 @@ def matmul(x: Array, y: Array, transpose_x: Any = False, transpose_y: Any = Fals
 
 
 def scaled_dot_product_attention(query: Array, key: Array, value: Array, attn_mask: Array | None = None) -> Array:
-    """softmax(q k^T / sqrt(channels)) v of [..., tokens, channels], one head at a time for the sake of memory.
+    """Return softmax(q k^T / sqrt(channels)) v of [..., tokens, channels], one head at a time to save memory.
 
     `attn_mask` is added to the scores; a mask of booleans hides where it is false.
     """
@@ -48,7 +48,8 @@ def scaled_dot_product_attention(query: Array, key: Array, value: Array, attn_ma
 
 
 def einsum(values: Sequence[Array], equation: str) -> Array:
-    """Two tensors, each index at most once in each: as one product of matrices for each index that all three have."""
+    """Compute an einsum of two tensors, as one matrix product for each value of the indices that all three terms have.
+    Raise ValueError if a term repeats an index or only one input has an index that is summed."""
     left, right, out = equation.replace("->", ",").replace(" ", "").split(",")
     x, y = values
     both = [i for i in left if i in right and i in out]
@@ -80,7 +81,8 @@ def conv(
     dilations: Any = (1, 1),
     groups: Any = 1,
 ) -> Array:
-    """x [batch, in, h, w], weight [out, in / groups, kh, kw]: unfolded, some rows at a time, then one product each."""
+    """Convolve x [batch, in, h, w] with weight [out, in / groups, kh, kw]: a few rows at a time are unfolded and
+    multiplied as one matrix."""
     (sh, sw), (dh, dw), parts = map(int, strides), map(int, dilations), int(groups)
     out, inner, kh, kw = weight.shape
     top, bottom, left, right = _padding(x, weight, (sh, sw), (dh, dw), pad_type, pad)
@@ -104,7 +106,7 @@ def conv(
 def _padding(
     x: Array, weight: Array, strides: tuple[int, int], dilations: tuple[int, int], pad_type: str, pad: Any
 ) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right. "same" puts what is odd after, "same_lower" before."""
+    """Return the padding at top, bottom, left and right. If it is odd, "same" pads more after, "same_lower" before."""
     if pad_type == "custom":
         top, bottom, left, right = map(int, pad)
         return top, bottom, left, right

@@ -1,6 +1,6 @@
-"""Every operator that the executor knows: those of Stable Diffusion's graphs from iOS 16 to 18, plain, compressed and
-with integers for activations, and those that rewrites for the Neural Engine need. Each is a function of MIL's
-arguments, by name."""
+"""Every operator that the executor knows: the operators of Stable Diffusion's graphs from iOS 16 to 18, with plain and
+compressed weights and with quantized activations, and the operators of the rewrites for the Neural Engine. Each is a
+function of MIL's arguments, by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,4 +14,4 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     **linear.OPERATORS,
     **shapes.OPERATORS,
 }
-MOVES = frozenset(shapes.OPERATORS)  # their results need no rounding: every element is one of an argument
+MOVES = frozenset(shapes.OPERATORS)  # their results need no rounding: every element is copied from an argument

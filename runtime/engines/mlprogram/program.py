@@ -1,4 +1,4 @@
-"""Reads the ML program of an .mlpackage: its operations, and where its constants lie. Needs neither a Mac nor torch.
+"""Read the ML program of an .mlpackage: its operations and the places of its constants, without a Mac or torch.
 
 Source: https://apple.github.io/coremltools/mlmodel/Format/MIL.html, whose protobuf classes come with coremltools.
 """
@@ -33,7 +33,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Name:
-    """An argument that is the input of the program or the result of an operation."""
+    """An argument that is an input of the program or the result of an operation."""
 
     name: str
 
@@ -42,7 +42,7 @@ class Name:
 class Operation:
     """`kind` is MIL's name of the operator. Each argument is a list, most often of one value.
 
-    `constants` has the names of those arguments that are constants with a name, by argument.
+    `constants` has, by argument, the names of the arguments that are named constants.
     """
 
     kind: str
@@ -52,14 +52,14 @@ class Operation:
 
     @property
     def uses(self) -> Iterator[str]:
-        """The names that it reads."""
+        """Yield the names that the operation reads."""
         for values in self.arguments.values():
             yield from (value.name for value in values if isinstance(value, Name))
 
 
 @dataclass(frozen=True)
 class Program:
-    """The function `main`: operations in the order in which they are run, `const` among their arguments."""
+    """The function `main`: operations in the order of running. `const` operations are replaced by their values."""
 
     opset: str
     inputs: Mapping[str, TensorType]
@@ -68,34 +68,34 @@ class Program:
 
     @property
     def output_types(self) -> dict[str, TensorType]:
-        """By name. An output that no operation computes is left out."""
+        """Return the type of each output by name, without outputs that no operation computes."""
         computed = {result.name: result.type for operation in self.operations for result in operation.results}
         return {name: computed[name] for name in self.outputs if name in computed}
 
     @property
     def histogram(self) -> Counter[str]:
-        """How often each operator is there."""
+        """Return the number of operations of each kind."""
         return Counter(operation.kind for operation in self.operations)
 
 
 def read_program(package: Path) -> Program:
-    """Raises UserError where coremltools is not installed, ProofError where the package holds no program or one that
-    does what this reader does not know: control flow, open shapes, dictionaries."""
+    """Return the ML program of a package. Raise UserError if coremltools is not installed, ProofError if the package
+    has no ML program or the program has control flow, open shapes or dictionaries."""
     home = package / "Data" / "com.apple.CoreML"
     model = _protobuf().Model()
     try:
         model.ParseFromString((home / "model.mlmodel").read_bytes())
         function = model.mlProgram.functions["main"]
         block = function.block_specializations[function.opset]
-    except Exception as error:  # protobuf's DecodeError has no home that all versions share
-        raise ProofError(f"{package}: this is no package of an ML program: {error}") from None
+    except Exception as error:  # protobuf's DecodeError is in another module in each version
+        raise ProofError(f"{package}: this is not a package of an ML program: {error}") from None
     if not block.outputs:
-        raise ProofError(f"{package}: this package holds no ML program with a function main")
+        raise ProofError(f"{package}: this package has no ML program with a function main")
     constants: dict[str, Constant] = {}
     operations = []
     for proto in block.operations:
         if proto.blocks:
-            raise ProofError(f"{package}: {proto.type} holds blocks of its own, and control flow is not supported")
+            raise ProofError(f"{package}: {proto.type} contains blocks, and control flow is not supported")
         if proto.type == "const":
             constants[proto.outputs[0].name] = _constant(proto.attributes["val"], home)
         else:
@@ -105,7 +105,7 @@ def read_program(package: Path) -> Program:
 
 
 def _protobuf() -> ModuleType:
-    """coremltools' Model_pb2, without what importing coremltools itself does (it takes seconds, and warns)."""
+    """Return coremltools' Model_pb2 without importing coremltools itself, which needs seconds and prints warnings."""
     alias = "pocketdiffusion_coremltools_proto"
     if alias not in sys.modules:
         try:
@@ -123,7 +123,8 @@ def _protobuf() -> ModuleType:
 
 
 def _operation(proto: Any, constants: Mapping[str, Constant], home: Path) -> Operation:
-    """Compressed weights (constexpr_...) of iOS 16 and 17 have their arguments as attributes."""
+    """Return an operation from its protobuf. Compressed weights (constexpr_...) of iOS 16 and 17 have their arguments
+    as attributes."""
     arguments: dict[str, tuple[Name | Constant, ...]] = {}
     named: dict[str, str] = {}
     for key, argument in proto.inputs.items():
@@ -146,7 +147,7 @@ def _operation(proto: Any, constants: Mapping[str, Constant], home: Path) -> Ope
 
 def _type(proto: Any) -> TensorType:
     if proto.WhichOneof("type") != "tensorType":
-        raise ProofError(f"the ML program uses a {proto.WhichOneof('type')}, where this reader knows tensors only")
+        raise ProofError(f"the ML program uses a {proto.WhichOneof('type')}, and this reader knows only tensors")
     tensor = proto.tensorType
     if any(size.WhichOneof("dimension") != "constant" for size in tensor.dimensions):
         raise ProofError("the ML program leaves a shape open, which this reader does not know")
@@ -155,7 +156,7 @@ def _type(proto: Any) -> TensorType:
 
 
 def _constant(value: Any, home: Path) -> Constant:
-    """Text, or a tensor: read at once where the program holds it, a `Blob` where it lies in a file."""
+    """Return a constant: text, a tensor that the program contains, or a `Blob` for a tensor in the blob file."""
     kind = _type(value.type)
     if value.WhichOneof("value") == "blobFileValue":
         file = home / value.blobFileValue.fileName.removeprefix("@model_path/")

@@ -12,7 +12,7 @@ from pocketdiffusion.runtime.runner import Array
 
 
 def reshape(x: Array, shape: Array) -> Array:
-    """A size of 0 is that of the same axis of `x`, one of -1 is what is left."""
+    """Reshape `x`. A size of 0 is replaced by the size of the same axis of `x`, a size of -1 by the remaining one."""
     return x.reshape([x.shape[axis] if size == 0 else int(size) for axis, size in enumerate(shape)])
 
 
@@ -29,7 +29,7 @@ def squeeze(x: Array, axes: Array | None = None) -> Array:
 
 
 def concat(values: Sequence[Array], axis: Any, interleave: Any = False) -> Array:
-    """`interleave` takes one slice of each in turn."""
+    """Concatenate along `axis`, with `interleave` one slice of each value in turn."""
     if not interleave:
         return np.concatenate(values, int(axis))
     at = int(axis) % values[0].ndim
@@ -57,7 +57,8 @@ def slice_by_index(
     end_mask: Any = None,
     squeeze_mask: Any = None,
 ) -> Array:
-    """As numpy slices. A mask makes its begin or end that of the axis; a squeezed axis is indexed by its begin."""
+    """Slice `x` as numpy does. An axis with begin_mask or end_mask begins or ends as the axis of `x` does; an axis with
+    squeeze_mask is indexed by its begin."""
     steps = [1] * x.ndim if stride is None else [int(step) for step in stride]
     open_begin, open_end, dropped = (
         [False] * x.ndim if mask is None else [bool(flag) for flag in mask]
@@ -74,21 +75,22 @@ def slice_by_index(
 
 
 def gather(x: Array, indices: Array, axis: Any = 0, batch_dims: Any = 0, validate_indices: Any = False) -> Array:
-    """`indices` take the place of `axis`. Negative ones count from the end; one out of range is an error."""
+    """Return the elements of `x` at `indices` along `axis`. Negative indices count from the end; an index out of range
+    is an error."""
     if batch_dims:
         raise ValueError("batch_dims is not supported")
     return np.asarray(np.take(x, indices.astype(np.int64), int(axis)))
 
 
 def gather_nd(x: Array, indices: Array, batch_dims: Any = 0, validate_indices: Any = False) -> Array:
-    """The last axis of `indices` is an index into the first axes of `x`."""
+    """Return the elements of `x` at `indices`, whose last axis is an index into the first axes of `x`."""
     if batch_dims:
         raise ValueError("batch_dims is not supported")
     return np.asarray(x[tuple(np.moveaxis(indices.astype(np.int64), -1, 0))])
 
 
 def pad(x: Array, pad: Array, mode: str = "constant", constant_val: Any = 0.0) -> Array:
-    """`pad` holds before and after of the last axes."""
+    """Pad `x`. `pad` has the widths before and after of the last axes."""
     widths = np.asarray(pad, np.int64).reshape(-1, 2).tolist()
     widths = [[0, 0]] * (x.ndim - len(widths)) + widths
     if mode == "constant":
@@ -99,7 +101,7 @@ def pad(x: Array, pad: Array, mode: str = "constant", constant_val: Any = 0.0) -
 
 
 def upsample_nearest_neighbor(x: Array, scale_factor_height: Any = 1, scale_factor_width: Any = 1) -> Array:
-    """The last two axes, by whole factors."""
+    """Repeat the last two axes of `x` by integer factors."""
     for axis, factor in ((-2, float(scale_factor_height)), (-1, float(scale_factor_width))):
         if factor != int(factor):
             raise ValueError(f"a scale of {factor} is not supported")

@@ -2,10 +2,10 @@
 
     table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable
 
-which flattens the sampler to rows (see step_table.py). `steps` is 1 to 1000 (the training's), `start` counts the calls
-left out at the beginning, for image-to-image. A table equals what the scheduler of that name in diffusers does when it
-is built by `from_config` from the checkpoint's scheduler_config.json; each file says where it departs from that, and
-names in `DIFFUSERS` the class and the settings that it equals. By these a checkpoint's own scheduler finds its sampler.
+which writes the sampler as rows (see step_table.py). `steps` is 1 to 1000 (the training's), `start` is the number of
+calls skipped at the beginning, for image-to-image. A table computes the same as the scheduler of that name in diffusers
+if it is built by `from_config` from the checkpoint's scheduler_config.json; each file states the differences, and
+names in `DIFFUSERS` the class and the settings. By these the sampler for a checkpoint's scheduler is found.
 """
 
 import sys
@@ -21,12 +21,12 @@ from pocketdiffusion.runtime.sampling.step_table import StepTable
 
 
 def sampler_names() -> list[str]:
-    """The names that `step_table` takes: the files of this folder."""
+    """Return the names of all samplers: the files of this folder."""
     return sorted(module.name for module in iter_modules(__path__))
 
 
 def check_sampler(name: str) -> None:
-    """Raises UserError where no sampler is called `name`."""
+    """Raise UserError if no sampler is called `name`."""
     names = sampler_names()
     if name not in names:
         nearest = get_close_matches(name, names, 1)
@@ -35,7 +35,7 @@ def check_sampler(name: str) -> None:
 
 
 def step_table(name: str, schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
-    """The table of sampler `name`. Raises UserError at an unknown name, and where `table` does."""
+    """Return the table of sampler `name`. Raise UserError for an unknown name, and as `table` does."""
     if f"{__name__}.{name}" not in sys.modules:  # thousands of tables are made at once
         check_sampler(name)
     table: StepTable = import_module(f"{__name__}.{name}").table(schedule, steps, start)
@@ -43,17 +43,17 @@ def step_table(name: str, schedule: NoiseSchedule, steps: int, start: int = 0) -
 
 
 def diffusers_class(name: str) -> tuple[str, Mapping[str, Any]]:
-    """The scheduler class of diffusers that sampler `name` equals, and the settings that it then has. Raises UserError
-    at an unknown name."""
+    """Return the scheduler class of diffusers that sampler `name` equals, and its settings. Raise UserError for an
+    unknown name."""
     check_sampler(name)
     found: tuple[str, Mapping[str, Any]] = import_module(f"{__name__}.{name}").DIFFUSERS
     return found
 
 
 def default_sampler(config: Mapping[str, Any]) -> str:
-    """Return the sampler that is the scheduler of a checkpoint with these settings: of its class, and of several such
-    the one whose settings in `DIFFUSERS` differ least from `config`, a missing one counting as False. Raises UserError
-    where there is none."""
+    """Return the sampler that equals the scheduler of a checkpoint with the settings `config`: it has the same class,
+    and its settings in `DIFFUSERS` differ least from `config`, where a missing setting is False. Raise UserError if no
+    sampler has the class."""
     scheduler, found = config.get("_class_name"), {}
     for name in sampler_names():
         known, settings = diffusers_class(name)
@@ -62,7 +62,7 @@ def default_sampler(config: Mapping[str, Any]) -> str:
             found[name] = (len(settings) - same, -same)
     if not found:
         raise UserError(
-            f"no sampler here is the checkpoint's own scheduler, {scheduler}: export it with another, by --sampler "
+            f"no sampler here equals the checkpoint's scheduler {scheduler}: choose another with --sampler "
             f"{', '.join(sampler_names())}"
         )
     return min(found, key=lambda name: found[name])

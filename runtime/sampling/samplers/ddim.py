@@ -1,7 +1,7 @@
 """DDIM without added noise: Song et al., arXiv 2010.02502, equation 12 with eta = 0.
 
-`m` is the UNet's output. diffusers' DDIMScheduler, except that it never clips (see read_schedule). `set_alpha_to_one`
-says whether the last step ends at a clean image (the default) or at the first training step.
+`m` is the UNet's output. Equals diffusers' DDIMScheduler, except that it never clips (see SchedulerSettings).
+`set_alpha_to_one` states whether the last step ends at a clean image (the default) or at the first training step.
 """
 
 from math import sqrt
@@ -15,7 +15,7 @@ DIFFUSERS: tuple[str, dict[str, Any]] = ("DDIMScheduler", {"clip_sample": False,
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
-    """One call a step."""
+    """Return the table, with one call per step."""
     timesteps = select_timesteps(schedule, steps, "leading").round().astype(int).tolist()
     check_start(start, len(timesteps))
     alphas = schedule.alphas_cumprod.astype(float).tolist()
@@ -32,7 +32,7 @@ def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
 
 
 def _move(prediction_type: str, alpha: float, to: float) -> tuple[float, float]:
-    """The factors of the latents and of the output in a step from one cumulative alpha to another."""
+    """Return the factors of the latents and of the output in a step from one cumulative alpha to another."""
     signal, noise = sqrt(alpha), sqrt(1 - alpha)
     to_signal, to_noise = sqrt(to), sqrt(1 - to)
     if prediction_type == "v_prediction":

@@ -1,8 +1,8 @@
 """DPM-Solver++(2M), the second-order multistep solver in its midpoint form: Lu et al., arXiv 2211.01095, algorithm 2.
 
-`m` is the image that the UNet's output implies. diffusers' DPMSolverMultistepScheduler with algorithm_type
-"dpmsolver++", solver_order 2, solver_type "midpoint" and use_karras_sigmas off, whatever the checkpoint says of these
-four; its lower_order_final, euler_at_final, final_sigmas_type and lambda_min_clipped are followed.
+`m` is the image that the UNet's output implies. Equals diffusers' DPMSolverMultistepScheduler with algorithm_type
+"dpmsolver++", solver_order 2, solver_type "midpoint" and use_karras_sigmas off, also if the checkpoint has other values
+of these four; its lower_order_final, euler_at_final, final_sigmas_type and lambda_min_clipped are followed.
 """
 
 from math import exp, inf, log, sqrt
@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.sampling.schedule import NoiseSchedule, check_reach
 from pocketdiffusion.runtime.sampling.sigmas import Floats, sigmas_at, training_sigmas, with_final
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable
 
-FEW = 15  # steps: under these, lower_order_final applies
+FEW = 15  # lower_order_final applies to fewer steps
 
 DIFFUSERS: tuple[str, dict[str, Any]] = (
     "DPMSolverMultistepScheduler",
@@ -23,7 +23,7 @@ DIFFUSERS: tuple[str, dict[str, Any]] = (
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
-    """One call a step."""
+    """Return the table, with one call per step."""
     timesteps = _timesteps(schedule, steps)
     return solve("dpmpp_2m", schedule, steps, start, timesteps, with_final(schedule, sigmas_at(schedule, timesteps)))
 
@@ -31,7 +31,7 @@ def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
 def solve(
     sampler: str, schedule: NoiseSchedule, steps: int, start: int, timesteps: Floats, sigmas: Floats
 ) -> StepTable:
-    """The table over `timesteps`, float64 [n], and their `sigmas`, float64 [n + 1] with the final one."""
+    """Return the table for `timesteps`, float64 [n], and their `sigmas`, float64 [n + 1] with the final sigma."""
     count = len(timesteps)
     check_start(start, count)
     few = schedule.lower_order_final and count < FEW
@@ -63,8 +63,8 @@ def solve(
 
 
 def _timesteps(schedule: NoiseSchedule, steps: int) -> Floats:
-    """The timesteps to visit, latest first, float64 [steps]. Unlike other samplers' they are spaced as if one more came
-    after the last, and they begin where log(signal / noise) is at least lambda_min_clipped."""
+    """Return the timesteps, latest first, float64 [steps]. In contrast to other samplers they are spaced as if one more
+    followed the last, and they begin where log(signal / noise) is at least lambda_min_clipped."""
     check_steps(schedule, steps)
     last = int(np.count_nonzero(-np.log(training_sigmas(schedule)) >= schedule.lambda_min_clipped))
     timesteps: Floats

@@ -1,5 +1,5 @@
 """DPM-Solver++(2M) of dpmpp_2m.py over Karras' sigmas (arXiv 2206.00364, equation 5), from the training's largest to
-its smallest. diffusers' DPMSolverMultistepScheduler with use_karras_sigmas; timestep_spacing plays no part."""
+its smallest. Equals diffusers' DPMSolverMultistepScheduler with use_karras_sigmas; timestep_spacing has no effect."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ DIFFUSERS: tuple[str, dict[str, Any]] = (
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
-    """One call a step."""
+    """Return the table, with one call per step."""
     check_steps(schedule, steps)
     known = training_sigmas(schedule)
     sigmas = karras_sigmas(schedule, steps, float(known[-1]), float(known[0]))

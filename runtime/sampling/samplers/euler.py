@@ -1,8 +1,8 @@
 """Euler's method in sigma: Karras et al., arXiv 2206.00364, algorithm 2 without churn.
 
-`m` is the UNet's output. diffusers' EulerDiscreteScheduler, with Karras' sigmas where the checkpoint asks for them. One
-factor for the latents and one for the output hold more digits than diffusers' way over the slope and the image, which
-cancels: where a schedule begins at a sigma in the thousands (rescale_betas_zero_snr), diffusers loses some 1e-3.
+`m` is the UNet's output. Equals diffusers' EulerDiscreteScheduler, with Karras' sigmas if the checkpoint sets them. One
+factor of the latents and one of the output are more accurate than diffusers' computation by slope and image, in which
+digits cancel: if a schedule begins at a sigma in the thousands (rescale_betas_zero_snr), diffusers has errors of 1e-3.
 """
 
 from math import sqrt
@@ -18,7 +18,7 @@ DIFFUSERS: tuple[str, dict[str, Any]] = ("EulerDiscreteScheduler", {})
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
-    """One call a step."""
+    """Return the table, with one call per step."""
     timesteps = select_timesteps(schedule, steps, "linspace").astype(np.float32).astype(np.float64)
     check_start(start, len(timesteps))
     sigmas = sigmas_at(schedule, timesteps)
@@ -46,7 +46,7 @@ def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
 
 
 def move(prediction_type: str, sigma: float, to: float) -> tuple[float, float]:
-    """The factors of the latents and of the output in a step along the slope, (latents - image) / sigma."""
+    """Return the factors of the latents and of the output in a step along the slope, (latents - image) / sigma."""
     if prediction_type == "epsilon":
         return 1.0, to - sigma
     if prediction_type == "v_prediction":
@@ -55,11 +55,11 @@ def move(prediction_type: str, sigma: float, to: float) -> tuple[float, float]:
 
 
 def input_scale(sigma: float) -> float:
-    """What brings the latents to the variance that the UNet was trained on."""
+    """Return the factor that scales the latents to the variance that the UNet was trained on."""
     return 1 / sqrt(sigma**2 + 1)
 
 
 def init_noise_sigma(schedule: NoiseSchedule, largest: float) -> float:
-    """The standard deviation of the first latents: noise alone, or noise over an image of variance 1 where the first
-    timestep is short of the training's last ("leading")."""
+    """Return the standard deviation of the first latents: of pure noise, or of noise over an image of variance 1 if the
+    first timestep is before the training's last ("leading")."""
     return sqrt(largest**2 + 1) if schedule.timestep_spacing == "leading" else largest

@@ -1,8 +1,8 @@
 """Ancestral sampling with Euler steps: each step goes below the next sigma and adds noise up to it (k-diffusion's
 sample_euler_ancestral with eta = 1).
 
-`m` is the UNet's output. diffusers' EulerAncestralDiscreteScheduler, which knows neither Karras' sigmas nor
-final_sigmas_type. Unlike there, no noise is drawn for the last step, where its factor is 0.
+`m` is the UNet's output. Equals diffusers' EulerAncestralDiscreteScheduler, which has neither Karras' sigmas nor
+final_sigmas_type. In contrast to it, no noise is drawn for the last step, where its factor is 0.
 """
 
 from math import sqrt
@@ -19,7 +19,7 @@ DIFFUSERS: tuple[str, dict[str, Any]] = ("EulerAncestralDiscreteScheduler", {})
 
 
 def table(schedule: NoiseSchedule, steps: int, start: int = 0) -> StepTable:
-    """One call a step; noise for every step but the last."""
+    """Return the table, with one call per step, and noise for every step except the last."""
     timesteps = select_timesteps(schedule, steps, "linspace").astype(np.float32).astype(np.float64)
     check_start(start, len(timesteps))
     sigmas = np.append(sigmas_at(schedule, timesteps), 0.0).tolist()
