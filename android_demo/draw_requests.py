@@ -1,9 +1,9 @@
-"""What Python draws with bundles, as requests for the Kotlin engine's tests: each sampler, 1 to 50 steps, with guidance
-and without, and from a photo of another size.
+"""Draw pictures with bundles in Python, as requests for the Kotlin engine's tests: each sampler, 1 to 50 steps, with
+and without guidance, and from a photo of another size.
 
     python android_demo/draw_requests.py OUT BUNDLE [BUNDLE ...]
 
-OUT is made as the reader's kit is (requests.json, photo.png, expected/), but that the bundles stay where they are.
+OUT has the form of the reader's kit (requests.json, photo.png, expected/), but the bundles stay where they are.
 """
 
 import json
@@ -30,7 +30,7 @@ FIRST = {
 
 
 def requests(bundle: Bundle) -> Iterator[dict[str, Any]]:
-    """What is drawn with one bundle."""
+    """Yield what to draw with one bundle."""
     yield from ({**FIRST, "steps": steps, "seed": 100 + steps} for steps in (1, 2, 3, 5, 13, 20, 50))
     yield {**FIRST, "negative_prompt": "green", "seed": -1}
     yield {**FIRST, "negative_prompt": "", "prompt": "Ein Apfel, 2 ÄPFEL und 🍎", "seed": 2**64 - 1}
@@ -46,7 +46,7 @@ def main(out: Path, bundles: list[Path]) -> None:
     """Draw the requests of all bundles into the new folder `out`."""
     (out / "expected").mkdir(parents=True)
     shutil.copyfile(PHOTO, out / "photo.png")
-    told: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     for folder in bundles:
         bundle = open_bundle(folder)
         size = bundle.manifest.latents
@@ -55,11 +55,11 @@ def main(out: Path, bundles: list[Path]) -> None:
             options = {name: value for name, value in request.items() if value is not None and name != "prompt"}
             if request["strength"] is not None:
                 options["image"] = photo
-            path = f"expected/{len(told)}-{folder.name}-{number}.png"
+            path = f"expected/{len(listed)}-{folder.name}-{number}.png"
             write_png(out / path, draw(bundle, request["prompt"], **options), {})
-            told.append({"bundle": str(folder.resolve()), **request, "seed": str(request["seed"]), "picture": path})
-    (out / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": told}, indent=1))
-    print(f"{out}: {len(told)} pictures")
+            listed.append({"bundle": str(folder.resolve()), **request, "seed": str(request["seed"]), "picture": path})
+    (out / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": listed}, indent=1))
+    print(f"{out}: {len(listed)} pictures")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Makes the APK of the Android demo, with bundles in it, in one go:
+"""Make the APK of the Android demo, with bundles in it, in one command:
 
     python -m android_demo.pack -o build/pocket-diffusion.apk BUNDLE [BUNDLE ...]
 
-Resources by aapt, classes by Maven and R8, the engines' libraries out of their makers' AARs, pinned by digest; a zip
-whose libraries can be mapped as they are, signed; then the file is read back and checked. The same sources, bundles and
-key give the same bytes. The key is made when there is none, and kept in --home, as is what npm gave.
+aapt compiles resources, Maven and R8 the classes; the engines' libraries come from their makers' AARs, pinned by
+digest. The zip is aligned so that libraries can be mapped, and signed; then the file is read back and checked. The same
+sources, bundles and key give the same bytes. The key is made if there is none, and kept in --home, like the files from
+npm.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from pocketdiffusion.cli.console import progress, run, say
 from pocketdiffusion.runtime.errors import UserError
 
 HOME = Path("~/.local/share/pocketdiffusion")
-PROGRAMS = {  # what is run, and Debian's packages that have it
+PROGRAMS = {  # each program that packing runs, and the Debian package that has it
     "aapt": "aapt",
     "apksigner": "apksigner",
     "dexdump": "dexdump",
@@ -42,10 +43,11 @@ PROGRAMS = {  # what is run, and Debian's packages that have it
 def pack(
     bundles: list[Path], out: Path, home: Path, *, compiled: bool, offline: bool, say: Callable[[str], None]
 ) -> str:
-    """Write the APK `out` with `bundles` in it, and return a sentence that says what it is.
+    """Write the APK `out` with `bundles` in it, and return a sentence with its size, bundles and digest.
 
-    Raises UserError where a program is missing, something cannot be fetched or compiled, or a bundle is none that the
-    app runs; ProofError where a bundle did not pass, or the APK is not what it has to be."""
+    Raises UserError if a program is missing, something cannot be downloaded or compiled, or the app cannot run a
+    bundle. Raises ProofError if a bundle did not pass, or the APK fails a check.
+    """
     check_programs()
     maven = ["-o"] if offline else []
     with TemporaryDirectory() as scratch:
@@ -80,22 +82,23 @@ def pack(
 
 
 def check_programs() -> None:
-    """Raise UserError where a program that packing runs is not there."""
+    """Raise UserError if a program that packing runs is missing."""
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
         packages = " ".join(sorted({PROGRAMS[name] for name in missing} | {"android-framework-res"}))
         raise UserError(f"packing needs {', '.join(missing)}: apt-get install --no-install-recommends {packages}")
 
 
 def check_numbers(resources: Path) -> None:
-    """Raise UserError where the app was compiled with other numbers of its resources than those in `resources`."""
+    """Raise UserError if the app was compiled with other resource numbers (R.java) than those in `resources`."""
     table = "java/pocketdiffusion/app/R.java"
     compiled = ANDROID_DEMO / "app/target/android" / table
     if not compiled.exists() or compiled.read_bytes() != (resources / table).read_bytes():
-        raise UserError("the app was compiled with other resources than it has now: leave out --compiled")
+        raise UserError("the app was compiled with other resources than the present ones: leave out --compiled")
 
 
 def of_archive(path: Path) -> Iterator[Entry]:
-    """The entries of a zip, sorted; what Android maps or what is stored there is stored here."""
+    """Yield the entries of a zip, sorted by name. Entries that the zip stores, and resources.arsc, which Android
+    maps, are stored."""
     with ZipFile(path) as archive:
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
             stored = info.compress_type == ZIP_STORED or info.filename == "resources.arsc"
@@ -103,7 +106,7 @@ def of_archive(path: Path) -> Iterator[Entry]:
 
 
 def of_libraries(aars: Mapping[Library, Path]) -> Iterator[Entry]:
-    """The native libraries of all AARs."""
+    """Yield the native libraries of all AARs."""
     for library, aar in aars.items():
         for name, data in native_libraries(library, aar).items():
             yield Entry(f"lib/{ABI}/{name}", data, stored=True)
@@ -112,9 +115,11 @@ def of_libraries(aars: Mapping[Library, Path]) -> Iterator[Entry]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m android_demo.pack", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("build/pocket-diffusion.apk"), metavar="APK")
-    parser.add_argument("--home", type=Path, default=HOME, metavar="FOLDER", help=f"of key and AARs, or else {HOME}")
-    parser.add_argument("--compiled", action="store_true", help="the classes are there: mvn verify has made them")
-    parser.add_argument("--offline", action="store_true", help="Maven fetches nothing")
+    parser.add_argument(
+        "--home", type=Path, default=HOME, metavar="FOLDER", help=f"folder of the key and the AARs; default: {HOME}"
+    )
+    parser.add_argument("--compiled", action="store_true", help="use the classes that mvn verify compiled")
+    parser.add_argument("--offline", action="store_true", help="do not let Maven download anything")
     parser.add_argument("bundles", type=Path, nargs="*", metavar="BUNDLE")
     given = parser.parse_args()
     bundles = [folder.resolve() for folder in given.bundles]

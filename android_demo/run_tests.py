@@ -1,10 +1,10 @@
-"""Runs the Kotlin engine's tests with bundles of the built-in model and the reader's kit, and shows its device report.
+"""Run the Kotlin engine's tests with bundles of the built-in model and the reader's kit, and show its device report.
 
     python android_demo/run_tests.py [--offline] [--required] [--module NAME] --kit KIT BUNDLE [BUNDLE ...]
 
-BUNDLE are bundles of any format and recipe, one with ONNX in float32 and, but for `--module engine`, one of TFLite.
-Pictures of those that store floats are compared with what Python draws. Without a JDK and Maven it says 'not run', and
-that is an error with --required. That a module ran no test always is one.
+BUNDLE are bundles of any format and recipe: one with ONNX in float32 and, except for `--module engine`, one of TFLite.
+Pictures of bundles that store floats are compared with Python's. Without a JDK and Maven it prints 'not run', which is
+an error with --required. A module that ran no test is always an error.
 """
 
 import argparse
@@ -25,24 +25,24 @@ REPORTS = "target/surefire-reports/*.xml"
 
 
 def stores(folder: Path, *storages: str) -> bool:
-    """Whether the bundle holds ONNX, and its weights in no other way than one of these."""
+    """Return True if the bundle has ONNX graphs and all of them have one of these storages."""
     graphs = open_bundle(folder, check=False).manifest.graphs.get("onnx", {})
     return bool(graphs) and all(graph.storage in storages for graph in graphs.values())
 
 
 def modules() -> list[str]:
-    """The modules that have tests."""
+    """Return the names of the modules that have tests."""
     return sorted(folder.parents[1].name for folder in HERE.glob("*/src/test"))
 
 
 def count_tests(module: str) -> int:
-    """How many tests of a module the last run of Maven has reports of, without those that were skipped."""
+    """Return the number of tests of a module in the reports of Maven's last run, without skipped ones."""
     reports = [ElementTree.parse(path).getroot() for path in (HERE / module).glob(REPORTS)]
     return sum(int(report.get("tests", 0)) - int(report.get("skipped", 0)) for report in reports)
 
 
 def run(kit: Path, bundles: list[Path], chosen: list[str], offline: bool) -> int:
-    """Return the exit code of the first program that failed, or 0."""
+    """Run the tests; return the exit code of the first program that failed, or 0."""
     for module in modules():
         for stale in (HERE / module).glob(REPORTS):
             stale.unlink()
@@ -68,15 +68,15 @@ def run(kit: Path, bundles: list[Path], chosen: list[str], offline: bool) -> int
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--offline", action="store_true", help="Maven fetches nothing")
-    parser.add_argument("--required", action="store_true", help="fail where there is no JDK or Maven")
-    parser.add_argument("--module", action="append", default=[], help="a module to test, instead of all")
+    parser.add_argument("--offline", action="store_true", help="do not let Maven download anything")
+    parser.add_argument("--required", action="store_true", help="fail if there is no JDK or Maven")
+    parser.add_argument("--module", action="append", default=[], help="test only this module; can be repeated")
     parser.add_argument("--kit", type=Path, required=True, help="the reader's kit")
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
     given = parser.parse_args()
-    lacking = [program for program in ("javac", "mvn") if shutil.which(program) is None]
-    if lacking:
-        print(f"not run: the Android engine's tests, for want of {' and '.join(lacking)}", flush=True)
+    missing = [program for program in ("javac", "mvn") if shutil.which(program) is None]
+    if missing:
+        print(f"not run: the Android engine's tests need {' and '.join(missing)}", flush=True)
         return int(given.required)
     return run(given.kit.resolve(), [folder.resolve() for folder in given.bundles], given.module, given.offline)
 

@@ -1,8 +1,8 @@
-"""Makes the README's pictures of the app's screens from those that its tests took.
+"""Make the README's pictures of the app's screens from the screenshots of its tests.
 
     python android_demo/screenshots.py
 
-Run Maven's tests of the app first: they leave every screen in app/target/screenshots. Each that README.md shows becomes
+Run Maven's tests of the app first: they write every screen to app/target/screenshots. Each that README.md shows becomes
 a small PNG in android_demo/screenshots.
 """
 
@@ -19,13 +19,13 @@ MOST_BYTES = 100_000
 
 
 def shrink(taken: Path, kept: Path) -> None:
-    """Write one screenshot in the README's size. Raises ValueError where it is larger than the repository takes."""
+    """Write one screenshot in the README's size. Raises ValueError if it is larger than MOST_BYTES."""
     picture = Image.open(taken).convert("RGB")
     scale = SIDE / min(picture.size)
     small = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
     small.save(kept, optimize=True)
     if kept.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{kept.name} has {kept.stat().st_size} bytes, and {MOST_BYTES} are the most")
+        raise ValueError(f"{kept.name} has {kept.stat().st_size} bytes; at most {MOST_BYTES} are allowed")
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""The APK that `make apk` wrote, and the rules that its classes were shrunk by. `make test-apk` runs this: it takes the
-programs that packing takes, and the bundles that `make demo` writes."""
+"""Test the APK that `make apk` wrote, and the rules by which R8 shrank its classes. `make test-apk` runs this; it
+needs the programs of packing, and the bundles that `make demo` writes."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def test_the_apk_is_what_it_has_to_be() -> None:
     assert "pocketdiffusion.app.MainActivity" in described.components
 
 
-def test_the_bundles_in_the_apk_are_whole(tmp_path: Path) -> None:
+def test_the_bundles_in_the_apk_are_complete(tmp_path: Path) -> None:
     with ZipFile(APK) as archive:
         assets = [name for name in archive.namelist() if name.startswith("assets/bundles/")]
         licences = [name for name in archive.namelist() if name.startswith("assets/licences/")]
@@ -63,12 +63,14 @@ def test_a_changed_apk_is_refused(tmp_path: Path) -> None:
     changed.write_bytes(raw)
     with pytest.raises(ProofError, match="apksigner refuses"):
         check_apk(changed, SEGMENTS)
-    with pytest.raises(ProofError, match="libtensorflowlite_gpu_jni.so has load segments aligned to 4096, where 16384"):
+    with pytest.raises(
+        ProofError, match="libtensorflowlite_gpu_jni.so has load segments aligned to 4096, not to 16384"
+    ):
         check_libraries(APK, dict.fromkeys(SEGMENTS, 16384))
 
 
 def classes_of_main() -> list[Path]:
-    """The class files of the engine's Redraw.kt, compiled where Maven has not compiled its tests yet."""
+    """Return the class files of the engine's Redraw.kt; compile the tests if Maven has not done so yet."""
     if not list(TEST_CLASSES.glob(REDRAW)):
         command = ["mvn", "-B", "-ntp", "-q", "-pl", "engine", "test-compile"]
         subprocess.run(command, cwd=ROOT / "android_demo", check=True)
@@ -76,7 +78,8 @@ def classes_of_main() -> list[Path]:
 
 
 def test_shrunk_classes_draw_what_python_draws(tmp_path: Path) -> None:
-    """The rules of the APK and its classes, as class files for this computer's JVM; besides only a main is kept."""
+    """Run the classes of the APK, shrunk by its rules, as class files in this computer's JVM; one main is kept in
+    addition."""
     draw_requests(tmp_path / "requests", [ROOT / "build/emoji-pixel-8"])
     with TemporaryDirectory() as scratch:
         jars = ask_maven((), Path(scratch))
@@ -88,9 +91,9 @@ def test_shrunk_classes_draw_what_python_draws(tmp_path: Path) -> None:
     aars = [find_aar(library, jars.aars, HOME.expanduser() / "aars", print) for library in read_pinned()]
     write_program(tmp_path / "program.jar", jars.program, aars, [main])
     shrink(jars, tmp_path / "program.jar", tmp_path / "shrunk.jar", (RULES, tmp_path / "main.pro"), classfile=True)
-    with ZipFile(tmp_path / "program.jar") as whole, ZipFile(tmp_path / "shrunk.jar") as shrunk:
-        assert len(shrunk.namelist()) < len(whole.namelist()) / 2
-    # The desktop's jar comes last: of it only the native library is taken.
+    with ZipFile(tmp_path / "program.jar") as complete, ZipFile(tmp_path / "shrunk.jar") as shrunk:
+        assert len(shrunk.namelist()) < len(complete.namelist()) / 2
+    # The desktop's jar is last, so that only its native library is used.
     path = os.pathsep.join((str(tmp_path / "shrunk.jar"), str(jars.desktop)))
     command = ["java", "-Xmx1g", "-verbose:class", MAIN, str(tmp_path / "requests")]
     done = subprocess.run(command, env={**os.environ, "CLASSPATH": path}, capture_output=True, text=True)

@@ -1,11 +1,12 @@
-"""What the Kotlin engine does beside the graphs (tokens, noise, 20 sampler steps, one picture of 512x512), and 20 calls
-of Stable Diffusion 1.5's UNet in full size (seeded random weights, latents of 64x64), on one thread of the JVM.
+"""Measure the Kotlin engine's work outside of the graphs (tokens, noise, 20 sampler steps, one picture of 512x512), and
+20 calls of Stable Diffusion 1.5's UNet in full size (seeded random weights, latents of 64x64), on one thread of the
+JVM.
 
     python benchmarks/android_host_work.py BUNDLE [--unet FILE.onnx] [-o FILE.json]
 
-BUNDLE is the built-in model in float32 as ONNX, whose tokenizer and step tables are used. The UNet is that of target
-pixel-8, written and exported by full_size.py and full_size_stages.py unless it is given: 8 GB of disk below the folder
-in which this is run. It needs a JDK and Maven. Exits 1 where it is 2 % of the UNet's calls or more.
+BUNDLE is the built-in model in float32 as ONNX; its tokenizer and step tables are used. Without --unet, full_size.py
+and full_size_stages.py write the UNet for the target pixel-8, which needs 8 GB of disk in the current folder. It needs
+a JDK and Maven. Exits with 1 if the work outside of the graphs is 2 % of the UNet's calls or more.
 """
 
 import json
@@ -25,29 +26,31 @@ HERE = Path(__file__).parent
 ANDROID = HERE.parent / "android_demo"
 FOUND = ANDROID / "engine/target/host_work.json"
 CALLS = 20
-LARGEST = 2  # percent
+LARGEST = 2  # percent of the time of the UNet's calls
 
 
 def export_unet(folder: Path) -> Path:
-    """Write the UNet as ONNX, weights in float16; return its file."""
+    """Write the UNet as ONNX with float16 weights, and return its file."""
     subprocess.run([sys.executable, HERE / "full_size.py", "write", folder], check=True)
     subprocess.run([sys.executable, HERE / "full_size_stages.py", "convert", folder, "onnx"], check=True)
     return folder / "onnx" / str(json.loads((folder / "onnx.json").read_text())["path"])
 
 
 def measure(bundle: Path, unet: Path) -> None:
-    """Leave the figures in FOUND. Raises ProofError where the test did not come so far."""
+    """Run the Kotlin test, which writes its figures to FOUND. Raises ProofError if it fails."""
     FOUND.unlink(missing_ok=True)
     options = ["-B", "-ntp", "-q", "-pl", "engine", "-Dtest=HostWorkTest", f"-Dbundles={bundle}", f"-Dunet={unet}"]
     code = subprocess.run(["mvn", *options, "test"], cwd=ANDROID).returncode
     if not FOUND.exists():
-        raise ProofError(f"HostWorkTest measured nothing: mvn ended with {code}")
+        raise ProofError(f"HostWorkTest measured nothing: mvn ended with exit code {code}")
 
 
 def main(
-    bundle: Annotated[Path, typer.Argument(help="the built-in model in float32, as ONNX")],
-    unet: Annotated[Path | None, typer.Option(help="an ONNX file that was exported before")] = None,
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/android_host_work.json"),
+    bundle: Annotated[Path, typer.Argument(help="Bundle of the built-in model in float32, as ONNX.")],
+    unet: Annotated[Path | None, typer.Option(help="ONNX file of the UNet, to skip its export.")] = None,
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path(
+        "build/android_host_work.json"
+    ),
 ) -> None:
     with TemporaryDirectory(dir=Path.cwd()) as scratch:
         measure(bundle.resolve(), unet.resolve() if unet else export_unet(Path(scratch)))
@@ -61,7 +64,7 @@ def main(
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1) + "\n")
     if found["percent_of_20_calls"] >= LARGEST:
-        raise ProofError(f"the engine's own work is {LARGEST} % of the UNet's calls or more")
+        raise ProofError(f"the engine's work outside of the graphs takes {LARGEST} % of the UNet's calls or more")
 
 
 if __name__ == "__main__":

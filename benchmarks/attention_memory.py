@@ -1,11 +1,11 @@
-"""Peak memory and time of one attention, with `chunked_attention` and without, over the size of the latents.
+"""Measure peak memory and time of one attention, with `chunked_attention` and without, for growing latents.
 
     python benchmarks/attention_memory.py [-o FILE.json] [--plot FILE.svg]
 
 The graph is the self-attention of Stable Diffusion 1.5's first level (320 channels, 8 heads), written by the project's
-own backends and run by its own runners on one thread. Peaks are those of a child process that opens the graph and runs
-it once, less the peak of the same graph on latents of 8x8. Times are processor times, the two graphs in turn in one
-process. onnxruntime's MultiHeadAttention is the chunked form of profile ort.
+own backends and run by its own runners on one thread. Peaks are measured in a child process that opens the graph and
+runs it once, minus the peak of the same graph on latents of 8x8. Times are processor times of both graphs, called in
+turn in one process. In profile ort the chunked form is onnxruntime's MultiHeadAttention.
 """
 
 import json
@@ -32,7 +32,7 @@ from pocketdiffusion.runtime.runner import Runner
 CHANNELS, HEADS = 320, 8
 BASE, LATENTS = 8, (32, 48, 64, 80, 96)
 ROUNDS = 5
-# Format, profile, the rewrite without chunks and the one with them, if there is a difference.
+# Format, profile, the rewrite without chunks (None if there is no such form), the rewrite with chunks.
 CASES = (
     ("onnx", "std", "fused_attention", "chunked_attention"),
     ("onnx", "ort", None, "chunked_attention"),
@@ -41,13 +41,13 @@ CASES = (
 
 
 def spec_of(latent: int) -> GraphSpec:
-    """One tensor in, one out, both [1, tokens, channels]."""
+    """Return a specification with one input and one output, both [1, tokens, channels]."""
     shape = (1, latent**2, CHANNELS)
     return GraphSpec("attention", (TensorSpec("x", shape, "float32"),), (TensorSpec("y", shape, "float32"),))
 
 
 def write(folder: Path, format: str, profile: str, rewrite: str, latent: int) -> Path:
-    """The path of the artifact, below `folder`."""
+    """Write the artifact below `folder` and return its path."""
     import torch
     from diffusers.models.attention_processor import Attention
     from safetensors.torch import save_file
@@ -83,7 +83,8 @@ def inputs(latent: int) -> dict[str, Any]:
 
 
 def child(verb: str, format: str, latent: int, paths: list[Path]) -> Any:
-    """Runs `print_peak` or `print_times` in a process of its own. Raises ProofError where it fails."""
+    """Run `print_peak` or `print_times` in a child process and return the parsed output. Raises ProofError if it
+    fails."""
     command = [sys.executable, __file__, verb, format, str(latent), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -92,13 +93,13 @@ def child(verb: str, format: str, latent: int, paths: list[Path]) -> Any:
 
 
 def print_peak(format: str, latent: int, path: Path) -> None:
-    """The largest resident memory so far, in MB, after one run."""
+    """Print the peak of resident memory in MB after one run."""
     open_one(path, format, latent)(inputs(latent))
     print(own_peak_bytes() / 1e6)
 
 
 def print_times(format: str, latent: int, paths: list[Path]) -> None:
-    """Processor seconds of each graph, `ROUNDS` times in turn, after one run of each."""
+    """Print the processor seconds of each graph, called `ROUNDS` times in turn, after one warm-up run of each."""
     runners, feeds = [open_one(path, format, latent) for path in paths], inputs(latent)
     seconds: list[list[float]] = []
     for _ in range(1 + ROUNDS):
@@ -111,7 +112,8 @@ def print_times(format: str, latent: int, paths: list[Path]) -> None:
 
 
 def measure(folder: Path, format: str, profile: str, without: str | None, chunked: str) -> dict[str, Any]:
-    """MB above the base and growth exponents of both forms, and the times of the chunked over those without."""
+    """Return, for both forms, MB above the base and the exponent of growth, and the time of the chunked form
+    relative to the other."""
     forms = {"chunked": chunked, **({"without": without} if without else {})}
     row: dict[str, Any] = {"format": format, "profile": profile, "mb": {form: [] for form in forms}, "times": []}
     base = {
@@ -130,7 +132,7 @@ def measure(folder: Path, format: str, profile: str, without: str | None, chunke
 
 
 def exponent(mb: list[float]) -> float:
-    """Of the power of the tokens that fits best: the slope between logarithms."""
+    """Return the exponent of the power law in the number of tokens: the slope between logarithms, by least squares."""
     tokens = np.square(np.array(LATENTS, np.float64))
     return float(np.polyfit(np.log(tokens), np.log(mb), 1)[0])
 
@@ -158,8 +160,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main(
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/attention_memory.json"),
-    picture: Annotated[Path, typer.Option("--plot", help="the curves")] = Path("build/attention_memory.svg"),
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path(
+        "build/attention_memory.json"
+    ),
+    picture: Annotated[Path, typer.Option("--plot", help="File for the plot of memory.")] = Path(
+        "build/attention_memory.svg"
+    ),
 ) -> None:
     with TemporaryDirectory() as scratch:
         rows = [measure(Path(scratch), *case) for case in CASES]
@@ -169,7 +175,7 @@ def main(
         "form",
         *titles,
         "growth",
-        title="peak of one attention, MB above that of 8x8; growth is the power of tokens",
+        title="peak of one attention, MB above the peak at 8x8; growth is the power of tokens",
     )
     for row in rows:
         for form, mb in row["mb"].items():

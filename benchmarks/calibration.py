@@ -1,10 +1,10 @@
-"""How to choose the range of an activation, and what calibrating takes in memory.
+"""Compare methods to choose the value range of an activation, and measure the memory of calibration.
 
     python benchmarks/calibration.py [-o FILE.json]
 
-Ranges: every convolution and linear layer of the built-in model takes integers (weights int8), its ranges chosen from
-the calibration prompts in each way; PSNR of each component's outputs on the search prompts (first, middle and last
-call), teacher-forced, in torch. Memory: the peak of a process that draws and counts 4 to 64 prompts.
+Ranges: every convolution and linear layer of the built-in model reads integers (weights int8), with ranges chosen from
+the calibration prompts by each method. The figure is the PSNR of each component's outputs on the search prompts (first,
+middle and last call), teacher-forced, in torch. Memory: the peak of a process that draws and counts 4 to 64 prompts.
 """
 
 import json
@@ -39,12 +39,12 @@ from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, probe
 
-ROOM = {8: (1.0, 1.2, 1.5), 16: (1.0, 2.0, 4.0)}  # times the range that a method chooses
-COUNTS = (4, 8, 16, 64)  # prompts; the 16 that there are come again
+ROOM = {8: (1.0, 1.2, 1.5), 16: (1.0, 2.0, 4.0)}  # factors on the range that a method chooses
+COUNTS = (4, 8, 16, 64)  # prompts; beyond 16 they repeat
 
 
 def main(
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/calibration.json"),
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/calibration.json"),
     only_calibrate: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     torch.set_num_threads(1)
@@ -64,7 +64,7 @@ def main(
 
 
 def measure_memory(count: int) -> float:
-    """MB of 1e6 bytes, of a process of its own."""
+    """Return the peak memory in MB (1e6 bytes) of a child process that calibrates with `count` prompts."""
     command = [sys.executable, __file__, "--only-calibrate", str(count)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
@@ -72,7 +72,7 @@ def measure_memory(count: int) -> float:
 def measure_ranges(
     part: Component, statistics: ActivationStatistics, trajectories: Sequence[Trajectory]
 ) -> list[dict[str, Any]]:
-    """A row for each number of bits, method and room."""
+    """Return a row for each number of bits, method and factor."""
     rows = []
     name = part.spec.name
     for activation, bits in BITS.items():

@@ -1,4 +1,4 @@
-"""What a command costs: memory as the sum over its process tree, sampled every 50 ms, and time."""
+"""Measure the cost of a command: memory, summed over its process tree and sampled every 50 ms, and time."""
 
 import subprocess
 import time
@@ -14,7 +14,8 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Cost:
-    """`peak_mb` of 1e6 bytes, resident; `seconds` by the clock, `cpu_seconds` of all processors together."""
+    """`peak_mb`: resident memory in MB (1e6 bytes). `seconds`: wall-clock time. `cpu_seconds`: of all processors
+    together. `output`: what the command printed."""
 
     peak_mb: float
     seconds: float
@@ -23,7 +24,7 @@ class Cost:
 
 
 def run_and_watch(command: list[str]) -> Cost:
-    """Runs `command` to its end; `output` is what it printed. Raises ProofError where it fails."""
+    """Run `command` to its end and return its cost. Raises ProofError if it fails."""
     start, begun, peak = time.perf_counter(), _processor_time(), 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         root = psutil.Process(child.pid)
@@ -37,7 +38,7 @@ def run_and_watch(command: list[str]) -> Cost:
 
 
 def tree_memory(root: psutil.Process) -> float:
-    """Resident bytes of a process and all below it."""
+    """Return the resident bytes of a process and all of its descendants."""
     total = 0.0
     try:
         for process in (root, *root.children(recursive=True)):
@@ -51,6 +52,6 @@ def tree_memory(root: psutil.Process) -> float:
 
 
 def _processor_time() -> float:
-    """Of all children that have ended."""
+    """Return the CPU seconds of all child processes that have ended."""
     usage = getrusage(RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

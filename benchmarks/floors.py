@@ -1,10 +1,10 @@
-"""The floors of lossy recipes, generated from what benchmarks/recipes.py measured.
+"""Generate the floors of lossy recipes from the measurements of benchmarks/recipes.py.
 
     python benchmarks/floors.py           prints them, and writes quantize/recipes/floors.json
 
-The rule: a floor is the least PSNR that any format reached on the built-in model with the 24 test prompts, less a
-margin, rounded down to a whole dB, and no floor is above float16's own. The margin of a graph's outputs is 15 dB, for
-other models; that of pictures (median, minimum) is 6 dB.
+The rule: a floor is the least PSNR that any format reached on the built-in model with the 24 test prompts, minus a
+margin, rounded down to an integer of dB, and no floor is above float16's own. The margin for a graph's outputs is 15
+dB, because other models differ; the margin for pictures (median, minimum) is 6 dB.
 """
 
 import json
@@ -33,7 +33,7 @@ EXACT = ("fp32", "fp16")  # recipes that have the gate's own floors
 Rows = Sequence[Mapping[str, Any]]
 
 
-def main(output: Annotated[Path, typer.Option("-o", help="the floors as JSON")] = FILE) -> None:
+def main(output: Annotated[Path, typer.Option("-o", help="JSON file for the floors.")] = FILE) -> None:
     rows = json.loads(MEASUREMENTS.read_text(encoding="utf-8"))
     output.write_text(encode(rows), encoding="utf-8")
     table = Table("recipe", "graphs dB", "pictures dB", title="floors")
@@ -43,7 +43,7 @@ def main(output: Annotated[Path, typer.Option("-o", help="the floors as JSON")] 
     Console(width=120).print(table)
 
 
-# The graphs of the built-in model, on which floors rest, by the stage of the program that calls each.
+# The graphs of the built-in model that floors were measured on, by the stage of the program that calls each.
 MEASURED = {
     "encode_prompt": "text_encoder",
     "encode_image": "vae_encoder",
@@ -53,12 +53,12 @@ MEASURED = {
 
 
 def encode(rows: Rows) -> str:
-    """The text of floors.json."""
+    """Return the text of floors.json."""
     return json.dumps(generate(rows), indent=1) + "\n"
 
 
 def generate(rows: Rows) -> dict[str, Any]:
-    """The content of floors.json, from the rows of recipes.json."""
+    """Return the content of floors.json, from the rows of recipes.json."""
     rule = (
         f"the least of all formats, {GRAPH_MARGIN_DB} dB (pictures {PICTURE_MARGIN_DB} dB) lower, rounded down to a "
         "whole dB, and not above float16's own: python benchmarks/floors.py"
@@ -70,7 +70,7 @@ def generate(rows: Rows) -> dict[str, Any]:
 
 
 def floors_from(rows: Rows) -> dict[str, Any]:
-    """The floors of one recipe, from its row of each format that takes it."""
+    """Return the floors of one recipe, from its row of each format that supports it."""
     graphs = {name: min(row["graph_db"][name]["minimum"] for row in rows) for name in rows[0]["graph_db"]}
     pictures = [min(row["psnr_db"][which] for row in rows) for which in ("median", "minimum")]
     least = [db - PICTURE_MARGIN_DB for db in pictures]

@@ -58,8 +58,9 @@ SCHEDULER: Mapping[str, Any] = {
 
 
 def write(folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Matrices are normal with the variance that keeps activations at unit scale. Factors are near one and biases near
-    zero, not at it: whoever left one out would not be found out, and a converter would drop it."""
+    """Write the checkpoint below `folder`. Matrices are normal with the variance that keeps activations at unit
+    scale. Factors are near one and biases near zero, but not equal: an omitted one would not be noticed otherwise,
+    and a converter would remove it."""
     with torch.device("meta"):
         modules = {
             "unet": UNet2DConditionModel(**UNET),

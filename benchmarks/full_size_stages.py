@@ -1,10 +1,10 @@
-"""One stage of full_size_unet.py, in a process of its own. Prints what it found as a line of JSON.
+"""Run one stage of full_size_unet.py, and print its result as one line of JSON.
 
-python benchmarks/full_size_stages.py record FOLDER             the original draws; its first sampler step is kept
+python benchmarks/full_size_stages.py record FOLDER             the original draws; its first sampler step is stored
 python benchmarks/full_size_stages.py convert FOLDER FORMAT     writes the artifact below FOLDER/FORMAT
-python benchmarks/full_size_stages.py round FOLDER FORMAT       that step by torch, with weights rounded to float16
+python benchmarks/full_size_stages.py round FOLDER FORMAT       runs this step in torch, with weights rounded to float16
 python benchmarks/full_size_stages.py load FOLDER FORMAT        opens the artifact
-python benchmarks/full_size_stages.py step FOLDER FORMAT        opens it, runs that step and judges it
+python benchmarks/full_size_stages.py step FOLDER FORMAT        opens it, runs this step and judges it
 """
 
 import json
@@ -36,7 +36,7 @@ OUTPUT = "out_sample"
 
 @dataclass(frozen=True)
 class Remembering:
-    """A runner that keeps what it gave."""
+    """A runner that records its outputs."""
 
     runner: Runner
     given: list[Array] = field(default_factory=list)
@@ -62,7 +62,7 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 def original(folder: Path) -> Trajectory:
-    """What `record` kept: one call for each half of guidance."""
+    """Return the trajectory that `record` stored: one call for each half of guidance."""
     trajectory: Trajectory = pickle.loads((folder / "original.pickle").read_bytes())
     return trajectory
 

@@ -1,11 +1,11 @@
-"""The UNet of Stable Diffusion 1.5 in full size, with seeded random weights, as the fp16 artifact of each format: what
-it costs to convert it, to load it and to run one sampler step, and whether that step is the original's.
+"""Measure the UNet of Stable Diffusion 1.5 in full size, with seeded random weights, as the fp16 artifact of each
+format: memory and time of converting it, of loading it and of one sampler step, and the step's error.
 
     python benchmarks/full_size_unet.py [onnx] [coreml] [tflite] [--checkpoint FOLDER] [-o FILE.json]
 
 One sampler step is two calls, one for each half of guidance. The reference is the original module in float32. Each
-stage is a process of its own (full_size_stages.py); memory is the sum over its process tree, sampled every 50 ms. Exits
-1 where a verdict fails. Takes 12 GB of disk below the folder in which it is run, and 7 GB of memory.
+stage runs in its own process (full_size_stages.py); memory is the sum over its process tree, sampled every 50 ms. Exits
+with 1 if a verdict fails. Needs 12 GB of disk in the current folder, and 7 GB of memory.
 """
 
 import json
@@ -27,7 +27,7 @@ FORMATS = ("onnx", "coreml", "tflite")
 
 
 def watch(stage: str, *arguments: str) -> dict[str, Any]:
-    """The stage's cost, and under "found" what it printed. A stage that tells its own seconds has those."""
+    """Return the stage's cost, and its output under "found". If a stage measures its own seconds, these are used."""
     cost = run_and_watch([sys.executable, str(HERE / "full_size_stages.py"), stage, *arguments])
     found = json.loads(cost.output.splitlines()[-1])
     seconds, cpu_seconds = found.pop("seconds", cost.seconds), found.pop("cpu_seconds", cost.cpu_seconds)
@@ -38,7 +38,7 @@ def watch(stage: str, *arguments: str) -> dict[str, Any]:
 
 
 def measure(folder: str, format: str) -> list[dict[str, Any]]:
-    """All stages of one format."""
+    """Run all stages of one format and return their rows."""
     rounding = watch("round", folder, format)
     rows = [watch("convert", folder, format), rounding, watch("load", folder, format)]
     rows.append(watch("step", folder, format, json.dumps(rounding["found"].pop("rounding_db"))))
@@ -46,9 +46,9 @@ def measure(folder: str, format: str) -> list[dict[str, Any]]:
 
 
 def main(
-    formats: Annotated[list[str] | None, typer.Argument(help="by default all three")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="a folder that full_size.py wrote, to spare the time")] = None,
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/full_size_unet.json"),
+    formats: Annotated[list[str] | None, typer.Argument(help="onnx, coreml or tflite. Default: all three.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder that full_size.py wrote, to save time.")] = None,
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/full_size_unet.json"),
 ) -> None:
     with TemporaryDirectory(dir=Path.cwd()) as scratch:
         if checkpoint is None:

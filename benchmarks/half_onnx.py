@@ -1,11 +1,12 @@
-"""What float16 arithmetic would cost an ONNX bundle: its graphs rewritten to float16 throughout, on the stand-in arm64.
+"""Measure float16 arithmetic in an ONNX bundle: its graphs rewritten to float16 throughout, on the stand-in arm64.
 
     python benchmarks/half_onnx.py DIR [GRAPH ...] [--standins FOLDER] [--core CORE] [-o FILE.json]
 
 DIR is a bundle with ONNX graphs. onnxruntime's converter rewrites each; the operators between the timestep and the
-first product stay float32. Where onnxruntime has no float16 kernel it casts to float32 and back: on an x86 host nearly
-everywhere, while its aarch64 build has kernels for Conv, Gemm, MatMul, Add, Mul and LayerNormalization, and none for
-InstanceNormalization, MultiHeadAttention, Sigmoid and Resize. No bundle ships such a graph, so this is no verdict.
+first matrix product stay float32. Operators without a float16 kernel are cast to float32 and back: on x86 nearly all of
+them. The aarch64 build has kernels for Conv, Gemm, MatMul, Add, Mul and LayerNormalization, and none for
+InstanceNormalization, MultiHeadAttention, Sigmoid and Resize. No bundle ships such a graph, so the results are not
+verdicts.
 """
 
 import json
@@ -35,7 +36,7 @@ from pocketdiffusion.verify import core_of
 
 
 def halve(source: Path, path: Path) -> None:
-    """Writes the graph of `source` with float16 arithmetic; inputs and outputs stay float32."""
+    """Write the graph of `source` to `path` with float16 arithmetic; inputs and outputs stay float32."""
     model = onnx.load(source)
     reached, kept = {"timestep"}, []
     for node in model.graph.node:
@@ -46,15 +47,15 @@ def halve(source: Path, path: Path) -> None:
 
 
 def main(
-    bundle: Annotated[Path, typer.Argument(help="a bundle with ONNX graphs")],
-    names: Annotated[list[str] | None, typer.Argument(help="graphs; by default all")] = None,
-    standins: Annotated[Path, typer.Option(help="where the stand-ins are")] = STANDINS,
-    core: Annotated[str | None, typer.Option(help="as qemu calls it; by default the target's own")] = None,
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/half_onnx.json"),
+    bundle: Annotated[Path, typer.Argument(help="Bundle with ONNX graphs.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Names of graphs. Default: all.")] = None,
+    standins: Annotated[Path, typer.Option(help="Folder of the installed stand-ins.")] = STANDINS,
+    core: Annotated[str | None, typer.Option(help="CPU model, a name that qemu knows. Default: the target's.")] = None,
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/half_onnx.json"),
 ) -> None:
     opened = open_bundle(bundle)
     if "onnx" not in opened.manifest.graphs:
-        raise UserError(f"{bundle} holds no ONNX graphs")
+        raise UserError(f"the bundle {bundle} has no ONNX graphs: export it with --format onnx")
     trajectory = probe(read_golden(opened)[0])
     place = find_place("arm64", standins.expanduser(), core or core_of(opened.manifest.target.name), 600)
     table = Table("output", "host dB", "arm64 dB", "floor", title=f"{bundle} in float16 throughout, {place.core}")

@@ -1,15 +1,16 @@
-"""Integer weights and integer arithmetic on a UNet of middle size: bytes, step time, memory, error of one step.
+"""Measure integer weights and integer arithmetic on a UNet of middle size: bytes, step time, memory, error of one step.
 
     python benchmarks/integers.py [--format onnx] [--rounds 15] [-o FILE.json]
 
 The UNet has 142 M parameters (block_out_channels 128, 256, 512, 512), seeded random weights and latents of 32x32. Bytes
-are those of the artifact's files, with scales. Times, of ONNX alone: processor time on one thread, all graphs in turn,
-each round's ratio to float32, the median over the rounds. Memory: what a process of its own grows by, loading the graph
-and running it once. Error: one step on the inputs that the ranges were calibrated on, so that it is an upper bound.
+are the sizes of the artifact's files, with scales. Times are measured for ONNX only: processor time on one thread, all
+graphs in turn, each round's ratio to float32, the median over the rounds. Memory: the growth of a process that loads
+the graph and runs it once. Error: one step on the inputs that the ranges were calibrated on; other inputs have a larger
+error.
 
-Two rows are what the backend does not do: weights behind a Cast and a Mul, which onnxruntime computes when it loads the
-file; and w8a8 by QuantizeLinear and DequantizeLinear around convolutions and matrix products, which onnxruntime makes
-QLinearConv and QGemm of.
+Two rows are forms that the backend does not write: weights behind a Cast and a Mul, which onnxruntime computes when it
+loads the file; and w8a8 by QuantizeLinear and DequantizeLinear around convolutions and matrix products, which
+onnxruntime fuses to QLinearConv and QGemm.
 """
 
 import json
@@ -61,7 +62,7 @@ UNET: Mapping[str, Any] = {
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
-# What is quantized in which way, without islands: the recipe, its bits and blocks, the activation, ONNX's profiles.
+# Recipes without islands: name, bits, block size, activation, ONNX's profiles.
 RECIPES: tuple[tuple[str, int, int, Activation, tuple[str, ...]], ...] = (
     ("w8", 8, 0, "float", ("ort",)),
     ("w4", 4, 32, "float", ("ort",)),
@@ -82,7 +83,7 @@ print(resident() - before)
 
 
 def write_unet(folder: Path) -> Component:
-    """The component, its weights in `folder`/unet.safetensors."""
+    """Write the weights to `folder`/unet.safetensors and return the component."""
     config = unet2d.read_config("unet", UNET)
     build = partial(unet2d.Denoiser, config)
     with torch.device("meta"):
@@ -104,7 +105,7 @@ def write_unet(folder: Path) -> Component:
 
 
 def calibrate(part: Component) -> tuple[dict[str, ValueRange], dict[str, ValueRange]]:
-    """Return the ranges of each operator's input and output on the example, by weight."""
+    """Return the value ranges of each operator's input and output on the example, by weight."""
     runner = open_rewritten(part, ())
     taken: dict[str, ValueRange] = {}
     given: dict[str, ValueRange] = {}
@@ -121,7 +122,7 @@ def calibrate(part: Component) -> tuple[dict[str, ValueRange], dict[str, ValueRa
 
 
 def plan_of(part: Component, recipe: str, bits: int, group: int, activation: Activation) -> Plan:
-    """Without ranges. dynamic8 leaves convolutions' inputs alone."""
+    """Return the plan of a recipe, without value ranges. dynamic8 does not quantize the inputs of convolutions."""
     schemes = {}
     for name, weight in weights_of(part).items():
         takes: Activation = "float" if recipe == "dynamic8" and weight.operator == "conv" else activation
@@ -130,14 +131,14 @@ def plan_of(part: Component, recipe: str, bits: int, group: int, activation: Act
 
 
 def write(part: Component, artifact: Artifact, plan: Plan | None, folder: Path) -> tuple[Graph, int]:
-    """The graph below `folder`, and the bytes of its files."""
+    """Write the graph below `folder`, and return it with the size of its files in bytes."""
     folder.mkdir()
     graph = emit(part, artifact, folder, open_batch=False, plan=plan)
     return graph, sum((folder / file).stat().st_size for file in graph.files)
 
 
 def fold_at_load(path: Path, target: Path) -> None:
-    """The graph with a Cast and a Mul in the place of each DequantizeLinear of a weight."""
+    """Write the graph with a Cast and a Mul in place of each DequantizeLinear of a weight."""
     model = onnx.load(path, load_external_data=False)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
@@ -157,15 +158,15 @@ def fold_at_load(path: Path, target: Path) -> None:
 
 
 def round_to_bytes(path: Path, target: Path) -> None:
-    """A graph of 16-bit activations as one of 8 bits: in, out and biases."""
+    """Write a graph of 16-bit activations as one of 8 bits: inputs, outputs and biases."""
     model = ir.load(path)
     for node in model.graph:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        quantized, scale, zero = (constant(value) for value in [*node.inputs, None][:3])
+        quantized, scale, zero_point = (constant(value) for value in [*node.inputs, None][:3])
         wider = scale * np.float32(257)
-        if zero is not None and zero.dtype == np.uint16:
-            new = {1: wider, 2: np.array(np.clip(np.rint(zero / 257), 0, 255), np.uint8)}
+        if zero_point is not None and zero_point.dtype == np.uint16:
+            new = {1: wider, 2: np.array(np.clip(np.rint(zero_point / 257), 0, 255), np.uint8)}
         elif quantized is not None and quantized.dtype == np.int32:
             new = {0: np.rint(quantized * scale.astype(np.float64) / wider).astype(np.int32), 1: wider}
         else:
@@ -194,13 +195,13 @@ def save_beside(model: Any, path: Path, target: Path) -> None:
 
 
 def grown(path: Path) -> int:
-    """Bytes of resident memory."""
+    """Return the bytes of resident memory by which a child process grows."""
     command = [sys.executable, "-c", _CHILD, str(path)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """A row for each graph, float32 first."""
+    """Return a row for each graph, float32 first."""
     own = replace(find_backend("onnx").default, recipe="fp32")
     paths: dict[str, Path] = {}
     sizes: dict[str, int] = {}
@@ -250,21 +251,21 @@ def measure_onnx(part: Component, folder: Path, rounds: int) -> list[dict[str, A
 
 
 def measure_bytes(part: Component, format: str, folder: Path) -> dict[str, Any]:
-    """Of the recipe w8 against float32."""
+    """Return the bytes of recipe w8 and of fp32, and their ratio."""
     plan = plan_of(part, "w8", 8, 0, "float")
     artifact = find_backend(format).default
     refusal = find_refusal(plan.schemes.values(), format, artifact.profile)
     if refusal is not None:
         return {"format": format, "refused": refusal.reason}
-    _, whole = write(part, replace(artifact, recipe="fp32"), None, folder / f"{format} fp32")
+    _, complete = write(part, replace(artifact, recipe="fp32"), None, folder / f"{format} fp32")
     _, small = write(part, replace(artifact, recipe="w8"), plan, folder / f"{format} w8")
-    return {"format": format, "fp32": whole, "w8": small, "ratio": round(small / whole, 4)}
+    return {"format": format, "fp32": complete, "w8": small, "ratio": round(small / complete, 4)}
 
 
 def main(
-    format: Annotated[list[str] | None, typer.Option(help="onnx, coreml or tflite; may be given again")] = None,
-    rounds: Annotated[int, typer.Option(help="calls of each graph")] = 15,
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/integers.json"),
+    format: Annotated[list[str] | None, typer.Option(help="onnx, coreml or tflite. Can be repeated.")] = None,
+    rounds: Annotated[int, typer.Option(help="Number of calls of each graph.")] = 15,
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/integers.json"),
 ) -> None:
     torch.set_num_threads(1)
     formats = format or ["onnx"]

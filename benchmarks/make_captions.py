@@ -1,8 +1,8 @@
-"""Make what quality.py reads, from the training data: captions.json and emoji.png (the pictures, 26 a row).
+"""Make the inputs of quality.py from the training data: captions.json and emoji.png (the pictures, 26 in a row).
 
     python benchmarks/make_captions.py DATA
 
-200 captions, seeded: 140 in wordings that training used, 60 in wordings that it never used.
+200 captions, seeded: 140 in wordings of the training, 60 in wordings that the training never used.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Peak memory of an export: the sum over its process tree of resident memory, sampled every 50 ms.
+"""Measure the peak memory of an export: resident memory, summed over its process tree and sampled every 50 ms.
 
     python benchmarks/memory.py [MODEL ...] [--target generic] [-o FILE.json]
 
-A model is anything that `export` takes; `sd15` is Stable Diffusion 1.5 with seeded random weights of the real shapes
-(4.3 GB), emitted without the gate, as recording its trajectories takes the memory of the original modules.
+A model is any checkpoint that `export` accepts; `sd15` is Stable Diffusion 1.5 with seeded random weights of the real
+shapes (4.3 GB), emitted without the gate, because recording its trajectories needs the memory of the original modules.
 """
 
 import json
@@ -22,9 +22,9 @@ from pocketdiffusion.cli.console import run
 
 
 def main(
-    models: Annotated[list[str] | None, typer.Argument(help="what to export; by default emoji and sd15")] = None,
-    target: Annotated[str, typer.Option(help="a phone")] = "pixel-8",
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/memory.json"),
+    models: Annotated[list[str] | None, typer.Argument(help="Checkpoints to export. Default: emoji and sd15.")] = None,
+    target: Annotated[str, typer.Option(help="Target to export for.")] = "pixel-8",
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/memory.json"),
 ) -> None:
     rows = []
     for model in models or ["emoji", "sd15"]:

@@ -1,11 +1,11 @@
-"""How well the built-in model draws: is the picture nearest to what was drawn the one that was asked for?
+"""Measure how well the built-in model draws: is the nearest emoji to each picture the one that the caption names?
 
     python benchmarks/quality.py [BUNDLE] [-o FILE.json]
 
-Draws the 200 captions of captions.json with a bundle of the built-in model (exported first, if none is given) and looks
-for the nearest of all emoji, by the Euclidean distance between the VAE encoder's means of the two pictures. Prints
-top-1 and top-5 for wordings that training used and for others, and the VAE's reconstruction PSNR over all emoji. Exits
-1 under top-1 60 % or top-5 80 % on trained wordings, or 28 dB.
+Draws the 200 captions of captions.json with a bundle of the built-in model (exported first, if none is given) and finds
+the nearest of all emoji, by the Euclidean distance between the VAE encoder's means of the two pictures. Prints top-1
+and top-5 for wordings of the training and for others, and the VAE's reconstruction PSNR over all emoji. Exits with 1 if
+top-1 is below 60 % or top-5 below 80 % on wordings of the training, or the PSNR is below 28 dB.
 """
 
 import json
@@ -34,14 +34,14 @@ STEPS, GUIDANCE, SAMPLER = 20, 5.0, "dpmpp_2m"
 
 
 def load_pictures(count: int) -> list[NDArray[np.uint8]]:
-    """The training pictures, uint8 [64, 64, 3], in the order of captions.json."""
+    """Return the training pictures, uint8 [64, 64, 3], in the order of captions.json."""
     sheet = np.asarray(Image.open(HERE / "emoji.png").convert("RGB"))
     columns = sheet.shape[1] // 64
     return [sheet[i // columns * 64 :, i % columns * 64 :][:64, :64] for i in range(count)]
 
 
 def measure(bundle: Bundle) -> dict[str, float]:
-    """The figures by name: top_1 and top_5 (trained and untrained wordings), vae_db."""
+    """Return the figures by name: top_1 and top_5 (wordings of the training and others), vae_db."""
     asked = json.loads((HERE / "captions.json").read_text(encoding="utf-8"))
     pictures = load_pictures(len(asked["emoji"]))
     format = graph_format(bundle)
@@ -69,9 +69,9 @@ def measure(bundle: Bundle) -> dict[str, float]:
 
 def main(
     bundle: Annotated[
-        Path | None, typer.Argument(help="of the built-in model; by default exported first, fp16")
+        Path | None, typer.Argument(help="Bundle of the built-in model. Default: exported first, in fp16.")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/quality.json"),
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/quality.json"),
 ) -> None:
     if bundle is None:
         from pocketdiffusion.build import export
@@ -90,7 +90,7 @@ def main(
     output.write_text(json.dumps(figures, indent=1) + "\n")
     if figures["top_1_trained"] < TOP_1 or figures["top_5_trained"] < TOP_5 or figures["vae_db"] < VAE_DB:
         raise ProofError(
-            f"under the bar: top-1 {TOP_1:.0%} and top-5 {TOP_5:.0%} on trained wordings, VAE {VAE_DB:g} dB"
+            f"the model must reach top-1 {TOP_1:.0%} and top-5 {TOP_5:.0%} on trained wordings, VAE {VAE_DB:g} dB"
         )
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/recipes.md, from the recipes, their floors and what benchmarks/recipes.py measured.
+"""Write the tables of docs/recipes.md, from the recipes, their floors and the measurements of benchmarks/recipes.py.
 
 python benchmarks/recipe_tables.py
 """
@@ -14,7 +14,7 @@ from pocketdiffusion.quantize.recipes import recipe_names
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "recipes.md"
-EQUAL_DB = 999.0  # stands for infinity, which JSON has no word for
+EQUAL_DB = 999.0  # means infinity, which JSON cannot express
 
 Row = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def fill(text: str, rows: Sequence[Row]) -> str:
-    """The document with each of its tables, which stand between comments, written anew."""
+    """Return the document with each of its tables, which are between comments, replaced."""
     for mark, lines in (("names", names(rows)), ("floors", floors()), ("recipes", table(rows))):
         start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
         before, rest = text.split(start)
@@ -34,7 +34,7 @@ def fill(text: str, rows: Sequence[Row]) -> str:
 
 
 def names(rows: Sequence[Row]) -> Iterator[str]:
-    """Each recipe, by its file's own words, and the formats that take it."""
+    """Yield the table of recipes: the first paragraph of each file's docstring, and the formats that support it."""
     yield "| recipe | formats | weights and arithmetic |"
     yield "|---|---|---|"
     for name in recipe_names():
@@ -46,12 +46,12 @@ def names(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def is_of(recipe: str, row: Row) -> bool:
-    """Whether a row was measured with that recipe; "mixed4" was with "mixed"."""
+    """Return True if a row was measured with this recipe; "mixed4" belongs to "mixed"."""
     return bool(row["recipe"] == recipe or (recipe == "mixed" and row["recipe"].startswith(recipe)))
 
 
 def floors() -> Iterator[str]:
-    """The floors of each lossy recipe, dB."""
+    """Yield the table of the floors of each lossy recipe, in dB."""
     found = {name: stated for name in recipe_names() if (stated := floors_of(name)) is not None}
     graphs = list(next(iter(found.values())).graphs)
     yield f"| recipe | {' | '.join(graphs)} | pictures, median | pictures, minimum |"
@@ -61,7 +61,7 @@ def floors() -> Iterator[str]:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """The measurements."""
+    """Yield the table of measurements."""
     yield "| recipe | format | storage, arithmetic, in and out | MB | graphs dB | pictures dB | SSIM | UNet call |"
     yield "|---|---|---|---|---|---|---|---|"
     order = {name: number for number, name in enumerate(recipe_names())}

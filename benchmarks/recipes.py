@@ -1,13 +1,14 @@
-"""Every recipe on every backend that lowers it, on the built-in model: size, PSNR, SSIM, time. And why others do not.
+"""Measure every recipe with every backend that supports it, on the built-in model: size, PSNR, SSIM, time. Others get
+the reason.
 
     python benchmarks/recipes.py [--format FORMAT] [--only RECIPE] [-o FILE.json]      measures, row by row
     python benchmarks/recipes.py --prompts search -o build/search.json                the same on the search prompts
-    python benchmarks/recipe_tables.py, floors.py     then write docs/recipes.md and the floors, from what was measured
+    python benchmarks/recipe_tables.py, floors.py     then write docs/recipes.md and the floors, from the measurements
 
 Graphs are judged teacher-forced on the first, middle and last call of the 24 test prompts, and pictures drawn by the
-artifacts alone, both against the original in float32. The UNet's time is that of one thread over that of the format's
-fp32 artifact, in turn. Core ML has none: a time of our executor would say nothing of a phone. Rows that the file has
-are kept: remove it to measure all afresh.
+artifacts (free-running); both are compared with the original in float32. The UNet's time is measured on one thread,
+relative to the format's fp32 artifact, called in turn. Core ML has none, because times of our executor do not predict a
+phone's. Rows that are in the file already are kept: remove it to measure all of them again.
 """
 
 import json
@@ -51,10 +52,10 @@ _OPEN = {"onnx": onnx.open_runner, "tflite": tflite.open_runner}
 
 
 def main(
-    format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite; by default all")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="recipes, or JSON files of some; by default all")] = None,
-    prompts: Annotated[str, typer.Option(help="test, which the floors rest on, or search")] = "test",
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = HERE / "recipes.json",
+    format: Annotated[str | None, typer.Option(help="onnx, coreml or tflite. Default: all.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Names or JSON files of recipes. Default: all.")] = None,
+    prompts: Annotated[str, typer.Option(help="Prompts: test, on which floors are measured, or search.")] = "test",
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = HERE / "recipes.json",
 ) -> None:
     torch.set_num_threads(1)
     (HERE.parent / "build").mkdir(exist_ok=True)
@@ -73,10 +74,10 @@ def main(
 
 
 def measure(original: Original, artifact: Artifact, trajectories: list[Trajectory]) -> dict[str, Any]:
-    """One row. A recipe that the format does not take has the reason, and the nearest."""
+    """Return one row. If the format does not support the recipe, it has the reason and the nearest recipe."""
     recipe = load_recipe(artifact.recipe)
     row: dict[str, Any] = {"format": artifact.format, "profile": artifact.profile, "recipe": Path(artifact.recipe).stem}
-    if artifact.format == "onnx" and recipe.name == "w8a16":  # the graph for QNN is one of standard operators
+    if artifact.format == "onnx" and recipe.name == "w8a16":  # graphs for QNN consist of standard operators
         artifact = replace(artifact, profile="std")
         row["profile"] = "std"
     try:
@@ -110,7 +111,7 @@ def measure(original: Original, artifact: Artifact, trajectories: list[Trajector
 
 
 def describe(bundle: Bundle, format: str) -> dict[str, Any]:
-    """Sizes in MB of 1e6 bytes, and precisions."""
+    """Return sizes in MB (1e6 bytes), and precisions."""
     graphs, files = bundle.manifest.graphs[format], bundle.manifest.files
     return {
         "mb": {name: sum(files[file].size for file in graph.files) / 1e6 for name, graph in graphs.items()},
@@ -124,15 +125,15 @@ def describe(bundle: Bundle, format: str) -> dict[str, Any]:
 def time_beside_fp32(
     original: Original, artifact: Artifact, bundle: Bundle, trajectory: Trajectory, scratch: Path
 ) -> float:
-    """Processor time of a UNet call over that of the format's fp32 artifact, one thread each: the median of the ratios
-    of calls in turn."""
+    """Return the processor time of a UNet call relative to the format's fp32 artifact, on one thread: the median of
+    the ratios of calls in turn."""
     (unet,) = [part for part in original.parts if part.spec.name == "unet"]
     (scratch / "fp32").mkdir()
-    whole = emit(unet, replace(artifact, recipe="fp32"), scratch / "fp32", open_batch=False)
+    reference = emit(unet, replace(artifact, recipe="fp32"), scratch / "fp32", open_batch=False)
     graph = bundle.manifest.graphs[artifact.format]["unet"]
     open_runner = _OPEN[artifact.format]
     runners = {
-        "fp32": open_runner(scratch / "fp32" / whole.path, whole.spec, threads=1),
+        "fp32": open_runner(scratch / "fp32" / reference.path, reference.spec, threads=1),
         "own": open_runner(bundle.folder / graph.path, graph.spec, threads=1),
     }
     times = interleave(runners, next(cases("unet", trajectory)).inputs, ROUNDS)

@@ -1,10 +1,11 @@
-"""What recording the reference costs at full size, beside the plain pipeline in float32, with seeded float16 weights.
+"""Measure memory and time of recording the reference at full size, compared with the plain pipeline in float32, with
+seeded float16 weights.
 
     python benchmarks/recording.py [sd15 sdxl] [-o FILE.json]
 
 Stable Diffusion 1.5: one prompt, 2 steps of PNDM (3 UNet calls), 512x512. SDXL's shapes: one prompt, 1 step, 1024x1024,
-recorded alone. Each way runs in a process of its own, on one thread, one after the other in one run. Memory is the peak
-of anonymous memory (RssAnon): pages of the weights' files are not in it, since the system can drop them.
+only recorded. Each way runs in its own process, on one thread, one after another. Memory is the peak of anonymous
+memory (RssAnon): pages of the weights' files are not counted, because the system can drop them.
 """
 
 import json
@@ -56,7 +57,7 @@ SDXL_TEXT: dict[str, Any] = {
 
 
 def write_sdxl(folder: Path) -> None:
-    """The folder of SDXL's shapes, 6.9 GB."""
+    """Write a checkpoint of SDXL's shapes, 6.9 GB."""
     import torch
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
     from safetensors.torch import save_file
@@ -86,7 +87,7 @@ def write_sdxl(folder: Path) -> None:
 
 
 def draw(model: str, way: str, folder: Path) -> None:
-    """In a process of its own: print the CPU seconds of drawing, and of opening."""
+    """Print the CPU seconds of drawing and of opening; runs in a child process."""
     import torch
 
     torch.set_num_threads(1)
@@ -116,7 +117,7 @@ def draw(model: str, way: str, folder: Path) -> None:
 
 
 def watch(command: list[str]) -> dict[str, float]:
-    """What the process prints, and its peak anonymous memory in GB of 1e9 bytes, sampled every 20 ms."""
+    """Return what the process prints, and its peak anonymous memory in GB (1e9 bytes), sampled every 20 ms."""
     peak = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         while child.poll() is None:
@@ -135,8 +136,8 @@ def watch(command: list[str]) -> dict[str, float]:
 
 
 def main(
-    models: Annotated[list[str] | None, typer.Argument(help="sd15, sdxl; by default both")] = None,
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/recording.json"),
+    models: Annotated[list[str] | None, typer.Argument(help="sd15 or sdxl. Default: both.")] = None,
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/recording.json"),
 ) -> None:
     rows = []
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
-"""SiLU, QuickGELU and GELU: how fast and how exact is each form of them?
+"""Compare the forms of SiLU, QuickGELU and GELU: speed and precision.
 
     python benchmarks/sigmoid.py [--rounds 15] [-o FILE.json]
 
-Speed: each form on [1, 320, 64, 64], as SD1.5 has it, and the built-in model's whole UNet, through the backends' own
-lowerings; processor time on one thread, all forms in turn, the median over the rounds. Precision: float16 against
-float64, on the inputs of every activation of the built-in model along real trajectories
-(export/float16/activation_forms.py); and the UNet's output with its activations computed so, all else in float32.
+Speed: each form on [1, 320, 64, 64], as SD1.5 has it, and the complete UNet of the built-in model, through the
+backends' own lowerings; processor time on one thread, all forms in turn, the median over the rounds. Precision: float16
+compared with float64, on the inputs of every activation of the built-in model along real trajectories
+(export/float16/activation_forms.py); and the UNet's output with its activations computed in this form, all else in
+float32.
 """
 
 import json
@@ -55,7 +56,7 @@ _OPEN: Mapping[str, Callable[..., Runner]] = {"onnx": onnx.open_runner, "tflite"
 
 
 class Alone(nn.Module):
-    """An activation as a graph of its own."""
+    """A graph that consists of one activation."""
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
@@ -75,7 +76,8 @@ def component_of(kind: str) -> Component:
 
 
 def artifact_of(format: str, profile: str, with_tanh: Sequence[str]) -> Artifact:
-    """As targets ask for it, with the rewrites named, which replace `quick_gelu` where they say what it says."""
+    """Return an artifact as targets have it, with the rewrites `with_tanh`, which replace `quick_gelu` if they cover
+    it."""
     own = find_backend(format).default.rewrites
     return Artifact(format, profile, "fp32", "cpu", (*own, *with_tanh))
 
@@ -86,7 +88,8 @@ def open_part(part: Component, artifact: Artifact, folder: Path) -> tuple[Runner
 
 
 def measure_speed(subjects: Mapping[str, tuple[Component, Sequence[str]]], rounds: int) -> list[dict[str, Any]]:
-    """Of each subject and engine: as the backend lowers it, and with the rewrites to tanh. Milliseconds, in turn."""
+    """Return rows for each subject and engine: as the backend lowers it, and with the rewrites to tanh.
+    Milliseconds, called in turn."""
     rows: list[dict[str, Any]] = []
     for subject, (part, rewrites) in subjects.items():
         inputs = {name: tensor.numpy() for name, tensor in part.example(0).items()}
@@ -120,8 +123,8 @@ _SHOWN = ("Sigmoid", "QuickGelu", "Tanh", "Gelu", "LOGISTIC", "TANH", "GELU")
 
 
 def interleave(runners: Mapping[Any, Runner], inputs: Mapping[str, Array], rounds: int) -> dict[Any, list[float]]:
-    """Milliseconds of processor time of each runner's calls, after one that warms: one call of each in every round, in
-    an order that is drawn anew, as a call is slower after that of another engine."""
+    """Return the milliseconds of processor time of each runner's calls, after one warm-up call: one call of each in
+    every round, in a random order, because a call is slower after another engine's call."""
     rng = random.Random(0)
     times: dict[Any, list[float]] = {key: [] for key in runners}
     for number in range(rounds + 1):
@@ -134,7 +137,7 @@ def interleave(runners: Mapping[Any, Runner], inputs: Mapping[str, Array], round
 
 
 class InForm(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Computes the activations in one form, in float16, all else as it is."""
+    """Compute the activations in one form, in float16, and everything else unchanged."""
 
     def __init__(self, forms: Mapping[Any, Callable[[Tensor], Tensor]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -177,8 +180,8 @@ def measure_precision(parts: Sequence[Component], trajectories: Sequence[Traject
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="calls of each form")] = 15,
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/sigmoid.json"),
+    rounds: Annotated[int, typer.Option(help="Number of calls of each form.")] = 15,
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/sigmoid.json"),
 ) -> None:
     torch.set_num_threads(1)
     checkpoint = open_checkpoint("emoji")

@@ -1,10 +1,11 @@
-"""Bundles of TFLite, run by the Android app's engine: TensorFlow Lite 2.16.1, as tensorflow-cpu has it for computers.
+"""Run bundles of TFLite with the Android app's engine: TensorFlow Lite 2.16.1, which tensorflow-cpu has for computers.
 
     python benchmarks/tflite_on_android.py PYTHON BUNDLE [BUNDLE ...] [-o FILE.json]
 
-PYTHON is of an environment with tests/tensorflow.txt (make build/tensorflow). Each graph is judged by the gate with
-the bundle's own recordings, and so is a small picture. A bundle whose manifest names a newer engine has to be refused.
-Exits with 1 where a verdict fails, or where manifest and engine do not agree on what is opened.
+PYTHON is the interpreter of an environment with tests/tensorflow.txt (make build/tensorflow). Each graph is judged by
+the gate with the bundle's own recordings, and a small picture is drawn and judged. A bundle whose manifest names a
+newer engine has to be refused. Exits with 1 if a verdict fails, or if the manifest and the engine disagree on which
+graphs can be opened.
 """
 
 import json
@@ -24,17 +25,17 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.verify.golden import read_golden
 
 REQUIREMENTS = Path(__file__).parents[1] / "tests/tensorflow.txt"
-SECONDS = 300  # of one call
+SECONDS = 300  # time limit of one call
 
 
 def version() -> str:
-    """The version of TensorFlow Lite."""
+    """Return the version of TensorFlow Lite."""
     pins = dict(line.split("==") for line in REQUIREMENTS.read_text().split())
     return pins["tensorflow_cpu"]
 
 
 def judge(place: Standin, bundle: Bundle, has: str) -> list[dict[str, Any]]:
-    """The figures of a bundle. Raises ProofError where it opens a file that names a newer engine."""
+    """Return the figures of a bundle. Raises ProofError if a file is opened that names a newer engine."""
     graphs = bundle.manifest.graphs["tflite"]
     least = {name: graph.engine.least_version or "" for name, graph in graphs.items() if graph.engine is not None}
     newer = [name for name, needs in least.items() if _numbers(needs) > _numbers(has)]
@@ -49,7 +50,7 @@ def judge(place: Standin, bundle: Bundle, has: str) -> list[dict[str, Any]]:
             )
         except ProofError:
             continue
-        raise ProofError(f"{bundle.folder}: {name} asks for {least[name]}, and {has} opens it")
+        raise ProofError(f"{bundle.folder}: {name} needs {least[name]}, but version {has} opens it")
     if newer:
         return rows
     reports, _ = judge_on(place, bundle, read_golden(bundle))
@@ -59,9 +60,11 @@ def judge(place: Standin, bundle: Bundle, has: str) -> list[dict[str, Any]]:
 
 
 def main(
-    python: Annotated[Path, typer.Argument(help="of an environment with tests/tensorflow.txt")],
+    python: Annotated[Path, typer.Argument(help="Python of an environment with tests/tensorflow.txt.")],
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE")],
-    output: Annotated[Path, typer.Option("-o", help="the figures as JSON")] = Path("build/tflite_on_android.json"),
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path(
+        "build/tflite_on_android.json"
+    ),
 ) -> None:
     has, place = version(), Standin("tensorflow", launch_tensorflow(python.absolute(), SECONDS))
     found = {folder.name: judge(place, open_bundle(folder), has) for folder in bundles}

@@ -10,16 +10,17 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def defaults(model: Callable[..., object]) -> dict[str, Any]:
-    """The arguments of a class that may be left out, and what they are then."""
+    """Return the arguments of a class that have defaults, with these defaults."""
     return {n: p.default for n, p in signature(model).parameters.items() if p.default is not Parameter.empty}
 
 
 def read_arguments(
     part: str, model: Callable[..., nn.Module], config: Mapping[str, Any], served: Mapping[str, tuple[Any, ...]]
 ) -> dict[str, Any]:
-    """The arguments of `model`, with its defaults where the configuration is silent; keys it does not know are left.
+    """Return the arguments of `model`: the configuration's values, else its defaults. Keys that `model` does not have
+    are ignored.
 
-    Raises UserError where a value, or a value in a list, is not among those that `served` allows for its key.
+    Raise UserError if a value, or a value in a list, is not among those that `served` allows for its key.
     """
     known = defaults(model)
     arguments = known | {key: value for key, value in config.items() if key in known}
@@ -33,10 +34,13 @@ def read_arguments(
 
 
 def tensor_shapes(part: str, build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a module's tensors, without their storage. Raises UserError where the configuration makes none."""
+    """Return the shapes of a module's tensors by name, without allocating them. Raise UserError if no module
+    can be built from the configuration."""
     try:
         with device("meta"):
             return {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
-    except Exception as error:  # a wrong configuration fails in whatever way the line that meets it fails
+    except Exception as error:  # a wrong configuration can raise any exception
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{part}: its config.json makes no model ({type(error).__name__}: {reason})") from None
+        raise UserError(
+            f"{part}: no module can be built from config.json ({type(error).__name__}: {reason}): correct it"
+        ) from None

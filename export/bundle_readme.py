@@ -1,4 +1,4 @@
-"""The short README.md of a bundle: what it is, what it may be used for, and what to do with it."""
+"""The short README.md of a bundle: its model, the licence, and the commands that use it."""
 
 from pocketdiffusion.runtime.bundle.manifest import ModelInfo, TargetInfo
 
@@ -19,7 +19,7 @@ Credit: {attribution}.
 
 
 def bundle_readme(model: ModelInfo, target: TargetInfo) -> str:
-    """The text, which says nothing of when and where it was made."""
+    """Return the text, which is the same at every export: it has no date and no path of this machine."""
     return _TEXT.format(
         name=model.name,
         title=target.title,

@@ -1,4 +1,4 @@
-"""What a bundle holds besides its graphs: tokenizer, step tables, golden vectors, licences, and the record of them."""
+"""Writing the files of a bundle that are no graphs: tokenizer, step tables, golden data, licences, and their record."""
 
 import shutil
 import sys
@@ -32,7 +32,7 @@ from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
-TOOLCHAIN = ("diffusers", "numpy", "tokenizers", "torch", "transformers")  # that every export takes
+TOOLCHAIN = ("diffusers", "numpy", "tokenizers", "torch", "transformers")  # of every export
 
 
 def assemble(
@@ -43,13 +43,11 @@ def assemble(
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
 ) -> Draft:
-    """Writes tokenizers, golden/, conformance/, licences/ and README.md into `folder`, beside the graphs. The record of
-    the bundle, still without verdicts.
+    """Write tokenizers, golden/, conformance/, licences/ and README.md into `folder`, next to the graphs. Return the
+    record of the bundle, still without verdicts.
 
-    Where another library can run the graphs of a format, their folder becomes one that it opens as well, by the files
-    that the format's backend writes.
-    `calibration` is there where ranges of activations were measured.
-    """
+    If another library can run the graphs of a format, their folder becomes one that it opens as well, by files of the
+    format's backend. `calibration` is given if value ranges of activations were measured."""
     program = trajectories[0].program
     specs = {name: graph.spec for name, graph in next(iter(graphs.values())).items()}
     taken, decoded = find_ends(program, specs)
@@ -118,23 +116,24 @@ def assemble(
 
 
 def toolchain(formats: Iterable[str]) -> list[str]:
-    """Return the distributions whose versions a bundle of `formats` states: those of the export extra, whatever the
-    format, and those that its formats need beside that."""
+    """Return the distributions whose versions a bundle of `formats` states: TOOLCHAIN, the tools of backends without a
+    converter, and the tools of `formats`."""
     backends = [find_backend(name) for name in backend_names()]
     found = {*TOOLCHAIN, *(tool for backend in backends if backend.converter is None for tool in backend.tools)}
     return sorted(found | {tool for format in formats for tool in find_backend(format).tools})
 
 
 def spell_infinity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """diffusers writes -Infinity into its JSON files, though JSON has no such number: here it becomes a string."""
+    """Return a scheduler's settings with infinite numbers as strings, because JSON has none; diffusers writes
+    -Infinity."""
     words = {inf: "Infinity", -inf: "-Infinity"}
     return {key: words.get(value, value) if isinstance(value, float) else value for key, value in config.items()}
 
 
 def write_tokenizers(folder: Path, checkpoint: Checkpoint, homes: Mapping[str, str] = {}) -> tuple[Tokenizer, ...]:
-    """Write the vocabulary of each of the checkpoint's tokenizers below `folder`, of those that have the same one once;
-    return their settings, in the order of the family's `TOKENIZERS`. `homes` says where one lies that is not below its
-    own name; what is there already stays."""
+    """Write the vocabulary of each of the checkpoint's tokenizers below `folder`, equal ones once, and return their
+    settings in the order of the family's `TOKENIZERS`. `homes` has the folders of tokenizers that are not below their
+    own names. Files that exist already stay."""
     characters = "tokenizer/characters.json"
     (folder / characters).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CHARACTERS, folder / characters)

@@ -1,4 +1,4 @@
-"""One part of a model: its graph's contract, how to build it, and its weights, which are read when asked for."""
+"""One part of a model: its graph's specification, how to build it, and its weights, which are read one by one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 @dataclass(frozen=True, eq=False)
 class Component:
-    """`build()` makes the untouched original module without weights, on whatever device or fake mode is current.
+    """`build()` makes the original module without weights, on the current device or fake mode.
 
-    The module takes the tensors of `spec.inputs` in order and returns those of `spec.outputs` as a tuple. `weights`
-    maps every name of its state_dict to its tensor. `example(seed)` gives inputs of the real shapes, float32,
-    as the sampler would feed them. `sites` counts, from the configuration alone, what tracing must find, by
-    operator: "attention", "group_norm", "layer_norm", "silu", "gelu" (that of GEGLU too), "quick_gelu".
-    `exponents` is of a component that was rescaled (export/float16/weight_rescaling.py): by module, the e of a result
-    that is 2^-e times the untouched module's. `stage` is that of the program that calls the graph; `halved` says that
-    it does so for each half of guidance, in one call where the graph's batch is open.
+    The module's inputs and outputs are the tensors of `spec.inputs` and `spec.outputs` in order; it returns a tuple.
+    `weights` maps every name of its state_dict to its tensor. `example(seed)` returns inputs of the real shapes,
+    float32, as the sampler would pass them. `sites` counts, computed from the configuration only, the sites that
+    tracing must find, by operator: "attention", "group_norm", "layer_norm", "silu", "gelu" (including GEGLU's),
+    "quick_gelu". `exponents` belongs to a component that was rescaled (export/float16/weight_rescaling.py): by module,
+    the e of a result that is 2^-e times the original module's. `stage` is the stage of the program that calls the
+    graph; `halved` is True if it runs for each half of guidance, in one call if the graph's batch is open.
     """
 
     spec: GraphSpec
@@ -38,23 +38,24 @@ class Component:
 
 
 def check_runs(component: Component) -> None:
-    """Run the module once on shapes alone. Raises UserError where its configuration makes one that cannot be run, or
-    that gives other shapes than its graph promises."""
-    name, wanted = component.spec.name, [list(tensor.shape) for tensor in component.spec.outputs]
+    """Run the module once on shapes only. Raise UserError if it cannot run, or if its outputs have other shapes than
+    the graph's specification."""
+    name, expected = component.spec.name, [list(tensor.shape) for tensor in component.spec.outputs]
     try:
         with torch.device("meta"), torch.no_grad():
             outputs = component.build().eval()(*(value.to("meta") for value in component.example(0).values()))
-    except Exception as error:  # a wrong configuration fails in whatever way the line that meets it fails
+    except Exception as error:  # a wrong configuration can raise any exception
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name}: its config.json makes a model that does not run ({reason})") from None
+        raise UserError(f"{name}: the model of config.json does not run ({reason}): correct config.json") from None
     found = [list(output.shape) for output in outputs]
-    if found != wanted:
-        raise UserError(f"{name}: its config.json makes a model that gives {found} and not {wanted}")
+    if found != expected:
+        raise UserError(
+            f"{name}: the model of config.json has output shapes {found}, expected {expected}: correct config.json"
+        )
 
 
 def check_finite(content: Content, parts: Sequence[Component]) -> None:
-    """Raise NotFiniteError, naming file, tensor, index and value, where a weight that a component uses is not
-    finite."""
+    """Raise NotFiniteError, naming file, tensor, index and value, if a weight that a component uses is not finite."""
     used = places_of(tensor for part in parts for tensor in part.weights.values())
     broken = [found for place, found in content.broken.items() if place in used]
     if broken:
@@ -62,15 +63,15 @@ def check_finite(content: Content, parts: Sequence[Component]) -> None:
         more = f", and {len(broken) - 1} more tensors have such values" if len(broken) > 1 else ""
         raise NotFiniteError(
             f"{first.place.file}: {first.name} is {first.value} at index {list(first.index)}{more}: "
-            "weights that are not finite draw nothing; take a sound copy"
+            "a model with such weights cannot draw; download or convert it again"
         )
 
 
 def load_module(component: Component) -> nn.Module:
-    """The original module with its weights, float32, in evaluation mode.
+    """Return the original module with its weights, float32, in evaluation mode.
 
-    Built without storage and given its tensors one by one: what the checkpoint lacks stays without storage and cannot
-    be run, rather than holding whatever lay in memory.
+    It is built without storage and given its tensors one by one: a tensor that the checkpoint does not have stays
+    without storage and cannot be run, instead of having arbitrary memory as values.
     """
     with torch.device("meta"):
         module = component.build()
@@ -79,6 +80,6 @@ def load_module(component: Component) -> nn.Module:
 
 
 def read_weights(component: Component) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """One tensor at a time, so that a caller that keeps none needs the memory of one."""
+    """Yield (name, values) of one tensor at a time: a caller that keeps none needs the memory of one."""
     for name, tensor in component.weights.items():
         yield name, tensor.read()

@@ -1,7 +1,7 @@
-"""Tiny models with random weights, each with something that a reader of bundles can get wrong: for the reader's kit.
+"""Tiny models with random weights, each with a feature that a reader of bundles can get wrong: for the reader's kit.
 
-The weights come of a seed that is new for each kit, so that no reader can have stored its pictures. They are larger
-than usual where a prompt acts on the picture: else a wrong token would hardly be seen.
+The seed of the weights is new for each kit, so that no reader can have stored its pictures. Weights through which a
+prompt changes the picture are larger than usual: otherwise a wrong token would hardly be visible.
 """
 
 import json
@@ -26,29 +26,30 @@ WIDTH = 16  # of the text encoders' states
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 PNDM = {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
 EULER = {"timestep_spacing": "leading", "steps_offset": 1}
-LOUD = ("attn2.to_v", "attn2.to_out", "token_embedding", "linear_1")  # weights that carry the prompt to the picture
+LOUD = ("attn2.to_v", "attn2.to_out", "token_embedding", "linear_1")  # weights through which the prompt acts
 
 
 @dataclass(frozen=True)
 class KitModel:
-    """A checkpoint of the kit. `tests` says in words what a reader proves by it."""
+    """A checkpoint of the kit. `tests` describes what a reader proves with it."""
 
     name: str
     tests: str
-    write: Callable[[Path, Path], None]  # to a folder, with the vocabulary of a folder
+    write: Callable[[Path, Path], None]  # (folder to write, folder of the vocabulary)
     word: str = "a cat toy"  # in its prompts
-    all_samplers: bool = False  # whether each sampler draws with it
+    all_samplers: bool = False  # True if each sampler draws with it
 
 
 def write_model(model: KitModel, folder: Path, vocabulary: Path, seed: int) -> None:
-    """Write a diffusers folder whose weights come of `seed`. `vocabulary` has CLIP's vocab.json and merges.txt."""
+    """Write a diffusers folder whose weights are random with the seed `seed`. `vocabulary` is a folder with CLIP's
+    vocab.json and merges.txt."""
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
         model.write(folder, vocabulary)
 
 
 def make_photo(seed: int) -> NDArray[np.uint8]:
-    """Make a smooth picture, uint8 [SIZE, SIZE, 3], for image to image to begin with."""
+    """Return a smooth picture, uint8 [SIZE, SIZE, 3], as the beginning of image to image."""
     waves = TorchRandom(seed).randn((3, 4))
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     levels = [np.sin(6 * (a * x + b * y) + c) + 0.5 * d for a, b, c, d in waves.astype(float)]
@@ -67,7 +68,7 @@ def _write_v_prediction(folder: Path, vocabulary: Path) -> None:
 
 
 def _write_bang(folder: Path, vocabulary: Path) -> None:
-    """Padding as Stable Diffusion 2 and the second tokenizer of SDXL have it."""
+    """Write a model with the padding token "!", as in Stable Diffusion 2 and the second tokenizer of SDXL."""
     _write(folder, vocabulary, diffusers.EulerDiscreteScheduler(**BETAS, **EULER), pad="!")
 
 
@@ -76,7 +77,7 @@ def _write_ancestral(folder: Path, vocabulary: Path) -> None:
 
 
 def _write_added_token(folder: Path, vocabulary: Path) -> None:
-    """A textual inversion of two vectors, as diffusers' `load_textual_inversion` adds it."""
+    """Write a model with a textual inversion of two vectors, as diffusers' `load_textual_inversion` adds it."""
     pipeline = _pipeline(vocabulary, diffusers.PNDMScheduler(**BETAS, **PNDM))
     pipeline.tokenizer.add_tokens(["<cat-toy>", "<cat-toy>_1"])
     pipeline.text_encoder.resize_token_embeddings(len(pipeline.tokenizer))
@@ -86,7 +87,8 @@ def _write_added_token(folder: Path, vocabulary: Path) -> None:
 
 
 def _write_sdxl(folder: Path, vocabulary: Path) -> None:
-    """Two text encoders, the second with a projection and padding "!"; an absent negative prompt is zeros."""
+    """Write a model with two text encoders, the second with a projection and padding "!"; an absent negative prompt is
+    zeros."""
     settings: dict[str, Any] = {
         "cross_attention_dim": 2 * WIDTH,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -183,7 +185,8 @@ def _text_config(**settings: Any) -> Any:
 
 
 def _loud(module: nn.Module) -> nn.Module:
-    """Move every vector away from its initial value, which hides mistakes, and enlarge what carries the prompt."""
+    """Change every vector from its initial value, which hides mistakes, and enlarge the weights in LOUD. Return the
+    module."""
     for name, parameter in module.named_parameters():
         if parameter.ndim == 1:
             parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -197,7 +200,7 @@ def _tokenizer(vocabulary: Path, pad: str) -> Any:
 
 
 def _keep_two_files(folder: Path, vocabulary: Path, pad: str) -> None:
-    """A tokenizer as most checkpoints have it: vocab.json, merges.txt, and settings."""
+    """Write a tokenizer's folder as most checkpoints have it: vocab.json, merges.txt, and settings."""
     shutil.rmtree(folder)
     folder.mkdir()
     for name in ("vocab.json", "merges.txt"):

@@ -1,4 +1,4 @@
-"""The matrices of a component, as the room for quantization knows them."""
+"""The matrices of a component, in the terms of the package quantize."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ _OPERATORS = {nn.Conv2d: "conv", nn.Linear: "linear", nn.Embedding: "embedding"}
 
 
 def weights_of(part: Component) -> dict[str, Weight]:
-    """Return the matrices of a component by name, with the operators that take them."""
+    """Return the matrices of a component by name, with the operators that read them."""
     with torch.device("meta"):
         module = part.build()
     found = {}
@@ -23,5 +23,5 @@ def weights_of(part: Component) -> dict[str, Weight]:
 
 
 def float_plan(part: Component, recipe: str) -> Plan:
-    """Return the plan of a component by "fp32" or "fp16". Raises UserError as `plans.float_plan` does."""
+    """Return the plan of a component for "fp32" or "fp16". Raise UserError as `plans.float_plan` does."""
     return plans.float_plan(recipe, [name for name, ref in part.weights.items() if len(ref.shape) > 1])

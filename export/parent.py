@@ -1,4 +1,4 @@
-"""A process that shares the work of another ends with it, whatever ended that one."""
+"""Worker processes that end with the process that started them, whatever ended it."""
 
 import os
 from multiprocessing import parent_process
@@ -6,8 +6,8 @@ from threading import Thread
 
 
 def follow_parent() -> None:
-    """Ends this process, which `multiprocessing` began, as soon as its parent is gone. Work that no one waits for is
-    not cleaned up after: what it wrote is what a killed process leaves."""
+    """Let this process, which `multiprocessing` started, end as soon as its parent has ended. Files that it has written
+    stay, as after a kill."""
     Thread(target=_follow, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""The defaults of the original's own pipeline, read off the signatures of diffusers' classes."""
+"""The default arguments of the original's own pipeline, from the signatures of diffusers' classes."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from pocketdiffusion.runtime.bundle.manifest import Defaults
 
 
 def read_defaults(checkpoint: Checkpoint) -> Defaults:
-    """Steps and guidance of the family's pipeline from text, strength of its pipeline from pictures; of a family that
-    has none such, 0.8, as most of diffusers' pipelines have it."""
+    """Return steps and guidance of the family's pipeline from text, and the strength of its pipeline from pictures;
+    0.8, the default of most of diffusers' pipelines, if the family has no such pipeline."""
     family = find_family(checkpoint)
     text = _parameters(family.PIPELINE)
     pictures = next((found for name in family.PIPELINES if "strength" in (found := _parameters(name))), {})
@@ -23,6 +23,6 @@ def read_defaults(checkpoint: Checkpoint) -> Defaults:
 
 
 def _parameters(name: str) -> Mapping[str, Any]:
-    """What the class `name` of diffusers draws with by default, by the names of its arguments."""
+    """Return the defaults of the arguments of diffusers' class `name` when it draws, by name."""
     signature = inspect.signature(getattr(diffusers, name).__call__)
     return {key: parameter.default for key, parameter in signature.parameters.items()}

@@ -1,4 +1,4 @@
-"""What a model hands to the room for quantization: its modules, the drawings to measure on, and their names."""
+"""The inputs of the package quantize for one model: its modules, the drawings to measure on, and their names."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,10 +35,10 @@ Progress = Callable[[str], None]
 
 
 def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, litert: bool = False) -> TorchRunner:
-    """Open the component after the named rewrites, its weights and activations rounded by `plan`, as LiteRT computes
-    where `litert` is set.
+    """Return a runner of the component after `rewrites`, with weights and activations rounded by `plan`; with the
+    arithmetic of LiteRT if `litert` is set.
 
-    A rewrite that calls an operator without its module hides that operator's input: give no rewrites where `plan` has
+    A rewrite that calls an operator without its module hides that operator's input: pass no rewrites if `plan` has
     activations other than "float".
     """
     runner = open_rewritten(part, rewrites)
@@ -61,7 +61,7 @@ def calibrate(
     progress: Progress = lambda line: None,
 ) -> Calibrated:
     """Draw `requests` with the original, a few at a time, and count the inputs and outputs of its convolutions and
-    linear layers. Raises ProofError, naming the weight, where a value is not finite."""
+    linear layers. Raise ProofError, naming the weight, if a value is not finite."""
     statistics = empty_statistics(
         {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts}
     )
@@ -93,7 +93,7 @@ def analyse(
     progress: Progress = lambda line: None,
 ) -> Iterator[SensitivityAnalysis]:
     """Open the sensitivity analysis of a model on the prompts `requests`. `file` keeps its table from run to run;
-    `workers` processes measure, by default one a core. Raises UserError where the system ends one of them."""
+    `workers` processes measure, by default one per core. Raise UserError if the system ends one of them."""
     key = analysis_key(checkpoint, parts, requests) if file is not None else ""
     table = SensitivityTable() if file is None else open_table(file, key, progress)
     drawings = drawings_of(checkpoint, parts, requests)
@@ -103,7 +103,7 @@ def analyse(
 
 
 def subjects_of(parts: Sequence[Component]) -> dict[str, Subject]:
-    """Return each component, by name, as it is measured."""
+    """Return each component by name as a subject of the sensitivity analysis."""
     return {
         part.spec.name: Subject(
             spec=part.spec,
@@ -135,8 +135,8 @@ def _draw(
 
 
 def analysis_key(checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request]) -> str:
-    """Return the key of a sensitivity table: the model with its tokenizers (all files of each folder, those of special
-    and added tokens among them), the size of its pictures, the prompts, the libraries, and the version of the code."""
+    """Return the key of a sensitivity table: the model with its tokenizers (all files of each folder, including special
+    and added tokens), the size of its pictures, the prompts, the libraries, and the version of the code."""
     facts: Mapping[str, Any] = {
         "weights": checkpoint.fingerprint,
         "derivations": {p.spec.name: [tensor.derivation for tensor in p.weights.values()] for p in parts},

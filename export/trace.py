@@ -1,4 +1,4 @@
-"""A component becomes a traced program without its weights ever being in memory."""
+"""Trace a component to a program without having its weights in memory."""
 
 import warnings
 from collections import Counter
@@ -17,14 +17,14 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.rewrites import apply_rewrites, check_sites, kept_sites, marks
 from pocketdiffusion.runtime.graph_spec import TensorSpec
 
-# Sites that need no rewrite: ATen has an operator of that name, and tracing keeps it whole.
+# Sites that need no rewrite: ATen has an operator of that name, and tracing does not decompose it.
 ATEN_SITES: Mapping[str, Any] = {
     "gelu": torch.ops.aten.gelu.default,
     "group_norm": torch.ops.aten.group_norm.default,
     "layer_norm": torch.ops.aten.layer_norm.default,
     "silu": torch.ops.aten.silu.default,
 }
-_LARGEST_BATCH = 32  # diffusers takes another path from 64 on
+_LARGEST_BATCH = 32  # diffusers runs other code from 64 on
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Trace:
 
 
 def trace(component: Component, rewrites: Sequence[str], *, open_batch: bool) -> Trace:
-    """The rewritten component as an ATen program of static shapes, or with its batch open from 1 to 32.
+    """Return the rewritten component as an ATen program of static shapes, or with its batch open from 1 to 32.
 
-    An open batch is dimension 0 of every input that has more than one; the timestep keeps its shape. Raises ProofError
-    unless the program has each kind of site as often as the component's configuration promises.
+    An open batch is dimension 0 of every input that has more than one; the timestep keeps its shape. Raise ProofError
+    if the program's sites are not those that follow from the component's configuration.
     """
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,9 +54,9 @@ def trace(component: Component, rewrites: Sequence[str], *, open_batch: bool) ->
 
 
 def count_calls(component: Component, rewrites: Sequence[str]) -> dict[str, int]:
-    """How often torch calls each operator in one pass of the rewritten component, by ATen's name, most frequent first.
+    """Return {ATen operator: calls} of one forward pass of the rewritten component, most frequent first.
 
-    What a backend emits differs: it fuses some, and splits others. A rewrite's marker is one call.
+    A custom op counts as one call. Backends fuse and split operators, so their counts differ.
     """
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), torch.no_grad():
         module = component.build().eval()
@@ -69,33 +69,34 @@ def count_calls(component: Component, rewrites: Sequence[str]) -> dict[str, int]
 
 
 def count_kept(component: Component, rewrites: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The modules of the component that each rewrite leaves alone, by reason."""
+    """Return {rewrite: {reason: count}} of the component's modules that each rewrite does not change."""
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
         return kept_sites(component.build(), rewrites)
 
 
 class CallCounts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operators while it is entered."""
+    """A context that counts the operators that torch calls."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace != "prim":  # questions that torch asks itself, such as for a device
+        if func.namespace != "prim":  # torch's own queries, such as for a device
             self.calls[func._schema.name] += 1
         return func(*args, **(kwargs or {}))
 
 
 def check_program(component: Component, rewrites: Sequence[str], program: ExportedProgram) -> None:
-    """Raises ProofError unless `program` has each kind of site as often as the component's configuration promises."""
+    """Check the sites of `program` against the numbers that follow from the component's configuration. Raise ProofError
+    if they differ."""
     targets = (node.target for node in program.graph.nodes if node.op == "call_function")
     check_calls(component, rewrites, Counter(t._schema.name for t in targets if isinstance(t, torch._ops.OpOverload)))
 
 
 def check_calls(component: Component, rewrites: Sequence[str], calls: Mapping[str, int]) -> None:
-    """As `check_program`, for any kind of traced program: `calls` says how often it calls each operator, by the name of
-    its schema, such as "aten::silu"."""
+    """Check the sites of any kind of traced program, as `check_program` does. `calls` has the number of calls of each
+    operator, by the name of its schema, such as "aten::silu"."""
     kinds = {**{kind: (operator,) for kind, operator in ATEN_SITES.items()}, **marks(rewrites)}
     found = {kind: sum(calls.get(o._schema.name, 0) for o in operators) for kind, operators in kinds.items()}
     expected = {kind: count for kind, count in component.sites.items() if kind in kinds}
@@ -103,7 +104,7 @@ def check_calls(component: Component, rewrites: Sequence[str], calls: Mapping[st
 
 
 def _fake_input(spec: TensorSpec, open_batch: bool) -> Tensor:
-    """Tracing takes a dimension of 1 for a constant, so an open batch is traced at 2."""
+    """Return an input of zeros. An open batch has the size 2, since tracing makes a dimension of 1 a constant."""
     sizes = [int(size) for size in spec.shape]
     if open_batch and len(sizes) > 1:
         sizes[0] = 2

@@ -1,9 +1,9 @@
-"""Type-check the iOS app on Linux: its views, and what of the view models is for Apple's systems alone, against the
-stand-in declarations of Tests/ViewStandIns, which are not Apple's frameworks.
+"""Type-check the iOS app on Linux: its views, and the parts of the view models that only Apple's systems compile,
+against the stand-in declarations of Tests/ViewStandIns, which are not Apple's frameworks.
 
     python ios_demo/check_views.py SWIFT
 
-Takes the engine as the tests in Tests/StandIns were built. Ends with an error where the compiler finds one, or a
+Uses the engine as built by the tests in Tests/StandIns. Exits with an error if the compiler reports an error or a
 warning.
 """
 
@@ -31,13 +31,14 @@ ORDER = (
 )
 FLAGS = ("-swift-version", "6", "-package-name", "standins", "-warnings-as-errors", "-parse-as-library")
 WITHOUT_BODIES = ("-Xfrontend", "-experimental-skip-non-inlinable-function-bodies")
-WITH_DARWIN = ("-Xfrontend", "-import-module", "-Xfrontend", "Darwin")  # Apple's Foundation brings it along
+WITH_DARWIN = ("-Xfrontend", "-import-module", "-Xfrontend", "Darwin")  # Apple's Foundation exports it
 APPLE = r"canImport\((Darwin|CoreGraphics|ImageIO|CryptoKit|ObjectiveC)\)|os\((iOS|macOS)\)|targetEnvironment"
 CONDITION = re.compile(rf"#(else)?if .*({APPLE})")
 
 
 def check(swift: str, out: Path) -> bool:
-    """Check the app with the compiler beside `swift`; modules are written into `out`. Return whether all is well."""
+    """Type-check the app with the compiler in the folder of `swift`; write modules into `out`. Return True if there
+    is no error."""
     swiftc = f"{swift}c"
     apple, models = out / "apple", out / "models"
     for folder in (apple, models):
@@ -57,14 +58,16 @@ def check(swift: str, out: Path) -> bool:
 
 
 def module_name() -> str:
-    """Read the app's module from the Xcode project: PRODUCT_NAME is $(TARGET_NAME), and the module is named so."""
+    """Return the app's module name from the Xcode project: PRODUCT_NAME is $(TARGET_NAME), and the module is named
+    so."""
     found = re.search(r"isa = PBXNativeTarget;.*?\bname = (\w+);", PROJECT.read_text(), re.DOTALL)
     assert found is not None
     return found.group(1)
 
 
 def count() -> tuple[int, int]:
-    """Count the lines of code that `check` looks at alone, and those of the engine that nothing but a parser sees."""
+    """Return two numbers of lines of code: those that are only type-checked by `check`, and those of the engine that
+    are only parsed."""
     checked = sum(map(lines, files(VIEWS))) + sum(map(lines_for_apple, files(VIEW_MODELS)))
     return checked, sum(map(lines_for_apple, files(HERE / "Sources/PocketDiffusion")))
 
@@ -78,13 +81,13 @@ def is_code(line: str) -> bool:
 
 
 def lines(path: Path) -> int:
-    """Count the lines that are neither empty nor a comment."""
+    """Return the number of lines that are neither empty nor a comment."""
     return sum(map(is_code, path.read_text().splitlines()))
 
 
 def lines_for_apple(path: Path) -> int:
-    """Count the lines of those branches of #if that are not compiled on Linux."""
-    count, branches = 0, list[bool]()  # of each #if that is open: whether this branch is for Apple's systems
+    """Return the number of lines in branches of #if that are not compiled on Linux."""
+    count, branches = 0, list[bool]()  # for each open #if: True if this branch is for Apple's systems
     for line in path.read_text().splitlines():
         word = line.strip()
         if word.startswith("#if"):

@@ -1,10 +1,10 @@
-"""What Python draws with a bundle, as requests for the Swift engine's tests: every sampler, 1 to 50 steps, with
-guidance and without, and from a photo of another size.
+"""Draw pictures with bundles in Python, as requests for the Swift engine's tests: every sampler, 1 to 50 steps, with
+and without guidance, and from a photo of another size.
 
     python ios_demo/draw_requests.py OUT BUNDLE [BUNDLE ...]
 
-OUT is made as the reader's kit is (requests.json, photo.png, expected/), but that the bundles stay where they are; and
-photo-WxH.png are what Pillow makes of photo.png.
+OUT has the form of the reader's kit (requests.json, photo.png, expected/), but the bundles stay where they are;
+photo-WxH.png are photo.png resized by Pillow.
 """
 
 import json
@@ -30,11 +30,11 @@ FIRST = {
 }
 STEPS = (1, 2, 3, 5, 20, 50)
 FEW = (1, 5)
-RESIZED = ((24, 16), (64, 64), (64, 96), (90, 40), (20, 90), (48, 33))  # width and height that the photo gets
+RESIZED = ((24, 16), (64, 64), (64, 96), (90, 40), (20, 90), (48, 33))  # widths and heights of the resized photos
 
 
 def requests(bundle: Bundle, counts: Iterable[int]) -> Iterator[dict[str, Any]]:
-    """Yield what is drawn with one bundle."""
+    """Yield what to draw with one bundle."""
     for sampler in bundle.manifest.step_tables.index.samplers:
         yield from ({**FIRST, "sampler": sampler, "steps": steps, "seed": 100 + steps} for steps in counts)
         yield {**FIRST, "sampler": sampler, "steps": 9, "strength": 0.6, "seed": 3}
@@ -46,19 +46,19 @@ def requests(bundle: Bundle, counts: Iterable[int]) -> Iterator[dict[str, Any]]:
 
 
 def make_photo() -> np.ndarray:
-    """Make a picture of 48x80 pixels, uint8 [80, 48, 3], whose levels rise and wave along both axes."""
+    """Return a picture of 48x80 pixels, uint8 [80, 48, 3], with waves along both axes."""
     y, x = np.mgrid[0:80, 0:48]
     waves = [127.5 + 127.5 * np.sin(x / (3 + k) + k) * np.cos(y / (5 - k)) for k in range(3)]
     return np.stack(waves, axis=-1).round().astype(np.uint8)
 
 
 def main(out: Path, bundles: list[Path], counts: Iterable[int] = STEPS) -> None:
-    """Draw the requests of all bundles into the new folder `out`: each sampler with these counts of steps."""
+    """Draw the requests of all bundles into the new folder `out`, each sampler with these numbers of steps."""
     (out / "expected").mkdir(parents=True)
     write_png(out / "photo.png", make_photo(), {})
     for width, height in RESIZED:
         write_png(out / f"photo-{width}x{height}.png", read_picture(out / "photo.png", width, height), {})
-    told: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     for folder in bundles:
         bundle = open_bundle(folder)
         size = bundle.manifest.latents
@@ -67,11 +67,11 @@ def main(out: Path, bundles: list[Path], counts: Iterable[int] = STEPS) -> None:
             options = {name: value for name, value in request.items() if value is not None and name != "prompt"}
             if request["strength"] is not None:
                 options["image"] = photo
-            path = f"expected/{len(told)}-{folder.name}.png"
+            path = f"expected/{len(listed)}-{folder.name}.png"
             write_png(out / path, draw(bundle, request["prompt"], **options), {})
-            told.append({"bundle": str(folder.resolve()), **request, "seed": str(request["seed"]), "picture": path})
-    (out / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": told}, indent=1))
-    print(f"{out}: {len(told)} pictures")
+            listed.append({"bundle": str(folder.resolve()), **request, "seed": str(request["seed"]), "picture": path})
+    (out / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": listed}, indent=1))
+    print(f"{out}: {len(listed)} pictures")
 
 
 if __name__ == "__main__":

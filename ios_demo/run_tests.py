@@ -1,12 +1,11 @@
-"""Runs the tests of the Swift engine and the app with bundles of the built-in model and the reader's kit, type-checks
-the app's views, and shows the engine's device report.
+"""Run the tests of the Swift engine and the app, type-check the app's views, and show the engine's device report.
 
     python ios_demo/run_tests.py [--required] [--quick] --kit KIT BUNDLE [BUNDLE ...]
 
-BUNDLE are bundles of any format, the first with ONNX in float32: its pictures are compared with what Python draws.
-One has to be of Core ML, but for --quick, which leaves out what stands in for Apple's frameworks, and most pictures.
-Without a Swift toolchain (see tools/swift_setup) it says 'not run: no Swift', and that is an error with --required.
-That no test was run always is one.
+KIT is the reader's kit. BUNDLE are bundles of the built-in model in any format, the first with ONNX in float32: its
+pictures are compared with Python's. One has to be of Core ML, except with --quick, which leaves out the stand-ins for
+Apple's frameworks and most pictures. Without a Swift toolchain (see tools/swift_setup) it prints 'not run: no Swift',
+which is an error with --required. If no test ran, it is always an error.
 """
 
 import argparse
@@ -29,11 +28,11 @@ import onnxruntime
 HERE = Path(__file__).parent.resolve()
 UNPACKED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketdiffusion/swift/bin/swift"
 STAND_INS = HERE / "Tests/StandIns"
-LINKS = [  # what the package of stand-ins has by links: git holds none, since a clone on Windows has none
+LINKS = [  # links in the package of stand-ins; they are not in git, because clones on Windows have no links
     *(f"Sources/{name}" for name in ("AppModels", "CObservation", "COrt", "OrtRunner", "PocketDiffusion")),
     *(f"Tests/{name}" for name in ("AppModelsTests", "PocketDiffusionTests")),
 ]
-SHARED = ("ChangedEngine", "Drawn", "Forgery", "Given")  # files of PocketDiffusionTests that StandInTests needs as well
+SHARED = ("ChangedEngine", "Drawn", "Forgery", "Given")  # files of PocketDiffusionTests that StandInTests needs too
 LINTED = ["Sources", "App", "Tests", "Package.swift"]
 FLAGS = ["-c", "release", "-Xswiftc", "-enable-testing", "-Xswiftc", "-warnings-as-errors", "--disable-swift-testing"]
 FLAGS += ["--enable-code-coverage"]
@@ -41,7 +40,7 @@ SHOWN = re.compile(r"error:|warning:|^[A-Z]{4,} |Fatal error|unexpected signal")
 
 
 def link() -> None:
-    """Make the links of Tests/StandIns that are not there."""
+    """Make the missing links of Tests/StandIns."""
     files = {f"Tests/StandInTests/{name}.swift": f"Tests/PocketDiffusionTests/{name}.swift" for name in SHARED}
     for place, source in {**{name: name for name in LINKS}, **files}.items():
         link = STAND_INS / place
@@ -50,24 +49,24 @@ def link() -> None:
 
 
 def find_swift() -> str | None:
-    """Find `swift` on PATH, or the one that tools/swift_setup unpacked."""
+    """Return the path of `swift` on PATH, or of the one that tools/swift_setup unpacked, or None."""
     return shutil.which("swift") or (str(UNPACKED) if UNPACKED.exists() else None)
 
 
 def find_onnxruntime() -> Path:
-    """Find the C library in Python's own onnxruntime."""
+    """Return the path of the C library in Python's onnxruntime."""
     return next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
 
 
 class Toolchain:
-    """Swift, which sees the folders of `binds` alone where it was unpacked by tools/swift_setup."""
+    """Swift. If tools/swift_setup unpacked it, it sees only the folders `binds`."""
 
     def __init__(self, swift: str, binds: list[Path], given: dict[str, str]) -> None:
         self.swift = swift
         self.environment = {**os.environ, "SWIFT_BIND": " ".join(map(str, binds)), **given}
 
     def run(self, *arguments: str, folder: Path = HERE) -> str | None:
-        """Run a command and return what it said, or None where it failed; shows errors and figures."""
+        """Run a command, print its errors and figures, and return its output, None if it failed."""
         command = [self.swift, *arguments]
         done = subprocess.run(
             command, cwd=folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -79,7 +78,7 @@ class Toolchain:
         return None if failed else done.stdout
 
     def test(self, package: Path, *options: str) -> int | None:
-        """Run tests of a package; return how many there were, without those that were skipped, or None."""
+        """Run the tests of a package; return their number without skipped ones, None if a test failed or none ran."""
         began = time.monotonic()
         said = self.run("test", *FLAGS, *options, folder=package)
         if said is None:
@@ -91,8 +90,8 @@ class Toolchain:
 
 
 def make_zips(folder: Path, bundle: Path) -> None:
-    """Write the zips that the app's tests unpack: the bundle deflated, in the form of those beyond 4 GB, in a folder
-    with what does not belong there, and no bundle."""
+    """Write the zips that the app's tests unpack: the bundle deflated, the bundle in the form of zips beyond 4 GB,
+    the bundle in a folder with files that do not belong to it, and a zip without a bundle."""
     files = [path for path in bundle.rglob("*") if path.is_file()]
     with ZipFile(folder / "flat.zip", "w", ZIP_DEFLATED) as flat, ZipFile(folder / "folder.zip", "w") as stored:
         for path in files:
@@ -108,23 +107,23 @@ def make_zips(folder: Path, bundle: Path) -> None:
 
 
 def count_lines() -> str:
-    """Say how many lines of engine and view models the last tests ran, and how far the others were looked at."""
+    """Return a sentence with the numbers of lines of code that ran, were only type-checked, or only parsed."""
     report = next((STAND_INS / ".build").glob("*/release/codecov/StandIns.json"))
     sources = (HERE / "Sources").resolve()
-    ran = told = 0
+    ran = counted = 0
     for file in json.loads(report.read_text())["data"][0]["files"]:
         if Path(file["filename"]).resolve().is_relative_to(sources):
             ran += file["summary"]["lines"]["covered"]
-            told += file["summary"]["lines"]["count"]
+            counted += file["summary"]["lines"]["count"]
     checked, parsed = check_views.count()
     return (
-        f"{ran} of {told} lines of code in Sources ran; {checked} more, of views and view models for Apple's systems "
-        f"alone, were only type-checked against stand-ins; {parsed} more of the engine were only parsed"
+        f"{ran} of {counted} lines of code in Sources ran; {checked} more, of views and view models only for Apple's "
+        f"systems, were only type-checked against stand-ins; {parsed} more of the engine were only parsed"
     )
 
 
 def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
-    """Build the package, run its tests beside the stand-ins for Apple's frameworks; return 0 where all went well."""
+    """Build the package and run its tests with the stand-ins for Apple's frameworks; return 0 if all passed."""
     with TemporaryDirectory() as scratch:
         requests, reports = Path(scratch) / "requests", Path(scratch) / "reports"
         reports.mkdir()
@@ -142,7 +141,7 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
         }
         tools = Toolchain(swift, [HERE.parent, Path(scratch), kit, *bundles, library.parent], given)
         if tools.run("format", "lint", "--strict", "-r", *LINTED) is None:
-            print("swift format has something to say", flush=True)
+            print("swift format reports faults: correct them", flush=True)
             return 1
         if not quick and tools.run("build", "-Xswiftc", "-warnings-as-errors") is None:
             print("the package does not build by itself", flush=True)
@@ -152,7 +151,7 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
             return 1
         if not quick:
             if not check_views.check(swift, HERE / ".build/views"):
-                print("the app's views do not fit its models", flush=True)
+                print("the app's views do not compile with its models", flush=True)
                 return 1
             print(count_lines(), flush=True)
         report = ["verify", str(bundles[0]), "--device-report", str(reports / f"{bundles[0].name}.json")]
@@ -161,8 +160,8 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--required", action="store_true", help="fail where there is no Swift")
-    parser.add_argument("--quick", action="store_true", help="without stand-ins, and with few pictures")
+    parser.add_argument("--required", action="store_true", help="fail if there is no Swift")
+    parser.add_argument("--quick", action="store_true", help="leave out stand-ins and most pictures")
     parser.add_argument("--kit", type=Path, required=True, help="the reader's kit")
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
     given = parser.parse_args()

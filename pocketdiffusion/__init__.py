@@ -1,4 +1,4 @@
-"""Stable Diffusion on a phone: a checkpoint becomes a bundle of artifacts proven equal to the original model."""
+"""Export Stable Diffusion checkpoints for phones, prove the result against the original, and draw with it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,8 @@ __all__ = ["draw", "generate", "open_bundle"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `__all__`, or look up `__version__`, when it is first asked for: so the command line starts
-    without numpy and pydantic, which take half a second."""
+    """Return a name of `__all__` or `__version__`. It is imported at its first use, so that the command line starts
+    without numpy and pydantic, whose imports need 0.5 s."""
     if name in ("draw", "generate"):
         from pocketdiffusion.runtime import pipeline
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """Return the version of the installed distribution, "0" in a bare clone."""
+    """Return the version of the installed distribution, "0" if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

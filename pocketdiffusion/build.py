@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle. Read this file first: it is the whole product in one pass."""
+"""Export a checkpoint as a bundle. Read this file first: it has all steps of the product in their order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -53,12 +53,12 @@ def export(
 
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite") and `profile`
     override the target's own, `sampler` the checkpoint's scheduler, `width` and `height` (pixels) the size that the
-    model was trained at. `allow_unexpected` are shell patterns of tensors that nothing uses, which are then passed
-    over. The report "full" has measurements that no proof needs, such as what each rewrite alone costs. Raises
-    UserError where the input cannot be used, and ProofError where an artifact is not equal to the original: then the
-    bundle is kept as `out`.failed, and `out` is not written.
+    model was trained at. `allow_unexpected`: shell patterns of unused tensors to ignore. `report` "full" also measures
+    the error of each single rewrite and activation form. The recipe "mixed" is searched, for weights of `budget_mb` (MB
+    of 1e6 bytes) or pictures of `min_psnr` (dB).
 
-    The recipe "mixed" is searched, for weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
+    Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
+    `out`.failed, and `out` is not written.
     """
     say, seconds = timed(say)
     target = choose(load_target(target_name), recipe, format, profile)
@@ -83,8 +83,8 @@ def export_original(
     say: Say = lambda line: None,
     seconds: Mapping[str, float] = {},
 ) -> Bundle:
-    """Export a model that was recorded, as `export` does. `recipes` are those of the target's artifacts, by default the
-    ones that it names; `seconds` is for the report: it is read at the end."""
+    """Export a recorded model, as `export` does. `recipes`: one for each artifact of the target, by default the recipes
+    that the target names. `seconds`: time by stage, which is read for the report at the end."""
     recipes = find_recipes(original, target, None, None, say) if recipes is None else recipes
     trajectories = original.trajectories
     few = [probe(trajectory) for trajectory in trajectories]

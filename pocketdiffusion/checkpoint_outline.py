@@ -1,6 +1,7 @@
-"""The outline of a checkpoint, read without torch: its parts, their configurations, and the shapes of their weights.
+"""Read the outline of a checkpoint without torch: its parts, their configurations, and the shapes of their weights.
 
-For estimates alone. What an export reads is decided by export/checkpoints, which also checks that files are complete.
+It is used for estimates only. An export reads checkpoints by export/checkpoints, which also checks that files are
+complete.
 """
 
 import json
@@ -19,8 +20,8 @@ _SHARD = re.compile(r"-\d+-of-\d+$")
 
 @dataclass(frozen=True)
 class Outline:
-    """`shapes` are those of the weights, by part and by their names in the files; `configs` the config.json of each
-    part. A part is a folder that model_index.json names and that holds weights, without safety checkers."""
+    """The outline of a checkpoint. `configs`: config.json by part. `shapes`: shapes of the weights, by part and by name
+    in the files. A part is a folder with weights that model_index.json names; safety checkers are left out."""
 
     name: str
     configs: Mapping[str, Mapping[str, Any]]
@@ -30,7 +31,7 @@ class Outline:
 def read_outline(name: str) -> Outline:
     """Return the outline of the checkpoint `name`: a built-in model or a diffusers folder.
 
-    Raises UserError where it is neither, or its files cannot be read: a hub id must be on this disk first.
+    Raise UserError if it is neither, or its files cannot be read. A Hugging Face model must be downloaded first.
     """
     folder = find_folder(name)
     index = _read_json(folder / "model_index.json")
@@ -42,25 +43,26 @@ def read_outline(name: str) -> Outline:
         if found
     }
     if not shapes:
-        raise UserError(f"{name} holds no safetensors files: there is nothing to plan with")
+        raise UserError(f"{name} has no safetensors files: give another checkpoint to --plan")
     return Outline(folder.name, {part: _read_json(folder / part / "config.json") for part in shapes}, shapes)
 
 
 def find_folder(name: str) -> Path:
-    """Return the folder of a checkpoint on this disk. Raises UserError where there is none."""
+    """Return the folder of a checkpoint on this disk. Raise UserError if there is none."""
     for base in pocketdiffusion.__path__:
         if "/" not in name and (folder := Path(base) / "models" / name) and (folder / "model_index.json").is_file():
             return folder
     if (Path(name) / "model_index.json").is_file():
         return Path(name)
     raise UserError(
-        f"{name} is no diffusers folder on this disk, and --plan reads no other checkpoint: download it first, as with "
-        "`hf download`, and give its folder"
+        f"{name} is not a folder in diffusers' format, and --plan reads no other checkpoints: download it first, for "
+        "example with `hf download`, and give its folder"
     )
 
 
 def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of a safetensors file, from its header. Raises UserError where it has none."""
+    """Return {name: shape} of the tensors of a safetensors file, from its header. Raise UserError if it has no
+    header."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -77,7 +79,7 @@ def _is_model(part: str, entry: Any) -> bool:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Return the files of one variant, the full weights where they are there: the shapes of all variants are equal."""
+    """Return the files of one variant, the one without a suffix if it exists. The shapes of all variants are equal."""
     variants: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         variants.setdefault(_SHARD.sub("", file.stem), []).append(file)
@@ -90,5 +92,5 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object")
+        raise UserError(f"{file} is not a JSON object: download it again or correct it")
     return content

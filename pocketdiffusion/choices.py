@@ -1,4 +1,4 @@
-"""What a user chooses for an export, checked before torch is imported: a wrong word is answered at once."""
+"""Check the choices of a user for an export before torch is imported, so that mistakes are reported at once."""
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -14,8 +14,8 @@ from pocketdiffusion.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a command asks to export: names as the user wrote them, None for the default of phone or checkpoint. `width`
-    and `height` in pixels, `budget_mb` in MB of 1e6 bytes, `min_psnr` in dB."""
+    """The options of an export as the user wrote them, None for the default of the phone or the checkpoint. `width` and
+    `height` in pixels, `budget_mb` in MB of 1e6 bytes, `min_psnr` in dB."""
 
     model: str
     target: str
@@ -31,8 +31,8 @@ class Wanted:
 
 
 def check_export(wanted: Wanted) -> Target:
-    """Return the target with the artifacts that the options ask for. Raises UserError, without reading any weight,
-    where a name is not known, options do not fit together, or there is no such checkpoint on this disk."""
+    """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
+    is unknown, options contradict each other, or the checkpoint is not on this disk."""
     chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile)
     check_search(chosen, wanted.budget_mb, wanted.min_psnr)
     if wanted.sampler is not None:
@@ -44,21 +44,23 @@ def check_export(wanted: Wanted) -> Target:
 
 
 def check_model(name: str) -> None:
-    """Raise UserError where `name` is a path to nothing, or a folder that is no checkpoint. Whether a name of another
-    form is one is left to the checkpoint sources, which import torch."""
+    """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form
+    are checked later by the checkpoint sources, which import torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
-        raise UserError(f"{name} is no checkpoint: it has no model_index.json, which every diffusers folder has")
+        raise UserError(f"{name} is not a diffusers checkpoint: it has no model_index.json")
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
     if "/" in name:
-        raise UserError(f"there is no folder {name}, nor a file, and it is no hub id (user/model) either")
+        raise UserError(
+            f"there is no folder or file {name}, and it is not a Hugging Face id (user/model): check the name"
+        )
 
 
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:
-    """Return the target with the artifacts that the options ask for: `profile` is for the formats that have it.
+    """Return the target with the artifacts that the options choose. `profile` applies to the formats that have it.
 
-    Raises UserError at a value that no target knows, and where none of the formats has that profile.
+    Raise UserError if a value is unknown, or none of the formats has that profile.
     """
     if recipe is not None:
         load_recipe(recipe)
@@ -72,7 +74,7 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
     profiles = {a.format: find_backend(a.format).profiles for a in artifacts}
     if profile is not None and not any(profile in profiles[a.format] for a in artifacts):
         known = "; ".join(f"{a.format} has {', '.join(profiles[a.format])}" for a in artifacts)
-        raise UserError(f"{target.name} takes no artifacts of profile {profile}: {known}")
+        raise UserError(f"--profile {profile} is not available for {target.name}: {known}")
     return replace(
         target,
         artifacts=tuple(
@@ -89,32 +91,32 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
 
 
 def one_artifact(target: Target) -> Artifact:
-    """Return the artifact that a recipe is searched for. Raises UserError where the target has several."""
+    """Return the artifact to search a recipe for. Raise UserError if the target has several."""
     if len(target.artifacts) > 1:
         formats = " or ".join(artifact.format for artifact in target.artifacts)
-        raise UserError(f"{target.name} takes several formats, and a recipe is for one: give --format {formats}")
+        raise UserError(f"{target.name} has several formats, and a recipe is for one: give --format {formats}")
     return target.artifacts[0]
 
 
 def check_search(target: Target, budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raise UserError unless just one of `budget_mb` and `min_psnr` is given for a recipe that is searched, and neither
-    for another recipe."""
+    """Raise UserError unless exactly one of `budget_mb` and `min_psnr` is given for the recipe "mixed", and neither for
+    other recipes."""
     if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
         check_wanted(budget_mb, min_psnr)
     elif (budget_mb, min_psnr) != (None, None):
-        raise UserError("--budget-mb and --min-psnr are for a recipe that is searched: give --recipe mixed")
+        raise UserError("--budget-mb and --min-psnr are for the recipe mixed only: give --recipe mixed")
 
 
 def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raise UserError unless just one is given, and that is a positive number."""
+    """Raise UserError unless exactly one is given, as a positive number."""
     given = [value for value in (budget_mb, min_psnr) if value is not None]
     if len(given) != 1:
         raise UserError("give either --budget-mb or --min-psnr")
     if not 0 < given[0] < float("inf"):
-        raise UserError(f"{given[0]} is neither a size nor a PSNR: give a positive number")
+        raise UserError(f"{given[0]} is not a size or a PSNR: give a positive number")
 
 
 def check_recipe_file(out: Path) -> None:
     """Raise UserError unless a recipe can be written to `out`, a JSON file."""
     if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f"cannot write {out}: name a JSON file in a folder that is there")
+        raise UserError(f"cannot write {out}: name a JSON file in an existing folder")

@@ -1,7 +1,7 @@
-"""Compare two bundles, also failed ones, or models.
+"""Compare two bundles (failed ones too) or models.
 
-The first draws prompt after prompt and is recorded; the second is compared with each recording in whole pictures, graph
-by graph, and on the first prompt layer by layer. No recording but the first is kept.
+A draws each prompt and is recorded; B is compared with each recording in complete pictures and graph by graph, and with
+the first recording layer by layer. Only the first recording is kept.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,15 +31,15 @@ from pocketdiffusion.runtime.verify.recording import Trajectory
 if TYPE_CHECKING:
     from pocketdiffusion.export.checks.layer_errors import LayerError, Layers
 
-EXACT_BUDGET, LOSSY_BUDGET = 0.01, 0.1  # of a layer's relative error: of a recipe that is exact, of a lossy one
+EXACT_BUDGET, LOSSY_BUDGET = 0.01, 0.1  # limits of a layer's relative error, for exact and for lossy recipes
 SHOWN = 12  # layers in a table
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. `mb` is the size of its graphs, `peak_mb` the peak memory of a process that only draws with it,
-    both in MB of 1e6 bytes and 0 for a model."""
+    """A or B of a comparison. `mb`: size of its graphs, `peak_mb`: peak memory of a process that only draws with it,
+    both in MB of 1e6 bytes, and 0 for a model."""
 
     title: str
     precision: str
@@ -57,10 +57,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Compared:
-    """What was found. `ratio` is the processor time of a call of B's denoiser over A's, None where one is a model.
-    `layers` is empty where the layers of a model or an artifact have no names, and `unnamed` says why. `budget` is the
-    relative error of a layer above which it is named. `cut` says which prompts were too long. `beside` compares the
-    median picture with its controls, in words."""
+    """The result of a comparison. `ratio`: processor time of a call of B's denoiser over A's, None if one is a model.
+    `layers`: empty if the layers of a side have no names, and `unnamed` states the reason. `budget`: relative error
+    above which a layer is named. `cut`: lines on prompts that are too long. `beside`: a clause that compares the median
+    picture with its controls."""
 
     sides: tuple[Side, Side]
     difference: Difference
@@ -74,12 +74,12 @@ class Compared:
 
     @property
     def worst(self) -> list["LayerError"]:
-        """The layers that add most to the error of the layer before them, the worst first."""
+        """Return the layers that add most to the error of the layer before them, the worst first."""
         return sorted(self.layers, key=lambda error: -error.added)[:SHOWN]
 
     @property
     def blame(self) -> str:
-        """The first layer over the budget, in words; empty where there is none."""
+        """Return a clause that names the first layer over the budget, "" if there is none."""
         if not self.layers:
             return ""
         from pocketdiffusion.export.checks.layer_errors import first_over
@@ -93,7 +93,7 @@ class Compared:
 
     @property
     def percent(self) -> str:
-        """The budget, in words."""
+        """Return the budget as text, such as "10%"."""
         return f"{100 * self.budget:.3g}%"
 
 
@@ -112,20 +112,19 @@ def compare_two(
     say: Say,
     allow_unexpected: Sequence[str] = (),
 ) -> Compared:
-    """Draw `prompts` with A, each with the next seed from `seed` on, and compare B with every recording.
+    """Return the comparison of B with A, which draws `prompts`, the first with `seed` and each further with the next
+    seed.
 
-    `prompts` None takes the prompts that B was proved by, or A; of two models the gate's own. `budget` None depends on
-    B's recipe. Raises UserError where one cannot be opened, a bundle's proof part is not installed, the two do not fit,
-    or a seed is out of range; ModuleNotFoundError where a model is given and torch is not installed.
+    `prompts` None: the recorded prompts of B, else of A; of two models, the gate's own. `budget` None: see
+    `default_budget`. Raise UserError if a side cannot be opened, a bundle's proof part is not installed, the shapes of
+    both differ, or a seed is out of range; ModuleNotFoundError if a model is given and torch is not installed.
     """
-    TorchRandom(seed)  # raises
+    TorchRandom(seed)  # raises, before anything is opened
     reference, candidate = open_sides((a, b), format, revision, token, say, allow_unexpected)
     check_shapes(reference, candidate)
     lines = prompts or own_prompts(reference, candidate)
-    TorchRandom(seed + len(lines) - 1)  # raises
     cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, (reference, candidate)))
-    chosen = [(prompt, seed + number) for number, prompt in enumerate(lines)]
-    recorded = record_each(reference, chosen, steps, guidance, say)
+    recorded = record_each(reference, number_prompts(lines, seed), steps, guidance, say)
     first = next(recorded)
     difference = compare(chain([first], recorded), candidate, say)
     say("timing the denoisers")
@@ -135,14 +134,13 @@ def compare_two(
     say("comparing layers")
     layers, unnamed = find_layer_errors(reference, candidate, first)
     ladder = read_ladder(candidate.bundle, candidate.format) if isinstance(candidate, BundleCandidate) else ()
-    if budget is None:
-        budget = LOSSY_BUDGET if is_lossy(candidate) else EXACT_BUDGET
+    budget = default_budget(candidate) if budget is None else budget
     beside = compare_with(difference.median_db, medians([drawn.controls for drawn in difference.drawn]))
     return Compared(sides, difference, ratio, ladder, tuple(layers), budget, unnamed, cut, beside)
 
 
 def own_prompts(reference: Candidate, candidate: Candidate) -> list[str]:
-    """Return the prompts that B was proved by, else A; of two models the gate's own."""
+    """Return the recorded prompts of B, or of A if B is a model; of two models, the gate's own."""
     for side in (candidate, reference):
         if isinstance(side, BundleCandidate):
             return [trajectory.prompt for trajectory in side.bundle.manifest.golden]
@@ -151,10 +149,16 @@ def own_prompts(reference: Candidate, candidate: Candidate) -> list[str]:
     return [request.prompt for request in REQUESTS]
 
 
+def number_prompts(prompts: Sequence[str], seed: int) -> list[tuple[str, int]]:
+    """Return each prompt with its seed, the first with `seed`. Raise UserError if a seed is out of range."""
+    TorchRandom(seed + len(prompts) - 1)
+    return [(prompt, seed + number) for number, prompt in enumerate(prompts)]
+
+
 def record_each(
     reference: Candidate, chosen: Sequence[tuple[str, int]], steps: int, guidance: float, say: Say
 ) -> Iterator[Trajectory]:
-    """Draw each prompt with its seed when the next recording is asked for; three controls are drawn beside each."""
+    """Yield the recording of each prompt with its seed, drawn when it is requested, with three controls."""
     for number, (prompt, seed) in enumerate(chosen, 1):
         say(f"drawing with {reference.title}: prompt {number} of {len(chosen)}, {prompt}")
         if isinstance(reference, BundleCandidate):
@@ -170,15 +174,20 @@ def record_each(
 
 
 def time_ratio(reference: Candidate, candidate: Candidate, trajectory: Trajectory) -> float | None:
-    """Return the processor time of a call of B's denoiser over A's; None where one is a model."""
+    """Return the processor time of a call of B's denoiser over A's; None if one is a model."""
     if not (isinstance(reference, BundleCandidate) and isinstance(candidate, BundleCandidate)):
         return None
     model, _ = model_graph(reference.program)
     return step_ratio(reference.open(model), candidate.open(model), trajectory)
 
 
+def default_budget(candidate: Candidate) -> float:
+    """Return the limit of a layer's relative error for the recipe of `candidate`."""
+    return LOSSY_BUDGET if is_lossy(candidate) else EXACT_BUDGET
+
+
 def is_lossy(candidate: Candidate) -> bool:
-    """Return whether it is a bundle whose denoiser is stored by a lossy recipe, which states floors of its own."""
+    """Return True if `candidate` is a bundle whose denoiser has a lossy recipe, which states its own floors."""
     if not isinstance(candidate, BundleCandidate):
         return False
     model, _ = model_graph(candidate.program)
@@ -186,7 +195,7 @@ def is_lossy(candidate: Candidate) -> bool:
 
 
 def describe_cut(prompt: str, sides: Sequence[Candidate]) -> list[str]:
-    """Return what was cut off a prompt: one line, or one for each side where they differ; none where it fits."""
+    """Return lines on the text that was cut off a prompt: none if it fits, one, or one for each side if they differ."""
     found = {side.title: side.find_cut(prompt) for side in sides}
     if len(set(found.values())) == 1:
         found = {"": next(iter(found.values()))}
@@ -205,9 +214,9 @@ def open_sides(
     say: Say,
     allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
-    """Open the artifacts of bundles, of `format` or their first, and models: at the size of the bundle beside them and
-    with its sampler where that is not the checkpoint's own, else at the size that they were trained at. Raises
-    ProofError, naming the side, where a weight of a model is NaN or infinite."""
+    """Return A and B, opened. A bundle runs `format`, None for its first. A model has the size of the bundle that it is
+    compared with, and its sampler if the bundle replaces the checkpoint's own; without a bundle, the size that it was
+    trained at. Raise ProofError, which names the side, if a weight of a model is NaN or infinite."""
     bundles: dict[str, Candidate] = {}
     width = height = sampler = None
     for name in names:
@@ -230,14 +239,14 @@ def open_sides(
         try:
             sides.append(bundles.get(name) or open_model(name, width=width, height=height, sampler=sampler, **options))
         except NotFiniteError as error:
-            broken.append(f"{which} is not finite, no two to compare: {error}")
+            broken.append(f"{which} cannot be compared, it is not finite: {error}")
     if broken:
         raise ProofError("; ".join(broken))
     return sides
 
 
 def open_model(name: str, *, say: Say, **options: Any) -> Candidate:
-    """Open a model with the options of `source.open_model`."""
+    """Return a model, opened with the options of `source.open_model`."""
     from pocketdiffusion import source
     from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
 
@@ -246,7 +255,7 @@ def open_model(name: str, *, say: Say, **options: Any) -> Candidate:
 
 
 def describe(side: Candidate) -> Side:
-    """Return its precision and sizes. Draws a picture in another process to measure the memory of drawing alone."""
+    """Return title, precision, size and memory. The memory is measured in another process that only draws a picture."""
     model, _ = model_graph(side.program)
     storage, arithmetic = side.precision(model)
     precision = f"{side.format}, {storage}, {arithmetic}"
@@ -259,7 +268,7 @@ def describe(side: Candidate) -> Side:
 
 
 def read_ladder(bundle: Bundle, format: str) -> tuple[Rung, ...]:
-    """Return the verdicts on the graphs by rung, from the rewrites to what ships: which rung costs what."""
+    """Return the PSNR of each graph by rung, from the rewrites to the shipped artifact."""
     found: dict[str, dict[str, float]] = {}
     for verdict in bundle.manifest.verdicts:
         graph = verdict.subject.partition(".")[0]
@@ -272,22 +281,22 @@ def read_ladder(bundle: Bundle, format: str) -> tuple[Rung, ...]:
 def find_layer_errors(
     reference: Candidate, candidate: Candidate, trajectory: Trajectory
 ) -> tuple[list["LayerError"], str]:
-    """Return the errors of every layer of every graph on one drawing; where there are none, the reason too."""
+    """Return the errors of every layer of every graph on one drawing, and if there are none the reason, else ""."""
     try:
         from pocketdiffusion.export.checks.layer_errors import compare_layers
     except ModuleNotFoundError as error:
-        return [], f"layers are named with {error.name}: pip install 'pocketdiffusion[export]'"
+        return [], f"comparing layers needs {error.name}: pip install 'pocketdiffusion[export]'"
     found = []
     for graph in sorted(program_graphs(candidate.program)):
         found += compare_layers(graph, open_layers_of(reference, graph), open_layers_of(candidate, graph), trajectory)
     return (
         found,
-        "" if found else "no layer has a name in both: one bundle is older than these names, export it again",
+        "" if found else "no layer has a name in both bundles: one was exported by an older version, export it again",
     )
 
 
 def open_layers_of(side: Candidate, graph: str) -> "Layers":
-    """Return what runs the layers of an artifact, or of an original module."""
+    """Return a runner of the layers of an artifact, or of a module of the original."""
     if isinstance(side, BundleCandidate):
         from pocketdiffusion.export.backends.taps import open_layers
 

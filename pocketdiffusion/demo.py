@@ -2,9 +2,9 @@
 
     python -m pocketdiffusion.demo FOLDER [TARGET ...]
 
-The model is recorded once; the phones are then exported in processes of their own, as many at once as there are cores,
-while the original draws the sheet in this one. Exits 1 where a verdict fails, or the pictures of a phone are further
-from the original's than the floors for fp16 allow.
+The model is recorded once. Then it is exported for the phones in child processes, as many at once as there are cores,
+while this process draws the sample sheet with the original. Exits with 1 if a verdict fails, or if a phone's pictures
+are below the gate's floors for fp16.
 """
 
 import os
@@ -39,19 +39,22 @@ from pocketdiffusion.runtime.verify.tolerances import PICTURE_FLOORS_DB
 from pocketdiffusion.source import Original, open_model, record_original
 
 PHONES = ("pixel-8", "galaxy-s24", "iphone-15")
-COMPARED = 12  # prompts that every phone draws; the first draws the whole sheet
-SHOWN = 4  # prompts that formats.png has of each
-Lines = Queue[tuple[str, str]]  # who says it, and what
+COMPARED = 12  # prompts that every phone draws; the first phone draws the complete sheet
+SHOWN = 4  # prompts of each phone in formats.png
+Lines = Queue[tuple[str, str]]  # target, line of progress
 
 
 def demo(folder: Path, targets: Sequence[str]) -> None:
+    """Export for `targets` below `folder`, draw the sample sheet with each, and print verdicts and pictures' PSNR."""
     begun = perf_counter()
     with progress("emoji", log=True) as say:
         original = record_original(*open_model("emoji"), say=say)
         try:
             bundles, originals, drawn = export_and_draw(original, targets, folder, say)
         except BrokenProcessPool:
-            raise UserError("an exporting process was ended, probably for want of memory: run again") from None
+            raise UserError(
+                "an exporting process was killed, probably because memory ran out: close other programs and run again"
+            ) from None
     for target in targets:
         stdout().print(f"[bold]{target}")
         stdout().print(verdict_table(bundles[target].manifest.verdicts))
@@ -74,7 +77,8 @@ def demo(folder: Path, targets: Sequence[str]) -> None:
 def export_and_draw(
     original: Original, targets: Sequence[str], folder: Path, say: Callable[[str], None]
 ) -> tuple[dict[str, Bundle], list[Trajectory], dict[str, list[PictureReport]]]:
-    """The bundles by target, the sheet by the original, and the same prompts by each bundle."""
+    """Return the bundles by target, the original's pictures of the sheet, and the reports of the bundles' pictures
+    by target."""
     context = get_context("spawn")  # torch and the engines have threads, which do not survive a fork
     workers = min(len(targets), os.cpu_count() or 1)
     manager = SyncManager(ctx=context)
@@ -94,13 +98,13 @@ def export_and_draw(
         bundles = {}
         for number, (target, export) in enumerate(exports.items()):
             bundles[target] = export.result()
-            wanted = originals if number == 0 else originals[:COMPARED]
-            drawings[target] = pool.submit(draw_with, bundles[target], wanted, target, lines)
+            compared = originals if number == 0 else originals[:COMPARED]
+            drawings[target] = pool.submit(draw_with, bundles[target], compared, target, lines)
         return bundles, originals, {target: drawing.result() for target, drawing in drawings.items()}
 
 
 def relay(lines: Lines, say: Callable[[str], None]) -> None:
-    """Shows what the processes say, for as long as their queue is there."""
+    """Pass the child processes' lines to `say` until their queue is closed."""
     try:
         while True:
             say(": ".join(lines.get()))
@@ -109,8 +113,9 @@ def relay(lines: Lines, say: Callable[[str], None]) -> None:
 
 
 def export_for(original: Original, target: str, folder: Path, workers: int, lines: Lines) -> Bundle:
-    """In a process of its own, one of `workers` that share the cores."""
-    import torch  # after the reference's precision is pinned, which comes with pocketdiffusion.export
+    """Export `original` for `target` below `folder`. Runs in a child process and uses cores / `workers` threads.
+    Progress goes to `lines`."""
+    import torch  # imported after pocketdiffusion.export, which sets the reference's precision
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     say, seconds = timed(lambda line: lines.put((target, line)))
@@ -118,7 +123,7 @@ def export_for(original: Original, target: str, folder: Path, workers: int, line
 
 
 def draw_with(bundle: Bundle, originals: Sequence[Trajectory], target: str, lines: Lines) -> list[PictureReport]:
-    """The prompts of `originals`, drawn by the bundle and compared with them."""
+    """Draw the prompts of `originals` with the bundle and return the comparison of each picture."""
     (format,) = bundle.manifest.graphs
     reports = []
     for report in draw_pictures(bundle, originals, format):
@@ -128,6 +133,7 @@ def draw_with(bundle: Bundle, originals: Sequence[Trajectory], target: str, line
 
 
 def picture_table(target: str, reports: Sequence[PictureReport]) -> Table:
+    """Return the table of a target's pictures: PSNR, SSIM, the first step that diverges."""
     table = Table("prompt", "PSNR dB", "SSIM", "first diverging step")
     for report in reports:
         diverging = str(report.first_diverging) if report.first_diverging else "-"
@@ -143,7 +149,7 @@ def picture_table(target: str, reports: Sequence[PictureReport]) -> Table:
 
 
 def check(target: str, reports: Sequence[PictureReport]) -> None:
-    """Raises ProofError where the pictures are further away than the gate's floors for fp16."""
+    """Raise ProofError if the pictures are below the gate's floors for fp16."""
     values = [report.psnr_db for report in reports]
     least_median, least = PICTURE_FLOORS_DB["float16"]
     if not (median(values) >= least_median and min(values) >= least):

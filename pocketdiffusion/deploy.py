@@ -1,4 +1,4 @@
-"""deploy: a bundle is checked for an app, and its runtime part put where the app finds it."""
+"""deploy: check that an app can run a bundle, and copy the bundle's runtime part to the app."""
 
 import re
 from collections.abc import Callable
@@ -17,14 +17,16 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, say: Callable[[str], None]) -> str:
-    """Put the bundle `folder` into `app` under `name` (None: as the folder is called) and return where it is.
+    """Copy the runtime part of the bundle `folder` into `app` under `name` (None: the folder's name), and return where
+    it is.
 
-    Raises ProofError where the bundle did not pass or is not whole, UserError where there is no such app, the app
-    cannot run the bundle, or it cannot be put there."""
+    Raises ProofError if the bundle did not pass or is incomplete. Raises UserError if there is no such app, the app
+    cannot run the bundle, or copying fails.
+    """
     chosen = load_app(app)
     name = name or folder.resolve().name
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name for a bundle: give one of letters, digits, '.', '_' and '-' with --name")
+        raise UserError(f"{name!r} cannot be used as a bundle's name: use letters, digits, '.', '_' and '-' (--name)")
     say("hashes")
     check_app(open_bundle(folder).manifest, chosen)
     with TemporaryDirectory() as scratch:
@@ -34,7 +36,7 @@ def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, say: 
 
 
 def check_app(manifest: Manifest, app: App) -> None:
-    """Raise UserError where `app` is for another system than the bundle, or runs none of its formats."""
+    """Raise UserError if `app` is for another system than the bundle, or has an engine for none of its formats."""
     target = manifest.target
     if target.os_floor is not None and not target.os_floor.startswith(f"{app.system} "):
         raise UserError(
@@ -47,29 +49,30 @@ def check_app(manifest: Manifest, app: App) -> None:
 
 
 def _refusal(manifest: Manifest, format: str, app: App) -> str | None:
-    """Return why the app cannot run the bundle's graphs of `format`, or None where it can."""
+    """Return why the app cannot run the bundle's graphs of `format`, None if it can."""
     facts = find_engine(format)
     if facts is None or facts.name not in app.engines:
-        return f"it has no engine for {format}, but for {' and '.join(formats_of(app))}"
+        return f"it has no engine for {format}, only for {' and '.join(formats_of(app))}"
     version = app.engines[facts.name]
     for graph, artifact in manifest.graphs[format].items():
         needed = artifact.engine
         if needed is None:
             continue
         if needed.name != facts.name:
-            return f"{graph} is for the engine {needed.name}, where it has {facts.name}"
+            return f"{graph} is for the engine {needed.name}, and it has {facts.name}"
         if needed.least_version is not None and version is not None and is_older(version, needed.least_version):
-            return f"{graph} needs {facts.name} {needed.least_version}, where it has {version}"
+            return f"{graph} needs {facts.name} {needed.least_version}, and it has {version}"
     return None
 
 
 def formats_of(app: App) -> list[str]:
-    """Return the formats whose graphs an engine of `app` runs."""
+    """Return the formats for which `app` has an engine."""
     found = {name: find_engine(name) for name in engine_names()}
     return [name for name, facts in found.items() if facts is not None and facts.name in app.engines]
 
 
 def is_older(version: str, least: str) -> bool:
-    """Compare versions number by number: 2.9 is older than 2.17, and 2.17 is as old as 2.17.0."""
+    """Return True if `version` is older than `least`, number by number: 2.9 is older than 2.17, and 2.17 is as old
+    as 2.17.0."""
     pairs = zip_longest(*(map(int, re.findall(r"\d+", text)) for text in (version, least)), fillvalue=0)
     return next((ours < theirs for ours, theirs in pairs if ours != theirs), False)

@@ -1,25 +1,25 @@
-"""What an export is expected to give and to take, estimated before torch is imported.
+"""Estimate the sizes, the memory and the time of an export, before torch is imported.
 
-Sizes are exact up to the headers of the files: each weight as the recipe stores it, by `quantized_tensor.nbytes`. Where
-a recipe would measure before it decides, every weight counts as equally sensitive, so that none is kept in float.
+Sizes are exact except for the headers of the files: each weight as the recipe stores it, by `quantized_tensor.nbytes`.
+If a recipe decides by measured sensitivities, all weights count as equally sensitive, so that none is kept in float.
 
 Memory and time are estimates by these rules, each with its measurement:
 
 - Weights in memory: bytes per parameter of each storage, from export/backends/*/costs.json. They were counted by
   export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters).
 - Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
-  are alive at once. The built-in decoder has 64 channels there, 64x64 pixels, and 3.15 MB (ONNX) = 3 such tensors. The
-  scores of attention are not counted.
+  are in memory at once. The built-in decoder has 64 channels there, 64x64 pixels, and 3.15 MB (ONNX) = 3 such tensors.
+  The scores of attention are not counted.
 - A denoising step of the original, both halves: 0.033 s + 4.9e-12 s per parameter of the denoiser and position of the
   latents, on one thread. From the built-in model (0.046 s) and Stable Diffusion 1.5 (62.7 s for 3 steps, of which about
-  10 s are text and autoencoder). SDXL, which the rule was not made from: 199.7 s for one step and the autoencoder at
-  1024x1024 (benchmarks/RESULTS.md); the rule gives 206 s for the step.
+  10 s are text and autoencoder). SDXL, which was not used to fit the rule: 199.7 s for one step and the autoencoder at
+  1024x1024 (benchmarks/RESULTS.md); the rule estimates 206 s for the step.
 - An export records the original (156 steps for the gate's requests with their controls), runs 36 steps of rewritten
-  modules in torch and 92 steps of each format's files, whose engine takes `step_ratio` times the original, converts,
-  and takes 15 s for the rest. For the built-in model the rules give 41, 99 and 71 CPU s for ONNX, TFLite and Core ML;
-  measured were 36, 93 and 80.
+  modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's time,
+  converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for ONNX,
+  TFLite and Core ML; 36, 93 and 80 were measured.
 
-Rules of this kind are right within a factor of two, on a processor like the one of benchmarks/RESULTS.md.
+The estimates are right within a factor of two, on a processor like the one of benchmarks/RESULTS.md.
 """
 
 import json
@@ -47,8 +47,8 @@ OTHER_SECONDS = 15
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """One part of the checkpoint in one format. `nbytes` are its weights as the recipe stores them; `memory_bytes` the
-    same as the engine holds them, None where that is not known."""
+    """One part of the checkpoint in one format. `nbytes`: stored size of its weights by the recipe. `memory_bytes`:
+    size of its weights in the engine's memory, None if it is not known."""
 
     format: str
     recipe: str
@@ -60,9 +60,9 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """`memory_bytes` is the most that one format takes with all its graphs loaded, by format, None where that is not
-    known; `ram_bytes` the phone's, None where the target leaves it open. `steps` are the original's denoising steps, of
-    both halves each, `pictures` what it draws in them. `cpu_seconds` is for the export on one thread."""
+    """The estimates of an export. `memory_bytes`: peak memory by format with all graphs loaded, None if it is not
+    known. `ram_bytes`: memory of the phone, None if the target does not state it. `steps`: denoising steps of the
+    original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the export on one thread."""
 
     model: str
     target: str
@@ -78,7 +78,7 @@ class ExportPlan:
 
 @dataclass(frozen=True)
 class _Unmeasured:
-    """The answers to a recipe before anything is measured: no weight is more sensitive than another."""
+    """A recipe.Analysis of a component in which no weight is sensitive."""
 
     component: str
     format: str
@@ -86,7 +86,7 @@ class _Unmeasured:
     weights: Mapping[str, Weight]
 
     def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
-        """Return zero for each weight."""
+        """Return 0 for each weight."""
         return dict.fromkeys(self.weights, 0.0)
 
 
@@ -98,10 +98,10 @@ def plan_export(
     width: int | None = None,
     height: int | None = None,
 ) -> ExportPlan:
-    """Return what an export of the checkpoint for `target` is expected to give and take.
+    """Return the expected sizes, memory and time of an export of the checkpoint for `target`.
 
-    `width` and `height` in pixels, None for the size that the model was trained at. `budget_mb` is that of a recipe
-    that is searched. Raises UserError where a recipe does not fit, or the parts are of no kind that is known.
+    `width` and `height` in pixels, None for the size that the model was trained at. `budget_mb`: size of the recipe
+    "mixed". Raise UserError if a recipe cannot be used, or the parts of the checkpoint are of an unknown kind.
     """
     denoiser, autoencoder = _find_parts(outline)
     channels = outline.configs[autoencoder]["block_out_channels"]
@@ -145,14 +145,14 @@ def plan_export(
 
 
 def original_steps() -> tuple[int, int]:
-    """Return the denoising steps and the pictures of the original that an export records: each of the gate's requests,
-    and three controls: another seed, another prompt, one step less."""
+    """Return the numbers of denoising steps and of pictures that an export records with the original: each of the
+    gate's requests and three controls (another seed, another prompt, one step less)."""
     steps = sum(4 * request.steps - 1 for request in REQUESTS)
     return steps, 4 * len(REQUESTS)
 
 
 def read_costs(format: str) -> dict[str, Any]:
-    """Return what a format's files were measured to take: costs.json of its backend."""
+    """Return the measured time and memory of a format's files: costs.json of its backend."""
     spec = find_spec("pocketdiffusion.export.backends")
     assert spec is not None and spec.submodule_search_locations is not None
     folder = Path(next(iter(spec.submodule_search_locations)))
@@ -161,16 +161,17 @@ def read_costs(format: str) -> dict[str, Any]:
 
 
 def _find_parts(outline: Outline) -> tuple[str, str]:
-    """Return the denoiser and the autoencoder, told by their configurations. Raises UserError where one lacks."""
+    """Return the names of the denoiser and the autoencoder, found by their configurations. Raise UserError unless
+    there is exactly one of each."""
     coders = [part for part, config in outline.configs.items() if "latent_channels" in config]
     sized = [part for part, config in outline.configs.items() if "sample_size" in config and part not in coders]
     if len(coders) != 1 or len(sized) != 1 or not outline.configs[coders[0]].get("block_out_channels"):
-        raise UserError(f"{outline.name} is no model that can be planned: it has not one denoiser and one autoencoder")
+        raise UserError(f"{outline.name} cannot be planned: a model needs exactly one denoiser and one autoencoder")
     return sized[0], coders[0]
 
 
 def _latent_size(config: Mapping[str, Any], scale: int, width: int | None, height: int | None) -> tuple[int, int]:
-    """Return width and height of the latents. Raises UserError where the picture's size is no multiple of `scale`."""
+    """Return width and height of the latents. Raise UserError if the picture's size is not a multiple of `scale`."""
     own = config["sample_size"]
     own_height, own_width = own if isinstance(own, list) else (own, own)
     wide, high = width or own_width * scale, height or own_height * scale
@@ -202,7 +203,7 @@ def _plan_part(outline: Outline, part: str, artifact: Artifact, budget_mb: float
 def _schemes(
     recipe: Recipe, part: str, shapes: Mapping[str, Sequence[int]], artifact: Artifact
 ) -> Mapping[str, Scheme]:
-    """Return the scheme of each matrix by its name in the files. A recipe from a file names weights by graph."""
+    """Return {name in the checkpoint's files: scheme} of the matrices. A recipe from a file names weights by graph."""
     if recipe.schemes is not None:
         told = {name: scheme for schemes in recipe.schemes.values() for name, scheme in schemes.items()}
         return {name: told[full] for name in shapes for full in (name, f"{part}.{name}") if full in told}
@@ -211,7 +212,7 @@ def _schemes(
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> Weight:
-    """Return what a recipe is told of a matrix; which operator takes it, by its rank and name."""
+    """Return the description of a matrix for a recipe. Its operator is guessed from its rank and name."""
     return Weight(shape, "conv" if len(shape) == 4 else "embedding" if "embedding." in name else "linear")
 
 

@@ -1,4 +1,4 @@
-"""What is decided before anything is written: the recipe of each artifact, and its plan for each component."""
+"""Choose the recipe of each artifact and make its plan for each component, before anything is written."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ Say = Callable[[str], None]
 
 
 def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:
-    """Before anything is drawn. Raises UserError where a format's converter is not installed, where a format cannot
-    hold its artifact's recipe, or one file of it a component's weights, and where a JSON file is of another model."""
+    """Raise UserError if a format's converter is not installed, a format cannot store its artifact's recipe, a
+    component's weights are too large for one file, or a recipe file is of another model. Call this before drawing."""
     for artifact in artifacts:
         check_converter(artifact.format)
     named = [artifact for artifact in artifacts if artifact.recipe != SEARCHED]
@@ -33,7 +33,7 @@ def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> 
 def find_recipes(
     original: Original, target: Target, budget_mb: float | None, min_psnr: float | None, say: Say
 ) -> list[Recipe]:
-    """That of each artifact, found by a search where it is "mixed". Raises UserError as `check_search` does."""
+    """Return the recipe of each artifact. The recipe "mixed" is searched. Raise UserError as `check_search` does."""
     check_search(target, budget_mb, min_psnr)
     return [
         find_mixed(original, artifact, budget_mb, min_psnr, say)
@@ -46,8 +46,8 @@ def find_recipes(
 def plan_artifacts(
     original: Original, artifacts: Sequence[Artifact], recipes: Sequence[Recipe], say: Say
 ) -> list[dict[str, Plan]]:
-    """What the recipe of each artifact decides for each component; what they ask is measured once for all. Raises
-    UserError where a format cannot hold it, before anything is measured."""
+    """Return, for each artifact, the plan of its recipe by component. Sensitivities and value ranges are measured once
+    for all artifacts. Raise UserError, before measuring, if a format cannot store a recipe."""
     _check_lowered(original.parts, artifacts, recipes)
     with analyse_original(original, say) as analysis:
         return [
@@ -77,7 +77,7 @@ def _plan_parts(
 
 @dataclass(frozen=True)
 class _Unmeasured:
-    """As recipe.Analysis, of a component in which no weight is sensitive."""
+    """A recipe.Analysis of a component in which no weight is sensitive."""
 
     component: str
     format: str
@@ -85,11 +85,12 @@ class _Unmeasured:
     weights: Mapping[str, Weight]
 
     def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
+        """Return 0 for each weight."""
         return dict.fromkeys(self.weights, 0.0)
 
 
 def _check_lowered(parts: Sequence[Component], artifacts: Sequence[Artifact], recipes: Sequence[Recipe]) -> None:
-    """Raise UserError by what each recipe would decide if no weight were sensitive."""
+    """Raise UserError if a format cannot store a recipe's plan, computed as if no weight were sensitive."""
     for part in parts:
         name, weights = part.spec.name, weights_of(part)
         for artifact, recipe in zip(artifacts, recipes, strict=True):

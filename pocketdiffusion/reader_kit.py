@@ -1,9 +1,9 @@
-"""The reader's kit: tiny bundles, each with its own way to draw, with which any engine proves itself in seconds.
+"""The reader's kit: tiny bundles, each with another way to draw, by which any reader proves itself in seconds.
 
 OUT/NAME/            a bundle of a few MB, of a model with random weights (export/kit_models.py)
-OUT/requests.json    what to draw with which bundle, and the picture that diffusers' own pipeline drew
-OUT/expected/        those pictures, PNG
-OUT/photo.png        where image to image begins, of the size that the bundles draw
+OUT/requests.json    what to draw with which bundle, and the file of the expected picture
+OUT/expected/        the pictures that diffusers' own pipeline drew, PNG
+OUT/photo.png        the input of image-to-image, in the size that the bundles draw
 """
 
 import json
@@ -31,10 +31,9 @@ VOCABULARY = Path(pocketdiffusion.__file__).parent / "models/emoji/tokenizer"  #
 
 
 def write_kit(out: Path, *, format: str | None = None, seed: int | None = None, say: Say = lambda line: None) -> int:
-    """Write the kit into the new folder `out`; return how many pictures it asks for. `format` is by default the
-    first of the target generic; the models' weights come of `seed`, by default of a new one. Raises UserError where
-    `out` is there already or `format` is not known, and ProofError where a bundle of the kit is not equal to its
-    model."""
+    """Write the kit into the new folder `out` and return the number of its expected pictures. `format`: default is
+    the first of the target generic. `seed`: of the random weights; default is a random one. Raises UserError if
+    `out` exists or `format` is unknown, and ProofError if a bundle's verdicts fail."""
     check_place(out)
     format = choose(load_target(TARGET), None, format, None).artifacts[0].format
     seed = randbelow(SEEDS) if seed is None else seed
@@ -43,7 +42,7 @@ def write_kit(out: Path, *, format: str | None = None, seed: int | None = None, 
         folder = Path(scratch) / "kit"
         (folder / "expected").mkdir(parents=True)
         write_png(folder / "photo.png", photo, {})
-        told = []
+        listed = []
         for number, model in enumerate(MODELS):
             say(f"writing {model.name}: {model.tests}")
             source = Path(scratch) / model.name
@@ -54,15 +53,16 @@ def write_kit(out: Path, *, format: str | None = None, seed: int | None = None, 
                 picture = draw_with_pipeline(checkpoint, drawing, SIZE, photo)
                 path = f"expected/{model.name}-{count}.png"
                 write_png(folder / path, picture, {})
-                told.append({"bundle": model.name, **asdict(drawing), "seed": str(drawing.seed), "picture": path})
-        kit = {"seed": str(seed), "photo": "photo.png", "draw": told}
+                listed.append({"bundle": model.name, **asdict(drawing), "seed": str(drawing.seed), "picture": path})
+        kit = {"seed": str(seed), "photo": "photo.png", "draw": listed}
         (folder / "requests.json").write_text(json.dumps(kit, indent=1))
         folder.rename(out)
-    return len(told)
+    return len(listed)
 
 
 def drawings(model: KitModel) -> list[Drawing]:
-    """What a reader draws with a bundle of the kit: prompts of every kind, with and without guidance, from a photo."""
+    """Return what a reader draws with one bundle of the kit: prompts of every kind, with and without guidance, from
+    a photo."""
     first = Drawing(f"{model.word} and 2 ÄPFEL, a sunflower's petals!", None, seed=1, steps=6, guidance=5.0)
     found = [
         first,

@@ -1,4 +1,4 @@
-"""The command search: the best mixed recipe of a size, or the smallest of a quality, as a file to keep and edit."""
+"""The command search: find the best mixed recipe of a size, or the smallest of a quality, and write it to a file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,14 +26,14 @@ from pocketdiffusion.source import Original, open_model
 
 Progress = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"
-PLOT, TABLE = ".svg", ".sensitivity.jsonl"  # the suffixes of what is written beside the recipe
+PLOT, TABLE = ".svg", ".sensitivity.jsonl"  # suffixes of the files that are written next to the recipe
 PLOT_MARK = "<!-- written by pocketdiffusion search -->"  # the first line of a plot
 
 
 @dataclass(frozen=True)
 class Found:
-    """The recipe that a search wrote, and the points of its plot: recipes of one storage by name, and searched ones.
-    `cut` has a line for each search prompt that was too long."""
+    """The recipe that a search wrote, and the points of its plot: recipes with one storage, by name, and searched
+    ones. `cut`: a line for each search prompt that was too long."""
 
     recipe: Recipe
     measured: Measured
@@ -59,12 +59,12 @@ def search(
     workers: int | None = None,
     progress: Progress = lambda line: None,
 ) -> Found:
-    """Write the recipe `out` (JSON) for `model` in artifacts such as `artifact`, a plot of sizes beside it (.svg), and
-    what was measured on the way (.sensitivity.jsonl), from which a search that was interrupted goes on.
+    """Write three files: the recipe `out` (JSON) for `model` in artifacts such as `artifact`, a plot of sizes next to
+    it (.svg), and the sensitivities (.sensitivity.jsonl), from which an interrupted search continues.
 
-    Either `budget_mb` (MB of 1e6 bytes, of all weights) or `min_psnr` (dB, the median of pictures of the search
-    prompts) must be given. `prompts` are the search prompts, one a line. Raises UserError where the input cannot be
-    used, and where no recipe is so small or so exact.
+    Either `budget_mb` (size of all weights in MB of 1e6 bytes) or `min_psnr` (median PSNR of the search prompts'
+    pictures in dB) must be given. `prompts`: a text file, one prompt per line. Raises UserError if the input cannot be
+    used, or if no recipe is small or precise enough.
     """
     check_wanted(budget_mb, min_psnr)
     check_outputs(out)
@@ -99,7 +99,7 @@ def search(
 def find_mixed(
     original: Original, artifact: Artifact, budget_mb: float | None, min_psnr: float | None, progress: Progress
 ) -> Recipe:
-    """Return the recipe that `search` would write, of an original that is open already."""
+    """Return the recipe that `search` would write, for an original that is already open."""
     check_wanted(budget_mb, min_psnr)
     with analyse_original(original, progress) as analysis:
         opened = _open_search(analysis, artifact)
@@ -107,18 +107,19 @@ def find_mixed(
 
 
 def analyse_original(original: Original, progress: Progress) -> AbstractContextManager[SensitivityAnalysis]:
-    """Open the sensitivity analysis of an original on the search prompts; nothing is measured before a recipe asks."""
+    """Open the sensitivity analysis of an original on the search prompts; nothing is measured before a recipe needs
+    it."""
     return analyse(original.checkpoint, original.parts, search_requests(), progress=progress)
 
 
 def search_requests(prompts: Path = PROMPTS) -> list[Request]:
-    """Return the search prompts, each with a seed of its own."""
+    """Return the search prompts, each as a Request with its own seed."""
     return numbered("search", read_prompts(prompts))
 
 
 def check_outputs(out: Path) -> None:
-    """Raise UserError where a search cannot write the recipe `out`, or where that, its plot or its table would take the
-    place of a file that no search wrote."""
+    """Raise UserError if a search cannot write the recipe `out`, or if the recipe, its plot or its table would
+    replace a file that no search wrote."""
     check_recipe_file(out)
     check_replaceable(out, _is_recipe, "recipe")
     check_replaceable(out.with_suffix(PLOT), _is_plot, "plot of a search")
@@ -137,7 +138,7 @@ def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> 
 
 
 def _is_recipe(file: Path) -> bool:
-    """Return whether `file` is of a recipe's form, of whatever model."""
+    """Return True if `file` has the form of a recipe, of any model."""
     content = _json(file.read_bytes())
     return isinstance(content, dict) and {"name", "floors", "schemes"} <= content.keys()
 

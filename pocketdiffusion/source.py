@@ -1,4 +1,4 @@
-"""A model that was recorded: what all exports of it have in common."""
+"""Open a model and record it, which all exports of the model share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +21,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Original:
-    """A model that was recorded: all that exports for several phones have in common.
+    """A recorded model, which exports for several phones share.
 
-    `calibrated`, the statistics of its activations on the calibration prompts, is measured when it is asked for the
-    first time.
+    `calibrated`: the statistics of its activations on the calibration prompts, measured at the first use.
     """
 
     checkpoint: Checkpoint
@@ -47,12 +46,12 @@ def open_model(
     sampler: str | None = None,
     say: Say = lambda line: None,
 ) -> tuple[Checkpoint, Sequence[Component]]:
-    """A model, with the arguments of `export`. Its weights were read once, every one of them is finite, and its modules
-    run. `sampler` takes the place of its scheduler, unless it is that. Raises UserError, before any long work, where
-    that is not so."""
+    """Return the checkpoint and its components, with the arguments of `export`. `sampler` replaces the checkpoint's
+    scheduler, unless both are the same. Raise UserError, before any long work, if a module does not run or the size or
+    sampler is not possible, and if a weight is not finite."""
     if sampler is not None:
         check_sampler(sampler)
-    noting = lambda line: say(Note(line))  # noqa: E731  # what is passed over stays on the screen
+    noting = lambda line: say(Note(line))  # noqa: E731  # notes on ignored tensors stay on the screen
     opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=noting)
     checkpoint = opened if sampler is None or is_own_scheduler(opened, sampler) else replace(opened, sampler=sampler)
     parts = components(checkpoint, width=width, height=height, say=noting)
@@ -66,6 +65,6 @@ def open_model(
 
 
 def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
-    """Draw the gate's prompts with diffusers' own pipeline of the model."""
+    """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline."""
     trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"), controls=True)
     return Original(checkpoint, parts, trajectories)

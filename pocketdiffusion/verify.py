@@ -1,4 +1,4 @@
-"""Judge a bundle again: by its own golden data or by a model, on this machine or on a stand-in for a phone."""
+"""Verify a bundle against its recorded data or against a model, on this machine or on a stand-in for a phone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where graphs are run. For a stand-in: the folder that it is installed in, the processor that arm64 emulates
-    (qemu's name, None for the target's own), and the seconds that one call of a graph may take."""
+    """The device that runs the graphs. For a stand-in, `standins`: folder in which stand-ins are installed, `core`: CPU
+    that arm64 emulates (qemu's name, None for the target's own), `limit`: seconds for one call of a graph."""
 
     device: str = HOST
     standins: Path = Path()
@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Model:
-    """The original to record afresh: a built-in name, a diffusers folder or a hub id, and how it is opened."""
+    """The original to record again: a built-in name, a diffusers folder or a hub id, with the options to open it."""
 
     name: str
     revision: str | None = None
@@ -50,9 +50,9 @@ class Model:
 
 @dataclass(frozen=True)
 class Verified:
-    """What verify found. `reasons` says, by the subject of a conformance vector, what a reader that fails it does
-    wrong. `not_judged` names what could not be judged since the proof part is not installed, "" if nothing.
-    `controls` are the PSNR of the original's own other pictures, by prompt."""
+    """The result of verify. `reasons`: by subject of a conformance vector, the mistake of a reader that fails it.
+    `not_judged`: the checks that need the proof part, if it is not installed, else "". `controls`: for each prompt, the
+    PSNR (dB) of the original's control pictures."""
 
     bundle: Bundle
     device: str
@@ -66,11 +66,11 @@ class Verified:
 def verify(
     folder: Path, *, against: Model | None = None, place: Place = Place(), progress: Progress = lambda line: None
 ) -> Verified:
-    """Judge the bundle in `folder` on `place`: every file's hash, every stage, every graph, whole pictures.
+    """Return the verdicts on the bundle in `folder`, run on `place`: file hashes, stages, graphs, complete pictures.
 
-    `against` records a model afresh in place of the bundle's own golden data. Of a runtime part alone, what it holds is
-    judged: conformance vectors, a golden case for each graph, one picture. Raises UserError where there is no such
-    bundle or stand-in, or `against` is another model; ProofError where the bundle is damaged or contradicts itself.
+    `against`: a model to record again and compare with, instead of the recorded data of the bundle. A runtime part is
+    judged by its conformance vectors, one golden case for each graph and one picture. Raise UserError if there is no
+    such bundle or stand-in, or `against` is another model; ProofError if the bundle is corrupt or contradicts itself.
     """
     progress("hashes")
     bundle = open_bundle(folder)
@@ -91,14 +91,14 @@ def verify(
 def _judge_here(
     bundle: Bundle, trajectories: list[Trajectory], checkpoint: "Checkpoint | None", progress: Progress
 ) -> Verified:
-    """Judge on this machine. Without trajectories, the runtime part alone."""
+    """Return the verdicts on this machine; if `trajectories` is empty, those on the runtime part only."""
     progress("contradictions")
     check_contradictions(bundle)
     check_floors(bundle)
     verdicts = judge(bundle, trajectories, progress)[0] if trajectories else judge_runtime_part(bundle, progress)
     vectors, reasons = judge_conformance(bundle, say=progress)
     if checkpoint is not None:
-        progress("conformance vectors, computed afresh")
+        progress("conformance vectors, computed again")
         vectors += _judge_fresh_vectors(bundle, checkpoint)
     return Verified(
         bundle,
@@ -112,7 +112,7 @@ def _judge_here(
 
 
 def _judge_fresh_vectors(bundle: Bundle, checkpoint: "Checkpoint") -> list[Verdict]:
-    """Judge the bundle's reader by conformance vectors that the original libraries compute now."""
+    """Return the verdicts on conformance vectors that the original libraries compute now."""
     from pocketdiffusion.export.conformance import write_conformance
 
     with TemporaryDirectory() as folder:
@@ -123,8 +123,8 @@ def _judge_fresh_vectors(bundle: Bundle, checkpoint: "Checkpoint") -> list[Verdi
 def record_model(
     bundle: Bundle, model: Model, controls: bool, progress: Progress
 ) -> tuple["Checkpoint", list[Trajectory]]:
-    """Record `model` at the bundle's size and with its sampler. Raises UserError where the shapes of its graphs are not
-    the bundle's; ModuleNotFoundError where torch is not installed."""
+    """Return the checkpoint of `model` and its drawings at the bundle's size and with its sampler. Raise UserError if
+    the shapes of its graphs are not the bundle's; ModuleNotFoundError if torch is not installed."""
     from pocketdiffusion.export.reference.record import record
     from pocketdiffusion.source import open_model
 
@@ -149,7 +149,8 @@ def record_model(
 
 
 def check_verified(found: Verified) -> None:
-    """Raise ProofError, naming the verdict to look at first, where one failed, and UserError where nothing was run."""
+    """Raise ProofError, which names the most informative failed verdict, if one failed; UserError if nothing was
+    run."""
     failed = [verdict for verdict in found.verdicts if not verdict.passed]
     if failed:
         first = blame(failed)
@@ -158,11 +159,11 @@ def check_verified(found: Verified) -> None:
             f"{found.bundle.folder}: {first.describe()}; {len(failed)} of {len(found.verdicts)} verdicts failed{reason}"
         )
     if not found.verdicts:
-        raise UserError(f"{found.bundle.folder}: nothing of it was run on {found.device}: {found.skipped[0].reason}")
+        raise UserError(f"{found.bundle.folder}: no graph was run on {found.device}: {found.skipped[0].reason}")
 
 
 def core_of(target: str) -> str:
-    """Return the processor, as qemu calls it, that the target's file names; else one that every phone has at least."""
+    """Return the CPU model of the target by its name in qemu; if the target states none, `arm64.CORE`."""
     from pocketdiffusion.export.targets import load_target, target_names
     from pocketdiffusion.runtime.devices.arm64 import CORE
 

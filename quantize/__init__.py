@@ -1,1 +1,1 @@
-"""Decisions about precision, without any model: what to lower, what to keep, and what that rests on."""
+"""Decisions about precision: how each matrix of a model is stored and computed, and the measurements they rest on."""

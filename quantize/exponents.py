@@ -1,9 +1,10 @@
-"""Powers of two that bring the results of a graph into float16 without changing what it computes.
+"""Powers of two that bring the results of a graph into float16 without changing its outputs.
 
-A result with the exponent e is held as 2^-e times itself. A convolution takes any exponent in and gives any out, by
-its weights; a sum wants the same of all its terms; a normalisation takes any, for its result does not depend on the
-size of what it is given; what is not linear wants none. Results that must have the same exponent are one class, and
-the largest result of a class decides.
+A result with the exponent e is stored as 2^-e times itself. A convolution can have any exponents of its input and its
+output, because its weights can be scaled by their difference. A sum needs one exponent for all of its terms. A
+normalisation can have any exponent of its input, because its result does not depend on the scale of the input. Other
+nonlinear operators allow no exponent. Results that must have the same exponent form one class, and the largest result
+of a class decides.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,8 +17,9 @@ from pocketdiffusion.runtime.errors import ProofError
 
 @dataclass(frozen=True)
 class Flow:
-    """`largest` has the magnitude of each result. `ties` are pairs of results of one exponent; those in `fixed` have
-    none; of those in `squared`, a normalisation computes the square."""
+    """The results of a graph. `largest`: the largest magnitude of each. `ties`: pairs of results that must have the
+    same exponent. `fixed`: results that must have the exponent 0. `squared`: results whose square a normalisation
+    computes."""
 
     largest: Mapping[str, float]
     ties: Iterable[tuple[str, str]]
@@ -26,8 +28,8 @@ class Flow:
 
 
 def exponents(flow: Flow) -> dict[str, int]:
-    """Return the least exponent of each result whose class needs one. Raises ProofError, naming the result, where one
-    that must have none is beyond float16."""
+    """Return the least exponent of each result whose class needs one (above 0). Raises ProofError, with the result's
+    name, if a result whose exponent must be 0 exceeds float16."""
     parent = {name: name for name in flow.largest}
 
     def root(name: str) -> str:
@@ -44,7 +46,9 @@ def exponents(flow: Flow) -> dict[str, int]:
     held = {root(name) for name in flow.fixed}
     for name, largest in flow.largest.items():
         if root(name) in held and largest > HALF_MAX:
-            raise ProofError(f"{name} comes to {largest:.3g}, and what is computed of it is not linear")
+            raise ProofError(
+                f"{name} has the value {largest:.3g}, beyond float16, and cannot be scaled: use --recipe fp32"
+            )
     return {name: needed[root(name)] for name in flow.largest if needed[root(name)] and root(name) not in held}
 
 

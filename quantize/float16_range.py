@@ -1,7 +1,8 @@
-"""The range audit: how near the results of a graph come to the end of float16, and which weights fall below it.
+"""The range audit: how close the results of a graph come to the largest float16, and which weights are too small for
+it.
 
-The largest finite float16 is 65504; a result beyond it becomes an infinity, and a few operators later the picture is
-black. Its smallest normal number is 2^-14: a weight below loses digits, and below 2^-25 it becomes zero.
+The largest finite float16 is 65504; a larger result becomes infinite, and a few operators later the picture is black.
+The smallest normal number is 2^-14: smaller weights lose digits, and below 2^-25 they become zero.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 HALF_MAX = 65504.0
-HEADROOM = 4.0  # other prompts, other seeds: results are kept this far from the end
-ROUNDED = 1e-3  # relative error of a weight: rounding to float16 costs 2.8e-4 at most where no value is lost
+HEADROOM = 4.0  # results stay below HALF_MAX / HEADROOM: other prompts and seeds have larger ones
+ROUNDED = 1e-3  # relative error of a weight; rounding to float16 has at most 2.8e-4 if no value underflows
 
 Note = Callable[[str, str, float], None]  # operator, result, largest magnitude
 Found = dict[tuple[str, str], float]  # the largest magnitude so far, by operator and result
@@ -20,7 +21,7 @@ Found = dict[tuple[str, str], float]  # the largest magnitude so far, by operato
 
 @dataclass(frozen=True)
 class Range:
-    """`largest` is the largest magnitude of a result over all runs, infinite or NaN where the result was not finite."""
+    """The largest magnitude of a result over all runs; infinite or NaN if the result was not finite."""
 
     operator: str
     result: str
@@ -28,30 +29,30 @@ class Range:
 
     @property
     def fits(self) -> bool:
-        """Return whether float16 holds it with room for other prompts."""
+        """Return True if float16 can hold the result, with room for other prompts."""
         return self.largest <= HALF_MAX / HEADROOM
 
     def describe(self) -> str:
-        """Return one line for a person."""
+        """Return one line for a person; it is written into bundles."""
         return f"{self.operator} ({self.result}) comes to {self.largest:.3g}, where float16 ends at {HALF_MAX:g}"
 
 
 def widen(found: Found, operator: str, result: str, largest: float) -> None:
-    """Note one result of one run in `found`. A magnitude that is not finite stays so."""
+    """Update the largest magnitude of one result in `found`. A magnitude that is not finite stays."""
     before = found.get((operator, result), 0.0)
     found[operator, result] = before if before >= largest or before != before else largest
 
 
 def closest(found: Found) -> list[Range]:
-    """Return all results, the one nearest to the end of float16 first."""
+    """Return all results, the largest magnitude first."""
     ranges = [Range(operator, result, largest) for (operator, result), largest in found.items()]
     return sorted(ranges, key=lambda r: (-np.nan_to_num(r.largest, nan=np.inf), r.result))
 
 
 @dataclass(frozen=True)
 class Underflow:
-    """A weight that float16 stores badly. `lost` is the share of its values that become zero without being zero;
-    `relative` the norm of the error over the norm of the weight."""
+    """A weight that float16 stores badly. `lost`: share (0..1) of its values that are not zero and become zero.
+    `relative`: norm of the error over norm of the weight."""
 
     name: str
     lost: float
@@ -59,7 +60,7 @@ class Underflow:
 
 
 def underflow(name: str, weight: NDArray[np.float32]) -> Underflow | None:
-    """Return the loss of a weight in float16, None where it is no more than rounding."""
+    """Return the loss of a weight in float16, None if its relative error is at most ROUNDED."""
     half = weight.astype(np.float16).astype(np.float32)
     norm = float(np.linalg.norm(weight))
     relative = float(np.linalg.norm(weight - half)) / norm if norm else 0.0

@@ -1,7 +1,7 @@
-"""The floors of lossy recipes: the least PSNR (dB) of artifacts and pictures, and the evidence that they rest on.
+"""The floors of lossy recipes: the least PSNR (dB) of artifacts and pictures, and the evidence for them.
 
-recipes/floors.json has those of the recipes in recipes/. `python benchmarks/floors.py` generates it from measurements
-and states the rule; nobody types a floor.
+recipes/floors.json has the floors of the recipes in recipes/. `python benchmarks/floors.py` computes them from
+measurements and states the rule; nobody types a floor.
 """
 
 import json
@@ -14,14 +14,15 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 FILE = Path(__file__).parent / "recipes" / "floors.json"
-LEAST_DB = 6.0  # of a floor: an error of half the largest value proves nothing
+LEAST_DB = 6.0  # lowest floor: an error of half the largest value proves nothing
 MOST_DB = FLOORS_DB["float32", "float32"]
 
 
 @dataclass(frozen=True)
 class Floors:
-    """The least PSNR (dB) of any output of a component, teacher-forced, by component, and of pictures over the gate's
-    prompts: the median, the minimum. `evidence` says what was measured, where, on which prompts."""
+    """`graphs`: the least PSNR (dB) of any output of a component, teacher-forced, by component. `pictures`: the
+    least median and minimum PSNR (dB) over the gate's prompts. `evidence`: what was measured, where, on which
+    prompts."""
 
     graphs: Mapping[str, float]
     pictures: tuple[float, float]
@@ -29,16 +30,18 @@ class Floors:
 
 
 def floors_of(recipe: str) -> Floors | None:
-    """Return the floors of a recipe in recipes/, None where it has the gate's own."""
+    """Return the floors of a recipe in recipes/, None if the gate's own floors apply."""
     return _read(FILE).get(recipe)
 
 
 def floor_of(recipe: str, floors: Floors, component: str, stage: str) -> float:
-    """Return the floor (dB) of a component that `stage` of the program calls: its own, or that of the built-in model's
-    graph in the same stage where `floors` do not name it. Raises UserError where there is neither."""
+    """Return the floor (dB) of a component that `stage` of the program calls. If `floors` do not name the component,
+    it is the floor of the built-in model's graph in the same stage. Raises UserError if there is neither."""
     floor = floors.graphs.get(component, floors.graphs.get(_measured(FILE).get(stage, "")))
     if floor is None:
-        raise UserError(f"the recipe {recipe} has no floor for {component}: use fp32 or fp16, or search one")
+        raise UserError(
+            f"the recipe {recipe} has no floor for {component}: use fp32 or fp16, or a recipe from `search`"
+        )
     return floor
 
 
@@ -53,6 +56,7 @@ def _read(file: Path) -> dict[str, Floors]:
 
 @cache
 def _measured(file: Path) -> dict[str, str]:
-    """Return the graphs of the built-in model, on which floors rest, by the stage of the program that calls each."""
+    """Return the graphs of the built-in model that floors were measured on, by the stage of the program that calls
+    each."""
     measured: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))["measured"]
     return measured

@@ -1,4 +1,5 @@
-"""What stays more precise than the rest: operators whose results float16 cannot hold, the most sensitive weights."""
+"""Islands: operators and weights that stay in higher precision, because float16 cannot hold their results or because
+they are the most sensitive."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,18 +7,18 @@ from pocketdiffusion.quantize.float16_range import Range
 
 
 def islands(operations: Iterable[tuple[Sequence[str], Sequence[str]]], ranges: Sequence[Range]) -> tuple[str, ...]:
-    """Return the results to keep in float32, sorted. `operations` are (results, what they are computed of), by name.
+    """Return the results to keep in float32, sorted. `operations` are pairs (results, inputs) of names.
 
-    An operator that takes a result beyond float16 is an island like the one that gives it, or that would be rounded on
-    the way between the two.
+    An operator that reads a result beyond float16 is kept in float32 like the operator that computes it; otherwise the
+    result would be rounded in between.
     """
     beyond = {r.result for r in ranges if not r.fits}
     return tuple(sorted({r for results, uses in operations if beyond & {*results, *uses} for r in results}))
 
 
 def costly(sensitivity: Mapping[str, float], share: float, most: float = 1.0) -> frozenset[str]:
-    """Return the fewest weights that carry `share` of the sum of all sensitivities, the most sensitive first, and no
-    more than `most` of all weights: those that a recipe keeps more precise."""
+    """Return the smallest set of weights that causes `share` (0..1) of the total sensitivity, most sensitive first,
+    limited to the fraction `most` of all weights. Recipes keep these in higher precision."""
     ranked = sorted(sensitivity, key=lambda name: (-sensitivity[name], name))
     total, carried = sum(sensitivity.values()), 0.0
     kept: list[str] = []

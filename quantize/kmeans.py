@@ -1,8 +1,9 @@
-"""A palette: few values that stand for all values of a weight with the least squared error (k-means of one dimension).
+"""A palette: the few values that represent all values of a weight with the least squared error (k-means in one
+dimension).
 
-Lloyd's iteration (Lloyd 1982) on sorted values: each step cuts the line midway between neighbouring entries and moves
-each entry to the mean of its piece, by sums that were taken once. It begins where entries are as dense as the cube root
-of the values' density, which is best where there are many (Panter and Dite 1951), and ends when nothing moves.
+Lloyd's iteration (Lloyd 1982) on sorted values: each step assigns every value to the nearest entry, and moves each
+entry to the mean of its values, by cumulative sums. The initial density of entries is proportional to the cube root of
+the density of values, which is optimal for many entries (Panter and Dite 1951). The iteration ends when no entry moves.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ _STEPS = 60
 
 
 def palette(values: NDArray[np.float32], entries: int) -> NDArray[np.float32]:
-    """Return `entries` values, ascending, float32. Fewer distinct values than entries stand for themselves, the
-    last one repeated."""
+    """Return `entries` values, ascending, float32. If there are no more distinct values than entries, these are the
+    distinct values, with the last one repeated."""
     ordered = np.sort(values.ravel()).astype(np.float64)
     distinct = np.unique(ordered)
     if len(distinct) <= entries:
@@ -34,5 +35,5 @@ def palette(values: NDArray[np.float32], entries: int) -> NDArray[np.float32]:
 
 
 def nearest(values: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the index of the entry of an ascending `table` of at most 256 that is nearest to each value."""
+    """Return, for each value, the index of the nearest entry of `table` (ascending, at most 256 entries), uint8."""
     return np.searchsorted((table[1:] + table[:-1]) / 2, values).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Calibration: the range that the integers of an activation stand for, from histograms that count samples one by one.
+"""Calibration: the value range of an activation's integers, chosen from a histogram of its values.
 
-A histogram has a fixed number of bins, whatever it is given: where a value lies beyond them, neighbouring bins are
-merged and the range doubles.
+A histogram has a fixed number of bins. If a value is outside of them, neighbouring bins are merged and the range
+doubles.
 """
 
 from dataclasses import dataclass, field
@@ -15,15 +15,18 @@ from pocketdiffusion.quantize.qparams import ValueRange, affine
 Method = Literal["minmax", "percentile", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 METHOD: Method = "minmax"
-HEADROOM = {8: 1.2, 16: 2.0}  # by bits: room that "minmax" leaves for prompts that go further (benchmarks/RESULTS.md)
+HEADROOM = {
+    8: 1.2,
+    16: 2.0,
+}  # by bits: factor by which "minmax" widens the range for other prompts (benchmarks/RESULTS.md)
 BINS = 2048
-PERCENTILE = 99.99  # of the values, between the two ends that "percentile" cuts off
-_CUTS = np.linspace(1, 0.2, 33)  # of the range, tried by "mse"
+PERCENTILE = 99.99  # of the values are kept by "percentile"; the rest is cut off at both ends
+_CUTS = np.linspace(1, 0.2, 33)  # fractions of the range that "mse" tries
 
 
 @dataclass
 class Histogram:
-    """Counts of values in `BINS` bins from -reach to reach, and the least and largest of all."""
+    """Counts of values in `BINS` bins from -reach to reach, and the least and the largest value."""
 
     reach: float = 0.0
     counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
@@ -31,7 +34,7 @@ class Histogram:
     high: float = -np.inf
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count one sample of any shape. Raises ValueError where it is not finite."""
+        """Count the values of one sample of any shape. Raises ValueError if one is not finite."""
         low, high = float(values.min()), float(values.max())
         largest = max(-low, high)
         if not np.isfinite(largest):
@@ -41,7 +44,7 @@ class Histogram:
             self.counts[BINS // 2] += values.size
             return
         if not self.reach:
-            self.counts *= 0  # zeros so far, which lie in any bin
+            self.counts *= 0  # only zeros so far, which belong to any bin
             self.reach = largest
         while largest > self.reach:
             merged = self.counts.reshape(-1, 2).sum(1)
@@ -51,13 +54,14 @@ class Histogram:
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """Return the value that stands for each bin."""
+        """Return the centre of each bin, float64 [BINS]."""
         return np.asarray((np.arange(BINS) + 0.5) * (2 * self.reach / BINS) - self.reach, np.float64)
 
 
 def choose_range(histogram: Histogram, method: Method, bits: int) -> ValueRange:
-    """Return the range of signed integers of `bits` by one of `METHODS`: all values and some room; all but the
-    outermost; or the range with the least squared error of rounding within and cutting off beyond."""
+    """Return the value range of signed integers of `bits` by a method: "minmax", all values and some room;
+    "percentile", all but the outermost values; "mse", the range with the least squared error of rounding and
+    clipping."""
     full = ValueRange(min(0.0, histogram.low), max(0.0, histogram.high))
     if method == "minmax" or not histogram.reach:
         return ValueRange(full.low * HEADROOM[bits], full.high * HEADROOM[bits])
@@ -75,7 +79,8 @@ def _ends(end: float) -> NDArray[np.float64]:
 
 
 def _squared_error(histogram: Histogram, value_range: ValueRange, bits: int) -> float:
-    """Return the error of all values, each at its bin's centre. Within the range rounding errs by step^2 / 12."""
+    """Return the sum of squared errors, with each value at its bin's centre. Rounding within the range has the error
+    step^2 / 12."""
     scale, _ = affine(value_range, bits)
     inside = np.clip(histogram.centres, value_range.low, value_range.high)
     cut = np.square(histogram.centres - inside)

@@ -1,4 +1,4 @@
-"""Plans: what a recipe decides for one component, with the ranges and the floors that go with it."""
+"""Plans: the decision of a recipe for one component, with value ranges and floors."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -13,10 +13,10 @@ _FLOATS = {"fp32": FLOAT32, "fp16": FLOAT16}
 
 
 def float_plan(recipe: str, matrices: Iterable[str]) -> Plan:
-    """Return the plan of "fp32" or "fp16" for matrices of these names. Raises UserError for any other recipe: it needs
-    an analysis."""
+    """Return the plan of "fp32" or "fp16" for matrices of these names. Raises UserError for any other recipe, which
+    needs an analysis."""
     if recipe not in _FLOATS:
-        raise UserError(f"the recipe {recipe} decides by measurements: give its plan")
+        raise UserError(f"the recipe {recipe} needs measurements: pass its plan, or use fp32 or fp16")
     return Plan(recipe, dict.fromkeys(matrices, _FLOATS[recipe]))
 
 
@@ -29,8 +29,8 @@ def make_plan(
 ) -> Plan:
     """Return the plan of `recipe` for the component of `analysis`, which `stage` of the program calls.
 
-    `ranges` is called with the component and bits where activations become integers of calibrated ranges. Raises
-    UserError where the recipe does not fit the model, or states no floor for the component.
+    `ranges` is called with the component and bits if activations become integers with calibrated ranges. Raises
+    UserError if the recipe does not fit the model or has no floor for the component.
     """
     plan = Plan(recipe.name, recipe.plan(weights, analysis))
     if plan.activation in BITS:

@@ -1,4 +1,4 @@
-"""The integers that stand for an activation: quantized = round(x / scale) + zero point, signed, of `bits` bits."""
+"""Affine quantization of activations: quantized = round(x / scale) + zero point, signed, of `bits` bits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ BITS = {"int8": 8, "int16": 16}
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The range that the integers of an activation stand for, `low` <= 0 <= `high`."""
+    """The value range of an activation's integers, `low` <= 0 <= `high`."""
 
     low: float
     high: float
 
 
 class Ranges(NamedTuple):
-    """The ranges of a component's operators, by the names of their weights: of their inputs and of their outputs."""
+    """The value ranges of the inputs and outputs of a component's operators, by the names of their weights."""
 
     inputs: Mapping[str, ValueRange]
     outputs: Mapping[str, ValueRange]
 
 
 def affine(value_range: ValueRange, bits: int) -> tuple[float, int]:
-    """Return scale and zero point of signed integers of `bits` that reach from `low` to `high`.
+    """Return scale and zero point of signed integers of `bits` that cover `value_range`.
 
-    Zero itself is one of them, for padding is made of zeros. A scale of 8 bits is rounded up to float16, so that every
-    format can have the same.
+    0.0 is exactly representable, because padding consists of zeros. The scale for 8 bits is rounded up to float16, so
+    that every format can use the same one.
     """
     lowest, levels = -(2 ** (bits - 1)), 2**bits - 1
     scale = (value_range.high - value_range.low) / levels or 1.0

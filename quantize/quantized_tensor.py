@@ -1,7 +1,7 @@
 """A weight as an artifact stores it: quantized values and their scales or tables. Every backend writes these numbers.
 
-Scales and tables are rounded to float16 before the quantized values are chosen, so that formats which keep them in
-float16 lose nothing by it.
+Scales and tables are rounded to float16 before the quantized values are chosen, so that formats that store them in
+float16 have the same error.
 """
 
 from dataclasses import dataclass
@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from pocketdiffusion.quantize.kmeans import nearest, palette
 from pocketdiffusion.quantize.scheme import Scheme
 
-_SHRINK = np.linspace(1, 0.5, 26)  # of a scale, tried where there are few levels: outliers are cut for finer steps
+_SHRINK = np.linspace(1, 0.5, 26)  # factors of a scale, tried below 8 bits: outliers are clipped for finer steps
 
 
 @dataclass(frozen=True)
 class Plain:
-    """float32 or float16, `values` in that type."""
+    """A weight in float32 or float16."""
 
     values: NDArray[np.float32 | np.float16]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """value = quantized * scale. `quantized` int8 in the weight's shape, within 2^(bits-1) - 1 of 0; `scale` float32,
-    of the weight's rank: [out, 1, ...], or [out, blocks, 1, ...] where blocks of axis 1 have their own."""
+    """value = quantized * scale. `quantized`: int8 in the weight's shape, from -(2^(bits-1) - 1) to 2^(bits-1) - 1.
+    `scale`: float32 of the weight's rank, [out, 1, ...], or [out, blocks, 1, ...] if blocks of axis 1 have their own
+    scales."""
 
     quantized: NDArray[np.int8]
     scale: NDArray[np.float32]
@@ -35,8 +36,8 @@ class Linear:
 
 @dataclass(frozen=True)
 class Palette:
-    """value = table[group of the output channel, quantized]. `quantized` uint8 in the weight's shape; `table` float32
-    [groups, 2^bits], ascending."""
+    """value = table[group of the output channel, quantized]. `quantized`: uint8 in the weight's shape. `table`:
+    float32 [groups, 2^bits], ascending."""
 
     quantized: NDArray[np.uint8]
     table: NDArray[np.float32]
@@ -47,10 +48,10 @@ Stored = Plain | Linear | Palette
 
 
 def store(weight: NDArray[np.float32], scheme: Scheme) -> Stored:
-    """Quantize `weight`: float32, finite, of rank 2 or more.
+    """Return `weight` (float32, finite, of rank 2 or more) quantized by `scheme`.
 
-    A block that does not divide the input channels is the whole axis, and a group of output channels that does not
-    divide them is the whole tensor.
+    If the block size does not divide the input channels, one block is the complete axis. If the group size does not
+    divide the output channels, one group is the complete tensor.
     """
     if scheme.kind == "float":
         return Plain(weight.astype(np.float16) if scheme.bits == 16 else weight)
@@ -60,7 +61,7 @@ def store(weight: NDArray[np.float32], scheme: Scheme) -> Stored:
 
 
 def restore(stored: Stored) -> NDArray[np.float32]:
-    """Return the values that the stored ones stand for, float32."""
+    """Return the dequantized weight, float32."""
     if isinstance(stored, Plain):
         return stored.values.astype(np.float32)
     if isinstance(stored, Linear):
@@ -73,7 +74,7 @@ def restore(stored: Stored) -> NDArray[np.float32]:
 
 
 def nbytes(shape: tuple[int, ...], scheme: Scheme) -> int:
-    """Return the bytes of a weight in a file, with its scales (float16 or float32, counted as two bytes) or tables."""
+    """Return the size in bytes of a weight in a file, with its scales (counted as two bytes each) or tables."""
     size: int = prod(shape)
     if scheme.kind == "float":
         return size * scheme.bits // 8
@@ -97,7 +98,7 @@ def _linear(weight: NDArray[np.float32], bits: int, block: int) -> Linear:
     top = 2 ** (bits - 1) - 1
     full = np.abs(rows).max(2, keepdims=True) / top
     best = _half(full)
-    if bits < 8:  # fewer levels: the scale of least squared error
+    if bits < 8:  # few levels: use the scale with the least squared error
         least = _squared_error(rows, best, top)
         for shrink in _SHRINK[1:]:
             scale = _half(full * shrink)

@@ -13,44 +13,45 @@ _FOLDER = "pocketdiffusion.quantize.recipes"
 
 
 class Analysis(Protocol):
-    """The facts of one component that a recipe may decide by. Each answer needs a measurement, which is made once."""
+    """The facts of one component by which a recipe decides. Each needs a measurement, which is made once."""
 
     @property
     def component(self) -> str: ...
 
     @property
     def format(self) -> str:
-        """The artifact's: "onnx"."""
+        """Return the artifact's format, such as "onnx"."""
         ...
 
     @property
     def profile(self) -> str:
-        """Its dialect: "ort", "ios17"."""
+        """Return the artifact's profile, such as "ort" or "ios17"."""
         ...
 
     def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
-        """Return, by weight, the mean squared error of the component's outputs, relative to their mean square, when
-        that weight alone has `scheme`, on the search prompts."""
+        """Return, by weight, the mean squared error of the component's outputs on the search prompts, relative to
+        their mean square, when only that weight has `scheme`."""
         ...
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`floors` None are the gate's own. `schemes`, by component and weight, come from a JSON file; None of a recipe
-    that decides by its file in recipes/."""
+    """`floors`: None if the gate's own apply. `schemes`: by component and weight, from a JSON file; None if a file
+    of recipes/ decides."""
 
     name: str
     floors: Floors | None
     schemes: Mapping[str, Mapping[str, Scheme]] | None = None
 
     def plan(self, weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
-        """Return the scheme of every matrix of one component. Raises UserError where a JSON file does not fit it."""
+        """Return the scheme of every matrix of one component. Raises UserError if the recipe's JSON file is for
+        another model."""
         if self.schemes is None:
             schemes: dict[str, Scheme] = import_module(f"{_FOLDER}.{self.name}").plan(weights, analysis)
             return schemes
-        told = self.schemes.get(analysis.component, {})
-        strange, lacking = sorted(set(told) - set(weights)), sorted(set(weights) - set(told))
-        if strange or lacking:
-            what = f"has no weight {strange[0]}" if strange else f"has the weight {lacking[0]}, which it does not name"
-            raise UserError(f"the recipe is for another model: {analysis.component} {what}")
-        return dict(told)
+        stated = self.schemes.get(analysis.component, {})
+        strange, missing = sorted(set(stated) - set(weights)), sorted(set(weights) - set(stated))
+        if strange or missing:
+            what = f"has no weight {strange[0]}" if strange else f"has the weight {missing[0]}, which it does not name"
+            raise UserError(f"the recipe is for another model: {analysis.component} {what}; run search for this model")
+        return dict(stated)

@@ -16,21 +16,21 @@ from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.invalid import describe_invalid
 
-SEARCHED = "mixed"  # the name of searched recipes, of which there are many
-RUNGS = tuple(kind.value for kind in Kind)  # of verdicts
+SEARCHED = "mixed"  # the name of all searched recipes
+RUNGS = tuple(kind.value for kind in Kind)  # names of rungs
 BITS = {"float": (16, 32), "linear": tuple(range(2, 9)), "palette": (1, 2, 3, 4, 6, 8)}  # by kind of scheme
 
 Floor = Annotated[float, Field(ge=LEAST_DB, le=MOST_DB, allow_inf_nan=False)]
 
 
 class _Entry(BaseModel):
-    """Fields that are not known are passed over: a person may keep notes there."""
+    """Unknown fields are ignored: a person may keep notes there."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
 class SchemeEntry(_Entry):
-    """`Scheme`, with the same fields and no others."""
+    """`Scheme`, with the same fields; others are an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,7 +43,7 @@ class SchemeEntry(_Entry):
     def _check_bits(self) -> "SchemeEntry":
         if self.bits not in BITS[self.kind]:
             allowed = ", ".join(map(str, BITS[self.kind]))
-            raise ValueError(f"{self.kind} of {self.bits} bits is no storage: bits can be {allowed}")
+            raise ValueError(f"{self.kind} of {self.bits} bits does not exist: bits can be {allowed}")
         return self
 
 
@@ -56,7 +56,7 @@ class FloorsEntry(_Entry):
 
 
 class RecipeEntry(_Entry):
-    """The file."""
+    """The recipe's file."""
 
     name: str
     floors: FloorsEntry
@@ -69,19 +69,19 @@ class RecipeEntry(_Entry):
                 raise ValueError(f"floors.graphs.{component} is missing")
         kinds = {entry.activation for entries in self.schemes.values() for entry in entries.values()} - {"float"}
         if len(kinds) > 1:
-            raise ValueError(f"activation is {' and '.join(sorted(kinds))}: beside float a recipe has one")
+            raise ValueError(f"activation is {' and '.join(sorted(kinds))}: use one kind of activation besides float")
         return self
 
 
 def read_recipe(file: Path, taken: Collection[str]) -> Recipe:
-    """Read a recipe. Its name must not be one of `taken`, nor a verdict's rung: by its name its verdicts are told
-    apart. Raises UserError, naming the file, the field and what it can be, where it is none."""
+    """Read a recipe from JSON. Its name must not be one of `taken` nor a rung, because verdicts are identified by
+    it. Raises UserError, with the file, the field and the allowed values, if the file is invalid."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read the recipe {file}: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"the recipe {file} is no text: {error}") from None
+        raise UserError(f"the recipe {file} is not UTF-8 text: {error}") from None
     try:
         read = RecipeEntry.model_validate_json(text)
         _check_name(read.name, taken)
@@ -98,8 +98,8 @@ def read_recipe(file: Path, taken: Collection[str]) -> Recipe:
 
 
 def write_recipe(file: Path, recipe: Recipe) -> None:
-    """Write a recipe that has schemes and floors, keys sorted, so that two of the same decisions are the same bytes.
-    Raises UserError where it cannot be written."""
+    """Write a recipe that has schemes and floors, with sorted keys, so that equal recipes have equal bytes. Raises
+    UserError if the file cannot be written."""
     assert recipe.floors is not None and recipe.schemes is not None
     fields = {
         "name": recipe.name,
@@ -118,6 +118,6 @@ def _refusal(file: Path, reason: str) -> UserError:
 
 def _check_name(name: str, taken: Collection[str]) -> None:
     if not name.strip() or not name.isprintable():
-        raise ValueError(f"name is {name!r:.40}: it should be printable text")
+        raise ValueError(f"name is {name!r:.40}: give printable text")
     if name in RUNGS or (name in taken and name != SEARCHED):
         raise ValueError(f"name is {name!r}, which is taken: choose another")

@@ -1,7 +1,8 @@
-"""How one weight is stored, and what its operator computes in; and what a recipe decides for a component.
+"""A scheme: how one weight is stored, and in which precision its operator computes. A plan: the schemes of one
+component.
 
-Names of weights are those of the original module's state_dict, in every format. Only matrices have a scheme: vectors
-(biases, gains of norms) are small, enter sums, and stay float32.
+Names of weights are the names in the original module's state_dict, in every format. Only matrices have a scheme:
+vectors (biases, gains of norms) are small and stay float32.
 """
 
 from collections.abc import Mapping
@@ -15,12 +16,12 @@ Activation = Literal["float", "int8", "int16", "dynamic"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """`kind` "float": of 32 or 16 bits. "linear": integers of `bits` with a scale for each output channel (axis 0), or,
-    with `group`, for each `group` input channels (axis 1) of one. "palette": indices of `bits` into a table of values
-    for the whole tensor, or, with `group`, for each `group` output channels.
+    """`kind` "float": 32 or 16 bits. "linear": integers of `bits` with a scale for each output channel (axis 0), or,
+    with `group`, for each `group` input channels (axis 1) of an output channel. "palette": indices of `bits` into one
+    lookup table for the tensor, or, with `group`, one table for each `group` output channels.
 
-    `activation` says what the operator's own input is turned into: nothing ("float"), integers of a range that was
-    calibrated ("int8", "int16"), or int8 of the range that it has at that moment ("dynamic").
+    `activation`: how the operator's input is quantized. "float": not at all. "int8", "int16": with a calibrated range.
+    "dynamic": int8 with the range of the input at each call.
     """
 
     kind: Literal["float", "linear", "palette"]
@@ -30,7 +31,7 @@ class Scheme:
 
     @property
     def storage(self) -> str:
-        """Return, in a word, "float16", "int8", "palette6". A format may use more bits: 5 lie in int8."""
+        """Return the storage's name, such as "float16", "int8" or "palette6". Formats may store 5 bits in int8."""
         return f"{'int' if self.kind == 'linear' else self.kind}{self.bits}"
 
 
@@ -40,7 +41,7 @@ FLOAT16 = Scheme("float", 16)
 
 @dataclass(frozen=True)
 class Weight:
-    """What a recipe knows of a matrix: its shape, and the kind of its operator."""
+    """A matrix as a recipe sees it: its shape and the kind of its operator."""
 
     shape: tuple[int, ...]
     operator: Literal["conv", "linear", "embedding"]
@@ -48,9 +49,9 @@ class Weight:
 
 @dataclass(frozen=True)
 class Plan:
-    """The decision of a recipe for one component. `schemes` has every matrix. `inputs` and `outputs` are the calibrated
-    ranges of operators with activation "int8" or "int16", by the name of their weight. A lossy recipe has floors (dB)
-    of its own: of the component's outputs, and of pictures (median, minimum)."""
+    """The decision of a recipe for one component. `schemes`: of every matrix. `inputs` and `outputs`: the calibrated
+    value ranges of operators with activation "int8" or "int16", by the name of their weight. A lossy recipe has its
+    own floors (dB): `floor_db` of the component's outputs, `picture_floors_db` of pictures (median, minimum)."""
 
     recipe: str
     schemes: Mapping[str, Scheme]
@@ -60,18 +61,18 @@ class Plan:
     picture_floors_db: tuple[float, float] | None = None
 
     def of(self, name: str, shape: tuple[int, ...]) -> Scheme:
-        """Return the scheme of a tensor of that name and shape; a vector's is float32."""
+        """Return the scheme of a tensor of this name and shape; float32 for a vector."""
         return self.schemes[name] if len(shape) > 1 else FLOAT32
 
     @property
     def lossy(self) -> bool:
-        """Return whether matrices are less exact than float16."""
+        """Return True if a matrix is stored less precisely than float16."""
         return self.storage not in ("float32", "float16")
 
     @property
     def storage(self) -> str:
-        """Return the storage of all matrices together: the one of all, or of all but islands of float; else "mixed".
-        Of float16 and float32 alone it is float16, the less exact."""
+        """Return the storage of all matrices together: the only lossy one (islands of float are not counted),
+        "mixed" if there are several, or the least precise float if there is none."""
         kinds = {scheme.storage for scheme in self.schemes.values()}
         lossy = sorted(kinds - {"float16", "float32"})
         if not lossy:
@@ -80,6 +81,6 @@ class Plan:
 
     @property
     def activation(self) -> Activation:
-        """Return what inputs of operators become, other than float: a recipe has one kind."""
+        """Return the kind of activation other than "float", of which a recipe has one; "float" if there is none."""
         kinds = {scheme.activation for scheme in self.schemes.values()} - {"float"}
         return min(kinds) if kinds else "float"

@@ -1,5 +1,5 @@
-"""The floors that a bundle states, compared with its recipes': `verify` judges by the bundle's own floors, so none of
-them may be lower than the product's."""
+"""Check the floors that a bundle states against the floors of its recipes: `verify` judges by the bundle's own
+floors, so none of them may be lower than this product's."""
 
 from collections.abc import Iterator
 
@@ -13,19 +13,19 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.program import STAGES, graphs_of
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
-STORAGE = {"fp32": "float32", "fp16": "float16"}  # of recipes whose floors are the gate's, by storage and arithmetic
-LEAST_CHANGED_DB = 76.0  # of a rewrite that changes the model: the least FLOOR_DB of export/rewrites
+STORAGE = {"fp32": "float32", "fp16": "float16"}  # the storage of recipes for which the gate's floors apply
+LEAST_CHANGED_DB = 76.0  # the least FLOOR_DB of rewrites that change the model (export/rewrites)
 
 
 def check_floors(bundle: Bundle) -> None:
-    """Raise ProofError, which names the file and the field, at the first of `floor_faults`."""
+    """Raise ProofError, with the file and the field, if `floor_faults` finds a fault."""
     for path, reason in floor_faults(bundle.manifest, has_proof=bundle.manifest.has_proof):
         raise ProofError(f"{bundle.folder / path}: {reason}: export the model again")
 
 
 def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str]]:
-    """Yield files and their faults: floors below those of the graph's recipe, a storage or an arithmetic that the
-    recipe does not give, verdicts that are missing, or move floors where they must not."""
+    """Yield each file and its fault: a floor below the recipe's, a storage or an arithmetic that the recipe does not
+    have, a verdict that is missing, or a rewrite's floor that is too low."""
     for format, graphs in manifest.graphs.items():
         for name, graph in graphs.items():
             faults = _lossy(manifest, name, graph) if graph.recipe not in STORAGE else _exact(format, graph)
@@ -42,13 +42,13 @@ def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str
         if verdict.kind == Kind.CHANGED and verdict.floor_db < LEAST_CHANGED_DB:
             yield (
                 "proof.json",
-                f"{verdict.subject} may be {verdict.floor_db:g} dB off by a rewrite, where {LEAST_CHANGED_DB:g} is the "
-                "least",
+                f"the floor of {verdict.subject} after a rewrite is {verdict.floor_db:g} dB, and must be "
+                f"{LEAST_CHANGED_DB:g} or more",
             )
 
 
 def own_floors(manifest: Draft) -> list[str]:
-    """Return the recipes of a bundle that came from JSON files: the bundle alone states their floors."""
+    """Return the recipes of a bundle that came from JSON files: only the bundle states their floors."""
     names = {graph.recipe for graphs in manifest.graphs.values() for graph in graphs.values()}
     return sorted(name for name in names if not _is_known(name))
 
@@ -58,25 +58,25 @@ def _is_known(recipe: str) -> bool:
 
 
 def _exact(format: str, graph: Graph) -> Iterator[str]:
-    """Yield the faults of a graph of fp32 or fp16, whose floors are the gate's."""
+    """Yield the faults of a graph of fp32 or fp16, for which the gate's floors apply."""
     engine = find_engine(format)
     halves = engine is not None and engine.half_arithmetic == "float16" and STORAGE[graph.recipe] == "float16"
     arithmetics = ("float32", "float16") if halves else ("float32",)
     if graph.storage not in (STORAGE[graph.recipe], "float32"):
-        yield f"storage is {graph.storage}, where the recipe {graph.recipe} gives {STORAGE[graph.recipe]}"
+        yield f"storage is {graph.storage}, but the recipe {graph.recipe} has {STORAGE[graph.recipe]}"
     if graph.arithmetic not in arithmetics:
-        yield f"arithmetic is {graph.arithmetic}, where {graph.recipe} in {format} has {' or '.join(arithmetics)}"
+        yield f"arithmetic is {graph.arithmetic}, but {graph.recipe} in {format} has {' or '.join(arithmetics)}"
     for field in ("floor_db", "picture_floors_db"):
         if getattr(graph, field) is not None:
-            yield f"{field} is {getattr(graph, field)}, where the recipe {graph.recipe} has the gate's own"
+            yield f"{field} is {getattr(graph, field)}, but the recipe {graph.recipe} has the gate's own"
 
 
 def _lossy(manifest: Draft, name: str, graph: Graph) -> Iterator[str]:
-    """Yield the faults of a graph whose recipe states floors."""
+    """Yield the faults of a graph whose recipe has its own floors."""
     if graph.floor_db is None or graph.picture_floors_db is None:
         if (graph.storage, graph.arithmetic) not in FLOORS_DB or _is_known(graph.recipe):
             field = "floor_db" if graph.floor_db is None else "picture_floors_db"
-            yield f"{field} is null, where the recipe {graph.recipe} has floors of its own"
+            yield f"{field} is null, but the recipe {graph.recipe} has its own floors"
         return
     if not _is_known(graph.recipe):
         return
@@ -89,7 +89,7 @@ def _lossy(manifest: Draft, name: str, graph: Graph) -> Iterator[str]:
         yield f"recipe is {graph.recipe}: {error}"
         return
     if graph.floor_db < floor:
-        yield f"floor_db is {graph.floor_db:g}, where the recipe {graph.recipe} has {floor:g}"
+        yield f"floor_db is {graph.floor_db:g}, but the recipe {graph.recipe} has {floor:g}"
     for what, stated, least in zip(("median", "minimum"), graph.picture_floors_db, floors.pictures, strict=True):
         if stated < least:
-            yield f"picture_floors_db has {stated:g} for the {what}, where the recipe {graph.recipe} has {least:g}"
+            yield f"picture_floors_db has {stated:g} for the {what}, but the recipe {graph.recipe} has {least:g}"

@@ -1,4 +1,4 @@
-"""A text file that is complete at any moment: written beside its place, then renamed."""
+"""Text files that are complete at any moment: written to a temporary file in the same folder, then renamed."""
 
 from pathlib import Path
 
@@ -6,5 +6,6 @@ from pocketdiffusion.runtime.replace_file import replace_file
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write `text` as UTF-8. What was there stays until it is replaced. Raises UserError where it cannot be written."""
+    """Write `text` to `file` as UTF-8; an existing file stays until it is replaced. Raises UserError if it cannot be
+    written."""
     replace_file(file, text.encode())

@@ -47,14 +47,14 @@ def kit(tiny_bundle: Path, tmp_path: Path) -> Path:
 def test_the_kotlin_engine_meets_its_tests(kit: Path, emoji_fp32: Bundle) -> None:
     lacking = [program for program in ("javac", "mvn") if shutil.which(program) is None]
     if lacking:
-        pytest.skip(f"not run: the Android engine's tests, for want of {' and '.join(lacking)}")
+        pytest.skip(f"not run: the Android engine's tests need {' and '.join(lacking)}")
     done = run_tests("--required", "--module", "engine", "--kit", kit, emoji_fp32.folder)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert "tests of android_demo/engine" in done.stdout
 
 
 def test_without_maven_it_was_not_run(tiny_bundle: Path, tmp_path: Path) -> None:
-    said = "not run: the Android engine's tests, for want of javac and mvn\n"
+    said = "not run: the Android engine's tests need javac and mvn\n"
     for options, code in (((), 0), (("--required",), 1)):
         done = run_tests(*options, "--kit", tmp_path, tiny_bundle, path=str(tmp_path))
         assert (done.returncode, done.stdout, done.stderr) == (code, said, "")

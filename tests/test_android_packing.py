@@ -54,7 +54,7 @@ def test_libraries_begin_at_a_page_and_other_stored_entries_at_a_word(tmp_path: 
         begin = data_offset(tmp_path / "a.apk", entry.name)
         if entry.stored:
             assert raw[begin:].startswith(entry.data) and begin % (PAGE if entry.name.endswith(".so") else 4) == 0
-    with pytest.raises(ValueError, match=r"a.txt comes twice"):
+    with pytest.raises(ValueError, match=r"two entries a.txt"):
         write_archive(tmp_path / "b.apk", [entries[0], entries[0]])
 
 
@@ -75,7 +75,7 @@ def test_elf_headers_are_read() -> None:
     assert read_elf(elf()) == Elf(AARCH64, PAGE)
     assert read_elf(elf(X86_64, 65536, 4096)) == Elf(X86_64, 4096)
     for raw in (b"", b"\x7fELF\x01\x01" + bytes(60), elf()[:40]):
-        with pytest.raises(ValueError, match="it is no 64-bit"):
+        with pytest.raises(ValueError, match="it is not a 64-bit"):
             read_elf(raw)
     with pytest.raises(ValueError, match="it has no load segment"):
         read_elf(elf()[:56] + b"\x01\x00" + elf()[58:])
@@ -84,11 +84,11 @@ def test_elf_headers_are_read() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "stored", "told"),
     [
-        (f"{LIB}libone.so", elf(AARCH64, 4096), True, r"libone.so has load segments aligned to 4096, where 16384"),
+        (f"{LIB}libone.so", elf(AARCH64, 4096), True, r"libone.so has load segments aligned to 4096, not to 16384"),
         (f"{LIB}libone.so", elf(X86_64), True, r"libone.so is for machine 62, not for arm64"),
         (f"{LIB}libone.so", elf(), False, r"libone.so is deflated"),
-        (f"{LIB}libother.so", elf(), True, r"has the libraries .*libother.so, not those that are pinned"),
-        ("lib/x86_64/libone.so", elf(), True, r"has the libraries lib/x86_64/libone.so, not those"),
+        (f"{LIB}libother.so", elf(), True, r"has the libraries .*libother.so, not the pinned ones"),
+        ("lib/x86_64/libone.so", elf(), True, r"has the libraries lib/x86_64/libone.so, not the pinned"),
     ],
 )
 def test_wrong_libraries_are_refused(tmp_path: Path, name: str, data: bytes, stored: bool, told: str) -> None:
@@ -103,7 +103,7 @@ def test_wrong_libraries_are_refused(tmp_path: Path, name: str, data: bytes, sto
 def test_what_begins_at_another_byte_is_refused(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "wrong.apk", "w", ZIP_STORED) as archive:
         archive.writestr(f"{LIB}libone.so", elf())
-    with pytest.raises(ProofError, match=r"libone.so begins at byte \d+, which is no multiple of 16384"):
+    with pytest.raises(ProofError, match=r"libone.so begins at byte \d+, which is not a multiple of 16384"):
         check_libraries(tmp_path / "wrong.apk", {"libone.so": PAGE})
 
 
@@ -118,10 +118,10 @@ RIGHT = Described(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (replace(RIGHT, badging=RIGHT.badging.replace("'35'", "'34'")), "does not say targetSdkVersion:'35'"),
+        (replace(RIGHT, badging=RIGHT.badging.replace("'35'", "'34'")), "has no targetSdkVersion:'35'"),
         (
             replace(RIGHT, permissions=RIGHT.permissions | {"android.permission.ACCESS_NETWORK_STATE"}),
-            "asks for android.permission.ACCESS_NETWORK_STATE, which the app does not need",
+            "requests android.permission.ACCESS_NETWORK_STATE, which the app does not need",
         ),
         (
             replace(RIGHT, components=RIGHT.components | {"ai.onnxruntime.TelemetryInitializer"}),
@@ -135,7 +135,7 @@ RIGHT = Described(
             replace(RIGHT, classes=RIGHT.classes - {"pocketdiffusion.app.MainActivity"}),
             "MainActivity, which R8 removed",
         ),
-        (replace(RIGHT, classes=RIGHT.classes - {ENGINE[0]}), f"dex lacks {ENGINE[0]}"),
+        (replace(RIGHT, classes=RIGHT.classes - {ENGINE[0]}), f"dex has no {ENGINE[0]}"),
     ],
 )
 def test_wrong_descriptions_are_refused(wrong: Described, told: str) -> None:
@@ -198,13 +198,13 @@ def test_an_aar_is_the_pinned_one_or_none(tmp_path: Path, monkeypatch: pytest.Mo
     assert find_aar(pinned, [], cache, lambda line: None) == kept and fetched == ["one"]
     assert native_libraries(pinned, kept) == {"libone.so": b"jni/arm64-v8a/libone.so"}
     kept.write_bytes(raw + b"x")
-    with pytest.raises(UserError, match="one has the sha256 .*, where libraries.toml pins"):
+    with pytest.raises(UserError, match="one has the sha256 .*, and libraries.toml pins"):
         find_aar(pinned, [], cache, lambda line: None)
     other = Library("other", "0" * 64, {}, npm="other@1", member="one.aar")
     with pytest.raises(UserError, match="other has the sha256"):
         find_aar(other, [], cache, lambda line: None)
     assert [path.name for path in cache.iterdir()] == [kept.name]
-    with pytest.raises(UserError, match=r"has the libraries \['libone.so'\], where libraries.toml lists others"):
+    with pytest.raises(UserError, match=r"has the libraries libone.so, and libraries.toml lists others"):
         native_libraries(Library("one", pinned.sha256, {}), kept)
 
 

@@ -25,7 +25,7 @@ def test_arrays_come_back_as_they_were(tmp_path: Path, dtype: str, shape: tuple[
 def test_arrays_of_another_size_or_place_are_refused(tmp_path: Path) -> None:
     ref = write_array(tmp_path, "a.bin", np.zeros((2, 3), np.float32))
     assert read_array(tmp_path, ref).tobytes() == bytes(24)
-    with pytest.raises(ProofError, match=r"a.bin is damaged: 24 bytes, where float32\[2, 4\] has 32"):
+    with pytest.raises(ProofError, match=r"a.bin is corrupt: 24 bytes, and float32\[2, 4\] has 32"):
         read_array(tmp_path, ArrayRef(path="a.bin", dtype="float32", shape=(2, 4)))
     with pytest.raises(ValueError, match="dtype"):
         write_array(tmp_path, "b.bin", np.zeros(2, np.complex64))

@@ -82,8 +82,8 @@ FOREIGN = '{"name": "mixed", "floors": {"graphs": {}, "pictures": [20, 9], "evid
         ({"recipe": "mixed", "budget_mb": 0.0}, "give a positive number"),
         ({"recipe": "mixed", "min_psnr": float("nan")}, "give a positive number"),
         ({"recipe": "w8", "budget_mb": 3.0}, "give --recipe mixed"),
-        ({"recipe": "w8a16"}, "coreml ios16 does not take the recipe w8a16"),
-        ({"recipe": "w8a8"}, "coreml ios16 does not take the recipe w8a8"),
+        ({"recipe": "w8a16"}, "coreml ios16 cannot use the recipe w8a16"),
+        ({"recipe": "w8a8"}, "coreml ios16 cannot use the recipe w8a8"),
         ({"recipe": "mine.json"}, "the recipe is for another model"),
         ({"out": "file"}, "file is there already and is not a bundle"),
         ({"out": "folder"}, "folder is there already and is not a bundle"),
@@ -110,7 +110,7 @@ def test_no_artifact_is_planned_where_one_is_refused(tiny_checkpoint: Path) -> N
     """Nothing is measured for the formats before it."""
     checkpoint, parts = open_model(str(tiny_checkpoint))
     artifacts, said = load_target("generic").artifacts, list[str]()
-    with pytest.raises(UserError, match="coreml ios16 does not take the recipe w8a8"):
+    with pytest.raises(UserError, match="coreml ios16 cannot use the recipe w8a8"):
         plan_artifacts(Original(checkpoint, parts, []), artifacts, [load_recipe("w8a8")] * 3, said.append)
     assert said == []
 
@@ -145,7 +145,7 @@ def test_what_tflite_lacks_is_said_before_anything_is_drawn(
         assert not any("recording" in line or "writing" in line for line in said) and not list(tmp_path.iterdir())
 
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(tflite.BACKEND, largest=2_000_000))
-    refused("fp32", "tflite does not take text_encoder with the recipe fp32: its weights are 0.0 GB, and a file holds")
+    refused("fp32", "tflite cannot store text_encoder with the recipe fp32: its weights are 0.0 GB, and a file holds")
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     refused("w8", "litert-torch is not installed: pip install --no-deps -r requirements-tflite.txt")
     with pytest.raises(UserError, match="litert-torch is not installed"):

@@ -101,13 +101,13 @@ def test_inspect_shows_a_model(tiny_checkpoint: Path) -> None:
 def test_a_folder_that_is_no_bundle(command: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     prompt = ("apple", "-o", tmp_path / "out.png") if command == "generate" else ()
-    said = "is no checkpoint" if command == "inspect" else "is not a bundle"
+    said = "is not a diffusers checkpoint" if command == "inspect" else "is not a bundle"
     assert said in refusal(command, tmp_path / "folder", *prompt)
     assert str(tmp_path / "absent") in refusal(command, tmp_path / "absent", *prompt)
     assert not files_below(tmp_path)
 
 
-def test_a_damaged_bundle_is_a_failed_proof(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_corrupt_bundle_is_a_failed_proof(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     weights = bundle / "onnx/unet/model.onnx_data"
     content = bytearray(weights.read_bytes())
@@ -115,7 +115,7 @@ def test_a_damaged_bundle_is_a_failed_proof(tiny_bundle: Path, tmp_path: Path) -
     weights.write_bytes(content)
     for arguments in (("inspect", bundle), ("verify", bundle), ("generate", bundle, "apple", "-o", tmp_path / "a.png")):
         done = call(*arguments)
-        assert done.returncode == 1 and "model.onnx_data is damaged" in done.stderr, done.stderr
+        assert done.returncode == 1 and "model.onnx_data is corrupt" in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 
@@ -249,7 +249,7 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
 
     (tmp_path / "folder").mkdir()
     (tmp_path / "model.ckpt").write_bytes(b"")
-    assert "is no checkpoint" in refused(tmp_path / "folder")
+    assert "is not a diffusers checkpoint" in refused(tmp_path / "folder")
     assert "is a pickle" in refused(tmp_path / "model.ckpt")
     assert "no folder" in refused(tmp_path / "absent")
     assert "hub" in refused("nobody/nothing")
@@ -276,7 +276,7 @@ def test_export_refuses_unknown_choices(tmp_path: Path) -> None:
 
     assert "did you mean pixel-8?" in refused("--target", "pixel-9")
     assert "did you mean fp16" in refused("--target", "generic", "--recipe", "fp61")
-    assert "known are fp32, fp16" in refused("--target", "generic", "--recipe", "tiny")
+    assert "choose one of fp32, fp16" in refused("--target", "generic", "--recipe", "tiny")
     assert "did you mean ort?" in refused("--target", "generic", "--profile", "orf")
     assert "did you mean onnx?" in refused("--target", "generic", "--format", "onx")
     assert not files_below(tmp_path)

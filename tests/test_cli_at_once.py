@@ -35,13 +35,13 @@ def ask(*arguments: str | Path) -> tuple[str, str, str]:
         (("--profile", "orf"), "there is no profile orf: did you mean ort?"),
         (("--format", "onx"), "there is no format onx: did you mean onnx?"),
         (("--sampler", "eulr"), "no sampler is called 'eulr': did you mean euler?"),
-        (("--size", "big"), "--size big is no size"),
+        (("--size", "big"), "--size big is not a size"),
         (("--recipe", "mixed"), "give either --budget-mb or --min-psnr"),
-        (("--budget-mb", "3"), "are for a recipe that is searched"),
+        (("--budget-mb", "3"), "are for the recipe mixed only"),
         (("-o", "/proc/out"), "cannot write to /proc"),
         (("-o", "."), "is not a name for a bundle"),
         (("FOLDER/absent",), "there is no folder"),
-        (("FOLDER",), "is no checkpoint"),
+        (("FOLDER",), "is not a diffusers checkpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -59,7 +59,7 @@ def test_export_needs_a_folder() -> None:
 
 def test_search_answers_before_torch_is_imported(tmp_path: Path) -> None:
     for options, said in (
-        (("--target", "generic", "--budget-mb", "3"), "takes several formats"),
+        (("--target", "generic", "--budget-mb", "3"), "has several formats"),
         (("--target", "pixel-8"), "give either --budget-mb or --min-psnr"),
         (("--target", "pixel-8", "--budget-mb", "3", "-o", "a.txt"), "name a JSON file"),
     ):

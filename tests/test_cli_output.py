@@ -135,7 +135,7 @@ def test_an_older_bundle_is_replaced_with_force_only(tiny_bundle: Path, tmp_path
     out = shutil.copytree(tiny_bundle, tmp_path / "out")
     before = files_below(out)
     for command in (("export", "--target", "generic", "-o", out), ("runtime-part", tiny_bundle, out)):
-        assert "holds a bundle already: give --force" in refusal(*command)
+        assert "has a bundle already: give --force" in refusal(*command)
     assert files_below(out) == before and sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     done = call("runtime-part", tiny_bundle, out, "--force")
     assert done.returncode == 0 and "report/report.html" not in files_below(out)

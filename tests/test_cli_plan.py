@@ -84,7 +84,7 @@ def test_the_command_prints_it_without_torch() -> None:
 def test_plan_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     plan = ("export", "--plan", "--target", "pixel-8")
     assert "multiples of 4" in refusal(*plan, "--size", "63x64")
-    assert "is no diffusers folder on this disk" in refusal(*plan, "some/model")
+    assert "is not a folder in diffusers' format" in refusal(*plan, "some/model")
     assert not list(tmp_path.iterdir())
 
 

@@ -95,7 +95,7 @@ def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: 
 
 
 def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="one half alone"):
+    with pytest.raises(UserError, match="only one half of guidance"):
         record_bundle(bundle, "red apple", guidance=1.0)
 
 
@@ -111,7 +111,7 @@ def test_two_of_other_widths_are_refused_before_one_draws(
     """Texts of 16 numbers a token, not 32, as Stable Diffusion 2 beside 1."""
     other, said = make(Configuration()).folder, list[str]()
     a, b = (tiny_bundle, other) if side else (other, tiny_bundle)
-    with pytest.raises(UserError, match=r"text_encoder.last_hidden_state of \[77, .*: no two to compare"):
+    with pytest.raises(UserError, match=r"text_encoder.last_hidden_state of \[77, .*: they cannot be compared"):
         compared(a, b, said.append)
     assert said and not [line for line in said if "drawing" in line or "recording" in line]
 
@@ -139,7 +139,7 @@ def test_the_command_says_it_in_a_table_a_page_and_numbers(tiny_bundle: Path, tm
     assert done.returncode == 0, done.stderr
     assert "blue heart" in done.stdout and "unet.out_sample" in done.stdout
     first = next(line for line in done.stdout.splitlines() if not line.startswith((" ", "comparing")))
-    assert first.startswith("All 2 pictures by B (") and first.endswith("; no layer errs by more than 1%.")
+    assert first.startswith("All 2 pictures by B (") and first.endswith("; no layer has an error above 1%.")
     assert "the median picture is nearer than another seed (" in done.stdout
     assert page.read_text(encoding="utf-8").count("one step less (") == 3  # the median, and each picture
     numbers = json.loads(page.with_suffix(".json").read_text())
@@ -166,8 +166,8 @@ def test_the_original_is_one_side_and_a_bound_can_break(
     other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
     change(other / "vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.weight")
     broken = call("compare", other, *arguments, "-o", tmp_path / "out.html")
-    assert broken.returncode == 1 and "where 40 were asked for" in broken.stderr
-    assert "where 40 were asked for" in (tmp_path / "out.html").read_text()
+    assert broken.returncode == 1 and "--min-psnr requires 40 dB" in broken.stderr
+    assert "--min-psnr requires 40 dB" in (tmp_path / "out.html").read_text()
     graphs = {g["subject"]: g["psnr_db"] for g in json.loads((tmp_path / "out.json").read_text())["graphs"]}
     assert graphs["vae_decoder.sample"] < 20 < 100 < graphs["unet.out_sample"]
 
@@ -257,7 +257,7 @@ def test_two_models_and_the_layer_that_errs_first(tiny_checkpoint: Path, tiny_bu
         worst = max(json.loads((tmp_path / "out.json").read_text())["layers"], key=lambda found: found["added"])
         assert worst["module"] == f"unet.{layer}" and worst["by_step"] == pytest.approx([0.5] * 3, rel=0.05)
     forgiving = call("compare", other, tiny_bundle, "--prompts", prompts, "--steps", "2", "--budget", "60")
-    assert "no layer errs by more than 60%" in forgiving.stdout
+    assert "no layer has an error above 60%" in forgiving.stdout
 
 
 def test_a_bundle_that_names_no_layers_says_so(bundle: Bundle, recorded: Trajectory) -> None:

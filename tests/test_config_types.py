@@ -21,13 +21,13 @@ UNET, VAE, TEXT = diffusers.UNet2DConditionModel, diffusers.AutoencoderKL, CLIPT
 PNDM, DPM = diffusers.PNDMScheduler, diffusers.DPMSolverMultistepScheduler
 
 REFUSED: list[tuple[type, str, Any, str]] = [
-    (UNET, "in_channels", "4", "is '4' and should be a whole number"),
-    (UNET, "in_channels", None, "is None and should be a whole number"),
-    (UNET, "in_channels", [4], "is [4] and should be a whole number"),
-    (UNET, "in_channels", 4.0, "is 4.0 and should be a whole number"),
-    (UNET, "in_channels", True, "is True and should be a whole number"),
-    (UNET, "in_channels", {"a": 1}, "should be a whole number"),
-    (UNET, "sample_size", "64", "should be a whole number or a list or null"),
+    (UNET, "in_channels", "4", "is '4' and should be an integer"),
+    (UNET, "in_channels", None, "is None and should be an integer"),
+    (UNET, "in_channels", [4], "is [4] and should be an integer"),
+    (UNET, "in_channels", 4.0, "is 4.0 and should be an integer"),
+    (UNET, "in_channels", True, "is True and should be an integer"),
+    (UNET, "in_channels", {"a": 1}, "should be an integer"),
+    (UNET, "sample_size", "64", "should be an integer or a list or null"),
     (UNET, "sample_size", [64, "64"], "is '64'"),
     (UNET, "sample_size", 0, "is 0 and should be 1 or more"),
     (UNET, "sample_size", [64, -1], "is -1 and should be 1 or more"),
@@ -42,32 +42,32 @@ REFUSED: list[tuple[type, str, Any, str]] = [
     (UNET, "use_linear_projection", "false", "is 'false' and should be true or false"),
     (UNET, "only_cross_attention", ["true"], "is 'true'"),
     (UNET, "only_cross_attention", None, "is None and should be true or false or a list"),
-    (UNET, "quantization_config", {"quant_method": "gguf"}, "quantization_config asks for weights"),
+    (UNET, "quantization_config", {"quant_method": "gguf"}, "quantization_config says that a library"),
     (VAE, "scaling_factor", None, "is None and should be a number"),
     (VAE, "scaling_factor", "0.18215", "is '0.18215' and should be a number"),
     (VAE, "scaling_factor", [0.18], "should be a number"),
-    (VAE, "scaling_factor", 0, "is 0, by which diffusers divides"),
+    (VAE, "scaling_factor", 0, "is 0, and diffusers divides by it"),
     (VAE, "scaling_factor", float("inf"), "should be a finite number"),
     (VAE, "latent_channels", 0, "is 0 and should be 1 or more"),
     (VAE, "use_quant_conv", "no", "is 'no' and should be true or false"),
     (TEXT, "hidden_size", -32, "is -32 and should be 1 or more"),
     (TEXT, "num_attention_heads", 0, "is 0 and should be 1 or more"),
-    (TEXT, "max_position_embeddings", "77", "is '77' and should be a whole number"),
+    (TEXT, "max_position_embeddings", "77", "is '77' and should be an integer"),
     (TEXT, "layer_norm_eps", None, "is None and should be a number"),
-    (TEXT, "eos_token_id", [2, 3], "is [2, 3] and should be a whole number"),
-    (TEXT, "eos_token_id", None, "is None and should be a whole number"),
-    (TEXT, "transformers_weights", "other.safetensors", "transformers_weights names another file"),
+    (TEXT, "eos_token_id", [2, 3], "is [2, 3] and should be an integer"),
+    (TEXT, "eos_token_id", None, "is None and should be an integer"),
+    (TEXT, "transformers_weights", "other.safetensors", "transformers_weights names another weight file"),
     (VAE, "block_out_channels", [], "is an empty list"),
-    (TEXT, "quantization_config", {"load_in_8bit": True}, "quantization_config asks for weights"),
-    (PNDM, "num_train_timesteps", "1000", "is '1000' and should be a whole number"),
+    (TEXT, "quantization_config", {"load_in_8bit": True}, "quantization_config says that a library"),
+    (PNDM, "num_train_timesteps", "1000", "is '1000' and should be an integer"),
     (PNDM, "num_train_timesteps", 0, "is 0 and should be 1 or more"),
-    (PNDM, "num_train_timesteps", 1000.0, "is 1000.0 and should be a whole number"),
-    (PNDM, "steps_offset", None, "is None and should be a whole number"),
+    (PNDM, "num_train_timesteps", 1000.0, "is 1000.0 and should be an integer"),
+    (PNDM, "steps_offset", None, "is None and should be an integer"),
     (PNDM, "steps_offset", -1, "is -1 and should be 0 or more"),
     (PNDM, "beta_start", "0.00085", "is '0.00085' and should be a number"),
     (PNDM, "beta_schedule", None, "is None and should be text"),
     (PNDM, "skip_prk_steps", "true", "is 'true' and should be true or false"),
-    (DPM, "solver_order", [2], "is [2] and should be a whole number"),
+    (DPM, "solver_order", [2], "is [2] and should be an integer"),
     (DPM, "final_sigmas_type", 0, "is 0 and should be text"),
 ]
 SERVED: list[tuple[type, dict[str, Any]]] = [
@@ -177,7 +177,7 @@ def test_the_command_tells_them_before_any_work(folder: Path, tmp_path: Path) ->
     assert "vae/config.json: scaling_factor is None" in refused_command(*command)
     edit_json(folder / "vae/config.json", scaling_factor=0.18215)
     edit_json(folder / "unet/config.json", downsample_padding=3)
-    assert "unet: its config.json makes a model that does not run" in refused_command(*command)
+    assert "unet: the model of config.json does not run" in refused_command(*command)
 
 
 def test_checkpoints_that_are_sound_pass(tiny_checkpoint: Path) -> None:

@@ -227,7 +227,7 @@ def compressed(model: Any, scheme: str) -> Any:
 def test_compressed_weights(
     tiny_checkpoint: Path, emitted: Emitted, tmp_path: Path, profile: str, scheme: str, operator: str
 ) -> None:
-    """The executor on a compressed package, and on what coremltools' own decompression makes of it: the same bits."""
+    """The executor computes the same bits with a compressed package and with its decompression by coremltools."""
     folder, graph = emitted("vae_decoder", profile, "fp16")
     small = compressed(ct.models.MLModel(str(folder / graph.path), skip_model_load=True), scheme)
     small.save(str(tmp_path / "small.mlpackage"))
@@ -248,7 +248,7 @@ def test_topology_of_stable_diffusion_15(tmp_path: Path, profile: str) -> None:
     graph = emit(part, artifact(profile), tmp_path, open_batch=False)
     assert graph.rewrites == {"fused_attention": 32, "quick_gelu": 0}
     own = {"scaled_dot_product_attention": 32} if profile == "ios18" else {"softmax": 32, "matmul": 64}
-    ops = {"gelu": 16, "layer_norm": 48, "silu": 47, "sqrt": 61, **own}  # a square root is that of a GroupNorm
+    ops = {"gelu": 16, "layer_norm": 48, "silu": 47, "sqrt": 61, **own}  # one square root for each GroupNorm
     assert {op: graph.ops.get(op, 0) for op in ops} == ops
     assert set(graph.ops) <= set(OPERATORS)
     assert compare(part, tmp_path, graph)["out_sample"] >= 58
@@ -267,7 +267,7 @@ def test_a_component_that_apple_does_not_know_keeps_its_names(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_export_for_an_iphone(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Through the whole gate; the bundle then opens, holds Apple's script and draws."""
+    """The gate passes; the bundle then opens, has Apple's script and draws."""
     bundle = export(str(tiny_checkpoint), "iphone-15", tmp_path / "bundle")
     shipped = [v for v in bundle.manifest.verdicts if v.rung == "fp16"]
     assert len(shipped) == 5 and all(v.passed and (v.storage, v.arithmetic) == ("float16",) * 2 for v in shipped)

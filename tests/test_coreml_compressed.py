@@ -138,7 +138,7 @@ def test_parity_with_torch_of_the_same_plan(components: Mapping[str, Component],
 
 @pytest.mark.parametrize("case", SIZED, ids=label)
 def test_sizes(components: Mapping[str, Component], written: Written, case: Any) -> None:
-    """The numbers alone: in the file each lies behind a header of 64 bytes, which is much for a weight of 256."""
+    """Only the values count: in the file each weight has a header of 64 bytes, which is much for a weight of 256."""
     name, profile, scheme, rewrites, operator = case
     folder, graph, plan = written(name, profile, scheme, rewrites)
     places: dict[Any, int] = {}
@@ -174,10 +174,10 @@ REFUSED = [
     (Scheme("palette", 3), ("ios16", "ios17"), "tables of 8 values .* nearest is palette4"),
     (Scheme("palette", 6, 16), ("ios16", "ios17"), "tables for groups of output channels .* nearest is palette6"),
     (Scheme("palette", 2, 16), ("ios16", "ios17"), "tables for groups of output channels .* nearest is palette4"),
-    (INT8, ("ios16",), "quantize is there from iOS 17 on; the nearest is w8"),
+    (INT8, ("ios16",), "quantize exists from iOS 17 on; the nearest is w8"),
     (Scheme("linear", 8, activation="int16"), ("ios16",), "integers of 8 bits only; the nearest is w8$"),
     (Scheme("linear", 8, activation="int16"), ("ios17", "ios18"), "integers of 8 bits only; the nearest is w8a8"),
-    (Scheme("linear", 8, activation="dynamic"), ("ios17", "ios18"), "no scale but a constant; the nearest is w8a8"),
+    (Scheme("linear", 8, activation="dynamic"), ("ios17", "ios18"), "a constant scale; the nearest is w8a8"),
 ]
 
 
@@ -190,7 +190,7 @@ def test_refusals(
     for profile in profiles:
         with pytest.raises(UserError, match=words) as caught:
             emit(part, artifact(profile), tmp_path, open_batch=False, plan=plan)
-        assert f"coreml {profile} does not take the recipe own" in str(caught.value)
+        assert f"coreml {profile} cannot use the recipe own" in str(caught.value)
     assert not list(tmp_path.iterdir())
     others = {"ios16", "ios17", "ios18"} - {*profiles}
     if scheme.activation in ("float", "int8"):
@@ -230,7 +230,7 @@ def test_float32_beside_others_is_refused(components: Mapping[str, Component], t
     part = components["vae_decoder"]
     plan = uniform(part, W8)
     plan = replace(plan, schemes={**plan.schemes, "decoder.conv_in.weight": FLOAT32})
-    with pytest.raises(UserError, match="own has matrices of float32 beside others"):
+    with pytest.raises(UserError, match="own has matrices of float32 and of other storages"):
         emit(part, artifact("ios18"), tmp_path, open_batch=False, plan=plan)
 
 
@@ -327,10 +327,10 @@ class Changed(nn.Module):
 @pytest.mark.parametrize(
     ("build", "shape", "words"),
     [
-        (Unused, (1, 8), r"idle\.weight is no constant"),
-        (Doubled, (1, 8), r"inner\.weight is no constant"),
-        (Scaled, (1, 8, 3, 3), r"inner\.weight is no constant"),
-        (Changed, (1, 8), r"inner\.weight is not the same"),
+        (Unused, (1, 8), r"the Core ML program has no constant for the weight idle\.weight"),
+        (Doubled, (1, 8), r"the Core ML program has no constant for the weight inner\.weight"),
+        (Scaled, (1, 8, 3, 3), r"the Core ML program has no constant for the weight inner\.weight"),
+        (Changed, (1, 8), r"the weight inner\.weight has other values"),
     ],
 )
 def test_a_weight_that_is_not_there(
@@ -363,7 +363,7 @@ def test_a_package_that_does_not_hold_the_plan(components: Mapping[str, Componen
     for other, words in (
         (Scheme("palette", 4), f"has {AFFINE} for {first}, not {TABLE}"),
         (FLOAT16, f"has {AFFINE} for {first}, not None"),
-        (INT8, f"the operator of {first} takes no integers"),
+        (INT8, f"the operator of {first} has no integer input"),
     ):
         with pytest.raises(ProofError, match=words):
             check_compressed(folder / graph.path, part, replace(plan, schemes={**plan.schemes, first: other}), profile)

@@ -1,4 +1,4 @@
-"""Core ML packages with integers for activations: where they are, which they are, and what they cost."""
+"""Core ML packages with integer activations: where they are, their values, and the loss in dB."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,14 +33,14 @@ Emitted = tuple[Path, Graph, Plan]
 
 
 def calibrated(part: Component, plan: Plan) -> Plan:
-    """With the spans of the part's example."""
+    """Return the plan with the value ranges of the inputs on the part's example."""
     runner = open_quantized(part, (), Plan("fp32", {}))
-    spans: dict[str, ValueRange] = {}
+    ranges: dict[str, ValueRange] = {}
 
     def note(weight: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = arguments[0]
-            spans[weight] = ValueRange(min(0.0, float(x.min())), max(0.0, float(x.max())))
+            ranges[weight] = ValueRange(min(0.0, float(x.min())), max(0.0, float(x.max())))
 
         return hook
 
@@ -48,33 +48,33 @@ def calibrated(part: Component, plan: Plan) -> Plan:
         if scheme.activation == "int8":
             runner.module.get_submodule(weight.rpartition(".")[0]).register_forward_pre_hook(note(weight))
     runner(feeds(part))
-    return replace(plan, inputs=spans)
+    return replace(plan, inputs=ranges)
 
 
 @pytest.fixture(scope="module")
 def unet(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Emitted:
-    """Folder, graph and plan of the tiny UNet, all of whose operators take integers."""
+    """Return folder, graph and plan of the tiny UNet, with integer inputs of all operators."""
     part, folder = parts(tiny_checkpoint)["unet"], tmp_path_factory.mktemp("integers")
     plan = calibrated(part, uniform(part, INT8))
     return folder, emit(part, artifact("ios17", SPLIT), folder, open_batch=False, plan=plan), plan
 
 
 def test_operators_that_take_the_same_share_its_integers(unet: Emitted) -> None:
-    """Queries, keys and values of each of 4 attentions of a picture to itself; all 8 keys and values of the prompt; all
-    8 projections of the time."""
+    """Shared are the inputs of queries, keys and values of 4 self-attentions, of all 8 keys and values of the prompt,
+    and of all 8 projections of the time embedding."""
     folder, graph, plan = unet
     assert (graph.storage, graph.arithmetic, graph.ops[AFFINE]) == ("int8", "int8", len(plan.schemes))
     assert graph.ops["quantize"] == graph.ops["dequantize"] == len(plan.schemes) - 4 * 2 - 7 - 7
     program, names = read_program(folder / graph.path), constants(plan.schemes)
-    takers = [o for o in program.operations if any(name.endswith("_dequantized") for name in o.uses)]
-    assert len(takers) == len(plan.schemes) and {o.kind for o in takers} == {"conv", "linear"}
-    given = {names[name]: o.arguments["x"] for o in takers for name in o.uses if name in names}
+    consumers = [o for o in program.operations if any(name.endswith("_dequantized") for name in o.uses)]
+    assert len(consumers) == len(plan.schemes) and {o.kind for o in consumers} == {"conv", "linear"}
+    given = {names[name]: o.arguments["x"] for o in consumers for name in o.uses if name in names}
     block = "unet.mid_block.attentions.0.transformer_blocks.0"
     assert len({given[f"{block}.attn1.to_{x}.weight"] for x in "qkv"}) == 1
     assert given[f"{block}.attn2.to_k.weight"] != given[f"{block}.attn2.to_q.weight"]
 
 
-def test_integers_have_the_calibrated_spans(unet: Emitted) -> None:
+def test_integers_have_the_calibrated_ranges(unet: Emitted) -> None:
     folder, graph, plan = unet
     program = read_program(folder / graph.path)
     makers = {o.results[0].name: o for o in program.operations}
@@ -85,17 +85,17 @@ def test_integers_have_the_calibrated_spans(unet: Emitted) -> None:
             continue
         (back,) = operation.arguments["x"]
         assert isinstance(back, Name)
-        (codes,) = makers[back.name].arguments["input"]
-        assert isinstance(codes, Name) and makers[codes.name].results[0].type.dtype == "INT8"
-        for pair in (makers[back.name], makers[codes.name]):
-            (scale,), (zero,) = pair.arguments["scale"], pair.arguments["zero_point"]
-            assert isinstance(scale, np.ndarray) and isinstance(zero, np.ndarray)
-            assert (float(scale), int(zero)) == affine(plan.inputs[weight], 8) and scale.dtype == np.float16
+        (quantized_name,) = makers[back.name].arguments["input"]
+        assert isinstance(quantized_name, Name) and makers[quantized_name.name].results[0].type.dtype == "INT8"
+        for pair in (makers[back.name], makers[quantized_name.name]):
+            (scale,), (zero_point,) = pair.arguments["scale"], pair.arguments["zero_point"]
+            assert isinstance(scale, np.ndarray) and isinstance(zero_point, np.ndarray)
+            assert (float(scale), int(zero_point)) == affine(plan.inputs[weight], 8) and scale.dtype == np.float16
 
 
 @pytest.mark.parametrize("name", ["vae_encoder", "text_encoder"])
 def test_integers_in_float32_are_torchs(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
-    """In float16 many a number goes to the integer next to torch's; here few do, and the rest is exact."""
+    """In float16 many values round to the integer next to torch's; here few do, and the other ones are exact."""
     part = parts(tiny_checkpoint)[name]
     plan = calibrated(part, uniform(part, Scheme("float", 32, activation="int8")))
     graph = emit(part, artifact("ios18"), tmp_path, open_batch=False, plan=plan)
@@ -107,24 +107,24 @@ def test_integers_in_float32_are_torchs(tiny_checkpoint: Path, tmp_path: Path, n
 
 
 def test_integers_cost_what_they_cost_in_torch(tiny_checkpoint: Path, unet: Emitted) -> None:
-    """Every pair does to what it takes what `rounded` does; all together cost as many dB."""
+    """Every pair rounds its input as `rounded` does, and the loss of all pairs is as many dB."""
     part, (folder, graph, plan) = parts(tiny_checkpoint)["unet"], unet
-    spans = {affine(span, 8): span for span in plan.inputs.values()}
+    ranges = {affine(value_range, 8): value_range for value_range in plan.inputs.values()}
     values: dict[str, Array] = {}
-    wanted: dict[str, Array] = {}  # by the name of the codes
+    wanted: dict[str, Array] = {}  # by the name of the quantized tensor
     checked = 0
 
     def observe(operation: Operation, name: str, value: Array) -> None:
         nonlocal checked
         values[name] = value
         if operation.kind == "quantize":
-            (x,), (scale,), (zero,) = (operation.arguments[key] for key in ("input", "scale", "zero_point"))
+            (x,), (scale,), (zero_point,) = (operation.arguments[key] for key in ("input", "scale", "zero_point"))
             assert isinstance(x, Name) and value.dtype == np.int8
-            span = spans[float(scale), int(zero)]  # type: ignore[arg-type]
-            wanted[name] = rounded(torch.from_numpy(values[x.name]), span, 8).numpy()
+            value_range = ranges[float(scale), int(zero_point)]  # type: ignore[arg-type]
+            wanted[name] = rounded(torch.from_numpy(values[x.name]), value_range, 8).numpy()
         elif operation.kind == "dequantize":
-            (codes,) = operation.arguments["input"]
-            assert isinstance(codes, Name) and np.array_equal(value, round_half(wanted[codes.name]))
+            (quantized_name,) = operation.arguments["input"]
+            assert isinstance(quantized_name, Name) and np.array_equal(value, round_half(wanted[quantized_name.name]))
             checked += 1
 
     example = part.example(0)
@@ -146,10 +146,10 @@ class Alone(nn.Module):
 
 
 def test_one_layer_of_integers(tmp_path: Path) -> None:
-    """Without a span, and with one."""
+    """It is refused without a value range, and computed with one."""
     part = component_of(tmp_path, Alone, {"x": torch.randn(4, 64)}, {"y": (4, 16)}, {})
     plan = uniform(part, INT8)
-    with pytest.raises(ProofError, match=r"^inner\.weight: there is no calibrated span"):
+    with pytest.raises(ProofError, match=r"^inner\.weight: the value range of its operator"):
         emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)
     plan = calibrated(part, plan)
     graph = emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)

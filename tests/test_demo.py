@@ -98,7 +98,7 @@ def test_an_export_that_is_killed_is_one_line(tmp_path: Path) -> None:
         os.kill(max(pid for pid, line in begun_by(demo.pid).items() if "spawn_main" in line), signal.SIGKILL)
         _, said = demo.communicate()
     *_, said = said.splitlines()
-    assert demo.returncode == 2 and "an exporting process was ended" in said, said
+    assert demo.returncode == 2 and "an exporting process was killed" in said, said
     assert not list((tmp_path / "out").glob("emoji-pixel-8"))
 
 

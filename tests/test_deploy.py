@@ -116,9 +116,9 @@ def test_a_push_that_breaks_off_leaves_the_older_one(bundle: Path, phone: Path) 
         ("devices", "", r"adb finds no phone: connect one.* pocketdiffusion runtime-part DIR OUT"),
         ("devices", "SERIAL\tunauthorized", "SERIAL does not trust this computer yet: unlock it"),
         ("devices", "SERIAL\toffline", "SERIAL is offline: plug it in again"),
-        ("devices", "SERIAL\tdevice\nTWO\tdevice", "finds 2 phones: name one with --phone, of SERIAL, TWO"),
+        ("devices", "SERIAL\tdevice\nTWO\tdevice", "finds 2 phones: choose one with --phone, SERIAL or TWO"),
         ("ro.build.version.sdk", "25", r"Android API 25: the app needs 26"),
-        ("ro.product.cpu.abilist", "x86_64,x86", "the phone runs x86_64,x86: .* arm64-v8a alone"),
+        ("ro.product.cpu.abilist", "x86_64,x86", "the phone runs x86_64,x86: .* only for arm64-v8a"),
         ("packages", "", r"the app pocketdiffusion.app is not on the phone: make apk, then adb install"),
     ],
 )
@@ -138,7 +138,7 @@ def test_an_app_that_was_never_opened_is_told(bundle: Path, phone: Path) -> None
 def test_one_of_several_phones_is_named(bundle: Path, phone: Path) -> None:
     (phone / "devices").write_text("TWO\tdevice\nSERIAL\tdevice\n")
     put(bundle, phone="SERIAL")
-    with pytest.raises(UserError, match="adb knows no phone THREE: it has TWO, SERIAL"):
+    with pytest.raises(UserError, match="adb finds no phone THREE: it finds TWO, SERIAL"):
         put(bundle, phone="THREE")
 
 
@@ -166,12 +166,12 @@ ENGINE: dict[str, Any] = {"name": "onnxruntime", "opset": {}, "signature": None,
         (
             "pipeline/onnx.json",
             graphs(lambda graph: graph.update(engine={**ENGINE, "least_version": "1.30"})),
-            "text_encoder needs onnxruntime 1.30, where it has 1.29.0",
+            "text_encoder needs onnxruntime 1.30, and it has 1.29.0",
         ),
         (
             "pipeline/onnx.json",
             graphs(lambda graph: graph.update(engine={**ENGINE, "name": "other", "least_version": None})),
-            "text_encoder is for the engine other, where it has onnxruntime",
+            "text_encoder is for the engine other, and it has onnxruntime",
         ),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_format_that_the_app_lacks_is_refused(bundle: Path, phone: Path) -> No
     )
     (bundle / "pipeline/onnx.json").unlink()
     seal(bundle, drafted)
-    with pytest.raises(UserError, match="it has no engine for coreml, but for onnx and tflite"):
+    with pytest.raises(UserError, match="it has no engine for coreml, only for onnx and tflite"):
         put(bundle)
 
 
@@ -203,9 +203,9 @@ def test_a_target_that_leaves_the_system_open_goes_to_any_app(bundle: Path, phon
     put(bundle)
 
 
-def test_a_bundle_that_failed_or_is_damaged_is_not_put_anywhere(bundle: Path, phone: Path) -> None:
+def test_a_bundle_that_failed_or_is_corrupt_is_not_put_anywhere(bundle: Path, phone: Path) -> None:
     (bundle / "tokenizer/merges.txt").write_text("damaged")
-    with pytest.raises(ProofError, match="merges.txt is damaged"):
+    with pytest.raises(ProofError, match="merges.txt is corrupt"):
         put(bundle)
     shutil.rmtree(bundle)
     bundle.mkdir()
@@ -226,8 +226,8 @@ def test_the_command_ends_as_every_command_does(
 ) -> None:
     done = call("deploy", bundle, "--app", "android", "--name", "red", fresh=True)
     assert done.returncode == 0 and f"red is on the phone, in {BUNDLES}/red" in done.stdout, done.stderr
-    assert "there is no app windows: known are android" in refusal("deploy", bundle, "--app", "windows")
-    assert "is no name for a bundle" in refusal("deploy", bundle, "--app", "android", "--name", "a b")
+    assert "there is no app windows: choose android" in refusal("deploy", bundle, "--app", "windows")
+    assert "cannot be used as a bundle" in refusal("deploy", bundle, "--app", "android", "--name", "a b")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "there is no adb here" in refusal("deploy", bundle, "--app", "android", fresh=True)
     (bundle / "tokenizer/merges.txt").write_text("damaged")

@@ -105,7 +105,7 @@ def test_a_report_stands_beside_the_hosts_verdicts(bundle: tuple[Path, Manifest]
     for word in ("cpu, ships", "out_sample", "65", "92.6", "91.5", "0.25", "1.5", "123", "passed"):
         assert word in line
     assert "the onnx picture has 88.0 dB" in done.stdout
-    assert "3 outputs passed on the units that" in done.stdout and "2 conformance vectors passed" in done.stdout
+    assert "3 outputs passed on the compute units of" in done.stdout and "2 conformance vectors passed" in done.stdout
 
 
 def test_it_says_which_graph_is_under_its_floor_and_on_which_unit(
@@ -125,7 +125,7 @@ def test_a_unit_that_the_bundle_does_not_ship_for_is_shown_and_no_failure(
     done = call("verify", bundle[0], "--device-report", write(on_unit(report, "unet", "gpu", outputs=bad)))
     assert done.returncode == 0 and not done.stderr
     (said,) = (line for line in done.stdout.splitlines() if line.startswith("UNDER ITS FLOOR"))
-    assert "onnx unet on gpu: out_sample has 19.4 dB" in said and "does not ship it for that unit" in said
+    assert "onnx unet on gpu: out_sample has 19.4 dB" in said and "does not name this compute unit" in said
     assert "known: its drivers round twice" in said
 
 
@@ -179,7 +179,7 @@ def test_a_picture_under_its_floor(bundle: tuple[Path, Manifest], report: Report
 def test_what_was_not_run_is_no_success(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
     report["graphs"] = [each for each in report["graphs"] if each["graph"] != "unet"]
     done = call("verify", bundle[0], "--device-report", write(report))
-    assert done.returncode == 0 and "not measured: onnx unet on cpu, the unit that it ships for" in done.stdout
+    assert done.returncode == 0 and "not measured: onnx unet on cpu, its compute unit in the bundle" in done.stdout
     for each in report["graphs"]:
         each["unit"] = "gpu"
     assert "no graph was run on the unit that the bundle ships it for" in failure(bundle[0], write(report))[1]
@@ -201,7 +201,9 @@ def test_a_bundle_without_its_proof(
 def test_the_report_of_another_bundle(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
     report["bundle_id"] = "0" * 64
     done = call("verify", bundle[0], "--device-report", write(report))
-    assert done.returncode == 0 and f"it ran the bundle {'0' * 16}, whose runtime part is the same" in done.stdout
+    assert (
+        done.returncode == 0 and f"the phone ran the bundle {'0' * 16}, which has the same runtime part" in done.stdout
+    )
     report["runtime_id"] = "0" * 64
     assert f"another bundle, runtime_id {'0' * 16}, and this one has" in refusal(
         "verify", bundle[0], "--device-report", write(report)

@@ -219,7 +219,7 @@ def test_old_names_in_shards_are_refused(make: Callable[..., Model]) -> None:
         save_file({name: old[name] for name in old if placed[name] == shard}, model.folder / "vae" / shard)
     index = json.dumps({"metadata": {}, "weight_map": placed})
     (model.folder / f"{VAE_FILE}.index.json").write_text(index)
-    assert "its shards hold names from before diffusers 0.18" in refusal(model.folder)
+    assert "its shards have names from before diffusers 0.18" in refusal(model.folder)
 
 
 def test_text_encoder_without_the_prefix_is_understood(make: Callable[..., Model]) -> None:
@@ -245,7 +245,7 @@ def test_old_and_new_name_of_one_tensor_are_refused(make: Callable[..., Model]) 
     stored = load_file(model.folder / VAE_FILE)
     stored["decoder.mid_block.attentions.0.query.weight"] = stored["decoder.mid_block.attentions.0.to_q.weight"].clone()
     save_file(stored, model.folder / VAE_FILE)
-    assert "1 given under an old and a new name: decoder.mid_block.attentions.0.to_q.weight" in refusal(model.folder)
+    assert "1 stored under an old and a new name: decoder.mid_block.attentions.0.to_q.weight" in refusal(model.folder)
 
 
 def test_half_precision_files_are_read_as_float32(make: Callable[..., Model]) -> None:

@@ -35,8 +35,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "activation of the UNet": ("unet/config.json", {"act_fn": "nonsense"}, "unet: act_fn 'nonsense' in config.json"),
     "activation": ("text_encoder/config.json", {"hidden_act": "no_such_thing"}, "hidden_act 'no_such_thing'"),
     "text heads": ("text_encoder/config.json", {"num_attention_heads": 7}, "text_encoder: "),
-    "groups": ("unet/config.json", {"norm_num_groups": 7}, "unet: its config.json makes no model"),
-    "lengths": ("unet/config.json", {"block_out_channels": [8]}, "unet: its config.json makes no model"),
+    "groups": ("unet/config.json", {"norm_num_groups": 7}, "unet: no module can be built from config.json"),
+    "lengths": ("unet/config.json", {"block_out_channels": [8]}, "unet: no module can be built from config.json"),
     "a word for a number": (
         "vae/config.json",
         {"block_out_channels": "wide"},

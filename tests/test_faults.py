@@ -226,7 +226,7 @@ def command(*arguments: str | Path) -> tuple[int, str]:
 def test_a_stale_file_is_named_by_its_hash(emoji_fp16: Bundle, file: str, folder: Path) -> None:
     shutil.copytree(emoji_fp16.folder, folder)
     flip_a_bit(folder / file)
-    with pytest.raises(ProofError, match=f"{file} is damaged: its sha256 is not the manifest's"):
+    with pytest.raises(ProofError, match=f"{file} is corrupt: its sha256 is not the manifest's"):
         open_bundle(folder)
 
 

@@ -56,8 +56,8 @@ def test_roles(path: str, role: Role) -> None:
 @pytest.mark.parametrize(
     ("paths", "said"),
     [
-        (("onnx/model.onnx", "onnx/Model.onnx"), "differ in case alone"),
-        (("onnx/a.bin", "ONNX/b.bin"), "differ in case alone"),
+        (("onnx/model.onnx", "onnx/Model.onnx"), "differ only in case"),
+        (("onnx/a.bin", "ONNX/b.bin"), "differ only in case"),
         (("onnx", "onnx/a.bin"), "both a file and a folder"),
         (("onnx/a.bin", "onnx/a.bin/b"), "both a file and a folder"),
         (("Manifest.JSON",), "its own digest"),

@@ -10,10 +10,6 @@ LONGEST_FUNCTION, LONGEST_FILE, MOST_PARAMETERS = 60, 400, 5  # lines, lines, pa
 
 # What is still longer, in lines: each may shrink, and none may join them.
 LONG_FUNCTIONS = {
-    "pocketdiffusion/cli/search.py:search": 61,
-    "pocketdiffusion/cli/compare.py:compare": 61,
-    "pocketdiffusion/cli/export.py:export": 68,
-    "pocketdiffusion/compare.py:compare_two": 62,
     "export/bundle_writer.py:assemble": 90,
     "export/conformance/runs.py:run_vectors": 71,
     "runtime/pipeline.py:generate": 83,

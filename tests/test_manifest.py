@@ -276,8 +276,8 @@ def test_what_this_reader_cannot_run_is_refused_by_name(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 3}, "is a bundle of version 3, where this pocketdiffusion reads version 2: install a newer"),
-        ({"version": 1}, "is a bundle of version 1, where this pocketdiffusion reads version 2: export the model"),
+        ({"version": 3}, "is a bundle of version 3, and this pocketdiffusion reads version 2: install a newer"),
+        ({"version": 1}, "is a bundle of version 1, and this pocketdiffusion reads version 2: export the model"),
     ],
 )
 def test_other_major_versions_say_what_to_do(bundle: Path, change: dict[str, Any], said: str) -> None:
@@ -335,12 +335,12 @@ def test_other_seeds_are_refused(text: str) -> None:
         ("pipeline/onnx.json", b'"merges":"tokenizer/merges.txt"', b'"merges":"golden/latents.bin"', "role is proof"),
         ("pipeline/onnx.json", b'"file":"steps/tables.bin"', b'"file":"steps/table2.bin"', "not in the file table"),
         ("pipeline/onnx.json", b'"width":16', b'"width":24', "picture is 24x16, which does not fit the latents"),
-        ("pipeline/onnx.json", b'"unet":{', b'"unet2":{', "proof.json does not know the onnx graph unet2"),
+        ("pipeline/onnx.json", b'"unet":{', b'"unet2":{', "proof.json has no record of the onnx graph unet2"),
         ("proof.json", b'"path":"golden/1/sample.bin"', b'"path":"golden/2/sample.bin"', "not in the file table"),
         ("proof.json", b'"shape":[5,4,8,8]', b'"shape":[5,4,8,9]', "5760 bytes"),
         ("proof.json", b'"image":"golden/0.png"', b'"image":"golden/9.png"', "not in the file table"),
         ("proof.json", b'"prompt":"un ', b'"prompt":"deux ', "the picture is not the first of proof.json"),
-        ("pipeline/onnx.json", b'"most_steps":4', b'"most_steps":"4"', "is no pipeline file"),
+        ("pipeline/onnx.json", b'"most_steps":4', b'"most_steps":"4"', "is not a valid pipeline file"),
     ],
 )
 def test_contradictions_are_refused(bundle: Path, file: str, old: bytes, new: bytes, said: str) -> None:
@@ -366,7 +366,7 @@ def test_a_wrong_id_is_refused(bundle: Path, name: str) -> None:
 
 def test_a_wrong_digest_of_the_proof_is_refused(bundle: Path) -> None:
     reseal(bundle, lambda fields: fields["proof"].update(sha256="0" * 64))
-    with pytest.raises(ProofError, match=r"proof.sha256 is not that of proof.json"):
+    with pytest.raises(ProofError, match=r"proof.sha256 is not the digest of proof.json"):
         open_unproven(bundle)
 
 

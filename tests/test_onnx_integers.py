@@ -1,4 +1,4 @@
-"""Integer weights in ONNX: what is stored is what the plan says, and what is computed is what torch makes of it."""
+"""Integer weights in ONNX are stored as the plan says, and compute as torch does with such weights."""
 
 from dataclasses import replace
 from functools import cache
@@ -42,7 +42,7 @@ def parts(folder: Path) -> dict[str, Component]:
     ],
 )
 def test_weights_alone_compute_what_torch_does(tmp_path: Path, bits: int, group: int, profile: str) -> None:
-    """onnxruntime makes something else of DequantizeLinear and MatMul, which has 60 dB."""
+    """onnxruntime fuses DequantizeLinear and MatMul to an operator that has 60 dB."""
     part = operators(tmp_path)
     plan = plan_for(part, bits, group)
     graph, runner = emitted(part, plan, tmp_path / "out", profile)
@@ -59,7 +59,7 @@ def test_weights_alone_compute_what_torch_does(tmp_path: Path, bits: int, group:
     ("activation", "unit"), [("float", "cpu"), ("int8", "cpu"), ("dynamic", "cpu"), ("int16", "npu")]
 )
 def test_qualcomms_processor_takes_16_bits_alone(tmp_path: Path, activation: Activation, unit: str) -> None:
-    """Of a target whose unit it is: the other lossy graphs are for the CPU."""
+    """Of a target for the NPU, only graphs with 16-bit activations are for it: other lossy graphs are for the CPU."""
     part = operators(tmp_path)
     plan = plan_for(part, activation=activation)
     wanted = replace(artifact("std"), recipe=plan.recipe, compute_unit="npu")
@@ -67,7 +67,7 @@ def test_qualcomms_processor_takes_16_bits_alone(tmp_path: Path, activation: Act
 
 
 @pytest.mark.parametrize(("name", "bits", "group", "profile"), [("unet", 8, 0, "std"), ("text_encoder", 4, 32, "ort")])
-def test_a_whole_part(tiny_checkpoint: Path, tmp_path: Path, name: str, bits: int, group: int, profile: str) -> None:
+def test_a_complete_part(tiny_checkpoint: Path, tmp_path: Path, name: str, bits: int, group: int, profile: str) -> None:
     part = parts(tiny_checkpoint)[name]
     plan = plan_for(part, bits, group)
     _, runner = emitted(part, plan, tmp_path / "out", profile)
@@ -76,7 +76,7 @@ def test_a_whole_part(tiny_checkpoint: Path, tmp_path: Path, name: str, bits: in
 
 
 @pytest.mark.parametrize(("bits", "group"), [(8, 0), (4, 32)])
-def test_an_embedding_looks_up_codes(tmp_path: Path, bits: int, group: int) -> None:
+def test_an_embedding_looks_up_quantized_values(tmp_path: Path, bits: int, group: int) -> None:
     part = words(tmp_path)
     plan = plan_for(part, bits, group)
     graph, runner = emitted(part, plan, tmp_path / "out")
@@ -89,7 +89,7 @@ def test_an_embedding_looks_up_codes(tmp_path: Path, bits: int, group: int) -> N
 
 
 @pytest.mark.parametrize(("bits", "group"), [(8, 0), (6, 0), (4, 32), (4, 0), (3, 32)])
-def test_codes_and_scales_are_those_that_are_stored(tmp_path: Path, bits: int, group: int) -> None:
+def test_quantized_values_and_scales_are_as_stored(tmp_path: Path, bits: int, group: int) -> None:
     part = operators(tmp_path)
     plan = plan_for(part, bits, group)
     graph, _ = emitted(part, plan, tmp_path / "out")
@@ -97,10 +97,10 @@ def test_codes_and_scales_are_those_that_are_stored(tmp_path: Path, bits: int, g
     for name, scheme in plan.schemes.items():
         stored = store(part.weights[name].read(), scheme)
         assert isinstance(stored, Linear)
-        codes, scale = tensors[name], onnx.numpy_helper.to_array(tensors[f"{name}.scale"])
-        assert codes.data_type == (onnx.TensorProto.INT4 if bits <= 4 else onnx.TensorProto.INT8)
+        quantized, scale = tensors[name], onnx.numpy_helper.to_array(tensors[f"{name}.scale"])
+        assert quantized.data_type == (onnx.TensorProto.INT4 if bits <= 4 else onnx.TensorProto.INT8)
         np.testing.assert_array_equal(
-            onnx.numpy_helper.to_array(codes).astype(np.int8).ravel(), stored.quantized.ravel()
+            onnx.numpy_helper.to_array(quantized).astype(np.int8).ravel(), stored.quantized.ravel()
         )
         np.testing.assert_array_equal(scale.astype(np.float32).ravel(), stored.scale.ravel())
         assert scale.dtype == (np.float16 if group else np.float32)
@@ -190,9 +190,7 @@ def test_what_onnx_does_not_hold(tmp_path: Path, scheme: Scheme, profile: str, n
     assert refusal is not None and refusal.nearest == nearest
     part = operators(tmp_path)
     plan = Plan("mine", dict.fromkeys(plan_for(part).schemes, scheme))
-    with pytest.raises(
-        UserError, match=f"^onnx {profile} does not take the recipe mine: .*; the nearest is {nearest}$"
-    ):
+    with pytest.raises(UserError, match=f"^onnx {profile} cannot use the recipe mine: .*; the nearest is {nearest}$"):
         emit(part, artifact(profile), tmp_path / "out", open_batch=False, plan=plan)
     assert not (tmp_path / "out").exists()
 
@@ -208,8 +206,8 @@ def test_what_onnx_holds() -> None:
 def test_a_plan_that_was_not_calibrated(tmp_path: Path) -> None:
     part = operators(tmp_path)
     plan = plan_for(part, activation="int8")
-    inputs = {name: span for name, span in plan.inputs.items() if name != "point.weight"}
-    with pytest.raises(ProofError, match="^point.weight: nothing says what range its input has"):
+    inputs = {name: value_range for name, value_range in plan.inputs.items() if name != "point.weight"}
+    with pytest.raises(ProofError, match="^point.weight: the value range of its operator"):
         emit(part, artifact(), tmp_path / "out", open_batch=False, plan=Plan("test", plan.schemes, inputs))
 
 
@@ -232,8 +230,8 @@ def test_a_weight_that_float16_cannot_hold(tmp_path: Path) -> None:
         emit(part, artifact(), tmp_path / "out", open_batch=False, plan=plan_for(part))
 
 
-def test_calibration_is_of_what_is_taken(tmp_path: Path) -> None:
-    """The spans that these tests use have the extremes of the inputs."""
+def test_calibration_is_of_the_inputs(tmp_path: Path) -> None:
+    """The value ranges that these tests use have the extremes of the inputs."""
     part = operators(tmp_path)
     taken, _ = calibrate(part, plan_for(part).schemes)
     assert taken["same.weight"] == taken["wide.weight"] and taken["row.weight"].low == 0.0

@@ -61,5 +61,5 @@ def test_a_constant_that_nothing_takes() -> None:
     model = model_of("Sigmoid")
     left = ir.Value(name="val_7", const_value=ir.tensor([1.0], name="val_7"))
     model.graph.initializers.add(left)
-    with pytest.raises(ProofError, match="^val_7: no operator takes this constant"):
+    with pytest.raises(ProofError, match="^val_7: no operator reads this constant"):
         lint(model, "std")

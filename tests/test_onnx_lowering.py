@@ -39,7 +39,7 @@ class BareGroupNorm(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """What FusedCLIPAttention makes of a text model's attention."""
+    """A text model's attention after the rewrite to FusedCLIPAttention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class CausalAttention(nn.Module):
 def run(
     folder: Path, build: Callable[[], nn.Module], x: Tensor, sites: dict[str, int], profile: str
 ) -> tuple[dict[str, int], float]:
-    """The operators of the artifact, and its PSNR against torch."""
+    """Return the operators of the artifact, and its PSNR against torch in dB."""
     part = component_of(folder, build, {"x": x}, {"y": tuple(build()(x).shape)}, sites)
     graph, found, reference = emit_and_run(part, artifact(profile), folder)
     return graph.ops, psnr(reference["y"], found["y"])

@@ -36,7 +36,7 @@ def unet(folder: Path) -> Component:
 @pytest.mark.parametrize(("activation", "profile"), PRODUCTS)
 @pytest.mark.parametrize("bits", [8, 4])
 def test_products_are_torchs(tmp_path: Path, activation: Activation, profile: str, bits: int) -> None:
-    """No rounding follows another here, so that nothing but the order of float sums differs."""
+    """No rounding follows another one here, so that only the order of float sums differs."""
     part = operators(tmp_path)
     plan = plan_for(part, bits, activation=activation)
     graph, runner = emitted(part, plan, tmp_path / "out", profile)
@@ -55,38 +55,38 @@ def test_patches_in_bands_are_the_same(
 ) -> None:
     part = operators(tmp_path)
     plan = plan_for(part, activation=activation)
-    whole = emitted(part, plan, tmp_path / "whole", profile)
+    undivided = emitted(part, plan, tmp_path / "undivided", profile)
     monkeypatch.setattr(onnx_products, "PATCHES", 3 * 8 * 9 * 64)  # three rows of `same`, one of `wide`
     bands = emitted(part, plan, tmp_path / "bands", profile)
-    assert (whole[0].ops.get("Slice"), bands[0].ops["Slice"]) == (None, 4 + 7)
-    for name, x in whole[1](example(part)).items():
+    assert (undivided[0].ops.get("Slice"), bands[0].ops["Slice"]) == (None, 4 + 7)
+    for name, x in undivided[1](example(part)).items():
         np.testing.assert_array_equal(bands[1](example(part))[name], x)
 
 
 @pytest.mark.parametrize(("activation", "profile"), PRODUCTS[:3:2])
-def test_what_several_take_is_rounded_once(tmp_path: Path, activation: Activation, profile: str) -> None:
-    """By a range that holds what each of them was calibrated for."""
+def test_a_shared_input_is_rounded_once(tmp_path: Path, activation: Activation, profile: str) -> None:
+    """The range includes the calibrated ranges of all operators that read it."""
     part = operators(tmp_path)
     plan = plan_for(part, activation=activation)
-    spans = {**plan.inputs, "to_q.weight": ValueRange(-9.0, 0.5), "to_k.weight": ValueRange(-1.0, 7.0)}
-    graph, _ = emitted(part, replace(plan, inputs=spans), tmp_path / "out", profile)
+    ranges = {**plan.inputs, "to_q.weight": ValueRange(-9.0, 0.5), "to_k.weight": ValueRange(-1.0, 7.0)}
+    graph, _ = emitted(part, replace(plan, inputs=ranges), tmp_path / "out", profile)
     model = read(tmp_path / "out", graph)
     rounding = [node for node in model.graph.node if node.op_type.endswith("QuantizeLinear")]
     assert sorted(node.input[0] for node in rounding) == ["picture", "tokens", "vector"]
     if activation == "int8":
         constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         (tokens,) = (node for node in rounding if node.input[0] == "tokens")
-        scale, zero = affine(ValueRange(-9.0, 7.0), 8)
-        assert constants[tokens.input[1]] == np.float32(scale) and constants[tokens.input[2]] == zero + 128
+        scale, zero_point = affine(ValueRange(-9.0, 7.0), 8)
+        assert constants[tokens.input[1]] == np.float32(scale) and constants[tokens.input[2]] == zero_point + 128
         assert constants[tokens.input[2]].dtype == np.uint8
 
 
 @pytest.mark.parametrize(("activation", "profile"), PRODUCTS[::3])
-def test_a_whole_unet_costs_what_it_costs_in_torch(
+def test_a_unet_loses_as_much_as_in_torch(
     tiny_checkpoint: Path, tmp_path: Path, activation: Activation, profile: str
 ) -> None:
-    """Where roundings follow one another, a last digit turns some, and these turn others: the two have errors of one
-    size, and not the same errors."""
+    """Roundings follow one another, so that a difference in the last bit changes some, and these change others: the two
+    errors are equally large, and not equal."""
     part = unet(tiny_checkpoint)
     plan = plan_for(part, activation=activation)
     graph, runner = emitted(part, plan, tmp_path / "out", profile)
@@ -95,8 +95,8 @@ def test_a_whole_unet_costs_what_it_costs_in_torch(
     assert 25 < cost < 60
     assert psnr(exact, runner(example(part))["out_sample"]) == pytest.approx(cost, abs=1.5)
     assert [t.dtype for t in (*graph.spec.inputs, *graph.spec.outputs)] == ["float32"] * 4
-    takers = [node.op_type for node in read(tmp_path / "out", graph).graph.node if "timestep" in node.input]
-    assert takers and not any("Quantize" in operator for operator in takers)
+    consumers = [node.op_type for node in read(tmp_path / "out", graph).graph.node if "timestep" in node.input]
+    assert consumers and not any("Quantize" in operator for operator in consumers)
 
 
 def test_islands_stay_float(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_open_batch(tiny_checkpoint: Path, tmp_path: Path, activation: Activa
 
 
 def test_sums_are_exact_on_x86_without_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the runner asks onnxruntime for other kernels, which take each weight as uint8."""
+    """There the runner selects other kernels of onnxruntime, which read each weight as uint8."""
     part = operators(tmp_path)
     for activation in ("int8", "float"):
         plan = plan_for(part, activation=activation)
@@ -143,13 +143,13 @@ def test_a_convolution_in_groups(tmp_path: Path) -> None:
     plan = plan_for(part, activation="int8")
     with pytest.raises(ProofError, match="weight: there are no integer products for such a convolution"):
         emit(part, artifact(), tmp_path / "out", open_batch=False, plan=plan)
-    alone = Plan("test", dict.fromkeys(plan.schemes, Scheme("linear", 8)))
-    _, runner = emitted(part, alone, tmp_path / "alone")
-    assert psnr(in_torch(part, alone)(example(part))["y"], runner(example(part))["y"]) >= 120
+    weights_only = Plan("test", dict.fromkeys(plan.schemes, Scheme("linear", 8)))
+    _, runner = emitted(part, weights_only, tmp_path / "weights")
+    assert psnr(in_torch(part, weights_only)(example(part))["y"], runner(example(part))["y"]) >= 120
 
 
 def test_one_layer_after_another(tmp_path: Path) -> None:
-    """What is computed in integers feeds the next operator at once."""
+    """The output of an integer product is the input of the next one."""
     build = lambda: nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 8, 1), nn.Flatten(2), nn.Linear(36, 8))  # noqa: E731
     part = component_of(tmp_path, build, {"x": torch.randn(1, 8, 8, 8)}, {"y": (1, 8, 8)}, {})
     schemes = plan_for(part).schemes

@@ -27,7 +27,7 @@ def parts(folder: Path) -> dict[str, Component]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Component, Plan, str]:
-    """A graph of all operators: where, of what, how, and the file."""
+    """Return folder, component, plan and file name of a graph of all operators."""
     folder = tmp_path_factory.mktemp("qdq")
     part = operators(folder)
     plan = plan_for(part, activation="int16")
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Component, Pla
 
 
 def test_operators_are_torchs(tmp_path: Path) -> None:
-    """But for the rounding of what they give, which torch leaves out, to 1/65535 of the range and a quarter more."""
+    """Only the rounding of outputs, to 1/65535 of 1.25 times the range, is not done in torch."""
     part = operators(tmp_path)
     plan = plan_for(part, activation="int16")
     graph, runner = emitted(part, plan, tmp_path / "out", "std")
@@ -66,17 +66,17 @@ def test_the_form_that_qnn_takes(made: tuple[Path, Component, Plan, str]) -> Non
         assert constants[weight.input[0]].dtype == np.int8 and weight.input[0] == f"{owner}.weight"
         assert [a.i for a in weight.attribute if a.name == "axis"] == [0]
         for each in bias:
-            codes, scale = constants[each.input[0]], constants[each.input[1]]
+            quantized, scale = constants[each.input[0]], constants[each.input[1]]
             wanted = part.weights[f"{owner}.bias"].read()
-            assert codes.dtype == np.int32
+            assert quantized.dtype == np.int32
             np.testing.assert_allclose(scale, step * constants[weight.input[1]], rtol=1e-6)
-            np.testing.assert_allclose(codes * scale, wanted, atol=0.51 * scale.max())
+            np.testing.assert_allclose(quantized * scale, wanted, atol=0.51 * scale.max())
     takers = [node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert takers.count("picture") == takers.count("vector") == 1 and len(takers) == 3 + 9
 
 
-def test_a_bias_that_is_large_beside_its_scale(tmp_path: Path) -> None:
-    """Codes of 32 bits reach far, and coarser units are taken where they do not."""
+def test_a_bias_that_is_large_at_its_scale(tmp_path: Path) -> None:
+    """A bias that overflows int32 at its scale gets a coarser scale."""
     part = operators(tmp_path)
     (place,), (bias,) = (part.weights[f"to_out.{leaf}"].places for leaf in ("weight", "bias"))
     raw = bytearray(place.file.read_bytes())
@@ -92,7 +92,7 @@ def test_a_bias_that_is_large_beside_its_scale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["unet", "text_encoder"])
-def test_a_whole_part(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
+def test_a_complete_part(tiny_checkpoint: Path, tmp_path: Path, name: str) -> None:
     part = parts(tiny_checkpoint)[name]
     plan = plan_for(part, activation="int16")
     graph, runner = emitted(part, plan, tmp_path / "out", "std", open_batch=True)
@@ -125,7 +125,7 @@ def round_to_bytes(model: ir.Model) -> None:
     producer.outputs[0].dtype = ir.DataType.UINT8
 
 
-def skip_what_it_gives(model: ir.Model) -> None:
+def skip_output_rounding(model: ir.Model) -> None:
     node = find(model, "down/Conv")
     (after,) = [user for user, _ in node.outputs[0].uses()]
     (back,) = [user for user, _ in after.outputs[0].uses()]
@@ -142,27 +142,27 @@ def open_size(model: ir.Model) -> None:
     value.shape = ir.Shape(["batch", *list(value.shape or ())[1:]])
 
 
-def codes_as_input(model: ir.Model) -> None:
+def quantized_input(model: ir.Model) -> None:
     model.graph.inputs[0].dtype = ir.DataType.UINT16
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("corrupt", "words"),
     [
-        (skip_rounding, "^same/Conv: what it takes is not rounded to uint16"),
-        (round_to_bytes, "^(row|bare)/Gemm: what it takes is not rounded to uint16"),
-        (skip_what_it_gives, "^down/Conv: what it gives is not rounded to uint16"),
-        (float_weight, "^bare.weight: no convolution or matrix product takes this weight as integers"),
-        (open_size, "^wide/Conv: a neural processor takes no open sizes"),
-        (codes_as_input, "^picture: the graph's own tensor is uint16"),
+        (skip_rounding, "^same/Conv: its input is not rounded to uint16"),
+        (round_to_bytes, "^(row|bare)/Gemm: its input is not rounded to uint16"),
+        (skip_output_rounding, "^down/Conv: its output is not rounded to uint16"),
+        (float_weight, "^bare.weight: no convolution or matrix product reads this weight as integers"),
+        (open_size, "^wide/Conv: a neural processor needs fixed sizes"),
+        (quantized_input, "^picture: this input or output of the graph is uint16"),
     ],
 )
 def test_lint_finds_what_is_not_rounded(
-    made: tuple[Path, Component, Plan, str], damage: Callable[[ir.Model], None], words: str
+    made: tuple[Path, Component, Plan, str], corrupt: Callable[[ir.Model], None], words: str
 ) -> None:
     folder, _, plan, path = made
     model = ir.load(folder / path)
     lint_static(model, plan)
-    damage(model)
+    corrupt(model)
     with pytest.raises(ProofError, match=words):
         lint_static(model, plan)

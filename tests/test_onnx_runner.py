@@ -47,7 +47,7 @@ def test_refuses_other_inputs(emitted: Path, inputs: dict[str, Any]) -> None:
         open_runner(emitted, SPEC)(inputs)
 
 
-def damaged(path: Path, how: str) -> None:
+def corrupted(path: Path, how: str) -> None:
     data = path.parent / "model.onnx_data"
     if how == "garbage":
         path.write_bytes(b"no protobuf at all")
@@ -64,8 +64,8 @@ def damaged(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["garbage", "empty", "half", "missing", "short data", "no data"])
-def test_a_damaged_file_is_one_line(copy: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
-    damaged(copy, how)
+def test_a_corrupt_file_is_one_line(copy: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
+    corrupted(copy, how)
     with pytest.raises(ProofError) as caught:
         open_runner(copy, SPEC)
     message = str(caught.value)

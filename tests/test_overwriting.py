@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 )
 def test_search_replaces_only_what_it_wrote(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name} is there already and is no .*: move it, or give another -o") as told:
+    with pytest.raises(UserError, match=rf"{name} exists and is not a .*: move it, or give another -o") as told:
         search(str(tmp_path / "no model"), find_backend("tflite").default, tmp_path / "logo.json", budget_mb=2.5)
     assert "\n" not in str(told.value) and contents(tmp_path) == {name: content}
 
@@ -59,9 +59,9 @@ def test_generate_replaces_no_picture_of_another_s(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(photo)
     before = photo.read_bytes()
     said = refusal("generate", tmp_path, "apple", "--image", photo, "-o", photo)
-    assert f"{photo} is there already and is no picture that generate drew" in said
+    assert f"{photo} exists and is not a picture that generate drew" in said
     (tmp_path / "out").write_text("notes")
-    assert "is no picture that generate drew" in refusal("generate", tmp_path, "apple", "-o", tmp_path / "out")
+    assert "is not a picture that generate drew" in refusal("generate", tmp_path, "apple", "-o", tmp_path / "out")
     assert photo.read_bytes() == before and (tmp_path / "out").read_text() == "notes"
     write_png(photo, np.zeros((8, 8, 3), np.uint8), {"prompt": "apple", "bundle_id": "0"})
     assert "already" not in refusal("generate", tmp_path, "apple", "-o", photo)  # but the folder is no bundle
@@ -71,7 +71,7 @@ def test_compare_replaces_no_page_of_another_s(tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     check_place(page)
     page.write_text("<html>mine</html>")
-    with pytest.raises(UserError, match=r"index.html is there already, and is no comparison"):
+    with pytest.raises(UserError, match=r"index.html exists and is not a comparison"):
         check_place(page)
     (tmp_path / "index.json").write_text(json.dumps({"a": {}, "b": {}, "pictures": [], "graphs": []}))
     check_place(page)

@@ -142,10 +142,10 @@ def weight(**fields: object) -> dict[str, object]:
         ({"schemes": {"unet": 3}}, "schemes.unet is 3: it should be an object"),
         ({"schemes": {"unet": {"a": "int8"}}}, "schemes.unet.a is 'int8': it should be an object"),
         ({"schemes": {"text_encoder": {}}}, "floors.graphs.text_encoder is missing"),
-        (weight(bits=9), "schemes.unet.a: linear of 9 bits is no storage: bits can be 2, 3, 4, 5, 6, 7, 8"),
+        (weight(bits=9), "schemes.unet.a: linear of 9 bits does not exist: bits can be 2, 3, 4, 5, 6, 7, 8"),
         (weight(bits=8.0), "schemes.unet.a.bits is 8.0: it should be an integer"),
         (weight(bits=True, kind="palette"), "schemes.unet.a.bits is True: it should be an integer"),
-        (weight(kind="palette", bits=5), "schemes.unet.a: palette of 5 bits is no storage: .* 1, 2, 3, 4, 6, 8"),
+        (weight(kind="palette", bits=5), "schemes.unet.a: palette of 5 bits does not exist: .* 1, 2, 3, 4, 6, 8"),
         (weight(kind=["linear"]), "schemes.unet.a.kind is .*'float', 'linear' or 'palette'"),
         (weight(kind="liner"), "schemes.unet.a.kind is 'liner': .*; did you mean linear?"),
         (
@@ -159,7 +159,7 @@ def weight(**fields: object) -> dict[str, object]:
         (weight(activaton="int8"), "schemes.unet.a.activaton is not known; did you mean activation?"),
         (
             {"schemes": {c: {"a": {"kind": "linear", "bits": 8, "activation": x}} for c, x in TWO.items()}},
-            "activation is dynamic and int8: beside float a recipe has one",
+            "activation is dynamic and int8: use one kind of activation besides float",
         ),
         *(({"name": name}, f"name is '{name}', which is taken") for name in TAKEN),
         ({"name": None}, "name is None: it should be text"),
@@ -222,7 +222,7 @@ def test_mistakes_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
         "--recipe", json_file(tmp_path / "nan.json", floors=floors)
     )
     said = export("--recipe", "palette6")
-    assert "onnx ort does not take the recipe palette6" in said and "the nearest is w8" in said
+    assert "onnx ort cannot use the recipe palette6" in said and "the nearest is w8" in said
     assert not (tmp_path / "out").exists()
 
 

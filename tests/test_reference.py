@@ -205,7 +205,7 @@ def test_another_sampler_takes_the_place_of_one_that_is_not_here(micro_checkpoin
     assert done.returncode == 0, done.stderr
     scheduler = open_bundle(out).manifest.scheduler
     assert (scheduler.default_sampler, scheduler.replaced) == ("euler", "DEISMultistepScheduler")
-    assert "euler in place of the checkpoint's own DEISMultistepScheduler" in done.stdout
+    assert "euler instead of the checkpoint's own DEISMultistepScheduler" in done.stdout
     assert "DEISMultistepScheduler" in (out / "report/report.html").read_text()
     done = call("verify", out, "--against", model)
     assert done.returncode == 0 and "passed all" in done.stdout, done.stderr
@@ -289,7 +289,7 @@ def test_the_way_out_leads_out(model: Path, change: Any, sampler: str) -> None:
 def test_what_text_to_image_cannot_draw_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:
     model = write_checkpoint(micro_checkpoint, tmp_path / "made", replace(MICRO, unet={**MICRO.unet, "in_channels": 9}))
     said = refusal("export", model.folder, "--target", "generic", "--format", "onnx", "-o", tmp_path / "out")
-    assert "its unet takes 9 channels, for inpainting" in said
+    assert "its unet has 9 input channels, for inpainting" in said
 
 
 def test_a_seed_that_is_none_is_one_line(tiny_checkpoint: Path) -> None:

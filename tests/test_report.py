@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketdiffusion.reports.plots import drift_plot, forced_db, forced_plot
+from pocketdiffusion.reports.plots import drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.program import HALVES
@@ -130,9 +130,9 @@ def test_forced_steps_are_those_of_the_worst_prompt() -> None:
         return replace(report, case_db=case_db)
 
     verdicts = [verdict("onnx", 90, 80, 70, 60, 89, 85, 71, 50, 40, 30), verdict("tflite", 10, 10)]
-    found = forced_db(verdicts, "unet.out_sample", calls)
+    found = teacher_forced_db(verdicts, "unet.out_sample", calls)
     assert found == {"onnx": {"negative": (89, 70, 40), "positive": (80, 50, 30)}}
-    assert "onnx: negative half" in forced_plot(verdicts, "unet.out_sample", calls)
+    assert "onnx: negative half" in teacher_forced_plot(verdicts, "unet.out_sample", calls)
 
 
 def test_the_plot_is_always_the_same_and_text_stays_text() -> None:

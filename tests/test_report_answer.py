@@ -78,9 +78,9 @@ def test_equal_pictures_need_no_control(manifest: Manifest) -> None:
 @pytest.mark.parametrize(
     ("facts", "told"),
     [
-        ({"psnr_db": 40.3, "floor_db": 65.0}, "onnx unet.out_sample (fp16) with 40.3 dB where the floor is 65.0 dB"),
-        ({"psnr_db": 90.0, "max_abs": 7.0}, "onnx unet.out_sample (fp16), whose largest error is 7 where the limit is"),
-        ({"psnr_db": -inf, "finite": False}, "onnx unet.out_sample (fp16), which is not finite or of another shape"),
+        ({"psnr_db": 40.3, "floor_db": 65.0}, "onnx unet.out_sample (fp16) with 40.3 dB (floor 65.0 dB)"),
+        ({"psnr_db": 90.0, "max_abs": 7.0}, "onnx unet.out_sample (fp16), with a largest error of 7 (limit "),
+        ({"psnr_db": -inf, "finite": False}, "onnx unet.out_sample (fp16), which is not finite or has another shape"),
     ],
 )
 def test_failed(facts: dict[str, Any], told: str, manifest: Manifest) -> None:
@@ -129,9 +129,11 @@ def test_a_comparison_says_how_near_and_which_layer() -> None:
 
 
 def test_a_bound_that_does_not_hold_comes_first() -> None:
-    answer = answer_comparison(compared([30.0]), "a picture is 30.0 dB from that of A, where 40 were asked for")
+    answer = answer_comparison(compared([30.0]), "a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB")
     assert answer.state == "failed"
-    assert answer.sentence.startswith("Not near enough: a picture is 30.0 dB from that of A, where 40 were asked for; ")
+    assert answer.sentence.startswith(
+        "Not near enough: a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB; "
+    )
 
 
 def test_a_failed_export_says_so_first_and_names_no_measurement_that_was_not_made(
@@ -147,6 +149,6 @@ def test_a_failed_export_says_so_first_and_names_no_measurement_that_was_not_mad
                 (tmp_path / file).touch()
     write_report(tmp_path, Report(bundle.manifest, [bad], [], read_golden(bundle), {}, 1.0))
     page = Page((tmp_path / "report/report.html").read_text("utf-8"))
-    assert "Not proven for" in page.shown.partition("Checks of what ships")[0]
+    assert "Not proven for" in page.shown.partition("Checks of the shipped artifacts")[0]
     assert "FAILED" in page.shown and "not measured" in page.shown
     assert not [words for words in ("Rewrites", "ATen", "Activation functions", "Value ranges") if words in page.shown]

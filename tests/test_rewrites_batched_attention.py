@@ -36,7 +36,7 @@ def test_does_not_fire_on_attention_that_does_more() -> None:
 
 def test_more_than_one_sample_is_refused() -> None:
     q = torch.randn(2, 5, 8)
-    with pytest.raises(ValueError, match="one sample, not 2"):
+    with pytest.raises(ValueError, match="a batch of one sample, not 2"):
         batched_attention(q, q, q, 2, 0.5, False)
 
 

@@ -102,7 +102,7 @@ def test_what_it_leaves_alone_needs_another_rewrite(tiny_checkpoint: Path) -> No
         "quick_gelu": 2,
     }
     with pytest.raises(
-        ProofError, match="text_encoder: the graph has 0 attention sites where its configuration makes 2"
+        ProofError, match="text_encoder: the graph has 0 attention sites, and its configuration makes 2"
     ):
         trace(part, ("split_einsum", "quick_gelu"), open_batch=False)
 

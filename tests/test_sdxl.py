@@ -146,7 +146,7 @@ def test_what_is_computed_for_nothing_is_named(sdxl: Path) -> None:
     lines: list[str] = []
     components(open_checkpoint(str(sdxl), say=lines.append), say=lines.append)
     (line,) = lines
-    assert "holds tensors that nothing uses" in line and "text_encoder.encoder.layers.1." in line
+    assert "has unused tensors" in line and "text_encoder.encoder.layers.1." in line
 
 
 def test_sites_of_the_real_unet() -> None:

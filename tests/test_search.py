@@ -122,7 +122,7 @@ def test_a_measurement_that_failed_is_never_chosen() -> None:
     plan = frontier.within(most)
     assert plan is not None and plan["unet", "w"].scheme == FLOAT16
     nothing: Any = None  # is measured
-    with pytest.raises(UserError, match="no recipe has 5.00 MB: the smallest has 16.50 MB"):
+    with pytest.raises(UserError, match="no recipe fits in 5.00 MB: the smallest has 16.50 MB"):
         Search(nothing, "coreml", (), {}, frontier, 500_000).within(5_000_000)
 
 
@@ -178,7 +178,7 @@ def test_only_the_end_of_a_line_ends_a_prompt(other: str, tmp_path: Path) -> Non
         file.write_bytes(f"bell{other}pepper{end}{end}red apple{end}".encode("utf-8-sig"))
         assert read_prompts(file) == [f"bell{other}pepper", "red apple"]
     file.write_text(other)
-    with pytest.raises(UserError, match="holds no prompt"):
+    with pytest.raises(UserError, match="has no prompts"):
         read_prompts(file)
 
 
@@ -198,7 +198,7 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
     for name, (mb, db) in found.uniform.items():
         size, searched = found.searched[f"of {name}'s size"]
         assert size <= mb and searched >= db
-    with pytest.raises(UserError, match="no recipe has 0.10 MB: the smallest has"):
+    with pytest.raises(UserError, match="no recipe fits in 0.10 MB: the smallest has"):
         search(str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=0.1, prompts=prompts, workers=1)
 
 

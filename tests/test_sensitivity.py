@@ -164,7 +164,7 @@ def test_a_table_of_another_model_is_begun_afresh(tmp_path: Path) -> None:
     file, said = tmp_path / "table.jsonl", list[str]()
     open_table(file, "a", said.append).add(("unet", "w", W8), 0.5)
     assert open_table(file, "b", said.append).found == {}
-    assert "afresh" in said[0] and str(file) in said[0]
+    assert "from scratch" in said[0] and str(file) in said[0]
     assert open_table(file, "a", said.append).found == {}  # the old one is gone
 
 
@@ -172,7 +172,7 @@ def test_a_table_of_another_model_is_begun_afresh(tmp_path: Path) -> None:
 def test_what_is_no_table_is_not_overwritten(content: str, tmp_path: Path) -> None:
     file = tmp_path / "table.jsonl"
     file.write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match="no sensitivity table"):
+    with pytest.raises(UserError, match="not a sensitivity table"):
         open_table(file, "a", lambda line: None)
     assert file.read_bytes() == content.encode("latin-1")
 
@@ -289,7 +289,7 @@ def test_a_process_that_is_killed_is_one_line_and_the_next_run_goes_on(micro_che
                     os.kill(pid, signal.SIGKILL)
 
     with (
-        pytest.raises(UserError, match="a measuring process was ended, .* run again, it goes on where it was"),
+        pytest.raises(UserError, match="a measuring process was killed, .* run again, it continues where it was"),
         analyse(checkpoint, parts, requests, file=table, workers=1, progress=kill) as analysis,
     ):
         analysis.measure([part.spec.name for part in parts], [W8])
@@ -318,7 +318,7 @@ def test_a_changed_model_is_measured_afresh(micro_checkpoint: Path, tmp_path: Pa
     prompts = [*requests[:1], replace(requests[1], prompt="squid")]
     with analyse(checkpoint, components(checkpoint), prompts, file=table, progress=said.append) as analysis:
         assert analysis.table.found == {}
-    assert [line for line in said if "afresh" in line] == said[1:]
+    assert [line for line in said if "from scratch" in line] == said[1:]
 
 
 def test_another_version_of_the_code_or_a_library_is_another_key(
@@ -359,7 +359,7 @@ def test_another_sampler_measures_afresh(micro_checkpoint: Path, tmp_path: Path)
         return found
 
     assert [len(opened(checkpoint)) for checkpoint in (own, own, other, other, own)] == [0, 1, 0, 1, 0]
-    assert ["afresh" in line for line in said] == [False, True, False, True]
+    assert ["from scratch" in line for line in said] == [False, True, False, True]
     with pytest.raises(UserError, match="did you mean euler"):
         search(
             str(micro_checkpoint), find_backend("tflite").default, tmp_path / "out.json", budget_mb=1.0, sampler="eulr"

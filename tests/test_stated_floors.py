@@ -40,14 +40,14 @@ def test_floors_that_are_not_lower_are_good(fields: Mapping[str, Any], tmp_path:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"floor_db": 20.0}, "unet.floor_db is 20.0, where the recipe fp16 has the gate's own"),
-        ({"recipe": "fp32"}, "unet.storage is float16, where the recipe fp32 gives float32"),
-        ({"arithmetic": "float16"}, "unet.arithmetic is float16, where fp16 in onnx has float32"),
-        ({**W8, "floor_db": 39.0}, "unet.floor_db is 39, where the recipe w8 has 40"),
-        ({**W8, "floor_db": None}, "unet.floor_db is null, where the recipe w8 has floors of its own"),
-        ({**MINE, "picture_floors_db": None}, "unet.picture_floors_db is null, where the recipe mine has floors"),
-        ({**W8, "picture_floors_db": (34.0, 20.0)}, "has 34 for the median, where the recipe w8 has 35"),
-        ({**W8, "picture_floors_db": (35.0, 19.0)}, "has 19 for the minimum, where the recipe w8 has 20"),
+        ({"floor_db": 20.0}, "unet.floor_db is 20.0, but the recipe fp16 has the gate's own"),
+        ({"recipe": "fp32"}, "unet.storage is float16, but the recipe fp32 has float32"),
+        ({"arithmetic": "float16"}, "unet.arithmetic is float16, but fp16 in onnx has float32"),
+        ({**W8, "floor_db": 39.0}, "unet.floor_db is 39, but the recipe w8 has 40"),
+        ({**W8, "floor_db": None}, "unet.floor_db is null, but the recipe w8 has its own floors"),
+        ({**MINE, "picture_floors_db": None}, "unet.picture_floors_db is null, but the recipe mine has its own floors"),
+        ({**W8, "picture_floors_db": (34.0, 20.0)}, "has 34 for the median, but the recipe w8 has 35"),
+        ({**W8, "picture_floors_db": (35.0, 19.0)}, "has 19 for the minimum, but the recipe w8 has 20"),
     ],
 )
 def test_a_lower_floor_is_named(fields: Mapping[str, Any], said: str, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_verdicts_that_move_floors_are_held_to_what_they_may(tmp_path: Path) -> 
     without = draft.model_copy(update={"verdicts": tuple(v for v in draft.verdicts if v.rung != "rounding")})
     assert "proof.json: no verdict of the rung rounding on unet.out_sample, of onnx" in faults(without)
     changed = replace(verdict("unet.out_sample"), rung="changed", floor_db=20.0)
-    said = "proof.json: unet.out_sample may be 20 dB off by a rewrite, where 76 is the least"
+    said = "proof.json: the floor of unet.out_sample after a rewrite is 20 dB, and must be 76 or more"
     assert faults(draft.model_copy(update={"verdicts": (*draft.verdicts, changed)})) == [said]
 
 

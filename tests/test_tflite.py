@@ -162,7 +162,7 @@ def test_topology_of_stable_diffusion_15(tmp_path: Path) -> None:
 def test_the_android_apps_engine_agrees(
     tiny_checkpoint: Path, emitted: dict[tuple[str, str], tuple[Path, Graph]], tensorflow: Path
 ) -> None:
-    """With every file of float32 and float16 storage; those of integers are in test_tflite_integers.py."""
+    """On every file of float32 and float16 storage; integer files are in test_tflite_integers.py."""
     assert len(emitted) == 8
     for (recipe, name), (folder, graph) in emitted.items():
         assert is_for_it(folder / graph.path)
@@ -178,10 +178,12 @@ def test_the_android_apps_engine_is_this_one() -> None:
 
 
 def test_weights_that_no_file_can_hold(tmp_path: Path) -> None:
-    """Said before anything is read: the file that these weights are in holds eight of them."""
+    """The error comes before anything is read: the file of these weights has only eight of their values."""
     part = linear(tmp_path)
     part = replace(part, weights={name: Rows(Reshaped(w, (1, 2**14 + 1)), 2**15) for name, w in part.weights.items()})
-    with pytest.raises(ProofError, match="part: 4.3 GB of weights, where a TFLite file holds 2.1: use recipe fp16"):
+    with pytest.raises(
+        ProofError, match="part has 4.3 GB of weights, and a TFLite file is limited to 2.1 GB: use --recipe fp16"
+    ):
         emit(part, artifact("fp32"), tmp_path, open_batch=False)
 
 
@@ -209,7 +211,9 @@ def linear(folder: Path) -> Component:
 def test_a_marker_without_a_body(tiny_checkpoint: Path, tmp_path: Path) -> None:
     part = parts(tiny_checkpoint)["text_encoder"]
     wanted = artifact(rewrites=("fused_attention", "quick_gelu"))
-    with pytest.raises(ProofError, match="TFLite has no form of the operator pocketdiffusion.attention"):
+    with pytest.raises(
+        ProofError, match="the TFLite backend has no lowering of the operator pocketdiffusion.attention"
+    ):
         emit(part, wanted, tmp_path, open_batch=False)
 
 

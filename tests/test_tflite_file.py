@@ -1,4 +1,4 @@
-"""What the last touch makes of a converter's file."""
+"""The last step for a converter's file: reading, naming and writing."""
 
 from pathlib import Path
 
@@ -68,5 +68,5 @@ def test_names_that_are_kept_and_tensors_that_are_not(large: Path, tmp_path: Pat
 
 def test_a_file_cut_short(large: Path) -> None:
     large.write_bytes(large.read_bytes()[:-1])
-    with pytest.raises(ProofError, match="large.tflite has .* bytes, and its buffer .* would end at"):
+    with pytest.raises(ProofError, match="large.tflite has .* bytes, and its buffer .* ends at"):
         read_model(large)

@@ -75,8 +75,8 @@ def test_weights_alone_are_the_very_numbers_that_torch_has(emitted: Emit, name: 
 
 @pytest.mark.parametrize("scheme", ["w8", "w8a8"])
 @pytest.mark.parametrize("name", ["text_encoder", "unet"])
-def test_codes_and_scales_are_those_that_are_stored(emitted: Emit, name: str, scheme: str) -> None:
-    """Every matrix is there under its own name, the table of positions too, and none takes more than it should."""
+def test_quantized_values_and_scales_are_as_stored(emitted: Emit, name: str, scheme: str) -> None:
+    """Every matrix is there under its own name, the table of positions too, and none has more bytes than planned."""
     made = emitted(name, scheme)
     model = read_model(made.path)
     found, size = weights_in(model), 0
@@ -95,7 +95,8 @@ def test_codes_and_scales_are_those_that_are_stored(emitted: Emit, name: str, sc
 
 
 def scales_of(model: Any, tensor: Any) -> Array:
-    """Of the channels of a weight; of a table that is looked up in a table of one column, beside one scale of 1."""
+    """Return the scales of a weight's channels; a table that is looked up has the scale 1, and its scales in a
+    column."""
     columns = [each for each in model.subgraphs[0].tensors if list(each.shape) == [tensor.shape[0], 1]]
     if list(tensor.quantization.scale) != [1] or not columns:
         return np.asarray(tensor.quantization.scale)
@@ -103,10 +104,10 @@ def scales_of(model: Any, tensor: Any) -> Array:
     return np.asarray(data_of(model, column)).view(np.float32)
 
 
-# Torch rounds what an operator takes once for the whole tensor. LiteRT rounds each row of a matrix product by its own
-# range, which is finer, and in int8 also what an operator gives, which torch does not: so the two differ about as much
-# as each differs from the original. Measured on the example, in dB: the file beside torch, the file beside the
-# original, torch beside the original.
+# Torch rounds an operator's input by one range for the tensor. LiteRT rounds each row of a matrix product by its own
+# range, which is finer, and in int8 also rounds an operator's output, which torch does not: so the two differ about as
+# much as each differs from the original. Measured on the example, in dB: the file against torch, the file against the
+# original, torch against the original.
 #   dynamic8  text_encoder 45.8 45.6 42.9   unet 56.8 49.3 49.1
 #   dynamic   (text_encoder as dynamic8)    unet 41.8 44.0 41.9
 #   w8a8      text_encoder 43.2 39.9 40.9   unet 38.9 40.0 42.3
@@ -132,7 +133,7 @@ def test_integers_for_activations(emitted: Emit, name: str, scheme: str) -> None
 
 
 def kinds_of_operators(made: Emitted) -> dict[str, tuple[str, str, str]]:
-    """By weight: the types of what its operator takes, of the weight there, and of what it gives."""
+    """Return, by weight, the types of its operator's input, of the weight there, and of the output."""
     model = read_model(made.path)
     tensors = model.subgraphs[0].tensors
     names = {index: tensor.name.decode() for index, tensor in enumerate(tensors)}
@@ -188,7 +189,7 @@ def test_the_oldest_runtime_that_takes_it(emitted: Emit, name: str, scheme: str,
 @pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder"])
 @pytest.mark.parametrize("scheme", ["w8", "w8a8"])
 def test_the_android_apps_engine_is_as_near(emitted: Emit, tensorflow: Path, name: str, scheme: str) -> None:
-    """It gives what LiteRT gives; where activations are integers, it is as near to the original."""
+    """Its outputs are LiteRT's; with integer activations, they are as near to the original as LiteRT's."""
     made = emitted(name, scheme)
     assert is_for_it(made.path)
     theirs, ours = open_there(tensorflow, made.path, made.part.spec)(made.inputs), made.run()
@@ -262,4 +263,4 @@ def test_weights_that_the_file_lacks_are_no_layers(emitted: Emit) -> None:
     (only,) = layers(made.path, ["text_model.encoder.layers.1.mlp.fc1.weight", "another.weight"])
     assert only.module == "text_model.encoder.layers.1.mlp.fc1"
     tables = [layer.module for layer in layers(made.path, made.plan.schemes) if "embedding" in layer.module]
-    assert tables == ["text_model.embeddings.token_embedding"]  # that of positions is looked up while converting
+    assert tables == ["text_model.embeddings.token_embedding"]  # positions are looked up during conversion

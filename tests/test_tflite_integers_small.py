@@ -42,7 +42,7 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 
 
 def test_an_operator_in_int8_is_within_a_step_of_torch(tmp_path: Path, converted_once: None) -> None:
-    """Torch here rounds what each operator gives as well; at the middle between two steps either may be taken."""
+    """Torch rounds each operator's output here too; values in the middle between two steps may go to either."""
     made = emit_small(tmp_path, Small, with_input("int8", "linear", "conv"))
     assert made.graph.ops["QUANTIZE"] == 2  # the products share one
     runner = open_quantized(made.part, (), made.plan, litert=True)
@@ -70,10 +70,10 @@ def test_weights_that_look_alike(tmp_path: Path, converted_once: None, scheme: s
 @pytest.mark.parametrize(
     ("build", "choose", "said"),
     [
-        (Sum, weights_only(8), "a.weight: litert-torch left this weight out, or made something else of it"),
-        (Shifted, with_input("int8", "linear"), "a.weight: the operator of this weight adds something else than the"),
-        (Faint, with_input("int8", "linear"), "a.weight: a bias is so large beside its weights that int32 does not"),
-        (Table, with_input("int8", "embedding"), "table.weight: .* takes it, which has no form with int8 input"),
+        (Sum, weights_only(8), "a.weight: litert-torch left this weight out, or changed its values"),
+        (Shifted, with_input("int8", "linear"), "a.weight: the operator of this weight does not add the"),
+        (Faint, with_input("int8", "linear"), "a.weight: the bias is too large for int32"),
+        (Table, with_input("int8", "embedding"), "table.weight: its operator .* cannot compute with int8 input"),
     ],
 )
 def test_what_cannot_be_had_is_named(
@@ -86,8 +86,12 @@ def test_what_cannot_be_had_is_named(
 def test_a_range_that_was_not_calibrated(tmp_path: Path, converted_once: None) -> None:
     part = small(tmp_path, Small)
     plan = plan_of(part, with_input("int8", "linear"))
-    plan = replace(plan, outputs={name: span for name, span in plan.outputs.items() if name != "b.weight"})
-    with pytest.raises(ProofError, match="b.weight: it takes int8, and no range was calibrated for it"):
+    plan = replace(
+        plan, outputs={name: value_range for name, value_range in plan.outputs.items() if name != "b.weight"}
+    )
+    with pytest.raises(
+        ProofError, match="b.weight: its operator computes in int8, and its value ranges are not calibrated"
+    ):
         emit(part, artifact(()), tmp_path, open_batch=False, plan=plan)
 
 
@@ -112,21 +116,21 @@ def test_the_replay_of_integers(tmp_path: Path, converted_once: None) -> None:
     ("scheme", "said"),
     [
         (Scheme("palette", 6, 16), "TFLite has no tables of values for weights; the nearest is w8"),
-        (Scheme("linear", 4, 32), "scales of blocks in matrix products alone: .*; the nearest is w8"),
+        (Scheme("linear", 4, 32), "scales of blocks only in matrix products: .*; the nearest is w8"),
         (replace(W8, activation="int16"), "no fast kernel for activations of int16: .* 13 times .*; the nearest is w8"),
-        (replace(FLOAT16, activation="int8"), "takes weights of integers; the nearest is w8a8"),
+        (replace(FLOAT16, activation="int8"), "needs integer weights; the nearest is w8a8"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, scheme: Scheme, said: str) -> None:
     part = small(tmp_path, Small)
     plan = Plan("mine", dict.fromkeys(weights_of(part), scheme))
-    with pytest.raises(UserError, match=f"tflite std does not take the recipe mine: .*{said}"):
+    with pytest.raises(UserError, match=f"tflite std cannot use the recipe mine: .*{said}"):
         emit(part, artifact(), tmp_path, open_batch=False, plan=plan)
     assert not (tmp_path / "tflite").exists()
 
 
 def test_a_table_of_int8_needs_no_new_version(tmp_path: Path) -> None:
-    """TensorFlow Lite 2.16.1 knows EMBEDDING_LOOKUP up to version 3: with one scale for the whole table."""
+    """TensorFlow Lite 2.16.1 knows EMBEDDING_LOOKUP up to version 3: with one scale for all rows."""
     made = emit_small(tmp_path, Table, weights_only(8))
     model = read_model(made.path)
     operators = model.subgraphs[0].operators

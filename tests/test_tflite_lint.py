@@ -23,16 +23,24 @@ def test_counts_operators(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "operator", "message"),
     [
-        ((X, Value("y", (1, 1, 1, 2, 2))), ("LOGISTIC", "x", "y"), "tensor y of LOGISTIC has rank 5, where 4 is"),
+        (
+            (X, Value("y", (1, 1, 1, 2, 2))),
+            ("LOGISTIC", "x", "y"),
+            "tensor y of LOGISTIC has rank 5, and phones support at most 4",
+        ),
         ((Value("x", (1, 1, 1, 1, 4)), Y), ("LOGISTIC", "x", "y"), "tensor x has rank 5"),
         ((X, Value("y", dtype="INT64")), ("ARG_MAX", "x", "y"), "tensor y of ARG_MAX is int64"),
         ((X, Value("y", dtype="FLOAT64")), ("CAST", "x", "y"), "tensor y of CAST is float64"),
-        ((X, Y), ("BROADCAST_TO", "x", "y"), "BROADCAST_TO, which makes y, is an operator that phones do not have"),
-        ((X, Y), ("CUSTOM", "x", "y"), "CUSTOM, which makes y, is an operator that"),
-        ((X, Y), ("STABLEHLO_COMPOSITE", "x", "y"), "STABLEHLO_COMPOSITE, which makes y, is an operator that"),
-        ((HALF, Y), ("CAST", "half", "y"), "CAST, which makes y, works on the constant half at every call"),
-        ((SINGLE, Y), ("TRANSPOSE", "single", "y"), "TRANSPOSE, which makes y, works on the constant single"),
-        ((Value("x", dtype="FLOAT16"), Y), ("DEQUANTIZE", "x", "y"), "DEQUANTIZE, which makes y, works on x, which is"),
+        ((X, Y), ("BROADCAST_TO", "x", "y"), "BROADCAST_TO, which computes y, is an operator that phones do not have"),
+        ((X, Y), ("CUSTOM", "x", "y"), "CUSTOM, which computes y, is an operator that"),
+        ((X, Y), ("STABLEHLO_COMPOSITE", "x", "y"), "STABLEHLO_COMPOSITE, which computes y, is an operator that"),
+        ((HALF, Y), ("CAST", "half", "y"), "CAST, which computes y, works on the constant half at every call"),
+        ((SINGLE, Y), ("TRANSPOSE", "single", "y"), "TRANSPOSE, which computes y, works on the constant single"),
+        (
+            (Value("x", dtype="FLOAT16"), Y),
+            ("DEQUANTIZE", "x", "y"),
+            "DEQUANTIZE, which computes y, works on x, which is",
+        ),
     ],
 )
 def test_a_planted_violation(
@@ -61,21 +69,24 @@ def test_an_operator_in_integers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (replace(WEIGHT, scales=(0.5, 0.25)), "tensor w has 2 scales and 3 zeros for 3 channels along axis 0"),
-        (replace(WEIGHT, axis=1), "tensor w has 3 scales and 3 zeros for 4 channels along axis 1"),
+        (replace(WEIGHT, scales=(0.5, 0.25)), "tensor w has 2 scales and 3 zero points for 3 channels along axis 0"),
+        (replace(WEIGHT, axis=1), "tensor w has 3 scales and 3 zero points for 4 channels along axis 1"),
         (replace(WEIGHT, scales=(0.5, 0.25, 0)), "tensor w has a scale that is not positive"),
         (replace(WEIGHT, scales=(0.5, 0.25, np.nan)), "tensor w has a scale that is not positive"),
-        (replace(WEIGHT, zeros=(0, 1, 0)), "tensor w is a weight whose zero is not 0"),
+        (replace(WEIGHT, zeros=(0, 1, 0)), "tensor w is a weight whose zero point is not 0"),
         (replace(WEIGHT, scales=()), "tensor w is int8 and has no scale"),
         (replace(TAKEN, scales=()), "tensor taken of QUANTIZE is int8 and has no scale"),
-        (replace(TAKEN, scales=(0.25,)), "FULLY_CONNECTED, which makes given, adds b in other units than"),
-        (replace(BIAS, scales=(0.25, 0.125, 0.5)), "FULLY_CONNECTED, which makes given, adds b in other units than"),
+        (replace(TAKEN, scales=(0.25,)), "FULLY_CONNECTED, which computes given, adds b in other units than"),
+        (replace(BIAS, scales=(0.25, 0.125, 0.5)), "FULLY_CONNECTED, which computes given, adds b in other units than"),
         (
             replace(ENDS[0], dtype="INT8", scales=(1.0,)),
-            "tensor x is int8, where what a graph takes and gives is float32",
+            "tensor x is int8: inputs and outputs of a graph are float32",
         ),
-        (replace(ENDS[1], dtype="INT8", scales=(1.0,)), "tensor y of DEQUANTIZE is int8, where what a graph takes"),
-        (Value("b", (3,), data=np.ones(3, np.float32)), "FULLY_CONNECTED, which makes given, adds b, which is float32"),
+        (replace(ENDS[1], dtype="INT8", scales=(1.0,)), "tensor y of DEQUANTIZE is int8: inputs and outputs"),
+        (
+            Value("b", (3,), data=np.ones(3, np.float32)),
+            "FULLY_CONNECTED, which computes given, adds b, which is float32",
+        ),
         (replace(ENDS[0], scales=(1.0,)), "tensor x has a scale and is float32"),
     ],
 )
@@ -93,7 +104,7 @@ def test_a_weight_that_got_lost(tmp_path: Path) -> None:
     (lost,) = (tensor for tensor in model.subgraphs[0].tensors if tensor.name == b"half")
     lost.buffer = 0
     write_model(model, path)
-    with pytest.raises(ProofError, match="DEQUANTIZE, which makes wide, takes half, which has no value"):
+    with pytest.raises(ProofError, match="DEQUANTIZE, which computes wide, reads half, which has no value"):
         lint(path)
 
 

@@ -45,7 +45,7 @@ def test_refuses_other_inputs(file: Path, inputs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("how", ["garbage", "empty", "half", "missing", "another signature"])
-def test_a_damaged_file_is_one_line(file: Path, tmp_path: Path, how: str) -> None:
+def test_a_corrupt_file_is_one_line(file: Path, tmp_path: Path, how: str) -> None:
     path, spec = tmp_path / "part.tflite", SPEC
     if how == "garbage":
         path.write_bytes(b"no flatbuffer at all")

@@ -123,7 +123,11 @@ def test_other_classes_are_judged_by_their_ids(kind: str, tmp_path: Path) -> Non
     for part, other, words in (
         ("normalizer", {"type": "Lowercase"}, "of the prompt '"),
         ("normalizer", None, "it has no normalizer"),
-        ("model", {**content["model"], "end_of_word_suffix": ""}, "is no CLIP tokenizer: it is a BPE that ends words"),
+        (
+            "model",
+            {**content["model"], "end_of_word_suffix": ""},
+            "is not a CLIP tokenizer: it is a BPE that ends words",
+        ),
         ("post_processor", None, "of the prompt ''"),
     ):
         file.write_text(json.dumps({**content, part: other}))

@@ -176,7 +176,7 @@ def test_verify_on_what_is_not_set_up(device: str, tiny_bundle: Path, tmp_path: 
 
 def test_setup_of_what_there_is_not(tmp_path: Path) -> None:
     done = call("devices", "install", "tpu", "--standins", tmp_path)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and "known are arm64, gpu" in done.stderr
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and "choose from arm64, gpu" in done.stderr
 
 
 def test_a_folder_that_no_installer_wrote_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,6 @@ def test_a_wrong_file_is_blamed(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_recipe_that_it_cannot_hold_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:
     refusal = find_refusal([Scheme("linear", 8)], "toy", "plain")
     assert refusal is not None and refusal.nearest == "fp16"
-    with pytest.raises(UserError, match="toy plain does not take the recipe w8: a toy has floats only; the nearest is"):
+    with pytest.raises(UserError, match="toy plain cannot use the recipe w8: a toy has floats only; the nearest is"):
         export(str(micro_checkpoint), "generic", tmp_path / "out", format="toy", recipe="w8")
     assert not list(tmp_path.iterdir())

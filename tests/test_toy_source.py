@@ -21,7 +21,7 @@ from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import checkpoints
 from pocketdiffusion.export.arguments import defaults
 from pocketdiffusion.export.checkpoints import open_checkpoint, sources
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.tensor import Stored
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
@@ -36,7 +36,7 @@ MODELS = ("unet", "vae", "text_encoder")
 ORDER = 15
 
 
-def open_toy(name: str, wanted: Wanted) -> Checkpoint | None:
+def open_toy(name: str, options: OpenOptions) -> Checkpoint | None:
     """Of files that end in .toy."""
     file = Path(name)
     if file.suffix != ".toy":
@@ -61,7 +61,7 @@ def open_toy(name: str, wanted: Wanted) -> Checkpoint | None:
         licence_files={},
         weight_files={file.name: file},
         open_pipeline=ToyPipeline(index, configs, tensors, scheduler, tokenizer),
-        allow_unexpected=wanted.allow_unexpected,
+        allow_unexpected=options.allow_unexpected,
     )
 
 

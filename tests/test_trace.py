@@ -25,9 +25,7 @@ def test_sites_of_stable_diffusion_15(tmp_path: Path) -> None:
 def test_a_site_too_few_stops(tmp_path: Path, kind: str) -> None:
     part = narrow_sd15_unet(tmp_path)
     wrong = replace(part, sites={**part.sites, kind: part.sites[kind] + 1})
-    message = (
-        f"unet: the graph has {SD15_SITES[kind]} {kind} sites where its configuration makes {SD15_SITES[kind] + 1}"
-    )
+    message = f"unet: the graph has {SD15_SITES[kind]} {kind} sites, and its configuration makes {SD15_SITES[kind] + 1}"
     with pytest.raises(ProofError, match=message):
         trace(wrong, REWRITES, open_batch=False)
 
@@ -35,7 +33,7 @@ def test_a_site_too_few_stops(tmp_path: Path, kind: str) -> None:
 def test_a_site_too_many_stops(tmp_path: Path) -> None:
     build = partial(nn.Sequential, nn.Linear(4, 4), nn.SiLU())
     part = component_of(tmp_path, build, {"x": torch.randn(1, 4)}, {"y": (1, 4)}, {})
-    with pytest.raises(ProofError, match="part: the graph has 1 silu sites where its configuration makes 0"):
+    with pytest.raises(ProofError, match="part: the graph has 1 silu sites, and its configuration makes 0"):
         trace(part, REWRITES, open_batch=False)
 
 

@@ -151,14 +151,17 @@ def place(name: str) -> Callable[[Path], None]:
 
 SECOND, INDEX = f"{UNET}-00002-of-00002.safetensors", f"{UNET}.safetensors.index.json"
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "shard missing": (lambda part: (part / SECOND).unlink(), f"unet lacks {SECOND}, which {INDEX} names"),
-    "index missing": (lambda part: (part / INDEX).unlink(), f"unet holds shards and no {INDEX}"),
-    "shard elsewhere": (place("../vae/model.safetensors"), "names '../vae/model.safetensors', which is no file name"),
+    "shard missing": (lambda part: (part / SECOND).unlink(), f"unet has no {SECOND}, which {INDEX} names"),
+    "index missing": (lambda part: (part / INDEX).unlink(), f"unet has shards and no {INDEX}"),
+    "shard elsewhere": (
+        place("../vae/model.safetensors"),
+        "names '../vae/model.safetensors', which is not a file name",
+    ),
     "shard pickled": (place("model.bin"), "unet/model.bin is a pickle"),
     "no metadata": (edit_index(lambda content: content.pop("metadata")), f"{INDEX} has no metadata"),
     "no map": (edit_index(lambda content: content.pop("weight_map")), "weight_map does not name the shard"),
     "a number": (edit_index(lambda content: content["weight_map"].update(x=1)), "weight_map does not name the shard"),
-    "index cut": (lambda part: (part / INDEX).write_text('{"meta'), f"{INDEX} is no valid JSON"),
+    "index cut": (lambda part: (part / INDEX).write_text('{"meta'), f"{INDEX} is not valid JSON"),
     "index a pointer": (lambda part: (part / INDEX).write_text("version https://git-lfs.gi"), f"{INDEX} is a Git LFS"),
 }
 
@@ -195,7 +198,7 @@ def test_a_variant_of_one_part_is_taken_of_every_part_that_has_it(folder: Path) 
     assert np.array_equal(theirs.unet.conv_in.weight.detach().numpy(), ours)
     (folder / "vae" / f"{UNET}.fp16.safetensors").rename(folder / "vae" / f"{UNET}.bf16.safetensors")
     (folder / "unet" / f"{UNET}.safetensors").unlink()
-    with pytest.raises(UserError, match="parts in the variants bf16 and fp16 alone"):
+    with pytest.raises(UserError, match="only parts in different variants, bf16 and fp16"):
         open_checkpoint(str(folder), say=lambda line: None)
 
 
@@ -203,7 +206,7 @@ def test_of_two_variants_none_is_guessed(folder: Path) -> None:
     single = folder / f"unet/{UNET}.safetensors"
     shutil.copy(single, folder / f"unet/{UNET}.non_ema.safetensors")
     single.rename(folder / f"unet/{UNET}.ema.safetensors")
-    with pytest.raises(UserError, match="variants only, ema and non_ema"):
+    with pytest.raises(UserError, match="only variants, ema and non_ema"):
         open_checkpoint(str(folder), say=lambda line: None)
 
 

@@ -1,1 +1,1 @@
-"""How the APK is made: pack.py, one folder up, is the whole way in one pass; each file here is one step of it."""
+"""The steps that make the APK, one in each file. pack.py, one folder up, runs all of them."""

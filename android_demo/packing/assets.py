@@ -1,9 +1,9 @@
-"""The bundles that come with the app: the runtime part of each as a zip, which the app unpacks when it first starts.
+"""The bundles in the APK: the runtime part of each as a zip, which the app unpacks at its first start.
 
     python -m android_demo.packing.assets BUNDLE [BUNDLE ...]
 
-puts them where Gradle's build takes them: android_demo/app/src/main/assets, which git does not track. pack.py needs no
-such folder.
+writes them to Gradle's folder of assets, android_demo/app/src/main/assets, which git ignores. pack.py does not use this
+folder.
 """
 
 import sys
@@ -19,9 +19,9 @@ from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 
 
 def bundle_assets(folder: Path) -> tuple[Entry, Entry]:
-    """Return the assets of the bundle `folder`: NAME.id, the bundle_id by which the app sees that an update brought
-    another one, and NAME.zip. Raises UserError and ProofError where it is no bundle that passed its proof and that the
-    app runs."""
+    """Return the assets of the bundle `folder`: NAME.id, the bundle_id, by which the app notices that an update has
+    another bundle, and NAME.zip. Raises UserError if the app cannot run the bundle, and ProofError if it did not
+    pass."""
     with TemporaryDirectory() as scratch:
         part, packed = Path(scratch) / folder.name, Path(scratch) / "packed.zip"
         manifest = copy_runtime_part(folder, part).manifest
@@ -37,7 +37,7 @@ def bundle_assets(folder: Path) -> tuple[Entry, Entry]:
 
 
 def write_assets(folders: list[Path]) -> None:
-    """Write the assets of the bundles `folders` below the app's sources."""
+    """Write the assets of the bundles `folders` into the app's sources."""
     for entry in chain.from_iterable(map(bundle_assets, folders)):
         path = Path(__file__).parents[1] / "app/src/main" / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a signed APK has to be, read back from the file by the tools of Android. What is not so fails the packing."""
+"""Check a signed APK, read back from the file by Android's tools. A failed check fails the packing."""
 
 import re
 import subprocess
@@ -11,18 +11,18 @@ from android_demo.packing.archive import PAGE, WORD, data_offset
 from android_demo.packing.elf import AARCH64, read_elf
 from pocketdiffusion.runtime.errors import ProofError
 
-PERMISSIONS = {  # all that the app may ask for; INTERNET is for the download of a bundle that a person asks for
+PERMISSIONS = {  # all that the app may request; INTERNET is for downloads of bundles, which a person starts
     "android.permission.FOREGROUND_SERVICE",
     "android.permission.FOREGROUND_SERVICE_DATA_SYNC",
     "android.permission.INTERNET",
     "android.permission.POST_NOTIFICATIONS",
-    "android.permission.READ_EXTERNAL_STORAGE",  # which the next but one brings along, up to Android 9
+    "android.permission.READ_EXTERNAL_STORAGE",  # implied by WRITE_EXTERNAL_STORAGE, up to Android 9
     "android.permission.WAKE_LOCK",
     "android.permission.WRITE_EXTERNAL_STORAGE",
 }
 BADGING = ("sdkVersion:'26'", "targetSdkVersion:'35'", "native-code: 'arm64-v8a'", "launchable-activity: name=")
 TELEMETRY = re.compile(r"telemetry|applications\.events|onecollector", re.IGNORECASE)
-ENGINE = (  # some of what draws: where one is missing, R8 took it for unused
+ENGINE = (  # some classes that are needed for drawing: if one is missing, R8 removed it as unused
     "ai.onnxruntime.OrtSession",
     "org.tensorflow.lite.Interpreter",
     "pocketdiffusion.engine.Generator",
@@ -33,7 +33,8 @@ ENGINE = (  # some of what draws: where one is missing, R8 took it for unused
 
 @dataclass(frozen=True)
 class Described:
-    """What the tools say of an APK: `classes` by their names, `components` by those that the manifest gives them."""
+    """The output of the tools for an APK. `badging`: aapt's text. `components`: class names of application,
+    activities, services, providers and receivers in the manifest. `classes`: names of all classes."""
 
     badging: str
     permissions: frozenset[str]
@@ -42,8 +43,9 @@ class Described:
 
 
 def check_apk(apk: Path, segments: Mapping[str, int]) -> Described:
-    """Check signature, badging, permissions, dex, libraries and alignment, and return what the tools said. `segments`
-    has for each library the alignment of its load segments that is known. Raises ProofError, naming what is wrong."""
+    """Check signature, badging, permissions, dex, libraries and alignment, and return the tools' description.
+    `segments`: the expected alignment of each library's load segments in bytes. Raises ProofError, which names the
+    fault."""
     _check_signature(apk)
     described = describe(apk)
     check_description(described)
@@ -52,7 +54,7 @@ def check_apk(apk: Path, segments: Mapping[str, int]) -> Described:
 
 
 def describe(apk: Path) -> Described:
-    """Ask aapt and dexdump. Raises ProofError where they refuse the file."""
+    """Return what aapt and dexdump print about the APK. Raises ProofError if they refuse the file."""
     badging = _ask(["aapt", "dump", "badging", str(apk)])
     tree = _ask(["aapt", "dump", "xmltree", str(apk), "AndroidManifest.xml"])
     package = re.search(r"package: name='([^']+)'", badging)
@@ -67,40 +69,46 @@ def describe(apk: Path) -> Described:
 
 
 def check_description(described: Described) -> None:
-    """Check what the tools said. Raises ProofError."""
-    for wanted in BADGING:
-        if wanted not in described.badging:
-            raise ProofError(f"the APK's badging does not say {wanted}")
+    """Check badging, permissions, components and classes. Raises ProofError at the first fault."""
+    for stated in BADGING:
+        if stated not in described.badging:
+            raise ProofError(f"the APK's badging has no {stated}: see resources.py and the manifest")
     if extra := described.permissions - PERMISSIONS:
-        raise ProofError(f"the APK asks for {', '.join(sorted(extra))}, which the app does not need")
+        raise ProofError(
+            f"the APK requests {', '.join(sorted(extra))}, which the app does not need: remove it from the manifest"
+        )
     if told := sorted(filter(TELEMETRY.search, described.components | described.classes)):
         raise ProofError(f"the APK has telemetry: {', '.join(told[:3])}")
     if missing := sorted(described.components - described.classes):
         raise ProofError(f"the APK's manifest names {', '.join(missing)}, which R8 removed: see rules.pro")
     if missing := sorted(set(ENGINE) - described.classes):
-        raise ProofError(f"the APK's dex lacks {', '.join(missing)}: see rules.pro")
+        raise ProofError(f"the APK's dex has no {', '.join(missing)}, which R8 removed: see rules.pro")
 
 
 def check_libraries(apk: Path, segments: Mapping[str, int]) -> None:
-    """Check that the APK has the libraries of `segments` for arm64 and no others, with load segments aligned as told,
-    and that whatever is stored begins where Android can map it. Raises ProofError."""
+    """Check that the APK has exactly the libraries of `segments`, for arm64, with load segments of this alignment,
+    and that stored entries begin where Android can map them. Raises ProofError at the first fault."""
     with ZipFile(apk) as archive:
         libraries = {name for name in archive.namelist() if name.startswith("lib/")}
         if libraries != {f"lib/arm64-v8a/{name}" for name in segments}:
-            raise ProofError(f"the APK has the libraries {', '.join(sorted(libraries))}, not those that are pinned")
+            raise ProofError(
+                f"the APK has the libraries {', '.join(sorted(libraries))}, not the pinned ones: see libraries.toml"
+            )
         for info in archive.infolist():
             is_library = info.filename in libraries
             if is_library and info.compress_type != ZIP_STORED:
                 raise ProofError(f"{info.filename} is deflated: Android could not map it")
             alignment = PAGE if is_library else WORD
             if info.compress_type == ZIP_STORED and (begin := data_offset(apk, info.filename)) % alignment:
-                raise ProofError(f"{info.filename} begins at byte {begin}, which is no multiple of {alignment}")
+                raise ProofError(f"{info.filename} begins at byte {begin}, which is not a multiple of {alignment}")
         for name in sorted(libraries):
-            elf, wanted = read_elf(archive.read(name)), segments[name.rpartition("/")[2]]
+            elf, pinned = read_elf(archive.read(name)), segments[name.rpartition("/")[2]]
             if elf.machine != AARCH64:
                 raise ProofError(f"{name} is for machine {elf.machine}, not for arm64")
-            if elf.segment != wanted:
-                raise ProofError(f"{name} has load segments aligned to {elf.segment}, where {wanted} is told")
+            if elf.segment != pinned:
+                raise ProofError(
+                    f"{name} has load segments aligned to {elf.segment}, not to {pinned} as libraries.toml states"
+                )
 
 
 def _check_signature(apk: Path) -> None:
@@ -111,7 +119,8 @@ def _check_signature(apk: Path) -> None:
 
 
 def _components(tree: str, package: str) -> Iterable[str]:
-    """The classes of application, activities, services, providers and receivers in aapt's tree of the manifest."""
+    """Yield the classes of application, activities, services, providers and receivers in aapt's tree of the
+    manifest."""
     kind = ""
     for line in tree.splitlines():
         if element := re.match(r"\s*E: ([\w-]+)", line):
@@ -124,7 +133,7 @@ KINDS = ("application", "activity", "activity-alias", "service", "provider", "re
 
 
 def _classes(apk: Path) -> Iterable[str]:
-    """The classes of the APK's dex files, whose checksums dexdump verifies."""
+    """Yield the classes of the APK's dex files, whose checksums dexdump verifies."""
     with ZipFile(apk) as archive:
         count = sum(re.fullmatch(r"classes\d*\.dex", name) is not None for name in archive.namelist())
     if not count or _ask(["dexdump", "-c", str(apk)]).count("Checksum verified") != count:

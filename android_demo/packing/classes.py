@@ -1,5 +1,5 @@
-"""Class files of app, engines and libraries in one jar, and what R8 makes of them: the dex of an APK, or, for tests on
-a JVM, class files again."""
+"""Collect the class files of app, engines and libraries in one jar, and let R8 compile it to the dex of an APK, or,
+for tests on a JVM, to class files again."""
 
 import os
 import shutil
@@ -15,14 +15,17 @@ from pocketdiffusion.runtime.errors import UserError
 
 ANDROID_DEMO = Path(__file__).parents[1]
 RULES = Path(__file__).with_name("rules.pro")
-MODULES = ("engine", "tflite", "app")  # tflite-classes holds what comes here out of the AARs
-TELEMETRY = ("ai/onnxruntime/TelemetryInitializer", "ai/onnxruntime/telemetry/")  # of onnxruntime's AAR: left out
+MODULES = ("engine", "tflite", "app")  # tflite-classes has only classes that the AARs have too
+TELEMETRY = (
+    "ai/onnxruntime/TelemetryInitializer",
+    "ai/onnxruntime/telemetry/",
+)  # classes of onnxruntime's AAR that are left out
 LEAST_SDK = "26"
 
 
 @dataclass(frozen=True)
 class FromMaven:
-    """Files of Maven's local repository: `program` are jars that go into the app, `desktop` is onnxruntime for this
+    """Files of Maven's local repository. `program`: jars that go into the app. `desktop`: onnxruntime for this
     computer."""
 
     program: tuple[Path, ...]
@@ -33,13 +36,14 @@ class FromMaven:
 
 
 def compile_modules(options: Iterable[str]) -> None:
-    """Compile engine and app, and their tests, which Maven asks for since the app's use the engine's. Raises UserError,
-    with Maven's first error, where that fails."""
+    """Compile engine and app, and their tests, because the app's tests use the engine's. Raises UserError, with
+    Maven's first error, if that fails."""
     _run_maven([*options, "-f", str(ANDROID_DEMO / "pom.xml"), "test-compile"])
 
 
 def ask_maven(options: Iterable[str], scratch: Path) -> FromMaven:
-    """Return what packing/pom.xml names, fetched where it is not there. Raises UserError, with Maven's first error."""
+    """Return the files that packing/pom.xml names, downloaded if necessary. Raises UserError, with Maven's first
+    error, if that fails."""
     told, pom = scratch / "classpath.txt", Path(__file__).with_name("pom.xml")
     _run_maven([*options, "-f", str(pom), "dependency:build-classpath", f"-Dmdep.outputFile={told}"])
     files = [Path(path) for path in told.read_text().strip().split(os.pathsep)]
@@ -61,12 +65,14 @@ TOOLS = ("r8", "android-all", "onnxruntime")
 
 def write_program(path: Path, jars: Iterable[Path], aars: Iterable[Path], more: Iterable[Path] = ()) -> None:
     """Write the jar of all class files of our modules, of `jars`, of the AARs and of the folders `more`, sorted and
-    without onnxruntime's telemetry. Raises UserError where a module is not compiled."""
+    without onnxruntime's telemetry. Raises UserError if a module is not compiled."""
     found: dict[str, bytes] = {}
     for module in MODULES:
         folder = ANDROID_DEMO / module / "target/classes"
         if not any(folder.rglob("*.class")):
-            raise UserError(f"{folder} holds no class: run mvn compile in {ANDROID_DEMO.name}, or leave out --compiled")
+            raise UserError(
+                f"{folder} has no class file: run mvn compile in {ANDROID_DEMO.name}, or leave out --compiled"
+            )
         found |= dict(_of_folder(folder))
     for folder in more:
         found |= dict(_of_folder(folder))
@@ -80,17 +86,18 @@ def write_program(path: Path, jars: Iterable[Path], aars: Iterable[Path], more: 
 def shrink(
     tools: FromMaven, program: Path, out: Path, rules: Iterable[Path] = (RULES,), classfile: bool = False
 ) -> None:
-    """Let R8 make the zip `out`, of dex files or of class files, from the jar `program`. Raises UserError where it
-    refuses.
+    """Let R8 write the zip `out`, of dex files or of class files, from the jar `program`. Raises UserError if it fails.
 
-    Compiled by the JVM's first compiler alone, R8 takes half the time here: it is over before the second pays."""
+    R8 runs with the JVM's first compiler only, which halves its time: the run is too short for the second compiler to
+    pay.
+    """
     shutil.rmtree(out, ignore_errors=True)
     command = ["java", "-Xmx2g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(tools.r8)]
     command += ["com.android.tools.r8.R8", "--release"]
     command += ["--classfile"] if classfile else ["--min-api", LEAST_SDK]
     for path in rules:
         command += ["--pg-conf", str(path)]
-    for library in (tools.android, java_home()):  # android-all lacks java.lang.Object
+    for library in (tools.android, java_home()):  # android-all has no java.lang.Object
         command += ["--lib", str(library)]
     done = subprocess.run([*command, "--output", str(out), str(program)], capture_output=True, text=True)
     if done.returncode:
@@ -99,7 +106,7 @@ def shrink(
 
 
 def java_home() -> Path:
-    """Return the folder of the JDK whose java is on the PATH."""
+    """Return the folder of the JDK whose java is on the PATH. Raises UserError if there is none."""
     java = shutil.which("java")
     if java is None:
         raise UserError("there is no java here: install a JDK of version 17")

@@ -1,4 +1,4 @@
-"""What an ELF file says of itself: for which processor it is, and how its load segments are aligned."""
+"""Read the headers of an ELF file: its processor, and the alignment of its load segments."""
 
 import struct
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Elf:
 
 
 def read_elf(raw: bytes) -> Elf:
-    """Read the headers of a 64-bit little-endian ELF file (System V ABI). Raises ValueError where it is none."""
+    """Read the headers of a 64-bit little-endian ELF file (System V ABI). Raises ValueError if it is not one."""
     if raw[:6] != b"\x7fELF\x02\x01" or len(raw) < 64:
-        raise ValueError("it is no 64-bit little-endian ELF file")
+        raise ValueError("it is not a 64-bit little-endian ELF file")
     (machine,) = struct.unpack_from("<H", raw, 18)
     (table,) = struct.unpack_from("<Q", raw, 32)
     size, count = struct.unpack_from("<HH", raw, 54)

@@ -1,4 +1,4 @@
-"""The AARs of the engines, compared with their digests, and what of them an APK needs."""
+"""The AARs of the engines, compared with their digests, and the parts of them that an APK needs."""
 
 import hashlib
 import subprocess
@@ -19,7 +19,8 @@ PINNED = Path(__file__).with_name("libraries.toml")
 
 @dataclass(frozen=True, eq=False)
 class Library:
-    """An entry of libraries.toml: either `maven`, or `npm` and `member`, says where the AAR comes from."""
+    """An entry of libraries.toml. `libraries`: the alignment of each library's load segments in bytes. The AAR is at
+    `maven`, or in the package `npm` as the file `member`."""
 
     name: str
     sha256: str
@@ -30,14 +31,14 @@ class Library:
 
 
 def read_pinned(path: Path = PINNED) -> list[Library]:
-    """Return what libraries.toml lists."""
+    """Return the entries of libraries.toml."""
     return [Library(name, **fields) for name, fields in tomllib.loads(path.read_text()).items()]
 
 
 def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, say: Callable[[str], None]) -> Path:
-    """Return the AAR of `library`: of Maven's files the one that is pinned, or, where it lies in a package of npm, the
-    copy in the folder `cache`, fetched where there is none. Raises UserError where it is not there, cannot be fetched,
-    or is another file than the pinned one; such a one is not kept."""
+    """Return the AAR of `library`: the pinned one of Maven's files, or, for a package of npm, the copy in the folder
+    `cache`, downloaded if there is none. Raises UserError if it is missing, cannot be downloaded, or has another
+    digest than the pinned one; such a file is not kept."""
     if library.maven is not None:
         _, artifact, version = library.maven.split(":")
         found = [path for path in from_maven if path.name == f"{artifact}-{version}.aar"]
@@ -59,14 +60,15 @@ def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, say: Cal
 
 
 def native_libraries(library: Library, aar: Path) -> dict[str, bytes]:
-    """Return the arm64 libraries of an AAR by their file names. Raises UserError where they are not those that are
-    pinned."""
+    """Return the arm64 libraries of an AAR by file name. Raises UserError if they are not the pinned ones."""
     with ZipFile(aar) as opened:
         prefix = f"jni/{ABI}/"
         found = {name.removeprefix(prefix): name for name in opened.namelist() if name.startswith(prefix)}
         found.pop("", None)
         if found.keys() != library.libraries.keys():
-            raise UserError(f"{aar} has the libraries {sorted(found)}, where {PINNED.name} lists others")
+            raise UserError(
+                f"{aar} has the libraries {', '.join(sorted(found))}, and {PINNED.name} lists others: correct it"
+            )
         return {name: opened.read(member) for name, member in sorted(found.items())}
 
 
@@ -94,4 +96,6 @@ def _from_npm(library: Library) -> bytes:
 def _compare(library: Library, raw: bytes) -> None:
     found = hashlib.sha256(raw).hexdigest()
     if found != library.sha256:
-        raise UserError(f"{library.name} has the sha256 {found}, where {PINNED.name} pins {library.sha256}: remove it")
+        raise UserError(
+            f"{library.name} has the sha256 {found}, and {PINNED.name} pins {library.sha256}: remove the file"
+        )

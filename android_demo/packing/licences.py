@@ -1,5 +1,5 @@
-"""The licences of what the APK holds of others, which have to travel with it: below assets/licences. Those of the
-models lie in their bundles."""
+"""The licences of other people's work in the APK, which have to be shipped with it, in assets/licences. Licences of
+models are in their bundles."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import distribution
@@ -10,12 +10,12 @@ from android_demo.packing.archive import Entry
 from android_demo.packing.libraries import Library
 
 FOLDER = "assets/licences"
-OURS = Path(__file__).parents[2] / "LICENSE"  # Apache 2.0, as are Kotlin's library and kotlinx.serialization
+OURS = Path(__file__).parents[2] / "LICENSE"  # Apache 2.0, like Kotlin's library and kotlinx.serialization
 
 
 def licence_assets(aars: Mapping[Library, Path], desktop: Path) -> Iterator[Entry]:
-    """Give our own licence, those that lie in AARs, each once, and onnxruntime's: its text as the Python package has
-    it, and the notices of what it is made of from the jar `desktop` of the same version."""
+    """Yield our own licence, each distinct licence in AARs, and onnxruntime's: its text from the Python package, and
+    the notices of its third parties from the jar `desktop` of the same version."""
     texts = {"pocket-diffusion": OURS.read_bytes()}
     for library, aar in aars.items():
         with ZipFile(aar) as opened:

@@ -1,5 +1,5 @@
-"""The key that APKs are signed with, made once and kept, and the signing itself. Android installs a newer APK over an
-older one where both are signed with the same key."""
+"""Sign an APK with a key that is made once and kept. Android installs a newer APK over an older one only if both are
+signed with the same key."""
 
 import os
 import secrets
@@ -14,19 +14,19 @@ LEAST_SDK = "26"
 
 @dataclass(frozen=True)
 class Key:
-    """A PKCS12 file with one RSA key, whose signatures of the same bytes are the same, and the file of its password."""
+    """A PKCS12 file with one RSA key (equal bytes have equal signatures), and the file of its password."""
 
     store: Path
     password: Path
 
 
 def find_key(folder: Path) -> Key:
-    """Return the key in `folder`, made where there is none; nobody else may read it. Raises UserError where only one of
-    its two files is there, or keytool fails."""
+    """Return the key in `folder`; make one if there is none, readable only by its owner. Raises UserError if only
+    one of its two files is there, or keytool fails."""
     key = Key(folder / "android-key.p12", folder / "android-key.password")
     if key.store.exists() != key.password.exists():
         raise UserError(
-            f"{folder} lacks {'the password' if key.store.exists() else 'the key'}: put it back, or remove both"
+            f"{folder} has no {'password' if key.store.exists() else 'key'} file: put it back, or remove the other one"
         )
     if not key.store.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -48,7 +48,8 @@ def find_key(folder: Path) -> Key:
 
 
 def sign(unsigned: Path, out: Path, key: Key) -> None:
-    """Sign by APK signature schemes 2 and 3, which Android 8 and newer check. Raises UserError."""
+    """Sign the APK by signature schemes 2 and 3, which Android 8 and newer check. Raises UserError if apksigner
+    fails."""
     command = ["apksigner", "sign", "--ks", str(key.store), "--ks-pass", f"file:{key.password}"]
     command += ["--min-sdk-version", LEAST_SDK, "--v1-signing-enabled", "false", "--v4-signing-enabled", "false"]
     _run([*command, "--out", str(out), str(unsigned)])

@@ -1,14 +1,14 @@
 """The folder is the registry: each package in it is a format, whose record is its `BACKEND`. None imports torch.
 
-Inside a format's folder the same concepts lie in files of the same names:
+Inside a format's folder the same concepts have files of the same names:
 
-    refusals         what the format cannot hold, and the recipe to take instead
+    refusals         schemes of weights that the format cannot hold, and the recipe to use instead
     emit             writes an artifact; lowering, weights and quantization are its parts
-    lint             what must not be in a file
-    taps             which result of a file is which layer's
-    fp16_emulation   runs a file with each result rounded to float16
-    capabilities     what a file asks of an engine, and the compute units that it is known good or bad on
-    memory           what a file takes of memory, counted
+    lint             checks a file for operators and types that must not be in it
+    taps             finds each layer's output in a file, and runs the file with these outputs exposed
+    fp16_emulation   runs a file with the output of each operator rounded to float16
+    capabilities     the engine versions that a file needs, and the compute units known to run it right or wrong
+    memory           counts the memory in bytes that an engine needs for a file
 """
 
 from difflib import get_close_matches
@@ -20,21 +20,21 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def backend_names() -> list[str]:
-    """Return the formats, in the order of the alphabet."""
+    """Return the names of the formats in alphabetical order."""
     return sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 
 
 def find_backend(name: str) -> Backend:
-    """Return the record of the format `name`. Raises UserError, with the nearest, where there is none."""
+    """Return the record of the format `name`. Raise UserError with the nearest names if there is no such format."""
     names = backend_names()
     if name not in names:
         near = get_close_matches(name.lower(), names, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
         raise UserError(f"there is no format {name}: {hint}")
     backend: Backend = import_module(f"{__name__}.{name}").BACKEND
     return backend
 
 
 def profile_names() -> list[str]:
-    """Return the profiles of all formats, each once."""
+    """Return the names of the profiles of all formats, each name once."""
     return list(dict.fromkeys(profile for name in backend_names() for profile in find_backend(name).profiles))

@@ -1,4 +1,4 @@
-"""Which form of SiLU, QuickGELU and GELU the artifacts of a format have, and why that one."""
+"""The form in which the artifacts of a format compute SiLU, QuickGELU and GELU, and the reason for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ NO_TANH = "tanh is not exact in the negative tail, and takes two operators more"
 
 @dataclass(frozen=True)
 class Choice:
-    """The form that an artifact has of one kind of activation, its operators there, and why that one."""
+    """The form of one kind of activation in an artifact, the operators it consists of, and the reason for it."""
 
     form: str
     operators: str

@@ -1,4 +1,4 @@
-"""The record of a format: what its artifacts can hold, and the functions that write, read and measure them.
+"""The record of a format: its properties, and the functions that write, read and measure its artifacts.
 
 export/backends/NAME/__init__.py holds one, called `BACKEND`. It imports neither torch nor a converter, so that a
 command line can answer at once; the functions that need them are `Lazy`.
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from pocketdiffusion.runtime.graph_spec import GraphSpec
     from pocketdiffusion.runtime.runner import Runner
 
-# Of a layer's result of rank 4: pictures as torch has them; [batch, height, width, channels]; as torch, but tokens are
-# [batch, channels, 1, tokens].
+# Layout of a layer's output of rank 4: [batch, channels, height, width] as in torch; [batch, height, width, channels];
+# as in torch, with tokens as [batch, channels, 1, tokens].
 Layout = Literal["channels_first", "channels_last", "tokens_last"]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """`reason` completes "Core ML cannot hold it: ..."; `nearest` is the recipe to take instead."""
+    """`reason` completes the sentence "Core ML cannot hold it: ..."; `nearest` is the recipe to use instead."""
 
     reason: str
     nearest: str
@@ -39,7 +39,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution of the package index: what it is for, and the command that installs it."""
+    """A distribution of the package index, its purpose, and the command that installs it."""
 
     name: str
     purpose: str
@@ -47,8 +47,8 @@ class Package:
 
 
 class Emit(Protocol):
-    """Write one artifact of `part` below `folder`/FORMAT and return its record. Raises UserError for options that the
-    backend does not have, and ProofError where the file is not what it should be."""
+    """Write one artifact of `part` below `folder`/FORMAT and return its record. Raise UserError for options that the
+    backend does not have, and ProofError if the file that was written fails a check."""
 
     def __call__(
         self, part: "Component", artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan
@@ -58,16 +58,16 @@ class Emit(Protocol):
 def no_companions(
     folder: Path, graphs: Mapping[str, "Graph"], checkpoint: "Checkpoint", size: tuple[int, int]
 ) -> Mapping[str, str]:
-    """Write nothing: no other library opens the folder of the format."""
+    """Write nothing and return {}: no other library opens the folder of the format."""
     return {}
 
 
 def no_script(folder: Path, draft: "Draft") -> None:
-    """Write nothing."""
+    """Write no script."""
 
 
 def no_differences(draft: "Draft") -> list[str] | None:
-    """Return None: no other pipeline draws with such artifacts."""
+    """Return None: no other pipeline draws with artifacts of this format."""
     return None
 
 
@@ -75,35 +75,37 @@ def no_differences(draft: "Draft") -> list[str] | None:
 class Backend:
     """One format of artifacts."""
 
-    name: str  # of its folder in export/backends and in a bundle, and of its engine's file in runtime/engines
+    name: str  # also the name of its folder in export/backends and in a bundle, and of its engine's file
     engine: EngineFacts
-    profiles: tuple[str, ...]  # the dialects
-    default: Artifact  # what it is where the user asks a phone for a format that its target does not name
+    profiles: tuple[str, ...]  # the dialects of the format
+    default: Artifact  # used for a format that the user requests and the target does not name
     activations: Mapping[str, Choices]  # by profile
     emit: Emit
-    refusal: Callable[[Scheme, str], Refusal | None]  # why a profile cannot hold a weight so, None where it can
-    search_storages: Callable[[str], tuple[Scheme, ...]]  # by profile: of the recipe "mixed", the smallest first
-    # taps: what each layer of the original is in the file, in the order of execution; a runner that shows results
+    refusal: Callable[[Scheme, str], Refusal | None]  # why a profile cannot store a weight by a scheme; None if it can
+    search_storages: Callable[[str], tuple[Scheme, ...]]  # schemes of the recipe "mixed" by profile, smallest first
+    # taps: the output of each layer of the original in the file, in the order of execution; a runner that exposes them
     layers: Callable[[Path, Iterable[str]], "list[Layer]"]
     open_tapped: "Callable[[Path, GraphSpec, tuple[str, ...]], Tapped]"
-    # fp16 emulation: a runner that notes the largest magnitude of each result, and rounds it to float16 where asked
+    # fp16 emulation: a runner that notes the largest magnitude of each operator's output, and can round it to float16
     open_replay: "Callable[[Path, GraphSpec, Literal['float16', 'float32'], Note], Runner]"
-    # capabilities: what the file asks of an engine, and the compute units that it is known good or bad on
+    # capabilities: the engine versions that the file needs, and the compute units known to run it right or wrong
     needs: "Callable[[Path, Graph], Engine]"
     units: "Callable[[Path, Graph], dict[str, Unit]]"
     count_memory: "Callable[[Path], Memory]"
     layout: Layout = "channels_first"
-    proved_on: str | None = None  # the compute unit whose own engine the gate runs; None: another program runs the file
-    largest: int | None = None  # bytes of weights that a file may hold; None: any number
-    xnnpack_rounding: bool = False  # int8 operators give int8, with a dynamic range for each row: see export/quantized
-    # The names of results to keep in float32 so that none of the ranges overflows float16; None: it has no such islands
+    proved_on: str | None = (
+        None  # the compute unit whose engine the gate itself runs; None: the gate uses another program
+    )
+    largest: int | None = None  # limit of the weights of one file in bytes; None: no limit
+    xnnpack_rounding: bool = False  # int8 operators return int8, with a dynamic range per row: see export/quantization
+    # Names of the outputs to keep in float32 so that no value range overflows float16; None: no such islands
     find_islands: "Callable[[Path, Sequence[Range]], list[str]] | None" = None
-    tools: tuple[str, ...] = ()  # distributions that write and run the files: a bundle states their versions
+    tools: tuple[str, ...] = ()  # distributions that write and run the files; a bundle records their versions
     packages: tuple[Package, ...] = ()  # distributions that `devices list` looks for
-    converter: Package | None = None  # what must be installed beside the export extra
-    # Files by which another library opens the folder of the format; returns where tokenizers lie then, by their names.
+    converter: Package | None = None  # must be installed in addition to the export extra
+    # Writes the files that let another library open the folder of the format; returns {tokenizer: its folder}.
     write_companions: "Callable[[Path, Mapping[str, Graph], Checkpoint, tuple[int, int]], Mapping[str, str]]" = (
         no_companions
     )
-    write_script: "Callable[[Path, Draft], None]" = no_script  # of the same kind, written once the manifest is known
-    reader_differences: "Callable[[Draft], list[str] | None]" = no_differences  # what that library draws otherwise
+    write_script: "Callable[[Path, Draft], None]" = no_script  # also for that library, once the manifest is known
+    reader_differences: "Callable[[Draft], list[str] | None]" = no_differences  # how that library's pictures differ

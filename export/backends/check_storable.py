@@ -1,4 +1,4 @@
-"""What a weight must be for a file to store it."""
+"""The check that a file can store the values of a weight."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,11 @@ from pocketdiffusion.runtime.errors import ProofError
 
 
 def check_storable(name: str, weight: NDArray[np.float32], scheme: Scheme) -> None:
-    """Raises ProofError, naming the weight, where it is not finite, or float16 cannot hold it."""
+    """Raise ProofError if a value of `weight` is not finite, or exceeds 65504 and `scheme` is not float32."""
     largest = float(np.abs(weight).max(initial=0))
     if not np.isfinite(largest):
-        raise ProofError(f"{name}: the checkpoint holds values that are not finite: download it again")
+        raise ProofError(f"weight {name} has values that are not finite: download the checkpoint again")
     if scheme != FLOAT32 and largest > HALF_MAX:
-        raise ProofError(f"{name}: {largest:g} is over {HALF_MAX:g}, the largest float16: export it with --recipe fp32")
+        raise ProofError(
+            f"weight {name} has the value {largest:g}, over {HALF_MAX:g}, the largest float16: use --recipe fp32"
+        )

@@ -1,4 +1,4 @@
-"""An artifact is written by its backend and measured by it; and the checks that come before anything is written."""
+"""Writing and measuring an artifact by its backend, and the checks that come before anything is written."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,9 +21,9 @@ PROVED = "by the verdicts of this bundle's proof, on a computer: it opens only w
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
-    """Write one artifact of `part` below `folder`/FORMAT and return its record. `plan` says how each weight is stored,
-    by default as the artifact's recipe, "fp32" or "fp16", does. Raises ProofError where the file is not what it should
-    be."""
+    """Write one artifact of `part` below `folder`/FORMAT and return its record. `plan` decides how each weight is
+    stored; by default the artifact's recipe does, which is then "fp32" or "fp16". Raise ProofError if the file that
+    was written fails a check."""
     backend = find_backend(artifact.format)
     plan = plan or float_plan(part, artifact.recipe)
     graph = backend.emit(part, artifact, folder, open_batch=open_batch, plan=plan)
@@ -48,41 +48,42 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
 
 
 def find_refusal(schemes: Iterable[Scheme], format: str, profile: str) -> Refusal | None:
-    """Return the first of the reasons why the format cannot hold all of `schemes`, None where it can."""
+    """Return why the format cannot store weights by the first of `schemes` that it refuses, None if it refuses none."""
     backend = find_backend(format)
     refusals = (backend.refusal(scheme, profile) for scheme in dict.fromkeys(schemes))
     return next((refusal for refusal in refusals if refusal is not None), None)
 
 
 def check_lowered(plan: Plan, artifact: Artifact) -> None:
-    """Raise UserError, with the reason and the nearest recipe, where the format cannot hold what `plan` says."""
+    """Raise UserError, with the reason and the nearest recipe, if the format cannot store the weights as `plan`
+    says."""
     refusal = find_refusal(plan.schemes.values(), artifact.format, artifact.profile)
     if refusal is not None:
         raise UserError(
-            f"{artifact.format} {artifact.profile} does not take the recipe {plan.recipe}: {refusal.reason}; the "
+            f"{artifact.format} {artifact.profile} cannot use the recipe {plan.recipe}: {refusal.reason}; the "
             f"nearest is {refusal.nearest}"
         )
 
 
 def check_size(part: Component, plan: Plan, artifact: Artifact) -> None:
-    """Raise UserError where the weights of `part`, as `plan` stores them, are more than a file of the format holds."""
+    """Raise UserError if the weights of `part`, as `plan` stores them, exceed the limit of one file of the format."""
     largest = find_backend(artifact.format).largest
     size = sum(nbytes(ref.shape, plan.of(name, ref.shape)) for name, ref in part.weights.items())
     if largest is not None and size > largest:
         raise UserError(
-            f"{artifact.format} does not take {part.spec.name} with the recipe {plan.recipe}: its weights are "
-            f"{size / 1e9:.1f} GB, and a file holds {largest / 1e9:.1f}; take a smaller recipe, or another format"
+            f"{artifact.format} cannot store {part.spec.name} with the recipe {plan.recipe}: its weights are "
+            f"{size / 1e9:.1f} GB, and a file holds {largest / 1e9:.1f} at most; use a smaller recipe or another format"
         )
 
 
 def check_converter(format: str) -> None:
-    """Raise UserError, with the command that installs it, where the converter of the format is not installed."""
+    """Raise UserError, with the command that installs it, if the converter of the format is not installed."""
     converter = find_backend(format).converter
     if converter is not None and find_spec(converter.name.replace("-", "_")) is None:
         raise UserError(f"{converter.name} is not installed: {converter.install}")
 
 
 def holds_float32(part: Component, format: str) -> bool:
-    """Tell whether an artifact of that format can have the component's weights in float32."""
+    """Return True if one file of the format can store the component's weights in float32."""
     largest = find_backend(format).largest
     return largest is None or sum(4 * prod(ref.shape) for ref in part.weights.values()) <= largest

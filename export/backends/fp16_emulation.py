@@ -1,8 +1,8 @@
-"""Runs an artifact so that every result of it is seen: its largest magnitude, and in float16 if that is asked for.
+"""Running an artifact with the largest magnitude of each operator's output noted, in float32 or emulated float16.
 
-A backend's `open_replay` does that for its files, each graph as it was emitted.
-In the arithmetic "float16" the result of each operator is rounded to float16 before the next one takes it; within an
-operator everything stays float32, so that what a fused operator holds inside is not seen.
+A backend's `open_replay` does this for its files, with each graph as it was emitted.
+In the arithmetic "float16" the output of each operator is rounded to float16 before the next one reads it. Within an
+operator everything stays float32, so that the values inside a fused operator are not seen.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from pocketdiffusion.runtime.runner import Runner
 
 
 def open_replay(folder: Path, format: str, graph: Graph, arithmetic: Arithmetic, note: Note) -> Runner:
-    """The artifact `graph` below `folder` as a runner that calls `note` with each result of each run."""
+    """Return a runner of the artifact `graph` below `folder` that calls `note` with each operator's output in each
+    run."""
     runner = find_backend(format).open_replay(folder / graph.path, graph.file_spec or graph.spec, arithmetic, note)
     return runner if graph.file_spec is None else AdaptedRunner(graph.spec, runner, graph.transposes)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-# The functions of a backend's record, by field, where a format's folder keeps them.
+# By field of a backend's record: the function, and its file in the format's folder.
 FOLDER = {
     "emit": "emit:emit",
     "layers": "taps:layers",
@@ -23,15 +23,15 @@ class Lazy:
     place: str
 
     def resolve(self) -> Any:
-        """Import the module and return its function."""
+        """Import the module of `place` and return the function."""
         module, _, name = self.place.partition(":")
         return getattr(import_module(module), name)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Call the function. Raises whatever it raises."""
+        """Import the function and call it."""
         return self.resolve()(*arguments, **options)
 
 
 def folder_functions(package: str) -> dict[str, Any]:
-    """Return the functions of a record whose folder, the package of that name, has the files that `FOLDER` names."""
+    """Return the fields of a backend's record whose functions are in the files of `package` that `FOLDER` names."""
     return {field: Lazy(f"{package}.{place}") for field, place in FOLDER.items()}

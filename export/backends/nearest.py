@@ -1,8 +1,8 @@
 """Nearest upsampling to a given size, by operators that every format has, and by torch's own rule.
 
-A UNet whose size does not halve down to the last block comes up again to sizes that are no whole multiple, such as 9 to
-17. There the formats differ from torch, which takes element floor(i * in / out): litert-torch's operator looks from
-the middle of the pixels, and coremltools' scale is rounded. A repetition of elements, cut to size, is the same in all.
+A UNet whose size cannot be halved at every block upsamples to sizes that are not integer multiples, such as 9 to 17.
+There the formats differ from torch, which reads element floor(i * in / out): litert-torch's operator counts from the
+centres of the pixels, and coremltools' scale is rounded. Repeated elements, cut to size, are the same in all formats.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from torch.nn import functional
 def upsample_nearest(
     x: Tensor, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None
 ) -> Tensor:
-    """x [batch, channels, height, width] to `output_size`, as torch.ops.aten.upsample_nearest2d.vec has it.
+    """Return `x` [batch, channels, height, width] upsampled to `output_size` (height, width), with the values of
+    torch.ops.aten.upsample_nearest2d.vec.
 
-    Whole multiples stay that operator, and so does a size that is given by `scale_factors`.
+    Integer multiples, and sizes given by `scale_factors`, are computed by that operator itself.
     """
     if output_size is None:
         return torch.ops.aten.upsample_nearest2d.vec(x, None, scale_factors)  # type: ignore[no-any-return]
@@ -41,14 +42,14 @@ def upsample_nearest(
 
 
 def interpolate(input: Tensor, size: Sequence[int] | int | None = None, *args: object, **options: object) -> Tensor:
-    """As torch.nn.functional.interpolate; nearest upsampling of pictures to a given size is `upsample_nearest`."""
+    """Return torch.nn.functional.interpolate's result; nearest upsampling to a given size uses `upsample_nearest`."""
     if size is None or input.ndim != 4 or (args, options.get("mode", "nearest")) != ((), "nearest"):
         return functional.interpolate(input, size, *args, **options)  # type: ignore[arg-type]
     return upsample_nearest(input, [size, size] if isinstance(size, int) else size)
 
 
 def nearest_indices(found: int, wanted: int) -> NDArray[np.int64]:
-    """The element of `found` that each of `wanted` takes, by torch's arithmetic in float32
-    (aten/src/ATen/native/UpSample.h, `nearest_neighbor_compute_source_index`)."""
+    """Return, for each of `wanted` output elements, the index 0..`found` - 1 of its source, in torch's float32
+    arithmetic (aten/src/ATen/native/UpSample.h, `nearest_neighbor_compute_source_index`)."""
     scale = np.float32(found) / np.float32(wanted)
     return np.minimum((np.arange(wanted, dtype=np.float32) * scale).astype(np.int64), found - 1)

@@ -1,6 +1,6 @@
-"""Which result of an artifact belongs to which layer of the original, and what those results are in a run.
+"""Intermediate outputs of an artifact: the tensor that corresponds to each layer of the original, and its values.
 
-A backend's `layers` finds them in a file, and its `open_tapped` runs the file and gives those results of it too.
+A backend's `layers` finds the tensors in a file, and its `open_tapped` runs the file with them as further outputs.
 A layer is a module of the original that has a matrix: a convolution, a linear layer, an embedding.
 """
 
@@ -21,14 +21,14 @@ from pocketdiffusion.runtime.runner import Array
 
 @dataclass(frozen=True)
 class Layer:
-    """`module` is the original's name of it, `result` the artifact's name of what it gives."""
+    """`module` is the layer's name in the original, `result` the name of its output tensor in the artifact."""
 
     module: str
     result: str
 
 
 class Tapped(Protocol):
-    """A runner of an artifact. `results` has, after each call, what the results that were asked for were."""
+    """A runner of an artifact. After each call, `results` has the requested intermediate outputs by name."""
 
     @property
     def spec(self) -> GraphSpec: ...
@@ -41,8 +41,8 @@ class Tapped(Protocol):
 
 @dataclass(frozen=True)
 class LayerRunner:
-    """Gives, for the pipeline's inputs, what each layer of an artifact gives: by module, in the order of execution, in
-    the original's layout and scale: `exponents` are those of the manifest's `layer_exponents`."""
+    """Computes the output of each layer of an artifact: by module, in the order of execution, in the original's layout
+    and scale. `exponents` are the manifest's `layer_exponents`, powers of two by module."""
 
     format: str
     names: Mapping[str, str]
@@ -54,7 +54,7 @@ class LayerRunner:
         return self.run(inputs)[1]
 
     def run(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-        """The outputs of the graph, and what the layers give."""
+        """Return the outputs of the graph, and the outputs of its layers by module, for `inputs` of the graph."""
         outputs = self.runner(inputs)
         return outputs, {module: self._original(module, result) for module, result in self.names.items()}
 
@@ -65,7 +65,7 @@ class LayerRunner:
 
 
 def open_layers(folder: Path, format: str, graph: Graph) -> LayerRunner:
-    """Of an artifact of a bundle, by the layers that its manifest names."""
+    """Open an artifact of a bundle with the outputs of all layers that its manifest names."""
     names, backend = dict(graph.layers), find_backend(format)
     tapped = backend.open_tapped(folder / graph.path, graph.file_spec or graph.spec, tuple(names.values()))
     runner = tapped if graph.file_spec is None else AdaptedRunner(graph.spec, tapped, graph.transposes)
@@ -73,7 +73,7 @@ def open_layers(folder: Path, format: str, graph: Graph) -> LayerRunner:
 
 
 def canonical(value: Array, layout: Layout) -> Array:
-    """Return a layer's result in the original's layout: pictures [batch, channels, height, width], tokens [batch,
+    """Return a layer's output in the original's layout: pictures [batch, channels, height, width], tokens [batch,
     tokens, channels]."""
     if value.ndim != 4:
         return value

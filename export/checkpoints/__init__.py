@@ -4,11 +4,11 @@
     checkpoint = open_checkpoint("path/to/folder")                         what `save_pretrained` writes
     checkpoint = open_checkpoint("some-user/some-model", revision="main")  a hub id, from the hub or its cache
 
-The folder is the registry: a file here that has these two is a source (the others are what sources are made of):
+The folder is the registry: a file here that defines these two names is a source (the other files are parts of sources):
 
-    ORDER                              the least is asked first: built-in 10, folder 20, hub 30
-    open(name, wanted) -> Checkpoint   of the model `name`, as `wanted` says; None where it is of another source.
-                                       Raises UserError where it is of this source and cannot be opened
+    ORDER                               sources are tried in ascending order: built-in 10, folder 20, hub 30
+    open(name, options) -> Checkpoint   open the model `name`; None if it belongs to another source. Raises UserError
+                                        if it belongs to this source and cannot be opened
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, pickle_error
 from pocketdiffusion.runtime.errors import UserError
 
@@ -30,36 +30,36 @@ def open_checkpoint(
     allow_unexpected: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> Checkpoint:
-    """Return a checkpoint's configurations and where its weights lie, by the first source that has it.
+    """Return the checkpoint `name`, opened by the first source that has it.
 
     `name` is "emoji", a diffusers folder, or a hub id; `revision` and `token` are for hub ids. `allow_unexpected` are
-    shell patterns of tensors that may be left over. `say` is told in one line what the source holds besides. Raises
-    UserError where it is no checkpoint, is incomplete, is pickled, or is of no family that is served.
+    shell patterns of tensors that may be unused. `say` receives one line about files of the source that are ignored.
+    Raise UserError if it is not a checkpoint, is incomplete, is pickled, or belongs to a family that is not supported.
     """
-    wanted = Wanted(revision, token, tuple(allow_unexpected), say)
+    options = OpenOptions(revision, token, tuple(allow_unexpected), say)
     for source in sources():
-        found: Checkpoint | None = source.open(name, wanted)
+        found: Checkpoint | None = source.open(name, options)
         if found is not None:
             return found
     raise _refusal(name)
 
 
 def sources() -> list[Any]:
-    """Return the modules of this folder that are sources, in the order that they are asked in."""
+    """Return the modules of this folder that are sources, in the order in which they are tried."""
     modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
     return sorted((module for module in modules if hasattr(module, "ORDER")), key=lambda module: int(module.ORDER))
 
 
 def _refusal(name: str) -> UserError:
-    """Return why no source has `name`."""
+    """Return the error for a `name` that no source has."""
     path = Path(name)
     if path.suffix in (*PICKLED, ".safetensors") and not path.is_file():
-        return UserError(f"there is no file {name}")
+        return UserError(f"there is no file {name}: give a folder, a Hugging Face id (user/model), or emoji")
     if path.suffix in PICKLED:
         return pickle_error(name)
     if path.is_file():
         return UserError(
-            f"{name} is a single file, and only diffusers folders and hub ids can be opened: make a folder of it with "
-            f"StableDiffusionPipeline.from_single_file(...).save_pretrained(DIR)"
+            f"{name} is a single file, and only diffusers folders and hub ids can be opened: convert it to a folder "
+            f"with StableDiffusionPipeline.from_single_file(...).save_pretrained(DIR)"
         )
-    return UserError(f"there is no folder {name}, and it is no hub id (user/model) either")
+    return UserError(f"there is no folder {name}, and it is not a Hugging Face id (user/model) either")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pocketdiffusion
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.folder import read_folder
 from pocketdiffusion.runtime.errors import UserError
 
@@ -11,19 +11,19 @@ ORDER = 10
 NAMES = ("emoji",)
 
 
-def open(name: str, wanted: Wanted) -> Checkpoint | None:
-    """Return the built-in model `name`, None where there is none of that name. Raises UserError where a folder here
-    holds a checkpoint of that name: either may be meant."""
+def open(name: str, options: OpenOptions) -> Checkpoint | None:
+    """Return the built-in model `name`, None if there is none of that name. Raise UserError if the current folder has a
+    checkpoint in a folder of that name: the name is then ambiguous."""
     if name not in NAMES:
         return None
-    if wanted.revision is not None:
-        raise UserError(f"a revision can be asked of hub ids only, and {name} is the built-in model")
+    if options.revision is not None:
+        raise UserError(f"a revision can be given for hub ids only, and {name} is the built-in model")
     if (Path(name) / "model_index.json").exists():
         raise UserError(
-            f"{name} is the built-in model's name, and a folder {name} here holds a checkpoint: give ./{name} for "
-            "that, or run this in another folder for the built-in model"
+            f"{name} is the built-in model's name, and the folder {name} here contains a checkpoint: give ./{name} to "
+            "export that checkpoint, or run the command in another folder to export the built-in model"
         )
-    return read_folder(_folder(name), name, None, wanted)
+    return read_folder(_folder(name), name, None, options)
 
 
 def _folder(name: str) -> Path:

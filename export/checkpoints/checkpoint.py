@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself, by names: wherever it lies, and in whatever files."""
+"""The record of an opened checkpoint: configurations, tensors, tokenizers and scheduler by name, of whatever source."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,11 +11,13 @@ from pocketdiffusion.export.checkpoints.weight_content import Content, read_cont
 
 
 class OpenPipeline(Protocol):
-    """How diffusers opens a checkpoint. It goes to other processes with the checkpoint, so that it can be pickled."""
+    """A callable that opens a checkpoint with diffusers. It is sent to other processes with the checkpoint, so it can
+    be pickled."""
 
     def __call__(self, pipeline_class: Any, **options: Any) -> Any:
-        """Return a pipeline of that class of diffusers, on the CPU. `options` are those of its `from_pretrained`: the
-        dtype of each part (`torch_dtype`, "default" among its keys), and the parts that are None."""
+        """Return a pipeline of diffusers' class `pipeline_class`, on the CPU. `options` are arguments of its
+        `from_pretrained`: the dtype of each part (`torch_dtype`, with the key "default"), and the parts that are
+        None."""
         ...
 
 
@@ -23,12 +25,12 @@ class OpenPipeline(Protocol):
 class Checkpoint:
     """`configs` and `tensors` are by component name: "unet", "vae", "text_encoder", ...
 
-    A configuration is that of the source, with diffusers' defaults where it is silent; tensors have the source's names.
-    `name` is the name of the folder or the hub id, without any path. `revision` is the hub's commit. `tokenizers` are
-    folders that hold a tokenizer's files and nothing else, `licence_files` the texts of the licence by file name.
-    `weight_files` are the files that are read, by the names that the fingerprint is made of. `open_pipeline` opens the
-    reference. `allow_unexpected` are shell patterns of tensors that may be left over. `sampler` is the name of one that
-    takes the place of the checkpoint's own scheduler.
+    A configuration has the source's values, and diffusers' defaults where the source has none; tensors have the
+    source's names. `name` is the name of the folder or the hub id, without any path. `revision` is the hub's commit.
+    `tokenizers` are folders that contain a tokenizer's files only, `licence_files` the texts of the licence by file
+    name. `weight_files` are the files that are read, by the names that enter the fingerprint. `open_pipeline` opens the
+    reference. `allow_unexpected` are shell patterns of tensors that may be unused. `sampler` is the name of a sampler
+    that replaces the checkpoint's own scheduler.
     """
 
     name: str
@@ -47,25 +49,25 @@ class Checkpoint:
 
     @cached_property
     def content(self) -> Content:
-        """What a pass over all weights finds. The first use reads them."""
+        """Return the fingerprint and the values that are not finite. The first use reads all weights."""
         return read_content(self.weight_files, self.tensors)
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 over the weight files' names and sha256 sums."""
+        """Return the sha256 (hex) over the weight files' names and sha256 sums."""
         return self.content.fingerprint
 
     @property
     def nbytes(self) -> int:
-        """Of all weights, bytes in their files."""
+        """Return the bytes that all weights have in their files."""
         places = {place for part in self.tensors.values() for tensor in part.values() for place in tensor.places}
         return sum(place.nbytes for place in places)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How a checkpoint shall be opened. `revision` and `token` are for the hub. `allow_unexpected` are shell patterns
-    of tensors that may be left over. `progress` is told in one line what the source holds besides."""
+class OpenOptions:
+    """Options for opening a checkpoint. `revision` and `token` are for the hub. `allow_unexpected` are shell patterns
+    of tensors that may be unused. `progress` receives one line about files of the source that are ignored."""
 
     revision: str | None
     token: str | None

@@ -1,4 +1,4 @@
-"""A diffusers folder, as `save_pretrained` writes it: its configurations, and where its weights lie."""
+"""A diffusers folder, as `save_pretrained` writes it: its configurations, and the places of its weights."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,75 +9,77 @@ import diffusers
 import transformers
 
 from pocketdiffusion.export.arguments import defaults
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.config_types import check_config
 from pocketdiffusion.export.checkpoints.hub_cache import describe_unfinished
 from pocketdiffusion.export.checkpoints.model_card import read_licence
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
-from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
+from pocketdiffusion.export.checkpoints.text_files import IncompleteError, read_json
 from pocketdiffusion.export.checkpoints.tokenizer_files import check_tokenizer
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights
 from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
 
 ORDER = 20
-LICENCE_FILES = ("LICENSE", "LICENCE", "NOTICE")  # how their names begin, in capitals
+LICENCE_FILES = ("LICENSE", "LICENCE", "NOTICE")  # the beginnings of their names, in capitals
 
 
 @dataclass(frozen=True)
 class FolderPipeline:
-    """diffusers' own loader on a folder. `variant`, such as "fp16", is what it must be given to read the files that
-    were chosen, None for the full weights."""
+    """diffusers' own loader on a folder. `variant`, such as "fp16", is the argument with which it reads the chosen
+    files, None for the full weights."""
 
     folder: Path
     variant: str | None
 
     def __call__(self, pipeline_class: Any, **options: Any) -> Any:
-        """Return the pipeline, as checkpoint.OpenPipeline says."""
+        """Return the pipeline, as described at checkpoint.OpenPipeline."""
         return pipeline_class.from_pretrained(
             self.folder, variant=self.variant, use_safetensors=True, local_files_only=True, **options
         )
 
 
-def open(name: str, wanted: Wanted) -> Checkpoint | None:
-    """Return the checkpoint in the folder `name`, None where that is no folder."""
+def open(name: str, options: OpenOptions) -> Checkpoint | None:
+    """Return the checkpoint in the folder `name`, None if there is no such folder."""
     folder = Path(name)
     if not folder.is_dir():
         return None
-    if wanted.revision is not None:
-        raise UserError(f"a revision can be asked of hub ids only, and {name} is a folder")
+    if options.revision is not None:
+        raise UserError(f"a revision can be given for hub ids only, and {name} is a folder")
     try:
         if not (folder / "model_index.json").is_file():
-            lacking = "it has no model_index.json, which every diffusers folder has"
-            raise NotWholeError(f"{name} is no checkpoint: {lacking}")
-        return read_folder(folder, folder.resolve().name, None, wanted)
-    except NotWholeError as error:
+            raise IncompleteError(
+                f"{name} is not a diffusers checkpoint: it has no model_index.json; give a folder that "
+                "`save_pretrained` wrote"
+            )
+        return read_folder(folder, folder.resolve().name, None, options)
+    except IncompleteError as error:
         raise describe_unfinished(folder, error) from None
 
 
-def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) -> Checkpoint:
+def read_folder(folder: Path, title: str, revision: str | None, options: OpenOptions) -> Checkpoint:
     """Return the checkpoint in `folder`, which has a model_index.json, under the name `title`.
 
-    Raises UserError where it is of no family that is served, is pickled, or has a file that is wrong; NotWholeError
-    where a file is missing.
+    Raise UserError if its family is not supported, if it is pickled, or if a file is wrong; IncompleteError if a file
+    is missing.
     """
     model_index = read_json(folder / "model_index.json")
     modules, tokenizers = find_parts(title, model_index)
     parts = (*modules, *tokenizers, "scheduler")
     for part in parts:
         if not (folder / part).is_dir():
-            raise NotWholeError(f"{folder} is not whole: model_index.json names {part}, and there is no such folder")
+            raise IncompleteError(f"{folder} is incomplete: model_index.json names {part}, and there is no such folder")
     for tokenizer in tokenizers:
         check_tokenizer(folder / tokenizer, model_index[tokenizer][1])
     chosen = _choose_all(folder, title, {part: library for part, (library, _) in modules.items()})
     variants = {part: weights.variant for part, weights in chosen.items() if weights.variant is not None}
     skipped = _skipped(folder, parts, {part: weights.files for part, weights in chosen.items()})
     if skipped:
-        wanted.progress(f"{title} also holds what an export does not use, skipped: {', '.join(skipped)}")
+        options.progress(f"{title}: files that an export does not use are ignored: {', '.join(skipped)}")
     if variants:
         read = ", ".join(map(" ".join, variants.items()))
-        wanted.progress(f"{title} is read in its variant, for want of full weights: {read}")
+        options.progress(f"{title} has no full weights, so a variant is read: {read}")
     return Checkpoint(
         name=title,
         revision=revision,
@@ -90,31 +92,34 @@ def read_folder(folder: Path, title: str, revision: str | None, wanted: Wanted) 
         licence_files=_licence_files(folder),
         weight_files={f"{part}/{name}": folder / part / name for part, each in chosen.items() for name in each.files},
         open_pipeline=FolderPipeline(folder, max(variants.values(), default=None)),
-        allow_unexpected=wanted.allow_unexpected,
+        allow_unexpected=options.allow_unexpected,
     )
 
 
 def _choose_all(folder: Path, title: str, libraries: Mapping[str, str]) -> dict[str, WeightFiles]:
-    """Return the weight files of each component, in one variant, or in none. Raises UserError where components have
-    different variants alone."""
+    """Return the weight files of each component, all in one variant or all in full. Raise UserError if components have
+    only different variants."""
     chosen = {part: _choose(folder / part, library) for part, library in libraries.items()}
     variants = {weights.variant for weights in chosen.values() if weights.variant is not None}
     if not variants:
         return chosen
     if len(variants) > 1:
-        raise UserError(f"{title} has parts in the variants {' and '.join(sorted(variants))} alone: save it in one")
+        raise UserError(
+            f"{title} has only parts in different variants, {' and '.join(sorted(variants))}: save it in one variant"
+        )
     (variant,) = variants
     return {part: _choose(folder / part, library, variant) for part, library in libraries.items()}
 
 
 def _choose(folder: Path, library: str, variant: str | None = None) -> WeightFiles:
-    """The weight files of a component, of `variant` where it has such."""
+    """Return the weight files of a component, in `variant` if it has that variant."""
     names = [file.name for file in folder.iterdir() if file.is_file()]
     return choose_weights(folder.name, library, names, lambda name: read_json(folder / name), variant)
 
 
 def _config(file: Path, library: str, name: str) -> dict[str, Any]:
-    """A component's configuration. Old files leave out what diffusers added later, such as the VAE's scaling factor."""
+    """Return a component's configuration, with diffusers' defaults for fields that were added later, such as the VAE's
+    scaling factor."""
     config = read_json(file)
     if library == "transformers":
         check_config(file, getattr(transformers, name).config_class, config)
@@ -125,7 +130,7 @@ def _config(file: Path, library: str, name: str) -> dict[str, Any]:
 
 
 def _scheduler(file: Path, name: str) -> dict[str, Any]:
-    """The settings of the scheduler's class in diffusers, which is that of model_index.json."""
+    """Return the scheduler's settings, checked against the class `name` of diffusers from model_index.json."""
     config = read_json(file)
     model = getattr(diffusers, name, None)
     if isinstance(model, type):
@@ -138,13 +143,14 @@ def _tensors(files: Iterable[Path]) -> dict[str, LazyTensor]:
     for file in files:
         header = read_header(file)
         if twice := tensors.keys() & header.keys():
-            raise UserError(f"{file} repeats {min(twice)} of another part")
+            raise UserError(f"{file} contains {min(twice)}, which another shard has too: save the model again")
         tensors |= header
     return tensors
 
 
 def _skipped(folder: Path, parts: Iterable[str], files: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """What lies in the folder and is not read: other components, other weights. Documents are not worth a word."""
+    """Return the names in the folder that are not read: other components and other weight files. Documents are not
+    listed."""
     known = {*parts, "model_index.json", "README.md"}
     top = [p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith((".", "__", "LICENSE"))]
     top = [name for name in top if (folder / name).is_dir() or Path(name).suffix in (*PICKLED, ".safetensors")]
@@ -158,7 +164,7 @@ def _skipped(folder: Path, parts: Iterable[str], files: Mapping[str, tuple[str, 
 
 
 def _licence_files(folder: Path) -> dict[str, Path]:
-    """The texts of licences, as they lie beside model_index.json."""
+    """Return the licence files next to model_index.json, by name."""
     return {
         path.name: path
         for path in sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""A checkpoint on the Hugging Face hub: its small files, and of its weights only those that will be read."""
+"""A checkpoint on the Hugging Face hub: its small files, and only those weight files that will be read."""
 
 import re
 from collections.abc import Collection
@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, Wanted
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.folder import read_folder
-from pocketdiffusion.export.checkpoints.text_files import NotWholeError, read_json
+from pocketdiffusion.export.checkpoints.text_files import IncompleteError, read_json
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, is_index
 from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
@@ -18,37 +18,35 @@ ORDER = 30
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def open(name: str, wanted: Wanted) -> Checkpoint | None:
-    """Return the checkpoint with the hub id `name`, None where it is a path or has the form of none."""
+def open(name: str, options: OpenOptions) -> Checkpoint | None:
+    """Return the checkpoint with the hub id `name`, None if it is a path or does not have the form of an id."""
     path = Path(name)
     if path.exists() or path.suffix in (*PICKLED, ".safetensors") or not _HUB_ID.fullmatch(name):
         return None
-    folder, complete = fetch(name, wanted.revision, wanted.token)
+    folder, complete = fetch(name, options.revision, options.token)
     try:
-        return read_folder(folder, name, folder.name, wanted)
-    except NotWholeError as error:
+        return read_folder(folder, name, folder.name, options)
+    except IncompleteError as error:
         if complete:
-            raise UserError(f"{name} on the hub is not whole: {error}") from None
+            raise UserError(f"{name} on the hub is incomplete: {error}") from None
         raise UserError(
-            f"the copy of {name} in the hub's cache is only a part of it, its download was interrupted ({error}): "
+            f"the copy of {name} in the hub's cache is incomplete, its download was interrupted ({error}): "
             "run the same command again online, which downloads the rest"
         ) from None
 
 
 def fetch(repo: str, revision: str | None, token: str | None) -> tuple[Path, bool]:
-    """The folder of a snapshot in the hub's cache, downloaded as far as it is not there yet; and whether it was.
+    """Download the missing files of a snapshot; return its folder in the hub's cache and True.
 
-    Where the hub does not answer, or a download breaks off, the cached snapshot of that revision is taken as it is.
-    Raises UserError where there is none, and where the repository is no diffusers checkpoint that can be exported.
+    If the hub does not answer, or a download breaks off, return the cached snapshot of that revision as it is, and
+    False. Raise UserError if there is none, and if the repository is not a diffusers checkpoint that can be exported.
     """
     try:
         siblings = HfApi(token=token).model_info(repo, revision=revision, timeout=15).siblings or []
         return _download(repo, revision, token, [sibling.rfilename for sibling in siblings]), True
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # which library carries the requests, and so what it raises, depends on the hub's version
+    except Exception as error:  # the type depends on the HTTP library, which differs between versions of the hub
         try:
             cached = snapshot_download(
                 repo, revision=revision, allow_patterns="model_index.json", local_files_only=True
@@ -59,9 +57,10 @@ def fetch(repo: str, revision: str | None, token: str | None) -> tuple[Path, boo
 
 
 def _download(repo: str, revision: str | None, token: str | None, names: Collection[str]) -> Path:
-    """The index first, then of the parts that it names the indexes of shards, then what these ask for."""
+    """Download model_index.json, then the shard indexes of the parts that it names, then the weights and small
+    files."""
     if "model_index.json" not in names:
-        raise UserError(f"{repo} on the hub is no diffusers checkpoint: it has no model_index.json")
+        raise UserError(f"{repo} on the hub is not a diffusers checkpoint: it has no model_index.json")
     top = ["model_index.json", *(n for n in names if n == "README.md" or n.startswith("LICENSE") and "/" not in n)]
     folder = Path(snapshot_download(repo, revision=revision, token=token, allow_patterns=top))
     modules, tokenizers = find_parts(repo, read_json(folder / "model_index.json"))
@@ -69,7 +68,7 @@ def _download(repo: str, revision: str | None, token: str | None, names: Collect
     for name in map(PurePosixPath, names):
         if len(name.parts) == 2:
             by_folder.setdefault(name.parts[0], []).append(name.parts[1])
-    # from here on the very commit that the first call found
+    # from here on, the commit that the first call found
     indexes = [f"{part}/{n}" for part, (lib, _) in modules.items() for n in by_folder.get(part, []) if is_index(lib, n)]
     if indexes:
         snapshot_download(repo, revision=folder.name, token=token, allow_patterns=indexes)
@@ -104,4 +103,4 @@ def _reason(repo: str, revision: str | None, error: Exception) -> str:
         return f"there is no folder {repo}, and no such model on the hub (a private one needs a token)"
     at = f" at revision {revision}" if revision else ""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{repo}{at} is no folder, is not in the hub's cache, and cannot be fetched: {first}"
+    return f"{repo}{at} is not a folder, is not in the hub's cache, and cannot be downloaded: {first}"

@@ -1,4 +1,4 @@
-"""The licence of a checkpoint, by its model card or a licence file beside it."""
+"""The licence of a checkpoint, from its model card or a licence file next to it."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 def read_licence(folder: Path) -> str:
     """Return the licence that the metadata of the folder's README.md names, else the name of a licence file, else
-    "unknown". A card without metadata that can be read names none."""
+    "unknown". A card whose metadata cannot be read names none."""
     data = _metadata(folder / "README.md")
     for key in ("license_name", "license"):  # the first names what the second calls "other"
         value = data.get(key)
@@ -25,5 +25,5 @@ def _metadata(card: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(vars(ModelCard(text, ignore_metadata_errors=True).data))
-    except Exception:  # a person wrote it: YAML, types and keys fail in whatever way the line that meets them fails
+    except Exception:  # a person wrote it: YAML, types and keys can be wrong in any way, each with its own exception
         return {}

@@ -1,7 +1,7 @@
-"""Safetensors on disk: where each tensor lies, and whether a module fits them.
+"""Safetensors on disk: the place of each tensor in its file, and the check that a module fits the tensors.
 
-The format: https://huggingface.co/docs/safetensors (eight bytes of header length, a JSON header, then the data).
-Only headers are read here. Nothing is ever unpickled.
+The format: https://huggingface.co/docs/safetensors (eight bytes of header length, a JSON header, then the data). Only
+headers are read here. Nothing is ever unpickled.
 """
 
 import json
@@ -46,7 +46,8 @@ _DTYPES = {
 
 
 def read_header(file: Path) -> dict[str, Stored]:
-    """Where each tensor of a safetensors file lies. Raises UserError unless the file is whole and well-formed."""
+    """Return the place of each tensor of a safetensors file, by name. Raise UserError if the file is incomplete or
+    malformed."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
@@ -54,7 +55,7 @@ def read_header(file: Path) -> dict[str, Stored]:
             raise UserError(f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder")
         length = int.from_bytes(start, "little")
         if len(start) < 8 or length > min(size - 8, LONGEST_HEADER):
-            raise UserError(f"{file} is truncated or no safetensors file: download it again")
+            raise UserError(f"{file} is truncated or not a safetensors file: download it again")
         header = stream.read(length)
     try:
         entries = json.loads(header)
@@ -82,48 +83,48 @@ def _stored(file: Path, base: int, entry: Mapping[str, Any]) -> Stored:
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
         raise ValueError("shapes and offsets must be natural numbers")
     if 8 * (end - begin) != math.prod(shape) * bits_of(dtype):
-        raise ValueError(f"{entry['dtype']}{list(shape)} does not take {end - begin} bytes")
+        raise ValueError(f"{entry['dtype']}{list(shape)} does not have {end - begin} bytes")
     return Stored(file, base + begin, dtype, shape)
 
 
 def bind(
-    wanted: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
     stored: Mapping[str, LazyTensor],
     where: str,
     allow_unexpected: Sequence[str] = (),
 ) -> dict[str, LazyTensor]:
-    """Return every tensor that a module wants, in the module's order.
+    """Return the tensors that a module needs, `shapes`, in the module's order.
 
-    Raises UserError, listing the names, where one is missing, misshapen, or no float, and where one is left over that
-    is neither known to be harmless nor matches a pattern of `allow_unexpected`.
+    Raise UserError, listing the names, if a tensor is missing, has another shape, or is not floating-point, and if an
+    unused one is neither known to be harmless nor matches a pattern of `allow_unexpected`.
     """
-    left = [name for name in stored if name not in wanted]
+    left = [name for name in stored if name not in shapes]
     unexpected = [name for name in left if not is_allowed(name, where, allow_unexpected)]
     complaints = [
-        _list("missing", [name for name in wanted if name not in stored]),
+        _list("missing", [name for name in shapes if name not in stored]),
         _list("unexpected", unexpected),
         _list(
-            "misshapen",
+            "of another shape",
             [
                 f"{name} is {list(stored[name].shape)} and should be {list(shape)}"
-                for name, shape in wanted.items()
+                for name, shape in shapes.items()
                 if name in stored and stored[name].shape != shape
             ],
         ),
         _list(
-            "no float",
+            "not floating-point",
             [
                 f"{name} is {tensor.dtype} in {_files(tensor)}"
                 for name, tensor in stored.items()
-                if name in wanted and tensor.dtype not in FLOATS
+                if name in shapes and tensor.dtype not in FLOATS
             ],
         ),
     ]
     if any(complaints):
-        told = "; ".join(filter(None, complaints))
-        way_out = "; what nothing uses is passed over by --allow-unexpected PATTERN" if unexpected else ""
-        raise UserError(f"{where}: the weights do not fit the configuration; {told}{way_out}")
-    return {name: stored[name] for name in wanted}
+        reasons = "; ".join(filter(None, complaints))
+        advice = "; --allow-unexpected PATTERN ignores unexpected tensors" if unexpected else ""
+        raise UserError(f"{where}: the weights do not fit the configuration; {reasons}{advice}")
+    return {name: stored[name] for name in shapes}
 
 
 def _files(tensor: LazyTensor) -> str:
@@ -138,14 +139,15 @@ def _list(what: str, names: list[str], limit: int = 10) -> str:
 
 
 def rename(stored: Mapping[str, LazyTensor], names: Mapping[str, str], where: str) -> dict[str, LazyTensor]:
-    """The same tensors under new names; a name that `names` lacks stays. Raises UserError where two become one."""
+    """Return the same tensors under new names; a name that is not in `names` stays. Raise UserError if two names become
+    one."""
     twice = [name for name, count in Counter(names.get(name, name) for name in stored).items() if count > 1]
     if twice:
-        raise UserError(f"{where}: {_list('given under an old and a new name', sorted(twice))}")
+        raise UserError(f"{where}: {_list('stored under an old and a new name', sorted(twice))}: save the model again")
     return {names.get(name, name): tensor for name, tensor in stored.items()}
 
 
 def without_kernel(tensor: LazyTensor) -> LazyTensor:
-    """Return a linear layer's weight as [out, in], also where it is stored as the kernel of a 1x1 convolution."""
+    """Return a linear layer's weight as [out, in], also if it is stored as the kernel of a 1x1 convolution."""
     shape = tensor.shape
     return Reshaped(tensor, shape[:2]) if len(shape) == 4 and shape[2:] == (1, 1) else tensor

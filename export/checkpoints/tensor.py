@@ -1,4 +1,4 @@
-"""Lazy tensors: what a weight is made of, read one at a time when it is asked for.
+"""Lazy tensors: descriptions of weights, each of which is read from its file only when `read()` is called.
 
 The kinds nest, so that a weight may be the first rows of a tensor in a file, times a power of two:
 
@@ -7,7 +7,7 @@ The kinds nest, so that a weight may be the first rows of a tensor in a file, ti
     Reshaped    another tensor in another shape         (linear layers that old files store as 1x1 convolutions)
     Rows        the first rows of another tensor        (position embeddings, as long as the prompts)
 
-Whoever takes weights asks for `shape`, `dtype`, `read()`, `places` and `derivation`, and never which kind it is.
+Users of weights use `shape`, `dtype`, `read()`, `places` and `derivation`, and never ask which kind a tensor is.
 """
 
 import math
@@ -36,41 +36,43 @@ _FEWER_BITS = {"float4_e2m1fn": 4, "float6_e2m3": 6, "float6_e3m2": 6, "bool": 8
 
 
 def bits_of(dtype: str) -> int:
-    """Return the bits of a number of `dtype`, torch's name of a type: float16 has 16, float8_e4m3fn has 8."""
+    """Return the number of bits of one value of `dtype`, torch's name of a type: 16 for float16, 8 for
+    float8_e4m3fn."""
     digits = dtype.partition("_")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
     return _FEWER_BITS.get(dtype) or int(digits)
 
 
 class LazyTensor(Protocol):
-    """A tensor of the checkpoint, however it is stored."""
+    """A tensor of the checkpoint, of any kind."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
     @property
     def dtype(self) -> str:
-        """torch's name of the type that the numbers are stored in."""
+        """Return torch's name of the type in which the values are stored."""
         ...
 
     @property
     def places(self) -> tuple["Stored", ...]:
-        """The places in files that `read` reads."""
+        """Return the places in files that `read` reads."""
         ...
 
     @property
     def derivation(self) -> str:
-        """How the values follow from what is stored, in words without paths. Two models whose files are equal, and
-        these too, have equal weights."""
+        """Return a text, without paths, of how the values are computed from the stored ones. Two models with equal
+        files and equal derivations have equal weights."""
         ...
 
     def read(self) -> NDArray[np.float32]:
-        """Return the values as float32, C order. Needs the memory of this tensor and of what it is made of."""
+        """Return the values as float32, C order. Needs the memory of this tensor and of the tensors that it is derived
+        from."""
         ...
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor inside a file: little-endian, C order, from byte `offset` on. `dtype` is torch's name."""
+    """A tensor inside a file: little-endian, C order, beginning at byte `offset`. `dtype` is torch's name."""
 
     file: Path
     offset: int
@@ -79,7 +81,7 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """Return the bytes of the tensor in the file."""
         return math.prod(self.shape) * bits_of(self.dtype) // 8
 
     @property
@@ -174,20 +176,20 @@ class Rows:
 
 
 def scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:
-    """Return 2^`exponent` times `tensor`: itself for 0, and one power of two where it has one already."""
+    """Return 2^`exponent` times `tensor`: the tensor itself for 0, and a single `Scaled` if it is one already."""
     if isinstance(tensor, Scaled):
         return scaled(tensor.base, tensor.exponent + exponent)
     return Scaled(tensor, exponent) if exponent else tensor
 
 
 def places_of(tensors: Iterable[LazyTensor]) -> set[tuple[Path, int]]:
-    """Return file and offset of every place that these tensors are read from."""
+    """Return (file, byte offset) of every place that these tensors are read from."""
     return {(place.file, place.offset) for tensor in tensors for place in tensor.places}
 
 
 def widen(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
-    """Return the numbers that bytes hold, as float32: exactly, but for the longer float64 and int64. `dtype` is torch's
-    name of a type whose numbers are of one or more bytes each."""
+    """Return the values stored in the bytes `raw` as float32: exactly, except for float64 and int64, which are rounded.
+    `dtype` is torch's name of a type of one or more bytes."""
     if dtype == "bfloat16":
         return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     if dtype.startswith("float8"):
@@ -198,6 +200,6 @@ def widen(raw: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
 
 @cache
 def _float8_values(dtype: str) -> NDArray[np.float32]:
-    """Return the number that each of the 256 bytes stands for."""
+    """Return the float32 values, [256], that the 256 bytes represent."""
     values: NDArray[np.float32] = torch.arange(256, dtype=torch.uint8).view(getattr(torch, dtype)).float().numpy()
     return values

@@ -18,31 +18,31 @@ VOCABULARY_FILES = (
 LFS_POINTER = b"version https://git-lfs"
 
 
-class NotWholeError(UserError):
+class IncompleteError(UserError):
     """A file of the checkpoint is missing."""
 
 
 def read_text_file(file: Path) -> bytes:
-    """The content of a text file. Raises UserError, naming the file, where it is missing, is a Git LFS pointer, or
-    begins with a byte order mark, with which neither diffusers nor transformers reads it."""
+    """Return the content of a text file. Raise UserError, naming the file, if it is missing, is a Git LFS pointer, or
+    begins with a byte order mark, which diffusers and transformers cannot read."""
     if not file.is_file():
-        raise NotWholeError(f"{file} is missing: the checkpoint is not whole")
+        raise IncompleteError(f"{file} is missing: the checkpoint is incomplete")
     content = file.read_bytes()
     if content.startswith(LFS_POINTER):
         raise UserError(f"{file} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder")
     if content.startswith(BYTE_ORDER_MARK):
         raise UserError(
-            f"{file} begins with a byte order mark, with which diffusers cannot read it: save it as UTF-8 without one"
+            f"{file} begins with a byte order mark, which diffusers cannot read: save it as UTF-8 without one"
         )
     return content
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises UserError as `read_text_file`, and where it holds none."""
+    """Return the object of a JSON file. Raise UserError as `read_text_file` does, and if it is not a JSON object."""
     try:
         content = json.loads(read_text_file(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is no valid JSON ({error})") from None
+        raise UserError(f"{file} is not valid JSON ({error}): download it again or correct it") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file} holds no JSON object")
+        raise UserError(f"{file} is not a JSON object: download it again or correct it")
     return content

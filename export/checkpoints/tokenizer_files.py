@@ -1,8 +1,8 @@
 """The CLIP tokenizer of a checkpoint, opened as diffusers' pipeline opens it, and written as plain data.
 
-A folder may hold vocab.json and merges.txt, tokenizer.json, tokenizer_config.json, special_tokens_map.json and
-added_tokens.json, which may say different things. transformers' own loader decides which of them counts; what it made
-of them is then read out of the tokenizer that it returns.
+A folder may contain vocab.json and merges.txt, tokenizer.json, tokenizer_config.json, special_tokens_map.json and
+added_tokens.json, which may contradict each other. transformers' own loader decides which of them counts; the result is
+read from the tokenizer that it returns.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import transformers
 
-from pocketdiffusion.export.checkpoints.text_files import VOCABULARY_FILES, NotWholeError, read_json, read_text_file
+from pocketdiffusion.export.checkpoints.text_files import VOCABULARY_FILES, IncompleteError, read_json, read_text_file
 from pocketdiffusion.export.checkpoints.tokenizer_probes import probes
 from pocketdiffusion.runtime.bundle.json_files import parse
 from pocketdiffusion.runtime.bundle.manifest import AddedToken
@@ -24,15 +24,15 @@ from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, make_tokenizer,
 
 FILES = ("vocab.json", "merges.txt")
 CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", "AutoTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
-_LONGEST = 100_000  # tokens; transformers says 10^30 where a folder says nothing
+_LONGEST = 100_000  # tokens; transformers uses 10^30 if a folder states no length
 
 
 @dataclass(frozen=True)
 class ClipTokenizer:
-    """What a tokenizer's folder says, by transformers' reading. `added` is in the order of ids.
+    """A tokenizer as transformers reads it from `folder`. `added` is in the order of ids.
 
-    `unk_id` is the id of a byte that the vocabulary lacks, None where such bytes have no token. `gives_mask` tells
-    whether it makes an attention mask for each prompt.
+    `unk_id` is the id for bytes that are not in the vocabulary, None if such bytes have no token. `makes_mask` is True
+    if it makes an attention mask for each prompt.
     """
 
     folder: Path
@@ -44,28 +44,28 @@ class ClipTokenizer:
     pad_id: int
     unk_id: int | None
     added: tuple[AddedToken, ...]
-    gives_mask: bool
+    makes_mask: bool
 
 
-_OPENED: dict[tuple[str, str], ClipTokenizer] = {}  # what this process has opened and compared, by digest and class
+_OPENED: dict[tuple[str, str], ClipTokenizer] = {}  # tokenizers that this process has compared, by digest and class
 
 
 def check_tokenizer(folder: Path, class_name: str) -> None:
-    """Raises UserError unless the folder holds the files of a tokenizer, and as `read_tokenizer` does where its class
-    is one of CLIP's."""
+    """Check that the folder has the files of a tokenizer, and read it if its class is one of CLIP's. Raise
+    IncompleteError if a file is missing, UserError as `read_tokenizer` does."""
     if not all((folder / file).is_file() for file in FILES) and not (folder / "tokenizer.json").is_file():
-        raise NotWholeError(f"{folder} holds no vocabulary: vocab.json and merges.txt, or tokenizer.json, are needed")
+        raise IncompleteError(f"{folder} has no vocabulary: vocab.json and merges.txt, or tokenizer.json, are needed")
     if not (folder / "tokenizer_config.json").is_file():
-        raise NotWholeError(f"{folder} holds no tokenizer_config.json: the checkpoint is not whole")
+        raise IncompleteError(f"{folder} has no tokenizer_config.json: the checkpoint is incomplete")
     if class_name in CLASSES:
         read_tokenizer(folder, class_name)
 
 
 def read_tokenizer(folder: Path, class_name: str) -> ClipTokenizer:
-    """Open the tokenizer in `folder` by transformers' class of that name, as model_index.json gives it.
+    """Open the tokenizer in `folder` with transformers' class `class_name`, which model_index.json names.
 
-    Its ids and masks of many prompts in many scripts are compared with those of the runtime. Raises UserError where
-    transformers cannot open it, where it is no CLIP tokenizer, and at the first prompt that differs.
+    The token ids and masks of many prompts in many scripts are compared with the runtime's. Raise UserError if
+    transformers cannot open it, if it is not a CLIP tokenizer, and at the first prompt that differs.
     """
     if class_name not in CLASSES:
         raise UserError(f"{folder} is a {class_name}, which is not supported; {CLASSES[0]} is")
@@ -79,7 +79,7 @@ def read_tokenizer(folder: Path, class_name: str) -> ClipTokenizer:
 
 
 def runtime_tokenizer(source: ClipTokenizer) -> Tokenizer:
-    """The tokenizer of a bundle's runtime, made of the same vocabulary, merges and added tokens."""
+    """Return a tokenizer of the bundle's runtime with the same vocabulary, merges and added tokens."""
     pairs = [(first, second) for first, _, second in (merge.partition(" ") for merge in source.merges)]
     try:
         return make_tokenizer(
@@ -97,8 +97,8 @@ def runtime_tokenizer(source: ClipTokenizer) -> Tokenizer:
 
 
 def write_vocabulary(source: ClipTokenizer, out: Path) -> None:
-    """Write vocab.json and merges.txt into `out`: the folder's own files, bytes and all, where they say the same as
-    docs/BUNDLE.md reads them, and so have neither carriage returns nor a key twice."""
+    """Write vocab.json and merges.txt into `out`. The folder's own files are copied byte for byte if they have the same
+    content when read by the rules of docs/BUNDLE.md (no carriage returns, no duplicate keys)."""
     vocab, merges = (source.folder / file for file in FILES)
     if _says(vocab, lambda raw: parse(raw) == source.vocab):
         shutil.copyfile(vocab, out / "vocab.json")
@@ -111,7 +111,7 @@ def write_vocabulary(source: ClipTokenizer, out: Path) -> None:
 
 
 def digest(folder: Path) -> str:
-    """The sha256 (hex) over the names and contents of the files of a tokenizer."""
+    """Return the sha256 (hex) over the names and contents of the files of a tokenizer."""
     total = hashlib.sha256()
     for file in sorted(file for file in folder.iterdir() if file.is_file()):
         total.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
@@ -119,10 +119,10 @@ def digest(folder: Path) -> str:
 
 
 def _open(folder: Path, class_name: str) -> Any:
-    """transformers' tokenizer. Raises UserError with the file that it cannot read, where one can be found."""
+    """Return transformers' tokenizer. Raise UserError, naming the file that it cannot read if one can be found."""
     try:
         return getattr(transformers, class_name).from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the loader raises whatever the line that fails raises, down to plain Exception
+    except Exception as error:  # the loader raises exceptions of any class, down to plain Exception
         for file in (folder / name for name in sorted(VOCABULARY_FILES)):
             if file.is_file():
                 read_json(file) if file.suffix == ".json" else read_text_file(file)
@@ -131,7 +131,7 @@ def _open(folder: Path, class_name: str) -> Any:
 
 
 def _read(folder: Path, theirs: Any) -> ClipTokenizer:
-    """What transformers' tokenizer is made of. Raises UserError where the runtime cannot be made of the same."""
+    """Return the data of transformers' tokenizer `theirs`. Raise UserError if the runtime does not support it."""
     model = _model(folder, theirs)
     for side in ("padding_side", "truncation_side"):
         if getattr(theirs, side) != "right":
@@ -139,7 +139,7 @@ def _read(folder: Path, theirs: Any) -> ClipTokenizer:
             raise UserError(f"{config}: {side} {getattr(theirs, side)!r} is not supported; 'right' is")
     merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
     if wrong := [merge for merge in merges if merge.count(" ") != 1]:
-        raise UserError(f"{folder} is no CLIP tokenizer: it merges {wrong[0]!r}, and CLIP's tokens hold no spaces")
+        raise UserError(f"{folder} is not a CLIP tokenizer: it merges {wrong[0]!r}, and CLIP's tokens have no spaces")
     return ClipTokenizer(
         folder=folder,
         vocab=model["vocab"],
@@ -150,43 +150,47 @@ def _read(folder: Path, theirs: Any) -> ClipTokenizer:
         pad_id=_special_id(folder, theirs, "pad"),
         unk_id=model["vocab"].get(model["unk_token"]),
         added=_added(folder, theirs),
-        gives_mask="attention_mask" in theirs.model_input_names,
+        makes_mask="attention_mask" in theirs.model_input_names,
     )
 
 
 def _model(folder: Path, theirs: Any) -> dict[str, Any]:
-    """The byte-pair model inside transformers' tokenizer."""
+    """Return the byte-pair model inside transformers' tokenizer."""
     backend = getattr(theirs, "backend_tokenizer", None)
     if backend is None:
-        raise UserError(f"{folder}: transformers {transformers.__version__} opens it by code of its own: install 5.0")
+        raise UserError(
+            f"{folder}: transformers {transformers.__version__} does not open it with the tokenizers library: install "
+            "transformers 5.0"
+        )
     model: dict[str, Any] = json.loads(backend.to_str())["model"]
     kind, end = model.get("type"), model.get("end_of_word_suffix")
     if kind != "BPE" or end != "</w>":
-        raise UserError(f"{folder} is no CLIP tokenizer: it is a {kind} that ends words with {end!r}")
+        raise UserError(f"{folder} is not a CLIP tokenizer: it is a {kind} that ends words with {end!r}")
     if not model["vocab"] or backend.normalizer is None:
         missing = "normalizer" if model["vocab"] else "vocabulary"
-        raise UserError(f"{folder} is no CLIP tokenizer: it has no {missing}")
+        raise UserError(f"{folder} is not a CLIP tokenizer: it has no {missing}")
     return model
 
 
 def _max_length(folder: Path, length: object) -> int:
-    """Tokens of a prompt, as diffusers' pipeline asks for them: model_max_length, whatever the text encoder takes."""
+    """Return model_max_length, the number of tokens of a prompt, as diffusers' pipeline uses it, whatever the text
+    encoder accepts."""
     config = folder / "tokenizer_config.json"
-    mend = "set it to the text encoder's max_position_embeddings, 77 for CLIP"
+    advice = "set it to the text encoder's max_position_embeddings, 77 for CLIP"
     if not isinstance(length, int) or isinstance(length, bool):
-        raise UserError(f"{config}: model_max_length {length!r} is no whole number: {mend}")
+        raise UserError(f"{config}: model_max_length {length!r} is not an integer: {advice}")
     if length > _LONGEST:
-        said = json.loads(config.read_text(encoding="utf-8"))
-        names = [name for name in ("model_max_length", "max_len") if name in said]
-        what = f"{names[0]} {said[names[0]]} is no length of a prompt" if names else "model_max_length is missing"
-        raise UserError(f"{config}: {what}: {mend}")
+        stored = json.loads(config.read_text(encoding="utf-8"))
+        names = [name for name in ("model_max_length", "max_len") if name in stored]
+        reason = f"{names[0]} {stored[names[0]]} is too large" if names else "model_max_length is missing"
+        raise UserError(f"{config}: {reason}: {advice}")
     if length < 2:
-        raise UserError(f"{config}: model_max_length {length} leaves no room for beginning and end: {mend}")
+        raise UserError(f"{config}: model_max_length {length} leaves no room for beginning and end: {advice}")
     return length
 
 
 def _special_id(folder: Path, theirs: Any, kind: str) -> int:
-    """The id of "bos", "eos" or "pad". Raises UserError where the tokenizer has none."""
+    """Return the id of the token "bos", "eos" or "pad". Raise UserError if the tokenizer has none."""
     number = getattr(theirs, f"{kind}_token_id")
     if number is None:
         raise UserError(f"{folder / 'tokenizer_config.json'}: {kind}_token is missing, and every prompt needs its id")
@@ -194,9 +198,10 @@ def _special_id(folder: Path, theirs: Any, kind: str) -> int:
 
 
 def _added(folder: Path, theirs: Any) -> tuple[AddedToken, ...]:
-    """The added tokens, and for each that stands for several vectors the text that diffusers writes for it.
+    """Return the added tokens, each with its expansion (the text that diffusers substitutes for a token of several
+    vectors).
 
-    Raises UserError where two are the same once they are normalized: of those transformers takes one by chance.
+    Raise UserError if two are equal after normalization: transformers then matches an arbitrary one of them.
     """
     found = sorted(theirs.added_tokens_decoder.items())
     alike: dict[str, str] = {}
@@ -204,8 +209,8 @@ def _added(folder: Path, theirs: Any) -> tuple[AddedToken, ...]:
         other = alike.setdefault(theirs.backend_tokenizer.normalizer.normalize_str(token.content), token.content)
         if other != token.content:
             raise UserError(
-                f"{folder}: the added tokens {other!r} and {token.content!r} differ in nothing that is looked at, and "
-                f"transformers takes either by chance: take one of them away"
+                f"{folder}: the added tokens {other!r} and {token.content!r} are equal after normalization, and "
+                f"transformers chooses either by chance: remove one of them"
             )
     texts = {token.content for _, token in found}
     return tuple(
@@ -224,7 +229,7 @@ def _added(folder: Path, theirs: Any) -> tuple[AddedToken, ...]:
 
 
 def _expansion(text: str, texts: Iterable[str]) -> str:
-    """`text`, `text`_1, `text`_2, ..., as far as they are added tokens; "" where the first alone is.
+    """Return "`text` `text`_1 `text`_2 ..." for those numbers that are added tokens; "" if there is no `text`_1.
 
     Source: diffusers' TextualInversionLoaderMixin._maybe_convert_prompt.
     """
@@ -235,26 +240,28 @@ def _expansion(text: str, texts: Iterable[str]) -> str:
 
 
 def _compare(found: ClipTokenizer, theirs: Any) -> None:
-    """Raises UserError at the first prompt of which the runtime has other ids or another mask."""
+    """Compare the runtime's ids and masks with transformers' on all probes. Raise UserError at the first prompt that
+    differs."""
     ours = runtime_tokenizer(found)
     for prompt in probes(found.added):
         written = _expand(theirs, prompt, found.added)
         try:
-            wanted = theirs(written, padding="max_length", max_length=found.max_length, truncation=True)
+            expected = theirs(written, padding="max_length", max_length=found.max_length, truncation=True)
         except Exception as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{found.folder}: transformers cannot encode {prompt!r} with it ({reason})") from None
         given = encode(ours, prompt)
-        mask = wanted.get("attention_mask", given.mask[0].tolist())
-        if wanted["input_ids"] != given.ids[0].tolist() or mask != given.mask[0].tolist():
+        mask = expected.get("attention_mask", given.mask[0].tolist())
+        if expected["input_ids"] != given.ids[0].tolist() or mask != given.mask[0].tolist():
             raise UserError(
-                f"{found.folder} is no CLIP tokenizer that the runtime has: of the prompt {prompt!r} transformers' "
-                f"{type(theirs).__name__} makes other token ids"
+                f"{found.folder} is not a CLIP tokenizer that the runtime supports: transformers' "
+                f"{type(theirs).__name__} makes other token ids of the prompt {prompt!r}"
             )
 
 
 def _expand(theirs: Any, prompt: str, added: Iterable[AddedToken]) -> str:
-    """As diffusers' pipeline does before it asks the tokenizer."""
+    """Return `prompt` with added tokens of several vectors replaced by their expansions, as diffusers' pipeline does
+    first."""
     tokens = dict.fromkeys(theirs.tokenize(prompt, verbose=False))
     for token in tokens:
         for expansion in (one.expansion for one in added if one.text == token and one.expansion):

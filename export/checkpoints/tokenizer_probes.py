@@ -34,7 +34,7 @@ _TEXTS = (
 
 
 def probes(added: Sequence[AddedToken]) -> Iterator[str]:
-    """Texts in many scripts, every letter of Latin-1 alone, and each added token in many surroundings.
+    """Yield texts in many scripts, every letter of Latin-1 by itself, and each added token in many surroundings.
 
     `added` are the tokenizer's own; of more than 64, the first and the last 32 are tried.
     """

@@ -1,14 +1,14 @@
-"""Tensors of a weight file that nothing uses: which are known to be harmless, and which a user lets pass."""
+"""Unused tensors of a weight file: the patterns that are known to be harmless, and the patterns that a user allows."""
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-# What training and converting leave behind, as shell patterns. diffusers passes them over as well.
+# Tensors that training and conversion leave behind, as shell patterns. diffusers ignores them too.
 HARMLESS = (
-    "model_ema.*",  # LitEma: a running mean beside the weights, and its `decay` and `num_updates`
+    "model_ema.*",  # LitEma: a running mean of the weights, and its `decay` and `num_updates`
     "loss.*",  # of an autoencoder's training: `loss.logvar`, the discriminator, LPIPS
     "*position_ids",  # 0, 1, 2, ...: written by transformers until 4.31
-    "text_projection.weight",  # of CLIP's whole model; Stable Diffusion takes the states before it
+    "text_projection.weight",  # of the complete CLIP model; Stable Diffusion uses the states before it
     "logit_scale",
     "vision_model.*",
     "visual_projection.weight",
@@ -35,12 +35,12 @@ HARMLESS = (
 
 
 def is_allowed(name: str, part: str, patterns: Sequence[str] = ()) -> bool:
-    """Whether a tensor that nothing uses is passed over: a harmless one, or one that a pattern of the user's names,
-    with or without the component before it ("extra.*", "vae.extra.*")."""
+    """Return True if an unused tensor may be ignored: it is harmless, or a pattern of the user matches its name, with
+    or without the component in front ("extra.*", "vae.extra.*")."""
     bare = name.removeprefix(f"{part}.")
     return matches(bare, HARMLESS) or matches(bare, patterns) or matches(f"{part}.{bare}", patterns)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """By the rules of a shell, where * takes dots as well."""
+    """Return True if `name` matches one of the shell patterns; * matches dots too."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

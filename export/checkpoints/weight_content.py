@@ -1,4 +1,4 @@
-"""All weights read once, in pieces: the fingerprint of their files, and the first number of each that is not finite."""
+"""All weights read once, in pieces: the fingerprint of their files, and the first value of each that is not finite."""
 
 import hashlib
 import sys
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pocketdiffusion.export.checkpoints.tensor import FLOATS, LazyTensor, Stored, widen
 from pocketdiffusion.runtime.errors import UserError
 
-PIECE = 1 << 20  # bytes: what fits a processor's cache is read, hashed and looked at in one go
+PIECE = 1 << 20  # bytes: a piece that fits a processor's cache is read, hashed and checked at once
 
-# An unsigned type of the same width, the bits of |x|, and the least of them that is no finite number.
+# An unsigned type of the same width, the mask of the bits of |x|, and the least of them that is not finite.
 _BITS = {
     "float32": (np.uint32, 0x7FFFFFFF, 0x7F800000),
     "float16": (np.uint16, 0x7FFF, 0x7C00),
@@ -26,7 +26,7 @@ _BITS = {
 
 @dataclass(frozen=True)
 class NotFinite:
-    """The first number of a tensor that is not finite in float32: at `index` it is `value`."""
+    """The first value of a tensor that is not finite in float32: at `index` it is `value`."""
 
     place: Stored
     name: str
@@ -36,15 +36,16 @@ class NotFinite:
 
 @dataclass(frozen=True)
 class Content:
-    """`fingerprint` is the sha256 over the weight files' names and sha256 sums. `broken` is by file and offset."""
+    """`fingerprint` is the sha256 (hex) over the weight files' names and sha256 sums. `broken` is by (file, byte
+    offset)."""
 
     fingerprint: str
     broken: Mapping[tuple[Path, int], NotFinite]
 
 
 def read_content(files: Mapping[str, Path], tensors: Mapping[str, Mapping[str, LazyTensor]]) -> Content:
-    """Read the `files`, by the names that the fingerprint has, once and in pieces. They hold the `tensors` of each
-    component."""
+    """Read the weight `files`, by the names that enter the fingerprint, once and in pieces. `tensors` are the tensors
+    in them, by component."""
     by_file: dict[Path, dict[Stored, str]] = {}
     for named in tensors.values():
         for name, tensor in named.items():
@@ -61,11 +62,11 @@ def read_content(files: Mapping[str, Path], tensors: Mapping[str, Mapping[str, L
 
 
 class NotFiniteError(UserError):
-    """A weight is NaN or infinite: a checkpoint to draw nothing with."""
+    """A weight is NaN or infinite: the checkpoint cannot draw pictures."""
 
 
 def _read_file(file: Path, tensors: Mapping[Stored, str], digest: Any) -> Iterator[NotFinite]:
-    """Hash a file from end to end; of each tensor, the first number that is not finite."""
+    """Hash a file from beginning to end; yield for each tensor the first value that is not finite."""
     with file.open("rb") as stream:
         for place, name in sorted(tensors.items(), key=lambda item: (item[0].offset, item[0].nbytes)):
             for piece in _pieces(stream, place.offset - stream.tell()):
@@ -83,7 +84,7 @@ def _read_file(file: Path, tensors: Mapping[Stored, str], digest: Any) -> Iterat
 
 
 def _pieces(stream: BufferedReader, count: int) -> Iterator[NDArray[np.uint8]]:
-    """The next `count` bytes, as far as there are any."""
+    """Yield the next `count` bytes of `stream` in pieces, fewer if the file ends before."""
     buffer = bytearray(PIECE)
     while count > 0:
         got = stream.readinto(memoryview(buffer)[: min(count, PIECE)])
@@ -94,7 +95,8 @@ def _pieces(stream: BufferedReader, count: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _first_not_finite(name: str, place: Stored, piece: NDArray[np.uint8], begun: int) -> NotFinite | None:
-    """In a piece of a tensor that begins `begun` bytes behind its start."""
+    """Return the first value of a piece of a tensor that is not finite, None if there is none. `begun`: bytes of the
+    tensor before the piece."""
     if not len(piece):
         return None
     if place.dtype in _BITS:  # at the speed of memory; float64 and float8 are widened

@@ -1,4 +1,4 @@
-"""The ladder below the artifact that ships: which of its rungs cost what."""
+"""The ladder of an export: the rungs below the artifact that ships show which of them costs how much."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,13 +25,12 @@ Say = Callable[[str], None]
 
 
 def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: Path, say: Say) -> list[Verdict]:
-    """Judge what lies below the shipped artifact: the rewritten module in torch, the artifact in float32, what its
-    storage costs in torch, and its replay in float16.
+    """Judge the rungs below the shipped artifact: the rewritten module in torch, the artifact in float32, the module in
+    torch with the stored weights, and the replay of the artifact in float16.
 
-    Rewrites that change this part of the model come after the others, against the floor that they declare; the artifact
-    in float32 is then compared with the changed module. What rounding to float16 costs raises the floor of the artifact
-    that ships. `folder` holds the graph that ships.
-    """
+    Rewrites that change this part of the model are judged after the others, against the floor that they declare; the
+    artifact in float32 is then compared with the changed module. The loss by rounding to float16 raises the floor of
+    the artifact that ships. `folder` holds the graph that ships."""
     part, artifact = fitted.part, fitted.artifact
     name, format = part.spec.name, artifact.format
     changing = changes(rewrite for rewrite, count in fitted.graph.rewrites.items() if count)
@@ -50,7 +49,7 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
         say(f"verifying {format} {name}, fp32")
         verdicts += _judge_float32(fitted, target, changed, few, folder)
     if fitted.plan.floor_db is not None:
-        say(f"verifying {name} with what {fitted.plan.recipe} leaves of it")
+        say(f"verifying {name} with weights as {fitted.plan.recipe} stores them")
         verdicts += judge_quantized(fitted, few, folder)
     elif artifact.recipe == "fp16":
         say(f"verifying {name} with rounded weights")
@@ -63,7 +62,7 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
 
 
 def _judge_same_weights(fitted: Fitted, reference: TorchRunner, few: list[Trajectory], folder: Path) -> list[Verdict]:
-    """The graph that ships beside a torch module with the weights that it stores, by the floor of an exact one."""
+    """Compare the graph that ships with a torch module of the same stored weights, by the floor of float32."""
     format = fitted.artifact.format
     floor = Tolerance(FLOORS_DB["float32", "float32"])
     check = Check(Kind.SAME_WEIGHTS, floor, Scope(format), reference)
@@ -73,7 +72,7 @@ def _judge_same_weights(fitted: Fitted, reference: TorchRunner, few: list[Trajec
 def _judge_float32(
     fitted: Fitted, target: Target, changed: TorchRunner | None, few: list[Trajectory], folder: Path
 ) -> list[Verdict]:
-    """The artifact in float32, where that is not what ships: written beside `folder` for as long as it is judged."""
+    """Emit the artifact in float32 into a temporary folder next to `folder`, and judge it."""
     artifact = replace(fitted.artifact, recipe="fp32")
     with TemporaryDirectory(dir=folder.parent) as scratch:
         graph = emit(fitted.part, artifact, Path(scratch), open_batch=target.open_batch)
@@ -83,9 +82,9 @@ def _judge_float32(
 
 
 def judge_quantized(fitted: Fitted, few: list[Trajectory], folder: Path) -> list[Verdict]:
-    """Judge what a lossy recipe costs in torch, against its own floor; and the artifact beside torch with the very
-    weights that it stores: as a whole by the floor of an exact one, or, where it computes in integers, layer by
-    layer."""
+    """Judge the module in torch as a lossy recipe stores it, against the recipe's floor; then the artifact against
+    torch with the same stored weights: its outputs by the floor of float32 storage, or, if it computes in integers,
+    layer by layer."""
     graph, plan, artifact = fitted.graph, fitted.plan, fitted.artifact
     format, exact = artifact.format, plan.activation == "float"
     rewrites = artifact.rewrites if exact else ()

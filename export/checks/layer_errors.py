@@ -1,8 +1,9 @@
-"""Which layer of an artifact errs first: every layer's result beside the original's own, for the same inputs.
+"""Search for the first layer of an artifact with an error: every layer's result is compared with the original's, for
+the same inputs.
 
-A graph is given the recorded inputs, and its layers are left to themselves: an error that one of them makes goes on
-through those behind it. So the first in the order of execution is the one to look at, and the one that adds most.
-"""
+A graph gets the recorded inputs, and its layers run freely, so that the error of one layer continues in all that
+follow. The layers to inspect are therefore the first one over a budget in the order of execution, and the one that adds
+most."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ Layers = Callable[[Mapping[str, Array]], dict[str, Array]]  # the results of a g
 
 @dataclass(frozen=True)
 class LayerError:
-    """`by_step` has the relative error (the norm of the difference over that of the original) of each step, of the
-    worse half; of a graph outside the steps that of each call, the negative half's first; infinite where a result is
-    not finite or of another size. `calls` says in words which they are. `added` is what it exceeds the layer before it
-    by, in squares, at its worst."""
+    """The errors of one layer. `by_step` has the relative error (norm of the difference / norm of the original) of each
+    step, of the worse half; of a graph outside the steps, the error of each call, the negative half's first. It is
+    infinite if a result is not finite or has another size. `calls` has the names of these steps or calls. `added` is
+    the largest sqrt(error^2 - error of the layer before^2)."""
 
     graph: str
     module: str
@@ -39,17 +40,17 @@ class LayerError:
         return max(self.by_step)
 
     def first_over(self, budget: float) -> int | None:
-        """The first step, from 1, at which the error is over `budget`."""
+        """Return the first step, from 1, at which the error is over `budget`."""
         return next((step for step, error in enumerate(self.by_step, 1) if not error <= budget), None)
 
     def call(self, step: int) -> str:
-        """In words, which one of `by_step` it is, from 1; nothing of a graph that is called once."""
+        """Return the name of step `step` (from 1) of `by_step`; "" for a graph that is called once."""
         return self.calls[step - 1] if self.calls else ""
 
 
 def first_over(errors: Sequence[LayerError], budget: float) -> tuple[LayerError, int] | None:
-    """The layer, and its step, from which on the error is over `budget`: graphs in their order, then the earliest step,
-    then the first layer in the order of execution."""
+    """Return the first layer whose error is over `budget`, and the step: graphs in their order, then the earliest step,
+    then the first layer in the order of execution. None if there is none."""
     for graph in dict.fromkeys(error.graph for error in errors):
         over = [(step, error) for error in errors if error.graph == graph and (step := error.first_over(budget))]
         if over:
@@ -82,8 +83,9 @@ class OriginalLayers:
 
 
 def compare_layers(graph: str, reference: Layers, candidate: Layers, trajectory: Trajectory) -> list[LayerError]:
-    """Every layer that both have, in the candidate's order of execution, on all calls of one drawing."""
-    steps: dict[str, list[dict[str, float]]] = {}  # the calls of each step, or for each prompt
+    """Return the error of every layer that both sides have, in the candidate's order of execution, on all calls of one
+    drawing."""
+    steps: dict[str, list[dict[str, float]]] = {}  # errors of the calls of each step or prompt
     for case in cases(graph, trajectory):
         words = f"step {case.step + 1}" if case.step is not None else f"{case.half} prompt" if case.half else ""
         steps.setdefault(words, []).append(dict(_errors(reference(case.inputs), candidate(case.inputs))))
@@ -107,11 +109,11 @@ def _errors(reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> I
     for module, given in candidate.items():
         if module not in reference:
             continue
-        wanted = reference[module].astype(np.float64).ravel()
+        expected = reference[module].astype(np.float64).ravel()
         flat = given.astype(np.float64)
-        if given.size != wanted.size or not (np.isfinite(flat).all() and np.isfinite(wanted).all()):
+        if given.size != expected.size or not (np.isfinite(flat).all() and np.isfinite(expected).all()):
             yield module, inf
             continue
-        norm = float(np.linalg.norm(wanted))
-        error = float(np.linalg.norm(flat.ravel() - wanted))
+        norm = float(np.linalg.norm(expected))
+        error = float(np.linalg.norm(flat.ravel() - expected))
         yield module, error / norm if norm else (inf if error else 0.0)

@@ -1,10 +1,9 @@
-"""An artifact that computes in integers, layer by layer beside torch.
+"""Comparison of an artifact that computes in integers with torch, layer by layer.
 
-Where roundings follow one another, a last digit turns some, and these turn others: the outputs of two sound engines are
-as far apart as each is from the original, and faults hide in that. So every layer in torch goes on with what the
-artifact's own layers gave, and is compared with the artifact's by itself: sound ones differ by the few values that lie
-at the middle between two integers, and by what the operators between two layers lose.
-"""
+In a sequence of roundings, a difference in the last digit changes some of them, and these change others: the outputs of
+two correct engines are as far apart as each is from the original, and faults hide in that. So every layer in torch gets
+the artifact's own results of the layers before it, and only its own result is compared. Correct ones differ by the few
+values in the middle between two integers, and by the rounding of the operators between two layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,8 +24,9 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 
 class ForcedModule:
-    """A torch module whose layers go on with other results than their own. `note` is told of each layer, and then of
-    each output, what it would be, and what it is in the artifact: one at a time, for all are much more than a model."""
+    """A torch module whose layers are teacher-forced: each layer's result is replaced by the artifact's. `note` is
+    called with the name, torch's result and the artifact's result of each layer, then of each output, one at a time,
+    because all of them are much larger than a model."""
 
     def __init__(self, runner: TorchRunner, layers: Sequence[str], note: Callable[[str, Array, Array], None]) -> None:
         self.runner, self.note = runner, note
@@ -35,10 +35,11 @@ class ForcedModule:
             runner.module.get_submodule(layer).register_forward_hook(self._force(layer))
 
     def __call__(self, inputs: Mapping[str, Array], given: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """`given` and `outputs` are what the layers and the artifact as a whole give for `inputs`."""
+        """Run the module on `inputs`. `given` has the results of the artifact's layers for them, `outputs` the
+        artifact's outputs."""
         self._given = given
-        for name, wanted in self.runner(inputs).items():
-            self.note(name, wanted, outputs[name])
+        for name, expected in self.runner(inputs).items():
+            self.note(name, expected, outputs[name])
 
     def _force(self, layer: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def force(owner: nn.Module, arguments: Any, result: Tensor) -> Tensor:
@@ -54,11 +55,10 @@ class ForcedModule:
 def judge_forced(
     check: Check, reference: TorchRunner, layers: LayerRunner, trajectories: Sequence[Trajectory], plan: Plan
 ) -> Verdict:
-    """Return the verdict on the layer or output that is furthest from torch. `reference` is the module as `plan` leaves
-    it. Takes the memory of what all layers give in one call.
+    """Return the verdict on the layer or output with the largest distance from torch. `reference` is the module as
+    `plan` stores and computes it. Needs memory for the results of all layers in one call.
 
-    Raises ProofError where the artifact does not name a layer that computes in integers, or gives one of another size.
-    """
+    Raise ProofError if the artifact does not name a layer that computes in integers, or a result has another size."""
     graph, names = reference.spec.name, layers.names
     for weight, scheme in plan.schemes.items():
         if scheme.activation != "float" and weight.rpartition(".")[0] not in names:
@@ -66,11 +66,11 @@ def judge_forced(
     tallies: dict[str, Tally] = {}
     label = ""
 
-    def note(name: str, wanted: Array, given: Array) -> None:
-        if wanted.shape != given.shape:
-            sizes = f"{list(given.shape)}, torch {list(wanted.shape)}"
-            raise ProofError(f"{layers.format} {graph}: {name} has another size: {sizes}")
-        tallies.setdefault(name, Tally()).add(Comparison(label, wanted, given))
+    def note(name: str, expected: Array, given: Array) -> None:
+        if expected.shape != given.shape:
+            sizes = f"{list(given.shape)}, and {list(expected.shape)} in torch"
+            raise ProofError(f"{layers.format} {graph}: the result of {name} has the shape {sizes}")
+        tallies.setdefault(name, Tally()).add(Comparison(label, expected, given))
 
     module = ForcedModule(reference, list(names), note)
     for trajectory in trajectories:

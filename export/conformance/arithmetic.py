@@ -20,7 +20,8 @@ from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
 
 
 def guidance_vector(arrays: Arrays) -> Vector:
-    """As the pipelines combine the halves; do_classifier_free_guidance is guidance > 1."""
+    """Return the vector of guidance: the pipelines' combination of the halves; do_classifier_free_guidance is guidance
+    > 1."""
     negative, positive = (torch.from_numpy(random_values(seed, (16,))) for seed in (1, 2))
     cases = []
     for scale in GUIDANCES:
@@ -41,8 +42,9 @@ def guidance_vector(arrays: Arrays) -> Vector:
 
 
 def scale_vectors(vae: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
-    """What the VAE's decoder gets, and what its encoder's posterior becomes. The shift_factor of a configuration is not
-    applied, as diffusers' pipelines of Stable Diffusion do not."""
+    """Return the vectors of the VAE's scale: the input of its decoder, and the latents from its encoder's posterior.
+    The shift_factor of a configuration is not applied: diffusers' pipelines of Stable Diffusion do not apply it
+    either."""
     scale = vae["scaling_factor"]
     latents = torch.from_numpy(random_values(3, (1, 4, 2, 2)) * np.float32(5))
     decoder = Vector(

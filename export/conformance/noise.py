@@ -6,7 +6,7 @@ import torch
 from pocketdiffusion.runtime.verify.questions import DRAWS, NOISE_DB, SEEDS, noise_question
 from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
 
-# What is wrong where the values differ, by the vector's name.
+# The mistakes that a difference shows, by the vector's name. These texts are written into bundles.
 TELLS = {
     "noise of 16 values and more": (
         "the noise is not torch's: mt19937 seeded with the seed's lowest 32 bits, 24 bits a word, blocks of 16 in "
@@ -26,7 +26,8 @@ TELLS = {
 
 
 def noise_vectors(arrays: Arrays) -> tuple[Vector, ...]:
-    """For each kind of draws, a case a seed: -2^63 to 2^64 - 1, as text, since JSON's numbers lose them."""
+    """Return a vector for each kind of draws, with a case per seed: -2^63 to 2^64 - 1, as text, since JSON numbers
+    would round them."""
     return tuple(
         Vector(
             name=name,

@@ -10,7 +10,7 @@ from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
 
 
 def picture_vectors(arrays: Arrays) -> tuple[Vector, ...]:
-    """Both ways: pictures to the VAE's encoder, and the decoder's output to pictures."""
+    """Return the vectors of pictures in both directions: to the VAE's encoder, and from the decoder's output."""
     picture = all_levels()
     given = Vector(
         name="picture to array",
@@ -61,7 +61,7 @@ def _preprocess(picture: Array) -> Array:
 
 
 def _postprocess(array: Array) -> Array:
-    """uint8 [h, w, 3]. NaN is taken as black beforehand: in numpy its level depends on the machine."""
+    """Return the picture, uint8 [h, w, 3]. NaN becomes black beforehand: in numpy its level depends on the machine."""
     sample = torch.from_numpy(np.where(np.isnan(array), np.float32(-1), array))
     values = VaeImageProcessor().postprocess(sample, output_type="np")
     return np.asarray(VaeImageProcessor.numpy_to_pil(values)[0])

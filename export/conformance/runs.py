@@ -38,7 +38,7 @@ WRONG = (
 
 @dataclass(frozen=True)
 class _Run:
-    """`first` [16] are the latents before the first row; the others have a row each."""
+    """`first` [16] are the latents before the first row; the other arrays have one entry per row."""
 
     first: Array
     timesteps: Array
@@ -47,8 +47,8 @@ class _Run:
 
 
 def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
-    """For each sampler that serves the scheduler's settings: starts, the end of a run of every count of steps, from
-    noise and from a picture, and one run row by row."""
+    """Return three vectors for each sampler that supports the scheduler's settings: the start, the end of a run for
+    every number of steps, from noise and from a picture, and one run row by row."""
     vectors: list[Vector] = []
     runs = _runs(json.dumps(dict(config), sort_keys=True))
     noise = _noise().reshape(-1, 16)
@@ -99,7 +99,7 @@ def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]
         vectors.append(Vector(name=f"runs, {sampler}", kind="run", tells=WRONG, floor_db=floor, cases=tuple(ends)))
         steps = max(n for name, picture, n, _ in runs if name == sampler and not picture and n <= WHOLE)
         run = runs[sampler, False, steps, 0]
-        whole = Case(
+        complete = Case(
             label=f"{steps} steps",
             texts={"sampler": sampler},
             arrays={
@@ -114,7 +114,7 @@ def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]
             "dropped or its oldest taken first, the noise of c left out (latents)"
         )
         vectors.append(
-            Vector(name=f"run row by row, {sampler}", kind="whole_run", tells=tells, floor_db=floor, cases=(whole,))
+            Vector(name=f"run row by row, {sampler}", kind="whole_run", tells=tells, floor_db=floor, cases=(complete,))
         )
     return tuple(vectors)
 
@@ -138,9 +138,9 @@ def _noise() -> Array:
 
 @lru_cache(maxsize=8)
 def _runs(config_json: str) -> dict[tuple[str, bool, int, int], _Run]:
-    """By sampler, whether from a picture, steps and start. A run of each count from noise, one from the middle, and of
-    some counts from the second and the last row; counts that a sampler or the original refuses are left out, and
-    runs of the original that are not finite (its ancestral sampler over a cosine schedule at 4 steps)."""
+    """Return the runs by (sampler, from a picture, steps, start): for each number of steps from noise and from the
+    middle, for some also from the second and the last row. Left out are numbers of steps that a sampler or the original
+    refuses, and runs of the original that are not finite (its ancestral sampler over a cosine schedule at 4 steps)."""
     config = json.loads(config_json)
     schedule = read_schedule(config)
     runs: dict[tuple[str, bool, int, int], _Run] = {}

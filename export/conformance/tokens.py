@@ -18,8 +18,8 @@ from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
 
 
 def token_vectors(source: ClipTokenizer, class_name: str, arrays: Arrays, number: int = 1) -> tuple[Vector, ...]:
-    """Ids, masks and what is cut of prompts; the vocabulary as transformers loaded it: of the bundle's tokenizer
-    `number`."""
+    """Return the vectors of the bundle's tokenizer `number`: ids, masks and cut ends of prompts, and the vocabulary as
+    transformers loaded it."""
     found = _token_vectors(source, class_name, arrays)
     return found if number == 1 else tuple(_of_tokenizer(vector, number) for vector in found)
 
@@ -75,7 +75,8 @@ def _prompts(
 
 
 def _encode(source: ClipTokenizer, theirs: Any, prompt: str) -> dict[str, Array]:
-    """As the pipeline does; `cut` is what its warning about long prompts shows, as it was typed."""
+    """Return ids, mask and `cut` as diffusers' pipeline computes them; `cut` is the end that its warning about long
+    prompts shows, as it was typed."""
     for token in dict.fromkeys(theirs.tokenize(prompt, verbose=False)):
         for added in source.added:
             if added.text == token and added.expansion:
@@ -100,7 +101,7 @@ def _open(folder: Path, sha256: str, class_name: str) -> Any:
 
 @lru_cache(maxsize=4)
 def _digests(folder: Path, sha256: str, class_name: str) -> dict[str, str]:
-    """Those of vectors.py, of what transformers loaded."""
+    """Return the digests that docs/BUNDLE.md (section 12) defines, of the vocabulary that transformers loaded."""
     backend = _open(folder, sha256, class_name).backend_tokenizer
     model = json.loads(backend.to_str())["model"]
     entries = sorted(model["vocab"].items(), key=lambda item: item[1])

@@ -1,15 +1,15 @@
 """Model families: each splits a checkpoint into components.
 
-The folder is the registry: a file here serves the pipeline classes that its `PIPELINES` names, with
+The folder is the registry: a file here serves the pipeline classes that its `PIPELINES` names, and defines
 
     PIPELINE                     the class of diffusers that draws the reference
-    CLASSES                      the modules it is made of, each with the classes that are served
-    TOKENIZERS                   the parts that hold a vocabulary
-    components(checkpoint, width, height) -> list[Component]    in pixels, None for the size that it was trained at
-    program(checkpoint, specs) -> Program    which graph is called when, with what; `specs` are the components'
-    calls(pipeline)              where the pipeline calls each graph: {graph: GraphCall}
-    modules(pipeline)            which of its modules have the weights of each component
-    scheduler_config(config)     the scheduler's settings after that class has mended them
+    CLASSES                      the modules of the checkpoint, each with the classes that are supported
+    TOKENIZERS                   the parts that are tokenizers
+    components(checkpoint, width, height) -> list[Component]    in pixels, None for the model's training size
+    program(checkpoint, specs) -> Program    the order of the graphs' calls and their values; `specs` by component
+    calls(pipeline)              the pipeline's modules whose calls are recorded: {graph: GraphCall}
+    modules(pipeline)            the pipeline's modules that have the weights of each component
+    scheduler_config(config)     the scheduler's settings after the corrections that the pipeline class makes
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +26,12 @@ from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program
 from pocketdiffusion.runtime.sampling.scheduler_settings import PLAIN
 
-_SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that they come from
+_SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that define them
 
 
 def find_family(checkpoint: Checkpoint) -> Any:
-    """The module here that serves the checkpoint's pipeline class. Raises UserError where there is none."""
+    """Return the module of this folder that serves the checkpoint's pipeline class. Raise UserError if there is
+    none."""
     return _find_family(checkpoint.name, checkpoint.model_index)
 
 
@@ -41,11 +42,12 @@ def components(
     height: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Component]:
-    """The graphs of a checkpoint, batch 1, for pictures of `width` x `height` pixels, in the order they run in.
+    """Return the graphs of a checkpoint, batch 1, for pictures of `width` x `height` pixels, in the order in which they
+    run.
 
-    `say` is told in one line which tensors nothing uses. Raises UserError where the pipeline class is of no known
-    family, where a configuration asks for what its family does not do, where the size does not fit the model, and where
-    the weights do not fit the configuration.
+    `say` receives one line about unused tensors. Raise UserError if the pipeline class belongs to no known family, if a
+    configuration requires something that its family does not support, if the size does not fit the model, and if the
+    weights do not fit the configuration.
     """
     family = find_family(checkpoint)
     parts: list[Component] = family.components(checkpoint, width, height)
@@ -61,13 +63,13 @@ def components(
     ]
     if unused:
         more = f", and {len(unused) - 5} more" if len(unused) > 5 else ""
-        say(f"{checkpoint.name} holds tensors that nothing uses, passed over: {', '.join(unused[:5])}{more}")
+        say(f"{checkpoint.name} has unused tensors, which are ignored: {', '.join(unused[:5])}{more}")
     return parts
 
 
 def program(checkpoint: Checkpoint, parts: Sequence[Component]) -> Program:
-    """Which graph of the checkpoint is called when, with what, as its family says. Raises UserError where that does not
-    fit the graphs."""
+    """Return the family's program of the checkpoint: the calls of the graphs, in order, with their values. Raise
+    UserError if it does not fit the graphs."""
     specs = {part.spec.name: part.spec for part in parts}
     found: Program = find_family(checkpoint).program(checkpoint, specs)
     check_program(found, specs)
@@ -75,47 +77,48 @@ def program(checkpoint: Checkpoint, parts: Sequence[Component]) -> Program:
 
 
 def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The settings of the scheduler that the checkpoint's pipeline draws with: of the class that model_index.json
-    names, which need not be that of scheduler_config.json, as the pipeline mends them. Where another sampler takes its
-    place, without the settings that change the arithmetic in ways that no sampler here knows."""
+    """Return the settings of the scheduler that the checkpoint's pipeline draws with, after the corrections that the
+    pipeline class makes. `_class_name` is from model_index.json, and may differ from scheduler_config.json. If another
+    sampler replaces the scheduler, settings that no sampler here supports are left out."""
     _, name = checkpoint.model_index["scheduler"]
-    mended: dict[str, Any] = find_family(checkpoint).scheduler_config({**checkpoint.scheduler, "_class_name": name})
-    return mended if checkpoint.sampler is None else {key: mended[key] for key in mended if key not in PLAIN}
+    config: dict[str, Any] = find_family(checkpoint).scheduler_config({**checkpoint.scheduler, "_class_name": name})
+    return config if checkpoint.sampler is None else {key: config[key] for key in config if key not in PLAIN}
 
 
 def find_parts(title: str, model_index: Mapping[str, Any]) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
-    """What is read of a checkpoint: the library and class of each module by its name, and the names of the tokenizers.
+    """Return the parts of a checkpoint that are read: (library, class) of each module by its name, and the names of the
+    tokenizers.
 
-    A checkpoint may have other parts, which its pipeline class does not use. Raises UserError, in words about the
-    model `title`, where the pipeline or a part is of a class that is not served.
+    A checkpoint may have other parts, which its pipeline class does not use. Raise UserError, naming the model `title`,
+    if the class of the pipeline or of a part is not supported.
     """
     family = _find_family(title, model_index)
     modules = {part: _entry(title, model_index, part, classes) for part, classes in family.CLASSES.items()}
     for part, library in (("scheduler", _SCHEDULERS), *((name, _TOKENIZERS) for name in family.TOKENIZERS)):
         entry = model_index.get(part)
         if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(word, str) for word in entry):
-            raise UserError(f"{title} is not whole: model_index.json names no {part}")
+            raise UserError(f"{title} is incomplete: model_index.json has no entry {part}")
         _check_library(title, part, entry[0], entry[1], library)
     return modules, tuple(family.TOKENIZERS)
 
 
 def _find_family(title: str, model_index: Mapping[str, Any]) -> Any:
-    wanted = model_index.get("_class_name")
+    name = model_index.get("_class_name")
     families = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__) if not module.ispkg]
-    known = sorted(name for family in families for name in family.PIPELINES)
-    if isinstance(wanted, list | dict):
+    known = sorted(pipeline for family in families for pipeline in family.PIPELINES)
+    if isinstance(name, list | dict):
         raise UserError(
-            f"{title}: model_index.json gives _class_name {wanted!r}, a pipeline with code of its own, which is never "
-            f"run: where one of diffusers' own draws the same, name it there; supported: {', '.join(known)}"
+            f"{title}: _class_name in model_index.json is {name!r}, a pipeline with code of its own, which is never "
+            f"run: if a pipeline of diffusers draws the same, name that; supported: {', '.join(known)}"
         )
     for family in families:
-        if wanted in family.PIPELINES:
+        if name in family.PIPELINES:
             return family
-    raise UserError(f"{title} is a {wanted}, which cannot be exported; supported: {', '.join(known)}")
+    raise UserError(f"{title} is a {name}, which cannot be exported; supported: {', '.join(known)}")
 
 
 def _entry(title: str, model_index: Mapping[str, Any], part: str, classes: tuple[str, ...]) -> tuple[str, str]:
-    """Library and class of a module."""
+    """Return the library and class of a module. Raise UserError if the class is not supported."""
     entry = model_index.get(part)
     library, found = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
     if found not in classes:
@@ -126,13 +129,13 @@ def _entry(title: str, model_index: Mapping[str, Any], part: str, classes: tuple
 
 
 def _check_library(title: str, part: str, library: Any, found: str, expected: str) -> None:
-    """Raises UserError unless a part's class comes from the library that has it."""
+    """Check that a part's class comes from the library that has it, `expected`. Raise UserError if it does not."""
     if library in ("diffusers", "transformers") and library != expected:
         raise UserError(
-            f"{title}: model_index.json takes {part}'s {found} from {library}, which has no such: write {expected}"
+            f"{title}: model_index.json loads {part}'s {found} from {library}, which does not have it: write {expected}"
         )
     if library != expected:
         raise UserError(
-            f"{title}: model_index.json takes {part}'s {found} from {library!r}, code of its own, which is never run: "
-            f"where {expected} has the same, write {expected}"
+            f"{title}: model_index.json loads {part}'s {found} from {library!r}, code of its own, which is never run: "
+            f"if {expected} has the same class, write {expected}"
         )

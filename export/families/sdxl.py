@@ -1,7 +1,7 @@
-"""Stable Diffusion XL (https://arxiv.org/abs/2307.01952): two text encoders, whose states lie side by side, and a UNet
-that is told the embedding of the whole text and the size of the picture as well.
+"""Stable Diffusion XL (https://arxiv.org/abs/2307.01952): two text encoders, whose states are concatenated, and a UNet
+that also reads an embedding of the complete prompt and the size of the picture.
 
-The refiner, which has one text encoder and is told a score of beauty, is another model.
+The refiner, which has one text encoder and also reads an aesthetic score, is another model.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.program import Call, Concat, Program, Stage
 
 PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
-PIPELINE = "StableDiffusionXLPipeline"  # the one that the reference draws with
+PIPELINE = "StableDiffusionXLPipeline"  # the class that draws the reference
 CLASSES = {
     "text_encoder": ("CLIPTextModel",),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
@@ -28,13 +28,13 @@ CLASSES = {
     "vae": ("AutoencoderKL",),
 }
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-FORCE_ZEROS = "force_zeros_for_empty_prompt"  # true where model_index.json is silent, as in diffusers
-MULTIPLE = 8  # of pixels: the pipeline draws no other size, whatever the VAE's scale
+FORCE_ZEROS = "force_zeros_for_empty_prompt"  # true if model_index.json does not state it, as in diffusers
+MULTIPLE = 8  # pixels: width and height must be multiples of it in the pipeline, whatever the VAE's scale
 
 
 def components(checkpoint: Checkpoint, width: int | None, height: int | None) -> list[Component]:
-    """text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder. `width` and `height` in pixels, None for the
-    model's own size."""
+    """Return text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder. `width` and `height` are in pixels, None for
+    the model's own size."""
     configs, tensors, allowed = checkpoint.configs, checkpoint.tensors, checkpoint.allow_unexpected
     _check_served(checkpoint)
     first = clip_states.read_config("text_encoder", configs["text_encoder"])
@@ -46,7 +46,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     if (other := clip_text.prompt_length(checkpoint, "tokenizer_2", "text_encoder_2", second)) != tokens:
         raise UserError(
             f"{checkpoint.tokenizers['tokenizer_2'] / 'tokenizer_config.json'}: model_max_length {other} is not the "
-            f"{tokens} of tokenizer, and the states of both encoders lie side by side: set it to that"
+            f"{tokens} of tokenizer, and the states of both encoders are concatenated: set it to {tokens}"
         )
     encoders = [
         clip_states.state_component("text_encoder", first, tensors["text_encoder"], tokens, allowed),
@@ -71,16 +71,17 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
 
 
 def _check_served(checkpoint: Checkpoint) -> None:
-    """Raises UserError for the refiner."""
+    """Check that the checkpoint is not SDXL's refiner. Raise UserError if it is."""
     if checkpoint.model_index.get("requires_aesthetics_score"):
         raise UserError(
-            f"{checkpoint.name}: requires_aesthetics_score in model_index.json is that of SDXL's refiner, which is not "
+            f"{checkpoint.name} is SDXL's refiner (requires_aesthetics_score in model_index.json), which is not "
             f"supported; its base model is"
         )
 
 
 def _check_added(unet: Mapping[str, Any], embeds: int) -> None:
-    """Raises UserError unless the UNet's embedding of text and size takes both."""
+    """Check that the input width of the UNet's embedding of prompt and size fits both. Raise UserError if it does
+    not."""
     time, found = unet["addition_time_embed_dim"], unet["projection_class_embeddings_input_dim"]
     if not isinstance(time, int) or found != 6 * time + embeds:
         raise UserError(
@@ -90,7 +91,7 @@ def _check_added(unet: Mapping[str, Any], embeds: int) -> None:
 
 
 def calls(pipeline: Any) -> dict[str, GraphCall]:
-    """Where diffusers' pipeline calls each graph."""
+    """Return the modules whose calls in diffusers' pipeline are recorded, by graph."""
     return {
         "text_encoder": clip_text.call(
             pipeline.text_encoder, lambda result: {"hidden_states": result.hidden_states[-2]}
@@ -105,8 +106,9 @@ def calls(pipeline: Any) -> dict[str, GraphCall]:
 
 
 def program(checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Program:
-    """Both text encoders for each prompt, the UNet for each half of each step, the two halves of the autoencoder. Where
-    no negative prompt is given, zeros stand for its states, unless model_index.json says otherwise."""
+    """Return the program: both text encoders run for each prompt, the UNet for each half of each step, then the
+    decoder; the encoder for image to image. An absent negative prompt has states of zeros, unless model_index.json says
+    otherwise."""
     first = Call(graph="text_encoder", inputs={"input_ids": "tokens/1"}, outputs={"hidden_states": "states/1"})
     second = Call(
         graph="text_encoder_2",
@@ -140,7 +142,8 @@ def program(checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Program:
 
 
 def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
-    """Under which names a component's weights lie in the pipeline's modules: by component, by the name's first part."""
+    """Return diffusers' modules that have the weights of each component: {component: {first part of the weight's name:
+    module}}."""
     first, second = pipeline.text_encoder, pipeline.text_encoder_2
     return {
         "text_encoder": {"text_model": getattr(first, "text_model", first)},
@@ -151,5 +154,5 @@ def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
 
 
 def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The scheduler's settings as they are: this pipeline mends none."""
+    """Return the scheduler's settings unchanged: this pipeline corrects none."""
     return dict(config)

@@ -1,7 +1,7 @@
 """Stable Diffusion 1 and 2: one CLIP text encoder, a UNet with cross-attention, a KL autoencoder.
 
-The graphs have the names and shapes of optimum's `ORTDiffusionPipeline`. A v-prediction model differs in its
-scheduler's configuration only. A UNet for inpainting differs in `in_channels`: latents, mask, masked latents.
+The graphs have the names and shapes of optimum's `ORTDiffusionPipeline`. A v-prediction model differs only in its
+scheduler's configuration. A UNet for inpainting differs in `in_channels`: latents, mask, masked latents.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,14 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.program import Call, Program, Stage
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-PIPELINE = "StableDiffusionPipeline"  # the one that the reference draws with
+PIPELINE = "StableDiffusionPipeline"  # the class that draws the reference
 CLASSES = {"text_encoder": ("CLIPTextModel",), "unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL",)}
 TOKENIZERS = ("tokenizer",)
 
 
 def components(checkpoint: Checkpoint, width: int | None, height: int | None) -> list[Component]:
-    """text_encoder, unet, vae_decoder, vae_encoder. `width` and `height` in pixels, None for the model's own size."""
+    """Return text_encoder, unet, vae_decoder, vae_encoder. `width` and `height` are in pixels, None for the model's own
+    size."""
     configs, tensors, allowed = checkpoint.configs, checkpoint.tensors, checkpoint.allow_unexpected
     text = clip_text.read_config("text_encoder", configs["text_encoder"])
     unet = unet2d.read_config("unet", configs["unet"])
@@ -46,7 +47,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
 
 
 def calls(pipeline: Any) -> dict[str, GraphCall]:
-    """Where diffusers' pipeline calls each graph."""
+    """Return the modules whose calls in diffusers' pipeline are recorded, by graph."""
     return {
         "text_encoder": clip_text.call(
             pipeline.text_encoder,
@@ -58,12 +59,13 @@ def calls(pipeline: Any) -> dict[str, GraphCall]:
 
 
 def program(checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Program:
-    """The text encoder for each prompt, the UNet for each half of each step, the two halves of the autoencoder."""
+    """Return the program: the text encoder runs for each prompt, the UNet for each half of each step, then the decoder;
+    the encoder for image to image."""
     prompt = {"input_ids": "tokens/1", "attention_mask": "attention_mask/1"}
-    taken = {tensor.name for tensor in specs["text_encoder"].inputs}
+    names = {tensor.name for tensor in specs["text_encoder"].inputs}
     text = Call(
         graph="text_encoder",
-        inputs={name: value for name, value in prompt.items() if name in taken},
+        inputs={name: value for name, value in prompt.items() if name in names},
         outputs={"last_hidden_state": "text_states"},
     )
     unet = Call(
@@ -87,7 +89,8 @@ def program(checkpoint: Checkpoint, specs: Mapping[str, GraphSpec]) -> Program:
 
 
 def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
-    """Under which names a component's weights lie in the pipeline's modules: by component, by the name's first part."""
+    """Return diffusers' modules that have the weights of each component: {component: {first part of the weight's name:
+    module}}."""
     text_encoder = pipeline.text_encoder
     return {
         "text_encoder": {"text_model": getattr(text_encoder, "text_model", text_encoder)},
@@ -97,18 +100,18 @@ def modules(pipeline: Any) -> dict[str, dict[str, nn.Module]]:
 
 
 def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The scheduler's settings as diffusers' pipeline mends them: it sets steps_offset to 1, whatever the file says,
-    and does not clip samples."""
-    mended = {**config, "steps_offset": 1}
-    return {**mended, "clip_sample": False} if config.get("clip_sample") else mended
+    """Return the scheduler's settings as diffusers' pipeline corrects them: steps_offset is 1, whatever the file says,
+    and samples are not clipped."""
+    corrected = {**config, "steps_offset": 1}
+    return {**corrected, "clip_sample": False} if config.get("clip_sample") else corrected
 
 
 def own_size(config: Mapping[str, Any]) -> Any:
-    """The `sample_size` that diffusers' pipeline takes: 64 for a smaller one of a UNet from before diffusers 0.9, whose
-    configurations were written with too small a number (StableDiffusionPipeline.__init__)."""
+    """Return the `sample_size` that diffusers' pipeline uses: 64 instead of a smaller one for a UNet from before
+    diffusers 0.9, whose configurations state too small a number (StableDiffusionPipeline.__init__)."""
     own, written = config["sample_size"], config.get("_diffusers_version")
     try:
         old = written is not None and Version(Version(written).base_version) < Version("0.9.0.dev0")
     except (InvalidVersion, TypeError):
-        raise UserError(f"unet: _diffusers_version {written!r} in config.json is no version: correct it") from None
+        raise UserError(f"unet: _diffusers_version {written!r} in config.json is not a version: correct it") from None
     return 64 if old and isinstance(own, int) and own < 64 else own

@@ -1,9 +1,8 @@
-"""Forms of SiLU, QuickGELU and GELU: which one an artifact has and why, and what each costs in float16.
+"""Forms of SiLU, QuickGELU and GELU: the form that an artifact has, and the error of each form in float16.
 
 A form is a function of ATen's operators. Run on float16 tensors, torch computes each operator in float32 and rounds its
-result, as a phone does that has an instruction for it; "fused" is the form that rounds once. The inputs are those that
-the model's own activations get, at every site, on recorded calls.
-"""
+result, as a phone does that has an instruction for it; "fused" is the form that rounds once. The inputs are the inputs
+of the model's own activations, at every site, on recorded calls."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,14 +24,16 @@ from pocketdiffusion.runtime.runner import Array
 
 Form = Callable[[Tensor], Tensor]
 TAIL = -4.0  # below it a sigmoid is small, and 1 + tanh cancels
-SIGMOIDS = ("LOGISTIC", "Sigmoid", "sigmoid")  # operators, as the formats spell them
+SIGMOIDS = ("LOGISTIC", "Sigmoid", "sigmoid")  # operator names in the formats
 
 
 def gelu_by_erf(x: Tensor) -> Tensor:
+    """Return GELU as 0.5 x (1 + erf(x / sqrt(2)))."""
     return 0.5 * x * (1.0 + torch.erf(x * sqrt(0.5)))
 
 
 def gelu_by_tanh(x: Tensor) -> Tensor:
+    """Return the tanh approximation of GELU (Hendrycks and Gimpel 2016)."""
     return 0.5 * x * (1.0 + torch.tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
 
 
@@ -63,25 +64,24 @@ _KINDS = {
 }
 
 
-_ASKED = "the target asks for it"
+_BY_TARGET = "the target requires it"
 
 
 def choice(artifact: Artifact, kind: str) -> Choice:
-    """The form of `kind` ("silu", "quick_gelu", "gelu") in an artifact."""
+    """Return the form of `kind` ("silu", "quick_gelu", "gelu") in an artifact."""
     if kind in ("silu", "quick_gelu") and "tanh_sigmoid" in artifact.rewrites:
-        return Choice("tanh", "multiplications, tanh, addition", _ASKED)
+        return Choice("tanh", "multiplications, tanh, addition", _BY_TARGET)
     if kind == "gelu" and "tanh_gelu" in artifact.rewrites:
-        return Choice("tanh, fused", "GELU's operator in its tanh mode", f"{_ASKED}; it changes the model")
+        return Choice("tanh, fused", "GELU's operator in its tanh mode", f"{_BY_TARGET}; it changes the model")
     return find_backend(artifact.format).activations[artifact.profile][kind]
 
 
 @dataclass(frozen=True)
 class FormError:
-    """What a form costs in float16, against float64, over all `sites` (calls of the activation in one pass).
+    """The error of a form in float16, against float64, over all `sites` (calls of the activation in one pass).
 
-    `psnr_db` is that of the worst site, with its own largest value as the peak; `tail` is the error, in the root mean
-    square and relative to the activation, of inputs under -4: 0.1 means 10 %. `tail_share` is the share of such inputs.
-    """
+    `psnr_db` is the PSNR of the worst site, with its own largest value as the peak. `tail` is the root mean square
+    error of inputs under -4, relative to the activation: 0.1 means 10 %. `tail_share` is the share of such inputs."""
 
     kind: str
     form: str
@@ -93,7 +93,8 @@ class FormError:
 
 
 def measure_forms(part: Component, calls: Iterable[Mapping[str, Array]]) -> list[FormError]:
-    """Every form of every kind of activation that `part` has, on its inputs in the original's `calls`, in float32."""
+    """Return the error of every form of every kind of activation in `part`, on its inputs in the original's `calls`
+    (float32)."""
     module = load_module(part)
     quick_gelu.apply(module)
     sums = FormSums()
@@ -113,7 +114,7 @@ class FormSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: dict[str, int] = {}
 
     def restart(self) -> None:
-        """The next call is that of the first site again."""
+        """Begin again with the first site at the next call."""
         self.calls = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -125,7 +126,7 @@ class FormSums(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, kind: str, site: int, given: Tensor) -> None:
         x = given.half()
-        x = x[x.isfinite()]  # what float16 does not hold is the range audit's
+        x = x[x.isfinite()]  # values beyond float16 are found by the audit
         exact = _EXACT[kind](x.double())
         low = x < TAIL
         for form, function in FORMS[kind].items():

@@ -1,9 +1,8 @@
-"""An artifact in float16 that stays within float16: audited as it was emitted, and mended where it does not.
+"""Audit of an artifact in float16: its results must stay within float16, and are corrected where they do not.
 
-Powers of two in the weights come first: they cost nothing on any phone, and change nothing in float32; what storing
-them in float16 then loses is judged by the floor of the weights as they were. What they cannot mend becomes an island
-of float32 where the format has such.
-"""
+Powers of two in the weights come first: they need no time or memory on any phone, and change nothing in float32. The
+loss of storing them in float16 is judged by the floor of the original weights. Results that they cannot correct become
+an island of float32, if the format has islands."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,9 +29,9 @@ from pocketdiffusion.runtime.verify.tolerances import floor_db
 
 @dataclass(frozen=True)
 class Audit:
-    """Of one artifact in float16, on recorded cases: the ranges of its results, the nearest to float16's end first;
-    what was done about those beyond it; weights that float16 stores badly; and the proof, the artifact replayed with
-    every result rounded to float16."""
+    """The audit of one artifact in float16, on recorded cases: the value ranges of its results, the nearest to the
+    limit of float16 first; the corrections of those beyond it; weights that float16 stores badly; and the verdicts on
+    the artifact replayed with every result rounded to float16."""
 
     format: str
     graph: str
@@ -48,14 +47,15 @@ class Fitted:
 
     graph: Graph
     part: Component
-    original: Component  # before any mend
+    original: Component  # before any correction
     artifact: Artifact
     plan: Plan
     audit: Audit | None  # None where nothing is float16
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """What must pass before it ships: the replay, where a phone computes in float16 and the gate here does not."""
+        """Return the verdicts that must pass before it ships: those on the replay, if a phone computes in float16 and
+        the gate here does not."""
         judged = self.graph.compute_unit != "cpu" and self.graph.arithmetic == "float32"
         return self.audit.replayed if self.audit is not None and judged else ()
 
@@ -69,42 +69,44 @@ def emit_fitted(
     *,
     open_batch: bool,
 ) -> Fitted:
-    """As `emit`; where `plan` leaves float32 the graph that is left in `folder` holds nothing beyond float16 on
-    `trajectories`, as far as that can be had. Graphs that compute in integers are not audited: those of int8 are for a
-    CPU, or, in Core ML, run by the gate itself in float16; those of int16 are for neural processors without floats."""
+    """Emit a graph as `emit` does. If `plan` computes in floats and stores less than float32, and results exceed
+    float16 on `trajectories`, correct the graph in `folder`: by powers of two in the weights, then by islands.
+
+    Graphs that compute in integers are not audited: int8 is for a CPU, or, in Core ML, run by the gate itself in
+    float16; int16 is for neural processors without floats."""
     graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     if plan.storage == "float32" or plan.activation != "float":
         return Fitted(graph, part, part, artifact, plan, None)
     original = part
-    mends: list[str] = []
+    corrections: list[str] = []
     replayed, ranges = replay(folder, artifact.format, graph, trajectories)
-    for mend in (_rescale, _upcast):
+    for correct in (_rescale, _upcast):
         if all(r.fits for r in ranges):
             break
         beyond = measure_ranges(folder, artifact.format, graph, trajectories)
-        mended = mend(part, artifact, folder / graph.path, beyond, trajectories)
-        if mended is None:
+        corrected = correct(part, artifact, folder / graph.path, beyond, trajectories)
+        if corrected is None:
             continue
         remove(folder, graph)
-        graph = emit(mended.part, mended.artifact, folder, open_batch=open_batch, plan=plan)
+        graph = emit(corrected.part, corrected.artifact, folder, open_batch=open_batch, plan=plan)
         better, found = replay(folder, artifact.format, graph, trajectories)
         if sum(not r.fits for r in found) < sum(not r.fits for r in ranges):
-            part, artifact, replayed, ranges = mended.part, mended.artifact, better, found
-            mends.append(mended.said)
-        else:  # what does not fit lies where this mend does not reach
+            part, artifact, replayed, ranges = corrected.part, corrected.artifact, better, found
+            corrections.append(corrected.description)
+        else:  # it does not reach the results that exceed float16
             remove(folder, graph)
             graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     lost = (underflow(name, weight) for name, weight in read_weights(part) if weight.ndim > 1)
     underflows = tuple(each for each in lost if each is not None)
-    audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(mends), underflows, tuple(replayed))
+    audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(corrections), underflows, tuple(replayed))
     return Fitted(graph, part, original, artifact, plan, audit)
 
 
 def replay(
     folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]
 ) -> tuple[list[Verdict], list[Range]]:
-    """The artifact with each result rounded to float16: its verdicts, and the ranges of its results, the nearest to
-    the end of float16 first; infinite for one that overflowed."""
+    """Run the artifact with each result rounded to float16. Return its verdicts, and the value ranges of its results,
+    the nearest to the limit of float16 first; infinite for a result that overflowed."""
     found: Found = {}
     runner = open_replay(folder, format, graph, "float16", partial(widen, found))
     scope = Scope(format, graph.storage, "float16")
@@ -113,7 +115,7 @@ def replay(
 
 
 def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]) -> list[Range]:
-    """How large each result of an artifact gets in float32, which goes on where float16 ends."""
+    """Return the value range of each result of an artifact in float32, which does not overflow where float16 does."""
     found: Found = {}
     runner = open_replay(folder, format, graph, "float32", partial(widen, found))
     for inputs in _inputs(graph.spec.name, trajectories):
@@ -122,7 +124,7 @@ def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequen
 
 
 def remove(folder: Path, graph: Graph) -> None:
-    """Removes a graph's files, and the folders that held nothing else."""
+    """Remove a graph's files, and the folders that are empty after that."""
     for file in graph.files:
         (folder / file).unlink()
     for parent in sorted({p for file in graph.files for p in Path(file).parents}, reverse=True):
@@ -131,20 +133,20 @@ def remove(folder: Path, graph: Graph) -> None:
 
 
 @dataclass(frozen=True)
-class Mended:
-    """What to emit instead, and what was done, in one line."""
+class Correction:
+    """The component and the options to emit instead, and a line that describes the change."""
 
     part: Component
     artifact: Artifact
-    said: str
+    description: str
 
 
 def _rescale(
     part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
-) -> Mended | None:
+) -> Correction | None:
     try:
         found = plan(part, artifact.rewrites, _inputs(part.spec.name, trajectories))
-    except ProofError:  # the next mend's
+    except ProofError:  # left to the next correction
         return None
     if not found.weights:
         return None
@@ -152,18 +154,18 @@ def _rescale(
         f"{ranges[0].describe()}: {len(found.weights)} weights were multiplied by powers of two, from "
         f"2^{min(found.weights.values())} to 2^{max(found.weights.values())}, and {len(found.epsilons)} epsilons"
     )
-    return Mended(rescale(part, found), artifact, said)
+    return Correction(rescale(part, found), artifact, said)
 
 
 def _upcast(
     part: Component, artifact: Artifact, path: Path, ranges: Sequence[Range], trajectories: Sequence[Trajectory]
-) -> Mended | None:
+) -> Correction | None:
     find_islands = find_backend(artifact.format).find_islands
     if find_islands is None:
         return None
     found = tuple(sorted({*artifact.islands, *find_islands(path, ranges)}))
     said = f"{ranges[0].describe()}: {len(found)} operators stay float32"
-    return Mended(part, replace(artifact, islands=found), said)
+    return Correction(part, replace(artifact, islands=found), said)
 
 
 def _inputs(graph: str, trajectories: Sequence[Trajectory]) -> Iterator[Mapping[str, Array]]:

@@ -1,8 +1,8 @@
-"""Where each result of a component goes, and how large it gets: what exponents are computed from.
+"""The dataflow of a component, and the magnitude of each result: the exponents of weight rescaling are computed from
+it.
 
-The component is traced with its weights after the rewrites of the artifact, so that its results are those of the
-module, and every operator's rule is stated once, for ATen and the markers.
-"""
+The component is traced with its weights after the rewrites of the artifact, so that its results are the results of the
+module, and every operator's rule is stated once, for ATen and the markers."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,15 +19,15 @@ from pocketdiffusion.quantize.exponents import Flow
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
 
-# What is known of an operator, by its name. Its result may have
-# - any exponent, by its weights, of whatever it takes:
+# The exponent of an operator's result, by the operator's name:
+# - any, by its weights, whatever its inputs have:
 _LINEAR = frozenset({"conv2d", "linear", "embedding"})
-# - none, of whatever it takes; rewrites state which of their operators follow it too:
+# - 0, whatever its inputs have; rewrites state which of their operators belong here too:
 NORM = "norm"
 _NORMS = {"group_norm": NORM, "layer_norm": NORM}
-# - that of the values, and queries and keys none, as rewrites state:
+# - the exponent of the values, while queries and keys have 0, as rewrites state:
 ATTENTION = "attention"
-# - that of all that it takes:
+# - the one that all inputs share:
 _ALIKE = frozenset(
     """
     add sub cat stack clone contiguous alias detach to _to_copy view reshape _unsafe_view flatten unflatten permute
@@ -35,9 +35,9 @@ _ALIKE = frozenset(
     dropout pad constant_pad_nd neg avg_pool2d
     """.split()
 )
-# - that of the one tensor that it takes, if its other operand is a number:
+# - the exponent of its tensor, if its other operand is a number:
 _SCALED = frozenset({"mul", "div"})
-# All others take and give none.
+# Of all others inputs and results have 0.
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation by the module at `path`, whose `eps` is meant."""
+    """A normalisation by the module at `path`, whose `eps` is rescaled."""
 
     source: str
     path: str
@@ -60,7 +60,8 @@ class Norm:
 
 @dataclass(frozen=True)
 class Dataflow:
-    """All names but those of weights and modules are those of results."""
+    """The flow of results, and the operators with weights or an epsilon. Names are names of results, except for weights
+    and modules."""
 
     flow: Flow
     affine: tuple[Affine, ...]
@@ -68,7 +69,8 @@ class Dataflow:
 
 
 def follow(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str, Array]]) -> Dataflow:
-    """The dataflow of a component, its results as large as they get for `inputs`. Holds its weights in float32."""
+    """Return the dataflow of a component with the largest magnitude of each result for `inputs`. Holds its weights in
+    float32."""
     module = load_module(part)
     apply_rewrites(module, rewrites)
     with warnings.catch_warnings(), torch.no_grad():
@@ -92,7 +94,7 @@ class _Magnitudes(fx.Interpreter):
         if n.op == "call_function" and isinstance(result, Tensor) and result.is_floating_point():
             largest = float(result.abs().max())
             if not isfinite(largest):
-                raise ProofError(f"{n.name} is not finite in float32, before any file was written")
+                raise ProofError(f"the result {n.name} is not finite in float32: no scaling brings it into float16")
             self.largest[n.name] = max(self.largest.get(n.name, 0.0), largest)
         return result
 
@@ -104,7 +106,7 @@ def _dataflow(graph: fx.Graph, largest: Mapping[str, float], rules: Mapping[str,
     fixed: set[str] = set()
     affine: list[Affine] = []
     norms: list[Norm] = []
-    # What has several results has no magnitude of its own: its parts lead back to what it was made of.
+    # An operator with several results has no magnitude of its own: its parts are traced back to its input.
     lists: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         kind = _kind(node)
@@ -139,7 +141,7 @@ def _kind(node: fx.Node) -> str:
 
 
 def _weights(node: fx.Node) -> list[str]:
-    """The weight and the bias; an empty list where one is computed, or taken by another operator too."""
+    """Return the names of weight and bias; an empty list if one is computed, or is used by another operator too."""
     given = node.args[:1] if _kind(node) == "embedding" else node.args[1:3]
     found = [source for source in given if isinstance(source, fx.Node)]
     own = all(source.op == "get_attr" and len(source.users) == 1 for source in found)
@@ -147,20 +149,20 @@ def _weights(node: fx.Node) -> list[str]:
 
 
 def _adds_constant(node: fx.Node, kind: str) -> bool:
-    """Whether a number is added, or padded with."""
+    """Return True if a number is added, or is the value of a padding."""
     if kind in ("add", "sub"):
         return not all(isinstance(argument, fx.Node) for argument in node.args[:2])
     return kind in ("pad", "constant_pad_nd") and any(node.args[3 if kind == "pad" else 2 :])
 
 
 def _by_number(node: fx.Node, kind: str) -> bool:
-    """Whether one tensor is multiplied, or divided, by a number."""
+    """Return True if one tensor is multiplied, or divided, by a number."""
     one, other = (isinstance(argument, fx.Node) for argument in node.args[:2])
     return one != other and (one or kind == "mul")
 
 
 def _path(node: fx.Node) -> str:
-    """The module that calls the operator."""
+    """Return the path of the module that calls the operator. Raise ProofError if there is none."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     if not stack:
         raise ProofError(f"{node.name}: this normalisation belongs to no module, so that its eps cannot be changed")

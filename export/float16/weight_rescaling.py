@@ -1,9 +1,8 @@
-"""A component whose results are powers of two smaller inside, and the same outside.
+"""A component whose inner results are scaled by powers of two, with the same outputs.
 
-A convolution that gives a result with the exponent e has 2^-e times its weights; the normalisation that takes it has
-2^-2e times its epsilon. In float32 both are exact, as long as nothing falls below its smallest normal number; a file
-that stores float16 may lose the last bits of small weights.
-"""
+A convolution whose result is scaled by 2^-e has 2^-e times its weights, and a normalisation of that result has 2^-2e
+times its epsilon. In float32 both are exact, as long as nothing falls below its smallest normal number; a file that
+stores float16 may lose the last bits of small weights."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +19,8 @@ from pocketdiffusion.runtime.runner import Array
 
 @dataclass(frozen=True)
 class Rescale:
-    """Powers of two: of the weights that they multiply, by name, and of the epsilons of norms, by module. `results`
-    has, by module, the e of a result that becomes 2^-e times what it was."""
+    """Exponents of powers of two: of the weights that they multiply, by name, and of the epsilons of norms, by module.
+    `results` has, by module, the e of a result that becomes 2^-e times as large."""
 
     weights: Mapping[str, int]
     epsilons: Mapping[str, int]
@@ -29,10 +28,10 @@ class Rescale:
 
 
 def plan(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str, Array]]) -> Rescale:
-    """What brings every result for `inputs` into float16, and the squares that normalisations take.
+    """Return the powers of two that bring every result for `inputs` into float16, and the squares inside of
+    normalisations.
 
-    Raises ProofError, naming the result, where only another arithmetic can.
-    """
+    Raise ProofError, naming the result, if only another arithmetic can."""
     return _plan(follow(part, rewrites, inputs))
 
 
@@ -54,7 +53,7 @@ def _plan(data: Dataflow) -> Rescale:
 
 
 def rescale(part: Component, powers: Rescale) -> Component:
-    """The component with these powers of two in its weights and epsilons."""
+    """Return the component with its weights and epsilons multiplied by these powers of two."""
     weights = {name: scaled(tensor, powers.weights.get(name, 0)) for name, tensor in part.weights.items()}
     build = partial(_build, part.build, powers.epsilons)
     return replace(part, build=build, weights=weights, exponents=powers.results)

@@ -1,4 +1,5 @@
-"""What the licences want to travel with a bundle: their texts, where the checkpoint has them, and a line of credit."""
+"""The licence files that a bundle must contain: the texts that the checkpoint has, CLIP's notice, and a line of
+credit."""
 
 import re
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 
 FOLDER = "licences"
-# Where the text of a licence is that a model card on the hub names, for checkpoints that bring no text of their own.
+# The address of the text of each licence that a model card on the hub may name, for checkpoints without a licence file.
 ADDRESSES = {
     "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0.txt",
     "mit": "https://opensource.org/license/mit",
@@ -25,7 +26,7 @@ ADDRESSES = {
 
 @dataclass(frozen=True)
 class Licences:
-    """`files` are paths in the bundle; `url` is where the weights' licence is, None where that is not known."""
+    """`files` are paths in the bundle; `url` is the address of the weights' licence, None if it is not known."""
 
     files: tuple[str, ...]
     url: str | None
@@ -33,7 +34,8 @@ class Licences:
 
 
 def write_licences(folder: Path, checkpoint: Checkpoint) -> Licences:
-    """Copy the checkpoint's LICENSE and NOTICE files, as they are, and CLIP's notice into `folder`/licences."""
+    """Copy the checkpoint's LICENSE and NOTICE files, unchanged, and CLIP's notice into `folder`/licences. Return their
+    record."""
     (folder / FOLDER).mkdir()
     texts = {re.sub(r"[^A-Za-z0-9._-]", "_", name).rstrip("."): path for name, path in checkpoint.licence_files.items()}
     texts["CLIP.txt"] = Path(__file__).with_name("CLIP.txt")

@@ -1,4 +1,4 @@
-"""Recorded arrays on the disk, each once: what is recorded takes no memory that the system cannot take back."""
+"""Recorded arrays on disk, each stored once: as mapped pages, which the system can drop from memory and read again."""
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,19 +12,19 @@ from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.recording import Case
 
 Name = TypeVar("Name", bound=Hashable)
-_ALIGNMENT = 64  # bytes: no value of any dtype lies across two
+_ALIGNMENT = 64  # bytes: a multiple of every dtype's size
 
 
 class ArrayStore:
-    """A file without a name, which lasts as long as one of its arrays."""
+    """A file without a name, which exists as long as one of its arrays."""
 
     def __init__(self) -> None:
         self._file = TemporaryFile()
         self._kept: dict[tuple[bytes, str, tuple[int, ...]], Array] = {}
 
     def put(self, arrays: Mapping[Name, Array]) -> dict[Name, Array]:
-        """Write the arrays that are not there already; return read-only views of the file, which is mapped once for
-        all that one call writes."""
+        """Write those arrays that are not stored yet; return read-only views of the file by name. The file is mapped
+        once per call."""
         keys = {name: _key(array) for name, array in arrays.items()}
         new = {key: np.ascontiguousarray(arrays[name]) for name, key in keys.items() if key not in self._kept}
         begin = self._file.seek(0, 2)
@@ -43,7 +43,7 @@ class ArrayStore:
         return {name: self._kept[key] for name, key in keys.items()}
 
     def put_calls(self, calls: Mapping[str, Sequence[Case]]) -> dict[str, tuple[Case, ...]]:
-        """As `put`, of the arrays of all calls."""
+        """Store the arrays of all calls as `put` does. Return {graph: cases} with the stored arrays."""
         named = {
             (graph, number, side, name): array
             for graph, each in calls.items()

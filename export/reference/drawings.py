@@ -1,4 +1,4 @@
-"""What diffusers' own pipeline of a checkpoint draws on request: with any sampler, and from a picture."""
+"""Pictures that diffusers' own pipeline of a checkpoint draws on request: with any sampler, and from a picture."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,8 @@ from pocketdiffusion.runtime.sampling.samplers import diffusers_class
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw. `sampler` None is the checkpoint's own scheduler; `strength` not None redraws a photo."""
+    """The arguments of one picture. `sampler` None is the checkpoint's own scheduler; with a `strength`, a photo is
+    redrawn."""
 
     prompt: str
     negative_prompt: str | None
@@ -30,8 +31,8 @@ class Drawing:
 def draw_with_pipeline(
     checkpoint: Checkpoint, drawing: Drawing, size: int, photo: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """The picture, uint8 [size, size, 3], by the pipeline as diffusers opens it, and by its image-to-image class where
-    `drawing` has a strength: then it begins with `photo`, of the same shape."""
+    """Return the picture, uint8 [size, size, 3], by the pipeline as diffusers opens it. If `drawing` has a strength,
+    the image-to-image class begins with `photo`, of the same shape."""
     pipeline = open_pipeline(checkpoint, streamed=False)
     options: dict[str, Any] = {"width": size, "height": size}
     with quiet():

@@ -1,8 +1,8 @@
-"""The float32 of the reference: torch computes in it whatever the environment says, or a line refuses.
+"""The float32 of the reference: torch computes in it whatever the environment says, or the export is refused.
 
-oneDNN rounds the inputs of convolutions to bfloat16 where ONEDNN_DEFAULT_FPMATH_MODE or DNNL_DEFAULT_FPMATH_MODE ask
-for it, on processors that have such units, and no setting of torch undoes it: a picture is then 54 dB from the one in
-float32. oneDNN reads these once, when torch is imported, and the first name wins over the second.
+oneDNN rounds the inputs of convolutions to bfloat16 if ONEDNN_DEFAULT_FPMATH_MODE or DNNL_DEFAULT_FPMATH_MODE say so
+and the processor has such units, and no setting of torch undoes it: a picture is then 54 dB from the float32 one.
+oneDNN reads these variables once, when torch is imported, and the first name has priority.
 """
 
 import os
@@ -11,8 +11,8 @@ import sys
 from pocketdiffusion.runtime.errors import UserError
 
 MODE = "ONEDNN_DEFAULT_FPMATH_MODE"
-NEAR = 1e-5  # bfloat16 is 2e-4 away, TF32 as much
-_ADVICE = f"unset {MODE}, DNNL_DEFAULT_FPMATH_MODE and what sets torch's precision, then run it again"
+NEAR = 1e-5  # the largest error; bfloat16 and TF32 have 2e-4
+_ADVICE = f"unset {MODE}, DNNL_DEFAULT_FPMATH_MODE and settings of torch's precision, then run it again"
 
 
 def pin_float32() -> None:
@@ -22,9 +22,10 @@ def pin_float32() -> None:
 
 
 def check_float32() -> None:
-    """Set torch's own precision to float32, and prove by a convolution and a product (10 ms) that it computes so.
+    """Set torch's own precision to float32, and check with a convolution and a matrix product (10 ms) that it computes
+    so.
 
-    Raises UserError where it does not.
+    Raise UserError if it does not.
     """
     import torch
     from torch.nn.functional import conv2d
@@ -34,8 +35,8 @@ def check_float32() -> None:
     value = 1 + 2.0**-12
     convolved = conv2d(torch.full((2, 64, 16, 16), value), torch.ones(64, 64, 3, 3), padding=1)[0, 0, 5, 5] / 576
     multiplied = (torch.full((256, 512), value) @ torch.ones(512, 512))[0, 0] / 512
-    for what, found in (("a convolution", float(convolved)), ("a matrix product", float(multiplied))):
+    for operator, found in (("a convolution", float(convolved)), ("a matrix product", float(multiplied))):
         if not abs(found - value) <= NEAR:
             raise UserError(
-                f"torch computes {what} with less than float32 here ({found:.6f} for {value:.6f}): {_ADVICE}"
+                f"torch computes {operator} with less than float32 precision ({found:.6f} for {value:.6f}): {_ADVICE}"
             )

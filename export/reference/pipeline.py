@@ -1,6 +1,6 @@
-"""diffusers' own pipeline of a checkpoint, opened by its own loader: with its repairs, tokenizer and scheduler.
+"""diffusers' own pipeline of a checkpoint, opened by its own loader: with its corrections, tokenizer and scheduler.
 
-A folder it reads by itself, so that what our own reading of it gets wrong shows in the first picture.
+diffusers reads a folder itself, so that mistakes of our own reading show in the first picture.
 """
 
 import warnings
@@ -22,7 +22,7 @@ from pocketdiffusion.runtime.errors import UserError
 
 Pipeline = Any  # diffusers' classes have no types
 
-# Parts that judge or guide pictures; without them a pipeline draws the same.
+# Parts that check or guide pictures; without them a pipeline draws the same pictures.
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 _HALVES = {frozenset({"float16"}): torch.float16, frozenset({"bfloat16"}): torch.bfloat16}
 
@@ -30,8 +30,8 @@ _HALVES = {frozenset({"float16"}): torch.float16, frozenset({"bfloat16"}): torch
 def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
     """Open the checkpoint as the class of diffusers that its family names, in float32 on the CPU.
 
-    `streamed` leaves weights in their files; else they are in memory, and may be changed. Raises UserError where
-    diffusers cannot open the checkpoint, and where torch does not compute in float32.
+    `streamed` leaves weights in their files; otherwise they are in memory, and may be changed. Raise UserError if
+    diffusers cannot open the checkpoint, and if torch does not compute in float32.
     """
     stored = {
         part: {place.dtype for tensor in tensors.values() for place in tensor.places}
@@ -41,7 +41,7 @@ def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
         return open_class(find_family(checkpoint).PIPELINE, checkpoint.open_pipeline, stored, streamed=streamed)
     except UserError:
         raise
-    except Exception as error:  # diffusers and transformers have no classes of errors for a folder that is wrong
+    except Exception as error:  # diffusers and transformers have no exception classes for a wrong folder
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{checkpoint.name}: diffusers cannot open it: {reason[:300]}") from error
 
@@ -49,8 +49,8 @@ def open_pipeline(checkpoint: Checkpoint, *, streamed: bool = True) -> Pipeline:
 def open_class(
     name: str, opener: OpenPipeline, stored: Mapping[str, Collection[str]], *, streamed: bool = True
 ) -> Pipeline:
-    """As `open_pipeline`, by the name of a class of diffusers, how it is opened, and the dtypes, by torch's names, that
-    the weights of each of its models are stored in."""
+    """Open a pipeline as `open_pipeline` does, by the name of a class of diffusers and its opener. `stored` has, for
+    each model, the dtypes of its stored weights, by torch's names."""
     check_float32()
     dtypes = {part: _resting_dtype(found) for part, found in stored.items()} if streamed else {}
     with quiet():
@@ -69,14 +69,14 @@ def open_class(
 
 
 def _resting_dtype(stored: Collection[str]) -> torch.dtype:
-    """Return float16 or bfloat16 where all floats are stored as such, else float32: with another dtype a loader would
-    round. Where files disagree, this costs a copy in float32."""
+    """Return float16 or bfloat16 if all floats are stored in it, otherwise float32: with another dtype a loader would
+    round. For mixed files this needs the memory of a copy in float32."""
     return _HALVES.get(frozenset(dtype for dtype in stored if "float" in dtype), torch.float32)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep bars, advice and deprecations of the two libraries off the user's screen."""
+    """Suppress progress bars, advice and deprecation warnings of diffusers and transformers."""
     libraries: tuple[Any, Any] = (diffusers.utils.logging, transformers.utils.logging)
     before: Mapping[Any, int] = {library: library.get_verbosity() for library in libraries}
     for library in libraries:

@@ -1,4 +1,4 @@
-"""What a model's own tokenizer cuts off prompts that are too long for its text encoder."""
+"""The end of a prompt that a model's own tokenizer cuts off, because it is too long for the text encoder."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,8 @@ from pocketdiffusion.runtime.tokenizer import encode
 
 
 def find_cuts(checkpoint: Checkpoint, prompts: Iterable[str]) -> dict[str, str]:
-    """By prompt: the end of it, as it was typed, that one of the checkpoint's tokenizers has no room for, or ""."""
+    """Return {prompt: its end, as typed, that is cut off by one of the checkpoint's tokenizers; "" if nothing is
+    cut}."""
     tokenizers = [
         runtime_tokenizer(read_tokenizer(folder, checkpoint.model_index[part][1]))
         for part, folder in checkpoint.tokenizers.items()

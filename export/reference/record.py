@@ -1,4 +1,4 @@
-"""Record the original: diffusers' own pipeline draws, unchanged, and what its modules take and give is kept."""
+"""Record the original: diffusers' own pipeline draws, unchanged, and the inputs and outputs of its modules are kept."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -44,12 +44,12 @@ def record(
     streamed: bool = True,
     controls: bool = False,
 ) -> list[Trajectory]:
-    """Draw each request with diffusers' pipeline of the checkpoint, opened by its own loader.
+    """Draw each request with diffusers' pipeline of the checkpoint, opened by its own loader. Return a trajectory each.
 
-    `watch` is called with the name of each component and a module that has its weights under the component's names,
-    before anything runs, to hook into it; where it changes weights, `streamed` must be off. `controls` draws three more
-    pictures for each request, which say what a distance in dB means. Raises UserError where the
-    pipeline cannot be opened, or its scheduler does what no sampler here does.
+    Before anything runs, `watch` is called with the name of each component and a module that has its weights under the
+    component's names, to register hooks; if it changes weights, `streamed` must be off. `controls` draws three more
+    pictures per request, which show what a distance in dB means. Raise UserError if the pipeline cannot be opened, or
+    no sampler here does what its scheduler does.
     """
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
@@ -60,15 +60,15 @@ def record(
 
 
 def check_drawn(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
-    """Open the reference, which takes a second and no weights, and show its scheduler. Raises UserError as `record`
-    does, and for a graph that takes more than latents, which text to image cannot give it."""
+    """Open the reference, which needs a second and reads no weights, and check its scheduler. Raise UserError as
+    `record` does, and if a graph needs more than latents, which text to image does not have."""
     drawn, specs = program(checkpoint, parts), {part.spec.name: part.spec for part in parts}
     latents, _ = find_ends(drawn, specs)
     for value in ("latents", "scaled_latents"):
-        taker = find_taker(drawn, DENOISE, value)
-        if taker is not None and (taken := input_of(specs, *taker).shape[1]) != latents.shape[1]:
+        reader = find_taker(drawn, DENOISE, value)
+        if reader is not None and (channels := input_of(specs, *reader).shape[1]) != latents.shape[1]:
             raise UserError(
-                f"{checkpoint.name}: its {taker[0]} takes {taken} channels, for inpainting, and latents have "
+                f"{checkpoint.name}: its {reader[0]} has {channels} input channels, for inpainting, and latents have "
                 f"{latents.shape[1]}: only text-to-image models can be exported"
             )
     set_sampler(checkpoint, open_pipeline(checkpoint))
@@ -83,14 +83,14 @@ def draw(
     sampler: str,
     controls: bool,
 ) -> list[Trajectory]:
-    """As `record`, with a pipeline that is open; `sampler` is the name of what its scheduler does."""
+    """Draw the requests as `record` does, with an open pipeline. `sampler` is the name of its scheduler's sampler."""
     size = picture_size(checkpoint, parts)
     calls, drawn = find_family(checkpoint).calls(pipeline), program(checkpoint, parts)
     store = ArrayStore()
     trajectories = []
     for number, request in enumerate(requests, 1):
         if drawn.guidance == CLASSIFIER_FREE and not request.guidance > 1:
-            raise UserError(f"guidance {request.guidance:g} draws one half alone: give more than 1")
+            raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
         say(f"prompt {number} of {len(requests)}")
         with Recorder(pipeline, calls) as recorder:
             picture = draw_picture(pipeline, request, size)
@@ -112,8 +112,9 @@ def draw(
 
 
 def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) -> Array:
-    """The pipeline's own picture, uint8 [H, W, 3]. Raises UserError where it cannot draw, or the seed is none."""
-    TorchRandom(request.seed)  # raises
+    """Return the pipeline's own picture, uint8 [H, W, 3]. Raise UserError if it cannot draw, or the seed is out of
+    range."""
+    TorchRandom(request.seed)  # checks the seed
     width, height = size
     try:
         (picture,) = pipeline(
@@ -127,15 +128,15 @@ def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         ).images
     except PocketDiffusionError:
         raise
-    except Exception as error:  # whatever the line that fails raises
+    except Exception as error:  # a pipeline raises exceptions of any class
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"diffusers' {type(pipeline).__name__} cannot draw with this model: {reason[:300]}") from error
     return np.asarray(picture)
 
 
 def draw_controls(pipeline: Pipeline, request: Request, size: tuple[int, int], picture: Array) -> dict[str, float]:
-    """The PSNR (dB) of the original's own pictures with another seed, one step less, and a neighbouring prompt, beside
-    `picture`, which is that of `request`."""
+    """Return the PSNR (dB) of `picture`, drawn by `request`, against the original's pictures with another seed, one
+    step less, and a neighbouring prompt."""
     others = {SEED: replace(request, seed=request.seed ^ 1), PROMPT: replace(request, prompt=shorten(request.prompt))}
     if request.steps > 1:
         others[STEPS] = replace(request, steps=request.steps - 1)
@@ -143,7 +144,7 @@ def draw_controls(pipeline: Pipeline, request: Request, size: tuple[int, int], p
 
 
 def picture_size(checkpoint: Checkpoint, parts: Sequence[Component]) -> tuple[int, int]:
-    """Width and height in pixels of what is decoded."""
+    """Return (width, height) in pixels of the decoder's output."""
     _, decoded = find_ends(program(checkpoint, parts), {part.spec.name: part.spec for part in parts})
     _, _, height, width = decoded.shape
     return int(width), int(height)
@@ -151,12 +152,12 @@ def picture_size(checkpoint: Checkpoint, parts: Sequence[Component]) -> tuple[in
 
 @torch.no_grad()
 def encode(pipeline: Pipeline, picture: Array) -> None:
-    """Let the pipeline's VAE encode a picture, uint8 [H, W, 3], as image to image does."""
+    """Encode a picture, uint8 [H, W, 3], with the pipeline's VAE, as image to image does."""
     pipeline.vae.encode(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)
 
 
 class Named(nn.Module):
-    """Modules of a pipeline under the names that a component's weights begin with; None where there is none."""
+    """Modules of a pipeline under the first parts of the names of a component's weights; None for a missing module."""
 
     def __init__(self, modules: Mapping[str, nn.Module | None]) -> None:
         super().__init__()

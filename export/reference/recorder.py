@@ -1,4 +1,4 @@
-"""What a pipeline of diffusers computes while it draws one picture, kept by hooks."""
+"""Hooks that keep the inputs and outputs of a diffusers pipeline's modules while it draws one picture."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ from pocketdiffusion.runtime.verify.recording import Case, is_halved, make_cases
 
 
 class Recorder(TorchFunctionMode):
-    """While it is entered, keeps every call of a graph in the pipeline, every step of its scheduler, and every draw of
-    noise, in their order. Inputs are copied before the call, since a module may write into them."""
+    """A context that keeps every call of a graph in the pipeline, every step of its scheduler, and every draw of noise,
+    in their order. Inputs are copied before the call, since a module may write into them."""
 
     def __init__(self, pipeline: Pipeline, calls: Mapping[str, GraphCall]) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class Recorder(TorchFunctionMode):
 
     def __enter__(self) -> "Recorder":
         for name, call in self._calls.items():
-            takes = call.takes.register_forward_pre_hook(partial(self._take, name, call), with_kwargs=True)
-            gives = call.gives.register_forward_hook(partial(self._give, name, call))
-            self._undo += [takes.remove, gives.remove]
+            before = call.first.register_forward_pre_hook(partial(self._keep_inputs, name, call), with_kwargs=True)
+            after = call.last.register_forward_hook(partial(self._keep_outputs, name, call))
+            self._undo += [before.remove, after.remove]
         step = self._scheduler.step
 
         @wraps(step)  # pipelines read its signature
@@ -64,17 +64,18 @@ class Recorder(TorchFunctionMode):
         for undo in self._undo:
             undo()
 
-    def _take(self, name: str, call: GraphCall, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _keep_inputs(self, name: str, call: GraphCall, module: nn.Module, args: Any, kwargs: Any) -> None:
         arguments = signature(module.forward).bind(*args, **kwargs).arguments
         self.inputs[name].append({key: tensor.clone() for key, tensor in call.inputs(arguments).items()})
 
-    def _give(self, name: str, call: GraphCall, module: nn.Module, args: Any, result: Any) -> None:
+    def _keep_outputs(self, name: str, call: GraphCall, module: nn.Module, args: Any, result: Any) -> None:
         self.outputs[name].append({key: tensor.clone() for key, tensor in call.outputs(result).items()})
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a drawing left: the calls of each graph, a half of guidance each, and the arrays that belong to no call."""
+    """The recording of one picture: the calls of each graph, each for one half of guidance, and the arrays that belong
+    to no call."""
 
     calls: dict[str, tuple[Case, ...]]
     noise: Array
@@ -82,8 +83,8 @@ class Recorded:
 
 
 def assemble(recorder: Recorder, program: Program, prompt: str, guidance: float, no_negative: bool) -> Recorded:
-    """The calls of a drawing, those of each half of guidance apart. diffusers' pipelines encode the positive prompt
-    first, and then give the modules of a step both halves in one call, the negative one first. Raises UserError where
+    """Return the recorded calls, with the halves of guidance separated. diffusers' pipelines encode the positive prompt
+    first, and then pass both halves to the modules of a step in one call, the negative one first. Raise UserError if
     the pipeline called its modules another number of times than the program does."""
     calls = {}
     for graph, inputs in recorder.inputs.items():
@@ -95,13 +96,15 @@ def assemble(recorder: Recorder, program: Program, prompt: str, guidance: float,
         try:
             found = places(program, graph, len(pairs), guidance, no_negative, positive_first=True)
         except ValueError as error:
-            raise UserError(f"diffusers' pipeline does not do what the family's program says: {error}") from None
-        calls[graph] = make_cases(prompt, found, [(_arrays(taken), _arrays(given)) for taken, given in pairs])
+            raise UserError(f"diffusers' pipeline makes other calls than the family's program: {error}") from None
+        arrays = [(_arrays(tensors), _arrays(results)) for tensors, results in pairs]
+        calls[graph] = make_cases(prompt, found, arrays)
     return Recorded(calls, recorder.draws[0].numpy(), torch.cat(recorder.latents).numpy())
 
 
 def _split(inputs: Tensors, outputs: Tensors, count: int) -> list[tuple[Tensors, Tensors]]:
-    """A call of a batch of `count` samples as so many calls; what has another batch belongs to all of them."""
+    """Split a call with a batch of `count` samples into `count` calls; tensors with another batch belong to all of
+    them."""
 
     def part(tensors: Tensors, number: int) -> Tensors:
         return {
@@ -113,7 +116,7 @@ def _split(inputs: Tensors, outputs: Tensors, count: int) -> list[tuple[Tensors,
 
 
 def _arrays(tensors: Tensors) -> dict[str, Array]:
-    """A tensor of rank 0 has one axis more in a graph."""
+    """Return the tensors as arrays. A tensor of rank 0 gets the shape [1], as in a graph."""
     return {
         name: (tensor if tensor.ndim else tensor.reshape(1)).contiguous().numpy() for name, tensor in tensors.items()
     }

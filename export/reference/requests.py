@@ -1,11 +1,11 @@
-"""What the original is asked to draw. Nothing here needs torch."""
+"""The pictures that the original draws for the gate. Nothing here needs torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw. None is an absent negative prompt."""
+    """The arguments of one picture. `negative_prompt` None is an absent negative prompt."""
 
     prompt: str
     negative_prompt: str | None = None

@@ -1,4 +1,5 @@
-"""The scheduler of the reference is that of a sampler here, shown on numbers before anything is drawn."""
+"""Check on numbers, before anything is drawn, that a sampler here computes the same latents as the reference's
+scheduler."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -22,16 +23,16 @@ from pocketdiffusion.runtime.sampling.scheduler_settings import PLAIN
 from pocketdiffusion.runtime.sampling.step_table import advance
 from pocketdiffusion.runtime.verify.metrics import psnr_db
 
-COUNTS = (10, 25)  # steps that are compared: some settings matter under 15 steps alone
-NEAR_DB = 80.0  # float32 gives over 120 dB, another solver under 40
+COUNTS = (10, 25)  # numbers of steps that are compared: some settings matter only below 15 steps
+NEAR_DB = 80.0  # equal samplers have over 120 dB in float32, another solver under 40
 SHAPE = (1, 4, 2, 2)
 
 
 def set_sampler(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
-    """The name of the sampler that does what the pipeline's scheduler does: the checkpoint's own, or, where the
-    checkpoint was opened with a sampler, that one, which is put into the pipeline.
+    """Return the name of the sampler that computes the same as the pipeline's scheduler. If the checkpoint was opened
+    with a sampler, put its scheduler into the pipeline first.
 
-    Raises UserError, with the way out, where the scheduler does what no sampler here does.
+    Raise UserError, with advice, if no sampler here computes the same.
     """
     config = scheduler_config(checkpoint)
     if checkpoint.sampler is not None:
@@ -43,22 +44,20 @@ def set_sampler(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
         worst = min(_agreement(pipeline.scheduler, sampler, schedule, steps) for steps in COUNTS)
     except UserError:
         raise
-    except Exception as error:  # whatever a scheduler raises at settings that it cannot follow
+    except Exception as error:  # a scheduler raises exceptions of any class at settings that it does not support
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{_title(checkpoint, pipeline)} cannot sample with it ({reason[:200]}); {_way_out()}"
-        ) from None
+        raise UserError(f"{_title(checkpoint, pipeline)} cannot sample with it ({reason[:200]}); {_advice()}") from None
     if not worst >= NEAR_DB:
-        far = f"is {worst:.0f} dB from" if isfinite(worst) else "calls the UNet more or less often than"
-        found = f"{far} {sampler}, the nearest sampler here"
-        raise UserError(f"{_title(checkpoint, pipeline)} {found}; {_way_out()}")
+        difference = f"is {worst:.0f} dB from" if isfinite(worst) else "calls the UNet more or less often than"
+        found = f"{difference} {sampler}, the nearest sampler here"
+        raise UserError(f"{_title(checkpoint, pipeline)} {found}; {_advice()}")
     return sampler
 
 
 def is_own_scheduler(checkpoint: Checkpoint, sampler: str) -> bool:
-    """Tell whether the checkpoint's own scheduler is that of `sampler`: of its class, with the same settings.
+    """Return True if the checkpoint's own scheduler has the class and the settings of `sampler`.
 
-    Raises UserError at an unknown name.
+    Raise UserError for an unknown name.
     """
     name, settings = diffusers_class(sampler)
     if checkpoint.model_index["scheduler"][1] != name:
@@ -71,15 +70,15 @@ def is_own_scheduler(checkpoint: Checkpoint, sampler: str) -> bool:
 
 
 def _agreement(scheduler: Any, sampler: str, schedule: NoiseSchedule, steps: int) -> float:
-    """The PSNR (dB) of our latents, of 16 values, beside the scheduler's, at the worst step, for random outputs; -inf
-    where it takes another number of calls."""
+    """Return the least PSNR (dB) over the steps of our latents, 16 values, against the scheduler's, for random outputs;
+    -inf if the numbers of calls differ."""
     theirs, ours = list(_theirs(deepcopy(scheduler), steps)), list(_ours(sampler, schedule, steps))
     if len(theirs) != len(ours):
         return float("-inf")
     worst = float("inf")
     for reference, candidate in zip(theirs, ours, strict=True):
-        for wanted, given in zip(reference, candidate, strict=True):
-            worst = min(worst, psnr_db(wanted, given, max(float(np.abs(wanted).max()), 1e-6)))
+        for expected, found in zip(reference, candidate, strict=True):
+            worst = min(worst, psnr_db(expected, found, max(float(np.abs(expected).max()), 1e-6)))
     return worst
 
 
@@ -88,7 +87,7 @@ def _outputs(number: int) -> Array:
 
 
 def _theirs(scheduler: Any, steps: int) -> Iterator[tuple[Array, Array, Array]]:
-    """The timestep, what the UNet would get, and the latents after each step."""
+    """Yield (timestep, input of the UNet, latents after the step) of each step of diffusers' scheduler."""
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(7)
     options = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
@@ -112,11 +111,11 @@ def _ours(sampler: str, schedule: NoiseSchedule, steps: int) -> Iterator[tuple[A
 
 def _title(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
     explicit = {key: value for key, value in checkpoint.scheduler.items() if not key.startswith("_")}
-    told = ("algorithm_type", "solver_order", "solver_type", "timestep_spacing", "skip_prk_steps", "prediction_type")
-    settings = ", ".join(f"{key} {explicit[key]}" for key in told if key in explicit)
+    shown = ("algorithm_type", "solver_order", "solver_type", "timestep_spacing", "skip_prk_steps", "prediction_type")
+    settings = ", ".join(f"{key} {explicit[key]}" for key in shown if key in explicit)
     name = type(pipeline.scheduler).__name__
     return f"{checkpoint.name}: its scheduler, {name}{f' with {settings}' if settings else ''},"
 
 
-def _way_out() -> str:
+def _advice() -> str:
     return f"export it with another, by --sampler {', '.join(sampler_names())}"

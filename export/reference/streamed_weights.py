@@ -1,8 +1,8 @@
-"""Modules whose weights stay in their files: the float32 copy of a layer's weights lives for its forward alone.
+"""Modules whose weights stay in their files: the float32 copy of a layer's weights exists only during its forward.
 
-A module that a loader opened in float16 keeps what the loader mapped from the file, which the system can drop and read
-again. In the place of each weight stands a NaN that takes four bytes, so that whatever computes past the hooks gives
-NaN, and not a wrong picture. float16 and bfloat16 become float32 exactly.
+A module that a loader opened in float16 keeps the mapped pages of the file, which the system can drop and read again.
+Each weight is replaced by a NaN of four bytes, so that code that bypasses the hooks computes NaN instead of a wrong
+picture. float16 and bfloat16 become float32 exactly.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,8 +14,8 @@ Table = dict[str, Tensor | None]
 
 
 def stream_weights(module: nn.Module) -> None:
-    """Let every submodule of `module` that has parameters or buffers of its own compute in float32, its weights as they
-    are stored. To whoever asks, all floating-point tensors are float32."""
+    """Let every submodule of `module` that has its own parameters or buffers compute in float32, from weights as they
+    are stored. The dtype of all floating-point tensors reads as float32."""
     for each in module.modules():
         if any(True for _ in _own(each)):
             _stream(each)

@@ -1,4 +1,4 @@
-"""A model, in torch, as what `compare` compares: with another model, or with a bundle."""
+"""A model in torch as one of the two sides of `compare`, the other being a model or a bundle."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
 
 @dataclass(frozen=True)
 class ModelCandidate:
-    """A checkpoint as it is, in float32. It draws with its own scheduler."""
+    """A checkpoint in float32 without rewrites. It draws with its own scheduler."""
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
@@ -54,11 +54,14 @@ class ModelCandidate:
         return find_cuts(self.checkpoint, [prompt])[prompt]
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
-        """Raises UserError where its scheduler takes other steps."""
+        """Draw the pictures of `trajectories` and compare each. Raise UserError if the scheduler makes another number
+        of steps."""
         requests = [Request(t.prompt, t.negative_prompt, t.seed, t.steps, t.guidance) for t in trajectories]
-        for wanted, own in zip(trajectories, record(self.checkpoint, self.parts, requests, self.say), strict=True):
-            if wanted.latents.shape != own.latents.shape:
-                calls = len(own.latents) - 1, len(wanted.latents) - 1
-                raise UserError(f"{self.title} takes {calls[0]} steps, the other {calls[1]}: no two to compare")
+        for expected, own in zip(trajectories, record(self.checkpoint, self.parts, requests, self.say), strict=True):
+            if expected.latents.shape != own.latents.shape:
+                calls = len(own.latents) - 1, len(expected.latents) - 1
+                raise UserError(
+                    f"{self.title} makes {calls[0]} steps and the reference {calls[1]}: try another --steps"
+                )
             latents = [each[None] for each in own.latents[1:]]
-            yield compare_picture(self.format, wanted, latents, recorded_once(own, "decoded"), own.picture)
+            yield compare_picture(self.format, expected, latents, recorded_once(own, "decoded"), own.picture)

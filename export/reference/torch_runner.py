@@ -1,4 +1,4 @@
-"""The rewritten torch module as a runner: the rungs of the ladder between the original and the artifacts."""
+"""The rewritten torch module as a runner: for the rungs of the ladder between the original and the artifacts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.runner import Array, check_inputs
 
 @dataclass(frozen=True)
 class TorchRunner:
-    """Runs a component's module in float32."""
+    """A runner of a component's module in float32."""
 
     spec: GraphSpec
     module: nn.Module
@@ -27,14 +27,15 @@ class TorchRunner:
 
 
 def open_rewritten(part: Component, rewrites: Sequence[str]) -> TorchRunner:
-    """The component with its weights, after the named rewrites."""
+    """Return a runner of the torch module in float32 with its weights, after `rewrites` are applied."""
     module = load_module(part)
     apply_rewrites(module, rewrites)
     return TorchRunner(part.spec, module)
 
 
 def open_rounded(part: Component, rewrites: Sequence[str]) -> TorchRunner:
-    """As `open_rewritten`, with its matrices rounded to float16: what storage alone costs, whoever writes the file."""
+    """Return the runner of `open_rewritten` with its matrices rounded to float16: the error of float16 storage, in any
+    format."""
     runner = open_rewritten(part, rewrites)
     for parameter in runner.module.parameters():
         if parameter.ndim > 1:  # vectors stay float32 in the artifacts as well

@@ -1,18 +1,18 @@
-"""Rewrites change torch modules in place, so that tracing yields operators that a backend can lower whole.
+"""Rewrites change torch modules in place, so that the traced program has operators that a backend can lower directly.
 
 The folder is the registry: `fused_attention` names export/rewrites/fused_attention.py, which states its rule and where
-it must not fire, and holds
+it must not fire, and defines
 
-    apply(module) -> int     changes the module in place and returns the number of modules changed
-    MARKS                    the operator that it leaves in the traced program, by the kind of site that it stands for;
-                             a tuple of operators where the rewrite leaves some sites of a kind as they are
-    BODIES                   of each such operator, the function of ATen's operators that it computes; for backends
-                             that do not lower it whole, and left out by a rewrite that is of no use to those
-    SCALE_RULES              of each such operator, how powers of two go through it (float16/scale_propagation.py):
-                             "attention" or "norm"; one without a rule takes and gives results as they are
-    kept(module) -> dict     before `apply`: the modules that are of its kind and that it leaves alone, counted by the
-                             reason, as `{"normalises its queries": 2}`; left out where there cannot be any
-    CHANGES                  only of a rewrite that changes the model: what it changes, in words for the report
+    apply(module) -> int     change the module in place; return the number of modules changed
+    MARKS                    by kind of site, the operator that replaces it in the traced program; a tuple of
+                             operators if the rewrite leaves some sites of a kind unchanged
+    BODIES                   of each such operator, its function in ATen's operators, for backends without a lowering
+                             of their own; left out by a rewrite that is of no use to those
+    SCALE_RULES              of each such operator, how powers of two pass through it (float16/scale_propagation.py):
+                             "attention" or "norm"; an operator without a rule reads and returns unscaled values
+    kept(module) -> dict     before `apply`: {reason: count} of the modules of its kind that it does not change, such
+                             as `{"normalises its queries": 2}`; left out if there cannot be any
+    CHANGES                  only of a rewrite that changes the model: a description of the change, for the report
     FLOOR_DB                 with it: the least PSNR (dB) of the changed module, by measurement
 """
 
@@ -27,30 +27,32 @@ from pocketdiffusion.runtime.errors import ProofError
 
 
 def apply_rewrites(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
-    """Applies each rewrite in turn, in place. Returns the sites that each changed."""
+    """Apply each rewrite in turn, in place. Return {name: number of sites changed}."""
     return {name: import_module(f"{__name__}.{name}").apply(module) for name in names}
 
 
 def kept_sites(module: nn.Module, names: Iterable[str]) -> dict[str, dict[str, int]]:
-    """What each rewrite leaves alone, by reason; before they are applied. A rewrite that leaves nothing is left out."""
+    """Return {name: {reason: count}} of the sites that each rewrite does not change; call it before they are applied.
+    Rewrites without such sites are left out."""
     rewrites = {name: import_module(f"{__name__}.{name}") for name in names}
     found = {name: rewrite.kept(module) for name, rewrite in rewrites.items() if hasattr(rewrite, "kept")}
     return {name: reasons for name, reasons in found.items() if reasons}
 
 
 def changes(names: Iterable[str]) -> dict[str, str]:
-    """The rewrites among `names` that change the model, and what each changes."""
+    """Return {name: description} of those rewrites in `names` that change the model's function, such as tanh_gelu."""
     modules = {name: import_module(f"{__name__}.{name}") for name in names}
     return {name: module.CHANGES for name, module in modules.items() if hasattr(module, "CHANGES")}
 
 
 def changed_floor_db(names: Iterable[str]) -> float:
-    """The least PSNR of a module that these rewrites change: the lowest of theirs, infinite where none does."""
+    """Return the least PSNR (dB) that a module must have after these rewrites: the lowest of their floors, inf if none
+    changes the model."""
     return min((import_module(f"{__name__}.{name}").FLOOR_DB for name in changes(names)), default=inf)
 
 
 def marks(names: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-    """The operators that these rewrites leave in a traced program, by kind of site: of each kind, those of them all."""
+    """Return, by kind of site, all operators that these rewrites leave in a traced program."""
     found: dict[str, tuple[Any, ...]] = {}
     for name in names:
         for kind, mark in import_module(f"{__name__}.{name}").MARKS.items():
@@ -60,22 +62,23 @@ def marks(names: Iterable[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def bodies(names: Iterable[str]) -> dict[Any, Callable[..., Any]]:
-    """What these rewrites' operators compute, as a table of decompositions."""
+    """Return the functions of these rewrites' operators, as a table of decompositions."""
     modules = (import_module(f"{__name__}.{name}") for name in names)
     return {mark: body for module in modules for mark, body in getattr(module, "BODIES", {}).items()}
 
 
 def scale_rules(names: Iterable[str]) -> dict[str, str]:
-    """Return the rule of scale of these rewrites' operators, "attention" or "norm", by the name of each operator
-    without its namespace."""
+    """Return {operator: "attention" or "norm"}, how powers of two pass through these rewrites' operators. Names are
+    without their namespace."""
     modules = (import_module(f"{__name__}.{name}") for name in names)
     found = {mark: rule for module in modules for mark, rule in getattr(module, "SCALE_RULES", {}).items()}
     return {str(mark._schema.name).rpartition("::")[2]: rule for mark, rule in found.items()}
 
 
 def check_sites(graph: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
-    """Raises ProofError unless every kind of site was found as often as the model's configuration says."""
+    """Compare the number of sites of every kind with the number that follows from the model's configuration. Raise
+    ProofError if they differ."""
     for kind in sorted({*expected, *found}):
-        want, have = expected.get(kind, 0), found.get(kind, 0)
-        if want != have:
-            raise ProofError(f"{graph}: the graph has {have} {kind} sites where its configuration makes {want}")
+        sites, count = expected.get(kind, 0), found.get(kind, 0)
+        if sites != count:
+            raise ProofError(f"{graph}: the graph has {count} {kind} sites, and its configuration makes {sites}")

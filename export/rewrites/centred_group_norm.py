@@ -1,10 +1,10 @@
 """Rule: GroupNorm becomes ONE operator, `pocketdiffusion::centred_group_norm`, that centres before it squares.
 
 Statistics of channels first: with m the mean of a channel, d = x - m and e = m - (mean of m over the group), the
-variance of the group is the mean of (mean of d^2) + e^2, and the result is d * k + (e * k + bias) with
-k = weight / sqrt(variance + eps). What is squared is small where the mean is large, which E[x^2] - E[x]^2, and
-x * k - mean * k, lose in float16. No tensor of full size changes its shape, so that a backend of another layout (LiteRT
-is channels-last) inserts no Transpose; nothing is broadcast by an operator of its own.
+variance of the group is the mean of (mean of d^2) + e^2, and the result is d * k + (e * k + bias) with k = weight /
+sqrt(variance + eps). The squared values are small even if the mean is large, whereas E[x^2] - E[x]^2, and x * k - mean
+* k, lose precision in float16. No tensor of full size changes its shape, so that a backend of another layout (LiteRT is
+channels-last) inserts no Transpose; nothing is broadcast by an operator of its own.
 
 Fires on `torch.nn.GroupNorm` with weight and bias. Must NOT fire on one without (an operator of other arguments), nor
 on subclasses and on diffusers' SpatialNorm or AdaGroupNorm, which compute something else.
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 
 def by_channel(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """x [batch, channels, ...] of rank 3 or 4, weight and bias [channels], to the shape of x."""
+    """Return the group norm of x [batch, channels, ...] of rank 3 or 4, in the shape of x. Weight and bias:
+    [channels]."""
     batch, channels, *space = x.shape
     axes = tuple(range(2, x.ndim))
     grouped = (-1, groups, channels // groups)
@@ -45,7 +46,7 @@ SCALE_RULES = {torch.ops.pocketdiffusion.centred_group_norm.default: "norm"}
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place; names of parameters stay. Returns the number of GroupNorms changed."""
+    """Rewrite `module` in place; names of parameters stay. Return the number of GroupNorms changed."""
     found = [(name, child) for name, child in module.named_modules() if type(child) is nn.GroupNorm and child.affine]
     for name, child in found:
         module.set_submodule(name, CentredGroupNorm(child))
@@ -53,7 +54,7 @@ def apply(module: nn.Module) -> int:
 
 
 def kept(module: nn.Module) -> dict[str, int]:
-    """GroupNorms that are left alone, by reason."""
+    """Return {reason: count} of the GroupNorms that are not rewritten."""
     left = [child for child in module.modules() if isinstance(child, nn.GroupNorm)]
     bare = sum(type(child) is nn.GroupNorm and not child.affine for child in left)
     counts = {"has no weight and bias": bare, "is a subclass": sum(type(child) is not nn.GroupNorm for child in left)}
@@ -61,7 +62,7 @@ def kept(module: nn.Module) -> dict[str, int]:
 
 
 class CentredGroupNorm(nn.Module):
-    """Takes the place of a `torch.nn.GroupNorm` and keeps its weight and bias by name."""
+    """A replacement of `torch.nn.GroupNorm` that keeps the names of weight and bias."""
 
     def __init__(self, original: nn.GroupNorm) -> None:
         super().__init__()
@@ -69,6 +70,6 @@ class CentredGroupNorm(nn.Module):
         self.groups, self.eps = original.num_groups, original.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, ...] to the same."""
+        """Return the group norm of x [batch, channels, ...], in the shape of x."""
         normal: Tensor = centred_group_norm(x, self.groups, self.weight, self.bias, self.eps)
         return normal

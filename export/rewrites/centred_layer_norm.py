@@ -1,7 +1,8 @@
 """Rule: LayerNorm becomes ONE operator, `pocketdiffusion::centred_layer_norm`, that centres before it squares.
 
 d = x - mean(x), then d / sqrt(mean(d^2) + eps) * weight + bias, along the last axis. Decomposed by the converter,
-LayerNorm is x * k - mean * k, which loses in float16 what the two terms have in common, and takes twice the operators.
+LayerNorm is x * k - mean * k, a difference of two nearly equal terms, which loses precision in float16, and it needs
+twice as many operators.
 
 Fires on `torch.nn.LayerNorm` over one axis, with weight and bias. Must NOT fire on one over several axes or without
 either of them, nor on subclasses.
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 
 def by_row(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """x [..., channels], weight and bias [channels], to the shape of x."""
+    """Return the layer norm of x [..., channels] along the last axis, in the shape of x. Weight and bias:
+    [channels]."""
     centred = x - x.mean(-1, keepdim=True)
     return centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps) * weight + bias
 
@@ -33,7 +35,7 @@ SCALE_RULES = {torch.ops.pocketdiffusion.centred_layer_norm.default: "norm"}
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place; names of parameters stay. Returns the number of LayerNorms changed."""
+    """Rewrite `module` in place; names of parameters stay. Return the number of LayerNorms changed."""
     found = [(name, child) for name, child in module.named_modules() if _is_plain(child)]
     for name, child in found:
         assert isinstance(child, nn.LayerNorm)
@@ -51,7 +53,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def kept(module: nn.Module) -> dict[str, int]:
-    """LayerNorms that are left alone, by reason."""
+    """Return {reason: count} of the LayerNorms that are not rewritten."""
     left = [child for child in module.modules() if isinstance(child, nn.LayerNorm) and not _is_plain(child)]
     plain = [child for child in left if type(child) is nn.LayerNorm]
     several = sum(len(child.normalized_shape) > 1 for child in plain)
@@ -64,13 +66,13 @@ def kept(module: nn.Module) -> dict[str, int]:
 
 
 class CentredLayerNorm(nn.Module):
-    """Takes the place of a `torch.nn.LayerNorm` and keeps its weight and bias by name."""
+    """A replacement of `torch.nn.LayerNorm` that keeps the names of weight and bias."""
 
     def __init__(self, original: nn.LayerNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = original.weight, original.bias, original.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., channels] to the same."""
+        """Return the layer norm of x [..., channels], in the shape of x."""
         normal: Tensor = centred_layer_norm(x, self.weight, self.bias, self.eps)
         return normal

@@ -1,16 +1,16 @@
-"""Rule: as `batched_attention`, in chunks of queries and keys: the scores of one pair of chunks exist at a time.
+"""Rule: as `batched_attention`, in chunks of queries and keys: only the scores of one pair of chunks exist at a time.
 
-Memory grows with the number of tokens, not with its square, and the result is exact: each chunk of keys gives its own
-mixture, maximum and normaliser (the sum of its weights), and two are merged by what their weights would have been under
+Memory grows with the number of tokens, not with its square, and the result is exact: each chunk of keys has its own
+mixture, maximum and normaliser (the sum of its weights), and two are merged with the weights that they would have under
 the greater maximum. The paper divides by the normaliser once, at the end. Here each mixture is divided at once, as the
-softmax of its chunk: a sum of 4096 values over 16 would not fit float16, a mean does. The normaliser is then 1 / (the
-largest weight), as the largest score has the weight exp(0) / normaliser.
+softmax of its chunk: a sum of 4096 values above 16 would overflow float16, a mean does not. The normaliser is then 1 /
+(the largest weight), as the largest score has the weight exp(0) / normaliser.
 
-Shapes are static, so the chunks are unrolled. Where one chunk holds everything, this is `batched_attention` to the
-operator. A causal mask costs nothing between chunks: keys are cut where a chunk of queries begins as well, so that a
-chunk of keys lies before the queries, is skipped, or has the diagonal, on which no query is without a key.
+Shapes are static, so the chunks are unrolled. If one chunk is enough, the operators are `batched_attention`'s. A causal
+mask adds no operators between chunks: keys are also cut where a chunk of queries begins, so that a chunk of keys is
+before the queries, is skipped, or has the diagonal, on which every query has a key.
 
-Fires on the modules that `fused_attention` fires on. Must NOT fire where that does not, nor be used on graphs of more
+Fires on the modules that `fused_attention` fires on. Must NOT fire on others, and must not be used on graphs of more
 than one sample, which is an error when the module is traced.
 
 Source: Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, https://arxiv.org/abs/2112.05682.
@@ -34,12 +34,12 @@ from pocketdiffusion.export.rewrites.batched_attention import (
     split_scale,
 )
 
-# Measured on 4096 tokens in 8 heads of 40 channels, against one chunk, which takes 570 MB in LiteRT and 563 in
+# Measured on 4096 tokens in 8 heads of 40 channels, against one chunk, which needs 570 MB in LiteRT and 563 in
 # onnxruntime: 117 and 99 MB for 1.05 and 0.97 times the processor time. 256 queries: 84 and 64 MB, 1.10 and 0.99
-# times, and twice the operators. 512 queries with 2048 keys save nothing more and take 1.5 and 1.2 times.
+# times, and twice the operators. 512 queries with 2048 keys save no more memory and need 1.5 and 1.2 times the time.
 QUERY_CHUNK, KEY_CHUNK = 512, 4096
 
-Span = tuple[int, int]  # of tokens: the first, and the one after the last
+Chunk = tuple[int, int]  # of tokens: the first, and the one after the last
 Part = tuple[Tensor, Tensor, Tensor]  # mixture [heads, n, d]; maximum and normaliser, both [heads, n, 1]
 
 
@@ -53,9 +53,9 @@ def in_chunks(
     query_chunk: int = QUERY_CHUNK,
     key_chunk: int = KEY_CHUNK,
 ) -> Tensor:
-    """As `batched_attention.products`, of at most `query_chunk` queries with `key_chunk` keys at a time.
+    """Return `batched_attention.products`, computed with at most `query_chunk` queries and `key_chunk` keys at a time.
 
-    Raises ValueError for a chunk of less than one token, and for more than one sample.
+    Raise ValueError for a chunk of less than one token, and for more than one sample.
     """
     check_one_sample(query)
     if min(query_chunk, key_chunk) < 1:
@@ -66,41 +66,46 @@ def in_chunks(
     power, rest = split_scale(scale)
 
     @cache  # chunks of queries share their chunks of keys
-    def keys_and_values(span: Span) -> tuple[Tensor, Tensor]:
-        k, v = (split_heads(t[:, slice(*span)], heads) for t in (key, value))
+    def keys_and_values(chunk: Chunk) -> tuple[Tensor, Tensor]:
+        k, v = (split_heads(t[:, slice(*chunk)], heads) for t in (key, value))
         return k.transpose(1, 2), v
 
-    def attend(own: Span) -> Tensor:
+    def attend(own: Chunk) -> Tensor:
         q = split_heads(query[:, slice(*own)], heads) * power
 
-        def scored(span: Span) -> tuple[Tensor, Tensor]:
-            k, v = keys_and_values(span)
+        def scored(chunk: Chunk) -> tuple[Tensor, Tensor]:
+            k, v = keys_and_values(chunk)
             scores = scores_of(q, k, rest)
-            return (hide_later(scores) if causal and span[0] == own[0] else scores), v
+            return (hide_later(scores) if causal and chunk[0] == own[0] else scores), v
 
-        seen = list(_seen(own, keys, key_chunk) if causal else _spans(keys, key_chunk))
+        seen = list(_seen(own, keys, key_chunk) if causal else _chunks(keys, key_chunk))
         if len(seen) == 1:
             scores, v = scored(seen[0])
             return join_heads(torch.bmm(torch.softmax(scores, dim=-1), v))
-        mixed, _, _ = reduce(_merged, (_part(*scored(span)) for span in seen))
+        mixed, _, _ = reduce(_merged, (_part(*scored(chunk)) for chunk in seen))
         return join_heads(mixed)
 
     rows = min(query_chunk, key_chunk) if causal else query_chunk
-    return torch.cat([attend(own) for own in _spans(queries, rows)], dim=1)
+    return torch.cat([attend(own) for own in _chunks(queries, rows)], dim=1)
 
 
-def _spans(tokens: int, chunk: int) -> Iterator[Span]:
-    return ((first, min(first + chunk, tokens)) for first in range(0, tokens, chunk))
+def _chunks(tokens: int, size: int) -> Iterator[Chunk]:
+    return ((first, min(first + size, tokens)) for first in range(0, tokens, size))
 
 
-def _seen(own: Span, keys: int, chunk: int) -> Iterator[Span]:
-    """What queries at these positions see: the keys before them, and those at their own positions, if there are any."""
+def _seen(own: Chunk, keys: int, size: int) -> Iterator[Chunk]:
+    """Return the chunks of keys that queries at the positions `own` see: those before them, and those at their own
+    positions."""
     start, stop = own
-    return chain(_spans(min(start, keys), chunk), [(start, min(stop, keys))] if start < keys else [])
+    return chain(_chunks(min(start, keys), size), [(start, min(stop, keys))] if start < keys else [])
 
 
 def _part(scores: Tensor, v: Tensor) -> Part:
-    """No reciprocal: coremltools 9.0 makes `inverse` of it, which adds 1e-4 to what it divides by."""
+    """Return mixture, maximum and normaliser of one chunk of keys. Scores: [heads, n, m], v: [heads, m, d].
+
+    The normaliser is a division, not a reciprocal: coremltools 9.0 lowers that to `inverse`, which adds 1e-4 to its
+    divisor.
+    """
     weights = torch.softmax(scores, dim=-1)
     largest = weights.amax(-1, keepdim=True)
     one = torch.ones(1, 1, 1, dtype=largest.dtype, device=largest.device)
@@ -138,5 +143,5 @@ SCALE_RULES = {torch.ops.pocketdiffusion.chunked_attention.default: "attention"}
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place; names of parameters stay. Returns the number of attentions changed."""
+    """Rewrite `module` in place; names of parameters stay. Return the number of attentions changed."""
     return fused_attention.install(module, chunked_attention)

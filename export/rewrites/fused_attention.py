@@ -1,13 +1,13 @@
 """Rule: an attention module becomes its four projections around ONE operator, `pocketdiffusion::attention`.
 
-The operator takes query, key and value as the projections leave them, [batch, tokens, channels], so that a backend
+The operator reads query, key and value as the projections return them, [batch, tokens, channels], so that a backend
 decides how heads are split; traced through `view` and `transpose`, the heads would have to be found again by pattern.
 
 Fires on diffusers' `Attention` with the plain processors (AttnProcessor, AttnProcessor2_0) and on the attention of a
-CLIP text model, where the only mask is the causal one. Must NOT fire on attention that normalises queries or keys,
-adds projections or rotary positions (other processors), nor on CLIP's vision tower, which is not causal, nor on a
-text model whose configuration has `use_attention_mask`, since the operator takes no mask. In a UNet a mask is an error
-when the module is traced.
+CLIP text model, where the only mask is the causal one. Must NOT fire on attention that normalises queries or keys, adds
+projections or rotary positions (other processors), nor on CLIP's vision tower, which is not causal, nor on a text model
+whose configuration has `use_attention_mask`, since the operator has no mask. In a UNet a mask is an error when the
+module is traced.
 
 Source: scaled dot-product attention, https://arxiv.org/abs/1706.03762, section 3.2.
 """
@@ -25,9 +25,10 @@ from transformers.models.clip.modeling_clip import CLIPAttention
 
 @torch.library.custom_op("pocketdiffusion::attention", mutates_args=())
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
-    """softmax(scale * q k^T) v for each head. Query [batch, n, channels], key and value [batch, m, channels].
+    """Return softmax(scale * q k^T) v for each head, [batch, n, channels]. Query [batch, n, channels], key and value
+    [batch, m, channels].
 
-    Returns [batch, n, channels]. `causal` hides from each query the keys after its own position.
+    `causal` hides from each query the keys after its own position.
     """
     q, k, v = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in (query, key, value))
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
@@ -44,12 +45,12 @@ SCALE_RULES = {torch.ops.pocketdiffusion.attention.default: "attention"}
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place; names of parameters stay. Returns the number of attentions changed."""
+    """Rewrite `module` in place; names of parameters stay. Return the number of attentions changed."""
     return install(module, attention)
 
 
 def install(module: nn.Module, operator: Callable[..., Tensor]) -> int:
-    """As `apply`, for any operator with the arguments of `attention`."""
+    """Rewrite `module` as `apply` does, with any operator that has the arguments of `attention`."""
     found = [(name, child) for name, child in module.named_modules() if _is_plain(child)]
     for name, child in found:
         if isinstance(child, Attention):
@@ -61,7 +62,7 @@ def install(module: nn.Module, operator: Callable[..., Tensor]) -> int:
 
 
 def kept(module: nn.Module) -> dict[str, int]:
-    """Attention modules that are left alone, by reason."""
+    """Return {reason: count} of the attention modules that are not rewritten."""
     reasons = (_reason(child) for child in module.modules() if isinstance(child, Attention | CLIPAttention))
     return dict(Counter(reason for reason in reasons if reason))
 
@@ -71,7 +72,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _reason(module: Attention | CLIPAttention) -> str:
-    """Why an attention module stays as it is, or nothing."""
+    """Return the reason why an attention module is not rewritten, "" if it is."""
     if isinstance(module, CLIPAttention):
         if not isinstance(module.config, CLIPTextConfig):
             return "is not of a text model, and not causal"
@@ -98,7 +99,7 @@ class FusedProcessor:
         temb: Tensor | None = None,
     ) -> Tensor:
         if attention_mask is not None:
-            raise ValueError("fused attention takes no mask")
+            raise ValueError("fused attention accepts no mask")
         x = hidden_states if attn.spatial_norm is None else attn.spatial_norm(hidden_states, temb)
         image = x.shape if x.ndim == 4 else None
         if image is not None:
@@ -122,7 +123,7 @@ class FusedProcessor:
 
 
 class FusedCLIPAttention(nn.Module):
-    """Takes the place of transformers' `CLIPAttention` in a text model and keeps its projections by name."""
+    """A replacement of transformers' `CLIPAttention` in a text model that keeps the names of its projections."""
 
     def __init__(self, original: CLIPAttention, operator: Callable[..., Tensor] = attention) -> None:
         super().__init__()
@@ -131,7 +132,8 @@ class FusedCLIPAttention(nn.Module):
         self.heads, self.scale, self.operator = original.num_heads, original.scale, operator
 
     def forward(self, hidden_states: Tensor, *masks: Tensor | None, **options: object) -> tuple[Tensor, None]:
-        """[batch, tokens, channels] to the same; the second value stands for the attention weights."""
+        """Return the attention's output, in the shape of hidden_states [batch, tokens, channels], and None for the
+        attention weights."""
         query, key, value = (project(hidden_states) for project in (self.q_proj, self.k_proj, self.v_proj))
         mixed: Tensor = self.out_proj(self.operator(query, key, value, self.heads, self.scale, True))
         return mixed, None

@@ -16,7 +16,7 @@ from transformers.activations import GELUActivation, QuickGELUActivation
 
 
 def product(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), of any shape."""
+    """Return x * sigmoid(1.702 x), in the shape of x."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -33,7 +33,7 @@ BODIES = {torch.ops.pocketdiffusion.quick_gelu.default: product}
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place. Returns the number of QuickGELU modules changed."""
+    """Replace each QuickGELU of `module` by the custom op, in place. Return the number replaced."""
     found = [name for name, child in module.named_modules() if type(child) is QuickGELUActivation]
     for name in found:
         module.set_submodule(name, QuickGELU())
@@ -41,15 +41,15 @@ def apply(module: nn.Module) -> int:
 
 
 def kept(module: nn.Module) -> dict[str, int]:
-    """GELUs that are left alone, by reason."""
+    """Return {reason: count} of the GELUs, which are not rewritten."""
     gelus = sum(isinstance(child, (nn.GELU, GELUActivation, GELU, GEGLU)) for child in module.modules())
     return {"is GELU, another function": gelus} if gelus else {}
 
 
 class QuickGELU(nn.Module):
-    """Takes the place of transformers' `QuickGELUActivation`."""
+    """A replacement of transformers' `QuickGELUActivation`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elementwise, of any shape."""
+        """Return QuickGELU of x, in the shape of x."""
         activated: Tensor = quick_gelu(x)
         return activated

@@ -1,20 +1,20 @@
 """Rule: the transformers of a UNet work channels-first, [batch, channels, 1, tokens], as Apple's Neural Engine lays out
 its memory, and each attention is ONE operator, `pocketdiffusion::split_attention`, between 1x1 convolutions.
 
-Linear layers become 1x1 convolutions, LayerNorm is taken over axis 1, GEGLU halves axis 1, and a picture comes in and
-goes out by a reshape. The operator cuts query, key and value into heads and attends head by head, so that each product
-is einsum's `nchw,nwhu->nchu`, which needs no transpose; only the keys are turned, once for all heads. They are scaled
-there too: before the product, where it keeps the scores small in float16, and after the turn, so that no converter
-folds the scale into the weights of a projection and rounds those a second time.
+Linear layers become 1x1 convolutions, LayerNorm is computed over axis 1, GEGLU splits axis 1 in half, and a picture is
+reshaped at the beginning and the end. The operator cuts query, key and value into heads and attends head by head, so
+that each product is einsum's `nchw,nwhu->nchu`, which needs no transpose; only the keys are transposed, once for all
+heads. They are scaled there too: before the product, where it keeps the scores small in float16, and after the
+transpose, so that no converter folds the scale into the weights of a projection and rounds those a second time.
 
 Fires on diffusers' `Transformer2DModel` for pictures whose blocks are `BasicTransformerBlock`s of LayerNorm, plain
-attention to itself and to the prompt (as `fused_attention` has it) and GEGLU: every one of a Stable Diffusion UNet.
+attention to itself and to the prompt (plain as in `fused_attention`) and GEGLU: all of them in a Stable Diffusion UNet.
 Must NOT fire on one with another norm, activation, attention or position, nor on one with a site that another rewrite
-has changed already: it comes first. It leaves the text encoder and the VAE alone, see `kept`; `fused_attention`, after
-it, takes those. Weights keep their names and their bytes. A mask is an error when the module is traced.
+has changed: it is applied first. It does not change the text encoder and the VAE, see `kept`; `fused_attention`,
+applied after it, changes those. Weights keep their names and their bytes. A mask is an error when the module is traced.
 
 Source: "Deploying Transformers on the Apple Neural Engine",
-https://machinelearning.apple.com/research/neural-engine-transformers, principles 1 to 3; what Apple makes of it for
+https://machinelearning.apple.com/research/neural-engine-transformers, principles 1 to 3; Apple's implementation for
 Stable Diffusion is python_coreml_stable_diffusion/attention.py, https://github.com/apple/ml-stable-diffusion.
 """
 
@@ -34,9 +34,10 @@ from pocketdiffusion.export.rewrites import centred_layer_norm, fused_attention
 
 
 def by_head(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
-    """softmax(scale * q k^T) v for each head. Query [batch, channels, 1, n], key and value [batch, channels, 1, m].
+    """Return softmax(scale * q k^T) v for each head, [batch, channels, 1, n]. Query [batch, channels, 1, n], key and
+    value [batch, channels, 1, m].
 
-    Returns [batch, channels, 1, n]. The channels of a head are neighbours.
+    The channels of a head are neighbours.
     """
     turned = key.transpose(1, 3) * scale
     mixed = []
@@ -47,7 +48,8 @@ def by_head(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float)
 
 
 def by_column(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """LayerNorm over axis 1 that centres before it squares. x [batch, channels, 1, tokens], weight, bias [channels]."""
+    """Return the LayerNorm of x [batch, channels, 1, tokens] over axis 1, centred before it is squared. Weight and
+    bias: [channels]."""
     centred = x - x.mean(1, keepdim=True)
     normal = centred * torch.rsqrt((centred * centred).mean(1, keepdim=True) + eps)
     return normal * weight.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
@@ -78,7 +80,7 @@ SCALE_RULES = {
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place; names of parameters stay. Returns the number of attentions changed."""
+    """Rewrite `module` in place; names of parameters stay. Return the number of attentions changed."""
     found = [(name, child) for name, child in module.named_modules() if _fits(child)]
     for name, child in found:
         assert isinstance(child, Transformer2DModel)
@@ -87,7 +89,7 @@ def apply(module: nn.Module) -> int:
 
 
 def kept(module: nn.Module) -> dict[str, int]:
-    """The attentions of `module`, as it was before any rewrite, that `apply` leaves alone: how many, by reason."""
+    """Return {reason: count} of the attentions of `module`, before any rewrite, that `apply` does not change."""
     changed = {part for child in module.modules() if _fits(child) for part in child.modules()}
     return dict(Counter(_why(child) for child in module.modules() if _attends(child) and child not in changed))
 
@@ -125,7 +127,8 @@ def _is_plain(block: Any) -> bool:
 
 
 def _is_plain_attention(attention: Any) -> bool:
-    """Projections, heads, a projection: nothing around them, which in a UNet belongs to the block."""
+    """Return True for projections, heads and an output projection without norms, residuals or scales, which in a UNet
+    belong to the block."""
     return (
         type(attention) is Attention
         and fused_attention._is_plain(attention)
@@ -139,7 +142,7 @@ def _is_plain_attention(attention: Any) -> bool:
 
 
 class Pointwise(nn.Module):
-    """Takes the place of a `torch.nn.Linear` as a 1x1 convolution: its bias, and its weight as [out, in, 1, 1]."""
+    """A replacement of `torch.nn.Linear` by a 1x1 convolution with the same bias, and the weight as [out, in, 1, 1]."""
 
     def __init__(self, original: nn.Linear) -> None:
         super().__init__()
@@ -148,39 +151,39 @@ class Pointwise(nn.Module):
         self.bias = original.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, in, h, w] to [batch, out, h, w]."""
+        """Return the convolution, [batch, out, h, w], of x [batch, in, h, w]."""
         return F.conv2d(x, self.weight, self.bias)
 
 
 class ChannelNorm(nn.Module):
-    """Takes the place of a `torch.nn.LayerNorm` and keeps its weight and bias by name."""
+    """A replacement of `torch.nn.LayerNorm` that keeps the names of weight and bias."""
 
     def __init__(self, original: nn.LayerNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = original.weight, original.bias, original.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, 1, tokens] to the same."""
+        """Return the layer norm over axis 1 of x [batch, channels, 1, tokens], in the shape of x."""
         normal: Tensor = channel_layer_norm(x, self.weight, self.bias, self.eps)
         return normal
 
 
 class GatedGELU(nn.Module):
-    """Takes the place of diffusers' `GEGLU` and keeps its projection by name."""
+    """A replacement of diffusers' `GEGLU` that keeps the name of its projection."""
 
     def __init__(self, original: GEGLU) -> None:
         super().__init__()
         self.proj, self.gelu = Pointwise(original.proj), nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, in, 1, tokens] to [batch, out, 1, tokens]."""
+        """Return [batch, out, 1, tokens] of x [batch, in, 1, tokens]."""
         value, gate = self.proj(x).chunk(2, dim=1)
         gated: Tensor = value * self.gelu(gate)
         return gated
 
 
 class SplitAttention(nn.Module):
-    """Takes the place of diffusers' `Attention` and keeps its projections by name."""
+    """A replacement of diffusers' `Attention` that keeps the names of its projections."""
 
     def __init__(self, original: Attention) -> None:
         super().__init__()
@@ -191,14 +194,14 @@ class SplitAttention(nn.Module):
         self.scale = original.scale if type(original.processor) is AttnProcessor else channels**-0.5
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x [batch, channels, 1, n] to the same; context [batch, any, 1, m]."""
+        """Return the attention of x [batch, channels, 1, n] to context [batch, any, 1, m], in the shape of x."""
         mixed = split_attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads, self.scale)
         projected: Tensor = self.to_out[0](mixed)
         return projected
 
 
 class ChannelsFirstBlock(nn.Module):
-    """Takes the place of diffusers' `BasicTransformerBlock` and keeps its parts by name."""
+    """A replacement of diffusers' `BasicTransformerBlock` that keeps the names of its parts."""
 
     def __init__(self, original: BasicTransformerBlock) -> None:
         super().__init__()
@@ -209,7 +212,7 @@ class ChannelsFirstBlock(nn.Module):
         self.only_cross_attention = original.only_cross_attention
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """x [batch, channels, 1, n] to the same; context [batch, any, 1, m]."""
+        """Return the block's output, in the shape of x [batch, channels, 1, n]. Context: [batch, any, 1, m]."""
         normal = self.norm1(x)
         x = x + self.attn1(normal, context if context is not None and self.only_cross_attention else normal)
         normal = self.norm2(x)
@@ -219,7 +222,7 @@ class ChannelsFirstBlock(nn.Module):
 
 
 class ChannelsFirst(nn.Module):
-    """Takes the place of diffusers' `Transformer2DModel` and keeps its parts by name."""
+    """A replacement of diffusers' `Transformer2DModel` that keeps the names of its parts."""
 
     def __init__(self, original: Transformer2DModel) -> None:
         super().__init__()
@@ -237,9 +240,10 @@ class ChannelsFirst(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         **options: object,
     ) -> tuple[Tensor]:
-        """hidden_states [batch, channels, h, w] to the same; encoder_hidden_states [batch, tokens, any]."""
+        """Return the output, in the shape of hidden_states [batch, channels, h, w]. encoder_hidden_states: [batch,
+        tokens, any]."""
         if attention_mask is not None or encoder_attention_mask is not None:
-            raise ValueError("split attention takes no mask")
+            raise ValueError("split attention accepts no mask")
         context = encoder_hidden_states
         if context is not None:
             context = context.transpose(1, 2).unsqueeze(2)

@@ -1,13 +1,13 @@
 """Rule: a sigmoid becomes a tanh: x * sigmoid(a x) = x/2 * (1 + tanh(a x / 2)), for SiLU (a = 1) and QuickGELU (1.702).
 
-Exact, and no faster on a CPU: two operators become four. It is for compute units that have tanh and lack sigmoid, or
-are slow at it. In float16 1 + tanh cancels where x is far below 0, and the negative tail is lost: at x = -8 SiLU is off
-by 27 %. benchmarks/RESULTS.md, section Sigmoid, has what that costs on real activations, and why no shipped target asks
-for it.
+Exact, and no faster on a CPU: two operators become four. It is for compute units that have tanh and no sigmoid, or a
+slow one. In float16 1 + tanh cancels where x is far below 0, and the negative tail is lost: at x = -8 SiLU is off by 27
+%. benchmarks/RESULTS.md, section Sigmoid, has the error on real activations, and why no shipped target uses it.
 
-Fires on `torch.nn.SiLU`, which diffusers' UNet and VAE use, each at one or more sites (that of a residual block acts
-thrice), on transformers' `QuickGELUActivation`, and on what `quick_gelu` made of it. Must NOT fire on GELU, whose
-sigmoid is an approximation, on a sigmoid that is no activation (a gate), nor on FP32SiLU, an island in float32.
+Fires on `torch.nn.SiLU`, which diffusers' UNet and VAE use, each at one or more sites (the SiLU of a residual block
+acts three times), on transformers' `QuickGELUActivation`, and on the module that `quick_gelu` replaces it with. Must
+NOT fire on GELU, whose sigmoid is an approximation, on a sigmoid that is no activation (a gate), nor on FP32SiLU, an
+island in float32.
 
 Source: sigmoid(x) = (1 + tanh(x / 2)) / 2, https://dlmf.nist.gov/4.28 with 4.37; SiLU and QuickGELU as in section 2 of
 https://arxiv.org/abs/1606.08415.
@@ -25,13 +25,13 @@ from pocketdiffusion.export.rewrites.quick_gelu import QuickGELU
 
 
 def silu_by_tanh(x: Tensor) -> Tensor:
-    """x * sigmoid(x), of any shape."""
+    """Return x * sigmoid(x), computed with tanh, in the shape of x."""
     half = 0.5 * x
     return half * (torch.tanh(half) + 1.0)
 
 
 def quick_gelu_by_tanh(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), of any shape."""
+    """Return x * sigmoid(1.702 x), computed with tanh, in the shape of x."""
     return 0.5 * x * (torch.tanh(0.851 * x) + 1.0)
 
 
@@ -62,7 +62,7 @@ _REASONS: dict[type[nn.Module], str] = {
 
 
 def apply(module: nn.Module) -> int:
-    """Rewrites `module` in place. Returns the number of activation modules changed."""
+    """Rewrite `module` in place. Return the number of activation modules changed."""
     found = [(name, type(child)) for name, child in module.named_modules() if type(child) in _OPERATORS]
     for name, kind in found:
         module.set_submodule(name, ByTanh(_OPERATORS[kind]))
@@ -70,18 +70,18 @@ def apply(module: nn.Module) -> int:
 
 
 def kept(module: nn.Module) -> dict[str, int]:
-    """Modules that hold a sigmoid and are left alone, by reason."""
+    """Return {reason: count} of the modules that have a sigmoid and are not rewritten."""
     found = Counter(_REASONS[type(child)] for child in module.modules() if type(child) in _REASONS)
     return dict(found)
 
 
 class ByTanh(nn.Module):
-    """Takes the place of an activation without weights."""
+    """A replacement of an activation without weights."""
 
     def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.operator = operator
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elementwise, of any shape."""
+        """Return the activation of x, in the shape of x."""
         return self.operator(x)

@@ -17,33 +17,35 @@ __all__ = ["FOLDER", "Artifact", "Figure", "Target", "load_target", "target_name
 
 
 def target_names(folder: Path = FOLDER) -> list[str]:
-    """Return all targets, in the order of the alphabet."""
+    """Return the names of all targets, sorted."""
     return sorted(file.stem for file in folder.glob("*.toml"))
 
 
 def load_target(name: str, folder: Path = FOLDER) -> Target:
-    """Read `name`.toml. Raises UserError for an unknown name (with the nearest known), and for a wrong file and key."""
+    """Return the target in `name`.toml. Raise UserError for an unknown name (with the nearest known ones), and for a
+    wrong file, naming the key."""
     names = target_names(folder)
     if name not in names:
         near = get_close_matches(name.lower(), names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
         raise UserError(f"there is no target {name}: {hint}")
     file = folder / f"{name}.toml"
     try:
-        told = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file.name}: {error}") from None
-    table = _validate(file.name, told)
+    table = _validate(file.name, content)
     for key in (*table.sources, *(key for key in FACTS if getattr(table, key) is not None)):
-        if key not in told or key not in table.sources:
+        if key not in content or key not in table.sources:
             raise UserError(f"{file.name}: sources.{key} must name the source of a fact that the file states")
     artifacts = tuple(Artifact(**dict(row)) for row in table.artifacts)
     return Target(name=name, **{**dict(table), "artifacts": artifacts, "sources": MappingProxyType(table.sources)})
 
 
-def _validate(file: str, told: Any) -> Table:
-    """Raise UserError, naming file and key, unless the file has the required keys, no others, of the right types."""
+def _validate(file: str, content: Any) -> Table:
+    """Return the checked table. Raise UserError, naming file and key, if a key is missing, unknown, or of the wrong
+    type."""
     try:
-        return Table.model_validate(told)
+        return Table.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{file}: {describe(error)}") from None

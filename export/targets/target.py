@@ -1,4 +1,4 @@
-"""What the file of a target holds: the tables of its TOML, and the record that they become."""
+"""The file of a target: the tables of its TOML, and the record that they become."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ CHOICES: Mapping[str, Callable[[], Sequence[str]]] = {
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Figure:
-    """A published measurement, as its source states it, on `device`: nothing that this project measured."""
+    """A published measurement on `device`, as its source states it. This project measured none of these."""
 
     what: StrictStr
     device: StrictStr
@@ -47,11 +47,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Target:
-    """A phone. `soc`, `memory_mb` (all of its RAM) and `os_floor` (what it shipped with) are None where left open.
+    """A phone. `soc`, `memory_mb` (all of its RAM) and `os_floor` (the version that it was sold with) are None if not
+    stated.
 
-    `core` is the processor that qemu has nearest to the phone's larger ones, for the stand-in arm64.
-    `open_batch` leaves the batch of the UNet's graph open, for engines that run both halves of guidance at once.
-    `sources` says, by field, where its fact is published.
+    `core` is qemu's CPU model that is nearest to the phone's larger cores, for the stand-in arm64. `open_batch` leaves
+    the batch of the UNet's graph open, for engines that run both halves of guidance at once. `sources` names, by field,
+    where its fact is published.
     """
 
     name: str
@@ -77,7 +78,7 @@ def _wrong(text: str) -> PydanticCustomError:
 
 
 class ArtifactTable(_Table):
-    """[[artifacts]]: as `Artifact`."""
+    """The table [[artifacts]], with the fields of `Artifact`."""
 
     format: StrictStr
     profile: StrictStr
@@ -105,12 +106,12 @@ class ArtifactTable(_Table):
                 raise _wrong("must be a list of names")
             for name in value:
                 if not (REWRITES / f"{name}.py").is_file():
-                    raise _wrong(f"names {name}, which is no file of export/rewrites")
+                    raise _wrong(f"names {name}, and export/rewrites has no such file")
         return value
 
 
 class Table(_Table):
-    """The whole file: as `Target`."""
+    """The complete file, with the fields of `Target`."""
 
     title: StrictStr
     soc: StrictStr | None = None
@@ -137,19 +138,19 @@ _TABLES = {"artifacts": ArtifactTable.model_fields, "published": Figure.__datacl
 
 
 def describe(error: ValidationError) -> str:
-    """Return the first mistake of a file in one line that begins with its key: the outermost table first, and in it a
-    key that is not known, which may be why another is missing."""
+    """Return the first mistake of a file in one line that begins with its key: the outermost table first, and in it an
+    unknown key, which may be the reason why another is missing."""
     first = min(error.errors(), key=lambda e: (len(e["loc"]), e["type"] not in _UNKNOWN))
-    kind, loc, given = first["type"], first["loc"], first["input"]
+    kind, loc, value = first["type"], first["loc"], first["input"]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "target":
         return f"{key} {first['ctx']['text']}"
     if kind in _UNKNOWN:
         known = _TABLES[str(loc[0])] if len(loc) > 1 else Table.model_fields
         near = get_close_matches(str(loc[-1]), known, n=1)
-        return f"{key} is no known key{f', did you mean {near[0]}?' if near else ''}"
+        return f"{key} is not a known key{f', did you mean {near[0]}?' if near else ''}"
     if kind == "missing":
         return f"{key} is missing"
     if kind in ("model_type", "dataclass_type"):
         return f"{key} must be a table"
-    return f"{key} must be of type {_TYPES.get(kind, 'list')}, not {type(given).__name__}"
+    return f"{key} must be of type {_TYPES.get(kind, 'list')}, not {type(value).__name__}"

@@ -1,14 +1,13 @@
-"""The apps that a bundle can be put into: a file each, in this folder. Adding a file adds an app.
+"""The apps that can run bundles: one file each in this folder. Adding a file adds an app.
 
-A file holds
+A file has
 
-    SYSTEM   what targets call the phone's system, such as Android: their `os_floor` begins with it
-    ENGINES  the version of each engine that the app has, by the name that bundles use; a version of None is any
+    SYSTEM   the phone's system, such as Android: targets' `os_floor` begins with it
+    ENGINES  the version of each engine in the app, by the name that bundles use; None: any version
     put(part, name, phone, say) -> str
 
-`put` brings the runtime part in the folder `part` to where the app finds it under `name`, on the phone `phone` where
-several are connected (None: there is one), and returns a sentence that says where it is. It raises UserError where it
-cannot, with what to do.
+`put` copies the runtime part in the folder `part` to the app under `name`, on the phone `phone` (None: the only one
+that is connected), and returns a sentence that says where it is. It raises UserError, with what to do, if it fails.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class App:
-    """A file of this folder."""
+    """An app: the contents of one file of this folder."""
 
     name: str
     system: str
@@ -32,13 +31,13 @@ class App:
 
 
 def app_names() -> list[str]:
-    """Return the names that `load_app` takes."""
+    """Return the names that `load_app` accepts."""
     return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 
 
 def load_app(name: str) -> App:
-    """Return the app of the file `name`.py. Raises UserError where there is none."""
+    """Return the app of the file `name`.py. Raises UserError if there is none."""
     if name not in app_names():
-        raise UserError(f"there is no app {name}: known are {', '.join(app_names())}")
+        raise UserError(f"there is no app {name}: choose {' or '.join(app_names())}")
     module = import_module(f"{__name__}.{name}")
     return App(name, module.SYSTEM, module.ENGINES, module.put)

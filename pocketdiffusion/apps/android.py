@@ -1,4 +1,4 @@
-"""The Android demo: the bundle goes by adb into the app's own folder on the phone."""
+"""The Android demo: the bundle is pushed by adb into the app's own folder on the phone."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from pocketdiffusion.runtime.errors import UserError
 SYSTEM = "Android"
 ENGINES = {"onnxruntime": "1.29.0", "litert": "2.16.1"}
 PACKAGE = "pocketdiffusion.app"
-FILES = f"/sdcard/Android/data/{PACKAGE}/files"  # the app's getExternalFilesDir
+FILES = f"/sdcard/Android/data/{PACKAGE}/files"  # the folder that getExternalFilesDir returns
 BUNDLES = f"{FILES}/bundles"
 LEAST_SDK = 26  # Android 8
 ABI = "arm64-v8a"
@@ -21,9 +21,9 @@ BY_HAND = "without a phone: pocketdiffusion runtime-part DIR OUT, zip OUT, and i
 def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) -> str:
     """Push the runtime part in `part` to the phone with the serial number `phone`, as the bundle `name` of the app.
 
-    It arrives in a folder that the app passes over, and takes its name when all of it is there. Raises UserError where
-    there is no adb, no phone or several, where the phone is none that the app runs on or lacks the app, and where adb
-    fails."""
+    The files are first pushed to a folder that the app ignores, which is renamed when all are there. Raises UserError
+    if there is no adb, no phone or several, if the phone cannot run the app or does not have it, and if adb fails.
+    """
     adb = shutil.which("adb")
     if adb is None:
         raise UserError(f"there is no adb here: install Android's platform tools; {BY_HAND}")
@@ -38,20 +38,20 @@ def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) ->
 
 
 def _phones(adb: str) -> dict[str, str]:
-    """What adb says of each phone that is connected: `device` is ready."""
+    """Return adb's state of each connected phone by serial number; `device` means ready."""
     lines = _run([adb, "devices"]).split("List of devices attached", 1)[-1].splitlines()
     return {words[0]: words[1] for words in (line.split("\t") for line in lines) if len(words) == 2}
 
 
-def _choose(phones: Mapping[str, str], wanted: str | None) -> str:
+def _choose(phones: Mapping[str, str], requested: str | None) -> str:
     """Return the serial number of the phone to push to."""
-    if wanted is not None and wanted not in phones:
-        raise UserError(f"adb knows no phone {wanted}: it has {', '.join(phones) or 'none'}")
+    if requested is not None and requested not in phones:
+        raise UserError(f"adb finds no phone {requested}: it finds {', '.join(phones) or 'none'}")
     if not phones:
         raise UserError(f"adb finds no phone: connect one, with USB debugging on in its developer options; {BY_HAND}")
-    if wanted is None and len(phones) > 1:
-        raise UserError(f"adb finds {len(phones)} phones: name one with --phone, of {', '.join(phones)}")
-    serial = wanted or next(iter(phones))
+    if requested is None and len(phones) > 1:
+        raise UserError(f"adb finds {len(phones)} phones: choose one with --phone, {' or '.join(phones)}")
+    serial = requested or next(iter(phones))
     if phones[serial] == "unauthorized":
         raise UserError(f"the phone {serial} does not trust this computer yet: unlock it and allow USB debugging")
     if phones[serial] != "device":
@@ -60,25 +60,25 @@ def _choose(phones: Mapping[str, str], wanted: str | None) -> str:
 
 
 def _check(command: list[str]) -> None:
-    """Raise UserError where the phone is none that the app runs on, or the app is not installed."""
+    """Raise UserError if the phone cannot run the app, or the app is not installed."""
     sdk = _run([*command, "shell", "getprop ro.build.version.sdk"]).strip()
     if not sdk.isdigit() or int(sdk) < LEAST_SDK:
         raise UserError(f"the phone has Android API {sdk or 'unknown'}: the app needs {LEAST_SDK} (Android 8) or newer")
     abis = _run([*command, "shell", "getprop ro.product.cpu.abilist"]).strip()
     if ABI not in abis.split(","):
-        raise UserError(f"the phone runs {abis or 'nothing known'}: the app's libraries are for {ABI} alone")
+        raise UserError(f"the phone runs {abis or 'nothing known'}: the app's libraries are only for {ABI}")
     if "package:" not in _run([*command, "shell", f"pm path {PACKAGE} || true"]):
         raise UserError(
             f"the app {PACKAGE} is not on the phone: make apk, then adb install -r build/pocket-diffusion.apk"
         )
     if "there" not in _run(
         [*command, "shell", f"test -d {FILES} && echo there || true"]
-    ):  # made by adb it is not its own
+    ):  # a folder made by adb does not belong to the app
         raise UserError("the app has no folder on the phone yet: open it there once, then run this again")
 
 
 def _run(command: list[str]) -> str:
-    """Return what a command of adb says. Raises UserError, with its last line, where it fails."""
+    """Return the output of a command of adb. Raises UserError, with its last line, if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines() or [f"it ended with {done.returncode}"]

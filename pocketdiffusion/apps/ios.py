@@ -1,4 +1,4 @@
-"""The iOS demo: the bundle goes into the folder of the checkout that Xcode builds into the app."""
+"""The iOS demo: the bundle is copied into the folder of the checkout that Xcode copies into the app."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pocketdiffusion.runtime.engines.coreml import ENGINE
 from pocketdiffusion.runtime.errors import UserError
 
 SYSTEM = "iOS"
-ENGINES = {ENGINE.name: None}  # Core ML, the phone's own: the app asks it for its version
+ENGINES = {ENGINE.name: None}  # Core ML is a part of iOS, in any version
 DEMO = Path(__file__).resolve().parents[2] / "ios_demo"
 PROJECT = "PocketDiffusion.xcodeproj"
 BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose the zip in the app"
@@ -17,10 +17,11 @@ BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose
 def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) -> str:
     """Copy the runtime part in `part` into ios_demo/Bundles of this checkout, as the bundle `name` of the app.
 
-    Raises UserError where pocketdiffusion runs from no checkout, where a phone is named, and where files cannot be
-    written."""
+    Raises UserError if pocketdiffusion does not run from a checkout, if a phone is given, or if files cannot be
+    written.
+    """
     if phone is not None:
-        raise UserError("the app for iOS is put on a phone by Xcode: leave --phone out, and choose the phone there")
+        raise UserError("the app for iOS is put on a phone by Xcode: leave out --phone, and choose the phone there")
     if not (DEMO / PROJECT).is_dir():
         raise UserError(f"there is no ios_demo/{PROJECT} here: run this from a checkout of the project; {BY_HAND}")
     place, arriving = DEMO / "Bundles" / name, DEMO / "Bundles" / f".{name}.arriving"

@@ -22,7 +22,7 @@ from pocketdiffusion.cli.verify import verify
 from pocketdiffusion.runtime.errors import UserError
 
 app = typer.Typer(
-    help="Stable Diffusion on a phone: a checkpoint becomes a bundle that is proven equal to the original.",
+    help="Export Stable Diffusion checkpoints for phones, and prove the result against the original.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,7 +36,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, or typer's
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and end the command, where --version was given."""
+    """Print the version and end the command if --version was given."""
     if wanted:
         import pocketdiffusion
 
@@ -50,14 +50,18 @@ def options(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Stable Diffusion on a phone: a checkpoint becomes a bundle that is proven equal to the original.
+    """Export Stable Diffusion checkpoints to ONNX, Core ML or TFLite for phones, and prove the result against the
+    original.
 
-    Exit codes: 0 success; 1 a proof failed; 2 a mistake in what was given; 3 an error of this program; 130 interrupted.
+    A bundle is the folder that `export` writes: graphs, tokenizer, tables, and the results of all checks.
+
+    Exit codes: 0 success; 1 a check failed; 2 a mistake in the input or a missing tool; 3 an error of this program; 130
+    interrupted.
     """
 
 
 def call(arguments: list[str]) -> None:
-    """Run one command. Raises UserError where the arguments are none that a command takes."""
+    """Run one command. Raise UserError if its arguments are wrong."""
     check_arguments(arguments)
     try:
         code = app(arguments or ["--help"], prog_name="pocketdiffusion", standalone_mode=False)
@@ -67,11 +71,11 @@ def call(arguments: list[str]) -> None:
         raise UserError(f"{error.format_message().rstrip('.')}; see {path} --help") from None
     except typer.Abort:
         raise KeyboardInterrupt from None
-    if code == 130:  # so typer hands on an interrupt
+    if code == 130:  # typer returns this code for an interrupt
         raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
-    """Run the command that the process was started with, and exit."""
+    """Run the command of this process (sys.argv), and exit."""
     ensure_utf8()
     run(lambda: call(sys.argv[1:]))

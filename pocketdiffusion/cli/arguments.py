@@ -1,4 +1,4 @@
-"""What a user gives the commands, looked at before the work begins: sizes, pictures, prompts, places to write to."""
+"""Check the arguments of a command before its work begins: sizes, pictures, prompts, output files."""
 
 import struct
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from typing import Any
 
 from pocketdiffusion.runtime.errors import UserError
 
-_DAMAGED = (
+_CORRUPT = (
     ArithmeticError,
     AttributeError,
     EOFError,
     LookupError,
     TypeError,
     struct.error,
-)  # by damaged headers and EXIF
+)  # raised by Pillow for corrupt headers and EXIF
 
 
 def open_picture(path: Path, width: int, height: int) -> Any:
-    """`path` as uint8 [height, width, 3]. Raises UserError where it is no picture, or none that can be read rightly."""
+    """Return the picture `path` as uint8 [height, width, 3]. Raise UserError if it cannot be read as a picture."""
     from PIL import Image, UnidentifiedImageError
 
     from pocketdiffusion.runtime.image import read_picture
@@ -27,26 +27,28 @@ def open_picture(path: Path, width: int, height: int) -> Any:
     try:
         return read_picture(path, width, height)
     except UnidentifiedImageError:
-        raise UserError(f"{path} is no picture that can be read: PNG and JPEG can") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, *_DAMAGED) as error:  # what Pillow raises
+        raise UserError(f"{path} cannot be read as a picture: give a PNG or JPEG file") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, *_CORRUPT) as error:  # Pillow raises these
         raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read_prompts(path: Path) -> list[str]:
     """Return the lines of a text file that are not empty, without white space at their ends. Only \\n and \\r\\n end a
-    line: prompts that were copied from elsewhere hold other separators too. Raises UserError."""
+    line, since copied prompts may contain other separators. Raise UserError if the file cannot be read or is empty."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
+        raise UserError(
+            f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        ) from None
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
-        raise UserError(f"{path} holds no prompt: write one a line")
+        raise UserError(f"{path} has no prompts: write one prompt per line")
     return lines
 
 
 def check_report(output: Path) -> None:
-    """Before the work, not after it. Raises UserError."""
+    """Raise UserError if a report cannot be written to `output`. Call this before the work."""
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"cannot write {output}: the report is HTML, name it {output.stem}.html")
     if output.is_dir() or not output.resolve().parent.is_dir():
@@ -54,34 +56,36 @@ def check_report(output: Path) -> None:
 
 
 def parse_size(size: str | None) -> tuple[int | None, int | None]:
-    """Width and height of "512x768", None and None of None. Raises UserError."""
+    """Return width and height in pixels of a text such as "512x768"; None and None if `size` is None. Raise UserError
+    if the text has another form."""
     if size is None:
         return None, None
     parts = size.lower().split("x")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise UserError(f"--size {size} is no size: give width and height in pixels, such as 512x512")
+        raise UserError(f"--size {size} is not a size: give width and height in pixels, such as 512x512")
     return int(parts[0]), int(parts[1])
 
 
 def check_replaceable(file: Path, is_own: Callable[[Path], bool], kind: str) -> None:
-    """Raise UserError where `file` holds something and `is_own` finds that it is no `kind`, which may be replaced."""
+    """Raise UserError if `file` exists, is not empty, and `is_own` returns False: only an older `kind` may be
+    replaced."""
     if file.is_file() and file.stat().st_size and not is_own(file):
-        raise UserError(f"{file} is there already and is no {kind}: move it, or give another -o")
+        raise UserError(f"{file} exists and is not a {kind}: move it, or give another -o")
 
 
 def _is_drawn(file: Path) -> bool:
-    """Return whether `file` is a PNG with the facts that generate writes into its pictures."""
+    """Return True if `file` is a PNG with the metadata that `generate` writes."""
     from PIL import Image
 
     try:
         with Image.open(file, formats=("PNG",)) as picture:
             return "bundle_id" in picture.info
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, *_DAMAGED):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, *_CORRUPT):
         return False
 
 
 def check_writable(output: Path) -> None:
-    """Before the work, not after it. Raises UserError."""
+    """Raise UserError if a picture cannot be written to `output`. Call this before the work."""
     if output.suffix.lower() not in ("", ".png"):
         raise UserError(f"cannot write {output}: pictures are written as PNG, name it {output.stem}.png")
     if output.is_dir():
@@ -97,9 +101,11 @@ def check_writable(output: Path) -> None:
 
 
 def expand_home(folder: Path) -> Path:
-    """Return `folder` with the user's home in place of `~`. Raises UserError where there is none: no HOME, and a user
-    id without a name."""
+    """Return `folder` with the user's home in place of `~`. Raise UserError if there is none: HOME is not set, and the
+    user id has no name."""
     try:
         return folder.expanduser()
     except RuntimeError:
-        raise UserError(f"{folder} is nowhere: HOME is not set, and the user has no name; give --standins") from None
+        raise UserError(
+            f"{folder} cannot be found: HOME is not set and the user has no name; give --standins"
+        ) from None

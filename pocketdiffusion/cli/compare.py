@@ -16,35 +16,50 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 if TYPE_CHECKING:
     from pocketdiffusion.compare import Compared
 
+LayerBudget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        min=0,
+        metavar="PERCENT",
+        help="The relative error in percent that a layer may have. The first layer above it is named. The default is "
+        "1, or 10 if the recipe of B is lossy.",
+    ),
+]
+LeastPsnr = Annotated[
+    float | None,
+    typer.Option(
+        "--min-psnr", metavar="DB", help="Exit with 1 if a picture has a lower PSNR (dB) against A's picture."
+    ),
+]
+
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="The reference: a bundle, also a failed one, or a model.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference: a model, or a bundle (DIR.failed too).")],
     b: Annotated[
-        str, typer.Argument(metavar="B", help="What is compared with A: a bundle, also a failed one, or a model.")
+        str, typer.Argument(metavar="B", help="The candidate to compare with A: a model, or a bundle (DIR.failed too).")
     ],
     prompts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A text file with one prompt a line, instead of those that B was judged by."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of the first prompt; each further prompt takes the next.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="The number of denoising steps.")] = 20,
-    guidance: Annotated[float, typer.Option(help="The guidance scale, above 1.")] = 7.5,
-    format: OneFormat = None,
-    budget: Annotated[
-        float | None,
         typer.Option(
-            min=0,
-            help="Percent: the first layer with a larger relative error is named. By default 1, for a lossy recipe 10.",
+            metavar="FILE", help="A text file with one prompt per line. By default, the recorded prompts of B are used."
         ),
     ] = None,
-    min_psnr: Annotated[
-        float | None,
-        typer.Option(metavar="DB", help="Exit with 1 where a picture is further from A's than this, in dB."),
-    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The seed of the first prompt. Each further prompt uses the next number.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="The number of denoising steps.")] = 20,
+    guidance: Annotated[float, typer.Option(metavar="SCALE", help="The guidance scale, above 1.")] = 7.5,
+    format: OneFormat = None,
+    budget: LayerBudget = None,
+    min_psnr: LeastPsnr = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="A report to write, FILE.html; its numbers go to FILE.json."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The HTML report to write, FILE.html. Its numbers are written to FILE.json.",
         ),
     ] = None,
     revision: Revision = None,
@@ -55,7 +70,8 @@ def compare(
 ) -> None:
     """Compare the pictures of two bundles or models.
 
-    Both draw the same prompts. Shown is how far apart they are: pictures, steps, graphs, layers, sizes and times."""
+    Both generate the same prompts. The tables show the differences of pictures, steps, graphs and layers, and the sizes
+    and times of both."""
     check_compare(guidance, min_psnr, file)
     wanted = None if prompts is None else read_prompts(prompts)
     output = Output(quiet, as_json)
@@ -80,11 +96,11 @@ def compare(
 
 
 def check_compare(guidance: float, min_psnr: float | None, file: Path | None) -> None:
-    """Raise UserError where a bound is none, or the report cannot be written."""
+    """Raise UserError if an option has an impossible value, or the report cannot be written."""
     if not 1 < guidance < inf:
-        raise UserError(f"guidance {guidance:g} is no scale to compare with: give more than 1, such as 7.5")
+        raise UserError(f"--guidance {guidance:g} cannot be used to compare: give more than 1, such as 7.5")
     if min_psnr is not None and isnan(min_psnr):
-        raise UserError(f"--min-psnr {min_psnr} is no bound: give a number of dB")
+        raise UserError(f"--min-psnr {min_psnr} is not a bound: give a number of dB")
     if file is not None:
         check_report(file)
         with needs_export():
@@ -95,14 +111,17 @@ def check_compare(guidance: float, min_psnr: float | None, file: Path | None) ->
 def finish_compare(
     a: str, b: str, compared: "Compared", min_psnr: float | None, file: Path | None, output: Output
 ) -> None:
-    """Print and write what was found. Raises ProofError where pictures are not finite, or a bound does not hold."""
+    """Print the comparison, and write it to `file`. Raise ProofError if a picture is not finite or has less than
+    `min_psnr` dB."""
     from pocketdiffusion.cli.json_output import compare_record
 
     difference = compared.difference
     not_finite = difference.not_finite(a, b)
     broken = not_finite[0] if not_finite else ""
     if not broken and min_psnr is not None and not difference.lowest_db >= min_psnr:
-        broken = f"a picture is {difference.lowest_db:.1f} dB from that of {a}, where {min_psnr:g} were asked for"
+        broken = (
+            f"a picture has {difference.lowest_db:.1f} dB PSNR against {a}, and --min-psnr requires {min_psnr:g} dB"
+        )
     output.json(lambda: compare_record(a, b, compared, broken))
     show_compared(compared, broken, not_finite, output)
     if file is not None:
@@ -115,7 +134,7 @@ def finish_compare(
 
 
 def show_compared(compared: "Compared", broken: str, not_finite: Sequence[str], output: Output) -> None:
-    """Print the answer in one sentence, then the tables. `broken` says which bound does not hold, or nothing."""
+    """Print the answer in one sentence, then the tables. `broken`: the bound that does not hold, "" if none."""
     from pocketdiffusion.cli.tables import difference_tables
     from pocketdiffusion.reports.answer import answer_comparison
 

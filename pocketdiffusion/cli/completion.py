@@ -1,4 +1,4 @@
-"""What the shell completes after an option: names from the registries, which are read when they are asked for."""
+"""Complete the names after an option in the shell. The registries are read only when the shell completes."""
 
 
 def complete_targets(incomplete: str) -> list[str]:

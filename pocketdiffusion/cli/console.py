@@ -1,4 +1,4 @@
-"""What every command prints, and how it ends: results on stdout; progress, warnings and the error on stderr."""
+"""Print results on stdout; progress, warnings and errors on stderr; and end a command with its exit code."""
 
 import errno
 import os
@@ -21,15 +21,15 @@ from pocketdiffusion.runtime.scratch import describe_nameless
 if TYPE_CHECKING:
     from rich.console import Console
 
-BROKEN_PIPE = 141  # the exit code of a command whose reader is gone, as a shell tells it
-PIPED_WIDTH = 160  # columns where the output is no terminal: rich would take 80, and cut the tables
-INTERNAL = 3  # the exit code of an error that is our own fault
+BROKEN_PIPE = 141  # the exit code when the reader of stdout is gone, as in a shell
+PIPED_WIDTH = 160  # columns if stdout is not a terminal: rich would use 80 and cut the tables
+INTERNAL = 3  # the exit code of an error of this program
 Say = Callable[[str], None]
 
 
 @cache
 def stdout() -> "Console":
-    """Return the console of results. rich is imported when something is printed: it takes a tenth of a second."""
+    """Return the console of results. rich is imported at the first print, because its import needs 0.1 s."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
@@ -45,8 +45,8 @@ def stderr() -> "Console":
 
 @dataclass(frozen=True)
 class Output:
-    """Where the results of a command go: for people to stdout; with `as_json` one JSON document alone to stdout; with
-    `quiet` nowhere, nor are progress and warnings shown. Errors always go to stderr."""
+    """The output of a command. By default, results for people are printed on stdout. `as_json`: only one JSON document
+    is printed there. `quiet`: no results, progress or warnings. Errors are always printed on stderr."""
 
     quiet: bool = False
     as_json: bool = False
@@ -67,7 +67,7 @@ class Output:
             warn(line)
 
     def json(self, record: Callable[[], Any]) -> None:
-        """Print what `record` returns as the one JSON document of the command, where JSON was asked for."""
+        """Print the return value of `record` as the one JSON document of the command, if `as_json`."""
         if self.as_json:
             from pocketdiffusion.cli.json_output import dump
 
@@ -75,7 +75,8 @@ class Output:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Say]:
-        """Yield a function that shows each step of the work on stderr, as `progress` does."""
+        """Yield a function that shows a step of the work on stderr, as `progress` below; with `quiet` it shows
+        nothing."""
         if self.quiet:
             yield lambda line: None
             return
@@ -95,9 +96,9 @@ def warn(line: str) -> None:
 
 @contextmanager
 def progress(title: str, *, log: bool = False) -> Iterator[Say]:
-    """Yield a function that takes each step of the work: one live line on stderr, with the time left where the steps
-    are counted. Where stderr is no terminal, only notes are printed (`Note`), so that pipes get no control characters;
-    with `log` each step is printed too, as a line."""
+    """Yield a function that shows a step of the work in one live line on stderr, with the time left if the steps are
+    counted. If stderr is not a terminal, only notes (`Note`) are printed, and with `log` each step as a line, so that
+    pipes get no control characters."""
     if not stderr().is_terminal:
         yield lambda line: warn(line) if log or isinstance(line, Note) else None
         return
@@ -115,8 +116,8 @@ def progress(title: str, *, log: bool = False) -> Iterator[Say]:
 
 
 def run(command: Callable[[], object]) -> NoReturn:
-    """Run `command` and exit: 0, 1 for a failed proof, 2 for the user's mistake, 3 for an error of this program, 130
-    when interrupted."""
+    """Run `command` and exit with 0, 1 (a check failed), 2 (a mistake of the user), 3 (an error of this program) or 130
+    (interrupted)."""
     try:
         with standard_streams(), hear_interrupts():
             command()
@@ -127,7 +128,7 @@ def run(command: Callable[[], object]) -> NoReturn:
             sys.exit(BROKEN_PIPE)
         finish(f"{error.filename}: {error.strerror}" if error.filename else describe_nameless(error), 2)
     except MemoryError:
-        finish("out of memory: close other programs, or take a smaller model", 2)
+        finish("out of memory: close other programs, or use a smaller model", 2)
     except KeyboardInterrupt:
         finish("interrupted", 130)
     except Exception as error:
@@ -136,7 +137,7 @@ def run(command: Callable[[], object]) -> NoReturn:
 
 
 def describe_internal(error: Exception) -> str:
-    """Return one line on an error that no input should cause, and write its traceback to a file that the line names."""
+    """Return a line on an error of this program. Its traceback is written to a file, which the line names."""
     said = f"internal error, which is our fault and not yours: {type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error))
     try:
@@ -151,7 +152,7 @@ def describe_internal(error: Exception) -> str:
 
 
 def finish(message: str, code: int) -> NoReturn:
-    """Exit with `code` after one line on stderr."""
+    """Print `message` as one line on stderr, and exit with `code`."""
     line = f"pocketdiffusion: {' '.join(message.split())}"
     with suppress(OSError, SystemExit):  # stderr may be a broken pipe too
         stderr().print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)

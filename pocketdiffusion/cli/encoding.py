@@ -1,4 +1,4 @@
-"""Text on the command line: UTF-8, whatever the locale says, and what cannot be printed is spelled out."""
+"""Read and print text as UTF-8 in every locale. Characters that cannot be printed become escape sequences."""
 
 import io
 import os
@@ -10,19 +10,19 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def ensure_utf8() -> None:
-    """Start this process again in Python's UTF-8 mode where the locale has ASCII alone (LC_ALL=C): else a prompt with
-    an accent could neither be read nor printed. In other locales, only make printing safe: what the encoding of
-    standard output lacks is printed as an escape sequence."""
+    """Start this process again in Python's UTF-8 mode if the locale is ASCII only (LC_ALL=C), because a prompt with an
+    accent could neither be read nor printed. In other locales, only make stdout and stderr print characters that their
+    encoding does not have as escape sequences."""
     if sys.getfilesystemencoding() == "ascii" and sys.executable and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            with suppress(OSError):  # a stream that was exchanged for another since Python began
+            with suppress(OSError):  # a stream that was replaced after Python started
                 stream.reconfigure(errors="backslashreplace")
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Raises UserError, naming the argument, where its bytes are no text: Python hands them on as lone surrogates."""
+    """Raise UserError if an argument is not UTF-8. Python represents its bytes as lone surrogates."""
     for argument in arguments:
         try:
             argument.encode()

@@ -1,12 +1,13 @@
 """The command export."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pocketdiffusion.cli.arguments import parse_size
-from pocketdiffusion.cli.console import Output
+from pocketdiffusion.cli.console import Output, Say
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
     BUILT_IN,
@@ -32,6 +33,7 @@ from pocketdiffusion.cli.options import (
 from pocketdiffusion.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from pocketdiffusion.choices import Wanted
     from pocketdiffusion.runtime.bundle.bundle import Bundle
 
 
@@ -39,7 +41,7 @@ def export(
     target: Phone,
     model: Model = BUILT_IN,
     folder: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="The folder of the bundle to write.")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="The folder to write the bundle to.")
     ] = None,
     recipe: Recipe = None,
     budget_mb: BudgetMb = None,
@@ -59,7 +61,8 @@ def export(
 ) -> None:
     """Export a checkpoint for a phone.
 
-    The result is proven equal to the original, graph by graph and by whole pictures, before it is written."""
+    Every graph and complete pictures are compared with the original before the bundle is written. If a difference is
+    above its tolerance, the bundle is kept as DIR.failed."""
     from pocketdiffusion.choices import Wanted, check_export
 
     width, height = parse_size(size)
@@ -74,43 +77,56 @@ def export(
     check_folder(folder, force)
     assert folder is not None
     with output.progress(f"exporting {model} for {target}") as progress:
-        progress("loading torch")
-        with needs_export():
-            from pocketdiffusion import build
-        exported = build.export(
-            model,
-            target,
-            folder,
-            recipe=recipe,
-            budget_mb=budget_mb,
-            min_psnr=min_psnr,
-            format=format,
-            profile=profile,
-            sampler=sampler,
-            width=width,
-            height=height,
-            revision=revision,
-            token=token,
-            allow_unexpected=allow_unexpected or (),
-            report="full" if report is ReportKind.FULL else "short",
-            say=progress,
-        )
+        exported = export_chosen(wanted, folder, token, allow_unexpected or (), report, progress)
     show_exported(exported, output)
 
 
+def export_chosen(
+    wanted: "Wanted",
+    folder: Path,
+    token: str | None,
+    allow_unexpected: Sequence[str],
+    report: ReportKind,
+    progress: Say,
+) -> "Bundle":
+    """Return the new bundle in `folder`. Raise UserError if torch or a converter is not installed, and as
+    `build.export` does."""
+    progress("loading torch")
+    with needs_export():
+        from pocketdiffusion import build
+    return build.export(
+        wanted.model,
+        wanted.target,
+        folder,
+        recipe=wanted.recipe,
+        budget_mb=wanted.budget_mb,
+        min_psnr=wanted.min_psnr,
+        format=wanted.format,
+        profile=wanted.profile,
+        sampler=wanted.sampler,
+        width=wanted.width,
+        height=wanted.height,
+        revision=wanted.revision,
+        token=token,
+        allow_unexpected=allow_unexpected,
+        report="full" if report is ReportKind.FULL else "short",
+        say=progress,
+    )
+
+
 def check_folder(folder: Path | None, force: bool) -> None:
-    """Raise UserError where no bundle can be written to `folder`, or an older one is there and `force` is not given."""
+    """Raise UserError if no bundle can be written to `folder`, or it has an older bundle and `force` is not given."""
     from pocketdiffusion.runtime.bundle.staging import check_place
 
     if folder is None:
         raise UserError("Missing option '--output' / '-o': name the folder of the bundle to write")
     check_place(folder)
     if not force and folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds a bundle already: give --force to replace it, or another folder")
+        raise UserError(f"{folder} has a bundle already: give --force to replace it, or another folder")
 
 
 def show_exported(bundle: "Bundle", output: Output) -> None:
-    """Print the verdicts of a new bundle, what was not judged, and what is known to be bad."""
+    """Print the verdicts of a new bundle, the graphs that were not run, and warnings on compute units."""
     from pocketdiffusion.cli.json_output import bundle_record
     from pocketdiffusion.cli.tables import not_run_table, verdict_table
     from pocketdiffusion.runtime.verify.controls import describe_pictures
@@ -126,7 +142,7 @@ def show_exported(bundle: "Bundle", output: Output) -> None:
         output.table(not_run_table(skipped))
     if manifest.scheduler.replaced:
         default, own = manifest.scheduler.default_sampler, manifest.scheduler.replaced
-        output.say(f"it draws with {default} in place of the checkpoint's own {own}")
+        output.say(f"the bundle draws with {default} instead of the checkpoint's own {own}")
     output.say(f"{bundle.folder} is complete, every verdict passed, bundle_id {manifest.bundle_id[:16]}")
     for line in warn_of_units(manifest):
         output.warn(line)

@@ -1,4 +1,4 @@
-"""Commands that need torch and the converters say so in one line where these are not installed."""
+"""Report in one line that a command needs torch or a converter that is not installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from pocketdiffusion.runtime.errors import UserError
 
 @contextmanager
 def needs_export() -> Iterator[None]:
-    """Raise UserError, with the command that installs it, where the block imports a library that is not installed."""
+    """Raise UserError, with the command to install it, if the block imports a library that is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:

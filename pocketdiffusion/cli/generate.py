@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw. None of `steps`, `guidance`, `sampler` and `strength` is the bundle's default; `negative_prompt`
-    None is an absent one; `image` None draws from noise."""
+    """A picture to draw. `steps`, `guidance`, `sampler` and `strength`: None for the bundle's default.
+    `negative_prompt`: None for an absent one. `image`: None to start from noise."""
 
     prompt: str
     negative_prompt: str | None
@@ -32,41 +32,59 @@ class Request:
     strength: float | None
 
 
+NegativePrompt = Annotated[
+    str | None,
+    typer.Option(
+        "--negative-prompt",
+        metavar="PROMPT",
+        help="The text that describes what the picture should not show. By default, the model's own default is "
+        "used: an empty prompt, or zeros for Stable Diffusion XL.",
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        "--strength",
+        metavar="FRACTION",
+        help="How much of --image to change, above 0 and at most 1. By default, the bundle decides.",
+    ),
+]
+
+
 def generate(
     bundle: Folder,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw. May be empty.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The text that describes the picture. It may be empty.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The PNG file to write.")] = Path(
         "out.png"
     ),
-    negative_prompt: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PROMPT", help="What not to draw. Without it, the model's own stand-in for no prompt is used."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of the noise: the same seed gives the same picture.")] = 0,
+    negative_prompt: NegativePrompt = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The seed of the noise. It gives the same picture as diffusers on a CPU.")
+    ] = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="The number of denoising steps, instead of the bundle's default.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="The number of denoising steps. By default, the bundle decides."),
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="The guidance scale, instead of the bundle's default; 1 is no guidance.")
+        float | None,
+        typer.Option(metavar="SCALE", help="The guidance scale. 1 turns guidance off. By default, the bundle decides."),
     ] = None,
     sampler: Sampler = None,
     format: OneFormat = None,
     image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A picture to redraw (image-to-image). It is scaled to fit.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The picture to start from (image-to-image). It is scaled to fit."),
     ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            help="How much of the picture is redrawn, above 0 and at most 1, instead of the bundle's default."
-        ),
-    ] = None,
+    strength: Strength = None,
     quiet: Quiet = False,
 ) -> None:
-    """Draw a picture with a bundle's artifacts."""
+    """Generate a picture with a bundle."""
     if guidance is not None and not isfinite(guidance):
-        raise UserError(f"guidance {guidance} is no scale: 1 is none, 7.5 is usual")
+        raise UserError(
+            f"--guidance {guidance} is not a scale: give a finite number; 7.5 is common, 1 turns guidance off"
+        )
     check_writable(output)
     shown = Output(quiet)
     with shown.progress(f"drawing {prompt!r}") as progress:
@@ -87,7 +105,7 @@ def generate(
 
 
 def with_defaults(bundle: "Bundle", request: Request) -> Request:
-    """Return the request with the bundle's defaults in place of what was not asked for."""
+    """Return the request with the bundle's defaults in place of None."""
     defaults = bundle.manifest.defaults
     return replace(
         request,
@@ -99,7 +117,7 @@ def with_defaults(bundle: "Bundle", request: Request) -> Request:
 
 
 def draw(bundle: "Bundle", request: Request, format: str | None, progress: Any) -> "Draft":
-    """Return the last draft of the drawing, which has the picture. Raises UserError as pipeline.generate does."""
+    """Return the last draft, which has the picture. Raise UserError as pipeline.generate does."""
     from pocketdiffusion.runtime import pipeline
 
     size = bundle.manifest.latents
@@ -125,7 +143,7 @@ def draw(bundle: "Bundle", request: Request, format: str | None, progress: Any) 
 
 
 def warn_of(bundle: "Bundle", request: Request, last: "Draft", output: Output) -> None:
-    """Warn of prompts that were cut off, and of a sampler that begins too late."""
+    """Warn about prompts that were cut off, and about a sampler whose first step is too late."""
     from pocketdiffusion.runtime.pipeline import find_table
     from pocketdiffusion.runtime.sampling.few_steps import describe_start
 
@@ -138,18 +156,18 @@ def warn_of(bundle: "Bundle", request: Request, last: "Draft", output: Output) -
 
 
 def check_picture(bundle: "Bundle", request: Request, last: "Draft") -> None:
-    """Raise ProofError where the picture is not finite."""
+    """Raise ProofError if the picture has NaN or infinity."""
     from pocketdiffusion.runtime.verify.finite import first_not_finite
 
     if last.decoded is not None and (place := first_not_finite(last.decoded)) is not None:
         raise ProofError(
-            f"{bundle.folder}: the picture of {request.prompt!r} is not finite, first at {list(place)}: it would be "
-            "black; nothing is written, try another seed or prompt, or export with fp32"
+            f"{bundle.folder}: the picture of {request.prompt!r} is not finite, first at {list(place)}: "
+            "nothing is written; try another seed or prompt, or export with fp32"
         )
 
 
 def write(bundle: "Bundle", request: Request, last: "Draft", file: Path) -> None:
-    """Write the picture with what it was drawn from. Raises UserError, and leaves no file, where that fails."""
+    """Write the picture as PNG with the request as metadata. Raise UserError, and leave no file, if writing fails."""
     from pocketdiffusion.runtime.image import write_png
 
     facts = {name: value for name, value in vars(request).items() if name not in ("image", "strength")}

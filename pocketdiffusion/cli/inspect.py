@@ -15,7 +15,9 @@ def inspect(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="DIR|MODEL", help="A bundle, or a checkpoint: the built-in model, a diffusers folder, a hub id."
+            metavar="DIR|MODEL",
+            help="A bundle, or a checkpoint: `emoji` (built in), a folder in diffusers' format, or a Hugging Face id "
+            "(user/model).",
         ),
     ],
     revision: Revision = None,
@@ -23,9 +25,9 @@ def inspect(
     allow_unexpected: AllowUnexpected = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a bundle or a checkpoint holds.
+    """Show the contents of a bundle or a checkpoint.
 
-    Shown are components, shapes, parameters, sizes, precisions and verdicts.
+    The tables show components, shapes, parameters, sizes and precisions, and the verdicts of a bundle.
 
     The hash of every file of a bundle is checked first.
     """
@@ -63,7 +65,7 @@ def inspect(
 
 
 def inspect_bundle(folder: Path, output: Output) -> None:
-    """Show a bundle. Raises ProofError where it is damaged, or is that of a failed export."""
+    """Show a bundle. Raise ProofError if a file is corrupt or the export failed."""
     from pocketdiffusion.cli.json_output import bundle_record
     from pocketdiffusion.cli.tables import bundle_tables
     from pocketdiffusion.runtime.bundle.bundle import open_unproven

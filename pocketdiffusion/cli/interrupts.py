@@ -1,4 +1,5 @@
-"""An interrupt (Ctrl-C) ends a command, also where Python loses it or a library hides it; a second one at once."""
+"""End a command at an interrupt (Ctrl-C), even if Python loses it or a library hides it; a second one ends it at
+once."""
 
 import signal
 import sys
@@ -6,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-AGAIN = 0.01  # seconds until an interrupt that was lost comes again
+AGAIN = 0.01  # seconds until a lost interrupt is raised again
 
 
 @contextmanager
 def hear_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first interrupt within the block, whatever error a library makes of it. The second
-    one ends the process by the signal: what it leaves half written is found by the next export. For the main thread.
-    Where interrupts are ignored, as in a shell's background jobs, they still are."""
+    """Raise KeyboardInterrupt at the first interrupt within the block, even if a library turns it into another error.
+    The second one ends the process by the signal; the next export removes the files that it leaves incomplete. For the
+    main thread only. If interrupts are ignored, as in background jobs of a shell, they still are."""
     heard = False
 
     def hear(number: int, frame: FrameType | None) -> None:
@@ -33,8 +34,8 @@ def hear_interrupts() -> Iterator[None]:
     except BaseException as error:
         if not heard:
             raise
-        # Python 3.11 remembers one that came while a string was executed, as imports do it, and then dies of it
-        # whatever is said; the next string makes it forget.
+        # Python 3.11 remembers an interrupt during exec() of a string, as imports use it, and exits by it at the end;
+        # the next exec() clears it.
         exec("")
         raise KeyboardInterrupt from error
     finally:
@@ -45,8 +46,8 @@ def hear_interrupts() -> Iterator[None]:
 
 
 def _hear_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Let an interrupt come again by an alarm that Python lost, since it came in a destructor or in the callback of a
-    weak reference, where nothing can be raised. Whatever else is lost there is shown as Python shows it."""
+    """Raise a lost interrupt again by an alarm. Python loses it in a destructor or a callback of a weak reference,
+    where nothing can be raised. Other exceptions there are printed as Python prints them."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
     else:

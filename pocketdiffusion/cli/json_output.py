@@ -1,4 +1,4 @@
-"""What --json prints: one document per command, described in docs/COMMANDS.md. Fields are only ever added.
+"""The documents of --json, one per command, described in docs/COMMANDS.md. Fields are only added, never changed.
 
 Numbers that are not finite are the texts "inf", "-inf" and "nan", as in a bundle's own files.
 """
@@ -60,7 +60,7 @@ def targets_record(targets: Iterable["Target"]) -> list[dict[str, Any]]:
 
 
 def bundle_record(manifest: "Manifest") -> dict[str, Any]:
-    """Return what inspect shows of a bundle. `verdicts` is null where the proof part is not installed."""
+    """Return the document of a bundle. `verdicts` is null if the proof part is not installed."""
     size = manifest.latents
     return {
         "kind": "bundle",
@@ -83,7 +83,7 @@ def bundle_record(manifest: "Manifest") -> dict[str, Any]:
 
 
 def _record(verdict: "Verdict") -> dict[str, Any]:
-    """Return a verdict as proof.json has it."""
+    """Return a verdict in the form of proof.json."""
     from pocketdiffusion.runtime.bundle.verdicts import record_verdict
 
     return record_verdict(verdict).model_dump(mode="json")
@@ -111,7 +111,7 @@ def _tensor_record(tensor: "TensorSpec") -> dict[str, Any]:
 
 
 def model_record(name: str, licence: str, parts: Sequence["Component"]) -> dict[str, Any]:
-    """Return what inspect shows of a checkpoint."""
+    """Return the document of a checkpoint."""
     return {
         "kind": "model",
         "name": name,
@@ -131,7 +131,7 @@ def model_record(name: str, licence: str, parts: Sequence["Component"]) -> dict[
 
 
 def verify_record(verified: "Verified") -> dict[str, Any]:
-    """Return every verdict of verify, and what was not judged."""
+    """Return every verdict of verify, and the names of what was not run or not judged."""
     from pocketdiffusion.runtime.bundle.verdicts import record_verdict
 
     verdicts = [record_verdict(verdict) for verdict in verified.verdicts]
@@ -163,7 +163,7 @@ def search_record(output: Path, found: "Found") -> dict[str, Any]:
 
 
 def compare_record(a: str, b: str, compared: "Compared", broken: str) -> dict[str, Any]:
-    """Return what compare shows, without the single layers. `broken` is the bound that does not hold, "" if none."""
+    """Return the document of compare, without single layers. `broken`: the bound that does not hold, "" if none."""
     difference = compared.difference
     pictures = [
         {
@@ -200,5 +200,5 @@ def compare_record(a: str, b: str, compared: "Compared", broken: str) -> dict[st
 
 
 def plan_record(plan: "ExportPlan") -> dict[str, Any]:
-    """Return what export --plan expects: estimates, by the rules in planned_export.py."""
+    """Return the estimates of export --plan, by the rules in planned_export.py."""
     return {"estimate": True, **asdict(plan)}

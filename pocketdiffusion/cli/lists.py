@@ -1,4 +1,4 @@
-"""The command list: the names that options take."""
+"""The command list: the names that options accept."""
 
 from enum import Enum
 from typing import Annotated
@@ -10,7 +10,7 @@ from pocketdiffusion.cli.options import Json
 
 
 class Kind(Enum):
-    """What can be listed."""
+    """A kind of names that can be listed."""
 
     RECIPES = "recipes"
     SAMPLERS = "samplers"
@@ -20,10 +20,10 @@ class Kind(Enum):
 
 
 def list_names(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="The kind of names to list.")],
     as_json: Json = False,
 ) -> None:
-    """List the names that options take."""
+    """List the names that options accept."""
     output = Output(as_json=as_json)
     found = _names(kind)
     output.json(lambda: [{"name": name, "meaning": meaning} for name, meaning in found.items()])
@@ -33,7 +33,7 @@ def list_names(
 
 
 def _names(kind: Kind) -> dict[str, str]:
-    """Return the names of one kind, each with its meaning in a line."""
+    """Return {name: meaning} of one kind. Each meaning is one line."""
     from pocketdiffusion.export.backends import backend_names, find_backend
     from pocketdiffusion.export.targets import load_target, target_names
     from pocketdiffusion.quantize import recipes

@@ -1,4 +1,4 @@
-"""What of engines, toolchains and stand-ins a machine has. Nothing is started or loaded: versions, files, programs."""
+"""Find installed engines, toolchains and stand-ins by versions, files and programs. Nothing is started or loaded."""
 
 import shutil
 import sys
@@ -27,7 +27,7 @@ PURPOSES = {"arm64": "verify --device arm64", "gpu": "verify --device gpu"}
 
 @dataclass(frozen=True)
 class Finding:
-    """`found` says what is there, "" where nothing is; `remedy` how to get it."""
+    """`found`: the version or path, "" if it is not installed. `remedy`: how to install it."""
 
     name: str
     found: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 def examine(standins: Path) -> Iterator[Finding]:
-    """Engines and converters, then toolchains, then the stand-ins below the folder `standins`."""
+    """Yield engines and converters, then toolchains, then the stand-ins in the folder `standins`."""
     packages = [package for format in backend_names() for package in find_backend(format).packages]
     for package in (*packages, *(Package(name, "exports", EXPORT) for name in ("torch", "diffusers"))):
         yield Finding(package.name, _version(package.name), package.purpose, package.install)

@@ -11,12 +11,12 @@ from pocketdiffusion.cli.completion import complete_formats, complete_recipes, c
 BUILT_IN = "emoji"
 STANDINS = Path("~/.cache/pocketdiffusion/standins")
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The bundle: a folder that export wrote.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a bundle, as `export` wrote it.")]
 Phone = Annotated[
     str,
     typer.Option(
         metavar="PHONE",
-        help="The phone to export for. `pocketdiffusion list targets` shows all phones.",
+        help="The phone to export for. `pocketdiffusion list targets` lists all phones.",
         autocompletion=complete_targets,
     ),
 ]
@@ -24,14 +24,15 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="The checkpoint: the built-in model, a diffusers folder, or a hub id (user/model).",
+        help="The checkpoint: `emoji` (built in), a folder in diffusers' format, or a Hugging Face id (user/model).",
     ),
 ]
 Format = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The format to write, instead of all formats of the phone. `pocketdiffusion list formats` shows them.",
+        help="The only format to write. By default, every format of the phone is written. `pocketdiffusion list "
+        "formats` lists all formats.",
         autocompletion=complete_formats,
     ),
 ]
@@ -39,7 +40,7 @@ OneFormat = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The format to run, instead of the bundle's first. `pocketdiffusion list formats` shows them.",
+        help="The format to run. By default, the first format of the bundle is run.",
         autocompletion=complete_formats,
     ),
 ]
@@ -47,63 +48,68 @@ Profile = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The dialect of the format, instead of the phone's own: which operators the file may use. "
-        "`pocketdiffusion list profiles` shows them.",
+        help="The dialect of the format, which decides on the operators in the file. By default, the phone's own is "
+        "used. `pocketdiffusion list profiles` lists all profiles.",
     ),
 ]
 Recipe = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="How weights are stored, instead of the phone's own recipe: one of `pocketdiffusion list recipes`, or a "
-        "JSON file that search wrote.",
+        help="How weights are stored and computed: a name from `pocketdiffusion list recipes`, or a JSON file from "
+        "`search`. By default, the phone's own recipe is used.",
         autocompletion=complete_recipes,
     ),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="WxH", help="Width and height of the pictures in pixels, instead of the model's own size."),
+    typer.Option(
+        metavar="WxH",
+        help="Width and height of the pictures in pixels, such as 512x512. By default, the model's own size is used.",
+    ),
 ]
 Sampler = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The sampler to draw with, instead of the checkpoint's own scheduler. `pocketdiffusion list samplers` "
-        "shows them.",
+        help="The sampler to draw with, such as ddim. By default, the checkpoint's own scheduler is used. "
+        "`pocketdiffusion list samplers` lists all samplers.",
         autocompletion=complete_samplers,
     ),
 ]
-Revision = Annotated[str | None, typer.Option(metavar="NAME", help="The branch, tag or commit of a hub id.")]
+Revision = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The branch, tag or commit of a model on Hugging Face.")
+]
 Token = Annotated[
-    str | None, typer.Option(metavar="TOKEN", help="The access token of the hub, for models that ask for one.")
+    str | None, typer.Option(metavar="TOKEN", help="The access token for Hugging Face. Only gated models need it.")
 ]
 AllowUnexpected = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATTERN",
-        help="Accept tensors that the model does not use and whose names match this pattern, such as 'extra.*'. May be "
-        "given several times.",
+        help="Ignore unused tensors of the checkpoint whose names match this pattern, such as 'extra.*'. The option "
+        "can be repeated.",
     ),
 ]
 Prompts = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A text file with one prompt a line, instead of the built-in prompts."),
+    typer.Option(metavar="FILE", help="A text file with one prompt per line. By default, built-in prompts are used."),
 ]
-Standins = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="The folder that `pocketdiffusion devices install` writes to.")
-]
+Standins = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of the installed stand-ins.")]
 BudgetMb = Annotated[
     float | None,
-    typer.Option(metavar="MB", help="For the recipe mixed: the largest size of all weights, in MB of 1e6 bytes."),
+    typer.Option(
+        metavar="MB", help="The largest size of all weights in MB (1e6 bytes). Only the recipe `mixed` uses it."
+    ),
 ]
 MinPsnr = Annotated[
     float | None,
-    typer.Option(metavar="DB", help="For the recipe mixed: the smallest median PSNR of the pictures, in dB."),
+    typer.Option(metavar="DB", help="The least median PSNR of the pictures in dB. Only the recipe `mixed` uses it."),
 ]
 
 
 class ReportKind(Enum):
-    """How much an export measures for its report."""
+    """The amount of measurements for the report of an export."""
 
     SHORT = "short"
     FULL = "full"
@@ -113,27 +119,23 @@ Report = Annotated[
     ReportKind,
     typer.Option(
         "--report",
-        help="How much to measure for the report. A full one also has the cost of each rewrite alone and of every form "
-        "of an activation; no proof needs them.",
+        help="How much to measure for the report. `full` also measures the error of each single rewrite and of every "
+        "form of an activation function. The checks do not depend on it.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older bundle in the output folder.")]
 Plan = Annotated[
     bool,
-    typer.Option(
-        "--plan", help="Export nothing: print the sizes, the memory on the phone and the time that are to be expected."
-    ),
+    typer.Option("--plan", help="Export nothing. Only print the expected sizes, memory on the phone, and time."),
 ]
 Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Print errors only: no progress, no warnings, no results for people.")
+    bool, typer.Option("-q", "--quiet", help="Print errors only: no progress, no warnings and no tables.")
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON document on stdout, and nothing else there.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
 
 
 class Device(Enum):
-    """Where verify runs the graphs."""
+    """The machine or stand-in that runs the graphs in `verify`."""
 
     HOST = "host"
     ARM64 = "arm64"

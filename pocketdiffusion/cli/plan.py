@@ -1,4 +1,4 @@
-"""export --plan: what an export is expected to give and to take. Nothing is exported, and torch is not imported."""
+"""export --plan: the expected sizes, memory and time of an export. Nothing is exported, and torch is not imported."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
-    """Print the plan of an export. Raises UserError where the checkpoint is not on this disk."""
+    """Print the plan of an export. Raise UserError if the checkpoint is not on this disk."""
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
@@ -26,11 +26,11 @@ def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
 
 
 def describe_plan(plan: "ExportPlan") -> list[str]:
-    """Return the plan's estimates in words."""
+    """Return the estimates of the plan, each as one line of text."""
     lines = [f"{plan.model} for {plan.target}, pictures of {plan.width}x{plan.height}"]
     for format, memory in plan.memory_bytes.items():
         if memory is None:
-            lines.append(f"estimate: memory on the phone in {format} is not known for this recipe")
+            lines.append(f"estimate: the memory on the phone in {format} is not known for this recipe")
             continue
         ram = ""
         if plan.ram_bytes is not None:

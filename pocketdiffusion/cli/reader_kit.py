@@ -12,23 +12,25 @@ from pocketdiffusion.cli.options import Quiet
 
 
 def reader_kit(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write the kit to.")],
     format: Annotated[
         str | None,
         typer.Option(
-            help="The format of the bundles, instead of the first of the target generic. `pocketdiffusion list "
-            "formats` shows them.",
+            metavar="NAME",
+            help="The format of the bundles. By default, the first format of the target `generic` is written. "
+            "`pocketdiffusion list formats` lists all formats.",
             autocompletion=complete_formats,
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The seed of the models' weights, instead of a new one each time.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="The seed of the models' random weights. By default, it is random."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write the kit by which readers are tested.
+    """Write tiny test bundles and the pictures expected of them.
 
-    It holds tiny bundles and the pictures that they should draw, for a reader in any language."""
+    They test a reader, which is a program in any language that draws with bundles as docs/BUNDLE.md specifies."""
     from pocketdiffusion.choices import choose
     from pocketdiffusion.export.targets import load_target
     from pocketdiffusion.runtime.bundle.staging import check_place
@@ -41,4 +43,4 @@ def reader_kit(
         with needs_export():
             from pocketdiffusion.reader_kit import write_kit
         count = write_kit(folder, format=format, seed=seed, say=progress)
-    output.say(f"{folder} holds tiny bundles, and in requests.json what to draw with them: {count} pictures")
+    output.say(f"{folder} has tiny bundles, and requests.json lists {count} pictures to draw with them")

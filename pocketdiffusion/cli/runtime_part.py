@@ -12,13 +12,13 @@ from pocketdiffusion.cli.options import Folder, Force, Quiet
 
 def runtime_part(
     bundle: Folder,
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write the files to.")],
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Copy the files of a bundle that an app ships.
+    """Copy the files of a bundle that an app needs.
 
-    These are what drawing needs, without golden data and reports."""
+    The copy can generate pictures. It has no recorded test data and no reports."""
     from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 
     output = Output(quiet)

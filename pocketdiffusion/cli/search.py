@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import join
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pocketdiffusion.cli.arguments import parse_size
+from pocketdiffusion.cli.completion import complete_formats
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
     BUILT_IN,
     AllowUnexpected,
     BudgetMb,
-    Format,
     Json,
     MinPsnr,
     Model,
@@ -28,14 +28,28 @@ from pocketdiffusion.cli.options import (
     Token,
 )
 
+if TYPE_CHECKING:
+    from pocketdiffusion.search import Found
+
+SearchedFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="The format to search for. It is required if the phone has several formats. `pocketdiffusion list "
+        "formats` lists all formats.",
+        autocompletion=complete_formats,
+    ),
+]
+
 
 def search(
     target: Phone,
-    file: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The recipe to write, a JSON file.")],
+    file: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The JSON file to write the recipe to.")],
     model: Model = BUILT_IN,
     budget_mb: BudgetMb = None,
     min_psnr: MinPsnr = None,
-    format: Format = None,
+    format: SearchedFormat = None,
     profile: Profile = None,
     prompts: Prompts = None,
     sampler: Sampler = None,
@@ -46,11 +60,12 @@ def search(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search the best mixed recipe.
+    """Search for the best mixed-precision recipe.
 
-    It is the best of a size (--budget-mb) or the smallest of a quality (--min-psnr), for `export --recipe FILE`.
+    The recipe has the best pictures for a size (--budget-mb), or the smallest size for a quality (--min-psnr). Use it
+    with `export --recipe FILE`.
 
-    A search that was interrupted goes on from where it was when the same command is given again.
+    An interrupted search continues if the same command is run again.
     """
     from pocketdiffusion.choices import Wanted, check_export, check_recipe_file, one_artifact
     from pocketdiffusion.quantize.recipe_file import SEARCHED
@@ -60,7 +75,7 @@ def search(
     artifact = one_artifact(check_export(wanted))
     check_recipe_file(file)
     output = Output(quiet, as_json)
-    with output.progress(f"searching a recipe of {model} for {target}") as progress:
+    with output.progress(f"searching a recipe for {model} on {target}") as progress:
         progress("loading torch")
         with needs_export():
             from pocketdiffusion import search as searching
@@ -79,6 +94,12 @@ def search(
             prompts=prompts or searching.PROMPTS,
             progress=progress,
         )
+    given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
+    show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
+
+
+def show_found(file: Path, found: "Found", command: str, output: Output) -> None:
+    """Print the sizes and qualities that the search found, and the `command` that exports with the new recipe."""
     from pocketdiffusion.cli.json_output import search_record
     from pocketdiffusion.cli.tables import size_table
 
@@ -87,15 +108,14 @@ def search(
     for line in found.cut:
         output.warn(line)
     output.say(f"{file}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
-    given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
-    command = export_command(model, target, file, given, allow_unexpected or ())
     output.say(f"the plot is {file.with_suffix('.svg')}; now: {command}")
 
 
 def export_command(
     model: str, target: str, recipe: Path, given: Mapping[str, str | None], allowed: Sequence[str]
 ) -> str:
-    """Return the command line that exports with the recipe file, with the options that the search was given."""
+    """Return the command line that exports with the recipe file and the same options as the search. `given`: value by
+    option, None if the option was not given."""
     options = [word for option, value in given.items() if value is not None for word in (option, value)]
     options += [word for pattern in allowed for word in ("--allow-unexpected", pattern)]
     folder = str(recipe.with_suffix(""))

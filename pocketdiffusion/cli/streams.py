@@ -1,4 +1,4 @@
-"""Standard input, output and error, of which any may be closed, be a broken pipe, or lead to a full disk."""
+"""Make standard input, output and error safe: any may be closed, be a broken pipe, or write to a full disk."""
 
 import os
 import sys
@@ -13,11 +13,11 @@ MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Make every standard stream usable within the block: one that is closed becomes the null device, so that no file
-    opened later gets its number. What was printed is written out when the block ends.
+    """Make every standard stream usable within the block: a closed one becomes the null device, so that no file opened
+    later gets its number. Output is flushed when the block ends.
 
-    Raises BrokenPipeError where the reader of standard output is gone, also where rich makes a SystemExit of that, and
-    UserError where standard output cannot be written for another reason."""
+    Raise BrokenPipeError if the reader of standard output is gone (rich turns that into SystemExit), and UserError if
+    standard output cannot be written for another reason."""
     _open_closed()
     try:
         yield
@@ -46,8 +46,8 @@ def _open_closed() -> None:
 
 
 def _check_output(probe: bool = False) -> None:
-    """Write out what was printed, and with `probe` a line end more, since what failed before is forgotten. Where that
-    fails, drop it, so that Python does not fail on it again at its end."""
+    """Flush standard output. `probe` writes one more line end first, because an earlier failure is forgotten. If that
+    fails, drop the output, so that Python does not fail on it again at exit."""
     try:
         if probe:
             sys.stdout.write("\n")

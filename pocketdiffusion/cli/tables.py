@@ -50,7 +50,7 @@ class Judged(Protocol):
 
 
 def target_table(targets: Iterable[Target]) -> Table:
-    """One row a phone."""
+    """Return a table with one row per phone."""
     table = _table("target", "phone", "SoC", "RAM", "OS", "artifacts")
     for t in targets:
         artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
@@ -60,7 +60,7 @@ def target_table(targets: Iterable[Target]) -> Table:
 
 
 def verdict_table(verdicts: Iterable[Judged]) -> Table:
-    """The ladder: one row a verdict, in the order in which they were judged."""
+    """Return a table with one row per verdict, in the order of `verdicts`."""
     table = _table("subject", "rung", "format", "storage", "arithmetic", "device")
     for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
@@ -84,7 +84,7 @@ def verdict_table(verdicts: Iterable[Judged]) -> Table:
 
 
 def report_table(rows: Iterable[Row]) -> Table:
-    """One row for each output of each graph on each unit."""
+    """Return a table of a device report: one row for each output of each graph on each compute unit."""
     table = _table("graph", "unit", "output", "arithmetic")
     for number in ("floor", "host dB", "device dB", "load s", "first call s", "call s", "peak MB"):
         table.add_column(number, justify="right", no_wrap=True)
@@ -108,7 +108,7 @@ def report_table(rows: Iterable[Row]) -> Table:
 
 
 def not_run_table(skipped: Iterable[NotRun]) -> Table:
-    """What a stand-in cannot show."""
+    """Return a table of the graphs that were not run, with reasons."""
     table = _table("not run", "format", "device", "arithmetic", "reason")
     for row in skipped:
         table.add_row(row.subject, row.format, row.device, row.arithmetic, row.reason)
@@ -116,7 +116,7 @@ def not_run_table(skipped: Iterable[NotRun]) -> Table:
 
 
 def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str, tuple[float, float]]) -> Table:
-    """Recipes by size: MB of weights, and the median PSNR of pictures."""
+    """Return a table of recipes in the order of their size: weights in MB, median PSNR of pictures in dB."""
     table = _table("recipe")
     for number in ("MB", "pictures dB"):
         table.add_column(number, justify="right", no_wrap=True)
@@ -128,7 +128,7 @@ def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str
 
 
 def plan_table(parts: Iterable[PlannedPart]) -> Table:
-    """One row for each part of the checkpoint in each format."""
+    """Return a table with one row for each part of the checkpoint in each format."""
     table = _table("format", "part", "recipe", title="expected weights")
     for number in ("parameters", "MB in the bundle", "MB in memory"):
         table.add_column(number, justify="right", no_wrap=True)
@@ -139,8 +139,9 @@ def plan_table(parts: Iterable[PlannedPart]) -> Table:
 
 
 def machine_table(findings: Iterable[Finding]) -> Table:
-    """What this machine has, and how to get the rest."""
-    table = _table("what", "here", "for", "how to get it")
+    """Return a table of engines, toolchains and stand-ins: the installed version or path, purpose, how to install
+    it."""
+    table = _table("name", "installed", "used for", "how to install it")
     for finding in findings:
         table.add_row(
             finding.name, finding.found or "[bold]no", finding.purpose, finding.remedy if not finding.found else ""
@@ -153,7 +154,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
     most."""
     yield _picture_table(compared)
     a, b = compared.sides
-    table = _table("", "A", "B", title="the two")
+    table = _table("", "A", "B", title="sizes and times")
     table.add_row("", a.title, b.title)
     table.add_row("format, storage, arithmetic", a.precision, b.precision)
     for what, one, other in (
@@ -164,7 +165,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
     if compared.ratio is not None:
         table.add_row("processor time of a denoiser call", "1", f"{compared.ratio:.2f}")
     yield table
-    table = _table("output", title="graphs: B's outputs for the inputs that A's had (teacher-forced)")
+    table = _table("output", title="graphs: B's outputs against A's for the same inputs (teacher-forced)")
     _add_numbers(table, "PSNR (dB)", "largest error", "relative error", "cases")
     table.add_column("worst case")
     for v in compared.difference.graphs:
@@ -173,7 +174,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
         )
     yield table
     if compared.ladder:
-        table = _table("rung", title="B's ladder: each rung of its export against the original, PSNR (dB)")
+        table = _table("rung", title="ladder: each rung of B's export against the original, PSNR (dB)")
         _add_numbers(table, *compared.ladder[0].by_graph)
         for rung in compared.ladder:
             heights = (rung.by_graph.get(graph) for graph in compared.ladder[0].by_graph)
@@ -185,7 +186,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
 
 def _picture_table(compared: Compared) -> Table:
     difference = compared.difference
-    table = _table("prompt", title="pictures: B's beside A's, drawn from the prompt alone")
+    table = _table("prompt", title="pictures: B's against A's, each drawn from the prompt only (free-running)")
     _add_numbers(table, "PSNR (dB)", "SSIM", "worst step (dB)", "worst guided step (dB)", "under 20 dB from step")
     for picture, guided in zip(difference.pictures, difference.guided_db, strict=True):
         table.add_row(
@@ -221,7 +222,7 @@ def _add_numbers(table: Table, *columns: str) -> None:
 
 
 def bundle_tables(manifest: Manifest) -> Iterator[Table]:
-    """What inspect shows of a bundle: facts, graphs, tensors, verdicts."""
+    """Yield the tables of a bundle: facts, graphs, tensors, verdicts."""
     model, size = manifest.model, manifest.latents
     facts = _table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
     facts.add_row("bundle_id", manifest.bundle_id)
@@ -279,7 +280,8 @@ def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Tabl
 def model_tables(
     title: str, parts: Sequence[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec], Sequence[tuple[int, ...]], str]]
 ) -> Iterator[Table]:
-    """What inspect shows of a model. Of each part: name, inputs, outputs, the shapes of its weights, their dtypes."""
+    """Yield the tables of a model. Each of `parts`: name, inputs, outputs, shapes of its weights, dtypes of its
+    weights."""
     table = _table("component", title=title)
     table.add_column("tensors", justify="right")
     table.add_column("parameters", justify="right")
@@ -291,7 +293,7 @@ def model_tables(
 
 
 def _tensor_table(rows: Iterable[tuple[str, Sequence[TensorSpec], Sequence[TensorSpec]]]) -> Table:
-    table = _table("graph", "takes", "gives")
+    table = _table("graph", "inputs", "outputs")
     for name, inputs, outputs in rows:
         table.add_row(name, _shapes(inputs), _shapes(outputs))
     return table
@@ -302,7 +304,7 @@ def _shapes(tensors: Sequence[TensorSpec]) -> str:
 
 
 def _table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
-    """A text that its column is too narrow for goes on in the next line."""
+    """Return an empty table. Text that is wider than its column is wrapped."""
     folded = (Column(name, overflow="fold") for name in columns)
     return Table(
         *folded, title=title, title_justify="left", title_style="bold", show_header=show_header, box=box.SIMPLE_HEAD

@@ -5,9 +5,9 @@ from pocketdiffusion.cli.options import Json
 
 
 def targets(as_json: Json = False) -> None:
-    """Show the phones that export knows.
+    """List the phones that `export --target` accepts.
 
-    Shown are their facts, and the artifacts that each gets."""
+    The table shows the facts of each phone, and the formats, profiles and recipes of its artifacts."""
     from pocketdiffusion.cli.json_output import targets_record
     from pocketdiffusion.cli.tables import target_table
     from pocketdiffusion.export.targets import load_target, target_names

@@ -25,36 +25,55 @@ from pocketdiffusion.runtime.errors import UserError
 if TYPE_CHECKING:
     from pocketdiffusion.verify import Verified
 
+Against = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="MODEL",
+        help="The checkpoint to compare with: it is run again. By default, the results recorded in the bundle "
+        "are used.",
+    ),
+]
+OnDevice = Annotated[
+    Device,
+    typer.Option(
+        "--device",
+        help="Where the graphs are run: `host` is this machine, `arm64` an emulated Arm processor, `gpu` LiteRT's "
+        "GPU delegate in software. `pocketdiffusion devices list` shows which are installed.",
+    ),
+]
+Core = Annotated[
+    str | None,
+    typer.Option(
+        "--core",
+        metavar="CPU",
+        help="The processor that arm64 emulates, by its name in qemu. By default, the phone's own processor is "
+        "emulated.",
+    ),
+]
+DeviceReport = Annotated[
+    Path | None,
+    typer.Option(
+        "--device-report",
+        metavar="FILE",
+        help="A JSON report that an app wrote on a phone. Its results are checked and shown next to the bundle's; "
+        "no graph is run.",
+    ),
+]
+
 
 def verify(
     bundle: Folder,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="The original to record afresh, instead of the golden data that the bundle holds."
-        ),
-    ] = None,
-    device: Annotated[
-        Device,
-        typer.Option(
-            help="Where the graphs run: host is this machine; arm64 emulates the phone's instruction set; gpu runs "
-            "LiteRT's GPU delegate in software. `pocketdiffusion devices list` shows which are installed.",
-        ),
-    ] = Device.HOST,
-    core: Annotated[
-        str | None,
-        typer.Option(help="For arm64: the processor to emulate, by qemu's name, instead of the phone's own."),
-    ] = None,
+    against: Against = None,
+    device: OnDevice = Device.HOST,
+    core: Core = None,
     limit: Annotated[
-        float, typer.Option(min=1, help="For arm64 and gpu: the seconds that one call of a graph may take.")
-    ] = 300,
-    device_report: Annotated[
-        Path | None,
+        float,
         typer.Option(
-            metavar="FILE",
-            help="A report that an app wrote on a phone: shown beside the bundle's verdicts. Nothing is judged again.",
+            min=1, metavar="SECONDS", help="The time limit of one call of a graph on arm64 or gpu, in seconds."
         ),
-    ] = None,
+    ] = 300,
+    device_report: DeviceReport = None,
     standins: Standins = STANDINS,
     revision: Revision = None,
     token: Token = None,
@@ -62,12 +81,12 @@ def verify(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge a bundle again.
+    """Check a bundle again.
 
-    Judged are the hash of every file, every stage, every graph, whole pictures.
+    The checks cover the hash of every file, every stage of the pipeline, every graph, and complete pictures.
 
-    On a stand-in for a phone: its graphs and one small picture. Of a runtime part alone: conformance vectors, one
-    golden case for each graph, one picture.
+    With `--device arm64` or `gpu`, they cover every graph and one small picture. If DIR is only the runtime part of a
+    bundle, they cover the conformance vectors, one recorded call of each graph, and one picture.
     """
     output = Output(quiet, as_json)
     if device_report is not None:
@@ -89,10 +108,10 @@ def verify(
 
 
 def _show_report(bundle: Path, file: Path, output: Output, judged: bool) -> None:
-    """Show a device report. Raises UserError where options ask to judge as well."""
+    """Show a device report. Raise UserError if it is combined with options that run graphs, or with --json."""
     if judged:
         raise UserError(
-            "--device-report shows what was judged on a phone: leave out --against and --device, which judge again"
+            "--device-report shows the results of a phone: leave out --against and --device, which run the graphs here"
         )
     if output.as_json:
         raise UserError("--device-report has no --json: the report is a JSON file itself")
@@ -102,7 +121,7 @@ def _show_report(bundle: Path, file: Path, output: Output, judged: bool) -> None
 
 
 def show_verified(found: "Verified", output: Output) -> None:
-    """Print the verdicts, passed or not, and what was not judged."""
+    """Print the verdicts, passed or failed, and what was not checked."""
     from pocketdiffusion.cli.json_output import verify_record
     from pocketdiffusion.cli.tables import not_run_table, verdict_table
     from pocketdiffusion.quantize.stated_floors import own_floors
@@ -118,7 +137,9 @@ def show_verified(found: "Verified", output: Output) -> None:
         for line in describe_pictures(found.verdicts, found.controls):
             output.say(line)
     for recipe in own_floors(found.bundle.manifest):
-        output.warn(f"the floors of the recipe {recipe} are the bundle's own: no recipe of this version has them")
+        output.warn(
+            f"the floors of the recipe {recipe} are stated by the bundle only: no recipe of this version has them"
+        )
     if found.not_judged:
         output.warn(f"proof part not installed: not judged were {found.not_judged}")
     if found.skipped:
@@ -126,7 +147,7 @@ def show_verified(found: "Verified", output: Output) -> None:
 
 
 def show_passed(found: "Verified", output: Output) -> None:
-    """Print that every verdict passed, and what is known to be bad all the same."""
+    """Print that every verdict passed, and warnings on compute units."""
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
     where = " on its runtime part" if found.not_judged else ""

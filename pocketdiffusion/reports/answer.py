@@ -1,4 +1,4 @@
-"""The answer that a report begins with: one sentence that says whether it is proven, for which phone, and how near."""
+"""The first sentence of a report: whether the bundle is proven, for which phone, and with which PSNR."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.skipped import NotRun
 
 Controls = Sequence[Mapping[str, float]]
-MEDIAN, MINIMUM = "pictures.median", "pictures.minimum"  # the subjects of the verdicts on pictures
+MEDIAN, MINIMUM = "pictures.median", "pictures.minimum"  # subjects of the verdicts on pictures
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`verdict` is what is proven for which phone, "" where nothing had to be; `detail` says how near, beside which
-    control. `state` decides the colour: "partly" is a proof from which something could not be run."""
+    """The first sentence of a report. `verdict`: "Proven for" a phone or not, "" for a comparison without bounds.
+    `detail`: the PSNR, compared with a control. `state` decides the colour: "partly" if a part could not be run
+    here."""
 
     verdict: str
     detail: str
@@ -26,7 +27,7 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """The answer as one sentence."""
+        """Return the answer as one sentence."""
         return f"{self.verdict}: {self.detail}." if self.verdict else f"{self.detail}."
 
 
@@ -43,7 +44,7 @@ class Pictures:
 def answer_export(
     manifest: Draft, verdicts: Sequence[Verdict], controls: Controls, not_run: Sequence[NotRun] = ()
 ) -> Answer:
-    """Return the answer for a bundle. `controls` are the original's own for each prompt."""
+    """Return the answer for a bundle. `controls`: for each prompt, the PSNR (dB) of the original's control pictures."""
     phone, failed = manifest.target.title, [verdict for verdict in verdicts if not verdict.passed]
     if not verdicts:
         return Answer("Not judged", f"no artifact for {phone} was compared with {manifest.model.name}", "unknown")
@@ -61,20 +62,20 @@ def answer_export(
 
 
 def answer_comparison(compared: Compared, broken: str = "") -> Answer:
-    """Return the answer for a comparison. `broken` says which bound does not hold, or nothing."""
+    """Return the answer for a comparison. `broken`: the bound that does not hold, "" if none."""
     a, b = compared.sides
     difference = compared.difference
     pictures = Pictures(difference.format, difference.median_db, difference.lowest_db, len(difference.pictures))
     near = describe_nearness(pictures, f"B ({b.title})", f"A ({a.title})", [d.controls for d in difference.drawn], "A")
     if broken:
         return Answer("Not near enough", f"{broken}; {near}", "failed")
-    layer = compared.blame or (f"no layer errs by more than {compared.percent}" if compared.layers else "")
+    layer = compared.blame or (f"no layer has an error above {compared.percent}" if compared.layers else "")
     return Answer("", near[:1].upper() + near[1:] + (f"; {layer}" if layer else ""), "passed")
 
 
 def describe_nearness(pictures: Pictures, drawn_by: str, reference: str, controls: Controls, short: str) -> str:
-    """Return a clause: how near the pictures are, and beside which control. `short` names the reference again. A
-    control that gives the very same picture is passed over."""
+    """Return a clause with the PSNR of the pictures, compared with the nearest control. `short`: a short name of the
+    reference. A control whose picture is equal to the original's is ignored."""
     count = "the picture" if pictures.count == 1 else f"the median of {pictures.count} pictures"
     if pictures.lowest_db == inf:
         same = "the picture by {} is" if pictures.count == 1 else f"all {pictures.count} pictures by {{}} are"
@@ -92,32 +93,32 @@ def describe_nearness(pictures: Pictures, drawn_by: str, reference: str, control
 
 
 def describe_failure(verdict: Verdict) -> str:
-    """Return which check failed and by how much, without a verb."""
+    """Return a noun phrase that names the failed check and its error."""
     where = f"{verdict.format} {verdict.subject}" if verdict.format else verdict.subject
     where = f"{where} ({verdict.rung})"
     if not verdict.finite:
-        return f"{where}, which is not finite or of another shape"
+        return f"{where}, which is not finite or has another shape"
     if verdict.psnr_db < verdict.floor_db:
-        return f"{where} with {verdict.psnr_db:.1f} dB where the floor is {verdict.floor_db:.1f} dB"
-    return f"{where}, whose largest error is {verdict.max_abs:.2g} where the limit is {verdict.max_abs_limit:.2g}"
+        return f"{where} with {verdict.psnr_db:.1f} dB (floor {verdict.floor_db:.1f} dB)"
+    return f"{where} with a largest error of {verdict.max_abs:.2g} (limit {verdict.max_abs_limit:.2g})"
 
 
 def pictures_of(verdicts: Iterable[Verdict]) -> list[Pictures]:
-    """Return the pictures of each format that was judged."""
+    """Return the PSNR of the pictures of each format that was judged."""
     medians = {v.format: v for v in verdicts if v.subject == MEDIAN and v.format is not None}
     lowest = {v.format: v.psnr_db for v in verdicts if v.subject == MINIMUM}
     return [Pictures(f, v.psnr_db, lowest.get(f, v.psnr_db), v.cases) for f, v in medians.items() if f is not None]
 
 
 def _nearest_worst(model: str, verdicts: Iterable[Verdict], controls: Controls) -> str:
-    """Describe the format whose pictures are furthest from the original's."""
+    """Return a clause on the format whose pictures have the lowest PSNR against the original's."""
     drawn = pictures_of(verdicts)
     if not drawn:
         return "no picture was drawn"
     worst = min(drawn, key=lambda each: (each.median_db, each.lowest_db))
     return describe_nearness(
         worst, f"the {worst.format} files", f"the original ({model})", controls, "the original"
-    ) + (f" (the furthest of {len(drawn)} formats)" if len(drawn) > 1 else "")
+    ) + (f" (the lowest of {len(drawn)} formats)" if len(drawn) > 1 else "")
 
 
 def _lossy_recipes(graphs: Iterable[Graph]) -> list[str]:

@@ -8,28 +8,29 @@ from typing import Any
 from pocketdiffusion.compare import Compared
 from pocketdiffusion.reports.answer import answer_comparison
 from pocketdiffusion.reports.page import group_pictures, render, words
-from pocketdiffusion.reports.plots import drift_plot, forced_plot, guided_plot, layer_plot
+from pocketdiffusion.reports.plots import drift_plot, guided_plot, layer_plot, teacher_forced_plot
 from pocketdiffusion.runtime.errors import UserError
 
 
 def check_place(file: Path) -> None:
-    """Raise UserError, before the work, if `file` or the numbers beside it would overwrite what is no comparison."""
+    """Raise UserError if `file` or the JSON file next to it exists and is not a comparison. Call this before the
+    work."""
     numbers = file.with_suffix(".json")
     if not numbers.exists():
         if file.exists() and file.stat().st_size:
-            raise UserError(f"{file} is there already, and is no comparison: move it, or give --output another name")
+            raise UserError(f"{file} exists and is not a comparison: move it, or give --output another name")
         return
     try:
         facts = json.loads(numbers.read_bytes())
     except (OSError, ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict) or not {"a", "b", "pictures", "graphs"} <= facts.keys():
-        raise UserError(f"cannot write {numbers}: what is there is no comparison; give --output another name")
+        raise UserError(f"{numbers} exists and is not a comparison: move it, or give --output another name")
 
 
 def write_comparison(file: Path, compared: Compared, broken: str) -> None:
-    """Write `file` (self-contained HTML) and, with the suffix .json, the same in numbers. `broken` says which bound
-    does not hold, or nothing."""
+    """Write `file` (self-contained HTML) and its numbers to a file with the suffix .json. `broken`: the bound that does
+    not hold, "" if none."""
     difference = compared.difference
     drawn = difference.drawn
     page = render(
@@ -42,7 +43,9 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
         steps=drawn[0].steps,
         guidance=drawn[0].guidance,
         prompts=group_pictures(difference.pictures, drawn),
-        forced=forced_plot(difference.graphs, difference.subject, [call for each in drawn for call in each.calls]),
+        teacher_forced=teacher_forced_plot(
+            difference.graphs, difference.subject, [call for each in drawn for call in each.calls]
+        ),
         guided=guided_plot(difference.guided_db, [each.prompt for each in drawn]),
         drift=drift_plot(difference.pictures),
         layers=layer_plot(compared.layers, compared.budget) if compared.layers else "",

@@ -1,6 +1,6 @@
-"""The report of an export: report.json for machines, report.html for people. Times and memory live here alone.
+"""The report of an export: report.json for machines, report.html for people. Only these files contain time and memory.
 
-The page begins with the answer, then come pictures, sizes, memory and time, and then the tables.
+The page begins with the answer; pictures, sizes, memory and time follow, and then the tables.
 """
 
 import json
@@ -14,7 +14,7 @@ from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.reports.answer import Pictures, answer_export, pictures_of
 from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.page import group_pictures, render, word, words
-from pocketdiffusion.reports.plots import Calls, drift_plot, forced_db, forced_plot
+from pocketdiffusion.reports.plots import Calls, drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.program import model_graph
@@ -24,13 +24,13 @@ from pocketdiffusion.runtime.verify.pictures import PictureReport
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 from pocketdiffusion.runtime.verify.skipped import units_not_run
 
-NEAREST = 10  # results of each graph that the range audit shows
+NEAREST = 10  # results of each graph in the table of value ranges
 
 
 @dataclass(frozen=True)
 class Report:
-    """`seconds` is by stage of the export; `peak_mb` the largest resident memory of this process, in MB of 1e6 bytes.
-    `findings` is by format and graph; a bundle is proven without them."""
+    """The content of a report. `seconds`: time by stage of the export. `peak_mb`: largest resident memory of this
+    process in MB of 1e6 bytes. `findings`: by format and graph; no verdict depends on them."""
 
     manifest: Draft
     verdicts: Sequence[Verdict]
@@ -43,9 +43,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one format costs. `mb` is the size of its graphs and `memory_mb` their memory on a phone, counted: with one
-    graph at a time, and with all of them loaded; None where it is not known. `seconds` is the time of one picture on
-    this computer, None where it was not measured."""
+    """Size, memory and time of one format. `mb`: size of its graphs. `memory_mb`: their memory on a phone, counted from
+    the files, with one graph at a time and with all graphs loaded, None if it is not known. `seconds`: time of one
+    picture on this computer, None if it was not measured."""
 
     format: str
     mb: float
@@ -76,15 +76,15 @@ def write_report(folder: Path, report: Report) -> None:
         warnings=warn_of_units(manifest),
         apple=_apple(manifest),
         sizes=sizes,
-        forced=forced_plot(report.verdicts, *_denoiser(report.originals)),
+        teacher_forced=teacher_forced_plot(report.verdicts, *_denoiser(report.originals)),
         drift=drift_plot(report.pictures),
     )
     (folder / "report/report.html").write_text(page, encoding="utf-8")
 
 
 def group_verdicts(report: Report) -> tuple[list[Verdict], list[Verdict], list[Verdict]]:
-    """Return the verdicts on what ships, which are those on pictures and final graphs, those on the stages of the
-    pipeline, and the rungs between the original and what ships."""
+    """Return the verdicts in three groups: on shipped artifacts (pictures and final graphs), on the stages of the
+    pipeline, and on the rungs between the original and the shipped artifacts."""
     recipes = {(f, name, g.recipe) for f, graphs in report.manifest.graphs.items() for name, g in graphs.items()}
     shipped: list[Verdict] = []
     stages: list[Verdict] = []
@@ -109,8 +109,9 @@ def _figures(report: Report, sizes: Mapping[str, float]) -> list[Figures]:
 
 
 def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
-    """Return the memory of graphs on a phone in MB of 1e6 bytes, weights and activations: of the largest alone, and of
-    all loaded at once while the one with the largest activations runs. None where that of one is not known."""
+    """Return the memory of graphs on a phone, weights and activations, in MB of 1e6 bytes: with only the largest graph
+    loaded, and with all loaded while the graph with the largest activations runs. None if it is not known for a
+    graph."""
     weights, activations = [], []
     for graph in graphs:
         memory = graph.memory
@@ -122,7 +123,7 @@ def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
 
 
 def _denoiser(originals: Sequence[Trajectory]) -> tuple[str, Calls]:
-    """Return the denoiser's output as verdicts name it, and its calls for all prompts."""
+    """Return the name of the denoiser's output in verdicts, and its calls for all prompts."""
     graph, output = model_graph(originals[0].program)
     return f"{graph}.{output}", [(case.half, case.step or 0) for t in originals for case in cases(graph, t)]
 
@@ -137,7 +138,7 @@ def _machine(report: Report) -> dict[str, Any]:
         "verdicts": [words(asdict(verdict)) | {"passed": verdict.passed} for verdict in report.verdicts],
         "steps": {
             format: {half: list(map(word, heights)) for half, heights in halves.items()}
-            for format, halves in forced_db(report.verdicts, *_denoiser(report.originals)).items()
+            for format, halves in teacher_forced_db(report.verdicts, *_denoiser(report.originals)).items()
         },
         "pictures": [
             {
@@ -163,8 +164,8 @@ def _machine(report: Report) -> dict[str, Any]:
 
 
 def _apple(manifest: Draft) -> list[str] | None:
-    """Return what Apple's Swift pipeline does otherwise than the model; None where the bundle has no Core ML packages,
-    or packages that this pipeline does not know."""
+    """Return the differences of Apple's Swift pipeline from the model; None if the bundle has no Core ML packages, or
+    packages that this pipeline cannot open."""
     found = [find_backend(format).reader_differences(manifest) for format in manifest.graphs]
     return next((differences for differences in found if differences is not None), None)
 
@@ -175,7 +176,7 @@ def _findings(found: Findings) -> Any:
 
 
 def _sizes(folder: Path, manifest: Draft) -> dict[str, float]:
-    """Return the MB of 1e6 bytes of each graph, by "FORMAT GRAPH"."""
+    """Return the size of each graph in MB of 1e6 bytes, by "FORMAT GRAPH"."""
     return {
         f"{format} {name}": sum((folder / file).stat().st_size for file in graph.files) / 1e6
         for format, graphs in manifest.graphs.items()

@@ -1,4 +1,4 @@
-"""What an export finds out about each graph beside its verdicts: for the report alone, no proof depends on it."""
+"""Measurements of an export on each graph, only for the report. No verdict depends on them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,23 +16,23 @@ from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, probe, recorded_steps
 
 Say = Callable[[str], None]
-FORM_CALLS = 4  # of each graph, spread over a trajectory: the first, the middle and the last step, and both halves
+FORM_CALLS = 4  # calls of each graph: of the first, middle and last step, of both halves
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Of one graph of one format.
+    """Measurements of one graph in one format.
 
-    `changed`: modules that each rewrite changed. `changes`: what a rewrite changes in the model, where it does.
-    `together_db`: the PSNR of the component's worst output with all rewrites, from the verdicts: "rewrites" is those
-    that change nothing in the model, "changed" all. `sigmoids_before`: sigmoids of the activations as the model is
-    written; `sigmoids_after`: in the artifact, and `tanhs_after`. `choices`: the form of each kind of activation.
-    `audit`: that of ranges.
+    `changed`: {rewrite: number of modules that it changed}. `changes`: {rewrite: description}, for rewrites that are
+    not exact. `together_db`: PSNR of the component's worst output, from the verdicts, with the exact rewrites
+    ("rewrites") and with all ("changed"). `sigmoids_before`: number of sigmoids in the activation functions of the
+    model. `sigmoids_after`, `tanhs_after`: numbers in the artifact. `choices`: the form of each kind of activation
+    function. `audit`: value ranges in float16.
 
-    A full report has besides: `kept`: modules of its kind that each rewrite left, by reason. `alone_db`: the PSNR of
-    the component's worst output with that rewrite alone, in torch on one recorded step; left out where it changes
-    nothing. `calls_before`, `calls_after`: how often torch calls each ATen operator in one pass, without and with the
-    rewrites; a rewrite's marker counts as one. `forms`: what all forms of activations cost in float16.
+    Only in a full report: `kept`: {rewrite: {reason: number of modules that it did not change}}. `alone_db`: PSNR of
+    the component's worst output with only that rewrite, in torch on one recorded step. `calls_before`, `calls_after`:
+    {ATen operator: calls} of one pass without and with the rewrites; a custom op counts as one call. `forms`: error of
+    each form of an activation function in float16.
     """
 
     changed: Mapping[str, int]
@@ -57,8 +57,8 @@ def find(
     report: str,
     say: Callable[[str], None],
 ) -> Findings:
-    """Return what is known of a graph once it is emitted and `rungs` below it are judged; for the report "full" also
-    what is measured for it alone, on the first of `trajectories`."""
+    """Return the findings on an emitted graph whose `rungs` are judged. For `report` "full", measure the rest on the
+    first of `trajectories`."""
     part, artifact, graph = fitted.part, fitted.artifact, fitted.graph
     kinds = [kind for kind in part.sites if kind in FORMS]
     found = Findings(
@@ -77,7 +77,7 @@ def find(
     )
     if report != "full":
         return found
-    say(f"looking at what the rewrites did to {part.spec.name}")
+    say(f"measuring the rewrites of {part.spec.name}")
     return replace(
         found,
         kept=count_kept(part, artifact.rewrites),
@@ -89,7 +89,8 @@ def find(
 
 
 def find_forms(part: Component, trajectories: Sequence[Trajectory]) -> list[FormError]:
-    """Measure what each form of the component's activations costs in float16, on a few of its recorded calls."""
+    """Return the error of each form of the component's activation functions in float16, on a few of its recorded
+    calls."""
     if not any(kind in FORMS for kind in part.sites):
         return []
     calls = [case.inputs for case in cases(part.spec.name, probe(trajectories[0]))]

@@ -1,4 +1,4 @@
-"""What the reports have in common: templates, numbers as text, pictures that lie in the page itself."""
+"""Shared parts of the reports: templates, numbers as text, pictures embedded in the page."""
 
 import base64
 import io
@@ -19,11 +19,11 @@ from pocketdiffusion.runtime.verify.controls import compare_with
 from pocketdiffusion.runtime.verify.pictures import PictureReport
 
 TEMPLATES = Path(__file__).with_name("templates")
-AMPLIFIED = 8  # times, in the pictures of differences
+AMPLIFIED = 8  # factor of the pictures of differences
 
 
 class Original(Protocol):
-    """One drawing of the reference: `picture` is uint8 [H, W, 3], `controls` are PSNR (dB) of its other pictures."""
+    """One drawing of the reference. `picture`: uint8 [H, W, 3]. `controls`: PSNR (dB) of its control pictures."""
 
     @property
     def prompt(self) -> str: ...
@@ -37,8 +37,8 @@ class Original(Protocol):
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture beside the reference's, both it and the difference as data URLs. `beside` compares its PSNR with the
-    controls, in words."""
+    """One picture and its difference from the reference's, as data URLs. `beside`: a clause that compares its PSNR with
+    the controls."""
 
     report: PictureReport
     beside: str
@@ -48,7 +48,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: the reference's picture as a data URL, and the drawings of it, one for each format."""
+    """One prompt: the reference's picture as a data URL, and one drawing for each format."""
 
     text: str
     seed: int
@@ -57,7 +57,7 @@ class Prompt:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the page that a file of templates/ makes of `values`. Raises UndefinedError where one is missing."""
+    """Return the page of a file of templates/, filled with `values`. Raise UndefinedError if a value is missing."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
         autoescape=True,
@@ -70,28 +70,28 @@ def render(template: str, **values: Any) -> str:
 
 
 def db(value: float) -> str:
-    """Return decibels as text, without the unit."""
+    """Return `value` in dB as text, without the unit."""
     return "equal" if value == inf else f"{value:.1f}" if value > -inf else "not finite"
 
 
 def mb(value: float | None) -> str:
-    """Return megabytes of 1e6 bytes as text, without the unit; "-" where they are not known."""
+    """Return `value` in MB of 1e6 bytes as text, without the unit; "-" for None."""
     return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def breakable(name: str) -> Markup:
-    """Return a name as HTML that may go on in the next line behind a dot, an underscore or a slash."""
+    """Return a name as HTML that may be wrapped after a dot, an underscore or a slash."""
     return Markup("<wbr>").join(re.split(r"(?<=[._/])(?=.)", name))
 
 
 def capitalize_first(text: str) -> str:
-    """Return `text` with its first letter in upper case, and the others as they are."""
+    """Return `text` with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def group_pictures(pictures: Sequence[PictureReport], originals: Sequence[Original]) -> list[Prompt]:
-    """Return each prompt with its drawings. `pictures` are those of one format after the other, each in the order of
-    `originals`."""
+    """Return each prompt with its drawings. `pictures`: all of the first format in the order of `originals`, then all
+    of the next format."""
     found = []
     for number, original in enumerate(originals):
         drawings = tuple(_drawing(each, original) for each in pictures[number :: len(originals)])
@@ -110,25 +110,25 @@ def _drawing(report: PictureReport, original: Original) -> Drawing:
 
 
 def _difference(a: Array, b: Array) -> Array:
-    """Return the absolute difference, uint8, amplified."""
+    """Return the absolute difference times AMPLIFIED, uint8 [H, W, 3]."""
     levels: Array = np.clip(np.abs(a.astype(int) - b.astype(int)) * AMPLIFIED, 0, 255).astype(np.uint8)
     return levels
 
 
 def data_url(picture: Array) -> str:
-    """Return a picture uint8 [H, W, 3] as a PNG in the address itself."""
+    """Return a picture uint8 [H, W, 3] as a data URL of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def words(value: Any) -> Any:
-    """Return `value` with numbers that JSON has no word for as text, however deep they lie."""
+    """Return `value` with nan and infinities as text, at every depth, because JSON cannot represent them."""
     if isinstance(value, dict):
         return {key: words(each) for key, each in value.items()}
     return [words(each) for each in value] if isinstance(value, list | tuple) else word(value)
 
 
 def word(value: Any) -> Any:
-    """Return a number that JSON has no word for as text, anything else as it is."""
+    """Return nan and infinities as text, and any other value unchanged."""
     return str(value) if isinstance(value, float) and not abs(value) < inf else value

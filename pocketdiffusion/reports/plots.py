@@ -1,4 +1,4 @@
-"""The report's plots, as SVG to be put into a page: drawn with matplotlib, text left as text."""
+"""The plots of the reports as SVG elements, drawn with matplotlib. Text stays text."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,24 @@ from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.engines import engine_names
 from pocketdiffusion.runtime.verify.pictures import PictureReport
 
-CEILING_DB = 160.0  # float32 itself ends near here; equal latents would lie at infinity
-_LEAST = 1e-7  # of what a logarithmic axis shows
-_COLOURS = dict(zip(engine_names(), ("#d62728", "#1f77b4", "#2ca02c"), strict=False))  # of each format
+CEILING_DB = 160.0  # about the precision of float32; equal latents have infinite PSNR
+_LEAST = 1e-7  # the least value on a logarithmic axis
+_COLOURS = dict(zip(engine_names(), ("#d62728", "#1f77b4", "#2ca02c"), strict=False))  # by format
 _DASHES = ("-", "--", ":", "-.")
 
 
-Calls = Sequence[tuple[str, int]]  # of the denoiser: the half of guidance, and the step from 0
+Calls = Sequence[tuple[str, int]]  # each call of the denoiser: half of guidance, step from 0
 
 
-def forced_db(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Return the PSNR (dB) of the denoiser's output at each step, teacher-forced, the worst prompt's: by format and
-    half of guidance. `subject` names the output, `calls` are those of all prompts."""
+def teacher_forced_db(
+    verdicts: Sequence[Verdict], subject: str, calls: Calls
+) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Return {format: {half of guidance: PSNR (dB) at each step}} of the denoiser's output, teacher-forced, the lowest
+    of all prompts. `subject`: name of the output in verdicts. `calls`: of all prompts."""
     found: dict[str, dict[str, tuple[float, ...]]] = {}
     for verdict in verdicts:
         if verdict.format is None or verdict.subject != subject or len(verdict.case_db) != len(calls):
-            continue  # the rungs below judge some of the steps only
+            continue  # other rungs judge only some of the steps
         heights: dict[str, dict[int, float]] = {}
         for (half, step), db in zip(calls, verdict.case_db, strict=True):
             by_step = heights.setdefault(half, {})
@@ -41,10 +43,10 @@ def forced_db(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> dict[s
     return found
 
 
-def forced_plot(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> str:
-    """Return `forced_db` as an <svg> element: one colour a format, one dash a half."""
+def teacher_forced_plot(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> str:
+    """Return `teacher_forced_db` as an <svg> element: one colour per format, one dash per half."""
     figure, axes = _axes("PSNR of the denoiser's output (dB)")
-    for format, halves in forced_db(verdicts, subject, calls).items():
+    for format, halves in teacher_forced_db(verdicts, subject, calls).items():
         for dash, (half, heights) in zip(_DASHES, halves.items(), strict=False):
             label = f"{format}: {half} half" if half else format
             axes.plot(range(1, len(heights) + 1), _clip(heights), dash, color=_COLOURS.get(format, "#777"), label=label)
@@ -53,8 +55,8 @@ def forced_plot(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> str:
 
 
 def drift_plot(pictures: Sequence[PictureReport]) -> str:
-    """Return the PSNR (dB) of the latents after each step, free-running, as an <svg> element: one line a picture, one
-    colour a format, one dash a prompt."""
+    """Return the PSNR (dB) of the latents after each step, free-running, as an <svg> element: one line per picture, one
+    colour per format, one dash per prompt."""
     figure, axes = _axes("PSNR of the latents (dB)")
     prompts = list(dict.fromkeys(picture.prompt for picture in pictures))
     for picture in pictures:
@@ -70,7 +72,7 @@ def drift_plot(pictures: Sequence[PictureReport]) -> str:
 
 
 def guided_plot(rows: Sequence[Sequence[float]], prompts: Sequence[str]) -> str:
-    """Return the PSNR (dB) of the guided prediction at each step, teacher-forced, as an <svg> element: one line a
+    """Return the PSNR (dB) of the guided prediction at each step, teacher-forced, as an <svg> element: one line per
     prompt."""
     figure, axes = _axes("PSNR of the guided prediction (dB)")
     for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
@@ -82,7 +84,7 @@ def guided_plot(rows: Sequence[Sequence[float]], prompts: Sequence[str]) -> str:
 
 def layer_plot(errors: Sequence[LayerError], budget: float) -> str:
     """Return the largest relative error of each layer over all steps, in the order of execution, as an <svg> element:
-    one line a graph, and the budget."""
+    one line per graph, and the budget."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
@@ -99,12 +101,12 @@ def layer_plot(errors: Sequence[LayerError], budget: float) -> str:
     return _svg(figure)
 
 
-Points = Mapping[str, tuple[float, float]]  # MB of weights, median PSNR (dB) of pictures, by name
+Points = Mapping[str, tuple[float, float]]  # by name: weights in MB, median PSNR (dB) of pictures
 
 
 def size_plot(uniform: Points, searched: Points) -> str:
-    """Return the size of recipes against the PSNR of their pictures, as an <svg> element: recipes of one storage by
-    name, and searched ones as a line."""
+    """Return the size of recipes against the PSNR of their pictures, as an <svg> element: named points for recipes of
+    one storage, and a line for searched recipes."""
     figure, axes = _axes("median PSNR of pictures (dB)", "weights (MB)")
     line = sorted((mb, min(db, CEILING_DB)) for mb, db in searched.values())
     axes.plot(*zip(*line, strict=True), "o-", color="#1f77b4", markersize=4, label="searched")
@@ -118,7 +120,7 @@ def size_plot(uniform: Points, searched: Points) -> str:
 
 
 def _axes(label: str, across: str = "step") -> tuple[Figure, Axes]:
-    """Return an empty plot of decibels, as wide as a phone's screen, so that text is as large as it is drawn."""
+    """Return an empty plot in dB, as wide as a phone's screen, so that its text is not scaled there."""
     figure = Figure(figsize=(4.8, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
@@ -144,8 +146,8 @@ def _short(prompt: str) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """Return the figure in the colours of the page that it is put into: black becomes the colour of text, and white
-    that of the page, or stays white where the figure is a file of its own."""
+    """Return the figure as an <svg> element in the colours of the page around it: black becomes the colour of text,
+    white the page's background, which is white if the figure is a file of its own."""
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pocketdiffusion"}):  # text stays text, ids do not vary
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})

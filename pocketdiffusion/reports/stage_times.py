@@ -1,4 +1,4 @@
-"""How long each stage of an export takes, by the lines that it says as it begins them."""
+"""Measure the time of each stage of an export, which begins with a line of progress."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -7,7 +7,8 @@ Say = Callable[[str], None]
 
 
 def timed(say: Say) -> tuple[Say, dict[str, float]]:
-    """Return `say`, and a table that it fills: the seconds from each line to the next, by line."""
+    """Return a function that forwards lines of progress to `say`, and the dictionary that it fills: {line: seconds
+    until the next line}."""
     seconds: dict[str, float] = {}
     begun: list[tuple[str, float]] = []
 

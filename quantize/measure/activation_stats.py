@@ -1,4 +1,4 @@
-"""Activation statistics: histograms of the inputs and outputs of a model's operators, counted while it draws.
+"""Activation statistics: histograms of the inputs and outputs of a model's operators, collected while it draws.
 
 Each value is counted when it is computed, so that memory does not grow with the number of prompts.
 """
@@ -19,13 +19,13 @@ Histograms = Mapping[str, Histogram]  # by the weight of the operator
 
 @dataclass(frozen=True)
 class ActivationStatistics:
-    """Histograms by component and by the weight of each operator: of its inputs and of its outputs."""
+    """Histograms of the inputs and outputs of operators, by component and by the name of the operator's weight."""
 
     inputs: Mapping[str, Histograms]
     outputs: Mapping[str, Histograms]
 
     def ranges(self, component: str, bits: int) -> Ranges:
-        """Choose the range of signed integers of `bits` for each operator of a component."""
+        """Return the value ranges of a component's operators for signed integers of `bits`."""
         inputs, outputs = (
             {name: choose_range(histogram, METHOD, bits) for name, histogram in found[component].items()}
             for found in (self.inputs, self.outputs)
@@ -33,8 +33,8 @@ class ActivationStatistics:
         return Ranges(inputs, outputs)
 
     def watch(self, component: str, module: nn.Module) -> None:
-        """Hook into `module` so that each call of its operators is counted. The call raises ProofError, naming the
-        weight, where a value is not finite."""
+        """Register hooks on `module` that count the inputs and outputs of its operators at each call. The call
+        raises ProofError, with the weight's name, if a value is not finite."""
         for name in self.inputs[component]:
             owner = module.get_submodule(name.rpartition(".")[0])
             count = partial(_count, name, self.inputs[component][name], self.outputs[component][name])
@@ -42,7 +42,7 @@ class ActivationStatistics:
 
 
 def empty_statistics(operators: Mapping[str, Iterable[str]]) -> ActivationStatistics:
-    """Return statistics of nothing yet, for the `operators` of each component, named by their weights."""
+    """Return empty statistics for the `operators` of each component, named by their weights."""
     inputs, outputs = (
         {component: {name: Histogram() for name in names} for component, names in operators.items()} for _ in range(2)
     )
@@ -50,9 +50,10 @@ def empty_statistics(operators: Mapping[str, Iterable[str]]) -> ActivationStatis
 
 
 def check_finite(weight: str, x: Tensor) -> None:
-    """Raise ProofError unless `x`, which the original computes at the operator of `weight`, is finite."""
+    """Raise ProofError unless all values of `x`, an input or output of the original's operator with this weight, are
+    finite."""
     if not x.isfinite().all():
-        raise ProofError(f"{weight}: the original computes values there that are not finite: download it again")
+        raise ProofError(f"the original computes values that are not finite at {weight}: download it again")
 
 
 def _count(

@@ -1,6 +1,6 @@
-"""Sensitivity analysis of an original: the measurements that recipes decide by, on the search prompts, each made once.
+"""Sensitivity analysis of an original: the measurements on the search prompts by which recipes decide, each made once.
 
-The work is done by processes, one a core. Nothing is drawn and no process is started before the first question.
+The work is done by one process for each core. Nothing is drawn and no process is started before the first measurement.
 """
 
 import os
@@ -25,13 +25,13 @@ from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.errors import UserError
 
 Progress = Callable[[str], None]
-LINES = 20  # of progress in a measurement
+LINES = 20  # lines of progress in a measurement
 
 
 @dataclass(frozen=True)
 class SensitivityAnalysis:
-    """Measurements of one original. `folder` is for the recorded prompts, `done` for what was measured besides the
-    sensitivities: ranges, and whether the prompts were recorded."""
+    """Measurements of one original. `folder`: where the recorded prompts are. `done`: results other than
+    sensitivities, which are value ranges and whether the prompts were recorded."""
 
     subjects: Mapping[str, Subject]
     drawings: Drawings
@@ -42,11 +42,12 @@ class SensitivityAnalysis:
     done: dict[str, Any] = field(default_factory=dict)
 
     def of(self, component: str, format: str, profile: str) -> "ComponentAnalysis":
-        """Return what a recipe is given, for an artifact of that format and dialect."""
+        """Return the analysis of one component for an artifact of this format and profile, as recipes read it."""
         return ComponentAnalysis(self, component, format, profile)
 
     def measure(self, components: Iterable[str], schemes: Iterable[Scheme]) -> None:
-        """Measure the sensitivity of each weight of `components` to each of `schemes`, unless it is known."""
+        """Measure the sensitivity of each weight of `components` to each of `schemes` that the table does not have
+        yet."""
         missing: list[Key] = [
             (component, weight, scheme)
             for component in components
@@ -70,18 +71,20 @@ class SensitivityAnalysis:
                 self.progress(f"sensitivity of single weights: {number} of {len(jobs)}, {jobs[job][0]}")
 
     def pictures(self, schemes: Schemes) -> list[float]:
-        """Return the PSNR (dB) of each prompt's picture, drawn with the components of `schemes` quantized."""
+        """Return the PSNR (dB) of each prompt's picture, drawn with quantized components. `schemes`: by component
+        and weight."""
         self._record()
         plans = {component: Plan("search", each) for component, each in schemes.items()}
         return self._by_prompts(sensitivity.measure_pictures, self.drawings, plans)
 
     def redrawn(self, schemes: Mapping[str, Scheme]) -> list[float]:
-        """Return the PSNR (dB) of each prompt's picture, encoded by the quantized VAE encoder and decoded again."""
+        """Return the PSNR (dB) of each prompt's picture, encoded by the quantized VAE encoder and decoded by the
+        original."""
         self._record()
         return self._by_prompts(sensitivity.measure_redrawn, self.subjects, Plan("search", schemes))
 
     def teacher_forced(self, schemes: Schemes) -> dict[str, float]:
-        """Return the least PSNR (dB) of any output on any recorded call, teacher-forced, by component."""
+        """Return, by component, the least PSNR (dB) of any output on any recorded call, teacher-forced."""
         self._record()
         work, few = sensitivity.measure_teacher_forced, sensitivity.groups(self.drawings.count)
         jobs = {
@@ -112,7 +115,7 @@ class SensitivityAnalysis:
 
 @dataclass(frozen=True)
 class ComponentAnalysis:
-    """The analysis of one component for one artifact: recipe.Analysis, as it is measured."""
+    """The analysis of one component for one artifact; implements recipe.Analysis by measurements."""
 
     analysis: SensitivityAnalysis
     component: str
@@ -120,7 +123,7 @@ class ComponentAnalysis:
     profile: str
 
     def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
-        """Measure all weights of the component, once."""
+        """Return the sensitivity to `scheme` of each weight of the component; measure those that are missing."""
         self.analysis.measure([self.component], [scheme])
         found = self.analysis.table.found
         return {w: error for (c, w, s), error in sorted(found.items(), key=_name) if (c, s) == (self.component, scheme)}
@@ -140,22 +143,22 @@ def open_analysis(
     workers: int | None = None,
     progress: Progress = lambda line: None,
 ) -> Iterator[SensitivityAnalysis]:
-    """Open the analysis of an original on the search prompts. `begin` runs first in each of `workers` processes, by
-    default one a core. Raises UserError where the system ends one of them."""
+    """Open the analysis of an original on the search prompts. `begin` runs first in each of `workers` processes
+    (default: one for each core). Raises UserError if the system kills one of them."""
     context = get_context("spawn")  # torch has threads, which do not survive a fork
     count = workers or os.cpu_count()
     with TemporaryDirectory() as folder, ProcessPoolExecutor(count, context, _begin, (begin,)) as pool:
         try:
             yield SensitivityAnalysis(subjects, drawings, pool, Path(folder), table, progress)
         except BrokenProcessPool:
-            again = "run again" if table.file is None else "run again, it goes on where it was"
-            raise UserError(f"a measuring process was ended, probably for want of memory: {again}") from None
+            again = "run again" if table.file is None else "run again, it continues where it was"
+            raise UserError(f"a measuring process was killed, probably because memory ran out: {again}") from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _begin(begin: Callable[[], None]) -> None:
-    """Prepare a measuring process: one thread; only the process that asked hears of an interrupt."""
+    """Prepare a measuring process: one thread, and interrupts are ignored, because the parent process handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     begin()

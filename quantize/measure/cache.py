@@ -1,7 +1,8 @@
-"""The table of sensitivities, kept on disk: of each weight of a model, to each storage, measured alone.
+"""The table of sensitivities on disk: one for each weight of a model and each scheme, where only this weight is
+quantized.
 
-Each measurement runs the model, so a table is a file too, a line of JSON for each, written when it is made. A run that
-was interrupted goes on from there; a table of another key is begun afresh.
+Each measurement runs the model, so the table is also a file, with one line of JSON for each measurement, written at
+once. An interrupted run continues from it; a table with another key is started from scratch.
 """
 
 import hashlib
@@ -16,32 +17,33 @@ from pocketdiffusion.quantize.written import write_whole
 from pocketdiffusion.runtime.errors import UserError
 
 SENSITIVITY_VERSION = 1
-"""The version of how sensitivities are measured, a part of every table's key.
+"""The version of the measurement, a part of every table's key.
 
-Raise it with each change of code after which the same model, prompts and libraries give other numbers: what is stored
-of a weight (quantized_tensor, kmeans, qparams), how inputs are rounded (fake_quantize), which calls are measured and
-how their errors are averaged (sensitivity), how prompts are drawn and recorded (export/reference). Reading of model
-files, speed, names and messages do not count.
+Increment it with each change of code that changes the numbers for the same model, prompts and libraries: how weights
+are stored (quantized_tensor, kmeans, qparams), how inputs are rounded (fake_quantize), which calls are measured and how
+their errors are averaged (sensitivity), how prompts are drawn and recorded (export/reference). Changes of how model
+files are read, of speed, names and messages do not count.
 """
-Key = tuple[str, str, Scheme]  # component, weight, how it is stored
-_NAME = "sensitivity"  # of the table, in its first line
+Key = tuple[str, str, Scheme]  # component, weight, scheme
+_NAME = "sensitivity"  # the name of the table in its first line
 
 
 def table_key(facts: Mapping[str, Any]) -> str:
-    """Return the digest (hex) over `facts`, all that the numbers depend on besides this code, and over its version."""
+    """Return the SHA-256 (hex) over SENSITIVITY_VERSION and `facts`, which are all inputs of the measurement except
+    this code."""
     stated = {"version": SENSITIVITY_VERSION, "facts": facts}
     return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class SensitivityTable:
-    """What was measured so far. `file` None keeps it in memory alone."""
+    """The sensitivities measured so far. If `file` is None they are only in memory."""
 
     file: Path | None = None
     found: dict[Key, float] = field(default_factory=dict)
 
     def add(self, key: Key, sensitivity: float) -> None:
-        """Note one measurement, on disk before it returns."""
+        """Add one measurement; it is on disk when this returns."""
         component, weight, scheme = key
         self.found[key] = sensitivity
         if self.file is not None:
@@ -51,10 +53,9 @@ class SensitivityTable:
 
 
 def open_table(file: Path, key: str, progress: Callable[[str], None]) -> SensitivityTable:
-    """Open the table in `file`, or begin it where it is not there or has another key; `progress` is told which.
+    """Open the table in `file`, or start a new one if there is none or its key differs; `progress` reports which.
 
-    A last line that was not written to its end is dropped. Raises UserError where the file is no such table, or cannot
-    be written.
+    An incomplete last line is dropped. Raises UserError if the file is not a sensitivity table or cannot be written.
     """
     lines = _complete_lines(file)
     header = {"key": key, "table": _NAME}
@@ -69,8 +70,8 @@ def open_table(file: Path, key: str, progress: Callable[[str], None]) -> Sensiti
                 write_whole(file, "".join(lines))
                 return SensitivityTable(file, found)
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{file} is no sensitivity table: move it away, search writes one there") from None
-        progress(f"{file} is of another model, other prompts or another version: measuring afresh")
+            raise UserError(f"{file} is not a sensitivity table: move it away, search writes one there") from None
+        progress(f"{file} is of another model, other prompts or another version: measuring from scratch")
     write_whole(file, json.dumps(header, sort_keys=True) + "\n")
     return SensitivityTable(file)
 

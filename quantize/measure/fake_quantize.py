@@ -1,6 +1,7 @@
-"""Fake quantization: a torch module whose matrices and activations are rounded as a plan says, computed in float32.
+"""Fake quantization: the matrices and activations of a torch module are rounded as a plan says, with float32
+arithmetic.
 
-It shows what a recipe costs before any format is involved.
+It shows the error of a recipe before an artifact in any format exists.
 """
 
 from functools import partial
@@ -16,10 +17,10 @@ from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 
 @torch.no_grad()
 def fake_quantize(module: nn.Module, plan: Plan, *, litert: bool = False) -> None:
-    """Give `module`, in place, the weights and activations of `plan`.
+    """Round the weights and activations of `module` as `plan` says, in place.
 
-    `litert` follows LiteRT instead of onnxruntime: a kernel of int8 returns int8 as well, and each row of a product has
-    a dynamic range of its own.
+    With `litert` the rounding is LiteRT's instead of onnxruntime's: an int8 kernel also returns int8, and each row of a
+    matrix product has its own dynamic range.
     """
     parameters = dict(module.named_parameters())
     for name, scheme in plan.schemes.items():
@@ -36,9 +37,11 @@ def fake_quantize(module: nn.Module, plan: Plan, *, litert: bool = False) -> Non
 def round_input(
     owner: nn.Module, value_range: ValueRange | None, bits: int, *, litert: bool = False
 ) -> RemovableHandle:
-    """Round the first argument of `owner` to integers of `bits` at each call, and return the handle that undoes it.
+    """Round the first argument of `owner` to integers of `bits` at each call, and return the handle that removes the
+    hook.
 
-    With `value_range` None the range is that of the argument itself, as onnxruntime finds it, or XNNPACK (`litert`).
+    If `value_range` is None, the range is computed from the argument at each call, as onnxruntime or XNNPACK (`litert`)
+    computes it.
     """
     if value_range is not None:
         change = partial(rounded, value_range=value_range, bits=bits)
@@ -50,38 +53,40 @@ def round_input(
 
 
 def round_output(owner: nn.Module, value_range: ValueRange, bits: int) -> None:
-    """Round the result of `owner` to integers as well, as LiteRT's kernels of int8 do."""
+    """Round the result of `owner` to integers of `bits`, as LiteRT's int8 kernels do."""
     owner.register_forward_hook(lambda _, arguments, result: rounded(result, value_range, bits))
 
 
 def rounded(x: Tensor, value_range: ValueRange, bits: int) -> Tensor:
-    """Quantize `x` (float32, any shape) to integers of `value_range`, and dequantize it."""
-    scale, zero = affine(value_range, bits)
-    quantized = _clamped(torch.round(x / scale) + zero, bits)
-    return (quantized - zero) * scale
+    """Return `x` (float32, any shape) quantized to integers of `bits` for `value_range` and dequantized."""
+    scale, zero_point = affine(value_range, bits)
+    quantized = _clamped(torch.round(x / scale) + zero_point, bits)
+    return (quantized - zero_point) * scale
 
 
 def _rounded_by_onnx(x: Tensor, bits: int) -> Tensor:
-    """Quantize and dequantize as ONNX's DynamicQuantizeLinear does, with signed integers."""
+    """Quantize and dequantize `x` as ONNX's DynamicQuantizeLinear does, but with signed integers."""
     low, high = x.min().clamp(max=0.0), x.max().clamp(min=0.0)
     scale = (high - low) / (2**bits - 1)
     scale = torch.where(scale > 0, scale, 1.0)
-    zero = _clamped(torch.round(-low / scale) - 2 ** (bits - 1), bits)
-    return (_clamped(torch.round(x / scale) + zero, bits) - zero) * scale
+    zero_point = _clamped(torch.round(-low / scale) - 2 ** (bits - 1), bits)
+    return (_clamped(torch.round(x / scale) + zero_point, bits) - zero_point) * scale
 
 
 def _rounded_by_xnnpack(x: Tensor, axis: int | None, bits: int) -> Tensor:
-    """Quantize and dequantize as XNNPACK does for LiteRT: a product has a range for each row, along `axis`, and values
-    are multiplied by the inverse of the scale (XNNPACK, xnn_f32_qd8_asymmetric_quantization_params)."""
+    """Quantize and dequantize `x` as XNNPACK does for LiteRT: a matrix product has a range for each row along
+    `axis`, and values are multiplied by the inverse of the scale (XNNPACK,
+    xnn_f32_qd8_asymmetric_quantization_params)."""
     low, high = (x.min(), x.max()) if axis is None else (x.amin(axis, keepdim=True), x.amax(axis, keepdim=True))
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     inverse = torch.where(high > low, (2**bits - 1) / (high - low), 1.0)
-    zero = _clamped(torch.round(-low * inverse - 2 ** (bits - 1)), bits)
-    return (_clamped(torch.round(x * inverse) + zero, bits) - zero) / inverse
+    zero_point = _clamped(torch.round(-low * inverse - 2 ** (bits - 1)), bits)
+    return (_clamped(torch.round(x * inverse) + zero_point, bits) - zero_point) / inverse
 
 
 def _row_axis(owner: nn.Module) -> int | None:
-    """Return the axis of a product's rows, None for a convolution that is none: one of single pixels is a product."""
+    """Return the axis of a matrix product's rows; None for a convolution, unless its kernel is 1x1, which is a
+    matrix product."""
     if isinstance(owner, nn.Conv2d):
         return 1 if set(owner.kernel_size) == {1} else None
     return -1

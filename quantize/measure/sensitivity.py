@@ -1,8 +1,8 @@
-"""The sensitivity of a weight: the error of its component's outputs when that weight alone is quantized.
+"""The sensitivity of a weight: the error of its component's outputs when only this weight is quantized.
 
-It is measured on the calls that the original made while it drew. Each function here that takes a `folder` is one piece
-of work for a process of its own, with one thread, so that the numbers depend neither on how many such processes there
-are nor on their order. `folder` holds what `record_prompts` wrote: a trajectory a file, of which one at a time is read.
+It is measured on the calls that the original made while it drew. Each function with a parameter `folder` is one job for
+a process with one thread, so that the numbers depend neither on the number of processes nor on their order. `folder`
+has the files of `record_prompts`, one trajectory in each, which are read one at a time.
 """
 
 import pickle
@@ -33,21 +33,21 @@ from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, halves_of, probe, recorded_once
 
-SEARCH = Check(Kind.COMPARED, Tolerance(0.0))  # it orders schemes, and nothing has to be reached
+SEARCH = Check(Kind.COMPARED, Tolerance(0.0))  # measures without a limit: the search only compares schemes
 
-TOGETHER = 4  # prompts that are drawn before what was recorded of them is written
-GUIDED = 3  # prompts whose calls in the steps are measured, first, middle and last; other components take all prompts
+TOGETHER = 4  # prompts that are drawn before their recordings are written
+GUIDED = 3  # prompts whose denoiser calls are measured (first, middle, last step); other components: all prompts
 Schemes = Mapping[str, Mapping[str, Scheme]]  # by component and weight
-Change = Callable[[str, nn.Module], None]  # is given each component's name and module, to change it in place
+Change = Callable[[str, nn.Module], None]  # called with each component's name and module, to change the module in place
 
-_held: list[tuple["Subject", nn.Module]] = []  # what this process measured last
+_held: list[tuple["Subject", nn.Module]] = []  # the subject that this process measured last, and its module
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One component to measure, all of it picklable. `weights` are its matrices, `vector_bytes` the bytes of all other
-    weights, float32. `load` returns its float32 module; `run` returns a runner of it, quantized by a plan. Two subjects
-    of equal `identity` and `spec` are the same module."""
+    """One component to measure; picklable. `weights`: its matrices. `vector_bytes`: bytes of all other weights in
+    float32. `load` returns its float32 module; `run` returns a runner of it, quantized by a plan. Two subjects with
+    equal `identity` and `spec` have the same module."""
 
     spec: GraphSpec
     weights: Mapping[str, Weight]
@@ -65,7 +65,8 @@ class Draw(Protocol):
 
 @dataclass(frozen=True)
 class Drawings:
-    """The search prompts: how to draw them, by which program, how many there are, in how many steps, how guided."""
+    """The search prompts: how to draw them, with which program, their number, the number of steps, and the guidance
+    scale."""
 
     draw: Draw
     program: Program
@@ -75,14 +76,14 @@ class Drawings:
 
 
 def record_prompts(drawings: Drawings, folder: Path) -> None:
-    """Draw all prompts with the original, a few at a time, and write what it computed."""
+    """Draw all prompts with the original, a few at a time, and write one trajectory file for each."""
     for few in groups(drawings.count):
         for number, trajectory in zip(few, drawings.draw(few), strict=True):
             (folder / f"{number}.pickle").write_bytes(pickle.dumps(trajectory))
 
 
 def groups(count: int) -> list[range]:
-    """Return the numbers of all prompts, a few in each range: the same whatever the number of processes."""
+    """Return the numbers of all prompts in groups of TOGETHER, independent of the number of processes."""
     return [range(first, min(first + TOGETHER, count)) for first in range(0, count, TOGETHER)]
 
 
@@ -96,11 +97,11 @@ def read_prompt(folder: Path, number: int) -> Trajectory:
 def measure_sensitivity(
     subject: Subject, weight: str, scheme: Scheme, value_range: ValueRange | None, folder: Path
 ) -> float:
-    """Return the mean squared error of the component's outputs, relative to their mean square, when `weight` alone has
+    """Return the mean squared error of the component's outputs, relative to their mean square, when only `weight` has
     `scheme`: the mean over outputs and calls.
 
-    Where the halves of guidance are combined, it is the error of the guided prediction. `value_range` is the range of
-    the operator's input, where `scheme` turns that into integers of a calibrated range.
+    If the halves of guidance are combined, it is the error of the guided prediction. `value_range` is the range of the
+    operator's input; it is needed if `scheme` has a calibrated activation (int8, int16).
     """
     module = _module(subject)
     parameter, owner = module.get_parameter(weight), module.get_submodule(weight.rpartition(".")[0])
@@ -110,9 +111,9 @@ def measure_sensitivity(
     handle = round_input(owner, value_range, BITS.get(scheme.activation, 8)) if rounds else None
     errors: list[float] = []
     for call in _calls(subject.spec, folder):
-        given = dict(zip(call.wanted, call.run(module), strict=True))
-        for name, wanted in call.wanted.items():
-            errors += _relative_errors(wanted, call.guided(given[name]))
+        actual = dict(zip(call.expected, call.run(module), strict=True))
+        for name, expected in call.expected.items():
+            errors += _relative_errors(expected, call.guided(actual[name]))
     parameter.copy_(kept)
     if handle is not None:
         handle.remove()
@@ -121,8 +122,8 @@ def measure_sensitivity(
 
 @torch.no_grad()
 def measure_ranges(subject: Subject, folder: Path) -> dict[str, ValueRange]:
-    """Return the range of each operator's input, by weight, on the calls that sensitivities are measured on. Raises
-    ProofError, naming the weight, where an input is not finite."""
+    """Return the value range of each operator's input, by weight, on the calls that sensitivities are measured on.
+    Raises ProofError, with the weight's name, if an input is not finite."""
     module = _module(subject)
     ranges: dict[str, ValueRange] = {}
     names = [name for name, weight in subject.weights.items() if weight.operator != "embedding"]
@@ -139,14 +140,14 @@ def measure_ranges(subject: Subject, folder: Path) -> dict[str, ValueRange]:
 
 def measure_teacher_forced(subject: Subject, plan: Plan, numbers: Sequence[int], folder: Path) -> float:
     """Return the least PSNR (dB) of any output of the quantized component on any recorded call of the prompts
-    `numbers`, or, where that is less, the floor at which its largest single error would just pass."""
+    `numbers`. If it is lower, return the floor at which the largest single error would still pass."""
     runner = subject.run(plan)
     reports = (report for number in numbers for report in judge_graph(SEARCH, runner, [read_prompt(folder, number)]))
     return min(min(report.psnr_db, bearable_db(report)) for report in reports)
 
 
 def bearable_db(report: Verdict) -> float:
-    """Return the highest floor whose limit of a single error the report keeps, -inf where none is so low."""
+    """Return the highest floor (dB) whose limit on a single error the report meets, -inf if there is none."""
     if not report.finite or (report.max_abs > 0 and not report.peak):
         return -inf
     return 20 * log10(10 * report.peak / report.max_abs) if report.max_abs > 0 else inf
@@ -168,24 +169,24 @@ def measure_pictures(
     ]
 
 
-def _picture_db(wanted: Array, given: Array) -> float:
-    """Return the PSNR (dB) of two decoded pictures in 8 bits, -inf where one holds NaN or infinity."""
-    if find_not_finite("picture", wanted, given) is not None:
+def _picture_db(expected: Array, actual: Array) -> float:
+    """Return the PSNR (dB) of two decoded pictures in 8 bits, -inf if one has NaN or infinity."""
+    if find_not_finite("picture", expected, actual) is not None:
         return -inf
-    return image_psnr_db(to_uint8(wanted), to_uint8(given))
+    return image_psnr_db(to_uint8(expected), to_uint8(actual))
 
 
 @torch.no_grad()
 def measure_redrawn(subjects: Mapping[str, Subject], plan: Plan, numbers: Sequence[int], folder: Path) -> list[float]:
-    """Return the PSNR (dB) of pictures that the quantized encoder of pictures encodes and the original decodes, against
-    those that the original encodes: what the encoder does to a picture that image-to-image begins with."""
+    """Return the PSNR (dB) of pictures that the quantized VAE encoder encodes and the original decodes, compared
+    with the original encoder's: the error of the first picture of image-to-image."""
     program = read_prompt(folder, numbers[0]).program
     (encodes, tensor), scale = find_encoder(program)
     decodes, _ = find_giver(program, DECODE, "decoded") or ("", "")
     encoder, decoder = subjects[encodes].run(plan), subjects[decodes].load()
 
     def decode(encoded: Array) -> Array:
-        latents = np.split(encoded, scale, axis=1)[0]  # the mean, where it is a posterior
+        latents = np.split(encoded, scale, axis=1)[0]  # the mean, if it is a posterior
         decoded: Array = decoder(torch.from_numpy(latents))[0].numpy()
         return decoded
 
@@ -197,12 +198,13 @@ def measure_redrawn(subjects: Mapping[str, Subject], plan: Plan, numbers: Sequen
 
 
 def find_encoder(program: Program) -> tuple[tuple[str, str], int]:
-    """Return the graph and output tensor that make latents of a picture, and how many parts its channels have."""
+    """Return the graph and output tensor that compute latents of a picture, and the number of parts of its channels:
+    2 for a posterior."""
     for result, parts in (("posterior", 2), ("image_latents", 1)):
         found = find_giver(program, ENCODE_IMAGE, result)
         if found is not None:
             return found, parts
-    raise ValueError("the program encodes no picture")
+    raise ValueError("the program has no graph that encodes a picture")
 
 
 def _module(subject: Subject) -> nn.Module:
@@ -214,25 +216,25 @@ def _module(subject: Subject) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Call:
-    """The probed calls of a component while one prompt was drawn, as one batch. `guidance` is 0 where the halves are
-    not combined. `wanted` has the outputs of the original, as `guided` returns them."""
+    """The probed calls of a component while one prompt was drawn, as one batch. `guidance` is 0 if the halves are
+    not combined. `expected`: the outputs of the original, after `guided`."""
 
     inputs: tuple[Tensor, ...]
-    wanted: Mapping[str, Array]
+    expected: Mapping[str, Array]
     guidance: float
 
     def run(self, module: nn.Module) -> list[Array]:
         return [output.numpy() for output in module(*self.inputs)]
 
     def guided(self, output: Array) -> Array:
-        """Combine the halves of guidance, where there are two."""
+        """Return the guided prediction if there are two halves, else `output`."""
         if not self.guidance:
             return output
         return output[0::2] + np.float32(self.guidance) * (output[1::2] - output[0::2])
 
 
 def _calls(spec: GraphSpec, folder: Path) -> Iterator[_Call]:
-    """Yield one batch for each prompt."""
+    """Yield the recorded calls of the graph `spec` as one batch for each prompt."""
     name = spec.name
     count = len(list(folder.glob("*.pickle")))
     for number in range(count):
@@ -247,11 +249,11 @@ def _calls(spec: GraphSpec, folder: Path) -> Iterator[_Call]:
         yield _Call(call.inputs, {t: call.guided(output) for t, output in outputs.items()}, call.guidance)
 
 
-def _relative_errors(wanted: Array, given: Array) -> list[float]:
-    """Return the relative squared error of each sample."""
-    exact = wanted.astype(np.float64)
+def _relative_errors(expected: Array, actual: Array) -> list[float]:
+    """Return the squared error of each sample, relative to the mean square of the expected output."""
+    exact = expected.astype(np.float64)
     axes = tuple(range(1, exact.ndim))
-    errors: list[float] = (np.mean(np.square(given - exact), axes) / np.mean(np.square(exact), axes)).tolist()
+    errors: list[float] = (np.mean(np.square(actual - exact), axes) / np.mean(np.square(exact), axes)).tolist()
     return errors
 
 

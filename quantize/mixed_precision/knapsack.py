@@ -1,9 +1,9 @@
-"""The best mixed recipe of every size: which storage to give each weight, so that the sum of all errors is the least.
+"""The best mixed recipe of every size: a storage for each weight, so that the sum of all errors is minimal.
 
-Errors of single weights add up where they are small. To choose one of a few storages for each weight under a
-number of bytes is the multiple-choice knapsack problem, solved here by dynamic programming: `least[n]` of the first
-weights follows from `least[n]` of all but the last. One pass solves it for every size at once. Sizes are counted in
-portions, of a byte where the model is small enough, and what is chosen is checked byte by byte.
+Errors of single weights add up while they are small. Choosing one storage for each weight within a number of bytes is
+the multiple-choice knapsack problem, solved here by dynamic programming: `least[n]` of the first weights is computed
+from `least[n]` of all of these but the last. One pass solves it for every size. Sizes are counted in portions of one
+byte or more; the chosen plan's size is then checked in bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from pocketdiffusion.quantize.scheme import Scheme
 
-PORTIONS = 2**16  # that the largest recipe is counted in
+PORTIONS = 2**16  # the size of the largest recipe in portions
 Item = tuple[str, str]  # component, weight
 
 
 @dataclass(frozen=True)
 class Option:
-    """One way to store a weight: its bytes, and the mean squared error of pictures that its sensitivity predicts; NaN
-    where nothing could be measured, and then it is not chosen."""
+    """One way to store a weight: its bytes, and the mean squared error of pictures that its sensitivity predicts. An
+    option whose error is NaN could not be measured and is never chosen."""
 
     scheme: Scheme
     nbytes: int
@@ -31,8 +31,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Frontier:
-    """`least[n]` is the least error in `n` portions of `portion` bytes, infinite where nothing is so small;
-    `chosen[i, n]` is the option of the weight `i` that it takes when the weights from 0 to `i` share `n` portions."""
+    """`least[n]`: the least error within `n` portions of `portion` bytes, infinite if no recipe is so small.
+    `chosen[i, n]`: the option of weight `i` if the weights 0 to `i` share `n` portions."""
 
     options: Mapping[Item, Sequence[Option]]
     portion: int
@@ -40,8 +40,8 @@ class Frontier:
     chosen: NDArray[np.uint8]
 
     def within(self, budget: int) -> dict[Item, Option] | None:
-        """Return the recipe of at most `budget` bytes with the least error, None where there is none. More bytes never
-        have a larger error."""
+        """Return the recipe of at most `budget` bytes with the least error, None if there is none. A larger budget
+        never has a larger error."""
         rounded = budget // self.portion + len(self.options)  # rounding errs by half a portion a weight
         for portions in range(min(rounded, len(self.least) - 1), -1, -1):
             if self.least[portions] == np.inf:
@@ -56,7 +56,7 @@ class Frontier:
         return smallest if total_bytes(smallest) <= budget else None
 
     def under(self, error: float) -> dict[Item, Option] | None:
-        """Return the smallest recipe whose error is at most `error`, None where there is none."""
+        """Return the smallest recipe whose error is at most `error`, None if there is none."""
         enough = np.flatnonzero(self.least <= error)
         return self._plan(int(enough[0])) if len(enough) else None
 
@@ -70,7 +70,7 @@ class Frontier:
 
 
 def solve(options: Mapping[Item, Sequence[Option]]) -> Frontier:
-    """Find the best recipe of every size. At most 256 options a weight."""
+    """Return the best recipe of every size. `options`: at most 256 for each weight."""
     largest = sum(max(option.nbytes for option in each) for each in options.values())
     portion = -(-largest // PORTIONS) or 1
     cells = sum(max(_portions(option, portion) for option in each) for each in options.values()) + 1
@@ -89,12 +89,12 @@ def solve(options: Mapping[Item, Sequence[Option]]) -> Frontier:
 
 
 def total_bytes(plan: Mapping[Item, Option]) -> int:
-    """Return the bytes of all weights together."""
+    """Return the stored size of all weights in bytes."""
     return sum(option.nbytes for option in plan.values())
 
 
 def total_error(plan: Mapping[Item, Option]) -> float:
-    """Return the sum of the errors of all weights."""
+    """Return the sum of the errors of all weights: mean squared error of pictures, while errors are small."""
     return sum(option.error for option in plan.values())
 
 

@@ -1,7 +1,8 @@
 """The search for a mixed recipe.
 
-Sensitivities of single weights are weighed between components by what each component's error does to pictures; the
-recipe with the least sum is taken that the bytes allow; then the pictures of all its weights together are measured.
+Each component's error is weighted by its effect on pictures, so that sensitivities of different components can be
+compared. The recipe with the least sum of errors within the budget is chosen; then the pictures with all its weights
+quantized are measured.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,15 +24,15 @@ from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, MARGIN_DB, PICT
 
 LINEAR = 0.01  # sum of a component's sensitivities up to which they add up, and pictures err in proportion to them
 ROUNDING = 1 / 12 / 255**2  # mean squared error of rounding a picture to 8 bits: smaller errors are not seen
-WORST_MARGIN_DB = 12.0  # from the worst picture of the search prompts to the worst of others
-NEAR_DB = 0.25  # how near to the wanted PSNR the smallest recipe is looked for
-MOST_DB = 20.0  # by which an aim is corrected at once
+WORST_MARGIN_DB = 12.0  # how much worse the worst picture of other prompts can be than the worst of the search prompts
+NEAR_DB = 0.25  # precision of the search for the smallest recipe with a PSNR
+MOST_DB = 20.0  # largest correction of an aim in one step
 TRIES = 8
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A plan for all components. `nbytes` are the bytes of all weights, vectors too; `pictures_db` has the PSNR of each
+    """A plan for all components. `nbytes`: bytes of all weights, including vectors. `pictures_db`: PSNR of each
     search prompt's picture."""
 
     schemes: Schemes
@@ -40,13 +41,14 @@ class Measured:
 
     @property
     def median_db(self) -> float:
+        """Return the median PSNR (dB) of the pictures."""
         return median(self.pictures_db)
 
 
 @dataclass(frozen=True)
 class Search:
-    """All that is known before a size is chosen. `storages` are the candidates, the smallest first; `vectors` the bytes
-    of all weights that no recipe decides; `measured` the plans so far."""
+    """All that is known before a size is chosen. `storages`: the candidates, the smallest first. `vectors`: bytes of
+    all weights that no recipe decides. `measured`: the plans so far."""
 
     analysis: SensitivityAnalysis
     format: str
@@ -57,31 +59,36 @@ class Search:
     measured: dict[tuple[Scheme, ...], Measured] = field(default_factory=dict)
 
     def within(self, budget: int) -> Measured:
-        """Return the best plan of at most `budget` bytes. Raises UserError where there is none."""
+        """Return the best plan of at most `budget` bytes. Raises UserError if there is none."""
         found = self.find(budget)
         if found is None:
-            raise UserError(f"no recipe has {budget / 1e6:.2f} MB: the smallest has {self._smallest() / 1e6:.2f} MB")
+            raise UserError(
+                f"no recipe fits in {budget / 1e6:.2f} MB: the smallest has {self._smallest() / 1e6:.2f} MB, "
+                "raise --budget-mb"
+            )
         return found
 
     def find(self, budget: int) -> Measured | None:
-        """Return the best plan of at most `budget` bytes, None where there is none."""
+        """Return the best plan of at most `budget` bytes, None if there is none."""
         found = self.frontier.within(budget - self.vectors)
         if found is None:
             return None
         return max([self._measure(found), *self._rivals(budget)], key=lambda plan: plan.median_db)
 
-    def above(self, wanted_db: float) -> Measured:
-        """Return the smallest plan whose pictures have a median of `wanted_db` or more. Raises UserError without one.
+    def above(self, least_db: float) -> Measured:
+        """Return the smallest plan whose pictures have a median PSNR of `least_db` or more. Raises UserError if there
+        is none.
 
-        The first aim is `wanted_db` as sensitivities predict it; aims are then corrected by measurements, and bisected.
+        The first aim is the plan for which sensitivities predict `least_db`; then aims are corrected by measurements,
+        and bisected.
         """
         good: list[Measured] = []
-        low: float | None = None  # an aim that gave too little
-        high: float | None = None  # one that gave enough
-        aim, sizes = wanted_db, set[int]()
+        low: float | None = None  # an aim whose plan had too low a PSNR
+        high: float | None = None  # an aim whose plan had a sufficient PSNR
+        aim, sizes = least_db, set[int]()
         for _ in range(TRIES):
             plan = self._measure(self._aimed(aim))
-            over = min(max(plan.median_db - wanted_db, -MOST_DB), MOST_DB)
+            over = min(max(plan.median_db - least_db, -MOST_DB), MOST_DB)
             if over >= 0:
                 high, good = aim, [*good, plan]
             else:
@@ -90,27 +97,28 @@ class Search:
                 if high - low <= NEAR_DB:
                     break
                 aim = (low + high) / 2
-            elif plan.nbytes in sizes:  # there is none beyond
+            elif plan.nbytes in sizes:  # no other size is left
                 break
             else:
                 aim -= over + copysign(NEAR_DB, over)
             sizes.add(plan.nbytes)
         if not good:
             exact = self._measure(self._aimed(inf))
-            if exact.median_db < wanted_db:
+            if exact.median_db < least_db:
                 raise UserError(
-                    f"no recipe's pictures have a median of {wanted_db:g} dB: the best has {exact.median_db:.1f} dB"
+                    f"no recipe's pictures have a median of {least_db:g} dB: the best has {exact.median_db:.1f} dB, "
+                    "lower --min-psnr"
                 )
             good = [exact]
         best = min(good, key=lambda plan: plan.nbytes)
-        return min([best, *(r for r in self._rivals(best.nbytes) if r.median_db >= wanted_db)], key=lambda p: p.nbytes)
+        return min([best, *(r for r in self._rivals(best.nbytes) if r.median_db >= least_db)], key=lambda p: p.nbytes)
 
     def uniform(self, scheme: Scheme) -> Measured:
-        """Measure the plan that gives every matrix the same storage."""
+        """Measure the plan that stores every matrix in `scheme`."""
         return self._measure({item: Option(scheme, nbytes(shape, scheme), 0) for item, shape in self.shapes.items()})
 
     def uniform_bytes(self, scheme: Scheme) -> int:
-        """Return the bytes of that plan."""
+        """Return the size in bytes of the plan that stores every matrix in `scheme`."""
         return self.vectors + sum(nbytes(shape, scheme) for shape in self.shapes.values())
 
     def _rivals(self, budget: int) -> Iterator[Measured]:
@@ -119,7 +127,8 @@ class Search:
         yield from map(self.uniform, fitting[-1:])
 
     def _aimed(self, aim_db: float) -> Mapping[Item, Option]:
-        """Return the smallest plan for which sensitivities predict `aim_db`, or the most exact one."""
+        """Return the smallest plan for which sensitivities predict `aim_db`, or the most exact one if none reaches
+        it."""
         least = float(self.frontier.least[-1])
         found = self.frontier.under(max(10 ** (-aim_db / 10), least))
         assert found is not None
@@ -141,14 +150,15 @@ class Search:
         return self.vectors + sum(map(min, known))
 
     def recipe(self, plan: Measured) -> Recipe:
-        """Return `plan` as a recipe, with floors below what it was measured to do to outputs and pictures. Raises
-        UserError where outputs are not finite."""
+        """Return `plan` as a recipe, with floors below the measured PSNR of outputs and pictures. Raises UserError
+        if outputs are not finite."""
         self.analysis.progress("measuring the outputs of each component")
         teacher_forced = self.analysis.teacher_forced(plan.schemes)
         for name, db in teacher_forced.items():
             if db == -inf:
                 raise UserError(
-                    f"with weights of {plan.nbytes / 1e6:.2f} MB {name} gives values that are not finite: ask for more"
+                    f"with weights of {plan.nbytes / 1e6:.2f} MB {name} computes values that are not finite: "
+                    "raise --budget-mb or --min-psnr"
                 )
         engine = find_engine(self.format)
         exact_db = FLOORS_DB["float16", engine.half_arithmetic if engine is not None else "float32"]
@@ -170,8 +180,9 @@ class Search:
 
 
 def open_search(analysis: SensitivityAnalysis, format: str, storages: tuple[Scheme, ...]) -> Search:
-    """Measure the sensitivities to each of `storages` (those of an artifact of `format`, the smallest first), and what
-    each component's error does to pictures. Raises UserError where no storage leaves a component's values finite."""
+    """Measure the sensitivities to each of `storages` (of an artifact of `format`, the smallest first) and the
+    effect of each component's error on pictures. Raises UserError if a component computes values that are not finite
+    in every storage."""
     subjects = analysis.subjects
     analysis.measure(subjects, storages)
     found = analysis.table.found
@@ -191,12 +202,15 @@ def open_search(analysis: SensitivityAnalysis, format: str, storages: tuple[Sche
 
 
 def _weigh(analysis: SensitivityAnalysis, component: str, storages: tuple[Scheme, ...]) -> float:
-    """Return the mean squared error of pictures (of 0..1) for a unit of the component's relative squared error."""
+    """Return the mean squared error of pictures (values 0..1) for one unit of the component's relative squared
+    error."""
     found, names = analysis.table.found, list(analysis.subjects[component].weights)
     sums = {scheme: sum(found[component, name, scheme] for name in names) for scheme in storages}
     finite = [scheme for scheme in storages if isfinite(sums[scheme])]
     if not finite:
-        raise UserError(f"{component}: no storage leaves values that are finite: export it with --recipe fp32")
+        raise UserError(
+            f"{component} computes values that are not finite in every storage: export it with --recipe fp32"
+        )
     scheme = next((scheme for scheme in finite if sums[scheme] <= LINEAR), finite[-1])
     analysis.progress(f"drawing the search prompts with {component} in {scheme.storage}")
     schemes = dict.fromkeys(names, scheme)
@@ -207,5 +221,5 @@ def _weigh(analysis: SensitivityAnalysis, component: str, storages: tuple[Scheme
 
 
 def _down(db: float) -> float:
-    """Round down to a tenth, which is short in a file, and no lower than a floor may be."""
+    """Round down to one decimal place, and return at least LEAST_DB."""
     return max(floor(10 * db) / 10, LEAST_DB)

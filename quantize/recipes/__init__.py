@@ -1,10 +1,10 @@
-"""The folder is the registry: recipes/NAME.py decides how each matrix of a model is stored, and holds
+"""The registry of recipes is this folder: recipes/NAME.py decides how each matrix of a model is stored, by a function
 
 plan(weights, analysis) -> schemes by name    the decision for one component
 
-floors.json, which benchmarks/floors.py generates, has what the artifacts of lossy recipes must reach. A lossy recipe
-that was not measured yet states `FLOORS`, a quantize.floors.Floors, of its own; measured floors come before them.
-A recipe is either of these files or a JSON file of its own (quantize/recipe_file.py).
+floors.json, which benchmarks/floors.py writes, has the floors of the artifacts of lossy recipes. A lossy recipe that
+was not measured yet states `FLOORS`, a quantize.floors.Floors; measured floors take precedence. A recipe is one of
+these files or a JSON file (quantize/recipe_file.py).
 """
 
 from difflib import get_close_matches
@@ -21,19 +21,20 @@ ORDER = ("fp32", "fp16", "w8", "w8a16", "w8a8", "dynamic8", "palette8", "palette
 
 
 def recipe_names() -> list[str]:
-    """Return all recipes of this folder, the exact ones first."""
+    """Return the names of all recipes in this folder, in ORDER; others follow."""
     names = sorted(module.name for module in iter_modules(__path__))
     return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
 def load_recipe(name: str) -> Recipe:
-    """Load a recipe by its name, or from a JSON file. Raises UserError."""
+    """Return the recipe with this name, or from a JSON file. Raises UserError if there is none or the file is
+    invalid."""
     if name.lower().endswith(".json"):
         return recipe_file.read_recipe(Path(name), recipe_names())
     known = recipe_names()
     if name not in known:
         near = get_close_matches(name.lower(), known, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}, or a JSON file"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}, or a JSON file"
         raise UserError(f"there is no recipe {name}: {hint}")
     own: Floors | None = getattr(import_module(f"{__name__}.{name}"), "FLOORS", None)
     return Recipe(name, floors_of(name) or own)

@@ -1,6 +1,6 @@
-"""Weights int8 with a scale for each output channel; inputs of matrix products int8 too, of the range that each has at
-that moment, and so are those of convolutions in TFLite. ONNX has no fast kernel for these: ConvInteger takes twice as
-long as float32 (benchmarks/RESULTS.md)."""
+"""Weights int8 with a scale for each output channel. Inputs of matrix products, and of convolutions in TFLite, are
+int8 too, with the range of each input at each call. ONNX has no fast kernel for such convolutions: ConvInteger needs
+twice the time of float32 (benchmarks/RESULTS.md)."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,7 @@ from pocketdiffusion.runtime.engines import find_engine
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
+    """Return the scheme of each weight of one component."""
     integers, engine = Scheme("linear", 8, activation="dynamic"), find_engine(analysis.format)
     operators = ("linear", "conv") if engine is not None and engine.dynamic_convolutions else ("linear",)
     return {name: integers if w.operator in operators else Scheme("linear", 8) for name, w in weights.items()}

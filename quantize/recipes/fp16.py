@@ -7,4 +7,5 @@ from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
+    """Return the scheme of each weight of one component."""
     return dict.fromkeys(weights, FLOAT16)

@@ -1,6 +1,6 @@
-"""Each matrix in the storage that was searched for it: fewer bits where it is not sensitive.
+"""Each matrix in the storage that a search chose for it: fewer bits for less sensitive weights.
 
-This file has no plan of its own: the search writes a recipe for one model and one size, of the storages that the
+This file has no plan of its own: the search writes a recipe for one model and one size, with the storages that the
 format's backend offers.
 """
 
@@ -12,5 +12,5 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
-    """Raise UserError: there is one for each size."""
+    """Raise UserError, because a mixed recipe comes from a search for one model and one size."""
     raise UserError("the recipe mixed is searched: give --budget-mb or --min-psnr, or the JSON file that search wrote")

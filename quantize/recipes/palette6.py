@@ -8,4 +8,5 @@ from pocketdiffusion.quantize.scheme import Scheme, Weight
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
+    """Return the scheme of each weight of one component."""
     return dict.fromkeys(weights, Scheme("palette", 6, palette_group(analysis.profile)))

@@ -1,4 +1,4 @@
-"""Every matrix as int4 with a scale for each 32 input channels of an output channel."""
+"""Every matrix as int4 with a scale for each block of 32 input channels of an output channel."""
 
 from collections.abc import Mapping
 
@@ -7,4 +7,5 @@ from pocketdiffusion.quantize.scheme import Scheme, Weight
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
+    """Return the scheme of each weight of one component."""
     return dict.fromkeys(weights, Scheme("linear", 4, 32))

@@ -1,4 +1,4 @@
-"""Every matrix as int8 with a scale for each output channel; arithmetic stays what it was."""
+"""Every matrix as int8 with a scale for each output channel; arithmetic stays float."""
 
 from collections.abc import Mapping
 
@@ -7,4 +7,5 @@ from pocketdiffusion.quantize.scheme import Scheme, Weight
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
+    """Return the scheme of each weight of one component."""
     return dict.fromkeys(weights, Scheme("linear", 8))

@@ -1,5 +1,5 @@
-"""Weights int8 with a scale for each output channel, and inputs of convolutions and matrix products int16 of
-calibrated ranges: for neural processors such as Qualcomm's, which have no float."""
+"""Weights int8 with a scale for each output channel, and inputs of convolutions and matrix products int16 with
+calibrated ranges: for neural processors without float arithmetic, such as Qualcomm's."""
 
 from collections.abc import Mapping
 
@@ -8,5 +8,6 @@ from pocketdiffusion.quantize.scheme import Scheme, Weight
 
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
+    """Return the scheme of each weight of one component."""
     integers = Scheme("linear", 8, activation="int16")
     return {name: Scheme("linear", 8) if w.operator == "embedding" else integers for name, w in weights.items()}

@@ -11,7 +11,8 @@ from pocketdiffusion.runtime.record import ArrayRef
 
 
 def write_array(folder: Path, path: str, array: NDArray[Any]) -> ArrayRef:
-    """Write `array` to `folder / path`: little-endian, C order. Raises ValueError for dtypes that ArrayRef has not."""
+    """Write `array` to `folder / path`, little-endian, in C order. Raise ValueError if ArrayRef does not have its
+    dtype."""
     ref = ArrayRef.model_validate({"path": path, "dtype": array.dtype.name, "shape": array.shape})
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
@@ -19,11 +20,12 @@ def write_array(folder: Path, path: str, array: NDArray[Any]) -> ArrayRef:
 
 
 def read_array(folder: Path, ref: ArrayRef) -> NDArray[Any]:
-    """Return the array that `write_array` wrote. Raises ProofError where the file has not the size of the shape."""
+    """Return the array that `write_array` wrote. Raise ProofError if the file does not have the size of the shape."""
     raw = (folder / ref.path).read_bytes()
     if len(raw) != ref.nbytes:
         raise ProofError(
-            f"{folder / ref.path} is damaged: {len(raw)} bytes, where {ref.dtype}{list(ref.shape)} has {ref.nbytes}"
+            f"{folder / ref.path} is corrupt: {len(raw)} bytes, and {ref.dtype}{list(ref.shape)} has {ref.nbytes}; "
+            "export or copy the bundle again"
         )
     dtype = np.dtype(ref.dtype)
     return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(ref.shape).astype(dtype)

@@ -1,10 +1,10 @@
-"""A bundle is a folder that its manifest describes to the last byte. It opens whole or not at all.
+"""A bundle is a folder that its manifest describes to the last byte. It opens complete or not at all.
 
-Whole means: every file of the role runtime, and of each other role all files or none. What file browsers, phones, git,
-the hub and sync tools leave in it is passed over: leftovers.py has the list.
+Complete means: every file of the role runtime, and of each other role all files or none. Files that file browsers,
+phones, git, the hub and sync tools leave in it are ignored: leftovers.py has the list.
 
-manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256`), which holds those of all others.
-"""
+manifest.sha256 holds the digest of manifest.json (`sha256sum -c manifest.sha256`), which holds the digests of all
+others."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -35,20 +35,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Bundle:
-    """Made by `open_bundle` or `open_unproven`. `folder / path` is where any path of the manifest lies."""
+    """An opened bundle, from `open_bundle` or `open_unproven`. `folder / path` is the file of any path in the
+    manifest."""
 
     folder: Path
     manifest: Manifest
 
 
 def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
-    """A whole bundle in which all verdicts passed, and every output of every graph has one on the artifact itself: of
-    the rung that is called after its recipe, at the precision that ships. Where the proof part is not installed, the
-    manifest's summary of it has to say so. Without `check`, file sizes are compared but not digests.
+    """Open a complete bundle in which all verdicts passed, and in which every output of every graph has a verdict on
+    the artifact itself: its rung is the recipe, at the precision that ships. If the proof part is not installed, the
+    manifest's summary must say that it passed. Without `check`, file sizes are compared but not digests.
 
-    Raises UserError where `folder` is no bundle, or one that this reader cannot run; ProofError, naming the file, where
-    any is missing, changed or not in the manifest; ProofError, naming the graph, where a verdict is missing or bad.
-    """
+    Raise UserError if `folder` is not a bundle, or not one that this reader can run; ProofError, naming the file, if
+    any is missing, changed or not in the manifest; ProofError, naming the graph, if a verdict is missing or failed."""
     bundle = open_unproven(folder, check=check)
     manifest = bundle.manifest
     if manifest.has_proof:
@@ -56,39 +56,39 @@ def open_bundle(folder: Path, *, check: bool = True) -> Bundle:
             raise ProofError(f"{folder}: {reason}")
     elif not manifest.proof.passed:
         worst = manifest.proof.worst
-        named = "" if worst is None else f", {worst.subject} above all"
-        raise ProofError(f"{folder}: it failed its proof, as its manifest says{named}: export again")
+        named = "" if worst is None else f" (worst: {worst.subject})"
+        raise ProofError(f"{folder} failed its proof according to its manifest{named}: export the model again")
     return bundle
 
 
 def open_unproven(folder: Path, *, check: bool = True) -> Bundle:
-    """As `open_bundle`, but whatever the verdicts say: to look into a failed export, not to draw with it. Raises
-    UserError besides where the bundle's program cannot be run with its graphs."""
+    """Open a bundle like `open_bundle`, also if its proof failed: to inspect a failed export, not to draw with it.
+    Raise UserError also if the bundle's program cannot be run with its graphs."""
     index = _read_index(folder)
     table, found = index.files, find_files(folder, index.files)
     missing, extra = sorted(table.keys() - found.keys()), sorted(found.keys() - table.keys())
-    optional = {entry.role for entry in table.values()} - {"runtime"}  # those that are not known among them
+    optional = {entry.role for entry in table.values()} - {"runtime"}  # unknown roles among them
     absent = optional - {table[path].role for path in table.keys() & found.keys()}
     missing = [path for path in missing if table[path].role not in absent]
     if missing or extra:
         parts = [f"{_names(missing)} missing"] if missing else []
         parts += [f"{_names(extra)} not in the manifest"] if extra else []
-        raise ProofError(f"{folder} is not whole: {'; '.join(parts)}; export or copy it again")
+        raise ProofError(f"{folder} does not match its manifest: {'; '.join(parts)}; export or copy it again")
     installed = {path: entry for path, entry in sorted(table.items()) if path in found}
     for path, entry in installed.items():
         if found[path] != entry.size:
             raise ProofError(
-                f"{folder / path} is damaged: {found[path]} bytes, not {entry.size}; export or copy the bundle again"
+                f"{folder / path} is corrupt: {found[path]} bytes, not {entry.size}; export or copy the bundle again"
             )
     for path, entry in installed.items() if check else ():
         if sha256_of(folder / path) != entry.sha256:
-            raise _damaged(folder / path)
+            raise _corrupt(folder / path)
     return Bundle(folder, read_manifest(folder, index, has_proof=PROOF in installed))
 
 
 def read_manifest(folder: Path, index: Index, *, has_proof: bool) -> Manifest:
-    """Read the JSON files that `index` names, and join them to the one record. Raises ProofError where they are not
-    what they should be or contradict each other, and UserError for a program that cannot be run with the graphs."""
+    """Read the JSON files that `index` names, and join them to one record. Raise ProofError if they are invalid or
+    contradict each other, and UserError if the program cannot be run with the graphs."""
     pipelines = {
         format: _parse(folder, entry.pipeline, index, lambda raw: decode(raw, Pipeline), "pipeline file")
         for format, entry in index.formats.items()
@@ -120,9 +120,11 @@ def _check_program(folder: Path, program: Program, specs: Mapping[str, GraphSpec
 
 
 def require_proof(bundle: Bundle) -> None:
-    """Raises UserError where the bundle has no proof part, for whoever is about to read golden data or verdicts."""
+    """Raise UserError if the bundle has no proof part, which golden data and verdicts are read from."""
     if not bundle.manifest.has_proof:
-        raise UserError(f"{bundle.folder}: proof part not installed: this needs the whole bundle, as export wrote it")
+        raise UserError(
+            f"{bundle.folder}: proof part not installed: this needs the complete bundle, as export wrote it"
+        )
 
 
 def _read_index(folder: Path) -> Index:
@@ -134,11 +136,11 @@ def _read_index(folder: Path) -> Index:
         raise UserError(f"{folder} is not a bundle, it has no {MANIFEST}: name the folder that export wrote")
     for name, content in ((MANIFEST, raw), (DIGEST, digest)):
         if content is None:
-            raise ProofError(f"{folder} is not whole: {name} missing; export or copy it again")
+            raise ProofError(f"{folder} is incomplete: {name} is missing; export or copy it again")
     assert raw is not None
     if digest != digest_line(raw):
         raise ProofError(
-            f"{folder / MANIFEST} is damaged, or {DIGEST} beside it: they do not match; export or copy it again"
+            f"{folder / MANIFEST} is corrupt, or {DIGEST} next to it: they do not match; export or copy it again"
         )
     try:
         _check_version(folder, parse(raw).get("version"))
@@ -156,37 +158,39 @@ def _check_version(folder: Path, version: object) -> None:
     if version != VERSION:
         way_out = "install a newer pocketdiffusion" if version > VERSION else "export the model again"
         raise UserError(
-            f"{folder} is a bundle of version {version}, where this pocketdiffusion reads version {VERSION}: {way_out}"
+            f"{folder} is a bundle of version {version}, and this pocketdiffusion reads version {VERSION}: {way_out}"
         )
 
 
 def _parse(folder: Path, path: str, index: Index, read: Callable[[bytes], T], what: str, role: Role = "runtime") -> T:
-    """What `read` makes of a file's bytes, which are compared with their digest, as they are about to be believed.
+    """Compare the bytes of a file with their digest, and return the result of `read` on them.
 
-    Raises UserError, which names the file, where this reader does not know what stands in a closed list, and ProofError
-    where it is damaged, of another role, or not what it should be."""
+    Raise UserError, which names the file, if a closed list has a value that this reader does not know, and ProofError
+    if the file is corrupt, of another role, or invalid."""
     entry = index.files.get(path)
     if entry is None or entry.role != role:
         said = "not in the file table" if entry is None else f"of the role {entry.role}, not {role}"
         raise ProofError(f"{folder / path}, the {what}, is {said}; export the bundle again")
     raw = (folder / path).read_bytes()
     if hashlib.sha256(raw).hexdigest() != entry.sha256:
-        raise _damaged(folder / path)
+        raise _corrupt(folder / path)
     try:
         return read(raw)
     except UserError as error:
         raise UserError(f"{folder / path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise ProofError(f"{folder / path} is no {what}: {one_line(error)}; export the bundle again") from error
+        raise ProofError(
+            f"{folder / path} is not a valid {what}: {one_line(error)}; export the bundle again"
+        ) from error
 
 
-def _damaged(path: Path) -> ProofError:
-    return ProofError(f"{path} is damaged: its sha256 is not the manifest's; export or copy the bundle again")
+def _corrupt(path: Path) -> ProofError:
+    return ProofError(f"{path} is corrupt: its sha256 is not the manifest's; export or copy the bundle again")
 
 
 def _read(path: Path, blobs: Path | None) -> bytes | None:
     if path.is_symlink() and not leads_to(path, blobs):
-        raise ProofError(f"{path} is a link: a bundle holds files and folders only")
+        raise ProofError(f"{path} is a link: a bundle has only files and folders")
     return path.read_bytes() if path.is_file() else None
 
 

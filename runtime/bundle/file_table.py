@@ -1,4 +1,5 @@
-"""The file table: which files a bundle has, what is in them and who needs them. Its digests are the bundle's ids."""
+"""The file table: the files of a bundle, their digests and sizes, and who needs them. Its digests are the
+bundle's ids."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -10,11 +11,11 @@ from pydantic import Field
 
 from pocketdiffusion.runtime.record import INFORMS, Count, Record, Sha256
 
-MANIFEST, DIGEST = "manifest.json", "manifest.sha256"  # the two files that are not in it
+MANIFEST, DIGEST = "manifest.json", "manifest.sha256"  # the two files that are not in the table
 PROOF, README = "proof.json", "README.md"
 PIPELINES, STEPS = "pipeline", "steps"  # folders
 Role = Literal["runtime", "companion", "proof", "report"]
-OPTIONAL: tuple[Role, ...] = ("companion", "proof", "report")  # of each of these all files are there, or none
+OPTIONAL: tuple[Role, ...] = ("companion", "proof", "report")  # of each of these roles all files are there, or none
 
 
 class FileEntry(Record):
@@ -30,7 +31,7 @@ class FileEntry(Record):
 
 
 def role_of(path: str, named: Collection[str]) -> Role:
-    """The role of the file `path`, where `named` are the files that a pipeline or the index names."""
+    """Return the role of the file `path`. `named` are the files that a pipeline file or the index names."""
     if path in named or path == README or path.startswith((f"{PIPELINES}/", f"{STEPS}/", "conformance/")):
         return "runtime"
     if path == PROOF or path.startswith("golden/"):
@@ -39,24 +40,26 @@ def role_of(path: str, named: Collection[str]) -> Role:
 
 
 def runtime_id(files: Mapping[str, FileEntry]) -> str:
-    """The digest of the files of role runtime: equal ids draw equal pictures. It is a key for caches."""
+    """Return the digest of the files of role runtime, in hexadecimal. Equal ids draw equal pictures: it is a key for
+    caches."""
     return _digest({path: entry for path, entry in files.items() if entry.role == "runtime"})
 
 
 def bundle_id(files: Mapping[str, FileEntry]) -> str:
-    """The digest of all files but those of role report, which hold times: two exports of one model have one id."""
+    """Return the digest, in hexadecimal, of all files without role report, which hold times: two exports of one model
+    have the same id."""
     return _digest({path: entry for path, entry in files.items() if entry.role != "report"})
 
 
 def _digest(files: Mapping[str, FileEntry]) -> str:
-    """The sha256 of the lines "<sha256>  <path>\\n", sorted by path, as sha256sum prints them."""
+    """Return the sha256 of the lines "<sha256> <path>\\n", sorted by path, as sha256sum prints them."""
     lines = (f"{files[path].sha256}  {path}\n" for path in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def check_table(files: Mapping[str, FileEntry]) -> None:
-    """Raises ValueError where two paths would meet on a disk that ignores case, where one file would have to be
-    another's folder, and where the manifest lists itself."""
+    """Raise ValueError if two paths are the same on a disk that ignores case, if a path is both a file and a folder, or
+    if the manifest lists itself."""
     spelled: dict[str, str] = {}
     for path in files:
         if path.lower() in (MANIFEST, DIGEST):
@@ -65,7 +68,7 @@ def check_table(files: Mapping[str, FileEntry]) -> None:
         for name in (*folders, path):
             other = spelled.setdefault(name.lower(), name)
             if other != name:
-                raise ValueError(f"{other} and {name} differ in case alone")
+                raise ValueError(f"{other} and {name} differ only in case")
         for folder in folders:
             if folder in files:
                 raise ValueError(f"{folder} is both a file and a folder")
@@ -78,5 +81,5 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_line(raw: bytes) -> bytes:
-    """Return what manifest.sha256 says of the bytes of manifest.json, as `sha256sum -c` reads it."""
+    """Return the content of manifest.sha256 for the bytes of manifest.json, as `sha256sum -c` reads it."""
     return f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n".encode()

@@ -1,4 +1,4 @@
-"""Which files lie below a bundle's folder, whoever else left something in it."""
+"""The files below a bundle's folder, without the files that other programs leave in it."""
 
 import os
 from collections.abc import Callable, Collection
@@ -11,23 +11,24 @@ from pocketdiffusion.runtime.errors import ProofError
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Every file below `folder`, by its path, with its size in bytes: save the manifest, its digest, and what file
-    browsers leave behind (`leftovers.WORTHLESS`). Raises ProofError for links, devices, pipes, empty folders."""
+    """Return {path: size in bytes} of every file below `folder`, except the manifest, its digest, and files of file
+    browsers (`leftovers.WORTHLESS`). Raise ProofError for links, devices, pipes and empty folders."""
     return _walk(folder, lambda path, is_folder: not is_folder and is_worthless(_last(path)), None)
 
 
 def find_files(folder: Path, named: Collection[str]) -> dict[str, int]:
-    """As `list_files`, of a folder that others may have used: what programs leave behind (`leftovers.py`) is passed
-    over, unless it is `named`; and a file may be a link into the hub's own store, as in its cache."""
+    """Return the same as `list_files` for a folder that others may have used: files that programs leave behind
+    (`leftovers.py`) are ignored unless they are `named`, and a file may be a link into the hub's own store, as in its
+    cache."""
     folders = {str(parent) for path in named for parent in PurePosixPath(path).parents}
 
-    def passed_over(path: str, is_folder: bool) -> bool:
+    def ignored(path: str, is_folder: bool) -> bool:
         return path not in (folders if is_folder else named) and is_left_over(_last(path), folder=is_folder)
 
-    return _walk(folder, passed_over, blobs_of(folder))
+    return _walk(folder, ignored, blobs_of(folder))
 
 
-def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | None) -> dict[str, int]:
+def _walk(folder: Path, ignored: Callable[[str, bool], bool], blobs: Path | None) -> dict[str, int]:
     files: dict[str, int] = {}
     pending = [""]
     while pending:
@@ -39,16 +40,16 @@ def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | 
             if S_ISLNK(status.st_mode) and leads_to(folder / path, blobs):
                 status = entry.stat()
             if S_ISDIR(status.st_mode):
-                if passed_over(path, True):
+                if ignored(path, True):
                     continue
                 pending.append(path + "/")
             elif not S_ISREG(status.st_mode):
                 if blobs is not None and not (folder / path).exists():
-                    raise ProofError(f"{folder} is not whole: {path!r} is not in the hub's cache: download it again")
+                    raise ProofError(f"{folder} is incomplete: {path!r} is not in the hub's cache: download it again")
                 raise ProofError(
-                    f"{folder}: {path!r} is a link or no ordinary file: a bundle holds files and folders only"
+                    f"{folder}: {path!r} is a link or not an ordinary file: a bundle has only files and folders"
                 )
-            elif passed_over(path, False):
+            elif ignored(path, False):
                 continue
             elif path not in (MANIFEST, DIGEST):
                 files[path] = status.st_size
@@ -59,8 +60,8 @@ def _walk(folder: Path, passed_over: Callable[[str, bool], bool], blobs: Path | 
 
 
 def blobs_of(folder: Path) -> Path | None:
-    """Where the files of a snapshot in the hub's cache lie: models--USER--NAME/snapshots/REVISION has links to files in
-    models--USER--NAME/blobs. None where `folder` is not below such a snapshot."""
+    """Return the folder of the files of a snapshot in the hub's cache: models--USER--NAME/snapshots/REVISION has links
+    to files in models--USER--NAME/blobs. None if `folder` is not below such a snapshot."""
     for parent in folder.resolve().parents:
         if parent.name == "snapshots":
             return (parent.parent / "blobs").resolve()
@@ -68,7 +69,7 @@ def blobs_of(folder: Path) -> Path | None:
 
 
 def leads_to(link: Path, blobs: Path | None) -> bool:
-    """Whether `link` leads to a file that lies in the folder `blobs` itself."""
+    """Return True if `link` leads to a file directly in the folder `blobs`."""
     target = link.resolve()
     return blobs is not None and target.parent == blobs and target.is_file()
 

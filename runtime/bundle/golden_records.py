@@ -1,4 +1,4 @@
-"""What was recorded of the original: calls, pictures, and what was calibrated on."""
+"""Records of the original's recorded calls and pictures, and of the data that calibration used."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,5 @@
-"""What a graph asks of an engine and of a phone: versions, memory, and the compute units it is known good or bad on."""
+"""Records of a graph's requirements: the engine and its version, memory, and the compute units it is known good or bad
+on."""
 
 from typing import Annotated, Literal
 

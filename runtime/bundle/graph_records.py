@@ -1,4 +1,4 @@
-"""One artifact: what runs it needs, and what judges it."""
+"""Records of one artifact: the part for running it, and the part for judging it."""
 
 from typing import Annotated, Literal, Self
 
@@ -82,7 +82,7 @@ class PipelineGraph(Record):
 
     @model_validator(mode="after")
     def _has_known_dtypes(self) -> Self:
-        """Raises UserError, which names it, for a dtype that this reader could not feed."""
+        """Raise UserError, which names it, if this reader cannot run a graph with a dtype of these."""
         tensors = (*self.spec.inputs, *self.spec.outputs)
         if self.file_spec is not None:
             tensors += (*self.file_spec.inputs, *self.file_spec.outputs)

@@ -1,4 +1,4 @@
-"""JSON files of a bundle: one spelling for each record when it is written, one way to refuse when it is read."""
+"""JSON files of a bundle: each record is always written in the same bytes, and refused in the same words."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.record import READING, Record
 
 R = TypeVar("R", bound=Record)
-# Fields of closed lists: a value that is not in the list is a kind of bundle that this reader cannot run.
+# Fields of closed lists: with a value that is not in its list this reader cannot run the bundle.
 LISTS = {
     "kind": "tokenizer kind",
     "dtype": "dtype",
@@ -20,27 +20,25 @@ LISTS = {
 
 
 def encode(record: Record) -> bytes:
-    """The one spelling of a record: UTF-8 JSON, keys sorted, no spaces, one newline at the end."""
+    """Return a record as UTF-8 JSON: keys sorted, no spaces, one newline at the end."""
     fields = record.model_dump(mode="json")
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return f"{text}\n".encode()
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The object in `raw`. Raises ValueError where it is none, or a key is there twice."""
+    """Return the JSON object in `raw`. Raise ValueError if it is not an object, or a key occurs twice."""
     fields = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse)
     if not isinstance(fields, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return fields
 
 
 def decode(raw: bytes, kind: type[R]) -> R:
-    """The record in `raw`; fields that `kind` has not are passed over, and values that it does not know are kept where
-    they are information only (`record.INFORMS`), as a later minor version may have more.
+    """Return the record in `raw`. Fields that `kind` does not have are ignored, and unknown values of fields that are
+    information only (`record.INFORMS`) are kept, because a later minor version may have more.
 
-    Raises ValueError where it is none, and UserError, which names the value, where a closed list has not what stands
-    there.
-    """
+    Raise ValueError if it is not such a record, and UserError, which names the value, if it is not in a closed list."""
     parse(raw)
     try:
         return kind.model_validate_json(raw, strict=True, extra="ignore", context=READING)
@@ -55,7 +53,7 @@ def decode(raw: bytes, kind: type[R]) -> R:
 
 
 def one_line(error: Exception) -> str:
-    """The first thing that is wrong, with its place, and how many more there are."""
+    """Return the first error with its place, and the number of further ones."""
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     first, *rest = error.errors(include_url=False)

@@ -1,11 +1,10 @@
-"""The JSON files of a bundle, and how the one record in memory is split over them and joined again.
+"""The JSON files of a bundle: one record in memory is split into them and joined from them.
 
     manifest.json           Index: what it is, whether it passed, which files it has
     pipeline/FORMAT.json    Pipeline: all that changes a picture
     proof.json              Proof: how it was judged
 
-A bundle without its proof part joins to the same record, less what proof.json holds.
-"""
+A bundle without its proof part joins to the same record, without the fields of proof.json."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -91,7 +90,7 @@ class Index(Record):
             raise ValueError("runtime_id is not the digest of the files of role runtime")
         listed = self.files.get(self.proof.file)
         if listed is None or listed.sha256 != self.proof.sha256:
-            raise ValueError(f"proof.sha256 is not that of {self.proof.file} in the file table")
+            raise ValueError(f"proof.sha256 is not the digest of {self.proof.file} in the file table")
         return self
 
 
@@ -127,12 +126,12 @@ class Proof(Record):
 
 
 def pipeline_path(format: str) -> str:
-    """Where the pipeline file of a format lies."""
+    """Return the path of the pipeline file of a format."""
     return f"{PIPELINES}/{format}.json"
 
 
 def make_pipelines(draft: Draft, steps: Steps) -> dict[str, Pipeline]:
-    """The pipeline file of each format."""
+    """Return the pipeline file of each format."""
     common = _common(draft)
     return {
         format: Pipeline(
@@ -146,7 +145,7 @@ def make_pipelines(draft: Draft, steps: Steps) -> dict[str, Pipeline]:
 
 
 def make_proof(draft: Draft) -> Proof:
-    """proof.json. Raises ValueError where the draft has no proof part."""
+    """Return proof.json. Raise ValueError if the draft has no proof part."""
     if draft.provenance is None:
         raise ValueError("a bundle whose proof part is not installed cannot be sealed again")
     return Proof(
@@ -162,7 +161,7 @@ def make_proof(draft: Draft) -> Proof:
 
 
 def make_index(draft: Draft, files: Mapping[str, FileEntry]) -> Index:
-    """manifest.json, when all other files are written."""
+    """Return manifest.json. All other files must be written before."""
     return Index(
         version=2,
         minor=MINOR,
@@ -186,7 +185,7 @@ def join(
     tables: tuple[TableFile, Scheduler],
     proof: Proof | None,
 ) -> Manifest:
-    """The one record in memory. Raises ValueError where the files contradict each other."""
+    """Return the one record in memory. Raise ValueError if the files contradict each other."""
     first, *others = pipelines
     common, steps = _common(pipelines[first]), pipelines[first].steps
     for other in others:
@@ -226,7 +225,7 @@ def join(
 
 
 def summarize(draft: Draft, sha256: str) -> ProofSummary:
-    """How the bundle was judged, in short. `sha256` is the digest of proof.json."""
+    """Return the summary of the verdicts. `sha256` is the digest of proof.json."""
     ranked = sorted(draft.verdicts, key=lambda verdict: (verdict.passed, _margin(verdict)))
     worst = None
     if ranked:
@@ -240,14 +239,15 @@ def summarize(draft: Draft, sha256: str) -> ProofSummary:
 
 
 def first_unproven(draft: Draft) -> str | None:
-    """The first verdict that failed, or output of a graph that has none of its own artifact, in words; else None. A
-    verdict counts for a graph that is of the rung called after its recipe, at the precision that ships."""
+    """Return a sentence about the first failed verdict, or about the first output of a graph without a verdict on its
+    own artifact; None if there is neither. A verdict counts for a graph if its rung is the graph's recipe, at the
+    precision that ships."""
     verdicts = draft.verdicts
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.kind == Kind.PICTURES):  # which suffer of any part
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.kind == Kind.PICTURES):  # pictures suffer from any part
         if not verdict.passed:
             return (
-                f"{verdict.subject} failed its proof ({verdict.rung}, {verdict.psnr_db:.1f} dB where "
-                f"{verdict.floor_db:.1f} dB is the floor): see inspect, then export again"
+                f"{verdict.subject} failed its proof ({verdict.rung}, {verdict.psnr_db:.1f} dB, "
+                f"floor {verdict.floor_db:.1f} dB): see inspect, then export again"
             )
     for format, graphs in draft.graphs.items():
         for name, graph in graphs.items():
@@ -273,8 +273,8 @@ def _common(record: Common) -> dict[str, Any]:
     return _fields(record, Common)
 
 
-def _fields(record: Record, wanted: type[Record] | set[str]) -> dict[str, Any]:
-    names = wanted if isinstance(wanted, set) else wanted.model_fields.keys()
+def _fields(record: Record, expected: type[Record] | set[str]) -> dict[str, Any]:
+    names = expected if isinstance(expected, set) else expected.model_fields.keys()
     return {name: getattr(record, name) for name in names}
 
 
@@ -283,5 +283,5 @@ def _proof_fields(proof: Proof | None, format: str, name: str) -> dict[str, Any]
         return {}
     found = proof.graphs.get(format, {}).get(name)
     if found is None:
-        raise ValueError(f"{PROOF} does not know the {format} graph {name}")
+        raise ValueError(f"{PROOF} has no record of the {format} graph {name}")
     return _fields(found, GraphProof)

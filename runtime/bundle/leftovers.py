@@ -1,15 +1,14 @@
-"""What programs leave in a bundle's folder without being asked: passed over when a bundle is opened.
+"""Names of files that other programs leave in a bundle's folder. They are ignored when a bundle is opened.
 
-This is the whole list, for readers in other languages as well. Names are compared in small letters, at any depth; a
-path that the manifest names is never passed over, and whatever else is in the folder is refused by name.
-"""
+The list is complete, for readers in other languages as well. Names are compared in lower case, at any depth. A path
+that the manifest names is never ignored, and any other file in the folder is refused by name."""
 
 from fnmatch import fnmatchcase
 
-# What file browsers write by themselves and write again: an export may take the place of it, and of nothing else here.
+# Files that file browsers write and write again: an export may delete these, and nothing else of this list.
 WORTHLESS = (
     ".ds_store",  # Finder, in every folder that it shows
-    "._*",  # macOS, beside a file on a disk that is not Apple's
+    "._*",  # macOS, next to a file on a disk that is not Apple's
     "thumbs.db",  # Windows Explorer: this and the next three
     "ehthumbs.db",
     "ehthumbs_vista.db",
@@ -75,12 +74,12 @@ FOLDERS = (
 
 
 def is_left_over(name: str, *, folder: bool) -> bool:
-    """Tell whether `name`, one part of a path, is a file or a folder that some program leaves behind."""
+    """Return True if `name`, one part of a path, is a file or a folder that other programs leave behind."""
     return _matches(name, FOLDERS if folder else FILES)
 
 
 def is_worthless(name: str) -> bool:
-    """Tell whether the file `name` is one that a file browser wrote, and that nobody misses."""
+    """Return True if the file `name` was written by a file browser and can be deleted without loss."""
     return _matches(name, WORTHLESS)
 
 

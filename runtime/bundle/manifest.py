@@ -1,13 +1,12 @@
-"""What a bundle says of itself, as one record in memory. Apps take every constant from it.
+"""The manifest: a bundle's complete record in memory. Apps read every constant from it.
 
-On disk it lies in three kinds of JSON file (layout.py): manifest.json, the index; pipeline/FORMAT.json, all that
-changes a picture; proof.json, how the bundle was judged. docs/BUNDLE.md tells readers in other languages what to do
-with them.
+On disk it is split into three kinds of JSON file (layout.py): manifest.json, the index; pipeline/FORMAT.json, all that
+changes a picture; proof.json, how the bundle was judged. docs/BUNDLE.md describes their use for readers in other
+languages.
 
-Every path is relative to the bundle, with "/" between parts made of [A-Za-z0-9._-]. JSON has no word for numbers
-that are not finite: in verdicts and the scheduler's settings they are the strings "Infinity", "-Infinity" and "NaN",
-elsewhere they are refused. Seeds are strings.
-"""
+Every path is relative to the bundle, with "/" between parts of [A-Za-z0-9._-]. JSON cannot express numbers that are not
+finite: in verdicts and the scheduler's settings they are the strings "Infinity", "-Infinity" and "NaN", elsewhere they
+are refused. Seeds are strings."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -32,7 +31,7 @@ from pocketdiffusion.runtime.program import Constant, Program
 from pocketdiffusion.runtime.record import INFORMS, ArrayRef, BundlePath, Count, Record, Sha256
 from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 
-__all__ = [  # the records of all topics are to be had from here
+__all__ = [  # the records of all topics, to import from here
     "AddedToken",
     "Calibration",
     "Common",
@@ -68,7 +67,7 @@ VERSION, MINOR = 2, 0
 
 
 class Common(Record):
-    """What the pipeline files of all formats have in common."""
+    """The fields that the pipeline files of all formats share."""
 
     latents: Latents = Field(description="the size of the latents")
     vae: Vae = Field(description="the scale between latents and the VAE")
@@ -83,13 +82,13 @@ class Common(Record):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The first."""
+        """Return the first tokenizer."""
         return self.tokenizers[0]
 
 
 class Draft(Common):
-    """All that is decided before the files are counted. `provenance` is None where the proof part is not installed;
-    then what proof.json holds is empty, in graphs as well."""
+    """A manifest before its files are hashed. `provenance` is None if the proof part is not installed; then the fields
+    of proof.json are empty, in graphs as well."""
 
     model: ModelInfo
     target: TargetInfo
@@ -106,7 +105,7 @@ class Draft(Common):
 
 
 class Manifest(Draft):
-    """A bundle's whole record. `files` holds every file but manifest.json and manifest.sha256."""
+    """The complete record of a bundle. `files` has every file except manifest.json and manifest.sha256."""
 
     version: Literal[2] = 2
     minor: Count = MINOR
@@ -118,7 +117,7 @@ class Manifest(Draft):
 
     @property
     def has_proof(self) -> bool:
-        """Whether the proof part is installed."""
+        """Return True if the proof part is installed."""
         return self.provenance is not None
 
     @model_validator(mode="after")
@@ -137,7 +136,7 @@ class Manifest(Draft):
         for name, ref in _arrays(self):
             if ref.path not in self.files:
                 raise ValueError(f"{name} is {ref.path}, which is not in the file table")
-            if (role := self.files[ref.path].role) not in ("runtime", "proof"):  # others may be taken away
+            if (role := self.files[ref.path].role) not in ("runtime", "proof"):  # files of other roles may be missing
                 raise ValueError(f"{name} is {ref.path}, whose role is {role}, not proof")
             if ref.nbytes != self.files[ref.path].size:
                 raise ValueError(f"{name} has {ref.nbytes} bytes, its file {ref.path} has {self.files[ref.path].size}")
@@ -159,8 +158,8 @@ class Manifest(Draft):
 
 
 def runtime_paths(draft: Draft) -> Iterator[tuple[str, str]]:
-    """Each file that whoever draws needs by name, with what names it; the picture of the original is the first of
-    `golden`, where there is one."""
+    """Yield (owner, path) of each file that drawing needs by name, and of the picture of the original, the first of
+    `golden`, if there is one."""
     for number, tokenizer in enumerate(draft.tokenizers, 1):
         yield f"the vocabulary of tokenizer {number}", tokenizer.vocab
         yield f"the file of merges of tokenizer {number}", tokenizer.merges
@@ -184,7 +183,7 @@ def runtime_paths(draft: Draft) -> Iterator[tuple[str, str]]:
 
 
 def original_picture(draft: Draft) -> OriginalPicture | None:
-    """The first picture of `golden`, without what was computed on the way."""
+    """Return the first picture of `golden` without its recorded calls, None if there is none."""
     if not draft.golden:
         return None
     return OriginalPicture(**{name: getattr(draft.golden[0], name) for name in OriginalPicture.model_fields})

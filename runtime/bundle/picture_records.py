@@ -1,4 +1,4 @@
-"""What is around the graphs: latents, the VAE's scale, the scheduler, defaults and previews."""
+"""Records of the settings around the graphs: latents, the VAE's scale, the scheduler, defaults and previews."""
 
 from pydantic import Field, JsonValue
 
@@ -24,9 +24,9 @@ class Vae(Record):
 
 
 class Scheduler(Record):
-    """The sampler of the checkpoint. `config` is that of its diffusers scheduler as its pipeline mends it; infinities
-    are spelled as in verdicts. `replaced` names the checkpoint's own scheduler class where the export put another
-    sampler in its place."""
+    """The sampler of the checkpoint. `config` has the settings of its diffusers scheduler as the pipeline corrects
+    them; infinities are spelled as in verdicts. `replaced` names the checkpoint's own scheduler class if the export
+    used another sampler instead."""
 
     config: dict[str, JsonValue]
     default_sampler: str

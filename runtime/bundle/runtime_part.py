@@ -1,4 +1,4 @@
-"""The runtime part of a bundle: the files that drawing needs, and these alone. An app ships it."""
+"""The runtime part of a bundle: only the files that drawing needs. An app ships it."""
 
 import shutil
 from pathlib import Path
@@ -10,17 +10,17 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def copy_runtime_part(folder: Path, out: Path) -> Bundle:
-    """Copy the files of role runtime from the bundle `folder` to `out`, with the manifest as it is: the ids stay.
+    """Copy the files of role runtime from the bundle `folder` to `out`, with the manifest as it is, so that the ids
+    stay.
 
-    Raises UserError and ProofError where `folder` is no bundle that passed its proof, and UserError where `out` is the
-    bundle itself, or holds anything but a bundle, whose place it then takes.
-    """
+    Raise UserError and ProofError if `folder` is not a bundle that passed its proof, and UserError if `out` is the
+    bundle itself, or holds anything except a bundle. A bundle at `out` is replaced."""
     bundle = open_bundle(folder)
     if out.resolve() == folder.resolve():
         raise UserError(f"{out} is the bundle itself: name another folder for its runtime part")
     with stage(out) as staged:
-        wanted = [path for path, entry in bundle.manifest.files.items() if entry.role == "runtime"]
-        for path in (*wanted, MANIFEST, DIGEST):
+        expected = [path for path, entry in bundle.manifest.files.items() if entry.role == "runtime"]
+        for path in (*expected, MANIFEST, DIGEST):
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / path, staged / path)
     return open_bundle(out, check=False)

@@ -1,7 +1,6 @@
 """The JSON Schemas of a bundle's JSON files, for readers in other languages.
 
-python -m pocketdiffusion.runtime.bundle.schemas      writes them anew, beside this file
-"""
+python -m pocketdiffusion.runtime.bundle.schemas      writes them next to this file"""
 
 import json
 from pathlib import Path
@@ -14,13 +13,14 @@ SCHEMAS: dict[str, type[Record]] = {"manifest": Index, "pipeline": Pipeline, "pr
 
 
 def schema_path(name: str) -> Path:
-    """The file of the schema `name`."""
+    """Return the file of the schema `name`."""
     return Path(__file__).with_name(f"{name}.schema.json")
 
 
 def make_schema(name: str) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a file as it is written: every field is there. It allows fields that it does not
-    have, and values of lists that are information only, as a reader must pass over those of a later minor version."""
+    """Return the JSON Schema (draft 2020-12) of a file as it is written, with every field. It allows unknown
+    fields, and unknown values of lists that are information only, because a reader must ignore both in a later
+    minor version."""
     schema = SCHEMAS[name].model_json_schema(mode="serialization")
     for part in (schema, *schema.get("$defs", {}).values()):
         part.pop("additionalProperties", None)
@@ -28,7 +28,7 @@ def make_schema(name: str) -> dict[str, Any]:
 
 
 def write_schemas() -> None:
-    """Write all of them beside this file."""
+    """Write all schemas next to this file."""
     for name in SCHEMAS:
         schema_path(name).write_text(json.dumps(make_schema(name), indent=2) + "\n", encoding="utf-8")
 

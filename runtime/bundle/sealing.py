@@ -1,9 +1,8 @@
-"""How a bundle is written to its end: its JSON files, the digest of every file, the manifest and the manifest's digest.
+"""Sealing: writing the JSON files of a bundle, the digest of every file, the manifest and the manifest's digest.
 
-Each file is hashed once. An export prepares the folder, lets the gate judge what lies in it, and seals it with the
-verdicts: what the file system says of a file tells then whether it is still the one that was hashed, and a file that
-changed in between is found.
-"""
+Each file is hashed once. An export prepares the folder, lets the gate judge it, and seals it with the verdicts. The
+file system's inode, size and times tell then whether each file is still the hashed one, so that a file that changed in
+between is found."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,13 +28,13 @@ from pocketdiffusion.runtime.bundle.step_files import Steps, write_steps
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.errors import ProofError
 
-_SETTLED_NS = 2_000_000_000  # the coarsest clock of a file system: of a younger file a second change may not be seen
+_SETTLED_NS = 2_000_000_000  # coarsest clock of a file system: times may not show a second change so soon
 
 
 @dataclass(frozen=True)
 class Hashed:
-    """A file's digest and length in bytes, and what tells later whether it is still that file: its inode, length, and
-    the times of its last changes in nanoseconds. None where it was so young that this tells nothing."""
+    """A file's digest and length in bytes. `stamp` has its inode, length, and the times of its last changes in
+    nanoseconds, by which a later change is found; None if the file was too young for its times to show one."""
 
     sha256: str
     size: int
@@ -44,7 +43,7 @@ class Hashed:
 
 @dataclass(frozen=True)
 class Unsealed:
-    """A folder in which everything lies but what the gate finds. `steps` is the index of its step tables."""
+    """A folder that is complete except for the verdicts. `steps` is the index of its step tables."""
 
     bundle: Bundle
     steps: Steps
@@ -52,12 +51,11 @@ class Unsealed:
 
 
 def prepare(folder: Path, draft: Draft) -> Unsealed:
-    """Write the JSON files of `draft` below `folder`, all but the manifest and its digest, hash every file, and read
-    back what was written: `bundle` is what the gate judges.
+    """Write the JSON files of `draft` below `folder`, except for the manifest and its digest, hash every file, and read
+    the written files back: the gate judges `bundle` of the result.
 
-    Raises ProofError for links and other odd files, and ValueError where the draft names a file that is not there, or a
-    file's name is not fit for every disk.
-    """
+    Raise ProofError for links and other files that are not ordinary, and ValueError if the draft names a missing file,
+    or a file's name is not valid on every disk."""
     draft = Draft(**{name: getattr(draft, name) for name in Draft.model_fields})
     steps = _write_json(folder, draft)
     hashed = hash_files(folder, {})
@@ -66,8 +64,8 @@ def prepare(folder: Path, draft: Draft) -> Unsealed:
 
 
 def seal_judged(unsealed: Unsealed, verdicts: Sequence[Verdict]) -> Manifest:
-    """Write proof.json with `verdicts`, the manifest and its digest. Raises ProofError, which names it, where a file is
-    no longer what it was when the folder was prepared, but for those of role report."""
+    """Write proof.json with `verdicts`, the manifest and its digest. Raise ProofError, which names the file, if a file
+    without role report has changed since `prepare`."""
     folder, before = unsealed.bundle.folder, unsealed.bundle.manifest
     draft = Draft(**{name: getattr(before, name) for name in Draft.model_fields} | {"verdicts": tuple(verdicts)})
     (folder / PROOF).write_bytes(encode(make_proof(draft)))
@@ -78,17 +76,17 @@ def seal_judged(unsealed: Unsealed, verdicts: Sequence[Verdict]) -> Manifest:
 
 
 def seal(folder: Path, draft: Draft) -> Manifest:
-    """Write the JSON files of `draft` below `folder`, count all files, write manifest.json and manifest.sha256. The
-    same content gives the same bytes. A Manifest may be given as the draft: its table is made anew. Raises as
-    `prepare` does."""
+    """Write the JSON files of `draft` below `folder`, the file table in manifest.json, and manifest.sha256. The same
+    content gives the same bytes. A Manifest may be given as the draft: its table is computed again. Raise as `prepare`
+    does."""
     draft = Draft(**{name: getattr(draft, name) for name in Draft.model_fields})
     steps = _write_json(folder, draft)
     return _write_manifest(folder, draft, _table(draft, steps, hash_files(folder, {})))
 
 
 def hash_files(folder: Path, known: Mapping[str, Hashed]) -> dict[str, Hashed]:
-    """Return the digest of every file below `folder`, by its path; of those in `known` that are still the same file,
-    without reading them again."""
+    """Return the digest of every file below `folder`, by its path. Files in `known` that have not changed are not read
+    again."""
     found = {}
     for path, size in list_files(folder).items():
         begun, stamp = time_ns(), _stamp(folder / path)
@@ -102,8 +100,8 @@ def hash_files(folder: Path, known: Mapping[str, Hashed]) -> dict[str, Hashed]:
 
 
 def changed_files(judged: Mapping[str, FileEntry], sealed: Mapping[str, FileEntry]) -> list[str]:
-    """Return the files that are not what they were when the bundle was judged, but for what tells what the judge found:
-    all of role runtime among them, so that equal lists have equal runtime ids."""
+    """Return the files that changed since the bundle was judged, except proof.json and role report. All files of role
+    runtime are compared, so that an empty list means equal runtime ids."""
     entries = {path: (judged.get(path), sealed.get(path)) for path in sorted(judged.keys() | sealed.keys())}
     return [
         path

@@ -1,4 +1,4 @@
-"""The sizes that a pipeline file tells beside those of the tensors that its program feeds and takes."""
+"""Comparison of the sizes that a pipeline file states with the tensors of its program."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,22 +10,22 @@ Sizes = Mapping[str, tuple[int, ...]]
 
 
 def check_sizes(common: Common, specs: Mapping[str, GraphSpec]) -> None:
-    """Raises ValueError, which names graph and tensor, where a tensor that takes or gives a value alone has another
-    size than latents, picture and tokenizers say. The first axis, the batch, is passed over, and so are open ones."""
+    """Raise ValueError, which names graph and tensor, if a tensor that is exactly one value of the program has another
+    size than latents, picture and tokenizers state. The first axis, the batch, and open axes are ignored."""
     sizes = value_sizes(common)
     for where, value, shape in _ends(common, specs):
-        wanted = sizes.get(value)
-        if wanted is None:
+        expected = sizes.get(value)
+        if expected is None:
             continue
         given = shape[1:]
-        if len(given) != len(wanted) or any(
-            isinstance(size, int) and size != told for size, told in zip(given, wanted, strict=True)
+        if len(given) != len(expected) or any(
+            isinstance(size, int) and size != told for size, told in zip(given, expected, strict=True)
         ):
-            raise ValueError(f"{where} is {list(shape)}, where {value} is {list(wanted)} behind the batch")
+            raise ValueError(f"{where} is {list(shape)}, and {value} is {list(expected)} without the batch")
 
 
 def value_sizes(common: Common) -> Sizes:
-    """Host values and results of which a bundle tells the size: their axes behind the first."""
+    """Return the sizes of host values and results that a bundle states, without the batch axis."""
     latents = common.latents
     plane, picture = (latents.height, latents.width), (3, latents.height * latents.scale, latents.width * latents.scale)
     found = dict.fromkeys(("latents", "scaled_latents", "decoder_latents"), (latents.channels, *plane))
@@ -39,7 +39,8 @@ def value_sizes(common: Common) -> Sizes:
 
 
 def _ends(common: Common, specs: Mapping[str, GraphSpec]) -> Iterator[tuple[str, str, tuple[Dim, ...]]]:
-    """Graph and tensor in words, the value that it takes or gives, the tensor's shape."""
+    """Yield the name of a stage, graph and tensor, the value of the program that the tensor is, and the tensor's
+    shape."""
     for stage in common.program.stages:
         for call in stage.calls if stage.stage in STAGES else ():
             spec = specs[call.graph]

@@ -1,15 +1,14 @@
-"""A bundle is written beside its place, flushed to the disk, and moved there by one rename.
+"""A bundle is written next to its place, flushed to the disk, and moved there by one rename.
 
-All that an unfinished export of NAME leaves lies in .NAME.partial, a folder that its process keeps locked (flock, which
-the system drops when the process dies, however it dies), and in .NAME.scratch, which is locked as well:
+An unfinished export of NAME leaves files only in .NAME.partial, a folder that its process keeps locked (flock, which
+the system releases when the process ends in any way), and in .NAME.scratch, which is locked as well:
 
-    .NAME.partial/bundle    what is being written
+    .NAME.partial/bundle    the bundle that is being written
     .NAME.partial/scratch   temporary files, of the converters too
     .NAME.partial/old       the bundle that was in its place, for the moment between two renames
-    .NAME.scratch           temporary files of what comes before: recording, measuring
+    .NAME.scratch           temporary files of the work before: recording, measuring
 
-POSIX only: phones and readers of bundles never come here.
-"""
+POSIX only: phones and readers of bundles do not use this module."""
 
 import ctypes
 import errno
@@ -31,14 +30,13 @@ from pocketdiffusion.runtime.scratch import FULL, scratch_in
 
 @contextmanager
 def stage(out: Path) -> Iterator[Path]:
-    """Yields an empty folder on the disk of `out`. When the block ends well, that folder, which must by then be a
-    proven bundle (`seal`), becomes `out`, in place of an older bundle if there is one.
+    """Yield an empty folder on the disk of `out`. When the block ends well, that folder, which must by then be a proven
+    bundle (`seal`), becomes `out`, in place of an older bundle if there is one.
 
-    However the block ends otherwise, the folder is removed and `out` is what it was. What a killed process left is
-    removed by the next export to the same place. Raises UserError where `out` holds anything but a bundle, where
-    another process is exporting to it, where it cannot be written, and where the disk is full; ProofError where the
-    folder is not a proven bundle.
-    """
+    If the block ends otherwise, the folder is removed and `out` stays unchanged. What a killed process left is
+    removed by the next export to the same place. Raise UserError if `out` holds anything except a bundle, if
+    another process is exporting to it, if it cannot be written, or if the disk is full; ProofError if the folder
+    is not a proven bundle."""
     out = _place(out)
     with _claimed(out) as work:
         try:
@@ -57,9 +55,9 @@ def stage(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_beside(out: Path) -> Iterator[None]:
-    """Let temporary files be made in .NAME.scratch, beside `out`, which is removed when the block ends. What a killed
-    process left of it is removed by the next one. Raises UserError where it cannot be made, where another process
-    works beside `out`, and where a disk fills up."""
+    """Let temporary files be made in .NAME.scratch next to `out`, which is removed when the block ends. The next
+    process removes what a killed one left. Raise UserError if it cannot be made, if another process works next to
+    `out`, or if a disk is full."""
     out = _place(out)
     with _claimed(out, "scratch") as work:
         try:
@@ -72,14 +70,14 @@ def scratch_beside(out: Path) -> Iterator[None]:
 
 
 def check_place(out: Path) -> None:
-    """Before long work. Raises UserError where `stage` would at once; nothing is left of it."""
+    """Raise UserError if `stage` would fail at its beginning, before long work. Leaves no files."""
     with _claimed(_place(out)):
         pass
 
 
 def keep_failed(staged: Path, out: Path) -> Path:
-    """Inside `with stage(out)`: moves the sealed but failed bundle to OUT.failed, in place of an older one, and returns
-    that path. `out` stays what it was; the caller then raises. Raises UserError where OUT.failed is no bundle."""
+    """Move the sealed but failed bundle to OUT.failed, in place of an older one, and return that path. Call it inside
+    `with stage(out)` and raise afterwards: `out` stays unchanged. Raise UserError if OUT.failed is not a bundle."""
     out = _place(out)
     failed = out.with_name(f"{out.name}.failed")
     open_unproven(staged, check=False)
@@ -88,7 +86,7 @@ def keep_failed(staged: Path, out: Path) -> Path:
 
 
 def exchange(a: Path, b: Path) -> bool:
-    """Swaps what two names of one disk stand for, with no moment between. False where the system has no such call."""
+    """Swap two paths of one disk atomically. Return False if the system has no such call."""
     if sys.platform != "linux":
         return False
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -127,7 +125,7 @@ def _refuse_foreign(out: Path) -> None:
 
 @contextmanager
 def _claimed(out: Path, suffix: str = "partial") -> Iterator[Path]:
-    """Yield the work folder, empty, which is nobody else's for as long as the block runs."""
+    """Yield the empty work folder, which no other process uses until the block ends."""
     made = [folder for folder in out.parents if not folder.exists()]
     work, lock = _claim(out, suffix)
     try:
@@ -161,7 +159,8 @@ def _claim(out: Path, suffix: str) -> tuple[Path, int]:
 
 
 def _lock(work: Path, out: Path) -> int | None:
-    """None where the folder vanished before it was ours: its owner had just finished."""
+    """Return the descriptor that holds the lock of `work`. None if its former owner removed the folder just now. Raise
+    UserError if another process holds the lock."""
     fresh = True
     try:
         work.mkdir()
@@ -200,7 +199,7 @@ def _publish(staged: Path, out: Path, aside: Path) -> None:
 
 
 def _restore(aside: Path, out: Path) -> None:
-    """Undoes the first of two renames where the second did not come."""
+    """Undo the first of two renames if the second did not happen."""
     if aside.exists() and not os.path.lexists(out):
         aside.rename(out)
 

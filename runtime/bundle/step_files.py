@@ -1,4 +1,4 @@
-"""The file of step tables in a bundle: the one place that writes it and the one that reads it."""
+"""The file of step tables in a bundle: the only module that writes and reads it."""
 
 from pathlib import Path
 
@@ -39,13 +39,13 @@ def write_steps(folder: Path, tables: TableFile, scheduler: Scheduler) -> Steps:
 
 
 def read_steps(raw: bytes, steps: Steps) -> tuple[TableFile, Scheduler]:
-    """The tables in the bytes of `steps.file`, and the settings that they come from. Raises ValueError where a number
-    is not finite, or there are more or fewer than the index says, or the index contradicts itself."""
+    """Return the tables in the bytes of `steps.file`, and the scheduler settings that they come from. Raise ValueError
+    if a number is not finite, if there are more or fewer than the index states, or if the index contradicts itself."""
     check_index(steps)
     if steps.default_sampler not in steps.samplers:
         raise ValueError(f"there is no table of the default sampler {steps.default_sampler}")
     if len(raw) != (size := table_bytes(steps)):
-        raise ValueError(f"it has {len(raw)} bytes, where its index tells of {size}")
+        raise ValueError(f"it has {len(raw)} bytes, and its index requires {size}")
     if not np.isfinite(np.frombuffer(raw, "<f4")).all():
         raise ValueError("a number of a step table is not finite")
     scheduler = Scheduler(config=steps.scheduler, default_sampler=steps.default_sampler, replaced=steps.replaced)

@@ -1,4 +1,4 @@
-"""What was exported, for which phone, by what."""
+"""Records of the exported model, of the phone it was exported for, and of the software that exported it."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""How a prompt becomes ids."""
+"""Records of the tokenizers, by which a prompt becomes ids."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""What the gate found of one subject: in memory, where `passed` is derived, and as proof.json has it."""
+"""The verdict of the gate on one subject: in memory, where `passed` is derived, and as a record of proof.json."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,59 +12,58 @@ from pocketdiffusion.runtime.record import INFORMS, AnyFloat, BundlePath, Count,
 
 
 class Kind(StrEnum):
-    """What a check compares with the original. The value is the word that stands in a verdict's `rung`; a verdict on an
-    artifact has its recipe's name there instead."""
+    """The subject of a comparison with the original. The value is the `rung` of a verdict, except that a verdict on an
+    artifact has its recipe's name as `rung`."""
 
     REWRITES = "rewrites"  # the rewritten module in torch
-    CHANGED = "changed"  # the same with rewrites that change the model: what they cost
-    ROUNDING = "rounding"  # in torch, weights rounded to float16: what that storage costs
-    QUANTIZED = "quantized"  # in torch, with what a lossy recipe stores
-    SAME_WEIGHTS = "same weights"  # an artifact beside torch with the weights that it stores
-    SAME_INTEGERS = "same integers"  # one that computes in integers, each layer on what the artifact gave it
+    CHANGED = "changed"  # the same with rewrites that change the model: their error
+    ROUNDING = "rounding"  # in torch, weights rounded to float16: the error of that storage
+    QUANTIZED = "quantized"  # in torch, with the weights that a lossy recipe stores
+    SAME_WEIGHTS = "same weights"  # an artifact against torch with the same stored weights
+    SAME_INTEGERS = "same integers"  # an artifact that computes in integers, each layer on the artifact's own inputs
     REPLAY = "replay"  # an artifact with every result rounded to float16
     ARTIFACT = "artifact"  # an artifact of a recipe, as users run it
     STAGE = "stage"  # a part of the pipeline that is no graph
     PICTURES = "pictures"  # drawn free-running
-    CONFORMANCE = "conformance"  # a vector, by the bundle's own answers
-    CONFORMANCE_AFRESH = "conformance, asked again"  # by answers that the original libraries gave now
-    COMPARED = "compared"  # two models or bundles with one another: nothing has to be reached
+    CONFORMANCE = "conformance"  # a conformance vector of the bundle
+    CONFORMANCE_AFRESH = "conformance, asked again"  # a vector that the original libraries computed now
+    COMPARED = "compared"  # two models or bundles: there is no floor
 
 
 @dataclass(frozen=True)
 class NotFinite:
-    """Describe the first value of `what` that is NaN or infinite. `sides` says whose it is, and `place` is its index,
-    that of the reference where both have one."""
+    """The first value of `what` that is NaN or infinite. `sides` states on which side, and `place` is its index, on the
+    reference's side if it is on both."""
 
     what: str
     sides: Literal["reference", "candidate", "both"]
     place: tuple[int, ...]
 
     def where(self, reference: str = "the original", candidate: str = "the artifact") -> str:
-        """Name the sides, by what a reader calls them, and the index."""
+        """Return a phrase of the sides, by the given names, and the index."""
         named = {"reference": f"in {reference}", "candidate": f"in {candidate}"}
         named["both"] = f"{named['reference']} and {named['candidate']}"
         return f"{named[self.sides]}, first at {list(self.place)}"
 
     def describe(self, reference: str = "the original", candidate: str = "the artifact") -> str:
-        """Say it in one sentence, without a full stop."""
+        """Return a sentence without a full stop."""
         return f"{self.what}: not finite {self.where(reference, candidate)}"
 
 
 def largest_error_limit(peak: float, floor_db: float) -> float:
-    """Return ten times the error that the floor allows on average, so that one wrong element cannot hide."""
+    """Return ten times the root mean square error that the floor allows, so that one wrong element cannot hide."""
     return float(10 * peak * 10 ** (-floor_db / 20))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One output of one graph (or one stage of the pipeline), over all its recorded cases.
+    """The result of one check: one output of one graph (or one stage of the pipeline), over all its recorded cases.
 
-    `rung` is the word of a `Kind`, or the recipe of the artifact that was judged. `format` is None where no artifact
-    was. `device` is "host", or the stand-in that ran it. `worst` is the index of the largest absolute error and
-    `worst_case` names the case it lies in. `relative` is the norm of the error over that of the reference, in the worst
-    case. `case_db` has the PSNR of each case, in the order of recording, and `not_finite` is there where a value of
-    the reference or of the candidate is NaN or infinite: no file has these two.
-    """
+    `rung` is the value of a `Kind`, or the recipe of the artifact that was judged. `format` is None if no artifact was.
+    `device` is "host", or the stand-in that ran it. `worst` is the index of the largest absolute error, and
+    `worst_case` names its case. `relative` is the norm of the error divided by the norm of the reference, in the worst
+    case. `case_db` has the PSNR of each case, in the order of recording, and `not_finite` is set if a value of the
+    reference or of the candidate is NaN or infinite: these two are not written to files."""
 
     subject: str
     rung: str
@@ -86,21 +85,21 @@ class Verdict:
 
     @property
     def kind(self) -> Kind:
-        """What was compared with the original."""
+        """Return the kind of the check."""
         return Kind(self.rung) if self.rung in list(Kind) else Kind.ARTIFACT
 
     @property
     def max_abs_limit(self) -> float:
-        """What the largest single error may be."""
+        """Return the limit of the largest single error."""
         return largest_error_limit(self.peak, self.floor_db)
 
     @property
     def passed(self) -> bool:
-        """Whether floor and limit were kept, by finite values, in at least one case."""
+        """Return True if floor and limit were kept, by finite values, in at least one case."""
         return self.cases > 0 and self.finite and self.psnr_db >= self.floor_db and self.max_abs <= self.max_abs_limit
 
     def describe(self) -> str:
-        """One line for a person: what, where, how far from the floor."""
+        """Return one line for people: the subject, its PSNR and its floor."""
         where = f"{self.format} " if self.format else ""
         if self.device != "host":
             where = f"on {self.device} in {self.arithmetic}, {where}"
@@ -115,7 +114,8 @@ class Verdict:
 
 
 def blame(failed: Sequence[Verdict]) -> Verdict:
-    """Of verdicts that failed, the one to tell first: on a part, where one is, since pictures suffer of any part."""
+    """Return the failed verdict to report first: one on a part if there is any, because pictures suffer from any
+    part."""
     return min(failed, key=lambda verdict: verdict.kind == Kind.PICTURES)
 
 
@@ -165,13 +165,13 @@ _DERIVED = ("max_abs_limit", "passed")
 
 
 def record_verdict(verdict: Verdict) -> VerdictRecord:
-    """Return the verdict as proof.json has it: without its single cases, and without the side that is not finite."""
+    """Return the record of a verdict in proof.json: without its single cases and without `not_finite`."""
     names = VerdictRecord.model_fields.keys()
     return VerdictRecord(**{name: getattr(verdict, name) for name in names})
 
 
 def read_verdict(record: VerdictRecord) -> Verdict:
-    """Return the verdict that a file holds; `max_abs_limit` and `passed` follow from the rest."""
+    """Return the verdict of a record; `max_abs_limit` and `passed` are derived again."""
     fields: dict[str, Any] = {name: getattr(record, name) for name in VerdictRecord.model_fields}
     return Verdict(**{name: value for name, value in fields.items() if name not in _DERIVED})
 

@@ -1,4 +1,4 @@
-"""A check: what is compared with what, and how near it must be. It is decided before anything runs."""
+"""A check: what is compared with what, and how close it must be. It is decided before anything runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from pocketdiffusion.runtime.runner import Runner
 
 @dataclass(frozen=True)
 class Scope:
-    """What is judged, and where: `format` is None where it is no artifact, `recipe` is an artifact's, `device` is
-    "host", or the stand-in that runs it."""
+    """The subject of a check and where it runs. `format` is None for anything but an artifact, `recipe` is an
+    artifact's, and `device` is "host" or the stand-in that runs it."""
 
     format: str | None = None
     storage: str = "float32"
@@ -23,8 +23,8 @@ class Scope:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The least PSNR in dB: of most outputs `floor_db`, of those in `outputs`, by their subjects, one of their own. The
-    largest single error that it allows follows from it (`verdicts.largest_error_limit`)."""
+    """The least PSNR in dB: `outputs` has the floors of single outputs by their subjects, `floor_db` is the floor of
+    all others. The limit of the largest single error follows from the floor (`verdicts.largest_error_limit`)."""
 
     floor_db: float
     outputs: Mapping[str, float] = field(default_factory=dict)
@@ -34,12 +34,13 @@ class Tolerance:
         return self.outputs.get(subject, self.floor_db)
 
 
-NONE = Tolerance(-inf)  # of a measurement that nothing depends on
+NONE = Tolerance(-inf)  # for measurements without a floor
 
 
 @dataclass(frozen=True)
 class Check:
-    """`kind` says what is compared, `reference` what with, on the recorded inputs: None is the recorded original."""
+    """`kind` states what is compared, and `reference` is run on the recorded inputs to compare with; None means the
+    recorded outputs of the original."""
 
     kind: Kind
     tolerance: Tolerance
@@ -48,10 +49,10 @@ class Check:
 
     @property
     def rung(self) -> str:
-        """The word of it in a verdict: that of its kind, or the recipe of an artifact."""
+        """Return the `rung` of its verdicts: the recipe for an artifact, else the value of the kind."""
         return self.scope.recipe if self.kind == Kind.ARTIFACT else self.kind.value
 
 
 def scope_of(format: str, graph: Graph) -> Scope:
-    """Return what a verdict on an artifact says of it."""
+    """Return the scope of an artifact: its format, storage, arithmetic and recipe, on this machine."""
     return Scope(format, graph.storage, graph.arithmetic, recipe=graph.recipe)

@@ -1,8 +1,7 @@
-"""Two that draw the same prompts: how far the one is from the other, graph by graph, step by step, picture by picture.
+"""Comparison of two sides that draw the same prompts: graph by graph, step by step, picture by picture.
 
-The first is given as trajectories: of an original (export/reference/record.py), or of another bundle (`record_bundle`).
-They are taken one by one and none is kept, so that memory does not grow with the calls of every prompt.
-"""
+The first side is given as trajectories of an original (export/reference/record.py) or of a bundle (`record_bundle`).
+They are read one by one and not kept, so that memory does not grow with the number of prompts."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +28,8 @@ PAIRS = 15  # calls of each UNet that are timed, in turn
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is kept of one drawing of the first: what was asked for, the picture (uint8 [H, W, 3]), the PSNR (dB) of
-    other pictures by the first beside it, and of each call of the denoiser the half of guidance and the step (from 0).
-    """
+    """The data that is kept of one drawing of the first side: its settings, the picture (uint8 [H, W, 3]), its controls
+    in dB, and for each call of the denoiser the half of guidance and the step (from 0)."""
 
     prompt: str
     seed: int
@@ -44,10 +42,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Difference:
-    """`graphs`: each output of each graph, teacher-forced, with the dB of every case. `guided_db`: of each picture, the
-    PSNR of the guided prediction at each step, where guidance amplifies what the two halves differ by. `pictures`:
-    free-running, each beside the one of `drawn`. None of these has a floor. `subject` is the output of the denoiser
-    among `graphs`."""
+    """All measurements; none of them has a floor. `graphs`: each output of each graph, teacher-forced, with the PSNR of
+    every case. `guided_db`: for each picture, the PSNR of the guided prediction at each step, because guidance
+    amplifies the difference between the halves. `pictures`: free-running, in the order of `drawn`. `subject` is the
+    output of the denoiser in `graphs`."""
 
     format: str
     graphs: tuple[Verdict, ...]
@@ -58,31 +56,31 @@ class Difference:
 
     @property
     def median_db(self) -> float:
-        """Over the pictures; of an even number the lower of the two in the middle."""
+        """Return the median PSNR (dB) of the pictures; of an even number the lower of the two in the middle."""
         return sorted(picture.psnr_db for picture in self.pictures)[(len(self.pictures) - 1) // 2]
 
     @property
     def lowest_db(self) -> float:
-        """Over the pictures."""
+        """Return the lowest PSNR (dB) of the pictures."""
         return min(picture.psnr_db for picture in self.pictures)
 
     def not_finite(self, one: str, other: str) -> list[str]:
-        """Say of each output of a graph and of each picture where NaN or infinity is, in `one`, the first, or in
-        `other`: what is not finite is no distance, and fails every bound."""
+        """Return a sentence for each output and picture that has NaN or infinity. `one` and `other` are the names of
+        the first and the second side in it. A value that is not finite fails every bound."""
         graphs = [(report.subject, report.not_finite) for report in self.graphs]
         found = [f"{name} is not finite {each.where(one, other)} in {each.what}" for name, each in graphs if each]
         return found + [p.not_finite.describe(one, other) for p in self.pictures if p.not_finite is not None]
 
 
 class Candidate(Protocol):
-    """What is compared: a bundle's artifacts of one format, or a model."""
+    """The second side of a comparison: a bundle's artifacts of one format, or a model."""
 
     @property
     def title(self) -> str: ...
 
     @property
     def format(self) -> str:
-        """ "onnx", "coreml", "tflite"; "torch" for a model."""
+        """Return "onnx", "coreml" or "tflite", and "torch" for a model."""
         ...
 
     @property
@@ -93,21 +91,22 @@ class Candidate(Protocol):
     def open(self, graph: str) -> Runner: ...
 
     def precision(self, graph: str) -> tuple[str, str]:
-        """Storage and arithmetic."""
+        """Return storage and arithmetic of a graph."""
         ...
 
     def find_cut(self, prompt: str) -> str:
-        """The end of `prompt` that its text encoder has no room for, or ""."""
+        """Return the end of `prompt` that does not fit into its text encoder, "" if all of it fits."""
         ...
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
-        """The prompts of what was recorded, free-running, beside it."""
+        """Draw the prompts of `trajectories` free-running, and yield a comparison of each picture with the recorded
+        one."""
         ...
 
 
 @dataclass(frozen=True)
 class BundleCandidate:
-    """The artifacts of one format. Raises UserError where the bundle has none of it."""
+    """The artifacts of one format of a bundle. Raises UserError if the bundle has none of this format."""
 
     bundle: Bundle
     format: str
@@ -138,23 +137,25 @@ class BundleCandidate:
 
 
 def check_shapes(one: Candidate, other: Candidate) -> None:
-    """Raises UserError unless both have the same graphs, and every tensor of them one shape in both, their batches
-    aside."""
+    """Check that both sides have the same graphs and tensors of equal shapes, except for the batch. Raise UserError if
+    not."""
     mine, theirs = (program_graphs(side.program) for side in (one, other))
     if set(mine) != set(theirs):
         titles = f"{other.title} has the graphs {', '.join(theirs)}, {one.title} {', '.join(mine)}"
-        raise UserError(f"{titles}: no two to compare")
+        raise UserError(f"{titles}: they cannot be compared")
     specs = ({graph: side.spec(graph) for graph in mine} for side in (one, other))
     for name, own, given in other_shapes(*specs):
-        raise UserError(f"{other.title} has {name} of {list(given)}, {one.title} of {list(own)}: no two to compare")
+        raise UserError(
+            f"{other.title} has {name} of {list(given)}, {one.title} of {list(own)}: they cannot be compared"
+        )
 
 
 Shape = tuple[int | str, ...]
 
 
 def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec]) -> Iterator[tuple[str, Shape, Shape]]:
-    """Each tensor of the graphs `mine` that has another shape in `others`, the batch aside: its name, and both shapes,
-    that in `others` empty where it is not there."""
+    """Yield the name of each tensor whose shape differs between `mine` and `others`, and both shapes. The batch is
+    ignored; the second shape is empty if the tensor is missing in `others`."""
     for graph, spec in mine.items():
         if graph not in others:
             yield graph, ("graph",), ()
@@ -168,8 +169,8 @@ def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec])
 def compare(
     trajectories: Iterable[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
 ) -> Difference:
-    """Return how far `candidate` is from what was recorded of another whose tensors have the same shapes
-    (`check_shapes`). The trajectories may be drawn while they are asked for: one is held at a time."""
+    """Return the differences of `candidate` from the recorded first side, whose tensors have the same shapes
+    (`check_shapes`). `trajectories` may be a generator that draws: only one is held at a time."""
     model, output = model_graph(candidate.program)
     names = sorted(program_graphs(candidate.program))
     tallies = {name: {tensor.name: Tally() for tensor in candidate.spec(name).outputs} for name in names}
@@ -186,7 +187,7 @@ def compare(
         pictures += candidate.draw([t])
         calls = tuple((case.half, case.step or 0) for case in cases(model, t))
         drawn.append(Drawn(t.prompt, t.seed, t.steps, t.guidance, t.picture, t.controls, calls))
-        del t, outputs  # before the next is drawn
+        del t, outputs  # frees them before the next one is drawn
     graphs = tuple(_report(candidate, name, tensor, tally) for name in names for tensor, tally in tallies[name].items())
     return Difference(
         candidate.format, graphs, tuple(guided), tuple(pictures), tuple(drawn), subject=f"{model}.{output}"
@@ -212,20 +213,20 @@ def _report(candidate: Candidate, graph: str, tensor: str, tally: Tally) -> Verd
 
 
 def _guided_db(t: Trajectory, graph: str, outputs: Sequence[Array]) -> tuple[float, ...]:
-    """PSNR (dB) of the guided prediction at each step of one picture. `outputs` are the candidate's, a call after the
-    other as they were recorded."""
-    wanted = guided_outputs(t)
-    peak = largest(list(wanted.values()))
-    halves: dict[int, dict[str, Array]] = {step: {} for step in wanted}
+    """Return the PSNR (dB) of the guided prediction at each step of one picture. `outputs` are the candidate's, one for
+    each recorded call, in the order of recording."""
+    expected = guided_outputs(t)
+    peak = largest(list(expected.values()))
+    halves: dict[int, dict[str, Array]] = {step: {} for step in expected}
     for case, given in zip(cases(graph, t), outputs, strict=True):
         assert case.step is not None
         halves[case.step][case.half or HALVES[1]] = given
-    return tuple(psnr_db(one, combine_halves(halves[step], t.guidance), peak) for step, one in wanted.items())
+    return tuple(psnr_db(one, combine_halves(halves[step], t.guidance), peak) for step, one in expected.items())
 
 
 def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:
-    """Processor time of a call of the graph `other`, such as a UNet, over that of `one`: the median over pairs of calls
-    in turn."""
+    """Return the processor time of one call of the graph `other`, such as a UNet, divided by one call of `one`: the
+    median over PAIRS alternating calls."""
     inputs = next(cases(one.spec.name, trajectory)).inputs
     ratios = []
     for number in range(PAIRS + 1):
@@ -234,6 +235,6 @@ def step_ratio(one: Runner, other: Runner, trajectory: Trajectory) -> float:
             begun = process_time()
             (one, other)[which](inputs)
             spent[which] = process_time() - begun
-        if number:  # the first pays for caches
+        if number:  # the first pair only fills caches
             ratios.append(spent[1] / max(spent[0], 1e-9))
     return median(ratios)

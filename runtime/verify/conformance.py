@@ -1,7 +1,6 @@
-"""Run the conformance vectors of a bundle against a reader: the runtime's own, or one with a mistake in it.
+"""Run the conformance vectors of a bundle against a reader: the runtime's own, or, in tests, one with a mistake in it.
 
-What the vectors hold and what each kind asks for is in vectors.py.
-"""
+The vectors and their kinds are described in vectors.py."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -32,13 +31,13 @@ History = tuple[Latents, ...]
 
 @dataclass(frozen=True)
 class Reader:
-    """The functions of a reader that vectors are about; those of one bundle."""
+    """The functions of a reader that vectors test, for one bundle."""
 
     encode: Callable[[str], Tokens]
-    encode_text: Callable[[str], list[int]]  # ids of the text alone
+    encode_text: Callable[[str], list[int]]  # ids of the text, without beginning and end token
     vocabulary: Callable[[], dict[str, int]]
     merges: Callable[[], list[str]]
-    draw: Callable[[int, list[int]], list[Latents]]  # of a seed, successive draws of these sizes
+    draw: Callable[[int, list[int]], list[Latents]]  # seed, sizes: the successive draws of these sizes
     table: Callable[[str, int, int], StepTable]
     first: Callable[[StepTable, Latents, Latents | None], Latents]
     advance: Callable[[Step, Latents, Latents, History, Latents | None], tuple[Latents, History]]
@@ -47,10 +46,10 @@ class Reader:
     posterior: Callable[[Latents, Latents], Latents]
     from_uint8: Callable[[NDArray[np.uint8]], Latents]
     to_uint8: Callable[[Latents], NDArray[np.uint8]]
-    others: tuple["Reader", ...] = ()  # the same with the second tokenizer of the bundle, the third, ...
+    others: tuple["Reader", ...] = ()  # one for each further tokenizer of the bundle
 
     def of(self, case: Case) -> "Reader":
-        """The reader with the tokenizer that a case is about."""
+        """Return the reader with the tokenizer of a case. Raise ValueError if there is no such tokenizer."""
         number = int(case.numbers.get("tokenizer", 1))
         if not 1 <= number <= 1 + len(self.others):
             raise ValueError(f"there is no tokenizer {number}")
@@ -58,7 +57,7 @@ class Reader:
 
 
 def own_reader(bundle: Bundle) -> Reader:
-    """The runtime's own functions, with the files and numbers of the bundle."""
+    """Return the runtime's own functions, with the files and numbers of the bundle."""
     first, *others = (
         _reader_with(bundle, tokenizer, settings)
         for tokenizer, settings in zip(open_tokenizers(bundle), bundle.manifest.tokenizers, strict=True)
@@ -96,9 +95,10 @@ def judge_conformance(
     say: Callable[[str], None] = lambda line: None,
     afresh: Path | None = None,
 ) -> tuple[list[Verdict], dict[str, str]]:
-    """One report a vector of the bundle, of the rung "conformance", its subject the vector's name; and by that name
-    what is wrong where it fails. Without `reader` it is the runtime's own. A bundle without vectors has no reports.
-    `afresh` is a folder with vectors that the original libraries have just written, of the kind CONFORMANCE_AFRESH."""
+    """Return a verdict for each vector of the bundle, its subject the vector's name, and the vectors' explanations of a
+    failure by name. `reader` None is the runtime's own. Both are empty if the bundle has no vectors. `afresh` is a
+    folder of vectors that the original libraries have just computed; verdicts on them are of the kind
+    CONFORMANCE_AFRESH."""
     if not bundle.manifest.conformance:
         return [], {}
     vectors, raw = read_vectors(afresh or bundle.folder)
@@ -112,11 +112,12 @@ def judge_conformance(
 
 
 def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> Verdict:
-    """Raises ProofError at a kind that is not known here, and where a case lacks what its kind needs, or has more."""
+    """Return the verdict on one vector. Raise ProofError if its kind is not known, or a case does not have the inputs
+    that its kind needs."""
     run = _KINDS.get(vector.kind)
     if run is None:
         raise ProofError(
-            f"the conformance vector {vector.name} is of an unknown kind, {vector.kind}: update this reader"
+            f"the conformance vector {vector.name} has the unknown kind {vector.kind}: install a newer pocketdiffusion"
         )
     comparisons = []
     for case in vector.cases:
@@ -126,12 +127,12 @@ def judge_vector(vector: Vector, raw: bytes, reader: Reader) -> Verdict:
         except (UserError, KeyError, IndexError, ValueError) as error:
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise ProofError(
-                f"the conformance vector {vector.name} cannot be run, {case.label} ({reason}): export the model again"
+                f"conformance vector {vector.name}, case {case.label}, cannot be run ({reason}): export the model again"
             ) from error
-        for label, wanted, found in results:
-            size = np.float32(np.abs(wanted.astype(np.float32)).max(initial=0)) or np.float32(1)
+        for label, reference, found in results:
+            size = np.float32(np.abs(reference.astype(np.float32)).max(initial=0)) or np.float32(1)
             comparisons.append(
-                Comparison(label, wanted.astype(np.float32) / size, np.asarray(found, np.float32) / size)
+                Comparison(label, reference.astype(np.float32) / size, np.asarray(found, np.float32) / size)
             )
     return measure(vector.name, comparisons, Check(Kind.CONFORMANCE, Tolerance(vector.floor_db)))
 
@@ -164,7 +165,8 @@ def _vocabulary(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> 
 
 
 def encode_entries(tokens: list[str], encode_text: Callable[[str], list[int]]) -> bytes:
-    """The ids of each entry's text, -1 behind them, int32 little-endian; entries that are no text are left out."""
+    """Return the ids of each entry's text, each followed by -1, as int32 little-endian. Entries that are not valid
+    UTF-8 are left out."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     to_byte = {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
@@ -219,8 +221,8 @@ def _whole_run(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> R
 def run_rows(
     reader: Reader, sampler: str, steps: int, start: int, given: Arrays
 ) -> tuple[Latents, Iterator[tuple[float, Latents, Latents]]]:
-    """The latents before the first row, [16]; then timestep, scaled latents and latents after each row, with the model
-    of vectors.py."""
+    """Return the latents before the first row, float32 [16], and an iterator over timestep, scaled latents and latents
+    after each row. The model is the arithmetic that vectors.py describes."""
     table = reader.table(sampler, steps, start)
     first = reader.first(table, given["noise"][0], given.get("image"))
     return first, _rows(reader, table, first, given)

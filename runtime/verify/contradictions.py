@@ -1,7 +1,7 @@
-"""What a bundle says of itself that no drawing of its proof would show to be wrong: compared file with file.
+"""Contradictions between the files of a bundle that no drawing of its proof would reveal.
 
-`verify` reads it before it runs anything, so that a reader in another language, which may depend on any of it, is not
-the first to find out."""
+`verify` searches them before it runs anything, because a reader in another language may depend on any of these
+fields."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -41,14 +41,15 @@ from pocketdiffusion.runtime.verify.vectors import VECTORS
 
 
 def check_contradictions(bundle: Bundle) -> None:
-    """Raises ProofError, which names the file and the field, at the first thing that another file contradicts."""
-    pick_stages(bundle)  # raises UserError where nothing can be drawn from a prompt
+    """Compare the files of a bundle with each other. Raise ProofError, which names the file and the field, at the first
+    contradiction, and UserError if the program cannot draw from a prompt."""
+    pick_stages(bundle)  # raises UserError if it cannot draw from a prompt
     for path, reason in _contradictions(bundle):
         raise ProofError(f"{bundle.folder / path}: {reason}: export the model again")
 
 
 def _contradictions(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """The file, and what is wrong with it."""
+    """Yield the file and a sentence for each contradiction."""
     for format, graphs in bundle.manifest.graphs.items():
         pipeline = f"pipeline/{format}.json"
         for reason in (*_samplers(bundle), *_program(bundle), *settings_faults(bundle)):
@@ -65,13 +66,17 @@ def _contradictions(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 
 def _samplers(bundle: Bundle) -> Iterator[str]:
-    """The index of step tables beside the schedule, and the sampler that the original drew with."""
+    """Yield the differences between step tables and schedule, and a default sampler that the original did not draw
+    with."""
     manifest = bundle.manifest
     index, scheduler = manifest.step_tables.index, manifest.scheduler
     schedule = read_schedule(scheduler.config)
-    for where, said in (("steps.prediction_type", index.prediction_type), ("model", manifest.model.prediction_type)):
+    for where, said in (
+        ("steps.prediction_type", index.prediction_type),
+        ("model.prediction_type", manifest.model.prediction_type),
+    ):
         if said != schedule.prediction_type:
-            yield f"{where} says {said}, and the schedule is of {schedule.prediction_type}"
+            yield f"{where} is {said}, and the schedule predicts {schedule.prediction_type}"
     drawn = {each.sampler for each in (*manifest.golden, manifest.picture) if each is not None}
     if drawn and drawn != {scheduler.default_sampler}:
         yield f"steps.default_sampler is {scheduler.default_sampler}, and the original drew by {', '.join(drawn)}"
@@ -81,21 +86,22 @@ def _samplers(bundle: Bundle) -> Iterator[str]:
         stored = index.samplers[name].rows if name in index.samplers else (0,) * index.most_steps
         for steps, rows in enumerate(stored, 1):
             try:
-                wanted = len(step_table(name, schedule, steps).rows)
+                expected = len(step_table(name, schedule, steps).rows)
             except UserError:
-                wanted = 0
-            if rows != wanted:
-                yield f"steps.samplers.{name} has {rows} rows for {steps} steps, where the sampler makes {wanted}"
+                expected = 0
+            if rows != expected:
+                yield f"steps.samplers.{name} has {rows} rows for {steps} steps, and the sampler has {expected}"
 
 
 def _program(bundle: Bundle) -> Iterator[str]:
-    """Of image to image, and of samplers that scale their input, nothing is recorded."""
+    """Yield faults of the program that recordings cannot show: image to image and samplers that scale their input are
+    not recorded."""
     program, graphs = bundle.manifest.program, next(iter(bundle.manifest.graphs.values()))
-    if program.draws != DRAWS:  # of every pipeline of diffusers that redraws a picture
+    if program.draws != DRAWS:  # the order in diffusers' pipelines for image to image
         yield f"program.draws is {', '.join(program.draws)}, and the originals draw {', '.join(DRAWS)}"
     stages = text_to_image(program)
     if "latents" in hosts_of(stages[DENOISE]):
-        yield "program.stages: denoise is given latents, and the originals give it scaled_latents"
+        yield "program.stages: an input of denoise is latents, and the originals use scaled_latents"
     called = {call.graph for stage in program.stages for call in stage.calls}
     if idle := graphs.keys() - called:
         yield f"program.stages: no stage calls {min(idle)}"
@@ -106,19 +112,19 @@ def _program(bundle: Bundle) -> Iterator[str]:
     if ENCODE_IMAGE in stages:
         for value in hosts_of(stages[ENCODE_IMAGE]):
             if not is_given(program, value):
-                yield f"program.stages: encode_image is given {value}, and needs no more than a picture"
+                yield f"program.stages: encode_image uses {value}, and needs only a picture"
         if not any("picture" in call.inputs.values() for call in stages[ENCODE_IMAGE].calls):
-            yield "program.stages: encode_image gives no graph the picture as it is"
+            yield "program.stages: no graph of encode_image has the unchanged picture as its input"
     yield from _mixed_hosts(program)
-    for stage in program.stages:  # image to image is drawn by the stages that drew from a prompt, and encode_image
+    for stage in program.stages:  # image to image uses the recorded stages and encode_image
         judged = stages.get(stage.stage)
         if judged is not None and stage.calls != judged.calls and stage.stage != PREVIEW:
             when = f"for {', '.join(stage.when)}" if stage.when else "for all else"
-            yield f"program.stages: the variant of {stage.stage} {when} is none that the original's drawings judged"
+            yield f"program.stages: the variant of {stage.stage} {when} is not covered by the recorded drawings"
 
 
 def _mixed_hosts(program: Program) -> Iterator[str]:
-    """A host value that is added to itself, joined with itself, or alone in a sum or a concat."""
+    """Yield each sum or concat that has a host value twice, or only one host value."""
     for stage in program.stages:
         for call in stage.calls:
             for tensor, given in call.inputs.items():
@@ -126,43 +132,45 @@ def _mixed_hosts(program: Program) -> Iterator[str]:
                 for value in names:
                     if host_value(value) is not None and (len(names) == 1 or names.count(value) > 1):
                         where = f"program.stages: {stage.stage}: {call.graph}.{tensor}"
-                        yield f"{where} is made of {value} alone or more than once, and the originals take it as it is"
+                        yield f"{where} is a sum or concat of {value} only, and the originals use it unchanged"
 
 
 def _merges(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """Readers in other languages take a line as it is: our tokenizer's library drops what they would not."""
+    """Yield lines of merges that other readers would parse differently: the tokenizers library ignores malformed
+    ones."""
     for path in sorted({settings.merges for settings in bundle.manifest.tokenizers}):
         raw = (bundle.folder / path).read_bytes()
         try:
             merges = read_merges(raw)
         except ValueError as error:
-            yield path, f"it is no UTF-8 ({error})"
+            yield path, f"it is not UTF-8 ({error})"
             continue
         if odd := [merge for merge in merges if len(merge.split(" ")) != 2 or merge.split() != merge.split(" ")]:
-            yield path, f"a line of it is {odd[0]!r}, which is not two pieces with one space between"
+            yield path, f"a line of it is {odd[0]!r}, which is not two pieces separated by one space"
         if not raw.endswith(b"\n"):
             yield path, "its last line does not end in a line feed"
 
 
 def _files(bundle: Bundle, format: str, graph: Graph) -> Iterator[str]:
-    """A reader without a file system gives an engine the files of weights by name."""
+    """Yield faults in a graph's lists of files. A reader without a file system hands weight files to an engine by
+    name."""
     table, home = bundle.manifest.files, PurePosixPath(graph.path).parent
     for data in graph.external_data:
         if str(home / data.location) != data.path or data.path not in graph.files:
-            yield f"external_data has {data.path} for {data.location}, which is none of its files beside {graph.path}"
+            yield f"external_data has {data.path} for {data.location}, not among its files next to {graph.path}"
     for path in table:
         if path.startswith(f"{graph.path}/") and path not in graph.files:
-            yield f"files lacks {path}"
+            yield f"files does not list {path}"
     engine = find_engine(format)
     if engine is None or not engine.weights_beside:
         return
     for path in table:
         if path.startswith(f"{graph.path}_") and path not in graph.files:
-            yield f"files lacks {path}"
+            yield f"files does not list {path}"
     if missing := {*graph.files} - {graph.path, *(data.path for data in graph.external_data)}:
-        yield f"external_data lacks {min(missing)}"
+        yield f"external_data does not list {min(missing)}"
     if graph.transposes and graph.file_spec is None:
-        yield f"transposes names {min(graph.transposes)}, and the file's own tensors are those of spec"
+        yield f"transposes names {min(graph.transposes)}, and the file's tensors are laid out as in spec"
 
 
 def _fits(tensor: TensorSpec, ref: ArrayRef) -> bool:
@@ -174,7 +182,7 @@ def _fits(tensor: TensorSpec, ref: ArrayRef) -> bool:
 
 
 def _golden(bundle: Bundle) -> Iterator[str]:
-    """A case for each graph, with all its tensors."""
+    """Yield graphs without a golden case, and cases whose tensors differ from the graph's."""
     for graphs in bundle.manifest.graphs.values():
         for name, graph in graphs.items():
             case = bundle.manifest.cases.get(name)
@@ -186,11 +194,11 @@ def _golden(bundle: Bundle) -> Iterator[str]:
                 ("outputs", graph.spec.outputs, case.outputs),
             ):
                 if refs.keys() != {tensor.name for tensor in tensors}:
-                    yield f"golden.{name}.{kind} has not the tensors of its spec"
+                    yield f"golden.{name}.{kind} does not have the tensors of its spec"
                 for tensor in tensors:
                     ref = refs.get(tensor.name)
                     if ref is not None and not _fits(tensor, ref):
-                        said, wanted = f"{ref.dtype}{list(ref.shape)}", f"{tensor.dtype}{list(tensor.shape)}"
-                        yield f"golden.{name}.{kind}.{tensor.name} is {said}, where its spec has {wanted}"
+                        said, expected = f"{ref.dtype}{list(ref.shape)}", f"{tensor.dtype}{list(tensor.shape)}"
+                        yield f"golden.{name}.{kind}.{tensor.name} is {said}, and its spec has {expected}"
     if unknown := bundle.manifest.cases.keys() - next(iter(bundle.manifest.graphs.values())).keys():
-        yield f"golden has a case of {min(unknown)}, which is no graph"
+        yield f"golden has a case of {min(unknown)}, which is not a graph"

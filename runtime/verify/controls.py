@@ -1,7 +1,6 @@
-"""Controls: how far the original's own pictures are from one another. A figure in dB says something beside them alone.
+"""Controls: other pictures by the original, which show what a PSNR in dB means for this model.
 
-34 dB is near for one model, and further than another seed for the next.
-"""
+34 dB is close for one model, and for another one further away than the picture of another seed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
@@ -22,23 +21,23 @@ class Median(Protocol):
 
 
 def shorten(prompt: str) -> str:
-    """The prompt without its last word; "" where it has one."""
+    """Return the prompt without its last word; "" if it has only one."""
     return " ".join(prompt.split()[:-1])
 
 
 def middle(values: Sequence[float]) -> float:
-    """The median; of an even number the lower of the two in the middle. inf of none."""
+    """Return the median; of an even number of values the lower of the two in the middle, inf without values."""
     return sorted(values)[(len(values) - 1) // 2] if values else inf
 
 
 def medians(controls: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each control, the median (dB) over the prompts that have it."""
+    """Return the median (dB) of each control over the prompts that have it."""
     names = dict.fromkeys(name for each in controls for name in each)
     return {name: middle([each[name] for each in controls if name in each]) for name in names}
 
 
 def compare_with(db: float, controls: Mapping[str, float]) -> str:
-    """What a PSNR (dB) is beside its controls, in words. A control that gives the very same picture is passed over."""
+    """Return a sentence that compares a PSNR (dB) with its controls. A control with an identical picture is ignored."""
     told = {name: value for name, value in controls.items() if value < inf}
     if not told:
         return "without controls"
@@ -50,7 +49,7 @@ def compare_with(db: float, controls: Mapping[str, float]) -> str:
 
 
 def describe_pictures(verdicts: Iterable[Median], controls: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    """A line for the median picture of each format that was judged, beside what the original itself gives."""
+    """Yield a line for each format: the median PSNR of its pictures, compared with the controls."""
     for verdict in verdicts:
         if verdict.subject == "pictures.median":
             words = compare_with(verdict.psnr_db, medians(controls))

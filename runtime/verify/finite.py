@@ -1,4 +1,4 @@
-"""What is not finite is never near: where two tensors hold NaN or infinity, on which side, and at which index."""
+"""Search for values that are not finite: on which side of a comparison NaN or infinity is, and at which index."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,8 @@ from pocketdiffusion.runtime.bundle.verdicts import NotFinite
 
 
 def find_not_finite(what: str, reference: NDArray[Any], candidate: NDArray[Any]) -> NotFinite | None:
-    """Look for NaN and infinity in both; None where all is finite. The two may differ in shape."""
+    """Return the first NaN or infinity of `reference` or `candidate`, None if all values are finite. `what` names the
+    tensors in the result. The shapes may differ."""
     first, second = first_not_finite(reference), first_not_finite(candidate)
     if first is not None:
         return NotFinite(what, "reference" if second is None else "both", first)
@@ -26,5 +27,5 @@ def first_not_finite(x: NDArray[Any]) -> tuple[int, ...] | None:
 
 
 def largest(arrays: Iterable[NDArray[Any]]) -> float:
-    """Return the largest absolute value among the finite ones, 0 where there is none: the peak of PSNR."""
+    """Return the largest absolute value among the finite values, 0 if there is none: the peak of PSNR."""
     return max((float(np.abs(x, where=np.isfinite(x), out=np.zeros_like(x)).max(initial=0)) for x in arrays), default=0)

@@ -1,8 +1,7 @@
-"""The gate: every artifact re-read from disk, run as users run it, compared with the recorded original.
+"""The gate: every artifact is read from disk, run as users run it, and compared with the recorded original.
 
-Teacher-forced, each graph and each stage gets the original's own inputs, so that its verdict blames it alone. Then
-whole pictures are drawn, free-running, and compared with the original's.
-"""
+Teacher-forced, each graph and each stage gets the original's own inputs, so that its verdict blames only this part.
+Then complete pictures are drawn, free-running, and compared with the original's."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,17 +24,17 @@ def judge_graph(check: Check, runner: Runner, trajectories: Sequence[Trajectory]
     for trajectory in trajectories:
         for case in cases(runner.spec.name, trajectory):
             given = runner(case.inputs)
-            wanted = case.outputs if check.reference is None else check.reference(case.inputs)
+            expected = case.outputs if check.reference is None else check.reference(case.inputs)
             for name, tally in tallies.items():
-                tally.add(Comparison(case.label, wanted[name], given[name]))
+                tally.add(Comparison(case.label, expected[name], given[name]))
     return [tally.verdict(f"{runner.spec.name}.{name}", check) for name, tally in tallies.items()]
 
 
 def judge(
     bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
 ) -> tuple[list[Verdict], list[PictureReport]]:
-    """Judge everything: return the verdicts on whole pictures, which come first, on stages and on every graph of every
-    format, and the pictures. What each must reach is decided before any of it runs, by the graphs and the verdicts of
+    """Judge everything. Return the verdicts and the pictures: verdicts on pictures come first, then on stages and on
+    every graph of every format. All tolerances are decided before anything runs, from the graphs and the verdicts of
     the manifest (`tolerances.check_artifacts`)."""
     checks = check_artifacts(bundle.manifest.graphs, bundle.manifest.verdicts)
     say("stages")

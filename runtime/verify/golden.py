@@ -1,4 +1,4 @@
-"""Recorded trajectories in the bundle: raw arrays below golden/NUMBER, one PNG each for people."""
+"""Recorded trajectories in a bundle: raw arrays below golden/NUMBER, and one PNG each for people."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,14 +28,16 @@ class GoldenWriter:
         self._written: dict[tuple[bytes, str], ArrayRef] = {}
 
     def write(self, path: str, array: Array) -> ArrayRef:
-        """The record of the array: of an older file where that holds the same bytes."""
+        """Write an array and return its record. If an earlier file has the same bytes, the record names that file
+        instead."""
         key = hashlib.sha256(array.tobytes()).digest(), array.dtype.name
         if key not in self._written:
             self._written[key] = write_array(self.folder, path, array)
         return self._written[key].model_copy(update={"shape": array.shape})
 
     def tensor(self, path: str, arrays: Sequence[Array]) -> RecordedTensor:
-        """One file of the distinct values, in the order in which they come first."""
+        """Write the distinct values of `arrays` to one file, in the order of their first occurrence, and return the
+        record."""
         places: dict[bytes, int] = {}
         distinct: list[Array] = []
         calls = []
@@ -49,7 +51,7 @@ class GoldenWriter:
 
 
 def write_golden(folder: Path, number: int, trajectory: Trajectory) -> Recorded:
-    """Writes every array of `trajectory` below `folder`; returns the manifest's record of it."""
+    """Write every array of `trajectory` below `folder`/golden/`number`. Return the manifest's record of it."""
     writer, home = GoldenWriter(folder), f"golden/{number}"
     arrays = {name: writer.write(f"{home}/{name}.bin", getattr(trajectory, name)) for name in ARRAYS}
     graphs = {graph: _write_graph(writer, f"{home}/{graph}", cases) for graph, cases in trajectory.calls.items()}
@@ -72,8 +74,8 @@ def _write_graph(writer: GoldenWriter, path: str, cases: Sequence[Case]) -> Reco
 
 
 def write_case(folder: Path, spec: GraphSpec, trajectory: Trajectory) -> GoldenCase:
-    """Write one recorded call of a graph, from the middle of the drawing, into `folder`/golden/case; return its record.
-    A reader that has no proof part runs the graph on it."""
+    """Write one recorded call of a graph, from the middle of the drawing, into `folder`/golden/case, and return its
+    record. A reader without the proof part runs the graph on it."""
     case = middle_call(spec.name, trajectory)
 
     def write(kind: str, tensors: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> dict[str, ArrayRef]:
@@ -88,32 +90,34 @@ def write_case(folder: Path, spec: GraphSpec, trajectory: Trajectory) -> GoldenC
 
 
 def middle_call(graph: str, trajectory: Trajectory) -> Case:
-    """The recorded call of a graph that its golden case is made of."""
+    """Return the recorded call in the middle of the drawing, which becomes the golden case of a graph."""
     calls = list(cases(graph, trajectory))
     return calls[len(calls) // 2]
 
 
 def read_golden(bundle: Bundle) -> list[Trajectory]:
-    """The trajectories that the bundle was judged by. Raises UserError where its proof part is not installed,
-    ProofError where it holds none, or not all arrays."""
+    """Return the trajectories that the bundle was judged by. Raise UserError if its proof part is not installed, and
+    ProofError if it has none, or if arrays or calls are missing."""
     require_proof(bundle)
     trajectories = []
     stages = text_to_image(bundle.manifest.program)
     for number, recorded in enumerate(bundle.manifest.golden):
         if missing := set(ARRAYS) - set(recorded.arrays):
-            raise ProofError(f"{bundle.folder}: golden vector {number} lacks {sorted(missing)}")
+            raise ProofError(f"{bundle.folder}: recording {number} has no array {min(missing)}: export the model again")
         drawn = (graph for name, s in stages.items() if name != PREVIEW for graph in graphs_of(s))
         if missing := {graph for graph in drawn if not (graph in recorded.graphs and recorded.graphs[graph].halves)}:
-            raise ProofError(f"{bundle.folder}: golden vector {number} has no call of {min(missing)}: export it again")
+            raise ProofError(
+                f"{bundle.folder}: recording {number} has no call of {min(missing)}: export the model again"
+            )
         fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
         fields |= {name: read_array(bundle.folder, recorded.arrays[name]) for name in ARRAYS}
         calls = {
-            graph: tuple(_read_graph(bundle, f"golden vector {number}: {graph}", recorded.prompt, each))
+            graph: tuple(_read_graph(bundle, f"recording {number}: {graph}", recorded.prompt, each))
             for graph, each in recorded.graphs.items()
         }
         trajectories.append(Trajectory(program=bundle.manifest.program, calls=calls, **fields))
     if not trajectories:
-        raise ProofError(f"{bundle.folder} holds no golden vectors to verify against: export it again")
+        raise ProofError(f"{bundle.folder} has no recordings to verify against: export the model again")
     return trajectories
 
 
@@ -123,7 +127,9 @@ def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph)
 
     count = len(recorded.halves)
     if len(recorded.steps) != count:
-        raise ProofError(f"{bundle.folder}: {what} has {count} halves and {len(recorded.steps)} steps: export it again")
+        raise ProofError(
+            f"{bundle.folder}: {what} has {count} halves and {len(recorded.steps)} steps: export the model again"
+        )
     inputs, outputs = read(recorded.inputs), read(recorded.outputs)
     return [
         Case(
@@ -140,5 +146,7 @@ def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph)
 def _read_tensor(bundle: Bundle, what: str, tensor: RecordedTensor, count: int) -> list[Array]:
     values = read_array(bundle.folder, tensor.values)
     if len(tensor.calls) != count or max(tensor.calls, default=-1) >= len(values):
-        raise ProofError(f"{bundle.folder}: {what} does not name one of its values for each call: export it again")
+        raise ProofError(
+            f"{bundle.folder}: {what} does not name one of its values for each call: export the model again"
+        )
     return [values[call] for call in tensor.calls]

@@ -1,4 +1,4 @@
-"""The golden data that travels with the runtime part, compared with the proof part that it was taken from."""
+"""Comparison of the golden data in the runtime part with the proof part that it was copied from."""
 
 from collections.abc import Iterator
 
@@ -13,15 +13,18 @@ from pocketdiffusion.runtime.verify.metrics import Comparison
 
 
 def compare_cases(bundle: Bundle) -> Iterator[Comparison]:
-    """Every array of every golden case beside the recorded call that it was taken from, and the picture likewise.
+    """Yield every array of every golden case with the recorded call that it was copied from, then the picture with the
+    recorded one.
 
-    Raises UserError where the proof part is not installed, ProofError where a case is of another call.
-    """
+    Raise UserError if the proof part is not installed, and ProofError if a case is of another call or the picture
+    cannot be read."""
     first = read_golden(bundle)[0]
     for graph, case in bundle.manifest.cases.items():
         call = middle_call(graph, first)
         if call.label != case.label:
-            raise ProofError(f"{bundle.folder}: the golden case of {graph} is {case.label}, not {call.label}")
+            raise ProofError(
+                f"{bundle.folder}: the golden case of {graph} is {case.label}, not {call.label}: export again"
+            )
         for refs, arrays in ((case.inputs, call.inputs), (case.outputs, call.outputs)):
             for name, ref in refs.items():
                 given = read_array(bundle.folder, ref).astype(np.float32)
@@ -32,5 +35,7 @@ def compare_cases(bundle: Bundle) -> Iterator[Comparison]:
         try:
             given = read_picture(bundle.folder / picture.image, width, height).astype(np.float32)
         except OSError as error:
-            raise ProofError(f"{bundle.folder / picture.image} is no picture ({error}): export it again") from error
+            raise ProofError(
+                f"{bundle.folder / picture.image} cannot be read as a picture ({error}): export the model again"
+            ) from error
         yield Comparison(picture.image, first.picture.astype(np.float32), given)

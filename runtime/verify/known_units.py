@@ -1,4 +1,4 @@
-"""Graphs that ship for a compute unit on which they are known to be bad: said wherever a bundle is called whole."""
+"""Warnings about graphs that ship for a compute unit on which they are known to be bad."""
 
 from pocketdiffusion.runtime.bundle.manifest import Draft
 
@@ -11,9 +11,9 @@ EVIDENCE = {
 
 
 def warn_of_units(manifest: Draft) -> list[str]:
-    """Return a line for each graph that ships for a unit on which it is known bad, with what that was seen on."""
+    """Return a warning for each graph that ships for a unit on which it is known to be bad, with the evidence."""
     return [
-        f"WARNING: the {format} graph {name} is not for the unit that it ships for, {graph.compute_unit} "
+        f"WARNING: the {format} graph {name} is known to be bad on its compute unit, {graph.compute_unit} "
         f"({EVIDENCE.get(known.evidence, known.evidence)}): {known.note}"
         for format, graphs in manifest.graphs.items()
         for name, graph in graphs.items()

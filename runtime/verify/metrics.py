@@ -1,8 +1,7 @@
-"""How equal two tensors are. Every comparison is written so that NaN fails.
+"""Measures of the difference between two tensors. Every comparison is written so that NaN fails.
 
-PSNR is 20 log10(peak / rmse) with peak = max |reference| over all recorded cases of that output: never taken from the
-candidate, which could raise it by being wrong. The case with the worst PSNR is the one that is judged.
-"""
+PSNR is 20 log10(peak / rmse) with peak = max |reference| over all recorded cases of that output: never the candidate's,
+which could raise it by being wrong. The verdict has the lowest PSNR of all cases."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,12 +25,12 @@ class Comparison:
 
 
 def psnr_db(reference: NDArray[np.float32], candidate: NDArray[np.float32], peak: float) -> float:
-    """inf where equal, -inf where either is not finite or the shapes differ."""
+    """Return 20 log10(peak / rmse) in dB. inf if both are equal, -inf if a value is not finite or the shapes differ."""
     return _db(_rmse(reference, candidate), peak)
 
 
 def _rmse(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """inf where the two cannot be compared."""
+    """Return the root mean square error, computed in float64; inf if the tensors cannot be compared."""
     if not _comparable(reference, candidate):
         return inf
     return float(np.sqrt(np.mean(np.square(reference.astype(np.float64) - candidate))))
@@ -43,7 +42,8 @@ def _db(rmse: float, peak: float) -> float:
 
 @dataclass
 class Tally:
-    """What is kept of the cases of one output, which are added one by one: all that its verdict needs, and no array."""
+    """The running totals over the cases of one output, which are added one by one: enough for its verdict, without
+    arrays."""
 
     peak: float = 0.0
     rmse: list[float] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Tally:
             self.place = tuple(int(i) for i in index)
 
     def verdict(self, subject: str, check: Check) -> Verdict:
-        """Return what `check` says of `subject`, by the cases so far."""
+        """Return the verdict of `check` on `subject` over the cases that were added."""
         case_db = tuple(_db(rmse, self.peak) for rmse in self.rmse)
         return Verdict(
             subject=subject,
@@ -106,18 +106,20 @@ def measure(subject: str, cases: Iterable[Comparison], check: Check) -> Verdict:
 
 
 def _comparable(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> bool:
-    """A reference that is not finite proves nothing either: NaN would win no comparison and so hide."""
+    """Return True if the shapes are equal and all values are finite. A reference that is not finite proves nothing
+    either: no comparison with NaN would fail."""
     return reference.shape == candidate.shape and bool(np.isfinite(reference).all() and np.isfinite(candidate).all())
 
 
 def image_psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Between two 8-bit pictures, peak 255, computed in float64 (in uint8 the difference would wrap around)."""
+    """Return the PSNR (dB) of two 8-bit pictures with peak 255, computed in float64 (in uint8 the difference would wrap
+    around)."""
     return psnr_db(a.astype(np.float32), b.astype(np.float32), 255.0)
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Mean structural similarity of two pictures uint8 [H, W, 3]: Wang et al. 2004, Gaussian window of sigma 1.5 cut at
-    11 pixels, K1 = 0.01, K2 = 0.03, averaged over channels and over the places where the whole window fits."""
+    """Return the mean structural similarity of two pictures uint8 [H, W, 3]: Wang et al. 2004, Gaussian window of sigma
+    1.5 and 11 pixels, K1 = 0.01, K2 = 0.03, averaged over channels and over all positions at which the window fits."""
     if a.shape != b.shape:
         raise ValueError(f"pictures of different shapes: {a.shape} and {b.shape}")
     window = np.exp(-np.square(np.arange(11) - 5) / (2 * 1.5**2))

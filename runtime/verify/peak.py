@@ -1,7 +1,6 @@
 """The peak memory of drawing one picture with a bundle, measured in a process of its own.
 
-python -m pocketdiffusion.runtime.verify.peak DIR FORMAT      prints bytes
-"""
+python -m pocketdiffusion.runtime.verify.peak DIR FORMAT      prints bytes"""
 
 import subprocess
 import sys
@@ -14,19 +13,22 @@ from pocketdiffusion.runtime.pipeline import generate
 
 
 def main(folder: str, format: str) -> None:
-    """One picture in two steps, by the bundle's own artifacts."""
+    """Draw one picture in two steps with the artifacts of the bundle, and print the peak memory of this process in
+    bytes."""
     for _ in generate(open_unproven(Path(folder), check=False), "a", steps=2, format=format):
         pass
     print(own_peak_bytes())
 
 
 def peak_mb(folder: Path, format: str) -> float:
-    """In MB of 1e6 bytes, interpreter and engine included. Raises ProofError where it does not draw."""
+    """Return the peak memory in MB (1e6 bytes) of a process that draws one picture, interpreter and engine included.
+
+    Raise ProofError if drawing fails."""
     command = [sys.executable, "-m", __name__, str(folder), format]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it was ended"])[-1]
-        raise ProofError(f"{folder} does not draw with {format}: {last}")
+        last = (done.stderr.strip().splitlines() or ["the process was killed"])[-1]
+        raise ProofError(f"drawing with the {format} graphs of {folder} failed: {last}")
     return int(done.stdout.split()[-1]) / 1e6
 
 

@@ -1,4 +1,4 @@
-"""Whole pictures, drawn free-running by an artifact alone, beside what the original drew."""
+"""Complete pictures, drawn free-running by the artifacts of a bundle, compared with the original's."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from pocketdiffusion.runtime.verify.tolerances import control_floor, picture_flo
 @dataclass(frozen=True)
 class PictureReport:
     """One prompt drawn free-running. `drift_db` is the PSNR of the latents after each call against the original's;
-    `first_diverging` is the first call whose latents fall under 20 dB, 0 if none does. Where latents or the decoded
-    picture hold NaN or infinity, on either side, `not_finite` says so, `psnr_db` is -inf and `ssim` 0: in 8 bits both
-    sides would be black."""
+    `first_diverging` is the first call whose latents have less than 20 dB, 0 if there is none. If latents or the
+    decoded picture have NaN or infinity on either side, `not_finite` says where, `psnr_db` is -inf and `ssim` is 0,
+    because both sides would be black in 8 bits."""
 
     format: str
     prompt: str
@@ -35,7 +35,7 @@ class PictureReport:
 
     @property
     def rmse(self) -> float:
-        """In levels of 0..255."""
+        """Return the root mean square error in levels of 0..255."""
         return float(255 * 10 ** (-self.psnr_db / 20))
 
     @property
@@ -44,7 +44,7 @@ class PictureReport:
 
 
 class Drawn(Protocol):
-    """A picture by the original: all that it takes to draw it again."""
+    """A picture by the original, with all settings that are needed to draw it again."""
 
     @property
     def prompt(self) -> str: ...
@@ -63,8 +63,8 @@ class Drawn(Protocol):
 def draw_again(
     bundle: Bundle, original: Drawn, format: str, *, steps: int | None = None, opener: Opener = open_graph
 ) -> tuple[list[Array], Array, Array]:
-    """Draw what the original drew, by the bundle alone, in as many steps or in `steps`. Return the latents float32
-    [1, c, h, w] after each step, what was decoded, float32 [1, 3, H, W], and the picture, uint8 [H, W, 3]."""
+    """Draw with the bundle what the original drew, in as many steps or in `steps`. Return the latents float32 [1, c, h,
+    w] after each step, the decoder's output, float32 [1, 3, H, W], and the picture, uint8 [H, W, 3]."""
     drafts = list(
         generate(
             bundle,
@@ -86,7 +86,7 @@ def draw_again(
 def draw_pictures(
     bundle: Bundle, trajectories: Iterable[Trajectory], format: str, opener: Opener = open_graph
 ) -> Iterator[PictureReport]:
-    """Draw each trajectory's prompt by the bundle alone, with the runners that `opener` opens."""
+    """Draw each trajectory's prompt with the runners that `opener` opens, and yield the comparison with its picture."""
     for t in trajectories:
         yield compare_picture(format, t, *draw_again(bundle, t, format, opener=opener))
 
@@ -94,12 +94,12 @@ def draw_pictures(
 def compare_picture(
     format: str, t: Trajectory, latents: Sequence[Array], decoded: Array, picture: Array
 ) -> PictureReport:
-    """Compare a drawing with the recorded one: `latents` float32 [1, c, h, w] after each UNet call, `decoded` float32
-    [1, 3, H, W] and `picture` uint8 [H, W, 3] of the other side."""
+    """Compare a drawing of the candidate with the recorded one: `latents` float32 [1, c, h, w] after each UNet call,
+    `decoded` float32 [1, 3, H, W] and `picture` uint8 [H, W, 3]."""
     peak = largest([t.latents])
-    wanted = [each[None] for each in t.latents[1:]]
-    drift = tuple(psnr_db(one, other, peak) for one, other in zip(wanted, latents, strict=True))
-    places = [*enumerate(zip(wanted, latents, strict=True), 1), (0, (recorded_once(t, "decoded"), decoded))]
+    expected = [each[None] for each in t.latents[1:]]
+    drift = tuple(psnr_db(one, other, peak) for one, other in zip(expected, latents, strict=True))
+    places = [*enumerate(zip(expected, latents, strict=True), 1), (0, (recorded_once(t, "decoded"), decoded))]
     found = (
         find_not_finite(f"latents after step {n} of {t.prompt!r}" if n else f"picture of {t.prompt!r}", one, other)
         for n, (one, other) in places
@@ -117,8 +117,9 @@ def judge_pictures(
     controls: Sequence[Mapping[str, float]] = (),
 ) -> list[Verdict]:
     """Return the verdicts on the median and the minimum over the prompts, each against its floor
-    (`tolerances.picture_floors`). The median of a recipe that is not lossy must besides be nearer than each of
-    `controls`, the original's own of each prompt. Of `scope`, the storage is that of `graphs`."""
+    (`tolerances.picture_floors`). The median of a recipe that is not lossy must also be higher than each of `controls`,
+    which holds the original's own controls (dB) of each prompt. The storage of `scope` is ignored, the storage of
+    `graphs` is used."""
     graphs = list(graphs)
     floors, storage = picture_floors(graphs, scope.arithmetic)
     if all(graph.picture_floors_db is None for graph in graphs):
@@ -137,7 +138,7 @@ def judge_pictures(
 
 
 def picture_verdict(subject: str, report: PictureReport, check: Check, cases: int = 1) -> Verdict:
-    """Return what `check` says of a picture, one of `cases`; its errors are in levels of 0..255."""
+    """Return the verdict of `check` on a picture, one of `cases`; its errors are in levels of 0..255."""
     return Verdict(
         subject=subject,
         rung=check.rung,

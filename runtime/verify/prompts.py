@@ -1,11 +1,11 @@
-"""The prompts that the conformance vectors of every tokenizer ask for: export/conformance writes their ids as
-transformers gives them, and `verify` holds a bundle's vectors against this list."""
+"""The prompts of the conformance vectors of every tokenizer. export/conformance writes their ids as transformers
+computes them, and `verify` compares a bundle's vectors with this list."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-MOST_ADDED = 16  # of the added tokens: the first half of these and the last are tried
+MOST_ADDED = 16  # prompts for added tokens: the first half is for the first tokens, the second for the last
 
-# By the name of the vector: what is wrong where ids differ, and the prompts.
+# By the name of the vector: the explanation of a difference, which is stored in bundles, and the prompts.
 PROMPTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "plain": (
         "the padding (with the bundle's pad_id, not with 0), the beginning or the end token, or the byte-pair merges",
@@ -112,6 +112,7 @@ PROMPTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 
 def added_prompts(texts: Sequence[str]) -> Iterator[str]:
-    """Prompts with each of the added tokens of these `texts`, in order of their ids."""
+    """Yield a prompt with each of these `texts` of added tokens, which are in order of their ids; at most MOST_ADDED
+    prompts."""
     for text in texts if len(texts) <= MOST_ADDED else [*texts[: MOST_ADDED // 2], *texts[-MOST_ADDED // 2 :]]:
         yield f"a {text} on grass, {text}{text} x{text} {text}x {text.upper()} {text}1 \u3000{text}\u00a0."

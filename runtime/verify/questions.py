@@ -1,9 +1,8 @@
-"""What conformance vectors ask, whatever the model: prompts, seeds, inputs, counts of steps, and how near is near.
+"""The questions of the conformance vectors, for any model: prompts, seeds, inputs, counts of steps, and tolerances.
 
-export/conformance has the original libraries answer these; `verify` holds the vectors of a bundle against them
-(vector_check.py), so that a vector, a case or a dB that was taken out is missed. A later version may ask more: a bundle
-that has more cases than these is as good.
-"""
+export/conformance computes the answers with the original libraries. `verify` compares the vectors of a bundle with
+these questions (vector_check.py), so that a removed vector or case, or a lowered floor, is found. A bundle may have
+more cases than these, as a later version may write."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,20 +17,20 @@ from pocketdiffusion.runtime.verify.prompts import PROMPTS, added_prompts
 
 EXACT_DB = 200.0  # equality
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
-NEAR_DB = 120.0  # float32, in the same order
-RUN_DB = 105.0  # 6e-6 of the largest value; float32 in our order of operations has 112 and more
+NEAR_DB = 120.0  # float32, operations in the same order
+RUN_DB = 105.0  # 6e-6 of the largest value; float32 in our order of operations has at least 112
 POSTERIOR_DB = 110.0  # exp of float32
-PIXEL_DB = 130.0  # diffusers divides by 255 before it doubles, which rounds otherwise in the last bit
+PIXEL_DB = 130.0  # diffusers divides by 255 before it doubles, which rounds the last bit differently
 
 SEEDS = (0, 1, 42, 2**31, 2**32 - 1, 2**32 + 5, 2**53 + 1, 2**63, 2**64 - 1, -1, -(2**63))
-DRAWS: Mapping[str, tuple[int, ...]] = {  # by the vector's name the sizes of successive draws
+DRAWS: Mapping[str, tuple[int, ...]] = {  # by the vector's name: sizes of successive draws
     "noise of 16 values and more": (16, 64, 256),
     "noise of no multiple of 16 values": (17, 33, 250),
     "noise of under 16 values": (1, 1, 2, 15, 3),
     "noise of successive draws": (16, 5, 33, 3, 64, 1, 16384, 60, 16),
 }
 GUIDANCES = (7.5, 1.5, 1.0000001, 1.0, 0.5, 0.0, -2.0)
-POSTERIOR_SEED = 12  # of the noise of a posterior
+POSTERIOR_SEED = 12  # for the noise of a posterior
 POSTERIORS = (
     "log variances about 0",
     "log variances under -30, which is the least",
@@ -40,14 +39,14 @@ POSTERIORS = (
 
 MOST_STEPS = 50
 WHOLE = 9  # steps of the run that is kept row by row: linspace gives fractions of timesteps there
-RUN_SEED = 11  # of the noise of runs: its draws are those that the ancestral sampler makes
+RUN_SEED = 11  # for the noise of runs: its draws are the draws of the ancestral sampler
 RUN_SHAPE = (1, 4, 2, 2)
 
 
 @dataclass(frozen=True)
 class Question:
-    """One case: what is given, by name. Floats of `arrays` are random numbers, which another version of their library
-    may round otherwise, unless they are `exact`."""
+    """One case: its inputs by name. Floats of `arrays` are random numbers, which another version of their library may
+    round differently, unless they are `exact`."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -57,7 +56,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Asked:
-    """One vector: its kind, its floor in dB, and its cases, by what to call them."""
+    """One vector: its kind, its floor in dB, and its questions by the label of the case."""
 
     kind: str
     floor_db: float
@@ -65,7 +64,8 @@ class Asked:
 
 
 def fixed_questions() -> dict[str, Asked]:
-    """By the vector's name, what depends on no model: noise, guidance, the VAE's scale, pictures."""
+    """Return, by the vector's name, the questions that depend on no model: noise, guidance, the VAE's scale,
+    pictures."""
     asked = {
         name: Asked("noise", NOISE_DB, {f"seed {seed}": noise_question(seed, sizes) for seed in SEEDS})
         for name, sizes in DRAWS.items()
@@ -96,8 +96,8 @@ def fixed_questions() -> dict[str, Asked]:
 
 
 def token_questions(tokenizer: Tokenizer, number: int) -> dict[str, Asked]:
-    """By the vector's name, what the tokenizer `number` (from 1) is asked: PROMPTS, those with its added tokens, and
-    the digests of its files."""
+    """Return, by the vector's name, the questions to the tokenizer `number` (from 1): PROMPTS, prompts with its added
+    tokens, and the digests of its files."""
     prompts = {name: texts for name, (_, texts) in PROMPTS.items()}
     if added := tuple(added_prompts([token.text for token in tokenizer.added_tokens])):
         prompts["added tokens"] = added
@@ -114,8 +114,8 @@ def token_questions(tokenizer: Tokenizer, number: int) -> dict[str, Asked]:
 
 
 def noise_question(seed: int, sizes: tuple[int, ...]) -> Question:
-    """Which values of which draw are asked for: all of a short one, those at seams of a long one. Seeds are text, since
-    JSON's numbers lose them."""
+    """Return the question for draws of `sizes` with `seed`: all values of a short draw, and of a long one the values at
+    its seams. Seeds are text, because JSON's numbers lose digits."""
     places: list[tuple[int, int]] = []
     for number, size in enumerate(sizes):
         kept = range(size) if size <= 17 else sorted({0, 1, 7, 8, 15, 16, size // 2, size - 17, size - 16, size - 1})
@@ -131,7 +131,7 @@ def noise_question(seed: int, sizes: tuple[int, ...]) -> Question:
 
 
 def posterior_parameters(label: str) -> Array:
-    """Means and log variances of one of POSTERIORS, float32 [1, 8, 2, 2]."""
+    """Return means and log variances of one of POSTERIORS, float32 [1, 8, 2, 2]."""
     mean, log_variance = random_values(4, (1, 4, 2, 2)), random_values(5, (1, 4, 2, 2)) * np.float32(3)
     parts = {
         POSTERIORS[0]: (mean, log_variance),
@@ -142,13 +142,13 @@ def posterior_parameters(label: str) -> Array:
 
 
 def all_levels() -> Array:
-    """A picture with each level of each channel, uint8 [16, 16, 3]."""
+    """Return a picture with each of the 256 levels in each channel, uint8 [16, 16, 3]."""
     levels = np.stack([np.arange(256), np.arange(256)[::-1], np.arange(256) ^ 85], axis=-1).astype(np.uint8)
     return levels.reshape(16, 16, 3)
 
 
 def decoded_arrays() -> dict[str, Array]:
-    """Outputs of a decoder, float32 [1, 3, h, w], by what they try."""
+    """Return decoder outputs, float32 [1, 3, h, w], by the name of the difficulty that they test."""
     odd = [np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, 1.0, -1.0, np.nan, 2.0, -2.0, 0.5]
     return {
         "rounding": np.linspace(-1.2, 1.2, 768, dtype=np.float32).reshape(1, 3, 16, 16),
@@ -158,7 +158,7 @@ def decoded_arrays() -> dict[str, Array]:
 
 
 def _ties() -> Array:
-    """Outputs that are a level and a half to the last bit."""
+    """Return decoder outputs, float32 [1, 3, 4, w], that are exactly half-way between two levels."""
     found = []
     for level in range(255):
         about = np.float32((level + 0.5) / 255 * 2 - 1)
@@ -177,42 +177,43 @@ def _ties() -> Array:
 
 
 def run_outputs() -> Array:
-    """What the model of a run adds in each row, float32 [51, 16]."""
+    """Return the numbers that the model of a run adds in each row, float32 [51, 16]."""
     return random_values(8, (MOST_STEPS + 1, 16))
 
 
 def run_image() -> Array:
-    """The latents of the picture that runs of image to image begin with, float32 [16]."""
+    """Return the latents of the picture that runs of image to image start from, float32 [16]."""
     return random_values(9, (16,))
 
 
 def run_noise() -> Array:
-    """The noise of the start, and of each row, float32 [52, 16]."""
+    """Return the noise of the start and of each row, float32 [52, 16]."""
     random = TorchRandom(RUN_SEED)
     return np.stack([random.randn(RUN_SHAPE).reshape(16) for _ in range(MOST_STEPS + 2)])
 
 
 def run_starts(steps: int) -> list[int]:
-    """The starts of image to image that are run at a count of steps: the middle, of some counts the second and the last
-    row too."""
+    """Return the rows at which runs of image to image start: the middle one, and for some counts of steps the second
+    and the last one too."""
     return sorted({steps // 2, *((1, steps - 1) if steps in (5, 9, 20, MOST_STEPS) else ())})
 
 
 def asked_runs(counts: Iterator[int] | list[int]) -> Iterator[tuple[bool, int, int]]:
-    """Whether from a picture, steps and start, of each run of a sampler that has tables of these counts of steps."""
+    """Yield (from a picture, steps, start) of each run of a sampler that has tables for these counts of steps."""
     for steps in counts:
         yield False, steps, 0
         yield from ((True, steps, start) for start in run_starts(steps))
 
 
 def run_floor_db(first: Array, latents: Array) -> float:
-    """RUN_DB, or less where latents begin so large that float32 holds no more of them (schedules that end in pure noise
-    begin at 4096): twice the last bit of the largest. `first` [16] before the first row, `latents` [rows, 16]."""
+    """Return RUN_DB, or less if the latents begin so large that float32 cannot reach it (schedules that end in pure
+    noise begin at 4096): then twice the last bit of the largest value. `first`: float32 [16], before the first row.
+    `latents`: float32 [rows, 16]."""
     largest = float(np.abs(latents).max(initial=float(np.abs(first).max())))
     size = float(np.abs(latents[-1]).max())
     return min(RUN_DB, 20 * log10(size / (largest * 2.0**-22)))
 
 
 def random_values(seed: int, shape: tuple[int, ...]) -> Array:
-    """numpy's standard normal deviates, float32."""
+    """Return standard normal deviates from numpy's default generator, float32."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A bundle draws, and what it computes is kept as that of an original is: for another to be compared with."""
+"""Recording of a bundle: it draws, and its calls are kept in the form of an original's trajectory, for comparisons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, make_cases, pla
 
 @dataclass(frozen=True)
 class RecordingRunner:
-    """Runs `inner`, and keeps what each call was given and gave."""
+    """Runs `inner`, and keeps the inputs and outputs of each call."""
 
     inner: Runner
     calls: list[tuple[Mapping[str, Array], Mapping[str, Array]]] = field(default_factory=list)
@@ -41,8 +41,8 @@ class RecordingRunner:
 
 
 def draw_controls(bundle: Bundle, picture: NDArray[np.uint8], prompt: str, **options: Any) -> dict[str, float]:
-    """The PSNR (dB) of the bundle's own pictures with another seed, one step less, and a neighbouring prompt, beside
-    `picture`, which it drew with these options."""
+    """Return the controls of `picture`, which the bundle drew with these options: the PSNR (dB) of its pictures with
+    another seed, one step less, and a neighbouring prompt, by the name of the control."""
     others: dict[str, tuple[str, dict[str, Any]]] = {
         SEED: (prompt, {"seed": options["seed"] ^ 1}),
         PROMPT: (shorten(prompt), {}),
@@ -66,11 +66,14 @@ def record_bundle(
     format: str | None = None,
     controls: bool = False,
 ) -> Trajectory:
-    """One picture by the bundle's own artifacts. Raises UserError as `generate` does, and for a guidance of 1 or less,
-    which has no two halves to compare. `controls` draws three more pictures."""
+    """Draw one picture with the bundle's own artifacts, and return its trajectory. `controls` draws three more
+    pictures. Raise UserError as `generate` does, and if guidance is 1 or less, because then there are no two halves to
+    compare."""
     program = bundle.manifest.program
     if program.guidance == CLASSIFIER_FREE and not guidance > 1:
-        raise UserError(f"guidance {guidance:g} draws one half alone, and a trajectory has two: give more than 1")
+        raise UserError(
+            f"guidance {guidance:g} draws only one half of guidance, and a recording needs both: use more than 1"
+        )
     format = graph_format(bundle, format)
     sampler = sampler or bundle.manifest.scheduler.default_sampler
     runners: dict[str, RecordingRunner] = {}

@@ -29,8 +29,9 @@ from pocketdiffusion.runtime.runner import Array
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one call of a graph, a batch of 1, with the outputs that the original gave. `half` is "negative",
-    "positive", or "" for a call that is for neither; `step` the row of the step table, from 0, None outside of it."""
+    """The inputs of one call of a graph, a batch of 1, and the outputs of the original. `half` is "negative",
+    "positive", or "" for a call that is for neither; `step` is the row of the step table, from 0, None outside of
+    it."""
 
     label: str
     half: str
@@ -42,11 +43,10 @@ class Case:
 @dataclass(frozen=True)
 class Trajectory:
     """One picture of `n` sampler steps, drawn by `program`. `calls` has the calls of each graph, by step, the negative
-    half of guidance before the positive; noise [1, c, h, w] is what was drawn first; latents [n + 1, c, h, w] those
-    before each step and at the end; picture uint8 [H, W, 3]. float32 unless said otherwise. `negative_prompt` None is
-    an absent one. `controls` has the PSNR (dB) of other pictures by the original beside this one, where they were drawn
-    (`controls.py`).
-    """
+    half of guidance before the positive. noise [1, c, h, w] is the first draw; latents [n + 1, c, h, w] are the latents
+    before each step and at the end; picture uint8 [H, W, 3]. Arrays are float32 unless said otherwise.
+    `negative_prompt` None is an absent one. `controls` has the PSNR (dB) of other pictures by the original against this
+    one, if they were drawn (`controls.py`)."""
 
     program: Program
     prompt: str
@@ -62,27 +62,27 @@ class Trajectory:
     controls: Mapping[str, float] = field(default_factory=dict)
 
 
-ARRAYS = ("noise", "latents", "picture")  # those that belong to no call
+ARRAYS = ("noise", "latents", "picture")  # arrays that belong to no call
 FACTS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance", "controls")
 
 
 def cases(graph: str, trajectory: Trajectory) -> Iterator[Case]:
-    """Every recorded call of `graph` in `trajectory`."""
+    """Return an iterator over the recorded calls of `graph` in `trajectory`."""
     return iter(trajectory.calls.get(graph, ()))
 
 
 def label_of(prompt: str, half: str, step: int | None) -> str:
-    """What a call is for, in words."""
+    """Return the name of a call for people: prompt, step and half."""
     return ", ".join(word for word in (repr(prompt), "" if step is None else f"step {step + 1}", half) if word)
 
 
 def recorded_steps(trajectory: Trajectory) -> list[int]:
-    """The rows of the step table of which there are calls, from 0."""
+    """Return the rows of the step table that calls were recorded in, from 0, in order."""
     return sorted({case.step for each in trajectory.calls.values() for case in each if case.step is not None})
 
 
 def keep_steps(trajectory: Trajectory, steps: Collection[int]) -> Trajectory:
-    """The trajectory without the calls of other steps; `latents` stay whole."""
+    """Return the trajectory without the calls of other steps; `latents` stay complete."""
     kept = {
         graph: tuple(case for case in each if case.step is None or case.step in steps)
         for graph, each in trajectory.calls.items()
@@ -91,14 +91,16 @@ def keep_steps(trajectory: Trajectory, steps: Collection[int]) -> Trajectory:
 
 
 def probe(trajectory: Trajectory) -> Trajectory:
-    """The trajectory with its first, middle and last step only: enough for the rungs below the shipped artifact."""
+    """Return the trajectory with its first, middle and last step only: enough for the rungs below the shipped
+    artifact."""
     steps = recorded_steps(trajectory)
     return keep_steps(trajectory, {steps[0], steps[len(steps) // 2], steps[-1]})
 
 
 def recorded(trajectory: Trajectory, value: str, half: str = "") -> dict[int | None, Array]:
-    """What a value of the program was, by step (None outside of the step table): of a half of guidance where it differs
-    between them, "" for a value that does not. Empty where no graph gave it or took it unchanged."""
+    """Return a value of the program by step (None outside of the step table). If it differs between the halves of
+    guidance, `half` chooses one, else `half` is "". Empty if no recorded call has the value as an output or, unchanged,
+    as an input."""
     found: dict[int | None, Array] = {}
     for stage in text_to_image(trajectory.program).values():
         for call in stage.calls:
@@ -115,13 +117,13 @@ def recorded(trajectory: Trajectory, value: str, half: str = "") -> dict[int | N
 
 
 def recorded_once(trajectory: Trajectory, value: str, half: str = "") -> Array:
-    """As `recorded`, of a value that is there once in a picture, such as decoded."""
+    """Return a value that occurs once in a picture, such as decoded. Otherwise like `recorded`."""
     (found,) = recorded(trajectory, value, half).values()
     return found
 
 
 def guided_outputs(trajectory: Trajectory) -> dict[int, Array]:
-    """What the sampler was given at each step: float32 [1, c, h, w]."""
+    """Return the guided prediction at each step, which is the input of the sampler: float32 [1, c, h, w]."""
     halves = {half: recorded(trajectory, "model_output", half) for half in halves_of(trajectory)}
     return {
         step: combine_halves({half: found[step] for half, found in halves.items()}, trajectory.guidance)
@@ -130,7 +132,7 @@ def guided_outputs(trajectory: Trajectory) -> dict[int, Array]:
 
 
 def halves_of(trajectory: Trajectory) -> tuple[str, ...]:
-    """The halves of guidance that were drawn."""
+    """Return the halves of guidance that were recorded."""
     graph, _ = model_graph(trajectory.program)
     there = {case.half for case in trajectory.calls.get(graph, ())}
     return tuple(half for half in HALVES if half in there)
@@ -139,11 +141,10 @@ def halves_of(trajectory: Trajectory) -> tuple[str, ...]:
 def places(
     program: Program, graph: str, count: int, guidance: float, no_negative: bool, *, positive_first: bool = False
 ) -> list[tuple[str, int | None]]:
-    """For which half, and at which step, each of the `count` calls of a graph was, in their order: as `run_stage` makes
-    them without a batch, or, with `positive_first`, as diffusers' pipelines encode their prompts.
+    """Return (half, step) of each of the `count` calls of a graph in their order: the order of `run_stage` without a
+    batch, or, with `positive_first`, the order in which diffusers' pipelines encode their prompts.
 
-    Raises ValueError for a number of calls that does not fit.
-    """
+    Raise ValueError if `count` does not fit."""
     stage, halved = _stage_of(program, graph)
     halves = HALVES if program.guidance == CLASSIFIER_FREE and guidance > 1 else HALVES[1:]
     if stage.stage == ENCODE_PROMPT:
@@ -160,7 +161,8 @@ def places(
 
 
 def stacked_halves(program: Program, graph: str, guidance: float) -> int:
-    """How many samples a pipeline gives a graph at once: both halves of guidance in the steps of the sampler."""
+    """Return the batch size with which a pipeline calls a graph: 2 for both halves of guidance in the steps of the
+    sampler, else 1."""
     stage, _ = _stage_of(program, graph)
     guided = program.guidance == CLASSIFIER_FREE and guidance > 1
     return len(HALVES) if guided and stage.stage == DENOISE else 1
@@ -185,7 +187,7 @@ def make_cases(
     places: Iterable[tuple[str, int | None]],
     calls: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]],
 ) -> tuple[Case, ...]:
-    """The calls of one graph, inputs and outputs of each, in the order that trajectories have."""
+    """Return the cases of one graph from the inputs and outputs of its calls, in the order that trajectories have."""
     found = [
         Case(label_of(prompt, half, step), half, step, inputs, outputs)
         for (half, step), (inputs, outputs) in zip(places, calls, strict=True)
@@ -194,7 +196,7 @@ def make_cases(
 
 
 def digest_arrays(trajectory: Trajectory) -> Iterator[Array]:
-    """What tells one drawing from another: token ids, what the model was given at each step, latents and picture."""
+    """Yield the arrays that identify a drawing: token ids, the model's inputs at each step, latents and picture."""
     hosts = sorted({value for stage in text_to_image(trajectory.program).values() for value in _tokens(stage)})
     for value in hosts:
         yield np.concatenate([x for half in HALVES for x in recorded(trajectory, value, half).values()])

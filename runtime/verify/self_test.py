@@ -1,5 +1,5 @@
-"""The gate on a runtime part alone, as an app's self-test goes: each golden case and the picture of the original, in
-every format, beside the stages that rest on no recorded drawing."""
+"""The gate on an installed runtime part, like the self-test of an app: each golden case and the picture of the original
+in every format, and the stages that need no recorded drawing."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,11 +33,11 @@ NOT_JUDGED = "the recorded drawings: tokens, noise, timesteps, steps, each call 
 
 
 def judge_runtime_part(bundle: Bundle, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
-    """Everything that the runtime part of a bundle holds, but for its conformance vectors: the picture of the original
-    first, then stages, then a report for each output of each graph, on its golden case.
+    """Judge the runtime part of a bundle, except for its conformance vectors. Return the verdicts on the picture of the
+    original in each format, then on stages, then on each output of each graph on its golden case.
 
-    What the proof part alone knows moves no floor here: neither what rounding cost the weights, nor a rewrite that
-    changes the model. Raises ProofError where a case or the picture cannot be read."""
+    Floors are not moved by measurements of the proof part, such as rounding or rewrites that change the model. Raise
+    ProofError if a case or the picture cannot be read."""
     checks = check_artifacts(bundle.manifest.graphs, ())
     say("stages")
     pictures: list[Verdict] = []
@@ -57,30 +57,32 @@ def judge_runtime_part(bundle: Bundle, say: Callable[[str], None] = lambda line:
 
 
 def _characters(bundle: Bundle) -> Iterator[Comparison]:
-    for wanted, given in compare_characters(bundle):
-        yield Comparison("characters", wanted.astype(np.float32), given.astype(np.float32))
+    for expected, given in compare_characters(bundle):
+        yield Comparison("characters", expected.astype(np.float32), given.astype(np.float32))
 
 
 def _judge_case(bundle: Bundle, check: Check, runner: Runner, case: GoldenCase) -> Iterator[Verdict]:
     given = runner({name: read_array(bundle.folder, ref) for name, ref in case.inputs.items()})
     for name, ref in case.outputs.items():
-        wanted = read_array(bundle.folder, ref).astype(np.float32)
-        compared = Comparison(case.label, wanted, given[name].astype(np.float32))
+        expected = read_array(bundle.folder, ref).astype(np.float32)
+        compared = Comparison(case.label, expected, given[name].astype(np.float32))
         yield measure(f"{runner.spec.name}.{name}", [compared], check)
 
 
 def _judge_picture(bundle: Bundle, format: str, original: OriginalPicture) -> Verdict:
-    """The picture drawn again, against the least floor of one picture."""
+    """Return the verdict on the picture of the original drawn again, against the floor of the minimum."""
     graphs = bundle.manifest.graphs[format]
     _, decoded, picture = draw_again(bundle, original, format)
     height, width, _ = picture.shape
     path = bundle.folder / original.image
     try:
-        wanted = read_picture(path, width, height)
+        expected = read_picture(path, width, height)
     except OSError as error:
-        raise ProofError(f"{path} is no picture ({error}): copy or export the bundle again") from error
-    report = PictureReport(format, original.prompt, image_psnr_db(wanted, picture), ssim(wanted, picture), (), picture)
-    not_finite = find_not_finite(f"picture of {original.prompt!r}", wanted, decoded)
+        raise ProofError(f"{path} cannot be read as a picture ({error}): copy or export the bundle again") from error
+    report = PictureReport(
+        format, original.prompt, image_psnr_db(expected, picture), ssim(expected, picture), (), picture
+    )
+    not_finite = find_not_finite(f"picture of {original.prompt!r}", expected, decoded)
     arithmetic = graphs[model_graph(bundle.manifest.program)[0]].arithmetic
     (_, floor), storage = picture_floors([*graphs.values()], arithmetic)
     check = Check(Kind.PICTURES, Tolerance(floor), Scope(format, storage, arithmetic))

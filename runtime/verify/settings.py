@@ -1,4 +1,5 @@
-"""Settings of a bundle that no drawing of its proof uses, held against what this version of the product knows."""
+"""Checks of settings that no drawing of a bundle's proof uses, against the settings that this version of the product
+knows."""
 
 import struct
 from collections.abc import Iterator
@@ -13,28 +14,28 @@ from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import find_table, start_step
 
-GUIDANCE = 50.0  # the most that a default may be: a bound against nonsense, chosen and not measured
+GUIDANCE = 50.0  # largest default: a bound against nonsense, chosen and not measured
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">8s4x4sIIBB")  # of a PNG: signature, first chunk's name, width, height, bits, kind of colour
 RGB = (8, 2)  # bits and kind of colour: 8 bits for each of red, green and blue
 
 
 def engine_faults(format: str, graph: Graph) -> Iterator[str]:
-    """What a graph's record says of its engine, and the fields that are reserved in this version."""
-    engine, wanted = graph.engine, find_engine(format)
-    if wanted is not None and (engine is None or engine.name != wanted.name):
-        yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {wanted.name}"
+    """Yield faults in a graph's record of its engine, and in the fields that are reserved in this version."""
+    engine, expected = graph.engine, find_engine(format)
+    if expected is not None and (engine is None or engine.name != expected.name):
+        yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {expected.name}"
     if engine is not None and engine.name == "onnxruntime":
         least, tried = _parts(engine.least_version), _parts(engine.tried)
         if least and tried and least > tried:
             yield f"engine.least_version is {engine.least_version}, and {engine.tried} ran the file"
     for field, value in (("parts", graph.parts), ("compiled_for", graph.compiled_for)):
         if value is not None:
-            yield f"{field} is reserved, and null in this version"
+            yield f"{field} is reserved and must be null in this version"
 
 
 def _parts(version: str | None) -> tuple[int, ...]:
-    """The leading numbers of a version, as of 1.20.1; none where it is not told."""
+    """Return the leading numbers of a version such as 1.20.1; an empty tuple if the version is not known."""
     found: list[int] = []
     for part in (version or "").split("."):
         if not part.isdecimal():
@@ -44,33 +45,35 @@ def _parts(version: str | None) -> tuple[int, ...]:
 
 
 def settings_faults(bundle: Bundle) -> Iterator[str]:
-    """The defaults, the preview, and the reserved fields of the VAE."""
+    """Yield faults in the defaults, the preview, and the reserved fields of the VAE."""
     manifest, defaults = bundle.manifest, bundle.manifest.defaults
     try:
         start = start_step(defaults.steps, defaults.strength)
         find_table(bundle, manifest.scheduler.default_sampler, defaults.steps, start)
     except UserError as error:
-        yield f"with the settings of defaults nothing can be drawn: {error}"
+        yield f"drawing with the settings of defaults fails: {error}"
     if not 0 <= defaults.guidance <= GUIDANCE:
-        yield f"defaults.guidance is {defaults.guidance:g}, where 0 to {GUIDANCE:g} is known"
+        yield f"defaults.guidance is {defaults.guidance:g}, outside of 0 to {GUIDANCE:g}"
     preview, channels = manifest.preview, manifest.latents.channels
     if preview is not None and len(preview.matrix) != channels:
         yield f"preview.matrix has {len(preview.matrix)} rows, and latents have {channels} channels"
     for field, value in (("tile_size", manifest.vae.tile_size), ("tile_overlap", manifest.vae.tile_overlap)):
         if value is not None:
-            yield f"vae.{field} is reserved, and null in this version"
+            yield f"vae.{field} is reserved and must be null in this version"
 
 
 def passed_over_faults(bundle: Bundle) -> Iterator[str]:
-    """The list of names that readers pass over, in a bundle of this minor version."""
+    """Yield differences between the names that the manifest tells readers to ignore and the list of this minor
+    version."""
     told = parse((bundle.folder / MANIFEST).read_bytes())["passed_over"]
     for kind, known in (("files", FILES), ("folders", FOLDERS)) if bundle.manifest.minor == MINOR else ():
         if odd := sorted({*told[kind]} ^ {*known}):
-            yield f"passed_over.{kind} {'has' if odd[0] in told[kind] else 'lacks'} {odd[0]}"
+            yield f"passed_over.{kind} {'has' if odd[0] in told[kind] else 'does not list'} {odd[0]}"
 
 
 def picture_faults(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """The file of each picture of the original that is installed, and what is not as docs/BUNDLE.md has it."""
+    """Yield the path of each installed picture of the original that is not a PNG as docs/BUNDLE.md requires it, with
+    the reason."""
     latents = bundle.manifest.latents
     size = latents.width * latents.scale, latents.height * latents.scale
     originals = [picture for picture in (bundle.manifest.picture, *bundle.manifest.golden) if picture is not None]
@@ -78,8 +81,8 @@ def picture_faults(bundle: Bundle) -> Iterator[tuple[str, str]]:
         with (bundle.folder / path).open("rb") as file:
             raw = file.read(HEADER.size)
         if len(raw) < HEADER.size or not raw.startswith(SIGNATURE):
-            yield path, "it is no PNG"
+            yield path, "it is not a PNG"
             continue
         *_, width, height, bits, colour = HEADER.unpack(raw)
         if (bits, colour) != RGB or (width, height) != size:
-            yield path, f"it is no RGB of 8 bits and {size[0]}x{size[1]} pixels"
+            yield path, f"it is not an RGB picture of 8 bits and {size[0]}x{size[1]} pixels"

@@ -1,10 +1,11 @@
-"""What could not be run, and why: said beside the verdicts, never counted among them."""
+"""Compute units that no engine on this machine runs, with the reason. They are reported next to the verdicts, and not
+counted as verdicts."""
 
 from dataclasses import dataclass
 
 from pocketdiffusion.runtime.bundle.manifest import Draft
 
-ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph in its stead"}
+ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph instead"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class NotRun:
 
 
 def units_not_run(manifest: Draft) -> list[NotRun]:
-    """The units that a bundle's artifacts are for, and that no runner here has."""
+    """Return the compute units that the bundle's artifacts are for and that no runner on this machine has."""
     found = {
         (format, graph.compute_unit, graph.arithmetic)
         for format, graphs in manifest.graphs.items()

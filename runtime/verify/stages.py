@@ -1,4 +1,5 @@
-"""The parts of the pipeline that are no graphs, each given what the original had there: its report blames it alone."""
+"""Checks of the parts of the pipeline that are no graphs. Each gets the original's own values, so that its verdict
+blames this part only."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -36,11 +37,12 @@ from pocketdiffusion.runtime.verify.tolerances import EXACT_DB, NOISE_DB, SAMPLE
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Verdict]:
-    """The parts of the pipeline that are no graphs: tokenizer, characters, program, noise, step_tables, timesteps,
-    sampler, vae_scale, image and golden_cases, which are those of the runtime part beside the bundle's own proof, where
-    that is installed; those of which nothing was recorded are left out, such as the tokenizer of a model without
-    prompts. What was recorded uses one step table; step_tables compares those of the bundle with what the samplers make
-    of its schedule, each number relative to its size."""
+    """Return the verdicts on the parts of the pipeline that are no graphs: tokenizer, characters, program, noise,
+    step_tables, timesteps, sampler, vae_scale, image and golden_cases.
+
+    A part of which nothing was recorded is left out, such as the tokenizer of a model without prompts. step_tables
+    compares all tables of the bundle with the samplers' own, each number relative to its size, since the recordings use
+    only one table. golden_cases compares the runtime part with the proof part, if the proof part is installed."""
     checks: tuple[tuple[str, float, Callable[[Bundle, Trajectory], Iterator[tuple[Array, Array]]]], ...] = (
         ("tokenizer", EXACT_DB, _tokenizer),
         ("characters", EXACT_DB, _characters),
@@ -73,11 +75,12 @@ def _tokenizer(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
         for number, tokenizer in enumerate(tokenizers, 1):
             tokens = encode(tokenizer, prompt)
             for value, given in (("tokens", tokens.ids), ("attention_mask", tokens.mask)):
-                yield from ((wanted, given) for wanted in recorded(t, f"{value}/{number}", half).values())
+                yield from ((expected, given) for expected in recorded(t, f"{value}/{number}", half).values())
 
 
 def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    """What the program makes of the values that the original's modules gave, beside what they were given."""
+    """Yield (recorded input, computed input) of each graph: the program is evaluated on the recorded outputs of the
+    original."""
     found: dict[str, dict[str, Array]] = {half: {} for half in HALVES}  # outside of the step table
     for stage in text_to_image(bundle.manifest.program).values():
         for call in stage.calls:
@@ -85,7 +88,9 @@ def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
                 made = {**found[case.half or HALVES[1]], **_made_at(t, stage, case.step, case.half)}
                 hosts = _hosts_at(bundle, t, stage, case.step)
                 for name, given in call.inputs.items():
-                    own = made if isinstance(given, str) else {**hosts, **made}  # others judge what is given as it is
+                    own = (
+                        made if isinstance(given, str) else {**hosts, **made}
+                    )  # _sampler and others judge unchanged host values
                     if name in case.inputs and own.keys() >= set(names_of(given)):
                         yield case.inputs[name], evaluate(given, own, partial(read_array, bundle.folder))
             for case in t.calls.get(call.graph, ()) if stage.stage != DENOISE else ():
@@ -99,8 +104,8 @@ def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
 
 
 def _encoded(t: Trajectory, stage: Stage, zeros: bool) -> Iterator[tuple[Array, Array]]:
-    """How many graphs encoded the prompt of each half, beside how many the program calls: none for a negative prompt in
-    whose place `zeros` stand."""
+    """Yield, for each half, 1 + the number of recorded prompt encodings, and 1 + the number that the program calls: 0
+    for a negative prompt that is replaced by `zeros`."""
     for half in halves_of(t):
         count = sum(case.half == half for graph in graphs_of(stage) for case in t.calls.get(graph, ()))
         called = 0 if zeros and half == HALVES[0] else len(stage.calls)
@@ -108,7 +113,7 @@ def _encoded(t: Trajectory, stage: Stage, zeros: bool) -> Iterator[tuple[Array, 
 
 
 def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[str, Array]:
-    """What the graphs of a stage of the step table gave at a step, for a half."""
+    """Return the recorded outputs, by the program's names, of the graphs of `stage` at one step for one half."""
     return {
         value: case.outputs[tensor]
         for call in stage.calls
@@ -120,7 +125,7 @@ def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[s
 
 
 def _hosts_at(bundle: Bundle, t: Trajectory, stage: Stage, step: int | None) -> dict[str, Array]:
-    """The host values of floats that a stage of the original's drawing had, at a step of it."""
+    """Return the host values of dtype float32 that the original had in `stage` at `step`, by name."""
     if stage.stage == ENCODE_IMAGE:
         return {"picture": from_uint8(t.picture)}
     if stage.stage == DECODE:
@@ -142,11 +147,11 @@ def _characters(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
 
 
 def compare_characters(bundle: Bundle) -> Iterator[tuple[Array, Array]]:
-    """The bundle's tables of Unicode, for readers in other languages, beside ours."""
+    """Yield (own, bundle's) bytes of each file of Unicode tables that the bundle has for readers in other languages."""
     for path in sorted({settings.characters for settings in bundle.manifest.tokenizers}):
         files = CHARACTERS, bundle.folder / path
-        wanted, given = (np.frombuffer(file.read_bytes(), np.uint8) for file in files)
-        yield wanted, given
+        expected, given = (np.frombuffer(file.read_bytes(), np.uint8) for file in files)
+        yield expected, given
 
 
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
@@ -162,7 +167,8 @@ def _timesteps(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
 
 
 def _sampler(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    """Each step from the original's latents and outputs: what its graphs would be given, and the latents after it."""
+    """Yield (recorded, computed) for each step, from the original's latents and outputs: the inputs of its graphs, then
+    the latents after the step."""
     table = find_table(bundle, t.sampler, t.steps, 0)
     given = {name: recorded(t, name) for name in ("latents", "scaled_latents")}
     outputs = guided_outputs(t)

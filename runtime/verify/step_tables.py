@@ -1,4 +1,4 @@
-"""Every number of a bundle's step tables beside what the samplers make of its schedule."""
+"""Comparison of every number in a bundle's step tables with the samplers' own tables of its schedule."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,23 +13,25 @@ from pocketdiffusion.runtime.verify.metrics import Comparison
 
 
 def compare_step_tables(bundle: Bundle) -> Iterator[Comparison]:
-    """Each column of each sampler, for the first rows of a run and for the later ones, and what a run begins with: each
-    number relative to its own size. The place in a column counts the rows of 1, 2, 3, ... steps one after the other,
-    without the first k of each where k rows of a run come before."""
+    """Yield (computed, stored) of each column of each sampler, for the first rows of a run and for the later ones, and
+    of each number that a run begins with, divided by the size of the computed number. The index in a column counts the
+    rows of runs of 1, 2, 3, ... steps in sequence; in a column for rows after the first k, each run lacks its first k
+    rows."""
     manifest = bundle.manifest
     stored = manifest.step_tables
     computed = write_tables(read_schedule(manifest.scheduler.config), stored.index.most_steps)
     for sampler in sorted({*computed.index.samplers, *stored.index.samplers}):
-        given, wanted = read_values(stored, sampler), read_values(computed, sampler)
-        for label in sorted(given.keys() | wanted.keys()):
-            reference, candidate = (side.get(label, np.empty(0)) for side in (wanted, given))
+        given, expected = read_values(stored, sampler), read_values(computed, sampler)
+        for label in sorted(given.keys() | expected.keys()):
+            reference, candidate = (side.get(label, np.empty(0)) for side in (expected, given))
             size = np.where(reference == 0, 1, np.abs(reference))
             scaled = candidate / size if candidate.shape == size.shape else candidate
             yield Comparison(label, (reference / size).astype(np.float32), scaled.astype(np.float32))
 
 
 def read_values(file: TableFile, sampler: str) -> Mapping[str, Array]:
-    """What any run by a sampler reads of a table file, by what it is; nothing where the file has no such sampler."""
+    """Return all numbers that runs of a sampler read from a table file, by name; empty if the file has no such
+    sampler."""
     stored = file.index.samplers.get(sampler)
     if stored is None:
         return {}

@@ -1,9 +1,8 @@
-"""How near each thing must be to the original: every floor of the gate, decided here before anything is judged.
+"""The tolerances of all checks: every floor of the gate is decided here before anything is judged.
 
-Floors of graphs are by the precision of their weights and of their arithmetic. What a bundle's own proof measured in
-torch moves them: of an artifact stored in float16 up, as far as that storage costs this model less; of one with a
-rewrite that changes the model down. A lossy recipe states floors of its own.
-"""
+The floor of a graph depends on the precision of its weights and of its arithmetic. Measurements in torch, which are in
+the bundle's own proof, move it: up for an artifact stored in float16 if this model loses less by that storage, and down
+for an artifact with a rewrite that changes the model. A lossy recipe states its own floors."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +22,10 @@ FLOORS_DB = {
 MARGIN_DB = 6.0  # other prompts, other steps
 # A GPU may round exp, sqrt and division more loosely than IEEE 754: the built-in UNet has 99.8 dB there, 134 on a CPU.
 CEILINGS_DB = {"gpu": 90.0}
-EXACT_DB = 200.0  # one wrong token id, or one level of one pixel, is far below
+EXACT_DB = 200.0  # equality: one wrong token id, or one level of one pixel, is below
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
 SAMPLER_DB = 105.0  # float32 arithmetic in another order
-# Of the worst layer of an artifact that computes in integers, each layer on what the artifact gave it. Measured on the
+# Of the worst layer of an artifact that computes in integers, each layer on the artifact's own inputs. Measured on the
 # built-in model: 69 dB in ONNX, 61 in Core ML, which rounds to float16 on the way, 57 in LiteRT, where a single value
 # is off by up to 3.3 % of the peak, one step of its int8.
 LAYER_DB = 45.0
@@ -38,8 +37,8 @@ PICTURE_FLOORS_DB = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What torch alone loses (dB), of one output: by weights in float16, infinite where they were float16 from the
-    beginning; and by rewrites that change the model. None where that was not measured."""
+    """The PSNR in dB that one output has in torch after weights are rounded to float16 (infinite if they were float16
+    from the beginning), and after rewrites that change the model. None if it was not measured."""
 
     rounding_db: float | None = None
     changed_db: float | None = None
@@ -48,15 +47,14 @@ class Measured:
 def floor_db(scope: Scope, measured: Measured = Measured(), recipe_db: float | None = None) -> float:
     """Return the least PSNR (dB), teacher-forced, of one output of a graph.
 
-    65 dB for storage in float16 suits the worst model. Faults hide between that and what the storage of this model
-    costs: `measured.rounding_db`. Where it is known and arithmetic is float32, the artifact may err twice as much, and
-    no more; never less than float32 itself may, nor than the device.
+    65 dB for storage in float16 suits the worst model, and faults can hide between that and the loss of this model,
+    `measured.rounding_db`. If that is known and arithmetic is float32, the artifact may have twice the error, and no
+    more. The floor is never above the floor of float32 or the ceiling of the device.
 
-    `measured.changed_db` says how far a rewrite that changes the model alone takes it from the original. The artifact
-    then may be twice as far, where its precision allows less.
+    `measured.changed_db` is the distance from the original that a rewrite which changes the model causes by itself. The
+    artifact may then have twice that error, if this is more than its precision allows.
 
-    `recipe_db` is the floor that a lossy recipe states, in the place of all that precision asks for.
-    """
+    `recipe_db` is the floor that a lossy recipe states. It replaces the floor of the precision."""
     floor = FLOORS_DB[scope.storage, scope.arithmetic] if recipe_db is None else recipe_db
     if measured.changed_db is not None:
         floor = min(floor, measured.changed_db - MARGIN_DB)
@@ -67,7 +65,7 @@ def floor_db(scope: Scope, measured: Measured = Measured(), recipe_db: float | N
 
 def check_artifact(scope: Scope, graph: Graph, verdicts: Iterable[Verdict] = ()) -> Check:
     """Return the check on an artifact of `graph`, run in the arithmetic and on the device of `scope`. `verdicts` are
-    those of the proof: the rungs below the artifacts of the same format move its floors, and no others."""
+    from the proof: those on the rungs below the artifacts of the same format move its floors."""
     measured = _measured(verdicts, scope.format)
     floors = {
         subject: floor_db(scope, measured.get(subject, Measured()), graph.floor_db)
@@ -88,8 +86,8 @@ def check_artifacts(
 
 
 def check_in_torch(kind: Kind, format: str | None, storage: str = "float32", verdicts: Iterable[Verdict] = ()) -> Check:
-    """Return the check on a module in torch, in float32 arithmetic, for artifacts of `format`. Of `verdicts`, those of
-    the kind "changed" lower its floors."""
+    """Return the check on a module in torch, in float32 arithmetic, for artifacts of `format`. The `verdicts` of the
+    kind "changed" lower its floors."""
     scope = Scope(format, storage)
     changed = {
         subject: floor_db(scope, replace(measured, rounding_db=None))
@@ -104,7 +102,7 @@ def check_stage(floor: float) -> Check:
 
 
 def _measured(verdicts: Iterable[Verdict], format: str | None) -> dict[str, Measured]:
-    """What the rungs below the artifacts of `format` measured, by the name of the output."""
+    """Return the measurements of the rungs below the artifacts of `format`, by the name of the output."""
     found: dict[str, Measured] = {}
     for verdict in verdicts:
         field = {Kind.ROUNDING: "rounding_db", Kind.CHANGED: "changed_db"}.get(verdict.kind)
@@ -115,8 +113,9 @@ def _measured(verdicts: Iterable[Verdict], format: str | None) -> dict[str, Meas
 
 
 def picture_floors(graphs: Sequence[Graph], arithmetic: str) -> tuple[tuple[float, float], str]:
-    """Return the floors of pictures, median and minimum in dB, and the storage that they are for: those of a lossy
-    recipe where one of `graphs` has such, else by the least precise of their storage and `arithmetic`."""
+    """Return the floors of pictures, median and minimum in dB, and the storage that they are for. The floors are
+    the recipe's own if a recipe among `graphs` is lossy, else they follow from the least precise storage and
+    `arithmetic`."""
     for graph in graphs:
         if graph.picture_floors_db is not None:
             return graph.picture_floors_db, graph.storage
@@ -125,6 +124,6 @@ def picture_floors(graphs: Sequence[Graph], arithmetic: str) -> tuple[tuple[floa
 
 
 def control_floor(controls: Sequence[Mapping[str, float]]) -> float:
-    """Return the PSNR (dB) that a median must have to be nearer than each control; -inf without any. A control that
-    gives the very same picture, as a step less does in a model that does nothing, is passed over: nothing is nearer."""
+    """Return the highest median PSNR (dB) of a control, above which a median must be; -inf without controls. A control
+    with an identical picture (one step less in a model that does nothing) is ignored, because nothing can be closer."""
     return max((db for db in medians(controls).values() if db < inf), default=-inf)

@@ -1,5 +1,5 @@
-"""A bundle's conformance vectors beside what vectors ask of every bundle (questions.py): none may be missing, be asked
-otherwise, or be nearer to nothing than it was written."""
+"""Comparison of a bundle's conformance vectors with the questions of every bundle (questions.py): no vector may be
+missing, have other inputs, or have a lower floor."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
@@ -27,16 +27,16 @@ from pocketdiffusion.runtime.verify.questions import (
 )
 from pocketdiffusion.runtime.verify.vectors import ARRAYS, VECTORS, Case, Vector, find_array, read_vectors
 
-CLOSE = 1e-5  # of the largest value: random numbers as another version of their library rounds them
+CLOSE = 1e-5  # relative to the largest value: another version of a library may round random numbers differently
 ANCESTRAL = "euler_ancestral"
-REFUSED = {(ANCESTRAL, "sample")}  # samplers and predictions that the original has not: they have no vectors
-SLACK_DB = 0.5  # between the floor of a run by the original's latents and by ours
-Run = tuple[bool, int, int]  # whether from a picture, steps, start
+REFUSED = {(ANCESTRAL, "sample")}  # (sampler, prediction type) that the original does not have
+SLACK_DB = 0.5  # between the floors of a run computed from the original's latents and from ours
+Run = tuple[bool, int, int]  # (from a picture, steps, start)
 
 
 def vector_faults(bundle: Bundle) -> Iterator[str]:
-    """In words, each vector and case that lacks, asks for something else, or has a lower floor than it is written
-    with."""
+    """Yield a sentence for each conformance vector or case that is missing, has another question than this version
+    writes, or states a lower floor."""
     if {*bundle.manifest.conformance} != {VECTORS, ARRAYS}:
         yield "conformance in manifest.json does not list it and its arrays"
         return
@@ -48,73 +48,73 @@ def vector_faults(bundle: Bundle) -> Iterator[str]:
         found[vector.name] = vector
     for number, tokenizer in enumerate(bundle.manifest.tokenizers, 1):
         for name, asked in token_questions(tokenizer, number).items():
-            yield from _asked(found, raw, name, asked)
+            yield from _question_faults(found, raw, name, asked)
             if asked.kind == "tokens" and name in found and f"attention_mask/{number}" in _hosts(bundle):
                 cases = found[name].cases
                 yield from (f"{name} has no mask for {case.label}" for case in cases if "mask" not in case.expected)
     for name, asked in fixed_questions().items():
-        yield from _asked(found, raw, name, asked)
+        yield from _question_faults(found, raw, name, asked)
     reader = cache(partial(own_reader, bundle))
     index = bundle.manifest.step_tables.index
     for name, stored in index.samplers.items():
         if (name, index.prediction_type) not in REFUSED:
             counts = [n for n, rows in enumerate(stored.rows, 1) if rows]
-            yield from _sampler(name, counts, found, raw, reader)
+            yield from _sampler_faults(name, counts, found, raw, reader)
 
 
 def _hosts(bundle: Bundle) -> set[str]:
-    """The host values that any stage takes."""
+    """Return the host values that any stage uses."""
     stages = (*text_to_image(bundle.manifest.program).values(), *image_to_image(bundle.manifest.program).values())
     return {name for stage in stages for name in hosts_of(stage)}
 
 
-def _asked(found: Mapping[str, Vector], raw: bytes, name: str, asked: Asked) -> Iterator[str]:
-    """What is wrong with a vector that asks the same of every model."""
-    yield from _vector(found, name, asked.kind, asked.floor_db)
+def _question_faults(found: Mapping[str, Vector], raw: bytes, name: str, asked: Asked) -> Iterator[str]:
+    """Yield the faults of a vector whose questions are the same for every model."""
+    yield from _header_faults(found, name, asked.kind, asked.floor_db)
     for label, question in asked.cases.items() if name in found else ():
-        if not any(_asks(case, question, raw) for case in found[name].cases):
-            yield f"{name} does not ask for {label}, as every bundle's does"
+        if not any(_has_inputs(case, question, raw) for case in found[name].cases):
+            yield f"{name} has no case {label}, which every bundle has"
 
 
-def _vector(found: Mapping[str, Vector], name: str, kind: str, floor_db: float) -> Iterator[str]:
+def _header_faults(found: Mapping[str, Vector], name: str, kind: str, floor_db: float) -> Iterator[str]:
     if name not in found:
         yield f"there is no vector {name!r}"
     elif found[name].kind != kind:
         yield f"the vector {name} is of the kind {found[name].kind}, not {kind}"
     elif not found[name].floor_db >= floor_db:
-        yield f"the floor of {name} is {found[name].floor_db:g}, where {floor_db:g} is the least"
+        yield f"the floor of {name} is {found[name].floor_db:g}, and must be at least {floor_db:g}"
 
 
-def _asks(case: Case, question: Question, raw: bytes) -> bool:
-    """Tell whether a case gives what the question gives, and no more."""
+def _has_inputs(case: Case, question: Question, raw: bytes) -> bool:
+    """Return True if a case has exactly the inputs of the question."""
     if case.texts != question.texts or case.numbers != question.numbers or case.arrays.keys() != question.arrays.keys():
         return False
     return all(_close(find_array(raw, at), question.arrays[name], question.exact) for name, at in case.arrays.items())
 
 
-def _close(given: Array, wanted: Array, exact: bool = False) -> bool:
-    if given.shape != wanted.shape or given.dtype != wanted.dtype:
+def _close(given: Array, expected: Array, exact: bool = False) -> bool:
+    if given.shape != expected.shape or given.dtype != expected.dtype:
         return False
     if exact or given.dtype != np.float32:
-        return np.array_equal(given, wanted, equal_nan=given.dtype == np.float32)
-    return bool((np.abs(given - wanted) <= CLOSE * np.abs(wanted).max()).all())
+        return np.array_equal(given, expected, equal_nan=given.dtype == np.float32)
+    return bool((np.abs(given - expected) <= CLOSE * np.abs(expected).max()).all())
 
 
-def _sampler(
+def _sampler_faults(
     sampler: str, counts: list[int], found: Mapping[str, Vector], raw: bytes, reader: Callable[[], Reader]
 ) -> Iterator[str]:
-    """What is wrong with the vectors of one sampler, which has tables of these `counts` of steps."""
-    start, runs, whole = (f"{name}, {sampler}" for name in ("start", "runs", "run row by row"))
+    """Yield the faults of the vectors of one sampler, which has tables for these `counts` of steps."""
+    start, runs, by_row = (f"{name}, {sampler}" for name in ("start", "runs", "run row by row"))
     noise, rows = run_noise(), {"outputs": run_outputs(), "noise": run_noise()}
     named: dict[str, tuple[str, Mapping[str, Array]]] = {
         start: ("start", {"noise": noise[0]}),
         runs: ("run", rows),
-        whole: ("whole_run", rows),
+        by_row: ("whole_run", rows),
     }
     met: dict[str, set[Run]] = {}
     for name, (kind, given) in named.items():
         floor = NEAR_DB if kind == "start" else -np.inf
-        yield from _vector(found, name, kind, floor)
+        yield from _header_faults(found, name, kind, floor)
         if name not in found:
             return
         met[name] = set()
@@ -123,28 +123,28 @@ def _sampler(
                 yield f"{name} is of another sampler in its case {case.label}"
             arrays = {label: find_array(raw, at) for label, at in case.arrays.items()}
             image = {"image": run_image()} if "image" in arrays else {}
-            for label, wanted in {**given, **image}.items():
-                if label not in arrays or not _close(arrays[label], wanted):
-                    yield f"{name} gives other {label} than every bundle's, {case.label}"
+            for label, expected in {**given, **image}.items():
+                if label not in arrays or not _close(arrays[label], expected):
+                    yield f"{name}, case {case.label}, has other {label} than every bundle"
             met[name] |= _runs(arrays)
     runs_asked = [*asked_runs(counts)]
     for name in (start, runs):
         for run in runs_asked:
             if run not in met[name] and _is_finite(reader(), sampler, run):
-                yield f"{name} lacks {_spell(run)}"
+                yield f"{name} has no run of {_spell(run)}"
     most = max((steps for picture, steps, _ in met[runs] if not picture and steps <= WHOLE), default=0)
-    if (False, most, 0) not in met[whole]:
-        yield f"{whole} lacks {most} steps"
-    for name in (runs, whole):
+    if (False, most, 0) not in met[by_row]:
+        yield f"{by_row} has no run of {most} steps"
+    for name in (runs, by_row):
         floor = found[name].floor_db
         if not floor >= RUN_DB:
             own = min((_own_floor(reader(), sampler, run) for run in met[runs]), default=RUN_DB)
             if not floor >= own - SLACK_DB:
-                yield f"the floor of {name} is {floor:g}, where {own:.1f} is the least"
+                yield f"the floor of {name} is {floor:g}, and must be at least {own:.1f}"
 
 
 def _runs(arrays: Mapping[str, Array]) -> set[Run]:
-    """The runs of a case."""
+    """Return the runs of a case."""
     steps, starts = (arrays[name].tolist() if name in arrays else [] for name in ("steps", "starts"))
     return {("image" in arrays, n, s) for n, s in zip(steps, starts, strict=False)}
 
@@ -155,7 +155,8 @@ def _spell(run: Run) -> str:
 
 
 def _own_run(reader: Reader, sampler: str, run: Run) -> tuple[Array, Array]:
-    """The latents before the first row of a run and after each, by our own arithmetic."""
+    """Return the latents before the first row of a run, float32 [16], and after each row, [rows, 16], by our own
+    arithmetic."""
     picture, steps, start = run
     given = {"outputs": run_outputs(), "noise": run_noise(), **({"image": run_image()} if picture else {})}
     first, rows = run_rows(reader, sampler, steps, start, given)
@@ -163,9 +164,10 @@ def _own_run(reader: Reader, sampler: str, run: Run) -> tuple[Array, Array]:
 
 
 def _is_finite(reader: Reader, sampler: str, run: Run) -> bool:
-    """Tell whether the original's run ends in numbers; one that does not is in no vector. Ours of its ancestral sampler
-    does where its own, sqrt(to^2 - up^2) in float32, may be the root of a negative number: the sigmas of two steps are
-    so far apart (cosine schedules at 3 or 4 steps) that the square of their ratio is under float32's last bits."""
+    """Return True if the original's run is finite; a run that is not is in no vector. For the ancestral sampler it may
+    not be where ours is: its sqrt(to^2 - up^2) in float32 can be the root of a negative number, if the sigmas of two
+    steps are so far apart (cosine schedules at 3 or 4 steps) that the square of their ratio is below float32's last
+    bits."""
     _, steps, start = run
     if sampler == ANCESTRAL:
         sigmas = [reader.table(sampler, steps, each).noise_scale for each in range(start, steps)]

@@ -23,14 +23,14 @@ times that. A floor of 200 dB is equality.
 tokens and vocabulary: the number `tokenizer`, where there is one, says by which of the bundle's tokenizers, counted
 from 1; without it by the first.
 
-In a run the model is this arithmetic, in float32: in row r (from 0), of which the table's input scale makes `scaled`
-from the latents, its output is outputs[r] + 0.25 * scaled + timestep / 1000. The noise of the start is noise[0], that
-of row r is noise[1 + r]. With `image` the first latents are those of image to image.
+In a run the model is this arithmetic, in float32: in row r (from 0), `scaled` is the latents times the table's input
+scale, and the output is outputs[r] + 0.25 * scaled + timestep / 1000. The noise of the start is noise[0], the noise of
+row r is noise[1 + r]. With `image` the first latents are those of image to image.
 `means` is the mean, in float64, of the latents after each row: it shows what later rows make small again.
 
 vocabulary: lines "<token> <id>\\n" in order of ids; lines "<first> <second>\\n" of merges in order; and for every entry
-of the vocabulary, in order of ids: its token, "</w>" cut off, as the bytes that its letters stand for; where these are
-UTF-8, the ids of that text alone (no beginning, no end), then -1, all as int32, little-endian.
+of the vocabulary, in order of ids: its token without "</w>", as the bytes that its letters encode; if these are UTF-8,
+the ids of that text (no beginning, no end), then -1, all as int32, little-endian.
 """
 
 import json
@@ -102,7 +102,7 @@ class Vectors(Record):
 
 
 class Arrays:
-    """The arrays of a file that is being written; equal ones are stored once."""
+    """The arrays of a file that is being written; equal arrays are stored once."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -125,11 +125,13 @@ class Arrays:
 
 
 def find_array(raw: bytes, at: ArrayAt) -> NDArray[Any]:
-    """Raises ProofError where it is not in the file."""
+    """Return the array at `at` in the bytes of the file of arrays. Raise ProofError if the file is too short."""
     dtype = np.dtype(at.dtype)
-    count = prod(at.shape)  # of numpy's own whole numbers some products would be 0
+    count = prod(at.shape)  # in integers of Python, since a product of numpy's could overflow to 0
     if at.offset + count * dtype.itemsize > len(raw):
-        raise ProofError(f"{ARRAYS} is cut off at byte {len(raw)}, an array of it begins at {at.offset}: export again")
+        raise ProofError(
+            f"{ARRAYS} is cut off at byte {len(raw)}, in or before the array at byte {at.offset}: export again"
+        )
     return np.frombuffer(raw, dtype.newbyteorder("<"), count, at.offset).reshape(at.shape).astype(dtype)
 
 
@@ -138,8 +140,8 @@ def find_arrays(raw: bytes, named: Mapping[str, ArrayAt]) -> dict[str, NDArray[A
 
 
 def read_vectors(folder: Path) -> tuple[Vectors, bytes]:
-    """The vectors of a bundle's folder, and the file of their arrays. Raises ProofError where they cannot be read,
-    UserError at a dtype that is not known."""
+    """Return the vectors of a bundle's folder, and the bytes of the file of their arrays. Raise ProofError if they
+    cannot be read, and UserError if a dtype is not known."""
     try:
         return decode((folder / VECTORS).read_bytes(), Vectors), (folder / ARRAYS).read_bytes()
     except OSError as error:

@@ -1,5 +1,5 @@
-"""What every format must do, on the smallest model that has all kinds of sites: each registered backend, in each of its
-profiles, with the rewrites of the phones that ship it."""
+"""The requirements of every format, on the smallest model that has all kinds of sites: each registered backend in each
+of its profiles, with the rewrites of the phones that ship it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,7 +48,8 @@ Emitted = Callable[[Artifact, str, str], tuple[Path, Graph]]
 
 @pytest.fixture(scope="module")
 def emitted(parts: dict[str, Component], tmp_path_factory: pytest.TempPathFactory) -> Emitted:
-    """Folder and record of a graph in a recipe, written once; both recipes one after the other, as a build does."""
+    """Return folder and record of a graph in a recipe, written once; both recipes one after the other, as a build
+    does."""
     home = tmp_path_factory.mktemp("conformance")
 
     @cache
@@ -73,8 +74,8 @@ def nth(parts: dict[str, Component], number: int) -> str:
 
 
 @in_each_format
-def test_a_record_is_whole(format: str) -> None:
-    """Each function that is imported late is there, and the engine's facts are those of the engine's own file."""
+def test_a_record_is_complete(format: str) -> None:
+    """Each function that is imported late exists, and the engine's facts are equal to the engine's own file."""
     backend = find_backend(format)
     assert backend.name == backend.default.format == format
     assert backend.default.profile in backend.profiles and backend.activations.keys() == set(backend.profiles)
@@ -90,12 +91,12 @@ def test_an_unknown_format_names_the_nearest() -> None:
     assert find_engine("../onnx") is None and find_engine("io_adapter") is None
 
 
-# Parity, bytes, what lies inside
+# Parity, bytes, contents
 
 
 @cache
 def outputs_of(part: Component, halved: bool) -> list[Array]:
-    """The original's, its matrices rounded to float16 where `halved`."""
+    """Return the original's outputs, with its matrices rounded to float16 if `halved`."""
     module = load_module(part)
     for parameter in module.parameters():
         if halved and parameter.ndim > 1:
@@ -135,7 +136,7 @@ def test_parity_of_every_graph(
 def test_two_exports_are_the_same_bytes(
     format: str, number: int, micro_checkpoint: Path, tmp_path: Path, parts: dict[str, Component], emitted: Emitted
 ) -> None:
-    """Of a model that is opened anew, so that no conversion which is kept can stand for the second."""
+    """The model is opened again for the second one, so that no kept conversion is used."""
     artifact, name = find_backend(format).default, nth(parts, number)
     folder, graph = emitted(artifact, name, "fp16")
     again = emit(read_parts(micro_checkpoint)[name], replace(artifact, recipe="fp16"), tmp_path, open_batch=False)
@@ -171,8 +172,8 @@ def test_it_prints_nothing(format: str, tmp_path: Path, capfd: pytest.CaptureFix
 def test_layers_of_an_artifact(
     artifact: Artifact, number: int, parts: dict[str, Component], emitted: Emitted, trajectory: Trajectory
 ) -> None:
-    """All that have a matrix are found, but for positions that a converter looked up itself; and each gives what the
-    original's gives."""
+    """All layers with a matrix are found, except positions that a converter looked up itself, and each one's output is
+    the original's."""
     name = nth(parts, number)
     folder, written = emitted(artifact, name, "fp16")
     names = [module for module, _ in written.layers]

@@ -1,5 +1,5 @@
-"""What a format cannot hold is refused with the reason and the nearest recipe, and what it takes is in the file; wrong
-weights and options are refused by every format alike."""
+"""Schemes that a format cannot store are refused with the reason and the nearest recipe, and all other ones are in the
+file; wrong weights and options are refused by every format alike."""
 
 import re
 from dataclasses import replace
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow  # most tests emit a graph
 
 
 def storages() -> list[Scheme]:
-    """Every scheme of weights that a recipe or the search of any format has, with float arithmetic."""
+    """Return every scheme of weights that a recipe or the search of any format has, with float arithmetic."""
     searched = [s for b in map(find_backend, backend_names()) for p in b.profiles for s in b.search_storages(p)]
     uniform = [Scheme("linear", bits, group) for bits in (4, 8) for group in (0, 32)]
     return list(dict.fromkeys([FLOAT32, FLOAT16, *searched, *uniform]))
@@ -35,14 +35,14 @@ def storages() -> list[Scheme]:
 @in_each_profile
 @pytest.mark.parametrize("scheme", storages(), ids=lambda s: f"{s.storage}-{s.group}")
 def test_a_storage_is_lowered_or_refused(artifact: Artifact, scheme: Scheme, tmp_path: Path) -> None:
-    """What is not refused is in the file; what is refused says why, and the recipe to take instead is not refused."""
+    """A scheme that is not refused is in the file; a refusal has a reason, and its nearest recipe is not refused."""
     part = matrix(tmp_path)
     plan = Plan("own", {"weight": scheme})
     refusal = find_refusal([scheme], artifact.format, artifact.profile)
     if refusal is not None:
         check_refusal(refusal, artifact)
         words = re.escape(f"{refusal.reason}; the nearest is {refusal.nearest}")
-        with pytest.raises(UserError, match=f"does not take the recipe own: {words}"):
+        with pytest.raises(UserError, match=f"cannot use the recipe own: {words}"):
             emit(part, artifact, tmp_path / "out", open_batch=False, plan=plan)
         assert not (tmp_path / "out").exists()
         return
@@ -57,13 +57,13 @@ def test_a_storage_is_lowered_or_refused(artifact: Artifact, scheme: Scheme, tmp
 
 
 def check_refusal(refusal: Refusal, artifact: Artifact) -> None:
-    """The reason goes on in a sentence, and the nearest recipe is one that the format takes."""
+    """Check that the reason can be continued in a sentence, and that the format accepts the nearest recipe."""
     assert refusal.reason and refusal.reason[-1] not in ".;" and refusal.nearest in recipe_names()
     assert find_refusal(schemes_of(refusal.nearest, artifact), artifact.format, artifact.profile) is None
 
 
 def schemes_of(recipe: str, artifact: Artifact) -> list[Scheme]:
-    """What a recipe does with a matrix of each kind of operator, where no measurement says otherwise."""
+    """Return the schemes of a recipe for a matrix of each kind of operator, without measurements."""
     from pocketdiffusion.planning import _Unmeasured
     from pocketdiffusion.quantize.scheme import Weight
 
@@ -83,7 +83,7 @@ def test_a_recipe_is_taken_or_its_refusal_leads_on(artifact: Artifact, recipe: s
 
 
 def changed(part: Component, folder: Path, name: str, value: float) -> Component:
-    """The component with one element of one tensor replaced."""
+    """Return the component with one element of one tensor replaced."""
     tensors = load_file(next(iter(part.weights.values())).places[0].file)
     tensors[name].view(-1)[0] = value
     save_file(tensors, folder / "changed.safetensors")
@@ -95,7 +95,7 @@ def changed(part: Component, folder: Path, name: str, value: float) -> Component
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_weight_that_is_not_finite(format: str, name: str, value: float, tmp_path: Path) -> None:
     part = changed(matrix(tmp_path), tmp_path, name, value)
-    with pytest.raises(ProofError, match=f"^{name}: the checkpoint holds values that are not finite"):
+    with pytest.raises(ProofError, match=f"^weight {name} has values that are not finite"):
         emit(part, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
 
 
@@ -103,7 +103,7 @@ def test_a_weight_that_is_not_finite(format: str, name: str, value: float, tmp_p
 def test_a_weight_too_large_for_half(format: str, tmp_path: Path) -> None:
     part = changed(matrix(tmp_path), tmp_path, "weight", 70000.0)
     emit(part, replace(find_backend(format).default, recipe="fp32"), tmp_path / "fp32", open_batch=False)
-    with pytest.raises(ProofError, match="^weight: 70000 is over 65504.*fp32"):
+    with pytest.raises(ProofError, match="^weight weight has the value 70000, over 65504.*fp32"):
         emit(part, replace(find_backend(format).default, recipe="fp16"), tmp_path / "fp16", open_batch=False)
 
 
@@ -120,7 +120,7 @@ def test_a_site_missing_writes_nothing(format: str, micro_checkpoint: Path, tmp_
 @in_each_format
 def test_unknown_options(format: str, tmp_path: Path) -> None:
     part, artifact = matrix(tmp_path), find_backend(format).default
-    with pytest.raises(UserError, match="there is no recipe int4"):
+    with pytest.raises(UserError, match="the recipe int4 needs measurements"):
         emit(part, replace(artifact, recipe="int4"), tmp_path, open_batch=False)
     with pytest.raises(UserError, match="profile 'none'"):
         emit(part, replace(artifact, profile="none"), tmp_path, open_batch=False)

@@ -100,9 +100,9 @@ def spoilt(folder: Path, to: Path, file: str, **changes: Any) -> Path:
     [
         ("model_index.json", {"unet": [None, None]}, "unet is a None"),
         ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae is a AutoencoderTiny"),
-        ("model_index.json", {"tokenizer": None}, "names no tokenizer"),
+        ("model_index.json", {"tokenizer": None}, "has no entry tokenizer"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type"),
-        ("unet/config.json", {"norm_num_groups": 7}, "unet: its config.json makes no model"),
+        ("unet/config.json", {"norm_num_groups": 7}, "unet: no module can be built from config.json"),
         ("vae/config.json", {"layers_per_block": 2}, "vae: the weights do not fit"),
     ],
 )

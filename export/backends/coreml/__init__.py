@@ -13,7 +13,7 @@ PROFILES = ("ios16", "ios17", "ios18")
 
 
 def search_storages(profile: str) -> tuple[Scheme, ...]:
-    """Return the palettes that the system `profile` has, and float16."""
+    """Return the palette schemes that the system `profile` supports, smallest first, then float16."""
     bits = (1, 2, 3, 4, 6, 8) if profile == "ios18" else (1, 2, 4, 6, 8)
     return (*(Scheme("palette", each, palette_group(profile)) for each in bits), FLOAT16)
 

@@ -1,14 +1,14 @@
 """Names and shapes of Apple's Swift pipeline, so that it opens our packages once they are compiled.
 
-Each tensor of a component, in the component's order, under the name and in the shape that the package has. All are
-float32, token ids too: `StableDiffusionPipeline` hands over `MLShapedArray<Float32>` and converts what it gets back.
-The UNet takes one sample: the pipeline then calls it once for each half of guidance, and on a phone two samples at
-once need twice the memory for their activations.
+Each tensor of a component has, in the component's order, the name and shape that the pipeline expects. All are float32,
+token ids too: `StableDiffusionPipeline` passes `MLShapedArray<Float32>` and converts the outputs. The UNet's batch is
+1: the pipeline then calls it once for each half of guidance, and on a phone two samples at once would need twice the
+memory for their activations.
 
 Source: https://github.com/apple/ml-stable-diffusion at e12202c, swift/StableDiffusion/pipeline: TextEncoder.swift
 (`encode(ids:)` and "last_hidden_state"), Unet.swift (`predictNoise`), StableDiffusionPipeline.swift (`toHiddenStates`,
-"Serial predictions from uNet"), Decoder.swift and Encoder.swift (their only input and output, whatever the names);
-the names that Swift leaves open are those of python_coreml_stable_diffusion/torch2coreml.py.
+"Serial predictions from uNet"), Decoder.swift and Encoder.swift (their only input and output, under any name);
+names that Swift leaves open are taken from python_coreml_stable_diffusion/torch2coreml.py.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 @dataclass(frozen=True)
 class Package:
-    """One .mlpackage. `names` maps tensors of the component to the package's, those that differ.
+    """One .mlpackage. `names` maps names of the component's tensors to the package's, where they differ.
 
-    `turned` holds the tensors whose axes differ: [1, tokens, channels] becomes [1, channels, 1, tokens].
+    `turned` has the tensors whose axes differ: [1, tokens, channels] becomes [1, channels, 1, tokens].
     """
 
     name: str
@@ -35,16 +35,16 @@ PACKAGES: Mapping[str, Package] = {
     "vae_decoder": Package("VAEDecoder", {"latent_sample": "z", "sample": "image"}),
     "vae_encoder": Package("VAEEncoder", {"sample": "x", "latent_parameters": "latent"}),
 }
-TURN: tuple[int, ...] = (0, 2, 1)  # as numpy.transpose takes it; the axis of size 1 comes after
+TURN: tuple[int, ...] = (0, 2, 1)  # axes of numpy.transpose; the axis of size 1 is inserted afterwards
 
 
 def package_of(spec: GraphSpec) -> Package:
-    """A component that Apple's pipeline does not know keeps its own names."""
+    """Return the package of a component; one that Apple's pipeline does not know keeps its own names and shapes."""
     return PACKAGES.get(spec.name, Package(spec.name, {}))
 
 
 def file_spec(spec: GraphSpec) -> GraphSpec:
-    """The inputs and outputs that the package has, in the order of the component's."""
+    """Return the inputs and outputs of the package, in the component's order, all float32."""
     package = package_of(spec)
 
     def tensor(own: TensorSpec) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""What makes coreml/ a folder that Apple's Swift pipeline opens: a script for a Mac, since only Xcode has the compiler.
+"""The script that compiles coreml/ to a folder for Apple's Swift pipeline. It needs a Mac: only Xcode has the compiler.
 
 Source: https://github.com/apple/ml-stable-diffusion at e12202c, StableDiffusionPipeline+Resources.swift (the names of
 the files, and the MLModelConfiguration) and StableDiffusionPipeline.Configuration.swift (the scale factors; their
@@ -37,13 +37,13 @@ cp "$here/../{tokenizer}/vocab.json" "$here/../{tokenizer}/merges.txt" "$out"
 
 
 def opens_in_apple(graphs: Mapping[str, Graph]) -> bool:
-    """Tell whether Apple's pipeline knows the graphs: all that it calls are there, and no other."""
+    """Return True if `graphs` are exactly the graphs that Apple's pipeline calls."""
     return set(graphs) == set(PACKAGES)
 
 
 def apple_differences(manifest: Draft) -> tuple[str, ...]:
-    """Say what Apple's pipeline does otherwise than this model: clauses whose subject is that pipeline. Empty where it
-    draws what the model draws, but for its own roundings."""
+    """Return how Apple's pipeline differs from this model, in clauses whose subject is that pipeline. Empty if it draws
+    the same pictures up to rounding."""
     text_encoder = manifest.graphs["coreml"]["text_encoder"].spec
     schedule = read_schedule(manifest.scheduler.config)
     own = apple_sampler.differences(schedule, manifest.scheduler.default_sampler)
@@ -51,13 +51,13 @@ def apple_differences(manifest: Draft) -> tuple[str, ...]:
 
 
 def known_differences(manifest: Draft) -> list[str] | None:
-    """As `apple_differences`; None where Apple's pipeline does not know the graphs."""
+    """Return `apple_differences`, or None if Apple's pipeline does not know the graphs."""
     known = opens_in_apple(manifest.graphs.get("coreml", {}))
     return list(apple_differences(manifest)) if known else None
 
 
 def write_apple_script(folder: Path, manifest: Draft) -> None:
-    """Write `folder`/compile_for_apple.sh for the packages of the bundle, where Apple's pipeline knows them."""
+    """Write `folder`/compile_for_apple.sh for the packages of the bundle, if Apple's pipeline knows the graphs."""
     graphs = manifest.graphs["coreml"]
     if opens_in_apple(graphs):
         unit = graphs[model_graph(manifest.program)[0]].compute_unit
@@ -72,9 +72,9 @@ def write_script(
     differences: Sequence[str] = (),
     tokenizer: str = "tokenizer",
 ) -> None:
-    """Writes `folder`/compile_for_apple.sh, for the packages of `folder`, made for "cpu", "gpu" or "ane", and the
-    vocabulary in the folder `tokenizer` of the bundle. It says on stderr what Apple's pipeline does otherwise, by
-    `differences`: clauses without a subject."""
+    """Write `folder`/compile_for_apple.sh, for the packages of `folder`, emitted for the compute unit "cpu", "gpu" or
+    "ane", and the vocabulary in the folder `tokenizer` of the bundle. The script prints `differences` of Apple's
+    pipeline, clauses without a subject, on stderr."""
     lines = [f"Apple's pipeline will not draw what this model draws: it {clause}." for clause in differences]
     warning = "".join(f"printf '%s\\n' {quote(line)} >&2\n" for line in lines)
     warning += f"printf '%s\\n' {quote(apple_tokenizer.WORDS)}\n"

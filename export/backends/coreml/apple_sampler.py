@@ -1,8 +1,8 @@
-"""What Apple's Swift pipeline takes for granted of a model's noise schedule and sampler.
+"""The noise schedule and samplers that Apple's Swift pipeline assumes of every model.
 
 Source: https://github.com/apple/ml-stable-diffusion, Scheduler.swift and DPMSolverMultistepScheduler.swift: epsilon is
-predicted, betas are scaled_linear from 0.00085 to 0.012 over 1000 steps, and PNDM has steps_offset 1. Nothing of the
-model's own scheduler_config.json is read, and `Configuration` has no field for any of it.
+predicted, betas are scaled_linear from 0.00085 to 0.012 over 1000 steps, and PNDM has steps_offset 1. The pipeline does
+not read the model's scheduler_config.json, and `Configuration` has no field for any of its settings.
 """
 
 import numpy as np
@@ -15,16 +15,18 @@ _SPACING = {"pndm": "leading", "dpmpp_2m": "linspace", "euler_ancestral": "linsp
 
 
 def differences(schedule: NoiseSchedule, sampler: str) -> tuple[str, ...]:
-    """Clauses whose subject is Apple's pipeline, none where it takes for granted what this model is: `sampler` is the
-    checkpoint's own, by our name."""
+    """Return how Apple's assumptions differ from this model, in clauses whose subject is Apple's pipeline. `sampler` is
+    the checkpoint's own, by our name."""
     found = []
     if schedule.prediction_type != "epsilon":
         found.append(f"takes what the UNet predicts for epsilon, this model predicts {schedule.prediction_type}")
     alphas = read_schedule(ASSUMED).alphas_cumprod
     if schedule.train_steps != len(alphas) or not np.allclose(schedule.alphas_cumprod, alphas, rtol=1e-3, atol=1e-6):
         own = f"from {schedule.betas[0]:.3g} to {schedule.betas[-1]:.3g} over {schedule.train_steps} steps"
-        zero = ", rescaled to a signal of zero" if schedule.rescale_betas_zero_snr else ""
-        found.append(f"has betas that are scaled_linear from 0.00085 to 0.012 over 1000 steps, this model {own}{zero}")
+        suffix = ", rescaled to a signal of zero" if schedule.rescale_betas_zero_snr else ""
+        found.append(
+            f"has betas that are scaled_linear from 0.00085 to 0.012 over 1000 steps, this model {own}{suffix}"
+        )
     if sampler not in SAMPLERS:
         found.append(f"samples by {', '.join(SAMPLERS.values())} only, this model by {sampler}")
         return tuple(found)

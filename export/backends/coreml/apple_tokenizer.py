@@ -1,13 +1,14 @@
-"""What Apple's Swift pipeline does otherwise with a prompt than the model's own tokenizer.
+"""Differences between the tokenizer of Apple's Swift pipeline and the model's own.
 
-Source: https://github.com/apple/ml-stable-diffusion at e12202c, BPETokenizer.swift (it reads vocab.json and merges.txt
-alone; beginning and end are "<|startoftext|>" and "<|endoftext|>", which pads too) and TextEncoder.swift (one input).
+Source: https://github.com/apple/ml-stable-diffusion at e12202c, BPETokenizer.swift (it reads only vocab.json and
+merges.txt; the start and end tokens are "<|startoftext|>" and "<|endoftext|>", which also pads) and TextEncoder.swift
+(one input).
 """
 
 from pocketdiffusion.runtime.bundle.manifest import Tokenizer
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 
-# The script that makes a folder for Apple's pipeline says it, of every model.
+# Printed by the script compile_for_apple.sh of every model.
 WORDS = (
     "Prompts with punctuation or numbers get other token ids there than here: Apple's tokenizer splits at spaces alone."
 )
@@ -15,7 +16,8 @@ _MARKS = ("<|startoftext|>", "<|endoftext|>")
 
 
 def differences(tokenizer: Tokenizer, text_encoder: GraphSpec) -> tuple[str, ...]:
-    """Clauses whose subject is Apple's pipeline, none where it gives the text encoder what the model's own does."""
+    """Return how Apple's inputs of the text encoder differ from the model's, in clauses whose subject is that
+    pipeline."""
     texts = {token.id: token.text for token in tokenizer.added_tokens}
     found = []
     if "attention_mask" in {tensor.name for tensor in text_encoder.inputs}:

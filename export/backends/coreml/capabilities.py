@@ -1,7 +1,7 @@
-"""What Core ML packages ask of a system, and on which compute units they are known good or bad.
+"""The iOS version that a Core ML package needs, and the compute units known to run it right or wrong.
 
-All that this project knows of it is here. Without a Mac our own executor of ML programs runs the packages, and proves
-the file alone; on a Mac Core ML does, and takes whichever unit it likes.
+Without a Mac our own executor of ML programs runs the packages, which proves only the file. On a Mac Core ML runs them,
+on a compute unit that it chooses and does not report.
 """
 
 import platform
@@ -18,7 +18,7 @@ NEEDS_FLOAT16 = (
 
 
 def needs(path: Path, graph: Graph) -> Engine:
-    """Return what the package `path` asks of iOS: `profile` is the oldest that takes it."""
+    """Return the engine that the package `path` needs: Core ML of the iOS version that its profile names, or newer."""
     system = platform.mac_ver()[0]
     return Engine(
         name="coreml", least_version=graph.profile.removeprefix("ios"), tried=f"macOS {system}" if system else None
@@ -26,7 +26,7 @@ def needs(path: Path, graph: Graph) -> Engine:
 
 
 def units(path: Path, graph: Graph) -> dict[str, Unit]:
-    """Return what is known of the package on each unit of an Apple phone."""
+    """Return, for each compute unit of an Apple phone, whether it is known to run the package right."""
     system = platform.mac_ver()[0]
     note = ON_A_MAC.format(system=system) if system else NEVER_RUN.format(arithmetic=graph.arithmetic)
     unknown = Unit(status="unknown", evidence="none", note=note)

@@ -1,7 +1,7 @@
-"""The Core ML backend: a component becomes an ML program in a package, as Apple's Swift pipeline wants it.
+"""The Core ML backend: a component becomes an ML program in a package, in the form that Apple's Swift pipeline expects.
 
-The bytes depend on the model, the options and the versions of the exporter alone. Unlike the ONNX backend this one
-holds the whole module in memory: coremltools converts what torch.jit has traced, with its weights.
+The bytes depend only on the model, the options and the versions of the exporter. Unlike the ONNX backend this one keeps
+all weights of the module in memory: coremltools converts the program that torch.jit has traced, with its weights.
 """
 
 import contextlib
@@ -42,24 +42,24 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 PROFILES: Mapping[str, Any] = {"ios16": ct.target.iOS16, "ios17": ct.target.iOS17, "ios18": ct.target.iOS18}
-_AUTHOR = "com.apple.CoreML"  # of the items of a package: the one that Core ML looks for
-assert coreml_split_einsum  # imported for the operators that it registers
+_AUTHOR = "com.apple.CoreML"  # author of the items of a package; Core ML reads only items of this author
+assert coreml_split_einsum  # imported since it registers operators
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
-    """Writes coreml/NAME.mlpackage below `folder`. Where `plan` stores no matrix as float32, arithmetic is float16.
+    """Write coreml/NAME.mlpackage below `folder`. Arithmetic is float16 if `plan` stores no matrix as float32.
 
-    Inputs and outputs are float32 always. `open_batch` is ignored: shapes are fixed, which the Neural Engine wants.
-    Raises UserError for options that the backend has not, and ProofError where sites are missing, a weight does not
-    fit float16, or what is compressed in the file is not what `plan` says.
+    Inputs and outputs are always float32. `open_batch` is ignored: shapes are fixed, as the Neural Engine requires.
+    Raise UserError for options that the backend does not have, and ProofError if sites are missing, a weight does not
+    fit float16, or the compressed weights of the file are not as `plan` says.
     """
     if artifact.profile not in PROFILES:
-        raise UserError(f"the profile {artifact.profile!r} is unknown to the Core ML backend: {', '.join(PROFILES)}")
+        raise UserError(f"Core ML has no profile {artifact.profile!r}: choose from {', '.join(PROFILES)}")
     plan = plan or float_plan(part, artifact.recipe)
     check_lowered(plan, artifact)
     if len(storages := {scheme.storage for scheme in plan.schemes.values()}) > 1 and "float32" in storages:
         raise UserError(
-            f"coreml computes in float32 or in float16: {plan.recipe} has matrices of float32 beside others"
+            f"coreml computes in float32 or in float16: {plan.recipe} has matrices of float32 and of other storages"
         )
     precision: Literal["float32", "float16"] = "float32" if plan.storage == "float32" else "float16"
     module = load_module(part)
@@ -99,7 +99,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
 
 
 class InFileShapes(nn.Module):
-    """The component's module with the inputs and outputs of its package."""
+    """The component's module with the inputs of its package, which are reshaped to the module's own."""
 
     def __init__(self, module: nn.Module, spec: GraphSpec, own: GraphSpec, turned: Mapping[str, Any]) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class InFileShapes(nn.Module):
 
 
 def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[str, Any]) -> Any:
-    """A torch.jit program of fixed shapes, traced on the component's example."""
+    """Return the torch.jit program of `module` with the fixed shapes of `own`, traced on the component's example."""
     inputs = []
     for (name, x), tensor in zip(part.example(0).items(), own.inputs, strict=True):
         x = x.permute(*turned[name]) if name in turned else x
@@ -128,9 +128,9 @@ def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[s
 
 
 class WithBodies(TorchFunctionMode):
-    """Calls of markers that coremltools is not told how to lower become calls of their bodies, counted by marker.
+    """Replaces calls of markers that have no lowering here by calls of their bodies, and counts them by marker.
 
-    Nearest upsampling becomes what is the same in every format."""
+    Nearest upsampling becomes `nearest.interpolate`, which is the same in every format."""
 
     def __init__(self, rewrites: Iterable[str]) -> None:
         super().__init__()
@@ -147,10 +147,10 @@ class WithBodies(TorchFunctionMode):
 
 
 def _convert(traced: Any, own: GraphSpec, artifact: Artifact, precision: str, passes: Any) -> Any:
-    """coremltools' model, its advice kept off the user's screen.
+    """Return coremltools' model of `traced`, without its messages.
 
-    One of its passes writes a scale and a shift by channel as a batch_norm of variance 1, and forgets the epsilon. It
-    is then 1e-5, an error of 5e-6 in each GroupNorm. In float16 that is rounded away, in float32 the pass is left out.
+    A pass of coremltools writes a scale and a shift per channel as a batch_norm of variance 1 without an epsilon, which
+    is then 1e-5: an error of 5e-6 in each GroupNorm. In float16 rounding hides it; in float32 the pass is removed.
     """
     if precision == "float32":
         passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})
@@ -173,9 +173,11 @@ def _convert(traced: Any, own: GraphSpec, artifact: Artifact, precision: str, pa
 
 
 def _leads_to_a_sine(operation: Any, steps: int = 4) -> bool:
-    """The sines and cosines of the timestep, and what they are taken of: they stay float32. An angle of up to 1000 has
-    an error of 0.25 in float16. It cost the built-in model's UNet 2.8 dB at timestep 733.27 (Karras samplers
-    have such ones), 2.3 dB at 250, and nothing that shows on the gate's own trajectories."""
+    """Return True for a sine or cosine and for the operators that compute its argument, up to `steps` operators before.
+
+    They stay float32: an angle of up to 1000 has an error of 0.25 in float16. In float16 the built-in model's UNet had
+    2.8 dB less at timestep 733.27 (Karras samplers have such timesteps), 2.3 dB less at 250, and no visible loss on
+    the gate's own trajectories."""
     if operation.op_type in ("sin", "cos"):
         return True
     children = (child for output in operation.outputs for child in output.child_ops)
@@ -183,7 +185,7 @@ def _leads_to_a_sine(operation: Any, steps: int = 4) -> bool:
 
 
 def _is_island(operation: Any, islands: frozenset[str]) -> bool:
-    """Whether it is named in `islands`, or its result is taken by one such alone, with which it may be fused later."""
+    """Return True if the operation is one of `islands`, or its only consumer is, with which it may be fused later."""
     if identifier(operation.name) in islands:
         return True
     children = [child for output in operation.outputs for child in output.child_ops]
@@ -192,8 +194,10 @@ def _is_island(operation: Any, islands: frozenset[str]) -> bool:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """On the error stream coremltools logs what it does and draws progress bars, and transformers logs that somebody
-    looked at all attributes of its models, as torch.jit does. torch warns of every value that becomes a constant."""
+    """Suppress the log messages, progress bars and warnings of coremltools, transformers and torch.
+
+    transformers logs that all attributes of its models are read, which torch.jit does; torch warns of each value that
+    becomes a constant."""
     loggers = {name: logging.getLogger(name) for name in ("coremltools", "transformers")}
     levels = {name: logger.level for name, logger in loggers.items()}
     for logger in loggers.values():
@@ -208,9 +212,10 @@ def _silence() -> Iterator[None]:
 
 
 def _write_package(model: Any, own: GraphSpec, package: Path) -> list[str]:
-    """Three files: the program, its weights, and the table of contents, in which ids are digests of what they name."""
+    """Write the package: program, weights, and the table of contents, whose ids are digests of the files. Return their
+    paths below `package`."""
     spec = model.get_spec()
-    spec.description.metadata.Clear()  # versions of the converter, and the date
+    spec.description.metadata.Clear()  # has versions of the converter, and the date
     spec.mlProgram.attributes.pop("buildInfo", None)
     for tensors, described in ((own.inputs, spec.description.input), (own.outputs, spec.description.output)):
         docs = {tensor.name: tensor.doc for tensor in tensors}
@@ -241,7 +246,7 @@ def _write_package(model: Any, own: GraphSpec, package: Path) -> list[str]:
 
 
 def _identifier(digest: Any) -> str:
-    """In the form of a UUID, as Core ML's own tools write it."""
+    """Return the digest in the form of a UUID, as Core ML's own tools write it."""
     h = digest.hexdigest().upper()
     return "-".join((h[:8], h[8:12], h[12:16], h[16:20], h[20:32]))
 

@@ -1,4 +1,4 @@
-"""Core ML: our executor of ML programs shows every result by itself."""
+"""Core ML: our executor of ML programs reports the output of every operation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from pocketdiffusion.runtime.runner import Array, check_inputs
 
 @dataclass(frozen=True)
 class CoremlReplay:
-    """What the program declares as float32 stays float32 in either arithmetic, and is not noted."""
+    """A runner that notes the largest magnitude of each float16 output. Values that the program declares as float32
+    stay float32 in either arithmetic, and are not noted."""
 
     spec: GraphSpec
     program: Program
@@ -35,5 +36,5 @@ class CoremlReplay:
 
 
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> CoremlReplay:
-    """Of an .mlpackage, on a Mac too."""
+    """Return a runner of the .mlpackage `path` by our own executor, on a Mac too."""
     return CoremlReplay(spec, decompress(read_program(path)), arithmetic, note)

@@ -1,4 +1,4 @@
-"""Results of an ML program that stay float32, since they or what they are made of go beyond float16."""
+"""Outputs in an ML program that stay float32, since they or values that they are computed from overflow float16."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from pocketdiffusion.runtime.engines.mlprogram.program import read_program
 
 
 def find_islands(path: Path, ranges: Sequence[Range]) -> list[str]:
-    """Return the names, as the converter has them before results become float16, of the results of the package `path`
-    that stay float32, by the ranges of its results in float32 arithmetic."""
+    """Return the names of the outputs in the package `path` that stay float32, by `ranges`, their value ranges in
+    float32 arithmetic. The names are the converter's, as before its conversion to float16."""
     operations = [
         ([result.name for result in operation.results], list(operation.uses))
         for operation in read_program(path).operations
@@ -19,5 +19,5 @@ def find_islands(path: Path, ranges: Sequence[Range]) -> list[str]:
 
 
 def bare_name(result: str) -> str:
-    """Return Core ML's name of a result before it became float16."""
+    """Return the name that the converter gave the tensor `result` before its conversion to float16."""
     return result.removesuffix("_cast_fp16").removesuffix("_to_fp16")

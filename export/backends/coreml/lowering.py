@@ -1,6 +1,6 @@
-"""How coremltools' converter translates the operators that our rewrites leave, and one of torch's that it gets wrong.
+"""Lowerings to MIL of our rewrites' custom ops, and of an operator of torch that coremltools translates wrongly.
 
-Importing this file registers them with coremltools, for the whole process.
+Importing this file registers them with coremltools, in the running process.
 """
 
 from typing import Any
@@ -11,22 +11,22 @@ from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.rewrites import fused_attention, quick_gelu, tanh_gelu, tanh_sigmoid
 
 mb, register_torch_op = ct.converters.mil.Builder, ct.converters.mil.register_torch_op
-# The rewrites' operators that are lowered here; of others the bodies are traced.
+# The custom ops that are lowered here; of other ones the bodies are traced.
 LOWERED = (
     fused_attention.MARKS["attention"],
     quick_gelu.MARKS["quick_gelu"],
     tanh_gelu.MARKS["gelu"],
     *tanh_sigmoid.MARKS.values(),
 )
-HIDDEN = -1e4  # what a masked score becomes: far from float16's end, and far enough down that its weight is zero
+HIDDEN = -1e4  # added to a masked score: within float16, and low enough that its softmax weight is 0
 
 
 @register_torch_op(torch_alias=["pocketdiffusion::attention"])  # type: ignore[untyped-decorator]
 def pocketdiffusion_attention(context: Any, node: Any) -> None:
-    """[batch, tokens, channels] each: heads split, attended, and joined again.
+    """Lower attention of query, key and value, each [batch, tokens, channels], with heads split and joined, to MIL.
 
-    From iOS 18 on one `scaled_dot_product_attention`. Its scale is always 1/sqrt(channels of a head), so that another
-    is multiplied into the query. Before, mul, matmul, softmax, matmul.
+    From iOS 18 on it becomes one `scaled_dot_product_attention`, whose scale is always 1/sqrt(channels of a head): a
+    factor for another scale is multiplied into the query. Before iOS 18: mul, matmul, softmax, matmul.
     """
     query, key, value, heads, scale, causal = (context[name] for name in node.inputs)
     q, k, v = (_split_heads(x, heads.val) for x in (query, key, value))
@@ -45,27 +45,27 @@ def pocketdiffusion_attention(context: Any, node: Any) -> None:
 
 
 def _split_heads(x: Any, heads: int) -> Any:
-    """[batch, tokens, channels] to [batch, heads, tokens, channels / heads]."""
+    """Return `x` [batch, tokens, channels] as [batch, heads, tokens, channels / heads]."""
     batch, tokens, channels = x.shape
     return mb.transpose(x=mb.reshape(x=x, shape=[batch, tokens, heads, channels // heads]), perm=[0, 2, 1, 3])
 
 
 @register_torch_op(torch_alias=["pocketdiffusion::quick_gelu"])  # type: ignore[untyped-decorator]
 def pocketdiffusion_quick_gelu(context: Any, node: Any) -> None:
-    """x * sigmoid(1.702 x): `gelu` has that mode from iOS 15 on."""
+    """Lower QuickGELU, x * sigmoid(1.702 x), to MIL's `gelu`, which has this mode from iOS 15 on."""
     context.add(mb.gelu(x=context[node.inputs[0]], mode="SIGMOID_APPROXIMATION", name=node.name))
 
 
 @register_torch_op(torch_alias=["pocketdiffusion::tanh_silu"])  # type: ignore[untyped-decorator]
 def pocketdiffusion_tanh_silu(context: Any, node: Any) -> None:
-    """x/2 * (1 + tanh(x/2))."""
+    """Lower SiLU, written as x/2 * (1 + tanh(x/2)), to MIL."""
     half = mb.mul(x=context[node.inputs[0]], y=np.float32(0.5))
     context.add(mb.mul(x=half, y=mb.add(x=mb.tanh(x=half), y=np.float32(1)), name=node.name))
 
 
 @register_torch_op(torch_alias=["pocketdiffusion::tanh_quick_gelu"])  # type: ignore[untyped-decorator]
 def pocketdiffusion_tanh_quick_gelu(context: Any, node: Any) -> None:
-    """x/2 * (1 + tanh(0.851 x))."""
+    """Lower QuickGELU, written as x/2 * (1 + tanh(0.851 x)), to MIL."""
     x = context[node.inputs[0]]
     raised = mb.add(x=mb.tanh(x=mb.mul(x=x, y=np.float32(0.851))), y=np.float32(1))
     context.add(mb.mul(x=mb.mul(x=x, y=np.float32(0.5)), y=raised, name=node.name))
@@ -73,13 +73,14 @@ def pocketdiffusion_tanh_quick_gelu(context: Any, node: Any) -> None:
 
 @register_torch_op(torch_alias=["pocketdiffusion::tanh_gelu"])  # type: ignore[untyped-decorator]
 def pocketdiffusion_tanh_gelu(context: Any, node: Any) -> None:
-    """`gelu` has that mode from iOS 15 on."""
+    """Lower GELU in its tanh approximation to MIL's `gelu`, which has this mode from iOS 15 on."""
     context.add(mb.gelu(x=context[node.inputs[0]], mode="TANH_APPROXIMATION", name=node.name))
 
 
 @register_torch_op(torch_alias=["int"], override=True)  # type: ignore[untyped-decorator]
 def _int(context: Any, node: Any) -> None:
-    """torch's int() of a tensor of one element. coremltools 9.0 calls int() on an array, an error since numpy 2.4."""
+    """Lower torch's int() of a tensor of one element. coremltools 9.0 calls int() on an array, an error since numpy
+    2.4."""
     x = context[node.inputs[0]]
     if x.val is not None:
         context.add(mb.const(val=int(np.asarray(x.val).item()), name=node.name))

@@ -1,4 +1,4 @@
-"""What a Core ML package takes of memory, counted from its ML program."""
+"""The memory that a Core ML package needs, counted from its ML program and not measured."""
 
 from pathlib import Path
 
@@ -17,15 +17,16 @@ _COUNTED = (
 
 
 def count_memory(path: Path) -> Memory:
-    """Return the memory of the program in the package `path`. Weights are not read."""
+    """Return the memory in bytes that the program in the package `path` needs for weights and activations. The values
+    of the weights are not read."""
     program = read_program(path)
     sizes = {name: _bytes(kind) for name, kind in program.inputs.items()}
     weights: dict[str, int] = {}
     operations = []
     for operation in program.operations:
-        made = {result.name: _bytes(result.type) for result in operation.results}
+        writes = {result.name: _bytes(result.type) for result in operation.results}
         if operation.kind.startswith("constexpr_"):
-            weights |= made
+            weights |= writes
             continue
         for key, name in operation.constants.items():
             (value, *_) = operation.arguments[key]
@@ -33,11 +34,11 @@ def count_memory(path: Path) -> Memory:
                 weights[name] = _bytes(value.type)
             elif isinstance(value, np.ndarray):
                 weights[name] = value.nbytes
-        sizes |= made
-        takes = [*operation.uses]
+        sizes |= writes
+        reads = [*operation.uses]
         first = next(iter(operation.arguments.get("x", ())), None)
-        takes.sort(key=lambda name: name != getattr(first, "name", None))
-        operations.append(Operation(tuple(takes), tuple(made), operation.kind in _RESHAPES and bool(takes)))
+        reads.sort(key=lambda name: name != getattr(first, "name", None))
+        operations.append(Operation(tuple(reads), tuple(writes), operation.kind in _RESHAPES and bool(reads)))
     return Memory(
         weights_bytes=sum(weights.values()),
         activations_bytes=largest_live(operations, sizes, list(program.inputs), program.outputs),

@@ -1,7 +1,7 @@
-"""Integers for activations in ML programs: `quantize` and `dequantize` in front of an operator, from iOS 17 on.
+"""Integer activations in ML programs: `quantize` and `dequantize` in front of an operator, from iOS 17 on.
 
-The operator itself stays one of floats. Whoever compiles the program for a processor with integers finds all that it
-needs beside it: integers in, integers for the weight, and the scales of both.
+The operator itself still computes in floats. A compiler for a processor with integer arithmetic finds next to it the
+quantized input, the quantized weight, and the scales of both.
 
 Source: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html, quantization_ops of
 iOS 17.
@@ -17,35 +17,37 @@ from pocketdiffusion.quantize.qparams import BITS, ValueRange, affine
 from pocketdiffusion.runtime.errors import ProofError
 
 mb, scope, types = ct.converters.mil.Builder, ct.converters.mil.mil.scope, ct.converters.mil.mil.types
-_TAKES_INTEGERS = ("conv", "linear", "matmul")
+_WITH_INTEGERS = ("conv", "linear", "matmul")
 
 
-def quantize_inputs(block: Any, weights: Mapping[Any, str], spans: Mapping[str, ValueRange]) -> None:
-    """Every operator that takes one of `weights` takes its other argument as integers of that weight's span. Operators
-    that take the same in the same span share them. Raises ProofError, naming the weight, where an operator takes no
-    integers, or its span is missing."""
+def quantize_inputs(block: Any, weights: Mapping[Any, str], ranges: Mapping[str, ValueRange]) -> None:
+    """Quantize the other input of every operator that reads one of `weights`, by the value range of that weight's
+    input. Operators that read the same tensor by the same range share its integers. Raise ProofError, naming the
+    weight, if the operator cannot read integers or the range is missing."""
     pairs: dict[tuple[Any, float, int], Any] = {}
     for operation in list(block.operations):
         for var in operation.get_flattened_inputs():
             if var not in weights:
                 continue
             weight = weights[var]
-            if operation.op_type not in _TAKES_INTEGERS:
-                raise ProofError(f"{weight} belongs to the operator {operation.op_type}, which takes no integers")
-            if weight not in spans:
-                raise ProofError(f"{weight}: there is no calibrated span of what its operator takes")
+            if operation.op_type not in _WITH_INTEGERS:
+                raise ProofError(f"{weight} belongs to the operator {operation.op_type}, which cannot read integers")
+            if weight not in ranges:
+                raise ProofError(
+                    f"{weight}: the value range of its operator's input is not calibrated: calibrate the plan"
+                )
             key = "y" if operation.inputs["x"] is var else "x"
-            pair = (operation.inputs[key], *affine(spans[weight], BITS["int8"]))
+            pair = (operation.inputs[key], *affine(ranges[weight], BITS["int8"]))
             if pair not in pairs:
-                pairs[pair] = _there_and_back(*pair, operation)
+                pairs[pair] = _round_trip(*pair, operation)
             operation.set_inputs(**{key: pairs[pair]})
 
 
-def _there_and_back(x: Any, scale: float, zero: int, before: Any) -> Any:
-    """`x` by way of integers."""
+def _round_trip(x: Any, scale: float, zero_point: int, before: Any) -> Any:
+    """Return `x` quantized to int8 and dequantized, by operators before `before`."""
     number = np.float16(scale) if x.dtype == types.fp16 else np.float32(scale)
-    how = {"scale": number, "zero_point": np.int8(zero), "before_op": before}
+    how = {"scale": number, "zero_point": np.int8(zero_point), "before_op": before}
     essential = (scope.ScopeSource.TORCHSCRIPT_MODULE_TYPE, scope.ScopeSource.TORCHSCRIPT_MODULE_NAME)
     with mb.scope(*(scope.ScopeInfo(source, before.scopes[source]) for source in essential)):
-        codes = mb.quantize(input=x, output_dtype="int8", name=f"{x.name}_quantized", **how)
-        return mb.dequantize(input=codes, name=f"{x.name}_dequantized", **how)
+        quantized = mb.quantize(input=x, output_dtype="int8", name=f"{x.name}_quantized", **how)
+        return mb.dequantize(input=quantized, name=f"{x.name}_dequantized", **how)

@@ -1,4 +1,4 @@
-"""What an ML program cannot hold, and why: each system has compressed weights of its own."""
+"""The schemes that an ML program cannot hold, and why: each system supports other compressed weights."""
 
 from pocketdiffusion.export.backends.backend import Refusal
 from pocketdiffusion.quantize.scheme import Scheme
@@ -7,15 +7,15 @@ _BITS_BEFORE_18 = (1, 2, 4, 6, 8)
 
 
 def refusal(scheme: Scheme, profile: str) -> Refusal | None:
-    """Return why an artifact of `profile` cannot hold a weight by `scheme`, None where it can."""
+    """Return why an artifact of `profile` cannot store a weight by `scheme`, None if it can."""
     if scheme.activation in ("int16", "dynamic"):
-        only = "knows integers of 8 bits only" if scheme.activation == "int16" else "takes no scale but a constant"
+        only = "supports only integers of 8 bits" if scheme.activation == "int16" else "needs a constant scale"
         return Refusal(f"its operator quantize {only}", "w8" if profile == "ios16" else "w8a8")
     if scheme.activation == "int8" and profile == "ios16":
-        return Refusal("its operator quantize is there from iOS 17 on", "w8")
+        return Refusal("its operator quantize exists from iOS 17 on", "w8")
     if profile == "ios18" or scheme.kind == "float":
         return None
-    since = "are there from iOS 18 on"
+    since = "exist from iOS 18 on"
     if scheme.kind == "linear" and scheme.bits < 5:
         return Refusal(f"integers of less than 8 bits {since}", "palette4")
     if scheme.kind == "linear" and scheme.group:

@@ -1,10 +1,10 @@
-"""How coremltools' converter translates the operators that `split_einsum` leaves, in the forms of Apple's own models
-for the Neural Engine. Importing this file registers them with coremltools, for the whole process.
+"""Lowerings to MIL of the custom ops of the rewrite `split_einsum`, in the forms of Apple's own models for the Neural
+Engine. Importing this file registers them with coremltools, for the process.
 
-LayerNorm over axis 1 becomes one `layer_norm`, which is what coremltools itself makes of Apple's LayerNormANE (its pass
+LayerNorm over axis 1 becomes one `layer_norm`, to which coremltools itself converts Apple's LayerNormANE (its pass
 `fuse_layernorm_or_instancenorm`: "BC1S LayerNorm pattern as in ml-ane-transformers"). Apple's class adds the bias first
-and multiplies then, for which it divides the checkpoint's bias by its weight. Here both stay as they are, and a weight
-of 0 does no harm.
+and then multiplies, for which it divides the checkpoint's bias by its weight. Here both keep their values, so that a
+weight of 0 is no problem.
 """
 
 from typing import Any
@@ -19,7 +19,8 @@ PRODUCT = "nchw,nwhu->nchu"  # the one equation of rank 4 that MIL's einsum has
 
 @register_torch_op(torch_alias=["pocketdiffusion::split_attention"])  # type: ignore[untyped-decorator]
 def pocketdiffusion_split_attention(context: Any, node: Any) -> None:
-    """[batch, channels, 1, tokens] each: for each head three slices, einsum, softmax over the keys, einsum."""
+    """Lower attention of query, key and value, each [batch, channels, 1, tokens]: for each head three slices, einsum,
+    softmax over the keys, einsum."""
     query, key, value, heads, scale = (context[name] for name in node.inputs)
     turned = mb.mul(x=mb.transpose(x=key, perm=[0, 3, 2, 1]), y=np.float32(scale.val))
     mixed = []
@@ -30,7 +31,7 @@ def pocketdiffusion_split_attention(context: Any, node: Any) -> None:
 
 
 def _cut(x: Any, heads: int, axis: int) -> list[Any]:
-    """The part of each head."""
+    """Return the slice of `x` of each head along `axis`."""
     width = x.shape[axis] // heads
     parts = []
     for head in range(heads):
@@ -42,7 +43,7 @@ def _cut(x: Any, heads: int, axis: int) -> list[Any]:
 
 @register_torch_op(torch_alias=["pocketdiffusion::channel_layer_norm"])  # type: ignore[untyped-decorator]
 def pocketdiffusion_channel_layer_norm(context: Any, node: Any) -> None:
-    """[batch, channels, 1, tokens], over the channels."""
+    """Lower LayerNorm over the channels of [batch, channels, 1, tokens] to MIL."""
     x, weight, bias, eps = (context[name] for name in node.inputs)
     normal = mb.layer_norm(x=x, axes=[1], gamma=weight, beta=bias, epsilon=np.float32(eps.val), name=node.name)
     context.add(normal)

@@ -1,4 +1,4 @@
-"""Core ML: the converter names each constant after the parameter that it was, in letters, digits and underscores."""
+"""Core ML: the converter names each constant after its torch parameter, in letters, digits and underscores."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,27 +12,27 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, check_inputs
 
-TAKE = ("conv", "linear", "matmul", "gather")
-_WHERE = ("weight", "x", "y")  # the arguments that may be a weight
+WEIGHT_OPERATORS = ("conv", "linear", "matmul", "gather")
+_WHERE = ("weight", "x", "y")  # the arguments that can be a weight
 
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
-    """Of an .mlpackage: a layer for each operator in TAKE that has one of `weights`, plain or compressed.
+    """Return, for the .mlpackage `path`, a layer for each operator in WEIGHT_OPERATORS that reads one of `weights`.
 
-    Where the converter merged equal weights into one constant, all that take it count as one module's.
+    If the converter merged equal weights into one constant, all operators that read it count as one module's.
     """
     names = constants(weights)
     found = []
     for operation in read_program(path).operations:
         taken = weight_of(operation, names)
-        if taken is not None and operation.kind in TAKE:
+        if taken is not None and operation.kind in WEIGHT_OPERATORS:
             found.append(Layer(taken.rpartition(".")[0], operation.results[0].name))
     return found
 
 
 @dataclass(frozen=True)
 class CoremlTapped:
-    """Our executor, in the precision that the program declares, on a Mac too."""
+    """A runner by our executor, on a Mac too, in the precision that the program declares."""
 
     spec: GraphSpec
     program: Program
@@ -51,12 +51,12 @@ class CoremlTapped:
 
 
 def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> CoremlTapped:
-    """Of an .mlpackage."""
+    """Return a runner of the .mlpackage `path` that keeps the intermediate outputs named in `results`."""
     return CoremlTapped(spec, read_program(path), frozenset(results))
 
 
 def weight_of(operation: Operation, names: Mapping[str, str]) -> str | None:
-    """Which weight an operator takes, by the names of constants as `constants` has them."""
+    """Return the weight that an operator reads, None if it reads none. `names` is as `constants` returns it."""
     for key in _WHERE:
         (value, *_) = operation.arguments.get(key, (None,))
         name = value.name if isinstance(value, Name) else operation.constants.get(key, "")
@@ -66,8 +66,8 @@ def weight_of(operation: Operation, names: Mapping[str, str]) -> str | None:
 
 
 def constants(weights: Iterable[str]) -> dict[str, str]:
-    """Names of constants, with the weights that they are, in float32 or float16. Raises ProofError where two weights
-    would have the same."""
+    """Return {name of a constant: name of its weight}, for constants in float32 and in float16. Raise ProofError if two
+    weights have the same name of a constant."""
     names: dict[str, str] = {}
     for weight in weights:
         name = constant(weight)
@@ -78,11 +78,11 @@ def constants(weights: Iterable[str]) -> dict[str, str]:
 
 
 def constant(weight: str) -> str:
-    """The converter's name of a weight in float32. Ours wraps each component's module in one that calls it `module`."""
+    """Return the converter's name of a weight in float32. `InFileShapes` holds the component's module as `module`."""
     return identifier(f"module.{weight}")
 
 
 def identifier(name: str) -> str:
-    """As coremltools spells a name in a program."""
+    """Return `name` as coremltools spells it in a program."""
     spelled = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return f"var_{spelled}" if spelled[0].isdigit() else spelled

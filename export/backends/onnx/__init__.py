@@ -1,4 +1,4 @@
-"""ONNX: graphs in onnx/NAME/model.onnx, weights beside them, run by onnxruntime."""
+"""ONNX: graphs in onnx/NAME/model.onnx, each with its weights in a file next to it, run by onnxruntime."""
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.backend import Backend, Package

@@ -1,7 +1,7 @@
-"""What ONNX graphs ask of onnxruntime, and on which compute units they are known good or bad.
+"""The onnxruntime version that an ONNX graph needs, and the compute units known to run it right or wrong.
 
-All that this project knows of it is here, each fact with what it was seen on. Whoever mends a graph for a unit removes
-the fact, or the rule by which it is found.
+Each fact names the versions that it was observed with. When graphs are fixed for a unit, remove the fact here, or the
+rule that finds such graphs.
 """
 
 from importlib.metadata import version
@@ -47,7 +47,7 @@ WEB = (
 
 
 def needs(path: Path, graph: Graph) -> Engine:
-    """Return what the file `path` asks of onnxruntime."""
+    """Return the engine that the file `path` needs: opsets, and the oldest version of onnxruntime that runs it."""
     model = onnx.load(str(path), load_external_data=False)
     narrow = any(tensor.data_type == onnx.TensorProto.INT4 for tensor in model.graph.initializer)
     return Engine(
@@ -61,7 +61,7 @@ def needs(path: Path, graph: Graph) -> Engine:
 
 
 def units(path: Path, graph: Graph) -> dict[str, Unit]:
-    """Return what is known of the file `path` on units other than the one that the gate runs it on."""
+    """Return whether the file `path` is known to run right on compute units other than the gate's own."""
     found = {"npu": _on_hexagon(path, graph)} if graph.profile == "std" else {}
     if "MultiHeadAttention" in graph.ops:
         found["webgpu"] = Unit(status="bad", evidence="measured_here", note=WEB_ATTENTION)
@@ -79,17 +79,19 @@ def _on_hexagon(path: Path, graph: Graph) -> Unit:
     model = onnx.load(str(path), load_external_data=False)
     if graph.arithmetic == "int16" and (count := len(products_of_rows(model, _WRONG_ROWS))):
         return bad(SIXTEEN_ROWS.format(count=count))
-    codes = {t.name for t in model.graph.initializer if t.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.INT4)}
-    if any(node.op_type == "Gather" and node.input[0] in codes for node in model.graph.node):
+    quantized = {
+        t.name for t in model.graph.initializer if t.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.INT4)
+    }
+    if any(node.op_type == "Gather" and node.input[0] in quantized for node in model.graph.node):
         return bad(LOOKUP)
-    if codes and graph.arithmetic == "float32":
+    if quantized and graph.arithmetic == "float32":
         return bad(FLOAT_INPUT)
     return Unit(status="unknown", evidence="none", note=QNN)
 
 
 def products_of_rows(model: onnx.ModelProto, rows: int) -> list[str]:
-    """Return the names of the products of integers, matrix products and convolutions along one axis, that have so many
-    rows: nodes whose input and weight come out of a DequantizeLinear."""
+    """Return the names of the integer products with `rows` rows: matrix products, and convolutions along one axis,
+    whose input and weight are outputs of a DequantizeLinear."""
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)

@@ -1,4 +1,4 @@
-"""What is put into an ONNX graph that was shaped already: nodes that belong to the module of another, and constants."""
+"""Adding nodes and constants to an ONNX graph whose shapes are inferred; a node belongs to the module of an old one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,20 +8,20 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules that a node lies in
-Shape = Sequence[Any]  # integers, and a symbol where the batch is open
+SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of the exporter: the modules that a node belongs to
+Shape = Sequence[Any]  # integers, and a symbol for an open batch
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Of one graph. Values that it adds are numbered; of constants that are equal it adds one."""
+    """Changes one graph. Values that it adds are numbered; equal constants are added once."""
 
     graph: ir.Graph
     constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
     added: list[ir.Value] = field(default_factory=list)
 
     def value(self, dtype: ir.DataType, shape: Shape, name: str | None = None) -> ir.Value:
-        """One that nothing gives yet."""
+        """Return a new value that no node computes yet."""
         value = ir.Value(
             name=name or f"integers_{len(self.added)}", type=ir.TensorType(dtype), shape=ir.Shape(list(shape))
         )
@@ -39,8 +39,8 @@ class Edit:
         domain: str = "",
         behind: ir.Value | None = None,
     ) -> ir.Value:
-        """A new node of `anchor`'s module, before `anchor`, or as early as there is `behind`, which several take.
-        Returns its first result."""
+        """Add a node of `anchor`'s module, before `anchor`, or as early as `behind` exists, so that several nodes can
+        read it: after its producer, or first of all for an input of the graph. Return the node's first output."""
         noted = {SCOPES: anchor.metadata_props[SCOPES]} if SCOPES in anchor.metadata_props else {}
         node = ir.node(op, inputs, attributes or {}, domain=domain, outputs=[result, *more], metadata_props=noted)
         producer = behind.producer() if behind is not None else None
@@ -51,7 +51,7 @@ class Edit:
         return result
 
     def constant(self, array: NDArray[Any]) -> ir.Value:
-        """An initializer inside the model file."""
+        """Return an initializer with the values of `array`, stored inside the model file."""
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self.constants:
             value = self.value(ir.DataType.from_numpy(array.dtype), array.shape)
@@ -63,20 +63,19 @@ class Edit:
     def reshape(
         self, anchor: ir.Node, x: ir.Value, sizes: Sequence[int], shape: Shape, behind: ir.Value | None = None
     ) -> ir.Value:
-        """`x` as `shape`, which Reshape is told as `sizes`: 0 keeps the dimension of that place, -1 takes what is
-        left."""
+        """Return `x` reshaped to `shape`. `sizes` is the operand of Reshape: 0 keeps the dimension, -1 infers it."""
         assert x.dtype is not None
         wanted = self.constant(np.array(sizes, np.int64))
         return self.put(anchor, "Reshape", [x, wanted], self.value(x.dtype, shape), behind=behind)
 
     def restore_shape(self, anchor: ir.Node, x: ir.Value, like: ir.Value) -> ir.Value:
-        """`x` in the shape of `like`, of which one size at most is open."""
+        """Return `x` reshaped to the shape of `like`, of which at most one size is open."""
         shape = shape_of(like)
         return self.reshape(anchor, x, [size if isinstance(size, int) else -1 for size in shape], shape)
 
     def replace(self, old: ir.Value, new: ir.Value, nodes: Sequence[ir.Node]) -> None:
-        """Gives `new` to all that took `old`, and its name too where it left the graph. Removes `nodes`, the last of
-        which gave `old`, as far as nothing else takes what they give."""
+        """Replace all uses of `old` by `new`, which also gets its name if it is an output of the graph. Remove each of
+        `nodes`, the last of which computed `old`, whose outputs have no further use."""
         left = old.is_graph_output()
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         if left:
@@ -88,11 +87,11 @@ class Edit:
 
 
 def shape_of(value: ir.Value) -> list[Any]:
-    """The shape, which the exporter knows of each value."""
+    """Return the shape, which the exporter inferred for each value."""
     assert value.shape is not None, value.name
     return list(value.shape)
 
 
 def rank(value: ir.Value) -> int:
-    """The number of dimensions."""
+    """Return the number of dimensions."""
     return len(shape_of(value))

@@ -1,7 +1,7 @@
-"""The ONNX backend: a component becomes `model.onnx` and, beside it, `model.onnx_data` with the weights.
+"""The ONNX backend: a component becomes `model.onnx` and, next to it, `model.onnx_data` with the weights.
 
-The file opens in onnxruntime, and under optimum's names in its `ORTDiffusionPipeline`. Its bytes depend on the model,
-the options and the versions of the exporter alone; nodes are named by the module that they come from.
+The file opens in onnxruntime, and under optimum's names in its `ORTDiffusionPipeline`. Its bytes depend only on the
+model, the options and the versions of the exporter; nodes are named after their torch modules.
 """
 
 import logging
@@ -53,13 +53,13 @@ _ARITHMETIC: Mapping[Activation, Literal["float32", "int8", "int16"]] = {
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
-    """Writes onnx/NAME/model.onnx and its data below `folder`, as optimum lays them out.
+    """Write onnx/NAME/model.onnx and its data below `folder`, in optimum's layout.
 
-    Inputs and outputs are float32, whatever precision the weights are stored in, and so is arithmetic where `plan` does
-    not say otherwise. A graph with a lossy recipe is for the CPU, save one of 16-bit activations, which QNN takes.
-    `open_batch` is for a graph that guidance runs on two samples at once; one of 16-bit activations has no open sizes.
-    Takes the memory of the largest tensor, not of the model. Raises ProofError where sites are missing, a weight
-    does not fit its storage, or profile or runtime lack an operator.
+    Inputs and outputs are float32 for any storage of the weights, and so is arithmetic unless `plan` says otherwise. A
+    graph with a lossy recipe is for the CPU, except with 16-bit activations, which are for QNN. `open_batch` is for a
+    graph that guidance runs on two samples at once; with 16-bit activations all sizes are fixed. Memory: the largest
+    tensor, not the model. Raise ProofError if sites are missing, a weight does not fit its storage, or the profile or
+    onnxruntime has no such operator.
     """
     profile = _profile(artifact)
     plan = plan or float_plan(part, artifact.recipe)
@@ -101,7 +101,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
 
 @dataclass(frozen=True)
 class _Draft:
-    """A graph before its weights are stored: they are its inputs. `rewrites` counts the sites changed."""
+    """A graph whose weights are still its inputs. `rewrites` has the number of sites changed by each rewrite."""
 
     model: ir.Model
     rewrites: Mapping[str, int]
@@ -109,8 +109,8 @@ class _Draft:
 
 @lru_cache(1)
 def _draft(part: Component, rewrites: tuple[str, ...], profile: Profile, open_batch: bool) -> _Draft:
-    """Trace and translate a component, once for all recipes that it is emitted in one after the other. Whoever changes
-    the graph clones it."""
+    """Trace and translate a component. The result is kept for further recipes of the same component: clone the graph
+    before changing it."""
     traced = trace(part, rewrites, open_batch=open_batch)
     model = _translate(part, _with_bodies(traced.program, rewrites, profile), profile)
     detach_weights(model, part.weights)
@@ -120,18 +120,18 @@ def _draft(part: Component, rewrites: tuple[str, ...], profile: Profile, open_ba
 
 def _profile(artifact: Artifact) -> Profile:
     if artifact.profile not in get_args(Profile):
-        raise UserError(f"the profile {artifact.profile!r} is unknown, choose from {', '.join(get_args(Profile))}")
+        raise UserError(f"ONNX has no profile {artifact.profile!r}: choose from {', '.join(get_args(Profile))}")
     return cast(Profile, artifact.profile)
 
 
 def _with_bodies(program: ExportedProgram, rewrites: Sequence[str], profile: Profile) -> ExportedProgram:
-    """The program, in which each marker that the profile has no lowering for is replaced by what it computes."""
+    """Return the program with each marker that the profile does not lower replaced by its body."""
     table = {mark: body for mark, body in bodies(rewrites).items() if mark not in lowerings(profile)}
     return program.run_decompositions(table) if table else program
 
 
 def _translate(part: Component, program: ExportedProgram, profile: Profile) -> ir.Model:
-    """PyTorch's exporter with our lowerings, its advice kept off the user's screen."""
+    """Return the graph by PyTorch's exporter with our lowerings, without its messages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -156,20 +156,20 @@ def _translate(part: Component, program: ExportedProgram, profile: Profile) -> i
 
 
 def _name_nodes(model: ir.Model) -> None:
-    """Names each node by its module and operator, as `unet.mid_block.resnets.0.conv1/Conv`."""
+    """Name each node by its module and operator, such as `unet.mid_block.resnets.0.conv1/Conv`."""
     taken: Counter[str] = Counter()
     scope = ""
     for node in model.graph:
         if SCOPES in node.metadata_props:
             scope = literal_eval(node.metadata_props[SCOPES])[-2]
-            scope = "" if scope.startswith("_") else scope  # torch's name for what lies in no module
+            scope = "" if scope.startswith("_") else scope  # torch's names of nodes outside of all modules
         name = f"{scope}/{node.op_type}" if scope else node.op_type
         taken[name] += 1
         node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
 
 
 def _name_batch(model: ir.Model) -> None:
-    """Calls the open dimension "batch", where the exporter has a symbol; what is computed from it goes unnamed."""
+    """Name the exporter's symbol of the open dimension "batch"; sizes computed from it become unnamed."""
     first = model.graph.inputs[0].shape
     symbol = first[0] if first is not None else None
     for value in _values(model):
@@ -180,7 +180,7 @@ def _name_batch(model: ir.Model) -> None:
 
 
 def _strip(model: ir.Model) -> None:
-    """Removes what the exporter noted for itself: stack traces, source paths, names of classes, versions."""
+    """Remove the exporter's metadata: stack traces, source paths, names of classes, versions."""
     model.producer_name, model.producer_version, model.domain, model.graph.name = "pocketdiffusion", None, None, "main"
     for noted in (model, model.graph, *model.graph, *_values(model)):
         noted.metadata_props.clear()
@@ -195,7 +195,7 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _spec(wanted: GraphSpec, model: ir.Model) -> GraphSpec:
-    """The component's spec with the names, shapes and dtypes that the artifact really has."""
+    """Return the component's spec with the names, shapes and dtypes of the artifact's inputs and outputs."""
     docs = {tensor.name: tensor.doc for tensor in (*wanted.inputs, *wanted.outputs)}
 
     def tensors(values: Iterable[ir.Value]) -> Iterator[TensorSpec]:

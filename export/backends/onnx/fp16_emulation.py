@@ -1,4 +1,4 @@
-"""ONNX: the graph gets, behind each operator, a pair of Casts that rounds its result, and a maximum as an output."""
+"""ONNX: after each operator the graph gets a pair of Casts that rounds its output, and a maximum as a graph output."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, check_inputs
 
 _MODEL = "replay.onnx"
-# Operators that only move values, which were rounded before.
+# Operators that only move values, which are rounded already.
 MOVES = frozenset(
     "Cast Concat Constant Flatten Gather Identity Reshape Resize Slice Split Squeeze Transpose Unsqueeze".split()
 )
@@ -28,7 +28,8 @@ _FATAL = 4
 
 @dataclass(frozen=True)
 class OnnxReplay:
-    """`noted` names, for each further output of the session, the operator and the result that it is the maximum of."""
+    """A runner that notes maxima. `noted` has, for each further output of the session, the operator and the tensor
+    whose largest magnitude it is."""
 
     spec: GraphSpec
     session: Any
@@ -48,16 +49,16 @@ class OnnxReplay:
 
 
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> OnnxReplay:
-    """Of a model.onnx with its data beside it."""
+    """Return a runner of the model.onnx at `path`, whose data file is next to it, that notes each operator's output."""
     model = ir.load(path)
     noted = _instrument(model, rounding=arithmetic == "float16")
     return OnnxReplay(spec, open_session(path, model, path.parent.parent), noted, note)
 
 
 def open_session(path: Path, model: ir.Model, beside: Path | None = None) -> Any:
-    """A session of `model`, a changed one of the file at `path`, whose data it reads. onnxruntime optimizes nothing, so
-    that each operator is what it was. For a moment the model is in a folder in `beside`, by default where the system
-    has such: nothing is written into a bundle."""
+    """Return a session of `model`, a changed copy of the file at `path`, whose data it reads. onnxruntime's graph
+    optimizations are off, so that all operators stay. While it loads, the model is in a temporary folder below
+    `beside`, by default the system's; nothing is written into a bundle."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -71,7 +72,8 @@ def open_session(path: Path, model: ir.Model, beside: Path | None = None) -> Any
 
 
 def _place(source: Path, target: Path) -> None:
-    """onnxruntime follows no link out of a model's folder but a hard one, which some disks do not have."""
+    """Link or copy the file `source` to `target`. onnxruntime follows only hard links out of a model's folder, which
+    some file systems do not have."""
     try:
         os.link(source.resolve(), target)  # in the hub's cache a file is a link itself
     except OSError:
@@ -79,7 +81,8 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _instrument(model: ir.Model, *, rounding: bool) -> dict[str, tuple[str, str]]:
-    """Changes `model` in place. Returns the outputs that it got."""
+    """Add an output with the largest magnitude of each float32 operator to `model`, in place. Return, by the new
+    output, the operator and the name of its tensor."""
     noted = {}
     outputs = set(model.graph.outputs)
     for node in list(model.graph):
@@ -98,7 +101,7 @@ def _instrument(model: ir.Model, *, rounding: bool) -> dict[str, tuple[str, str]
 
 
 def _rounded(model: ir.Model, node: ir.Node, value: ir.Value) -> ir.Value:
-    """`value` after a Cast to float16 and back, in the place of `value` wherever it was used."""
+    """Return `value` after a Cast to float16 and back, which replaces all uses of `value`."""
     half = ir.node("Cast", [value], {"to": ir.DataType.FLOAT16}, name=f"{value.name}/half")
     single = ir.node("Cast", [half.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{value.name}/rounded")
     rounded = single.outputs[0]

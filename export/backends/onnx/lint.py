@@ -1,7 +1,7 @@
-"""Every node of an artifact must have a kernel in the runtime that is installed, and belong to its profile.
+"""The check that every node of an artifact has a kernel in the installed onnxruntime, and belongs to its profile.
 
-onnxruntime says at load time what it lacks, one node at a time, or silently expands an operator that it has no kernel
-for into many small ones. Here the table of its kernels is read instead.
+At load time onnxruntime reports missing kernels one at a time, or silently expands an operator without a kernel into
+many small ones. Here the table of its kernels is read instead.
 """
 
 from collections import Counter
@@ -15,14 +15,14 @@ from pocketdiffusion.export.backends.onnx.lowering import Profile
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.errors import ProofError
 
-STD_OPSET = 21  # the newest that a phone's runtime of 2024 knows
-_CODES = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (4, 8, 16))
+STD_OPSET = 21  # the newest that onnxruntime of 2024 supports
+_INTEGERS = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (4, 8, 16))
 _PROVIDER = "CPUExecutionProvider"
 
 
 def lint(model: ir.Model, profile: Profile) -> dict[str, int]:
-    """Count the model's operators. Raises ProofError for one that the profile forbids or that has no CPU kernel, and
-    for a constant that none of them takes."""
+    """Return the number of the model's nodes by operator. Raise ProofError for one that the profile forbids or that has
+    no CPU kernel, and for a constant without uses."""
     opset = model.opset_imports[""]
     if profile == "std" and opset > STD_OPSET:
         raise ProofError(f"opset {opset}: profile std allows {STD_OPSET} at most")
@@ -35,46 +35,51 @@ def lint(model: ir.Model, profile: Profile) -> dict[str, int]:
             raise ProofError(f"{node.name}: onnxruntime has no CPU kernel for {domain}{node.op_type} {problem}")
     for name, value in model.graph.initializers.items():
         if not value.uses() and not value.is_graph_output():
-            raise ProofError(f"{name}: no operator takes this constant, and onnxruntime warns of it at each load")
+            raise ProofError(f"{name}: no operator reads this constant, and onnxruntime warns of it at each load")
     return dict(sorted(Counter(node.op_type for node in model.graph).items()))
 
 
 def lint_static(model: ir.Model, plan: Plan) -> None:
-    """What a graph of 16-bit activations must be, for a neural processor: no open sizes; inputs and outputs are not
-    codes; each weight that `plan` gives such activations is taken by an operator that takes codes too, and gives some
-    where its span is known. Raises ProofError, naming the node."""
+    """Check a graph of 16-bit activations for a neural processor: no open sizes; inputs and outputs are not quantized;
+    each operator of a weight with such activations reads quantized values, and its output is quantized if `plan` has
+    its value range. Raise ProofError, naming the tensor or node, at the first violation."""
     for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.dtype in _CODES:
-            raise ProofError(f"{value.name}: the graph's own tensor is {value.dtype.name.lower()}, not a number")
+        if value.dtype in _INTEGERS:
+            raise ProofError(
+                f"{value.name}: this input or output of the graph is {value.dtype.name.lower()}, and must be float"
+            )
     for node in model.graph:
         for value in node.outputs:
             if value.shape is None or not all(isinstance(size, int) for size in value.shape):
-                raise ProofError(f"{node.name}: a neural processor takes no open sizes, and this gives {value.shape}")
-    takers: dict[str | None, list[ir.Node]] = {}
+                raise ProofError(
+                    f"{node.name}: a neural processor needs fixed sizes, and this output has {value.shape}"
+                )
+    consumers: dict[str | None, list[ir.Node]] = {}
     for node in model.graph:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
-            takers.setdefault(_dequantized(node.inputs[1]), []).append(node)
+            consumers.setdefault(_dequantized(node.inputs[1]), []).append(node)
     for name, scheme in plan.schemes.items():
         if scheme.activation != "int16":
             continue
-        if name not in takers:
-            raise ProofError(f"{name}: no convolution or matrix product takes this weight as integers")
-        for node in takers[name]:
+        if name not in consumers:
+            raise ProofError(f"{name}: no convolution or matrix product reads this weight as integers")
+        for node in consumers[name]:
             if not _is_rounded(node.inputs[0]):
-                raise ProofError(f"{node.name}: what it takes is not rounded to uint16")
-            given = node.outputs[0]
-            after = ["the caller"] * given.is_graph_output() + [user.op_type for user, _ in given.uses()]
+                raise ProofError(f"{node.name}: its input is not rounded to uint16")
+            result = node.outputs[0]
+            after = ["the caller"] * result.is_graph_output() + [user.op_type for user, _ in result.uses()]
             if name in plan.outputs and after != ["QuantizeLinear"]:
-                raise ProofError(f"{node.name}: what it gives is not rounded to uint16")
+                raise ProofError(f"{node.name}: its output is not rounded to uint16")
 
 
 def _dequantized(value: ir.Value | None) -> str | None:
-    """The name of the initializer that `value` is the DequantizeLinear of, int4 widened first."""
+    """Return the name of the initializer that `value` is the DequantizeLinear of, after a Cast of int4; None if it is
+    none."""
     for op in ("DequantizeLinear", "Cast"):
         producer = value.producer() if value is not None else None
         if producer is not None and producer.op_type == op:
             value = producer.inputs[0]
-    return value.name if value is not None and value.is_initializer() and value.dtype in _CODES else None
+    return value.name if value is not None and value.is_initializer() and value.dtype in _INTEGERS else None
 
 
 def _is_rounded(value: ir.Value | None) -> bool:
@@ -87,7 +92,7 @@ def _is_rounded(value: ir.Value | None) -> bool:
 
 
 def _missing_kernel(node: ir.Node, opset: int) -> str | None:
-    """What is wrong with a node, in words, or None if some kernel takes it."""
+    """Return the opset or types for which no kernel of the node exists, in words, None if one exists."""
     schemas = [s for s in _schemas().get((node.domain, node.op_type), []) if s.since_version <= opset]
     if not schemas:
         return f"of opset {opset}"
@@ -106,7 +111,7 @@ def _missing_kernel(node: ir.Node, opset: int) -> str | None:
 
 
 def _types(node: ir.Node, schema: Any) -> dict[str, str]:
-    """The type of each input and output under the names that kernels constrain: the parameter's and its type's."""
+    """Return the type of each input and output, by the two names that kernels constrain: its own and its type's."""
     types = {}
     for values, parameters in ((node.inputs, schema.inputs), (node.outputs, schema.outputs)):
         for index, value in enumerate(values):

@@ -1,8 +1,8 @@
-"""How the operators that matter for speed become ONNX nodes: one function for each, one table for each profile.
+"""Lowerings of the operators that matter for speed to ONNX nodes: one function for each, one table for each profile.
 
-`ort` may use onnxruntime's own operators (domain com.microsoft); `std` uses those of the ONNX standard alone. What the
-tables leave out is lowered by PyTorch's exporter, such as GELU, which is one `Gelu` node of opset 20 in both, and what
-rewrites' own operators compute, where the table does not name them.
+`ort` may use onnxruntime's own operators (domain com.microsoft); `std` uses only operators of the ONNX standard. All
+other operators are lowered by PyTorch's exporter, such as GELU, which is one `Gelu` node of opset 20 in both profiles;
+of custom ops that are not in the table, it lowers the bodies.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ OPSET = 20  # the oldest with Gelu; onnxruntime 1.18 (May 2024) and later run su
 
 
 def lowerings(profile: Profile) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The `custom_translation_table` of torch.onnx.export: an operator and the function that emits its nodes."""
+    """Return the `custom_translation_table` of torch.onnx.export: {operator: the function that emits its nodes}."""
     attention, quick = fused_attention.MARKS["attention"], quick_gelu.MARKS["quick_gelu"]
     chunked = chunked_attention.MARKS["attention"]
     group, silu = torch.ops.aten.group_norm.default, torch.ops.aten.silu.default
@@ -41,10 +41,10 @@ def lowerings(profile: Profile) -> dict[Callable[..., Any], Callable[..., Any]]:
 def group_norm(
     x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True
 ) -> Any:
-    """GroupNorm as the InstanceNormalization of [batch, groups, rest].
+    """Emit GroupNorm as the InstanceNormalization of [batch, groups, rest].
 
     onnxruntime has no CPU kernel for GroupNormalization (opset 21) and expands it into many nodes when it loads, which
-    takes 1.7 to 2.1 times as long on the shapes of Stable Diffusion.
+    run 1.7 to 2.1 times as long on the shapes of Stable Diffusion.
     """
     channels, *space = x.shape[1:]
     ones, zeros = _constant(np.ones(groups, np.float32)), _constant(np.zeros(groups, np.float32))
@@ -59,12 +59,12 @@ def group_norm(
 def ort_attention(
     query: Any, key: Any, value: Any, heads: int, scale: float, causal: bool, query_chunk: int = 0, key_chunk: int = 0
 ) -> Any:
-    """One node that splits and joins the heads by itself and never holds all the scores: it has chunks of its own."""
+    """Emit one MultiHeadAttention, which splits and joins the heads and computes the scores in chunks of its own."""
     return _MULTI_HEAD_ATTENTION(query, key, value, num_heads=heads, scale=scale, unidirectional=int(causal))
 
 
 def std_attention(query: Any, key: Any, value: Any, heads: int, scale: float, causal: bool) -> Any:
-    """Scores, softmax, mix. The mask is finite, so that float16 holds it, and far enough to give a weight of 0."""
+    """Emit attention as matrix products and a softmax. The mask is -1e4, within float16, and makes a weight of 0."""
     q, k, v = (_reshape(t, 0, 0, heads, t.shape[-1] // heads) for t in (query, key, value))
     q, k, v = op.Transpose(q, perm=[0, 2, 1, 3]), op.Transpose(k, perm=[0, 2, 3, 1]), op.Transpose(v, perm=[0, 2, 1, 3])
     scores = op.MatMul(op.Mul(q, _constant(np.float32(scale))), k)
@@ -84,7 +84,7 @@ def std_quick_gelu(x: Any) -> Any:
 
 
 def ort_silu(x: Any) -> Any:
-    """SiLU is QuickGELU with the factor 1, and onnxruntime has a kernel for that."""
+    """Emit SiLU as QuickGELU with the factor 1, for which onnxruntime has a kernel."""
     return _QUICK_GELU(x, alpha=1.0)
 
 
@@ -101,7 +101,7 @@ def quick_gelu_by_tanh(x: Any) -> Any:
 
 
 def _by_tanh(x: Any, factor: float) -> Any:
-    """x * sigmoid(factor * x)."""
+    """Emit x * sigmoid(factor * x) as x/2 * (1 + tanh(factor * x/2))."""
     half = op.Mul(x, _constant(np.float32(0.5)))
     inner = half if factor == 1 else op.Mul(x, _constant(np.float32(factor / 2)))
     return op.Mul(half, op.Add(op.Tanh(inner), _constant(np.float32(1))))
@@ -116,12 +116,12 @@ def _constant(values: Any) -> Any:
 
 
 def _reshape(x: Any, *shape: int) -> Any:
-    """0 keeps the dimension of that place, as the batch needs where it is open; -1 takes what is left."""
+    """Emit a Reshape: 0 keeps the dimension, as an open batch requires; -1 infers it."""
     return op.Reshape(x, _constant(np.array(shape, np.int64)))
 
 
 def _contrib(name: str, inputs: tuple[str, ...], **attributes: OpSchema.AttrType) -> Op:
-    """An operator of onnxruntime's own, which onnx has no schema for."""
+    """Return onnxruntime's own operator `name`, for which onnx has no schema."""
     schema = OpSchema(
         name,
         "com.microsoft",

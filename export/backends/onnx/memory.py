@@ -1,4 +1,4 @@
-"""What an ONNX graph takes of memory, counted from the file: as onnxruntime holds it on a CPU once it is loaded."""
+"""The memory that onnxruntime needs on a CPU for a loaded ONNX graph, counted from the file and not measured."""
 
 from math import prod
 from pathlib import Path
@@ -9,7 +9,7 @@ import onnx
 from pocketdiffusion.export.backends.live_tensors import Operation, largest_live
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
 
-HALVES = 2  # samples in a call where the batch is open: both halves of guidance
+HALVES = 2  # samples in a call with an open batch: both halves of guidance
 _BITS = {"INT4": 4, "UINT4": 4, "BOOL": 8}
 _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _COUNTED = (
@@ -19,21 +19,21 @@ _COUNTED = (
 
 
 def count_memory(path: Path) -> Memory:
-    """Return the memory of the graph in the file `path`, whose weights are not read. Activations are null, with the
-    tensor's name, where a shape is not known."""
+    """Return the memory in bytes that the graph in the file `path` needs for weights, whose values are not read, and
+    activations. Activations are None, with the tensor's name in `counted`, if a shape is not known."""
     model = onnx.load(str(path), load_external_data=False)
     is_open = any(dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim)
     sizes = {value.name: _bytes(value.type.tensor_type) for value in _shaped(model)}
     held = {tensor.name: _count(tensor.dims, tensor.data_type) for tensor in model.graph.initializer}
     operations, weights = [], set()
     for node in model.graph.node:
-        takes, makes = tuple(filter(None, node.input)), tuple(filter(None, node.output))
-        if node.op_type == "Constant" or (held.keys() >= set(takes) and node.op_type != "DequantizeLinear"):
-            held |= {name: sizes.get(name) or 0 for name in makes}
+        reads, writes = tuple(filter(None, node.input)), tuple(filter(None, node.output))
+        if node.op_type == "Constant" or (held.keys() >= set(reads) and node.op_type != "DequantizeLinear"):
+            held |= {name: sizes.get(name) or 0 for name in writes}
             continue
-        weights |= {name for name in takes if name in held}
-        operations.append(Operation(takes, makes, node.op_type in _RESHAPES))
-    computed = {name for operation in operations for name in operation.makes}
+        weights |= {name for name in reads if name in held}
+        operations.append(Operation(reads, writes, node.op_type in _RESHAPES))
+    computed = {name for operation in operations for name in operation.writes}
     ends = [[value.name for value in values] for values in (model.graph.input, model.graph.output)]
     known = {name: size for name, size in sizes.items() if size is not None and name not in held}
     unknown = sorted((computed | {*ends[0]}) - known.keys())
@@ -50,7 +50,7 @@ def count_memory(path: Path) -> Memory:
 
 
 def _shaped(model: onnx.ModelProto) -> list[Any]:
-    """All values with their shapes, an open batch as `HALVES` samples: what follows from it is inferred anew."""
+    """Return all values with their shapes. An open batch is set to `HALVES`, and the shapes are inferred again."""
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
     open_ends = [dim for value in values for dim in value.type.tensor_type.shape.dim if not dim.HasField("dim_value")]
     if not open_ends:
@@ -63,7 +63,7 @@ def _shaped(model: onnx.ModelProto) -> list[Any]:
 
 
 def _bytes(kind: Any) -> int | None:
-    """Of a value; None where a size is not known."""
+    """Return the bytes of a value, None if a size is not known."""
     if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
         return None
     return _count([dim.dim_value for dim in kind.shape.dim], kind.elem_type)

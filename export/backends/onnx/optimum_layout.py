@@ -1,11 +1,11 @@
-"""The files beside the graphs that make onnx/ the folder of a pipeline, as optimum's `ORTDiffusionPipeline` opens it.
+"""The files that make onnx/ the folder of a pipeline, which optimum's `ORTDiffusionPipeline` opens.
 
     onnx/model_index.json    the pipeline's class, and the classes of its parts
     onnx/scheduler/  tokenizer/
-    onnx/NAME/config.json    beside each graph: the configuration of the component that the graph was made of
+    onnx/NAME/config.json    next to each graph: the configuration of the component
 
-optimum runs both halves of guidance in one call, so the UNet's batch must be open. Of its own accord it casts token ids
-and timesteps to the types of the graph's inputs, and gives a graph that takes a timestep of shape [1] just that.
+optimum runs both halves of guidance in one call, so the UNet's batch must be open. It casts token ids and timesteps to
+the types of the graph's inputs, and reshapes the timestep to [1] if the graph's input has this shape.
 """
 
 import json
@@ -25,9 +25,8 @@ _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
 def opens_in_optimum(graphs: Mapping[str, Graph]) -> bool:
-    """Tell whether optimum 2.1 can run the graphs of the bundle: a UNet takes both halves of guidance in one call, so
-    that its batch must be open, whatever the target asked for; a text encoder is given no mask; and it calls no other
-    graphs than these."""
+    """Return True if optimum 2.1 can run the graphs of the bundle: it calls the UNet with both halves of guidance at
+    once, so that its batch must be open; it passes no mask to the text encoder; and it calls no other graphs."""
     if set(graphs) != set(_COMPONENTS):
         return False
     batch = graphs["unet"].spec.inputs[0].shape[0]
@@ -37,8 +36,8 @@ def opens_in_optimum(graphs: Mapping[str, Graph]) -> bool:
 def write_optimum(
     folder: Path, graphs: Mapping[str, Graph], checkpoint: Checkpoint, size: tuple[int, int]
 ) -> Mapping[str, str]:
-    """Write the companions of `graphs`, which draw from latents of `size` (height, width), where optimum can run them;
-    return where the tokenizer lies then, below the folder of the bundle."""
+    """Write the companions of `graphs`, for latents of `size` (height, width), if optimum can run them. Return
+    {tokenizer: its folder below the bundle's}, {} if nothing is written."""
     if not opens_in_optimum(graphs):
         return {}
     write_companions(folder, checkpoint, *size)
@@ -46,10 +45,11 @@ def write_optimum(
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, latent_width: int) -> None:
-    """Writes them below `folder`, which holds text_encoder/, unet/, vae_decoder/ and vae_encoder/, each with its graph.
+    """Write the companions below `folder`, which has text_encoder/, unet/, vae_decoder/, vae_encoder/ with their
+    graphs.
 
-    They hold what the checkpoint's own files say, without the paths that some of those carry; the UNet's sample_size
-    is that of the graph, which optimum takes for the size of its pictures.
+    They have the content of the checkpoint's own files, without local paths; the UNet's sample_size is the graph's,
+    from which optimum computes the size of its pictures.
     """
     index = dict(checkpoint.model_index)
     scheduler = scheduler_config(checkpoint)
@@ -64,7 +64,7 @@ def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, l
         config = _public(checkpoint.configs[part])
         if part == "unet":
             square = latent_height == latent_width
-            config.pop("_diffusers_version", None)  # by an old one diffusers replaces a small sample_size
+            config.pop("_diffusers_version", None)  # with an old version diffusers replaces a small sample_size
             config["sample_size"] = latent_height if square else [latent_height, latent_width]
         _write(folder / graph / "config.json", config)
     _write(folder / "scheduler/scheduler_config.json", _public(scheduler))
@@ -74,7 +74,7 @@ def write_companions(folder: Path, checkpoint: Checkpoint, latent_height: int, l
 
 
 def _tokenizer_config(source: ClipTokenizer) -> dict[str, Any]:
-    """What transformers needs besides the vocabulary: the marks, and every added token with its flags."""
+    """Return what transformers needs besides the vocabulary: special tokens, and every added token with its flags."""
     texts = {number: text for text, number in source.vocab.items()} | {token.id: token.text for token in source.added}
     marks = {"bos": source.bos_id, "eos": source.eos_id, "pad": source.pad_id}
     if source.unk_id is not None:
@@ -92,7 +92,7 @@ def _tokenizer_config(source: ClipTokenizer) -> dict[str, Any]:
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what says where the files came from."""
+    """Return `config` without the private keys, which have local paths; the class and the version of diffusers stay."""
     return {k: v for k, v in config.items() if not k.startswith("_") or k in ("_class_name", "_diffusers_version")}
 
 

@@ -1,4 +1,4 @@
-"""ONNX: nodes are named by their modules, `unet.conv_in/Conv`; the last one of a module gives what the module gives."""
+"""ONNX: nodes are named by their modules, `unet.conv_in/Conv`; the last node of a module computes its output."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, check_inputs
 
-# What others do with a module's result, and what is done with what it takes, may have its name too.
+# Operators on a module's input or output can have the module's name too.
 _OTHERS = ("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear", "Slice", "Split")
 
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
-    """By the names of the nodes alone."""
+    """Return a layer for each module of `weights`, found only by the names of the nodes."""
     modules = {name.rpartition(".")[0] for name in weights}
     results: dict[str, str] = {}
     for node in ir.load(path).graph:
@@ -31,7 +31,7 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
 
 @dataclass(frozen=True)
 class OnnxTapped:
-    """onnxruntime, with further outputs."""
+    """A runner by onnxruntime with further outputs."""
 
     spec: GraphSpec
     session: Any
@@ -51,7 +51,7 @@ class OnnxTapped:
 
 
 def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> OnnxTapped:
-    """Of a model.onnx with its data beside it."""
+    """Return a runner of the model.onnx at `path` that keeps the intermediate outputs named in `results`."""
     model = ir.load(path)
     found = {value.name: value for node in model.graph for value in node.outputs}
     for result in results:

@@ -1,7 +1,7 @@
-"""Weights go from the checkpoint to the artifact one tensor at a time.
+"""Streaming weights from the checkpoint to the artifact, one tensor at a time.
 
-While the graph is shaped, its weights are graph inputs: named, typed, and out of reach of every optimizer. Nodes that
-only turn a weight around are then folded into its reading, and the tensors are streamed to `model.onnx_data`.
+While the graph is built, its weights are graph inputs: named, typed, and out of reach of every optimizer. Nodes that
+only transpose or reshape a weight are then folded into its reading, and the tensors are streamed to `model.onnx_data`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -20,14 +20,14 @@ from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import ProofError
 
 Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-Take = Callable[[Stored], NDArray[Any]]  # what a value of the graph is, of what is stored for a weight
+Extract = Callable[[Stored], NDArray[Any]]  # the content of a graph value, computed from a stored weight
 DATA = "model.onnx_data"
-_PAGE = 4096  # ONNX asks for offsets that can be mapped into memory
+_PAGE = 4096  # bytes: ONNX requires offsets that can be mapped into memory
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor of the checkpoint, and how the graph wants it turned."""
+    """A tensor of the checkpoint, and the transposes and reshapes that the graph applies to it."""
 
     name: str
     ref: LazyTensor
@@ -41,25 +41,24 @@ class Weight:
 
 
 def detach_weights(model: ir.Model, refs: Mapping[str, LazyTensor]) -> None:
-    """Make graph inputs of all initializers. Raises ProofError for one that the checkpoint does not hold."""
+    """Turn all initializers into graph inputs. Raise ProofError for one that the checkpoint does not have."""
     for name, value in list(model.graph.initializers.items()):
         if name not in refs:
-            raise ProofError(f"{name}: the graph needs this tensor and the checkpoint has no place for it")
+            raise ProofError(f"{name}: the graph needs this tensor, and the checkpoint does not have it")
         del model.graph.initializers[name]
         value.const_value = None
         model.graph.inputs.append(value)
 
 
 def attach_weights(model: ir.Model, refs: Mapping[str, LazyTensor]) -> dict[ir.Value, Weight]:
-    """Return the graph inputs that are weights, as `detach_weights` made them, with the tensors that they are read
-    from."""
+    """Return the graph inputs that are weights, made by `detach_weights`, with the tensors of the checkpoint."""
     named = {value: value.name for value in model.graph.inputs}
     return {value: Weight(name, refs[name]) for value, name in named.items() if name is not None and name in refs}
 
 
 def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collection[str]) -> dict[ir.Value, Weight]:
-    """Moves each Transpose and Reshape of a mere weight from the graph into the reading of that weight, but of those
-    named in `kept`."""
+    """Move each Transpose and Reshape of a weight from the graph into its reading, except for weights named in `kept`.
+    Return the weights by their new graph inputs."""
     folded = dict(weights)
     for node in list(model.graph):
         source = node.inputs[0] if node.inputs else None
@@ -76,8 +75,8 @@ def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collec
 
 
 def drop_unused(model: ir.Model) -> None:
-    """Remove the initializers that no node reads: those that said to what shape a weight is turned, once that is done
-    in its reading. onnxruntime warns of each when it loads a file."""
+    """Remove the initializers that no node reads: the target shapes of folded Reshapes. onnxruntime warns of each one
+    when it loads a file."""
     for name, value in list(model.graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del model.graph.initializers[name]
@@ -94,15 +93,16 @@ def _turn(node: ir.Node) -> Turn | None:
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes of one tensor of the checkpoint: the values of the graph that stand for it, and what they hold."""
+    """The values of the graph that represent one tensor of the checkpoint, and how their contents are extracted from
+    it."""
 
     weight: Weight
     scheme: Scheme
-    values: Mapping[ir.Value, Take]
+    values: Mapping[ir.Value, Extract]
 
 
 def plain_part(value: ir.Value, weight: Weight, scheme: Scheme) -> Part:
-    """A tensor of floats, which is the value itself."""
+    """Return the part of a tensor that is stored as floats, in the graph's value itself."""
 
     def values(stored: Stored) -> NDArray[Any]:
         assert isinstance(stored, Plain)
@@ -112,12 +112,12 @@ def plain_part(value: ir.Value, weight: Weight, scheme: Scheme) -> Part:
 
 
 def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
-    """Writes the weights that the graph uses to `folder`/model.onnx_data and makes initializers of them again.
+    """Write the weights that the graph uses to `folder`/model.onnx_data, make them initializers, and return the number
+    of parameters written.
 
-    Vectors (biases, gains of norms, scales of channels) stay inside the model file: they are small, and the sums that
-    biases enter are where precision is lost. Weights begin at a page, the scales of blocks right behind their codes.
-    float16 weights pass a Cast to float32 in the graph. Returns the number of parameters written. Raises ProofError for
-    a weight that is not finite, or that float16 cannot hold.
+    Vectors (biases, gains of norms, scales of channels) stay in the model file as float32: they are small, and biases
+    matter most for precision. Weights begin at a page; scales of blocks follow their quantized values. A float16
+    weight gets a Cast to float32 in the graph. Raise ProofError for a weight that is not finite, or exceeds float16.
     """
     parameters = 0
     with open(folder / DATA, "wb") as file:
@@ -145,7 +145,7 @@ def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
 
 
 def _write(file: BinaryIO, value: ir.Value, data: NDArray[Any], folder: Path) -> ir.ExternalTensor:
-    """Appends `data` to the file, two to the byte where the value is of int4, the first in the lower half."""
+    """Append `data` to the file, with two int4 values in a byte, the first in the lower half. Return its tensor."""
     assert value.dtype is not None
     shape = ir.Shape(data.shape)
     if value.dtype == ir.DataType.INT4:
@@ -158,7 +158,7 @@ def _write(file: BinaryIO, value: ir.Value, data: NDArray[Any], folder: Path) ->
 
 
 def _store_as_half(model: ir.Model, value: ir.Value) -> ir.Value:
-    """Puts a float16 value and its Cast in the place of `value`; the float16 one inherits the name."""
+    """Replace `value` by a float16 value, which inherits its name, and a Cast. Return the float16 value."""
     half = ir.Value(name=value.name, type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape)
     cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT}, name=f"{value.name}/Cast")
     single = cast.outputs[0]

@@ -1,6 +1,6 @@
-"""What TFLite graphs ask of TensorFlow Lite and LiteRT, and on which compute units they are known good or bad.
+"""The TensorFlow Lite version that a TFLite graph needs, and the compute units known to run it right or wrong.
 
-All that this project knows of it is here, each fact with what it was seen on.
+Each fact names the versions that it was observed with.
 """
 
 from importlib.metadata import version
@@ -12,8 +12,8 @@ from pocketdiffusion.runtime.bundle.graph_needs import Engine, Unit
 from pocketdiffusion.runtime.bundle.manifest import Graph
 
 RUNTIME = b"min_runtime_version"  # the converter's own note in the file
-ON_CPU = {"EMBEDDING_LOOKUP", "GATHER_ND"}  # which LiteRT's GPU delegate refuses
-# The versions of TFLite, as LiteRT's own runtime_version.cc has them, from which these versions of operators are known.
+ON_CPU = {"EMBEDDING_LOOKUP", "GATHER_ND"}  # refused by LiteRT's GPU delegate
+# The oldest TFLite that has these versions of operators, from LiteRT's runtime_version.cc.
 _SINCE = {
     ("CONV_2D", 5): (2, 4, 0),
     ("DEQUANTIZE", 5): (2, 7, 0),
@@ -30,7 +30,7 @@ FLOATS = (
 
 
 def needs(path: Path, graph: Graph) -> Engine:
-    """Return what the file `path` asks of TensorFlow Lite."""
+    """Return the engine that the file `path` needs: the oldest version of TensorFlow Lite, and the signature."""
     model = read_model(path)
     return Engine(
         name="litert",
@@ -41,15 +41,15 @@ def needs(path: Path, graph: Graph) -> Engine:
 
 
 def least_version(model: Any) -> tuple[int, ...]:
-    """Return the oldest version of TFLite that knows all operators of `model`, as `read_model` gives it: what the
-    converter noted, which knows the operators that it wrote, or what those of other versions ask for."""
+    """Return the oldest version of TFLite that has all operators of `model`, which `read_model` returned: the newest of
+    the converter's note on its own operators and the versions that operators added later need."""
     noted = [bytes(model.buffers[e.buffer].data).rstrip(b"\0") for e in model.metadata or [] if e.name == RUNTIME]
     needed = [tuple(int(part) for part in version.split(b".")) for version in noted]
     return max([*needed, *(_SINCE.get((OPERATORS[c.builtinCode], c.version), (1,)) for c in model.operatorCodes)])
 
 
 def units(path: Path, graph: Graph) -> dict[str, Unit]:
-    """Return what is known of the file `path` on units other than the one that the gate runs it on."""
+    """Return whether the file `path` is known to run right on compute units other than the gate's own."""
     refused = sorted(graph.ops.keys() & ON_CPU)
     if graph.storage not in ("float32", "float16"):
         return {"gpu": Unit(status="bad", evidence="measured_here", note=INTEGERS)}

@@ -1,6 +1,6 @@
-"""litert-torch's conversion of a component, the same for every recipe: weights are tags in it.
+"""The conversion of a component by litert-torch, the same for every recipe: tags stand in for the weights.
 
-The module goes through the converter with its markers replaced by what they compute, and its weights by tags (`tags`).
+The module is converted with its markers replaced by their bodies, and its weights by tags (see `tags`).
 """
 
 import contextlib
@@ -27,15 +27,16 @@ from pocketdiffusion.export.rewrites import apply_rewrites, bodies
 from pocketdiffusion.export.trace import check_program
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
-# litert-torch reads these from the environment when it converts. The threshold, in bytes, is that over which a weight
-# is kept out of the converter's reach; lower, and biases are no longer fused.
+# litert-torch reads these from the environment when it converts. A weight of more bytes than the threshold is kept out
+# of the converter's reach; with a lower threshold biases are no longer fused.
 _SETTINGS = {"RESOURCE_CONSTANT_NUMEL_THRESHOLD": "100000", "LITERT_TORCH_SHOW_PROGRESS": "n"}
-LARGEST_KEPT = 2**28  # bytes of a conversion that waits for the next recipe
+LARGEST_KEPT = 2**28  # bytes of a converted file that is kept for the next recipe
 
 
 @dataclass(frozen=True)
 class Converted:
-    """`raw` is the converter's file, `tags` the tag of each matrix in it. `rewrites` counts the sites changed."""
+    """A converted component: the converter's file, the tag of each matrix in it, and the sites that each rewrite
+    changed."""
 
     raw: bytes
     tags: Mapping[str, NDArray[np.int8]]
@@ -44,9 +45,9 @@ class Converted:
 
 
 def convert(part: Component, rewrites: tuple[str, ...]) -> Converted:
-    """Convert a component, unless it was the last that was converted.
+    """Convert a component, or return the last conversion if it is of the same component and rewrites.
 
-    Raises ProofError where sites are missing or a marker has no body, UserError where litert-torch is not installed.
+    Raise ProofError if sites are missing or a marker has no body, UserError if litert-torch is not installed.
     """
     converted = _convert_once(part, rewrites)
     if len(converted.raw) > LARGEST_KEPT:
@@ -67,7 +68,7 @@ def _convert_once(part: Component, rewrites: tuple[str, ...]) -> Converted:
 
 
 class TaggedModule(nn.Module):
-    """The rewritten module of a component, with a tag in the place of each matrix; vectors are there."""
+    """The rewritten module of a component, with a tag in place of each matrix; vectors have their values."""
 
     def __init__(self, part: Component, rewrites: tuple[str, ...]) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class TaggedModule(nn.Module):
             module = part.build().eval().requires_grad_(False)
         self.rewrites = apply_rewrites(module, rewrites)
         self.parameter_count = 0
-        self._hollow = (module,)  # in a tuple, so that its weights without storage are not taken for ours
+        self._hollow = (module,)  # in a tuple, so that its weights on the meta device are not registered here
         self._places: dict[str, str] = {}
         self.tags: dict[str, NDArray[np.int8]] = {}
         for number, (name, weight) in enumerate(read_weights(part)):
@@ -87,26 +88,27 @@ class TaggedModule(nn.Module):
         self.eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """As the component's module: inputs and outputs in the order of its spec."""
+        """Return the outputs of the component's module; inputs and outputs are in the order of its spec."""
         weights = {name: _turned(getattr(self, place)) for name, place in self._places.items()}
         outputs = functional_call(self._hollow[0], weights, inputs)
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def _turned(weight: Tensor) -> Tensor:
-    """In torch's order: this turn meets the converter's own, and the two cancel."""
+    """Return the weight in torch's axis order, as float32. The converter adds the inverse transpose, and the two
+    cancel."""
     return weight.float().permute(0, 3, 1, 2) if weight.ndim == 4 else weight.float()
 
 
 class NamedModule(nn.Module):
-    """Takes the inputs of a component's spec by name and returns a table of its outputs: the file's signature."""
+    """Maps inputs by name to outputs by name, with the names of a component's spec: the file's signature."""
 
     def __init__(self, part: Component, module: nn.Module) -> None:
         super().__init__()
         self.module = module
         self._inputs = [tensor.name for tensor in part.spec.inputs]
         self._outputs = [tensor.name for tensor in part.spec.outputs]
-        self.training = False  # without the wrapped one, which torch.export does not let be set
+        self.training = False  # not by eval(), since torch.export forbids it for the inner module
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         return dict(zip(self._outputs, self.module(*(inputs[name] for name in self._inputs)), strict=True))
@@ -119,8 +121,8 @@ def _export(part: Component, module: nn.Module) -> ExportedProgram:
 
 
 def _without_markers(part: Component, rewrites: tuple[str, ...], program: ExportedProgram) -> nn.Module:
-    """The program with each marker replaced by its body, and nearest upsampling by what is the same in every format.
-    Raises ProofError for a marker that has none."""
+    """Return the program with each marker replaced by its body, and nearest upsampling by `nearest.upsample_nearest`,
+    which is the same in every format. Raise ProofError for a marker without a body."""
     table = bodies(rewrites) | {torch.ops.aten.upsample_nearest2d.vec: upsample_nearest}
     module = program.module()
     assert isinstance(module, torch.fx.GraphModule)
@@ -128,13 +130,13 @@ def _without_markers(part: Component, rewrites: tuple[str, ...], program: Export
         if node.target in table:
             node.target = table[node.target]
         elif getattr(node.target, "namespace", None) == "pocketdiffusion":
-            raise ProofError(f"{part.spec.name}: TFLite has no form of the operator {node.target}")
+            raise ProofError(f"{part.spec.name}: the TFLite backend has no lowering of the operator {node.target}")
     module.recompile()
     return module
 
 
 def _convert(part: Component, module: nn.Module, path: Path) -> None:
-    """litert-torch, its advice kept off the user's screen. Large weights stay as they are, untouched."""
+    """Convert `module` to the file `path` by litert-torch, without its messages. Large weights are not changed."""
     with _settings(), _quiet():
         try:
             import litert_torch
@@ -160,7 +162,7 @@ def _settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The converter and what it imports write to the process's own streams, from C++ too."""
+    """Suppress all output of the converter and its imports, which also write to the process's streams from C++."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     kept = [(stream, os.dup(stream)) for stream in (1, 2)]

@@ -1,4 +1,4 @@
-"""A TFLite file while it is changed: tensors, constants and operators are added to its one graph."""
+"""A TFLite file that is being changed: adding tensors, constants and operators to its one graph."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pocketdiffusion.export.backends.tflite.file import operator_name
 
 
 class Late:
-    """The bytes of a constant of `shape` and `dtype`, which `make` gives when the file is written, and not before."""
+    """The bytes of a constant of `shape` and `dtype`, which `make` computes only when the file is written."""
 
     def __init__(self, shape: Sequence[int], dtype: str, make: Callable[[], NDArray[Any]]) -> None:
         self._shape, self._dtype, self._make = tuple(shape), np.dtype(dtype), make
@@ -29,13 +29,13 @@ class Late:
 
 @dataclass(frozen=True)
 class Draft:
-    """`model` and its graph as `tflite_file.read_model` reads them."""
+    """The file `model`, as `file.read_model` returns it, and its graph."""
 
     model: Any
     graph: Any
 
     def tensor(self, name: str, shape: Sequence[int], kind: str, quantization: Any = None) -> int:
-        """Adds one without a value, and returns its index. `kind` as the schema spells it, such as "INT8"."""
+        """Add a tensor without a value, and return its index. `kind` is the schema's name of a type, such as "INT8"."""
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.type = name.encode(), list(shape), getattr(schema.TensorType, kind)
         tensor.buffer, tensor.quantization = 0, quantization
@@ -45,26 +45,26 @@ class Draft:
     def constant(
         self, name: str, shape: Sequence[int], kind: str, data: NDArray[Any] | Late, quantization: Any = None
     ) -> int:
-        """Adds one with a value, in the dtype that `kind` says, and returns its index."""
+        """Add a tensor with a value, whose dtype must be `kind`, and return its index."""
         index = self.tensor(name, shape, kind, quantization)
         self.fill(index, data)
         return index
 
     def fill(self, index: int, data: NDArray[Any] | Late) -> None:
-        """Gives a tensor a value."""
+        """Set the value of the tensor `index`."""
         raw = data if isinstance(data, Late) else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         self.graph.tensors[index].buffer = len(self.model.buffers)
         self.model.buffers.append(schema.BufferT(raw))
 
     def operator(self, kind: str, inputs: Sequence[int], output: int, version: int = 1) -> Any:
-        """A new one, which is not yet among the graph's."""
+        """Return a new operator, which is not yet in the graph."""
         operator = schema.OperatorT()
         operator.opcodeIndex = self.code(kind, version)
         operator.inputs, operator.outputs = list(inputs), [output]
         return operator
 
     def code(self, kind: str, version: int) -> int:
-        """The index of an operator of that version among those of the file, which gets it where it lacks it."""
+        """Return the index of the operator code `kind` of that version in the file, which is added if it is missing."""
         builtin = getattr(schema.BuiltinOperator, kind)
         for index, code in enumerate(self.model.operatorCodes):
             if (max(code.builtinCode, code.deprecatedBuiltinCode), code.version) == (builtin, version):
@@ -75,12 +75,12 @@ class Draft:
         return len(self.model.operatorCodes) - 1
 
     def raise_version(self, operator: Any, version: int) -> None:
-        """Makes the operator one of at least that version."""
+        """Raise the version of the operator to at least `version`."""
         present = self.model.operatorCodes[operator.opcodeIndex].version
         operator.opcodeIndex = self.code(operator_name(self.model, operator), max(present, version))
 
-    def takers(self, index: int) -> Iterator[tuple[Any, int]]:
-        """The operators that take a tensor, and the place at which they do."""
+    def consumers(self, index: int) -> Iterator[tuple[Any, int]]:
+        """Yield each operator that reads the tensor `index`, and the number of the operand."""
         for operator in self.graph.operators:
             for place, taken in enumerate(operator.inputs):
                 if taken == index:

@@ -1,8 +1,8 @@
-"""The TFLite backend: a component becomes `tflite/NAME.tflite`, weights inside, one signature of the component's names.
+"""The TFLite backend: a component becomes `tflite/NAME.tflite`, with its weights and one signature of its names.
 
-litert-torch makes the same file for every recipe (`convert`). The weights then come into it as the recipe stores them
-(`weights`, `integers`), and it is finished (`finish`). Its bytes depend on the model, the options and the versions of
-the converter alone.
+litert-torch writes the same file for every recipe (`convert`). The weights are then put into it as the recipe stores
+them (`weights`, `quantization`), and it is finished (`finish`). Its bytes depend only on the model, the options and the
+versions of the converter.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from pocketdiffusion.export.backends.tflite.draft import Draft
 from pocketdiffusion.export.backends.tflite.file import check_size, read_model
 from pocketdiffusion.export.backends.tflite.finish import finish
 from pocketdiffusion.export.backends.tflite.lint import lint
-from pocketdiffusion.export.backends.tflite.tags import take_tags
+from pocketdiffusion.export.backends.tflite.tags import find_tags
 from pocketdiffusion.export.backends.tflite.weights import place_weights
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.matrices import float_plan
@@ -30,13 +30,13 @@ PROFILE = "std"
 
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
-    """Writes tflite/NAME.tflite below `folder`. Shapes are static, of one sample, so `open_batch` changes nothing.
+    """Write tflite/NAME.tflite below `folder`. Shapes are static with batch 1, so `open_batch` is ignored.
 
-    Inputs and outputs are float32, token ids int32, and so is arithmetic but in the operators that `plan` wants in
-    integers. A weight of fewer than 8 bits takes a whole byte. A graph with a lossy recipe is for the CPU: LiteRT's GPU
-    delegate refuses weights of int8. Raises UserError for options that the backend does not have and where litert-torch
-    is not installed, ProofError where the weights are too many for one file, sites or weights are missing, a weight
-    does not fit its storage, or the file holds what phones do not take.
+    Inputs and outputs are float32, token ids int32; arithmetic is float32 except in the operators that `plan` computes
+    in integers. A weight of fewer than 8 bits needs one byte. A graph with a lossy recipe is for the CPU: LiteRT's GPU
+    delegate refuses weights of int8. Raise UserError for options that the backend does not have or if litert-torch is
+    not installed, ProofError if the weights are too large for one file, sites or weights are missing, a weight does not
+    fit its storage, or the file has operators or types that phones do not support.
     """
     _check_profile(artifact)
     plan = plan or float_plan(part, artifact.recipe)
@@ -52,7 +52,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         raw.write_bytes(converted.raw)
         model = read_model(raw)
         draft = Draft(model, *model.subgraphs)
-        place_weights(draft, part, plan, take_tags(draft, converted.tags))
+        place_weights(draft, part, plan, find_tags(draft, converted.tags))
         finish(model, folder / path, converted.tags)
     ops = lint(folder / path)
     return Graph(
@@ -72,4 +72,4 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
 
 def _check_profile(artifact: Artifact) -> None:
     if artifact.profile != PROFILE:
-        raise UserError(f"the profile {artifact.profile!r} is unknown to the TFLite backend, which has {PROFILE}")
+        raise UserError(f"TFLite has no profile {artifact.profile!r}: choose {PROFILE}")

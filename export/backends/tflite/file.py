@@ -1,4 +1,4 @@
-"""TFLite files by LiteRT's schema in plain Python: read into tables of lists, changed there, and written again."""
+"""Reading and writing TFLite files by LiteRT's schema in plain Python, as tables that can be changed in between."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pocketdiffusion.export.backends.tflite.refusals import LARGEST
 from pocketdiffusion.runtime.errors import ProofError
 
-ALIGNMENT = 16  # TFLite's schema asks for it, and flatbuffers' Python writer does not know
-# The operand, of each operator that has one, that is a matrix of weights.
+ALIGNMENT = 16  # bytes: required by TFLite's schema, and unknown to flatbuffers' Python writer
+# The number of the operand that is a matrix of weights, for each operator that has one.
 WEIGHT_OPERAND = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "EMBEDDING_LOOKUP": 1, "GATHER": 0}
 _IDENTIFIER = b"TFL3"
-_PLACEHOLDER = 1  # an offset up to this means none
+_PLACEHOLDER = 1  # offsets up to this one mean that there is none
 OPERATORS: dict[int, str] = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
@@ -23,10 +23,10 @@ TYPES: dict[int, str] = {value: name for name, value in vars(schema.TensorType).
 
 
 def read_model(path: Path) -> Any:
-    """The file as the schema's ModelT. Large weights are not read until they are used.
+    """Return the file as the schema's ModelT. Large weights are not read until they are used.
 
-    A buffer may lie behind the flatbuffer, at an `offset` in the file, as the converter does it where it expects more
-    than 2 GB: it then has its bytes here all the same. Raises ProofError where the file ends before it.
+    A buffer can be stored after the flatbuffer, at an `offset` in the file, as the converter does if it expects more
+    than 2 GB; it has its bytes in the result too. Raise ProofError if the file ends before the end of such a buffer.
     """
     raw = np.memmap(path, np.uint8, mode="r")
     model = schema.ModelT.InitFromPackedBuf(raw.data, 0)
@@ -34,35 +34,37 @@ def read_model(path: Path) -> Any:
         if buffer.offset > _PLACEHOLDER:
             end = buffer.offset + buffer.size
             if end > raw.size:
-                raise ProofError(f"{path.name} has {raw.size} bytes, and its buffer {number} would end at {end}")
+                raise ProofError(
+                    f"{path.name} is truncated: it has {raw.size} bytes, and its buffer {number} ends at {end}"
+                )
             buffer.data, buffer.offset, buffer.size = raw[buffer.offset : end], 0, 0
     return model
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """As the schema spells it, such as "CONV_2D". Of the two fields for it, old files fill only one."""
+    """Return the schema's name of an operator, such as "CONV_2D". Old files fill only one of its two fields."""
     code = model.operatorCodes[operator.opcodeIndex]
     return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def data_of(model: Any, tensor: Any) -> NDArray[np.uint8] | None:
-    """The bytes of a constant, or None for what is computed."""
+    """Return the bytes of a constant, None for a tensor that is computed."""
     return np.asarray(model.buffers[tensor.buffer].data) if is_constant(model, tensor) else None
 
 
 def is_constant(model: Any, tensor: Any) -> bool:
-    """Whether it has a value in the file."""
+    """Return True if the tensor has a value in the file."""
     data = model.buffers[tensor.buffer].data
     return data is not None and len(data) > 0
 
 
 def operands(operator: Any) -> list[int]:
-    """The tensors that it takes; an optional one that is left out is -1 in the file and not here."""
+    """Return the tensors that an operator reads, without optional ones that are left out, which are -1 in the file."""
     return [int(index) for index in operator.inputs if index >= 0]
 
 
 class _AlignedBuffer:
-    """A BufferT whose bytes lie where the schema wants them."""
+    """A BufferT whose bytes are aligned as the schema requires."""
 
     def __init__(self, data: Any) -> None:
         self.data = data
@@ -81,8 +83,8 @@ class _AlignedBuffer:
 
 
 class _Quantization:
-    """A QuantizationParametersT of scales and zeros. A weight's zeros are eight bytes of 0 for each channel: vectors of
-    one length are written once, into `written`."""
+    """A QuantizationParametersT of scales and zero points. A weight's zero points are eight bytes of 0 per channel:
+    equal vectors are written once, and kept in `written`."""
 
     def __init__(self, found: Any, written: dict[bytes, Any]) -> None:
         self.found, self.written = found, written
@@ -101,13 +103,15 @@ class _Quantization:
 
 
 def check_size(name: str, size: int) -> None:
-    """Raises ProofError, naming the component, for more bytes of weights than the format allows."""
+    """Raise ProofError, naming the component, if `size` bytes of weights exceed the limit of the format."""
     if size > LARGEST:
-        raise ProofError(f"{name}: {size / 1e9:.1f} GB of weights, where a TFLite file holds 2.1: use recipe fp16")
+        raise ProofError(
+            f"{name} has {size / 1e9:.1f} GB of weights, and a TFLite file is limited to 2.1 GB: use --recipe fp16"
+        )
 
 
 def write_model(model: Any, path: Path) -> None:
-    """Writes `path`. Raises ProofError where it would be larger than the format allows."""
+    """Write `model` to `path`. Raise ProofError if it would exceed the limit of the format."""
     size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     check_size(path.stem, size)
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
@@ -116,6 +120,8 @@ def write_model(model: Any, path: Path) -> None:
         found = tensor.quantization
         if found is not None and found.scale is not None and found.details is None:
             tensor.quantization = _Quantization(found, written)
-    builder = flatbuffers.Builder(min(size + 2**20, 2**31))  # at once, rather than doubled and copied up to there
+    builder = flatbuffers.Builder(
+        min(size + 2**20, 2**31)
+    )  # allocated once; by default it is doubled and copied until it fits
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     path.write_bytes(memoryview(builder.Bytes)[builder.head :])

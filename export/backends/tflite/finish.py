@@ -1,4 +1,4 @@
-"""The last touch on a converted TFLite file: names, and nothing in it that an interpreter does not read."""
+"""The last step for a converted TFLite file: naming its tensors, and removing everything that no interpreter reads."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -17,9 +17,9 @@ from pocketdiffusion.export.backends.tflite.file import (
 
 
 def finish(model: Any, path: Path, names: Collection[str]) -> None:
-    """Writes the changed file `model` to `path`. Constants that are called one of `names` keep their name.
+    """Clean the changed file `model` and write it to `path`. Constants whose name is in `names` keep it.
 
-    Raises ProofError where the file would be larger than the format allows.
+    Raise ProofError if the file would exceed the limit of the format.
     """
     for graph in model.subgraphs:
         _drop_unused(model, graph)
@@ -30,7 +30,7 @@ def finish(model: Any, path: Path, names: Collection[str]) -> None:
 
 
 def _drop_unused(model: Any, graph: Any) -> None:
-    """Tensors that no operator takes or gives any more."""
+    """Remove the tensors that are neither read nor computed by an operator, nor an input or output of the graph."""
     used = {int(index) for operator in graph.operators for index in (*operands(operator), *operator.outputs)}
     kept = sorted(used | {int(index) for index in (*graph.inputs, *graph.outputs)})
     places = {old: new for new, old in enumerate(kept)} | {-1: -1}
@@ -45,7 +45,8 @@ def _drop_unused(model: Any, graph: Any) -> None:
 
 
 def _name_tensors(model: Any, kept: Collection[bytes]) -> None:
-    """Inputs and outputs by the signature, what is computed by its operator, constants by number: no Python class."""
+    """Name inputs and outputs by the signature, computed tensors by their operator, constants by number. The
+    converter's names, which have Python classes in them, are lost."""
     for graph in model.subgraphs:
         for number, tensor in enumerate(graph.tensors):
             if tensor.name not in kept or not is_constant(model, tensor):
@@ -61,7 +62,8 @@ def _name_tensors(model: Any, kept: Collection[bytes]) -> None:
 
 
 def _strip(model: Any) -> None:
-    """Leaves what an interpreter reads: buffers that are used, each once, and operators that are used."""
+    """Keep only what an interpreter reads: the buffers that are used, each once, and the kinds of operators that are
+    used."""
     model.description = b"pocketdiffusion"
     model.metadata = [entry for entry in model.metadata or [] if entry.name == RUNTIME]
     model.metadataBuffer = None
@@ -83,7 +85,7 @@ def _strip(model: Any) -> None:
 
 
 def _note_runtime(model: Any) -> None:
-    """The oldest TFLite that knows all operators: what the converter noted, or what was added since asks for."""
+    """Write the oldest TFLite version that has all operators into the metadata, where the converter noted its own."""
     needed = least_version(model)
     for entry in model.metadata:
         version = ".".join(map(str, needed)).encode().ljust(len(model.buffers[entry.buffer].data), b"\0")

@@ -1,4 +1,4 @@
-"""TFLite: the file gets, behind each operator, a pair of CASTs that rounds its result, and a maximum as an output."""
+"""TFLite: after each operator the file gets a pair of CASTs that rounds its output, and a maximum as a graph output."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 if TYPE_CHECKING:
     from pocketdiffusion.export.backends.tflite.draft import Draft
 
-# Operators that only move values, which were rounded before.
+# Operators that only move values, which are rounded already.
 MOVES = frozenset(
     """
     CAST CONCATENATION DEQUANTIZE EXPAND_DIMS GATHER PAD RESHAPE RESIZE_NEAREST_NEIGHBOR SLICE SPLIT SQUEEZE
@@ -28,7 +28,8 @@ MOVES = frozenset(
 
 @dataclass(frozen=True)
 class TfliteReplay:
-    """`noted` names, for each further output of the file, the operator and the result that it is the maximum of."""
+    """A runner that notes maxima. `noted` has, for each further output of the file, the operator and the tensor whose
+    largest magnitude it is."""
 
     spec: GraphSpec
     runner: Runner
@@ -44,7 +45,7 @@ class TfliteReplay:
 
 
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> TfliteReplay:
-    """Of a .tflite, whose operators LiteRT runs by the kernels that it has for them."""
+    """Return a runner of the .tflite at `path`, by LiteRT's own kernels, that notes each operator's output."""
     from pocketdiffusion.export.backends.tflite.draft import Draft
     from pocketdiffusion.export.backends.tflite.file import read_model, write_model
 
@@ -61,19 +62,19 @@ def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note)
 
 
 class _Probes:
-    """What is put behind the operators of one graph, all at once, when `finish` is called."""
+    """The operators to insert after the operators of one graph. `finish` inserts them all at once."""
 
     def __init__(self, draft: "Draft") -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         self.schema, self.draft, self.graph = schema, draft, draft.graph
         self.noted: dict[str, tuple[str, str]] = {}
-        self.behind: dict[int, list[Any]] = {}  # by the number of the operator
-        self.exact: dict[int, int] = {}  # the tensor that an operator writes instead, where its result is rounded
+        self.behind: dict[int, list[Any]] = {}  # by the number of the operator in the graph
+        self.exact: dict[int, int] = {}  # the new output tensor of an operator whose old one gets the rounded values
         self.outputs: list[tuple[str, int]] = []
 
     def results(self) -> list[int]:
-        """The numbers of the operators whose one result is computed in float32."""
+        """Return the numbers of the operators that compute a float32 output."""
         from pocketdiffusion.export.backends.tflite.file import operator_name
 
         self.names = [operator_name(self.draft.model, operator) for operator in self.graph.operators]
@@ -85,7 +86,8 @@ class _Probes:
         ]
 
     def watch(self, number: int, *, rounding: bool) -> None:
-        """The result keeps its tensor, so that whoever takes it takes the rounded one."""
+        """Add the rounding and the maximum of the output of operator `number`. Its tensor gets the rounded values, so
+        that consumers need no change."""
         draft, result = self.draft, int(self.graph.operators[number].outputs[0])
         shape = self.graph.tensors[result].shape
         behind = self.behind.setdefault(number, [])
@@ -106,7 +108,7 @@ class _Probes:
         self.noted[name] = (self.names[number], self.graph.tensors[result].name.decode())
 
     def finish(self) -> None:
-        """Puts everything in its place, and the maxima among the outputs of the signature."""
+        """Insert all operators into the graph, and add the maxima to the outputs of the signature."""
         operators = []
         for number, operator in enumerate(self.graph.operators):
             if number in self.exact:

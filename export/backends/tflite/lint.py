@@ -1,19 +1,19 @@
-"""What a TFLite file may hold so that phones take it, on their GPU as well. LiteRT on a CPU runs much more than this.
+"""The check that a TFLite file runs on phones, on their GPU as well. LiteRT on a CPU supports much more than this.
 
 rank at most 4              GPU delegates have no fifth axis
-no int64                    neither have they that; litert-torch makes int32 of it, if it is asked to
+no int64                    GPU delegates have none; litert-torch writes int32 instead if it is told to
 no BROADCAST_TO             refused by LiteRT's GPU delegate
 no CUSTOM, no STABLEHLO_*   an operator that only some builds have
 no CAST, TRANSPOSE of a     work on weights at every call, and a weight that is computed is refused by the GPU
   constant
-DEQUANTIZE of constants     the mark of a weight that is stored in float16 or int8, which engines run once; or of what
-  and of int8                 an operator computed in int8
-no operand without value    neither an input of the graph, nor a constant, nor computed: a weight that got lost
-no integers at the ends     inputs and outputs are float32, ids and positions int32: a timestep in 256 levels is useless
-whole quantizations         int8 has one scale, or one for each channel along its axis, positive, with as many zeros; a
-                              weight's zeros are 0; a bias is in units of the input's scale times the weight's
-Two operators of text encoders are for the CPU alone, since LiteRT's GPU delegate refuses them: GATHER_ND, and
-EMBEDDING_LOOKUP in a table that is stored in float16. A graph that has one says that its unit is the CPU.
+DEQUANTIZE of constants     of a weight that is stored in float16 or int8, which engines run once; or of the output of
+  and of int8                 an operator in int8
+no operand without value    neither an input of the graph, nor a constant, nor computed: a weight is missing
+no integer inputs, outputs  they are float32, ids and positions int32: a timestep in 256 levels is useless
+complete quantizations      int8 has one scale, or one for each channel along its axis, positive, with as many zero
+                              points; a weight's zero points are 0; a bias has the input's scale times the weight's
+Two operators of text encoders run only on the CPU, since LiteRT's GPU delegate refuses them: GATHER_ND, and
+EMBEDDING_LOOKUP in a table that is stored in float16. The compute unit of a graph with one of them is the CPU.
 """
 
 from collections import Counter
@@ -39,7 +39,8 @@ _REFUSED = ("BROADCAST_TO", "CUSTOM")
 
 
 def lint(path: Path) -> dict[str, int]:
-    """Counts the file's operators. Raises ProofError for what a phone does not take, naming operator and tensor."""
+    """Return the number of operators by name. Raise ProofError, naming operator and tensor, for one that phones do not
+    support."""
     model = read_model(path)
     counts: Counter[str] = Counter()
     for graph in model.subgraphs:
@@ -55,18 +56,18 @@ def lint(path: Path) -> dict[str, int]:
             counts[name] += 1
             for problem in _operator_problems(model, graph, name, operator, known={*map(int, graph.inputs), *made_by}):
                 result = _name(graph.tensors[operator.outputs[0]]) if len(operator.outputs) else "nothing"
-                raise ProofError(f"{path.name}: {name}, which makes {result}, {problem}")
+                raise ProofError(f"{path.name}: {name}, which computes {result}, {problem}")
     return dict(sorted(counts.items()))
 
 
 def _tensor_problems(tensor: Any, at_an_end: bool) -> Iterator[str]:
     rank = 0 if tensor.shape is None else len(tensor.shape)
     if rank > HIGHEST_RANK:
-        yield f"has rank {rank}, where {HIGHEST_RANK} is the highest"
+        yield f"has rank {rank}, and phones support at most {HIGHEST_RANK}"
     if TYPES[tensor.type] in ("INT64", "UINT64", "FLOAT64"):
         yield f"is {TYPES[tensor.type].lower()}"
     if at_an_end and TYPES[tensor.type] in ("INT8", "UINT8", "INT16"):
-        yield f"is {TYPES[tensor.type].lower()}, where what a graph takes and gives is float32, or int32 for ids"
+        yield f"is {TYPES[tensor.type].lower()}: inputs and outputs of a graph are float32, or int32 for ids"
 
 
 def _quantization_problems(model: Any, tensor: Any) -> Iterator[str]:
@@ -80,28 +81,29 @@ def _quantization_problems(model: Any, tensor: Any) -> Iterator[str]:
     axis = found.quantizedDimension
     channels = tensor.shape[axis] if axis < len(tensor.shape) else 0
     if len(scales) not in (1, channels) or len(found.zeroPoint) != len(scales):
-        yield f"has {len(scales)} scales and {len(found.zeroPoint)} zeros for {channels} channels along axis {axis}"
+        counts = f"{len(scales)} scales and {len(found.zeroPoint)} zero points"
+        yield f"has {counts} for {channels} channels along axis {axis}"
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         yield "has a scale that is not positive"
     if is_constant(model, tensor) and np.any(found.zeroPoint):
-        yield "is a weight whose zero is not 0"
+        yield "is a weight whose zero point is not 0"
 
 
 def _operator_problems(model: Any, graph: Any, name: str, operator: Any, known: set[int]) -> Iterator[str]:
-    """`known` are the tensors that have a value without being constants."""
+    """Yield the problems of one operator. `known` has the tensors that are inputs of the graph or computed."""
     if name in _REFUSED or name.startswith("STABLEHLO_"):
         yield "is an operator that phones do not have"
     for index in operands(operator):
         tensor = graph.tensors[index]
         if index not in known and not is_constant(model, tensor) and 0 not in tensor.shape:
-            yield f"takes {_name(tensor)}, which has no value"
+            yield f"reads {_name(tensor)}, which has no value"
     sources = [graph.tensors[index] for index in operands(operator)[:1]]
     for source in sources:
         constant = is_constant(model, source)
         if name in ("CAST", "TRANSPOSE") and constant:
             yield f"works on the constant {_name(source)} at every call"
         if name == "DEQUANTIZE" and not constant and TYPES[source.type] != "INT8":
-            yield f"works on {_name(source)}, which is no constant"
+            yield f"works on {_name(source)}, which is not a constant"
     if name in WEIGHT_OPERAND and len(operator.inputs) == 3 and operator.inputs[2] >= 0:
         yield from _bias_problems(*(graph.tensors[index] for index in operator.inputs))
 

@@ -1,4 +1,4 @@
-"""What a TFLite graph takes of memory, counted from the file: LiteRT on a CPU with XNNPACK, which copies weights."""
+"""The memory that LiteRT needs on a CPU with XNNPACK, which copies weights, counted from the file and not measured."""
 
 from collections.abc import Iterator
 from math import prod
@@ -28,7 +28,7 @@ _COUNTED = (
 
 
 def count_memory(path: Path) -> Memory:
-    """Return the memory of the graph in the file `path`."""
+    """Return the memory in bytes that LiteRT needs for weights and activations of the graph in the file `path`."""
     model = read_model(path)
     (graph,) = model.subgraphs
     operations: list[Operation] = []
@@ -37,9 +37,9 @@ def count_memory(path: Path) -> Memory:
         kind = operator_name(model, operator)
         if kind == "DEQUANTIZE" and is_constant(model, graph.tensors[operator.inputs[0]]):
             continue
-        makes = tuple(str(int(index)) for index in operator.outputs)
-        sizes |= {name: _bytes(graph.tensors[int(name)]) for name in makes}
-        operations.append(Operation(tuple(map(str, operands(operator))), makes, kind in _RESHAPES))
+        writes = tuple(str(int(index)) for index in operator.outputs)
+        sizes |= {name: _bytes(graph.tensors[int(name)]) for name in writes}
+        operations.append(Operation(tuple(map(str, operands(operator))), writes, kind in _RESHAPES))
     inputs, outputs = ([str(int(index)) for index in ends] for ends in (graph.inputs, graph.outputs))
     sizes |= {name: _bytes(graph.tensors[int(name)]) for name in inputs}
     return Memory(
@@ -50,7 +50,7 @@ def count_memory(path: Path) -> Memory:
 
 
 def _held(model: Any, graph: Any) -> Iterator[int]:
-    """Of each constant that an operator takes, the bytes that are in memory once the file is loaded."""
+    """Yield, for each constant that an operator reads, its bytes in memory after the file is loaded."""
     packed: set[int] = set()
     taken: set[int] = set()
     widened: dict[int, int] = {}
@@ -66,9 +66,9 @@ def _held(model: Any, graph: Any) -> Iterator[int]:
         if not is_constant(model, tensor):
             continue
         if index in widened:
-            whole = 4 * prod(int(size) for size in tensor.shape)
+            floats = 4 * prod(int(size) for size in tensor.shape)
             in_products = widened[index] in packed
-            yield whole * (1 + (in_products and TYPES[tensor.type] == "INT8"))
+            yield floats * (1 + (in_products and TYPES[tensor.type] == "INT8"))
         else:
             yield _bytes(tensor)
 

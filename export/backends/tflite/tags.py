@@ -1,9 +1,9 @@
-"""How a weight is found again in what the converter made of it: in its place the converter was given a tag.
+"""Finding each weight in the converter's file by a tag, which the converter gets in place of the weight.
 
-A tag is int8 noise of the weight's shape, different for each weight. So no value of the model decides what the
-converter does, weights that are equal stay two, none is taken for another, and converting takes a quarter of their
-memory. The tensor that an operator takes is the tag, widened; or, where the converter has folded the factor that
-follows, the tag times that factor.
+A tag is int8 noise of the weight's shape, different for each weight. So the converter's decisions do not depend on
+values of the model, equal weights stay separate, no weight is mistaken for another, and converting needs a quarter of
+their memory. The tensor that an operator reads is the tag as float32, or the tag times a factor that the converter
+has folded into it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from pocketdiffusion.export.backends.tflite.draft import Draft
 from pocketdiffusion.export.backends.tflite.file import data_of, operator_name
 from pocketdiffusion.runtime.errors import ProofError
 
-_TOLERANCE = 1e-6  # of a product in float32
-_FEW = 64  # values that are looked at before all are
+_TOLERANCE = 1e-6  # relative, of a product in float32
+_FEW = 64  # values that are compared before all are
 
 
 @dataclass(frozen=True)
 class Found:
-    """`tensor` is what operators take for the weight `name`: float32, without a value from now on, and `factor` times
-    as large."""
+    """The tensor that operators read for the weight `name`: float32, without a value from now on. Its values are to be
+    `factor` times the weight's."""
 
     name: str
     tensor: int
@@ -33,20 +33,20 @@ class Found:
 
 
 def laid_out(weight: NDArray[Any]) -> NDArray[Any]:
-    """As TFLite wants it: a convolution's kernel as [out, height, width, in]."""
+    """Return the weight in TFLite's axis order: a convolution's kernel as [out, height, width, in]."""
     return weight.transpose(0, 2, 3, 1) if weight.ndim == 4 else weight
 
 
 def make_tag(number: int, shape: Sequence[int]) -> NDArray[np.int8]:
-    """The tag of the weight of that number and shape, laid out."""
+    """Return the tag of the weight of that number and shape, int8 in TFLite's axis order, without zeros."""
     noise = np.random.default_rng(number).integers(-127, 128, shape, np.int8)
-    noise[noise == 0] = 127  # a factor shows in every value
+    noise[noise == 0] = 127  # so that every value shows a factor
     return np.ascontiguousarray(laid_out(noise))
 
 
-def take_tags(draft: Draft, tags: Mapping[str, NDArray[np.int8]]) -> list[Found]:
-    """Takes the tags out of the graph, which then lacks the values that `tflite_weights` places. Raises ProofError,
-    naming the weight, where one is not there, or comes to something else than the weight itself."""
+def find_tags(draft: Draft, tags: Mapping[str, NDArray[np.int8]]) -> list[Found]:
+    """Find and remove the tags in the graph, whose tensors then wait for values by `weights.place_weights`. Raise
+    ProofError, naming the weight, if a tag is missing or an operator of the converter changes it."""
     model, graph = draft.model, draft.graph
     found = []
     by_size: dict[int, list[str]] = {}
@@ -61,16 +61,16 @@ def take_tags(draft: Draft, tags: Mapping[str, NDArray[np.int8]]) -> list[Found]
             factor = _factor(values, tags[name].reshape(-1))
             if factor is not None:
                 found += [Found(name, wide, factor) for wide in _widened(draft, index, name)]
-    lacking = sorted(tags.keys() - {each.name for each in found})
-    if lacking:
-        raise ProofError(f"{lacking[0]}: litert-torch left this weight out, or made something else of it")
+    missing = sorted(tags.keys() - {each.name for each in found})
+    if missing:
+        raise ProofError(f"{missing[0]}: litert-torch left this weight out, or changed its values")
     for each in found:
         graph.tensors[each.tensor].buffer = 0
     return found
 
 
 def _factor(values: NDArray[Any], tag: NDArray[np.int8]) -> float | None:
-    """What the tag was multiplied by, None where these are no multiple of it."""
+    """Return the factor between `values` and the tag, None if they are not a multiple of it."""
     factor = float(values[0]) / float(tag[0])
     for part in (slice(_FEW), slice(None)):
         wanted = tag[part] * np.float32(factor)
@@ -80,12 +80,12 @@ def _factor(values: NDArray[Any], tag: NDArray[np.int8]) -> float | None:
 
 
 def _widened(draft: Draft, index: int, name: str) -> list[int]:
-    """The float32 tensors that a tag becomes. The CASTs of one in int8 are removed."""
+    """Return the float32 tensors of a tag, and remove the CASTs of a tag in int8 from the graph."""
     if draft.graph.tensors[index].type == schema.TensorType.FLOAT32:
         return [index]
-    takers = [operator for operator, _ in draft.takers(index)]
-    others = {operator_name(draft.model, operator) for operator in takers} - {"CAST"}
+    consumers = [operator for operator, _ in draft.consumers(index)]
+    others = {operator_name(draft.model, operator) for operator in consumers} - {"CAST"}
     if others:
-        raise ProofError(f"{name}: litert-torch has {min(others)} work on this weight")
-    draft.graph.operators = [operator for operator in draft.graph.operators if operator not in takers]
-    return [int(operator.outputs[0]) for operator in takers]
+        raise ProofError(f"{name}: litert-torch applies {min(others)} to this weight")
+    draft.graph.operators = [operator for operator in draft.graph.operators if operator not in consumers]
+    return [int(operator.outputs[0]) for operator in consumers]

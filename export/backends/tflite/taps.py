@@ -1,4 +1,4 @@
-"""TFLite: the operators that take a weight as such. A constant has the weight's name."""
+"""TFLite: layers are the operators that read a weight. The constant of a weight has its name."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from pocketdiffusion.runtime.runner import Array, Runner
 
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
-    """Of a .tflite, in the order in which it is run. Where an operator computes in integers, the result is the tensor
-    that is float32 again, and of a table of int8 the product with its scales. A table that was looked up while
-    converting has no operator, and no layer."""
+    """Return the layers of the .tflite at `path` in the order of execution. The output of an operator in integers is
+    the dequantized tensor, and of a table of int8 the product with its scales. A table that was looked up during
+    conversion has no operator, and no layer."""
     from pocketdiffusion.export.backends.tflite.file import TYPES, WEIGHT_OPERAND, operator_name, read_model
 
     model = read_model(path)
@@ -22,7 +22,7 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
     wanted = set(weights)
     names = {index: tensor.name.decode() for index, tensor in enumerate(graph.tensors)}
     holders = {index: name for index, name in names.items() if name in wanted}
-    widened = {}  # by the tensor before a DEQUANTIZE, the one behind it
+    widened = {}  # {input of a DEQUANTIZE: its output}
     for operator in graph.operators:
         if operator_name(model, operator) == "DEQUANTIZE":
             source, result = int(operator.inputs[0]), int(operator.outputs[0])
@@ -39,8 +39,8 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
         place = WEIGHT_OPERAND.get(operator_name(model, operator))
         if place is not None and int(operator.inputs[place]) in holders:
             result = int(operator.outputs[0])
-            codes = TYPES[graph.tensors[int(operator.inputs[place])].type] == "INT8"
-            if codes and operator_name(model, operator) == "EMBEDDING_LOOKUP":
+            is_quantized = TYPES[graph.tensors[int(operator.inputs[place])].type] == "INT8"
+            if is_quantized and operator_name(model, operator) == "EMBEDDING_LOOKUP":
                 result = scaled[result]
             module = holders[int(operator.inputs[place])].removesuffix(".weight")
             found.append(Layer(module, names[widened.get(result, result)]))
@@ -49,7 +49,7 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
 
 @dataclass(frozen=True)
 class TfliteTapped:
-    """LiteRT, with further outputs in the file's signature, by the names of their tensors."""
+    """A runner by LiteRT with further outputs in the file's signature, under the names of their tensors."""
 
     spec: GraphSpec
     runner: Runner
@@ -63,7 +63,7 @@ class TfliteTapped:
 
 
 def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> TfliteTapped:
-    """Of a .tflite."""
+    """Return a runner of the .tflite at `path` that keeps the intermediate outputs named in `results`."""
     from ai_edge_litert import schema_py_generated as schema
 
     from pocketdiffusion.export.backends.tflite.file import read_model, write_model
@@ -81,5 +81,5 @@ def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> Tflite
         further.append(TensorSpec(result, tuple(int(n) for n in graph.tensors[places[result]].shape), "float32"))
     with TemporaryDirectory() as scratch:
         write_model(model, Path(scratch) / "tapped.tflite")
-        whole = GraphSpec(spec.name, spec.inputs, spec.outputs + tuple(further))
-        return TfliteTapped(spec, open_runner(Path(scratch) / "tapped.tflite", whole))
+        extended = GraphSpec(spec.name, spec.inputs, spec.outputs + tuple(further))
+        return TfliteTapped(spec, open_runner(Path(scratch) / "tapped.tflite", extended))

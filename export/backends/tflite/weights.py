@@ -1,9 +1,9 @@
-"""Each weight that was found in the converter's file gets what its scheme stores, under its own name.
+"""Storing each weight in the converter's file as its scheme says, under its own name.
 
-float32     the constant that operators take
-float16     a constant behind a DEQUANTIZE, which LiteRT runs once, when it loads the file
-integers    a constant of int8, with a scale for each output channel, for the operators that take integers
-            (`tflite_integers` says which); behind a DEQUANTIZE for the others
+float32     a constant that operators read
+float16     a constant before a DEQUANTIZE, which LiteRT runs once, when it loads the file
+integers    a constant of int8 with a scale for each output channel, for operators that read integers (see
+            `quantization`); before a DEQUANTIZE for the other ones
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from pocketdiffusion.quantize.quantized_tensor import Linear, store
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan
 from pocketdiffusion.runtime.errors import ProofError
 
-_VERSIONS = {"FLOAT16": 3, "INT8": 5}  # of DEQUANTIZE, the first that takes it
+_VERSIONS = {"FLOAT16": 3, "INT8": 5}  # of DEQUANTIZE, the first that reads this type
 
 
 def place_weights(draft: Draft, part: Component, plan: Plan, found: Sequence[Found]) -> None:
-    """Fills in what `take_tags` left without a value. Raises ProofError, naming the weight, where the file cannot have
-    what `plan` asks for."""
+    """Store the weights in the tensors that `find_tags` left without a value. Raise ProofError, naming the weight, if
+    the file cannot store or compute it as `plan` says."""
     first_use = {index: n for n, op in reversed(list(enumerate(draft.graph.operators))) for index in operands(op)}
     named: list[tuple[Any, str]] = []
     widened = []
@@ -35,21 +35,21 @@ def place_weights(draft: Draft, part: Component, plan: Plan, found: Sequence[Fou
         scheme = plan.of(each.name, part.weights[each.name].shape)
         constant, kind = _constant(draft, part, plan, each)
         left = constant != each.tensor
-        for operator, place in list(draft.takers(each.tensor)) if left else ():
+        for operator, place in list(draft.consumers(each.tensor)) if left else ():
             if takes_integers(operator_name(draft.model, operator), place, scheme):
                 operator.inputs = [constant if p == place else int(i) for p, i in enumerate(operator.inputs)]
                 named.append((operator, each.name))
             elif scheme.activation != "float":
                 kind = operator_name(draft.model, operator)
-                raise ProofError(f"{each.name}: {kind} takes it, which has no form with {scheme.activation} input")
-        if left and any(draft.takers(each.tensor)):
+                raise ProofError(f"{each.name}: its operator {kind} cannot compute with {scheme.activation} input")
+        if left and any(draft.consumers(each.tensor)):
             widened.append(draft.operator("DEQUANTIZE", [constant], each.tensor, _VERSIONS[kind]))
     draft.graph.operators[:0] = widened
     lower_operators(draft, part, plan, named)
 
 
 def _constant(draft: Draft, part: Component, plan: Plan, each: Found) -> tuple[int, str]:
-    """The tensor that holds the weight, and its type. Its shape is the file's, which may begin with axes of one."""
+    """Return the constant of the weight and its type. Its shape is the file's, which may begin with axes of size 1."""
     ref, tensor = part.weights[each.name], draft.graph.tensors[each.tensor]
     scheme, shape = plan.of(each.name, ref.shape), list(tensor.shape)
     if scheme in (FLOAT32, FLOAT16):
@@ -63,18 +63,18 @@ def _constant(draft: Draft, part: Component, plan: Plan, each: Found) -> tuple[i
     assert isinstance(stored, Linear)
     axis = len(shape) - len(ref.shape)
     if axis < 0 or shape[axis] != ref.shape[0]:
-        raise ProofError(f"{each.name}: litert-torch made {shape} of this weight")
+        raise ProofError(f"{each.name}: litert-torch changed the shape of this weight to {shape}")
     quantization = per_channel(stored.scale.reshape(-1), axis)
     return draft.constant(each.name, shape, "INT8", laid_out(stored.quantized), quantization), "INT8"
 
 
 def _unfold(draft: Draft, each: Found) -> None:
-    """The factor that the converter multiplied a weight by comes behind the operator again, so that a file has the
-    weight itself, and the operator gives what the module gives."""
+    """Move the factor that the converter multiplied a weight by behind the operator, so that the file has the weight
+    itself, and the operator computes the module's output."""
     if each.factor == 1:
         return
     tensors = draft.graph.tensors
-    for operator, _ in list(draft.takers(each.tensor)):
+    for operator, _ in list(draft.consumers(each.tensor)):
         kind = operator_name(draft.model, operator)
         if kind not in ("CONV_2D", "FULLY_CONNECTED") or operator.builtinOptions.fusedActivationFunction:
             raise ProofError(f"{each.name}: litert-torch multiplied it by {each.factor:g}, before {kind}")

@@ -1,6 +1,6 @@
 """The KL autoencoder (https://arxiv.org/abs/2112.10752, section 3.1) as two graphs: latents to picture, and back.
 
-One of the parts that families are made of.
+Families combine this part with others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
-# The values of a configuration that are served; what is not named here is free.
+# The supported values of a configuration's fields; fields that are not named here may have any value.
 _SERVED: Mapping[str, tuple[Any, ...]] = {
     "act_fn": tuple(ACT2CLS),
     "down_block_types": ("DownEncoderBlock2D",),
@@ -35,12 +35,13 @@ _SILU = ("silu", "swish")
 
 
 def read_config(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the autoencoder. Raises UserError, naming the key, for a value that is not served."""
+    """Return the arguments of the autoencoder. Raise UserError, naming the key, for a value that is not supported."""
     return read_arguments(part, AutoencoderKL, config, _SERVED)
 
 
 class LatentDecoder(nn.Module):
-    """latent_sample [1, c, h, w], already divided by the scaling factor, to sample [1, 3, H, W] in -1..1, float32."""
+    """latent_sample [1, c, h, w], divided by the scaling factor beforehand, to sample [1, 3, H, W] in -1..1,
+    float32."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -53,7 +54,8 @@ class LatentDecoder(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """sample [1, 3, H, W] in -1..1 to latent_parameters [1, 2c, h, w]: mean, then log of the variance, float32."""
+    """sample [1, 3, H, W] in -1..1 to latent_parameters [1, 2c, h, w]: mean, then logarithm of the variance,
+    float32."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -66,9 +68,11 @@ class LatentEncoder(nn.Module):
 
 
 def modern_names(part: str, stored: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """Files from before diffusers 0.18 call the attention's layers `query, key, value, proj_attn`, and files closer to
-    the original code (CompVis/latent-diffusion) store them as 1x1 convolutions. Raises UserError where they are in
-    shards, of which diffusers leaves them out.
+    """Return the tensors under today's names and shapes.
+
+    Files from before diffusers 0.18 call the attention's layers `query, key, value, proj_attn`, and files closer to the
+    original code (CompVis/latent-diffusion) store them as 1x1 convolutions. Raise UserError if such files are sharded:
+    diffusers then ignores those tensors.
     """
     modern = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
     names = {}
@@ -79,25 +83,26 @@ def modern_names(part: str, stored: Mapping[str, LazyTensor]) -> dict[str, LazyT
             names[name] = f"{block}.{modern[layer]}.{leaf}"
     if names and len({file for file, _ in places_of(stored.values())}) > 1:
         raise UserError(
-            f"{part}: its shards hold names from before diffusers 0.18 ({min(names)}), which diffusers translates in a "
-            "single file only: save the model again"
+            f"{part}: its shards have names from before diffusers 0.18 ({min(names)}), which diffusers translates only "
+            "in a single file: save the model again"
         )
     renamed = rename(stored, names, part)
     return {name: without_kernel(ref) if ".attentions." in name else ref for name, ref in renamed.items()}
 
 
 def decoder_sites(config: Mapping[str, Any]) -> dict[str, int]:
-    """The decoder has one residual block more in each block than the configuration says."""
+    """Return {operator: sites} of the decoder: each block has one residual block more than the configuration states."""
     return _sites(config, config["layers_per_block"] + 1)
 
 
 def encoder_sites(config: Mapping[str, Any]) -> dict[str, int]:
-    """As many residual blocks in each block as the configuration says."""
+    """Return {operator: sites} of the encoder: each block has as many residual blocks as the configuration states."""
     return _sites(config, config["layers_per_block"])
 
 
 def _sites(config: Mapping[str, Any], layers: int) -> dict[str, int]:
-    """In the middle two more residual blocks and an attention with a norm of its own; at the end a norm and a SiLU."""
+    """Return {operator: sites}. The middle has two more residual blocks, and an attention with its own norm; the end
+    has a norm and a SiLU."""
     resnets = len(config["block_out_channels"]) * layers + 2
     attention = int(config["mid_block_add_attention"])
     silu = 2 * resnets * (config["act_fn"] in _SILU) + 1
@@ -112,9 +117,9 @@ def components(
     size: tuple[int, int],
     allow_unexpected: Sequence[str],
 ) -> list[Component]:
-    """vae_decoder and vae_encoder, for latents of `size`, height and width. `stored` has the names of the file.
+    """Return vae_decoder and vae_encoder, for latents of `size`, (height, width). `stored` has the names of the file.
 
-    Raises UserError, naming the tensors, where the weights do not fit the configuration.
+    Raise UserError, naming the tensors, if the weights do not fit the configuration.
     """
     build_decoder, build_encoder = partial(LatentDecoder, config), partial(LatentEncoder, config)
     decoder, encoder = tensor_shapes(part, build_decoder), tensor_shapes(part, build_encoder)
@@ -141,12 +146,13 @@ def components(
 
 
 def scale(config: Mapping[str, Any]) -> int:
-    """How many pixels of the picture, along each axis, a latent stands for."""
+    """Return the pixels of the picture per latent, along each axis."""
     return int(2 ** (len(config["block_out_channels"]) - 1))
 
 
 def calls(vae: Any) -> dict[str, GraphCall]:
-    """Where diffusers' pipelines call the two graphs: `vae.decode` and `vae.encode` never call the VAE itself."""
+    """Return the modules whose calls in diffusers' pipelines are recorded: `vae.decode` and `vae.encode` never call the
+    VAE itself."""
     return {
         "vae_decoder": GraphCall(
             vae.decoder if vae.post_quant_conv is None else vae.post_quant_conv,
@@ -164,7 +170,8 @@ def calls(vae: Any) -> dict[str, GraphCall]:
 
 
 def modules(vae: Any) -> dict[str, dict[str, nn.Module]]:
-    """Under which names the weights of the two components lie in diffusers' VAE."""
+    """Return the modules of diffusers' VAE that have the weights of the two components, by the first part of the
+    weight's name."""
     return {
         "vae_decoder": {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv},
         "vae_encoder": {"encoder": vae.encoder, "quant_conv": vae.quant_conv},

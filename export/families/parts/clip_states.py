@@ -1,6 +1,6 @@
-"""CLIP's text model as a graph that gives the states before its last layer: of one encoder or of two side by side.
+"""CLIP's text model as a graph that returns the states before its last layer: for one encoder or for two side by side.
 
-One of the parts that families are made of, beside `clip_text`. The states are transformers' hidden_states[-2]: no
+Families combine this part with others; it extends `clip_text`. The states are transformers' hidden_states[-2]: no
 normalisation follows them.
 """
 
@@ -22,24 +22,25 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
 
 def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
-    """As `clip_text.read_config`, without a mask, which a pipeline that takes these states never gives."""
+    """Return the configuration as `clip_text.read_config` does, without a mask, which pipelines that use these states
+    never pass."""
     known = copy(clip_text.read_config(part, config))
     known.use_attention_mask = False
     return known
 
 
 class StateEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c], float32. It lacks the last layer, which nothing
-    asks for, and the normalisation behind it."""
+    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c], float32. The last layer and the normalisation after
+    it, which nothing uses, are left out."""
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
         short = copy(config)
         short.num_hidden_layers = config.num_hidden_layers - 1
         model = CLIPTextModel(short)
-        self.text_model = getattr(model, "text_model", model)  # transformers 4 has a wrapper more
+        self.text_model = getattr(model, "text_model", model)  # transformers 4 has one more wrapper
         self.text_model.final_layer_norm = nn.Identity()
-        del self.text_model.embeddings.position_ids  # no weight: made in `forward`, so that it is real on every device
+        del self.text_model.embeddings.position_ids  # not a weight: made in `forward`, on the device of the ids
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
         return (self.text_model(input_ids, position_ids=_positions(input_ids)).last_hidden_state,)
@@ -47,7 +48,7 @@ class StateEncoder(nn.Module):
 
 class ProjectedEncoder(nn.Module):
     """input_ids [1, tokens] int32 to hidden_states [1, tokens, c] and text_embeds [1, e], float32: the projection of
-    the state at the end of the text, behind all layers."""
+    the state at the end token after all layers."""
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
@@ -56,17 +57,17 @@ class ProjectedEncoder(nn.Module):
         del self.text_model.embeddings.position_ids
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        taken: list[Tensor] = []
+        inputs: list[Tensor] = []  # of the last layer
 
         def keep(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            taken.append(args[0] if args else kwargs["hidden_states"])
+            inputs.append(args[0] if args else kwargs["hidden_states"])
 
         hook = self.text_model.encoder.layers[-1].register_forward_pre_hook(keep, with_kwargs=True)
         try:
             output = self.text_model(input_ids, position_ids=_positions(input_ids))
         finally:
             hook.remove()
-        (states,) = taken
+        (states,) = inputs
         return states, self.text_projection(output.pooler_output)
 
 
@@ -81,14 +82,14 @@ def state_component(
     tokens: int,
     allow_unexpected: Sequence[str],
 ) -> Component:
-    """The graph `part` of `StateEncoder`, which takes `tokens` tokens. `stored` has the names of the file.
+    """Return the graph `part` of `StateEncoder`, for `tokens` tokens. `stored` has the names of the file.
 
-    Raises UserError, naming the tensors, where the weights do not fit the configuration.
+    Raise UserError, naming the tensors, if the weights do not fit the configuration.
     """
     layers = config.num_hidden_layers - 1
-    behind = (f"text_model.encoder.layers.{layers}.", "text_model.final_layer_norm.")
+    unused = (f"text_model.encoder.layers.{layers}.", "text_model.final_layer_norm.")
     named = clip_text.modern_names(part, stored)
-    named = {name: ref for name, ref in named.items() if not name.startswith(behind)}
+    named = {name: ref for name, ref in named.items() if not name.startswith(unused)}
     outputs = (_states(tokens, config.hidden_size),)
     return _component(part, config, StateEncoder, named, tokens, outputs, _sites(config, layers, 0), allow_unexpected)
 
@@ -100,7 +101,7 @@ def projected_component(
     tokens: int,
     allow_unexpected: Sequence[str],
 ) -> Component:
-    """As `state_component`, of `ProjectedEncoder`."""
+    """Return the graph `part` of `ProjectedEncoder`, as `state_component` does."""
     named = clip_text.prefixed(part, stored)
     embeds = TensorSpec("text_embeds", (1, config.projection_dim), "float32", "the embedding of the whole text")
     outputs = (_states(tokens, config.hidden_size), embeds)

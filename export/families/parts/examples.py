@@ -1,4 +1,4 @@
-"""Inputs of a graph as a sampler would feed them, of the real shapes."""
+"""Random inputs of a graph, with the shapes and value ranges that a sampler would pass."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 
 def noise(spec: GraphSpec, seed: int) -> dict[str, Tensor]:
-    """Normal noise in every input, float32, and a timestep among the usual thousand."""
+    """Return normal noise for every input, float32, and a timestep from 0 to 999."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {t.name: torch.randn([int(n) for n in t.shape], generator=generator) for t in spec.inputs}
     if "timestep" in inputs:

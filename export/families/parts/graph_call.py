@@ -1,4 +1,5 @@
-"""Where a pipeline of diffusers calls what becomes a graph, and how the call's tensors become the graph's."""
+"""The record of where diffusers' pipeline calls a graph, and of the conversion between the call's tensors and the
+graph's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class GraphCall:
-    """A call of the module `takes` begins a call of the graph, and the end of the module `gives` ends it.
+    """A call of the graph begins when the module `first` is called, and ends when the module `last` returns.
 
-    `inputs` makes the graph's inputs of the arguments of `takes.forward` by name, `outputs` its outputs of what `gives`
-    returned. Both have the batch of the pipeline: axis 0 has the samples, one or both halves of guidance; a tensor of
-    rank 0 belongs to all of them.
+    `inputs` converts the arguments of `first.forward`, by name, to the graph's inputs; `outputs` converts the result of
+    `last` to its outputs. Both have the batch of the pipeline: axis 0 has the samples, one or both halves of guidance;
+    a tensor of rank 0 belongs to all of them.
     """
 
-    takes: nn.Module
-    gives: nn.Module
+    first: nn.Module
+    last: nn.Module
     inputs: Callable[[Mapping[str, Any]], Tensors]
     outputs: Callable[[Any], Tensors]

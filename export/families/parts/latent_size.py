@@ -1,4 +1,4 @@
-"""The size of the latents for a picture in pixels, or for none: that which the UNet was trained at."""
+"""The size of the latents for a picture's size in pixels, by default the size at which the UNet was trained."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ from pocketdiffusion.runtime.errors import UserError
 
 
 def latent_size(own: Any, factor: int, width: int | None, height: int | None) -> tuple[int, int]:
-    """Width and height of the latents, from those of the picture in pixels or the UNet's `sample_size`, which is `own`.
+    """Return (width, height) of the latents, from the picture's size in pixels or, where that is None, from `own`, the
+    UNet's `sample_size`.
 
-    `factor` is how many pixels a latent stands for. Raises UserError where the picture is no multiple of it, and where
-    there is no size.
+    `factor` is the pixels per latent. Raise UserError if a side of the picture is not a multiple of it, and if there is
+    no size.
     """
     own_h, own_w = own if isinstance(own, list | tuple) and len(own) == 2 else (own, own)
     if not all(size is None or isinstance(size, int) for size in (own_h, own_w)):

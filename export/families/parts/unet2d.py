@@ -1,7 +1,7 @@
-"""The UNet with cross-attention (https://arxiv.org/abs/2112.10752, section 3.3) as a graph: one call of the sampler.
+"""The UNet with cross-attention (https://arxiv.org/abs/2112.10752, section 3.3) as a graph: one call of the denoiser.
 
-One of the parts that families are made of: `Denoiser` with a state for each token, `TextTimeDenoiser` with a state of
-the whole text and the picture's size besides (https://arxiv.org/abs/2307.01952, section 2.2).
+Families combine this part with others: `Denoiser` reads one state per token, `TextTimeDenoiser` also an embedding of
+the complete prompt and the picture's size (https://arxiv.org/abs/2307.01952, section 2.2).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
-# The values of a configuration that are served; what is not named here is free.
+# The supported values of a configuration's fields; fields that are not named here may have any value.
 _SERVED: Mapping[str, tuple[Any, ...]] = {
     "act_fn": tuple(ACT2CLS),
     "attention_type": ("default",),
@@ -42,9 +42,9 @@ _SILU = ("silu", "swish")
 
 
 def read_config(part: str, config: Mapping[str, Any], added: str | None = None) -> dict[str, Any]:
-    """The arguments of a UNet whose `addition_embed_type` is `added`: None, or "text_time".
+    """Return the arguments of a UNet whose `addition_embed_type` is `added`: None, or "text_time".
 
-    Raises UserError, naming the key, for a value that is not served.
+    Raise UserError, naming the key, for a value that is not supported.
     """
     return read_arguments(part, UNet2DConditionModel, config, {**_SERVED, "addition_embed_type": (added,)})
 
@@ -65,8 +65,8 @@ class Denoiser(nn.Module):
 
 
 class TextTimeDenoiser(nn.Module):
-    """As `Denoiser`, with text_embeds [1, e] and time_ids [1, 6]: height, width, top, left, height, width, in pixels,
-    of the original, its crop and the picture. float32."""
+    """`Denoiser` with two more inputs, float32: text_embeds [1, e] and time_ids [1, 6], which are height, width, top,
+    left, height, width, in pixels, of the original, its crop and the picture."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -88,16 +88,17 @@ class TextTimeDenoiser(nn.Module):
 def bound(
     build: Callable[[], nn.Module], stored: Mapping[str, LazyTensor], allow_unexpected: Sequence[str]
 ) -> dict[str, LazyTensor]:
-    """Return the weights of either module. `stored` has the names of the file.
+    """Return the weights of `Denoiser` or `TextTimeDenoiser`. `stored` has the names of the file.
 
-    Raises UserError, naming the tensors, where the weights do not fit the configuration.
+    Raise UserError, naming the tensors, if the weights do not fit the configuration.
     """
     named = {f"unet.{name}": ref for name, ref in stored.items()}
     return bind(tensor_shapes("unet", build), named, "unet", allow_unexpected)
 
 
 def spec(config: Mapping[str, Any], states: tuple[int, int, int], size: tuple[int, int]) -> GraphSpec:
-    """The tensors of `Denoiser`, for text of the shape `states` and latents of `size`, height and width."""
+    """Return the specification of `Denoiser`, for prompt states of the shape `states` and latents of `size`, (height,
+    width)."""
     return GraphSpec(
         "unet",
         (
@@ -112,7 +113,7 @@ def spec(config: Mapping[str, Any], states: tuple[int, int, int], size: tuple[in
 def text_time_spec(
     config: Mapping[str, Any], states: tuple[int, int, int], size: tuple[int, int], embeds: int
 ) -> GraphSpec:
-    """The tensors of `TextTimeDenoiser`: those of `spec`, and the text's embedding of `embeds` channels."""
+    """Return the specification of `TextTimeDenoiser`: `spec`, and the prompt's embedding of `embeds` channels."""
     plain = spec(config, states, size)
     pooled = TensorSpec("text_embeds", (1, embeds), "float32", "the embedding of the whole text")
     sizes = TensorSpec("time_ids", (1, 6), "float32", "height, width, top, left, height, width, in pixels")
@@ -120,12 +121,13 @@ def text_time_spec(
 
 
 def text_time_example(spec: GraphSpec, picture: tuple[int, int], seed: int) -> Tensors:
-    """Noise, and a picture of `picture`, height and width, that was not cropped."""
+    """Return noise, and the time ids of a picture of size `picture`, (height, width), that was not cropped."""
     return {**noise(spec, seed), "time_ids": torch.tensor([[*picture, 0, 0, *picture]], dtype=torch.float32)}
 
 
 def call(unet: nn.Module) -> GraphCall:
-    """A call of diffusers' UNet, with what it is given beside the states of the tokens, if anything is."""
+    """Return how calls of diffusers' UNet are recorded, with the entries of `added_cond_kwargs` as inputs if there are
+    any."""
 
     def inputs(arguments: Mapping[str, Any]) -> Tensors:
         added = arguments.get("added_cond_kwargs") or {}
@@ -140,7 +142,8 @@ def call(unet: nn.Module) -> GraphCall:
 
 
 def check_fit(states: int, unet: Mapping[str, Any], latent: int) -> None:
-    """Raises UserError unless the UNet takes states of `states` channels and latents of `latent`."""
+    """Check the UNet's channels against prompt states of `states` channels and latents of `latent`. Raise UserError if
+    they do not fit."""
     widths = unet["cross_attention_dim"]
     for width in widths if isinstance(widths, list | tuple) else [widths]:
         if width != states:
@@ -148,17 +151,18 @@ def check_fit(states: int, unet: Mapping[str, Any], latent: int) -> None:
     if unet["in_channels"] not in (latent, 2 * latent + 1) or unet["out_channels"] != latent:
         raise UserError(
             f"unet: in_channels {unet['in_channels']} and out_channels {unet['out_channels']} do not fit the vae: its "
-            f"{latent} latent_channels want {latent} and {latent}, or for inpainting {2 * latent + 1} and {latent}"
+            f"{latent} latent_channels need {latent} and {latent}, or for inpainting {2 * latent + 1} and {latent}"
         )
 
 
 def sites(config: Mapping[str, Any]) -> dict[str, int]:
-    """By operator. GELU is that of GEGLU; SiLU acts twice in each residual block, and on the time embedding it adds."""
+    """Return {operator: sites}. GELU occurs in GEGLU; SiLU acts twice in each residual block, and on the time embedding
+    that the block adds."""
     blocks = len(config["down_block_types"])
     layers, depth = (_each(config[key], blocks) for key in ("layers_per_block", "transformer_layers_per_block"))
     up_depth = config["reverse_transformer_layers_per_block"] or depth[::-1]
     resnets = sum(layers) + sum(layers) + blocks
-    depths: list[int] = []  # of each transformer: how many blocks of two attentions and one GEGLU
+    depths: list[int] = []  # of each transformer: the number of blocks, each of two attentions and one GEGLU
     for kind, count, deep in zip(config["down_block_types"], layers, depth, strict=True):
         depths += _each(deep, count) if kind.startswith("CrossAttn") else []
     for kind, count, deep in zip(config["up_block_types"], layers[::-1], up_depth, strict=True):
@@ -170,7 +174,7 @@ def sites(config: Mapping[str, Any]) -> dict[str, int]:
         resnets += 1
     silu = (3 * resnets + 2) * (config["act_fn"] in _SILU)
     silu += sum(config[key] in _SILU for key in ("time_embedding_act_fn", "timestep_post_act"))
-    silu += config["addition_embed_type"] == "text_time"  # in the embedding that is added to the time's
+    silu += config["addition_embed_type"] == "text_time"  # in the embedding that is added to the time embedding
     counts = {
         "attention": 2 * sum(depths),
         "gelu": sum(depths),
@@ -182,5 +186,5 @@ def sites(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _each(value: Any, count: int) -> list[Any]:
-    """One value per block or layer, of a configuration that gives one for all or a list."""
+    """Return a list of `count` values, one per block or layer, of a field that is one value for all or a list."""
     return [value] * count if isinstance(value, int) else list(value)[:count]

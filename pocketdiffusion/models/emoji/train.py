@@ -1,9 +1,9 @@
-"""Train the built-in model `emoji`: a true Stable Diffusion, small enough for two CPU cores and a repository.
+"""Train the built-in model `emoji`: a complete Stable Diffusion, small enough for two CPU cores and a repository.
 
-    python train.py data    DATA   lists the emoji; DATA holds the unpacked packages, see README.md
+    python train.py data    DATA   lists the emoji; DATA has the unpacked packages, see README.md
     python train.py vae     DATA RUN --minutes 15     AutoencoderKL on the chosen pictures
     python train.py unet    DATA RUN --minutes 90     CLIPTextModel and UNet2DConditionModel on the cached latents
-    python train.py decoder DATA RUN --minutes 15     the decoder again, the latents held fixed
+    python train.py decoder DATA RUN --minutes 15     only the decoder again, with fixed latents
     python train.py ship    DATA RUN OUT              writes the diffusers folder, fp16 safetensors
 
 Every stage resumes from its checkpoint in RUN and appends to RUN/training.log.
@@ -32,22 +32,24 @@ SEED = 20261124
 SIZE = 64
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 
-# Categories taken whole, and single subcategories of others: 337 emoji whose pictures differ.
+# Complete categories, and single subcategories of others: 337 emoji whose pictures differ.
 CATEGORIES = {"Animals & Nature", "Food & Drink"}
 SUBCATEGORIES = {"heart", "face-smiling", "face-costume"}
 
-# Wordings that training uses. benchmarks/captions.json asks in these and in others, which never occur here.
+# Wordings of the training. benchmarks/captions.json has these and others, which never occur here.
 TEMPLATES = ("a {}", "the {}", "{} emoji", "a picture of a {}", "an icon of a {}", "drawing of a {}")
-PADDED = 0.25  # of all captions, see pad_out
-HELD_OUT = set("one my sticker tiny photo of please draw on white background best ever".split())  # of other wordings
-RUDE = {"shit", "shitface", "crap", "turd"}  # words of the lists that a demo need not know
-DROPPED = 0.1  # of all captions, so that guidance has an unconditional model to push away from
+PADDED = 0.25  # of all captions get filler words, see pad_out
+HELD_OUT = set(
+    "one my sticker tiny photo of please draw on white background best ever".split()
+)  # words of the other wordings
+RUDE = {"shit", "shitface", "crap", "turd"}  # words of the lists that are left out
+DROPPED = 0.1  # of all captions are empty, so that guidance has an unconditional prediction
 
 
 def emoji_rows(data: Path) -> list[dict[str, Any]]:
-    """The chosen emoji in the order of emoji.json, each with `names` (first the usual one) and `keywords`.
+    """Return the chosen emoji in the order of emoji.json, each with `names` (the most common first) and `keywords`.
 
-    A name that two emoji share is dropped from both, since a caption must say which picture is meant.
+    A name that two emoji share is removed from both, because a caption must identify one picture.
     """
     keywords: dict[str, list[str]] = json.loads((data / "emojilib/package/dist/emoji-en-US.json").read_text())
     chosen = []
@@ -75,7 +77,7 @@ def _plain(name: str) -> str:
 
 
 def load_images(data: Path, rows: list[dict[str, Any]]) -> Tensor:
-    """The pictures over white, [n, 3, 64, 64] float32 in -1..1."""
+    """Return the pictures on white, [n, 3, 64, 64] float32 in -1..1."""
     images = []
     for row in rows:
         picture = Image.open(data / "package/img/google/64" / row["image"]).convert("RGBA")
@@ -86,7 +88,7 @@ def load_images(data: Path, rows: list[dict[str, Any]]) -> Tensor:
 
 
 def caption(row: dict[str, Any], rng: random.Random) -> str:
-    """One training caption: a name, a name in a template, a name with keywords, or nothing."""
+    """Return one training caption: a name, a name in a template, a name with keywords, or an empty text."""
     if rng.random() < DROPPED:
         return ""
     name: str = row["names"][0] if rng.random() < 0.5 else rng.choice(row["names"])
@@ -99,14 +101,15 @@ def caption(row: dict[str, Any], rng: random.Random) -> str:
 
 
 def filler_words(tokenizer: CLIPTokenizer, rows: list[dict[str, Any]]) -> list[str]:
-    """Whole words of the vocabulary that are part of no name, and of no wording kept for the test."""
+    """Return complete words of the vocabulary that are in no name and in no wording of the test, sorted."""
     taken = HELD_OUT | {word for row in rows for name in row["names"] for word in name.split()}
     words = (entry.removesuffix("</w>") for entry in tokenizer.get_vocab() if entry.endswith("</w>"))
     return sorted(word for word in words if word.isascii() and word.isalpha() and word not in taken)
 
 
 def pad_out(text: str, fillers: list[str], rng: random.Random) -> str:
-    """Some captions get words around them that mean nothing here, so that the model learns to look past those."""
+    """Return `text`, in the fraction PADDED of calls with unrelated words around it, so that the model learns to
+    ignore these."""
     if not text or rng.random() > PADDED:
         return text
     before = rng.choices(fillers, k=rng.choice((0, 1, 1, 2, 3)))
@@ -115,7 +118,8 @@ def pad_out(text: str, fillers: list[str], rng: random.Random) -> str:
 
 
 def write_tokenizer(data: Path, out: Path) -> CLIPTokenizer:
-    """CLIP's byte-pair vocabulary (49,408 entries) from the merges that OpenCLIP ships."""
+    """Write CLIP's byte-pair vocabulary (49,408 entries) from the merges that OpenCLIP ships, and return the
+    tokenizer."""
     out.mkdir(parents=True, exist_ok=True)
     lines = gzip.open(data / "open_clip/bpe_simple_vocab_16e6.txt.gz").read().decode().split("\n")
     merges = lines[1 : 49152 - 256 - 2 + 1]
@@ -172,7 +176,7 @@ def make_unet() -> UNet2DConditionModel:
 
 
 class Run:
-    """A training run that survives being cut: log, clock, checkpoint every five minutes."""
+    """A training run that can be interrupted: log, clock, a checkpoint every five minutes."""
 
     def __init__(self, folder: Path, stage: str, minutes: float, modules: dict[str, nn.Module], lr: float) -> None:
         self.folder, self.stage, self.minutes, self.modules, self.peak = folder, stage, minutes, modules, lr
@@ -238,7 +242,7 @@ class Run:
         self.saved = time.time()
 
     def finish(self) -> None:
-        """Checkpoint, then put the averaged weights into the modules."""
+        """Write a checkpoint, then copy the averaged weights into the modules."""
         self.save()
         for average, param in zip(self.ema, self.params, strict=True):
             param.data.copy_(average)
@@ -274,7 +278,7 @@ def train_vae(data: Path, folder: Path, minutes: float) -> None:
 
 
 def train_decoder(data: Path, folder: Path, minutes: float) -> None:
-    """Sharpen the decoder while the encoder, and so the UNet's latents, stay as they are."""
+    """Train the decoder for sharper pictures while the encoder, and so the UNet's latents, stay fixed."""
     images = load_images(data, emoji_rows(data)).contiguous(memory_format=torch.channels_last)
     vae = AutoencoderKL.from_pretrained(folder / "vae").to(memory_format=torch.channels_last)
     vae.requires_grad_(False)
@@ -300,10 +304,10 @@ def train_decoder(data: Path, folder: Path, minutes: float) -> None:
 
 
 def train_unet(data: Path, folder: Path, minutes: float, begin: Path | None = None) -> None:
-    """Epsilon prediction, from scratch or from the weights of the diffusers folder `begin`.
+    """Train epsilon prediction, from scratch or from the weights of the diffusers folder `begin`.
 
     The loss is weighted by 1 / alpha_bar (at most 50), which makes it the v-prediction loss (Salimans and Ho, arXiv
-    2202.00512): the noisy steps, where the text decides what is drawn, count as much as others.
+    2202.00512): the noisy steps, in which the text decides the picture, count as much as others.
     """
     rows = emoji_rows(data)
     tokenizer = write_tokenizer(data, folder / "tokenizer")
@@ -338,7 +342,7 @@ def train_unet(data: Path, folder: Path, minutes: float, begin: Path | None = No
 
 
 def ship(data: Path, folder: Path, out: Path) -> None:
-    """The diffusers folder from the checkpoints as they stand: averaged weights, fp16."""
+    """Write the diffusers folder from the current checkpoints: averaged weights, fp16."""
     from diffusers import StableDiffusionPipeline
 
     unet, text_encoder = make_unet(), make_text_encoder()
@@ -360,13 +364,13 @@ def ship(data: Path, folder: Path, out: Path) -> None:
     )
     pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
     write_tokenizer(data, out / "tokenizer")
-    (out / "tokenizer/tokenizer.json").unlink(missing_ok=True)  # the same again, three times as large
+    (out / "tokenizer/tokenizer.json").unlink(missing_ok=True)  # the same content, three times as large
     config = json.loads((out / "vae/config.json").read_text())
-    config.pop("_name_or_path", None)  # a folder of the machine that trained it
+    config.pop("_name_or_path", None)  # a path of the machine that trained it
     (out / "vae/config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = out / "text_encoder/model.safetensors"
     prefixed = {f"text_model.{name}": tensor for name, tensor in load_file(weights).items()}
-    save_file(prefixed, weights, {"format": "pt"})  # as every version of transformers reads it, not 5 alone
+    save_file(prefixed, weights, {"format": "pt"})  # names that every version of transformers reads, not only 5
 
 
 def main() -> None:
@@ -376,7 +380,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--begin", type=Path, help="of the stage unet: a diffusers folder whose weights to begin with")
+    parser.add_argument("--begin", type=Path, help="for the stage unet: a diffusers folder with the initial weights")
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
     if arguments.stage == "data":

@@ -1,1 +1,1 @@
-"""How weights and activations of a plan become integers in an ONNX graph: `lower_weights` first."""
+"""Integer weights and activations of a plan in an ONNX graph; the entry is `lower_weights`."""

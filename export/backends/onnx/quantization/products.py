@@ -1,10 +1,10 @@
-"""Products of integers in an ONNX graph: what an operator takes is rounded to uint8, its weight is int8, and the sums,
-which are exact, become float32 again. So the graph computes what its plan says and nothing else is rounded.
+"""Integer products in an ONNX graph: an operator's input is rounded to uint8, its weight to int8, and the sums, which
+are exact, become float32 again. So the graph rounds nothing that its plan does not round.
 
-A convolution is the product of its patches: the codes with channels last, gathered by index, a row for each pixel of
-the result. onnxruntime's QLinearConv rounds what it gives to 8 bits too, which costs 1.6 dB of a step, and a whole UNet
-is not faster with it (benchmarks/RESULTS.md). Codes are uint8 and weights int8: onnxruntime's kernels for x86 take that
-at twice the speed of uint8 and uint8, and at nine times that of int8 and int8.
+A convolution is the product of its patches: quantized values with channels last, gathered by index, one row per output
+pixel. onnxruntime's QLinearConv also rounds its output to 8 bits, which loses 1.6 dB per step, and a UNet is not faster
+with it (benchmarks/RESULTS.md). Activations are uint8 and weights int8: onnxruntime's kernels for x86 compute this
+pair at twice the speed of uint8 with uint8, and at nine times the speed of int8 with int8.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,125 +17,139 @@ import onnx_ir as ir
 
 from pocketdiffusion.export.backends.onnx.edit import Edit, shape_of
 from pocketdiffusion.export.backends.onnx.lowering import Profile
-from pocketdiffusion.export.backends.onnx.quantization.quantized_values import Taken, put_codes, put_scales, put_zeros
+from pocketdiffusion.export.backends.onnx.quantization.quantized_values import (
+    Extracts,
+    put_quantized,
+    put_scales,
+    put_zero_points,
+)
 from pocketdiffusion.export.backends.onnx.quantization.sites import Site, ints
 from pocketdiffusion.export.backends.onnx.weights import Weight
 from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import ProofError
 
-PATCHES = 4 << 20  # bytes: patches of more than that are made in bands of rows, which the cache likes better
-BANDS = 16  # at most
+PATCHES = 4 << 20  # bytes: larger patches are gathered in bands of rows, which fit the cache better
+BANDS = 16  # the largest number of bands
 _OWN = "com.microsoft"
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """An activation in integers: (codes - zero) * scale."""
+    """An activation in integers: x = (quantized - zero_point) * scale."""
 
-    codes: ir.Value
+    quantized: ir.Value
     scale: ir.Value
-    zero: ir.Value
+    zero_point: ir.Value
 
 
 @dataclass(frozen=True)
 class Activations:
-    """`spans` are those of the operators' inputs, by operator; what several take has one. `rounded` has what was put
-    into the graph already, by what it was made of."""
+    """Quantized activations of a graph. `ranges` has the value range of the input of each operator; operators that read
+    the same tensor have the same range. `rounded` has the tensors that are quantized already, by tensor and kind."""
 
     edit: Edit
-    spans: Mapping[ir.Node, ValueRange]
+    ranges: Mapping[ir.Node, ValueRange]
     rounded: dict[tuple[ir.Value, str], Any] = field(default_factory=dict)
 
 
-def unite_spans(sites: Mapping[str, Sequence[Site]], spans: Mapping[str, ValueRange]) -> dict[ir.Node, ValueRange]:
-    """Of each operator's input, by node. `sites` are those that want integers of calibrated ranges, by weight. Raises
-    ProofError for a weight that was not calibrated."""
-    takers: dict[ir.Value, list[tuple[ir.Node, ValueRange]]] = {}
-    for name, found in sites.items():
-        if name not in spans:
-            raise ProofError(f"{name}: nothing says what range its input has: calibrate the plan")
-        for site in found:
-            takers.setdefault(site.x, []).append((site.node, spans[name]))
+def unite_ranges(sites: Mapping[str, Sequence[Site]], ranges: Mapping[str, ValueRange]) -> dict[ir.Node, ValueRange]:
+    """Return the value range of each operator's input, by node, united over operators that read the same tensor.
+    `sites` has the operators with calibrated inputs, by weight. Raise ProofError for a weight that was not
+    calibrated."""
+    consumers: dict[ir.Value, list[tuple[ir.Node, ValueRange]]] = {}
+    for name, places in sites.items():
+        if name not in ranges:
+            raise ProofError(f"{name}: the value range of its operator's input is not calibrated: calibrate the plan")
+        for site in places:
+            consumers.setdefault(site.x, []).append((site.node, ranges[name]))
     united = {}
-    for taken in takers.values():
-        whole = ValueRange(min(span.low for _, span in taken), max(span.high for _, span in taken))
-        united.update({node: whole for node, _ in taken})
+    for found in consumers.values():
+        low, high = min(each.low for _, each in found), max(each.high for _, each in found)
+        united.update({node: ValueRange(low, high) for node, _ in found})
     return united
 
 
 def lower_product(
-    activations: Activations, weight: Weight, scheme: Scheme, sites: Sequence[Site], profile: Profile, taken: Taken
+    activations: Activations,
+    weight: Weight,
+    scheme: Scheme,
+    sites: Sequence[Site],
+    profile: Profile,
+    extracts: Extracts,
 ) -> None:
-    """Computes the operators of one weight in integers. Raises ProofError for a convolution in groups, or of something
-    else than pictures."""
+    """Replace the operators of one weight by integer products. Raise ProofError for a grouped convolution, or one whose
+    input is not [batch, channels, height, width]."""
     edit, first = activations.edit, sites[0].node
     shape = weight.ref.shape
     if len(shape) == 2:
-        codes = put_codes(edit, first, weight, scheme.bits, shape[::-1], lambda codes: codes.T, taken)
+        quantized = put_quantized(edit, first, weight, scheme.bits, shape[::-1], lambda values: values.T, extracts)
     elif len(shape) == 4 and all(shape[1] == shape_of(site.x)[1] for site in sites):
         rows = (prod(shape[1:]), shape[0])
-        codes = put_codes(
-            edit, first, weight, scheme.bits, rows, lambda codes: codes.transpose(2, 3, 1, 0).reshape(rows), taken
+        quantized = put_quantized(
+            edit, first, weight, scheme.bits, rows, lambda values: values.transpose(2, 3, 1, 0).reshape(rows), extracts
         )
     else:
         raise ProofError(f"{weight.name}: there are no integer products for such a convolution: keep its input float")
-    zero, scales = put_zeros(edit, weight, (), taken), put_scales(edit, weight, taken)
+    zero_point, scales = put_zero_points(edit, weight, (), extracts), put_scales(edit, weight, extracts)
     for site in sites:
         rounded = _round(activations, site, scheme)
         if profile == "ort":
-            product = _Product(edit, site, rounded, codes, zero, scales, fused=True)
+            product = _Product(edit, site, rounded, quantized, zero_point, scales, fused=True)
         else:
             both = edit.value(ir.DataType.FLOAT, shape[:1])
             edit.put(site.node, "Mul", [scales, rounded.scale], both)
-            product = _Product(edit, site, rounded, codes, zero, both, fused=False)
-        result = _convolve(product, shape) if site.operator == "conv" else product.put(rounded.codes)
+            product = _Product(edit, site, rounded, quantized, zero_point, both, fused=False)
+        result = _convolve(product, shape) if site.operator == "conv" else product.put(rounded.quantized)
         edit.replace(site.output, result, site.nodes)
 
 
 def _round(activations: Activations, site: Site, scheme: Scheme) -> Rounded:
-    """The site's input as uint8, which all that take it share."""
+    """Return the site's input as uint8. Operators that read the same tensor share it."""
     x, edit = site.x, activations.edit
     key = (x, scheme.activation)
     if key not in activations.rounded:
-        codes = edit.value(ir.DataType.UINT8, shape_of(x))
+        quantized = edit.value(ir.DataType.UINT8, shape_of(x))
         if scheme.activation == "dynamic":
-            scale, zero = edit.value(ir.DataType.FLOAT, ()), edit.value(ir.DataType.UINT8, ())
-            edit.put(site.node, "DynamicQuantizeLinear", [x], codes, scale, zero, behind=x)
-            activations.rounded[key] = Rounded(codes, scale, zero)
+            scale, zero_point = edit.value(ir.DataType.FLOAT, ()), edit.value(ir.DataType.UINT8, ())
+            edit.put(site.node, "DynamicQuantizeLinear", [x], quantized, scale, zero_point, behind=x)
+            activations.rounded[key] = Rounded(quantized, scale, zero_point)
         else:
-            step, middle = affine(activations.spans[site.node], 8)
-            scale, zero = edit.constant(np.array(step, np.float32)), edit.constant(np.array(middle + 128, np.uint8))
-            edit.put(site.node, "QuantizeLinear", [x, scale, zero], codes, behind=x)
-            activations.rounded[key] = Rounded(codes, scale, zero)
+            step, middle = affine(activations.ranges[site.node], 8)
+            scale, zero_point = (
+                edit.constant(np.array(step, np.float32)),
+                edit.constant(np.array(middle + 128, np.uint8)),
+            )
+            edit.put(site.node, "QuantizeLinear", [x, scale, zero_point], quantized, behind=x)
+            activations.rounded[key] = Rounded(quantized, scale, zero_point)
     rounded: Rounded = activations.rounded[key]
     return rounded
 
 
 @dataclass(frozen=True)
 class _Product:
-    """Of codes [..., inputs] of one operator with its weight [inputs, out]. `scales` are those of the weight where one
-    node computes all, and those of the sums elsewhere."""
+    """The product of quantized values [..., inputs] of one operator with its weight [inputs, out]. `scales` are the
+    weight's if one node computes everything (`fused`), else the scales of the integer sums."""
 
     edit: Edit
     site: Site
     rounded: Rounded
     weight: ir.Value
-    zero: ir.Value
+    zero_point: ir.Value
     scales: ir.Value
     fused: bool
 
-    def put(self, codes: ir.Value) -> ir.Value:
-        """float32 [..., out], with the bias."""
+    def put(self, quantized: ir.Value) -> ir.Value:
+        """Return the product of uint8 [..., inputs] with the weight, plus the bias, as float32 [..., out]."""
         edit, node, bias = self.edit, self.site.node, self.site.bias
-        shape = [*shape_of(codes)[:-1], shape_of(self.weight)[1]]
+        shape = [*shape_of(quantized)[:-1], shape_of(self.weight)[1]]
         result = edit.value(ir.DataType.FLOAT, shape)
         if self.fused:
-            inputs = [codes, self.weight, self.rounded.scale, self.scales, self.rounded.zero, self.zero]
+            inputs = [quantized, self.weight, self.rounded.scale, self.scales, self.rounded.zero_point, self.zero_point]
             more = [] if bias is None else [bias]
             return edit.put(node, "MatMulIntegerToFloat", [*inputs, *more], result, domain=_OWN)
         sums = edit.value(ir.DataType.INT32, shape)
-        edit.put(node, "MatMulInteger", [codes, self.weight, self.rounded.zero, self.zero], sums)
+        edit.put(node, "MatMulInteger", [quantized, self.weight, self.rounded.zero_point, self.zero_point], sums)
         edit.put(node, "Cast", [sums], result, attributes={"to": ir.DataType.FLOAT})
         scaled = edit.put(node, "Mul", [result, self.scales], edit.value(ir.DataType.FLOAT, shape))
         if bias is None:
@@ -144,29 +158,30 @@ class _Product:
 
 
 def _convolve(product: _Product, shape: Sequence[int]) -> ir.Value:
-    """By the product of patches, whose columns are height, width and channels of the kernel."""
+    """Return the convolution as a product of patches, whose columns are height, width and channels of the kernel."""
     edit, site, node = product.edit, product.site, product.site.node
     batch, _, height, width = shape_of(site.x)
     *_, out_height, out_width = shape_of(site.output)
     last = edit.value(ir.DataType.UINT8, [batch, height, width, shape[1]])
-    edit.put(node, "Transpose", [product.rounded.codes], last, attributes={"perm": [0, 2, 3, 1]})
+    edit.put(node, "Transpose", [product.rounded.quantized], last, attributes={"perm": [0, 2, 3, 1]})
     strides, pads = ints(node, "strides", (1, 1)), ints(node, "pads", (0, 0, 0, 0))
     if tuple(shape[2:]) == strides == (1, 1) and not any(pads):
         result = product.put(last)
     else:
         pixels = [product.put(patches) for patches in _patches(product, last, shape, (out_height, out_width))]
-        whole = pixels[0]
+        joined = pixels[0]
         if len(pixels) > 1:
-            whole = edit.value(ir.DataType.FLOAT, [batch, out_height * out_width, shape[0]])
-            edit.put(node, "Concat", pixels, whole, attributes={"axis": 1})
+            joined = edit.value(ir.DataType.FLOAT, [batch, out_height * out_width, shape[0]])
+            edit.put(node, "Concat", pixels, joined, attributes={"axis": 1})
         sizes = [out_height, out_width, shape[0]]
-        result = edit.reshape(node, whole, [0, *sizes], [batch, *sizes])
+        result = edit.reshape(node, joined, [0, *sizes], [batch, *sizes])
     turned = edit.value(ir.DataType.FLOAT, shape_of(site.output))
     return edit.put(node, "Transpose", [result], turned, attributes={"perm": [0, 3, 1, 2]})
 
 
 def _patches(product: _Product, x: ir.Value, shape: Sequence[int], out: tuple[int, int]) -> list[ir.Value]:
-    """uint8 [batch, pixels, kernel], all or in bands, of `x` uint8 [batch, height, width, channels]."""
+    """Return the patches, uint8 [batch, pixels, kernel], of `x` uint8 [batch, height, width, channels], in bands of
+    rows."""
     edit, node = product.edit, product.site.node
     _, channels, *kernel = shape
     (down, right), (apart, aside) = ints(node, "strides", (1, 1)), ints(node, "dilations", (1, 1))
@@ -176,7 +191,7 @@ def _patches(product: _Product, x: ir.Value, shape: Sequence[int], out: tuple[in
         height, width = height + top + bottom, width + left + end
         around = edit.constant(np.array([0, top, left, 0, 0, bottom, end, 0], np.int64))
         padded = edit.value(ir.DataType.UINT8, [batch, height, width, channels])
-        x = edit.put(node, "Pad", [x, around, product.rounded.zero], padded)
+        x = edit.put(node, "Pad", [x, around, product.rounded.zero_point], padded)
     flat = edit.reshape(node, x, [0, -1, channels], [batch, height * width, channels])
     columns = prod(kernel) * channels
     rows = min(out[0], max(PATCHES // (columns * out[1]), ceil(out[0] / BANDS), 1))

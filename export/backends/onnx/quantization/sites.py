@@ -1,4 +1,4 @@
-"""Where an ONNX graph takes a weight: the operator of torch's module, in whatever nodes the exporter made of it."""
+"""The places where an ONNX graph reads a weight: the torch operator, in the nodes to which the exporter lowered it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pocketdiffusion.export.backends.onnx.weights import Weight
 
 @dataclass(frozen=True)
 class Site:
-    """`nodes` compute the operator, the last of them gives `output`: a Transpose of the weight where there is one, then
-    `node`, then the Add of a bias. `x` is what the operator takes; an embedding takes indices."""
+    """One operator. `nodes` compute it, the last of them `output`: a Transpose of the weight if there is one, then
+    `node`, then the Add of a bias. `x` is the operator's input; an embedding's are indices."""
 
     operator: Literal["conv", "linear", "embedding"]
     node: ir.Node
@@ -23,14 +23,14 @@ class Site:
 
     @property
     def x(self) -> ir.Value:
-        """As the graph is now: what gave it may have been replaced."""
+        """Return the input in the current graph, where its producer may have been replaced."""
         x = self.node.inputs[1 if self.operator == "embedding" else 0]
         assert x is not None
         return x
 
 
 def find_sites(value: ir.Value, weights: Mapping[ir.Value, Weight]) -> list[Site]:
-    """All of one weight; none where something else takes the weight too."""
+    """Return all sites of one weight, [] if any other operator reads the weight."""
     found: list[Site] = []
     for node, index in value.uses():
         if node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == (1, 0):
@@ -50,12 +50,12 @@ def find_sites(value: ir.Value, weights: Mapping[ir.Value, Weight]) -> list[Site
 
 
 def ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    """An attribute."""
+    """Return an attribute that is a list of integers, `default` if the node does not have it."""
     return tuple(node.attributes[name].as_ints()) if name in node.attributes else default
 
 
 def _matmul(transpose: ir.Node, product: ir.Node, weight: Weight, weights: Mapping[ir.Value, Weight]) -> Site:
-    """With the Add of its own bias, if that follows."""
+    """Return the site of a MatMul, with the Add of its own bias if that follows."""
     output = product.outputs[0]
     name = f"{weight.name.rpartition('.')[0]}.bias".lstrip(".")
     for node, index in output.uses():
@@ -66,7 +66,7 @@ def _matmul(transpose: ir.Node, product: ir.Node, weight: Weight, weights: Mappi
 
 
 def _is_linear(node: ir.Node) -> bool:
-    """Whether a Gemm is x W^T + b, with a bias that is a vector."""
+    """Return True if a Gemm is x W^T + b, with a bias that is a vector."""
     factors = (
         _number(node, "alpha", 1),
         _number(node, "beta", 1),
