@@ -95,7 +95,9 @@ Prompts = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A text file with one prompt per line. By default, built-in prompts are used."),
 ]
-Standins = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of the installed stand-ins.")]
+Standins = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="The folder that `pocketdiffusion devices install` installs to.")
+]
 BudgetMb = Annotated[
     float | None,
     typer.Option(
