@@ -64,7 +64,7 @@ def test_passed(manifest: Manifest) -> None:
 
 def test_the_furthest_of_several_formats_is_named(manifest: Manifest) -> None:
     answer = answer_export(manifest, [*pictures(54, 48), *pictures(30, 28, "tflite")], CONTROLS)
-    assert "by the tflite files agrees" in answer.sentence and "the furthest of 2 formats" in answer.sentence
+    assert "by the tflite files agrees" in answer.sentence and "the lowest of 2 formats" in answer.sentence
     assert "30.0 dB PSNR (minimum 28.0 dB), no nearer than the nearest control" in answer.sentence
 
 
@@ -79,7 +79,7 @@ def test_equal_pictures_need_no_control(manifest: Manifest) -> None:
     ("facts", "told"),
     [
         ({"psnr_db": 40.3, "floor_db": 65.0}, "onnx unet.out_sample (fp16) with 40.3 dB (floor 65.0 dB)"),
-        ({"psnr_db": 90.0, "max_abs": 7.0}, "onnx unet.out_sample (fp16), with a largest error of 7 (limit "),
+        ({"psnr_db": 90.0, "max_abs": 7.0}, "onnx unet.out_sample (fp16) with a largest error of 7 (limit "),
         ({"psnr_db": -inf, "finite": False}, "onnx unet.out_sample (fp16), which is not finite or has another shape"),
     ],
 )
