@@ -79,7 +79,7 @@ def generate(
     that has no argument here. The same seed gives diffusers' latents on the CPU.
     """
     manifest = bundle.manifest
-    program, size = manifest.program, manifest.latents
+    program = manifest.program
     format = graph_format(bundle, format)
     if not isfinite(guidance):
         raise UserError(f"guidance must be a finite number, not {guidance}: 7.5 is common, 1 turns it off")
@@ -115,7 +115,7 @@ def generate(
     given: Mapping[str, Array] = {}
     if image is not None:
         given = open_stage(ENCODE_IMAGE)(Values({"picture": read_picture(bundle, image)}, {})).shared
-    shape = (1, size.channels, size.height, size.width)
+    shape = latents_shape(bundle)
     latents = start_latents(bundle, table, given, random)
     shared = {**given, "guidance": np.array([guidance], np.float32)}
 
@@ -218,12 +218,17 @@ def encode_prompts(
     return {half: {**states[half], **ids} for half in prompts}, (cuts["positive"], cuts.get("negative", ""))
 
 
+def latents_shape(bundle: Bundle) -> tuple[int, int, int, int]:
+    """Return the shape of the latents: batch 1, channels, height, width."""
+    size = bundle.manifest.latents
+    return 1, size.channels, size.height, size.width
+
+
 def start_latents(bundle: Bundle, table: StepTable, given: Mapping[str, Array], random: TorchRandom) -> Latents:
     """Return the latents of the first step, float32 [1, c, h, w]: noise, or the latents of a picture with noise added.
     `given` has the picture's posterior or latents, as encode_image returned them. Noise is drawn in the program's
     order."""
-    size = bundle.manifest.latents
-    shape = (1, size.channels, size.height, size.width)
+    shape = latents_shape(bundle)
     if not given:
         return first_latents(table, random.randn(shape))
     drawn: dict[str, Latents] = {}

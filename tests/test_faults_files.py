@@ -303,27 +303,15 @@ NAMED: list[tuple[str, Fault, str]] = [
         "start, ddim has no run of 1 .* from noise",
     ),
     ("fewer rows of a run", vectors(whole_run_of_2), "run row by row, ddim has no run of 9 steps"),
-    (
-        "outputs that are one another's",
-        vectors(outputs_are_noise),
-        "runs, ddim, case .*, has other outputs than",
-    ),
+    ("outputs that are one another's", vectors(outputs_are_noise), "runs, ddim, case .*, has other outputs than"),
     ("inputs that are one another's", vectors(swapped_halves), "guidance has no case guidance 7.5"),
-    (
-        "another kind",
-        vectors(lambda vs: of_kind(vs, "guidance").update(kind="noise")),
-        "is of the kind noise, not guid",
-    ),
+    ("another kind", vectors(lambda vs: of_kind(vs, "guidance").update(kind="noise")), "is of the kind noise, not"),
     (
         "a lower floor",
         vectors(lambda vs: vs[0].update(floor_db=199.0)),
         "the floor of prompts, plain is 199, and must be at least 200",
     ),
-    (
-        "a lower floor of runs",
-        lower("runs, dpmpp_2m"),
-        "the floor of runs, dpmpp_2m is 100, and must be at least 105.0",
-    ),
+    ("a lower floor of runs", lower("runs, dpmpp_2m"), "dpmpp_2m is 100, and must be at least 105.0"),
     ("a lower floor of a start", lower("start, pndm"), "the floor of start, pndm is 100, and must be at least 120"),
     ("a floor of the recipe", unet(lambda g: g.update(floor_db=60.0)), "unet.floor_db is 60.0, but the recipe fp32"),
     (

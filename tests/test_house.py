@@ -13,7 +13,6 @@ LONG_FUNCTIONS = {
     "export/bundle_writer.py:assemble": 90,
     "export/conformance/runs.py:run_vectors": 71,
     "runtime/pipeline.py:generate": 83,
-    "runtime/verify/recorded.py:record_bundle": 66,
 }
 LONG_FILES = {
     "tests/test_compare.py": 420,

@@ -1,6 +1,6 @@
 """Recording of a bundle: it draws, and its calls are kept in the form of an original's trajectory, for comparisons."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.engines import graph_format, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.noise import TorchRandom
-from pocketdiffusion.runtime.pipeline import draw, find_table, generate, read_picture
+from pocketdiffusion.runtime.pipeline import draw, find_table, generate, latents_shape, read_picture
 from pocketdiffusion.runtime.program import CLASSIFIER_FREE, ENCODE_IMAGE, text_to_image
 from pocketdiffusion.runtime.program_run import Values, run_stage
 from pocketdiffusion.runtime.runner import Array, Runner
@@ -66,9 +66,8 @@ def record_bundle(
     format: str | None = None,
     controls: bool = False,
 ) -> Trajectory:
-    """Draw one picture with the bundle's own artifacts, and return its trajectory. `controls` draws three more
-    pictures. Raise UserError as `generate` does, and if guidance is 1 or less, because then there are no two halves to
-    compare."""
+    """Draw one picture with the bundle's own artifacts, and return its trajectory. `controls` draws three more. Raise
+    UserError as `generate` does, and if guidance is 1 or less: there are no two halves to compare then."""
     program = bundle.manifest.program
     if program.guidance == CLASSIFIER_FREE and not guidance > 1:
         raise UserError(
@@ -93,16 +92,8 @@ def record_bundle(
     drafts = list(generate(bundle, prompt, batched=False, opener=opener, **options))
     picture = drafts[-1].picture
     assert picture is not None
-    if (stage := text_to_image(program).get(ENCODE_IMAGE)) is not None:
-        run_stage(
-            stage,
-            {},
-            Values({"picture": read_picture(bundle, picture)}, {}),
-            lambda graph, inputs: (runners.get(graph) or opener(bundle, graph, format))(inputs),
-            partial(read_array, bundle.folder),
-        )
-    size = bundle.manifest.latents
-    noise = TorchRandom(seed).randn((1, size.channels, size.height, size.width))
+    _encode_picture(bundle, picture, lambda graph: runners.get(graph) or opener(bundle, graph, format))
+    noise = TorchRandom(seed).randn(latents_shape(bundle))
     start = noise * np.float32(find_table(bundle, sampler, steps, 0).init_noise_sigma)
     return Trajectory(
         program=program,
@@ -113,13 +104,22 @@ def record_bundle(
         sampler=sampler,
         guidance=guidance,
         calls={
-            graph: make_cases(
-                prompt, places(program, graph, len(runner.calls), guidance, negative_prompt is None), runner.calls
+            name: make_cases(
+                prompt, places(program, name, len(each.calls), guidance, negative_prompt is None), each.calls
             )
-            for graph, runner in runners.items()
+            for name, each in runners.items()
         },
         noise=noise,
         latents=np.concatenate([start, *(draft.latents for draft in drafts)]),
         picture=picture,
         controls=draw_controls(bundle, picture, prompt, **options) if controls else {},
     )
+
+
+def _encode_picture(bundle: Bundle, picture: Array, find_runner: Callable[[str], Runner]) -> None:
+    """Run the graphs of the stage encode_image, if the program has one, on `picture`, uint8 [height, width, 3]."""
+    stage = text_to_image(bundle.manifest.program).get(ENCODE_IMAGE)
+    if stage is not None:
+        values = Values({"picture": read_picture(bundle, picture)}, {})
+        load = partial(read_array, bundle.folder)
+        run_stage(stage, {}, values, lambda graph, inputs: find_runner(graph)(inputs), load)

@@ -12,7 +12,7 @@ from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.characters import CHARACTERS
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
-from pocketdiffusion.runtime.pipeline import find_table, open_tokenizers, unscale_latents
+from pocketdiffusion.runtime.pipeline import find_table, latents_shape, open_tokenizers, unscale_latents
 from pocketdiffusion.runtime.program import (
     DECODE,
     DENOISE,
@@ -155,8 +155,7 @@ def compare_characters(bundle: Bundle) -> Iterator[tuple[Array, Array]]:
 
 
 def _noise(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    size = bundle.manifest.latents
-    yield t.noise, TorchRandom(t.seed).randn((1, size.channels, size.height, size.width))
+    yield t.noise, TorchRandom(t.seed).randn(latents_shape(bundle))
 
 
 def _timesteps(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:

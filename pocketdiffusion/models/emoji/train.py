@@ -28,8 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-SEED = 20261124
-SIZE = 64
+SEED, SIZE = 20261124, 64
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 
 # Complete categories, and single subcategories of others: 337 emoji whose pictures differ.
@@ -39,9 +38,7 @@ SUBCATEGORIES = {"heart", "face-smiling", "face-costume"}
 # Wordings of the training. benchmarks/captions.json has these and others, which never occur here.
 TEMPLATES = ("a {}", "the {}", "{} emoji", "a picture of a {}", "an icon of a {}", "drawing of a {}")
 PADDED = 0.25  # of all captions get filler words, see pad_out
-HELD_OUT = set(
-    "one my sticker tiny photo of please draw on white background best ever".split()
-)  # words of the other wordings
+HELD_OUT = set("one my sticker tiny photo of please draw on white background best ever".split())  # other wordings
 RUDE = {"shit", "shitface", "crap", "turd"}  # words of the lists that are left out
 DROPPED = 0.1  # of all captions are empty, so that guidance has an unconditional prediction
 
