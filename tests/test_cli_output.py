@@ -159,4 +159,4 @@ def test_what_of_a_checkpoint_is_passed_over_stays_on_the_screen(tiny_checkpoint
     shutil.copytree(model / "vae", model / "vae_of_mine")
     for quiet in ((), ("-q",)):
         done = call("export", model, "--target", "generic", "--size", "33x32", "-o", tmp_path / "out", *quiet)
-        assert done.returncode == 2 and ("skipped: vae_of_mine" in done.stderr) == (not quiet), done.stderr
+        assert done.returncode == 2 and ("are ignored: vae_of_mine" in done.stderr) == (not quiet), done.stderr

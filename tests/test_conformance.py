@@ -333,7 +333,7 @@ def test_what_cannot_be_read_is_said(written: Written, tmp_path: Path) -> None:
     shutil.copyfile(written.bundle.folder / VECTORS, folder / VECTORS)
     with pytest.raises(ProofError, match="has no conformance vectors"):
         read_vectors(folder)
-    with pytest.raises(ProofError, match="end at byte 100"):
+    with pytest.raises(ProofError, match="is cut off at byte 100"):
         judge_vector(written.vectors["guidance"], written.raw[:100], written.reader)
     unknown = written.vectors["guidance"].model_copy(update={"kind": "upscaling"})
     with pytest.raises(ProofError, match="unknown kind upscaling"):

@@ -69,7 +69,7 @@ def test_what_the_program_makes_of_host_values_is_judged(folder: Path, value: st
     """Beside what the original's graphs were given. decode refuses by itself what is not taken as it is."""
     twice(value, stage, tensor)(folder)
     if stage == "decode":
-        with pytest.raises(UserError, match="decode gives decoder_latents to no graph"):
+        with pytest.raises(UserError, match="decode passes decoder_latents to no graph"):
             open_bundle(folder)
         return
     bundle = open_bundle(folder)

@@ -48,5 +48,5 @@ def test_names_shapes_and_dtypes() -> None:
 
 def test_inputs_are_checked_against_the_pipelines_names() -> None:
     runner = AdaptedRunner(OWN, Known(FILE, {}), TRANSPOSES)
-    with pytest.raises(ValueError, match="part takes"):
+    with pytest.raises(ValueError, match="part has the inputs"):
         runner({"input_ids": np.zeros((1, 3), np.float32), "hidden": np.zeros((1, 2, 1, 3), np.float32)})

@@ -144,7 +144,7 @@ def test_without_guidance_the_negative_prompt_says_nothing(tiny: Bundle) -> None
     [
         ({"steps": 0}, "steps must be 1 or more"),
         ({"sampler": "dpmp"}, "did you mean"),
-        ({"guidance": float("nan")}, "guidance must be a number"),
+        ({"guidance": float("nan")}, "guidance must be a finite number, not nan"),
         ({"format": "coreml"}, "has no coreml artifacts"),
         ({"image": np.zeros((8, 8, 3), np.uint8)}, r"redraws uint8\[32, 32, 3\]"),
         ({"image": np.zeros((32, 32, 3), np.float32)}, "convert it"),

@@ -68,5 +68,5 @@ def test_names_that_are_kept_and_tensors_that_are_not(large: Path, tmp_path: Pat
 
 def test_a_file_cut_short(large: Path) -> None:
     large.write_bytes(large.read_bytes()[:-1])
-    with pytest.raises(ProofError, match="large.tflite has .* bytes, and its buffer .* ends at"):
+    with pytest.raises(ProofError, match="large.tflite is truncated: it has .* bytes, and its buffer .* ends at"):
         read_model(large)
