@@ -235,7 +235,7 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     searched = open_search(
         analyse_here(opened, requests, tmp_path / "recorded", table), "onnx", candidates("onnx", "ort")
     )
-    with pytest.raises(UserError, match="MB unet gives values that are not finite"):
+    with pytest.raises(UserError, match="MB unet computes values that are not finite"):
         searched.recipe(searched.uniform(Scheme("linear", 4, 32)))
 
 
