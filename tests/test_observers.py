@@ -111,7 +111,7 @@ def test_a_model_that_is_not_finite_is_refused_by_the_weight(tiny_checkpoint: Pa
     safetensors.numpy.save_file(tensors, folder / file)
     checkpoint = open_checkpoint(str(folder))
     parts, wanted = components(checkpoint), [Request("a", seed=1, steps=2)]
-    with pytest.raises(ProofError, match="unet.conv_in.weight: .* not finite"):
+    with pytest.raises(ProofError, match="not finite at unet.conv_in.weight"):
         calibrate(checkpoint, parts, wanted)
     with analyse(checkpoint, parts, wanted, workers=1) as analysis, pytest.raises(ProofError, match="not finite"):
         analysis.of("unet", "onnx", "ort").sensitivity(Scheme("linear", 8, activation="int8"))

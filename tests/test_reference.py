@@ -198,7 +198,7 @@ def test_another_sampler_takes_the_place_of_one_that_is_not_here(micro_checkpoin
     edited(_class_name="DEISMultistepScheduler", algorithm_type="deis", solver_type="logrho")(model)
     out = tmp_path / "out"
     export = ("export", model, "--target", "generic", "--format", "onnx", "-o", out)
-    assert "export it with another, by --sampler ddim, dpmpp_2m" in refusal(*export)
+    assert "choose another with --sampler ddim, dpmpp_2m" in refusal(*export)
     assert "did you mean euler" in refusal(*export, "--sampler", "eulr")
     assert not out.exists()
     done = call(*export, "--sampler", "euler")
