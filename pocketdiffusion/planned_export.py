@@ -34,7 +34,7 @@ from pocketdiffusion.checkpoint_outline import Outline
 from pocketdiffusion.export.reference.requests import REQUESTS
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.quantized_tensor import nbytes
-from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Scheme, Weight
@@ -74,20 +74,6 @@ class ExportPlan:
     pictures: int
     steps: int
     cpu_seconds: float
-
-
-@dataclass(frozen=True)
-class _Unmeasured:
-    """A recipe.Analysis of a component in which no weight is sensitive."""
-
-    component: str
-    format: str
-    profile: str
-    weights: Mapping[str, Weight]
-
-    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
-        """Return 0 for each weight."""
-        return dict.fromkeys(self.weights, 0.0)
 
 
 def plan_export(
@@ -208,7 +194,7 @@ def _schemes(
         told = {name: scheme for schemes in recipe.schemes.values() for name, scheme in schemes.items()}
         return {name: told[full] for name in shapes for full in (name, f"{part}.{name}") if full in told}
     weights = {name: _weight(name, tuple(shape)) for name, shape in shapes.items() if len(shape) > 1}
-    return recipe.plan(weights, _Unmeasured(part, artifact.format, artifact.profile, weights))
+    return recipe.plan(weights, Unmeasured(part, artifact.format, artifact.profile, weights))
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> Weight:

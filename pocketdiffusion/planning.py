@@ -1,7 +1,6 @@
 """Choose the recipe of each artifact and make its plan for each component, before anything is written."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from pocketdiffusion.choices import check_search
 from pocketdiffusion.export.backends.emission import check_converter, check_lowered, check_size
@@ -11,10 +10,10 @@ from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.plans import make_plan
 from pocketdiffusion.quantize.qparams import Ranges
-from pocketdiffusion.quantize.recipe import Recipe
+from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
-from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
+from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.search import analyse_original, find_mixed
 from pocketdiffusion.source import Original
 
@@ -75,26 +74,12 @@ def _plan_parts(
     return plans
 
 
-@dataclass(frozen=True)
-class _Unmeasured:
-    """A recipe.Analysis of a component in which no weight is sensitive."""
-
-    component: str
-    format: str
-    profile: str
-    weights: Mapping[str, Weight]
-
-    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
-        """Return 0 for each weight."""
-        return dict.fromkeys(self.weights, 0.0)
-
-
 def _check_lowered(parts: Sequence[Component], artifacts: Sequence[Artifact], recipes: Sequence[Recipe]) -> None:
     """Raise UserError if a format cannot store a recipe's plan, computed as if no weight were sensitive."""
     for part in parts:
         name, weights = part.spec.name, weights_of(part)
         for artifact, recipe in zip(artifacts, recipes, strict=True):
-            schemes = recipe.plan(weights, _Unmeasured(name, artifact.format, artifact.profile, weights))
+            schemes = recipe.plan(weights, Unmeasured(name, artifact.format, artifact.profile, weights))
             plan = Plan(recipe.name, schemes)
             check_lowered(plan, artifact)
             check_size(part, plan, artifact)

@@ -35,6 +35,20 @@ class Analysis(Protocol):
 
 
 @dataclass(frozen=True)
+class Unmeasured:
+    """A Analysis of a component in which no weight is sensitive."""
+
+    component: str
+    format: str
+    profile: str
+    weights: Mapping[str, Weight]
+
+    def sensitivity(self, scheme: Scheme) -> Mapping[str, float]:
+        """Return 0 for each weight."""
+        return dict.fromkeys(self.weights, 0.0)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """`floors`: None if the gate's own apply. `schemes`: by component and weight, from a JSON file; None if a file
     of recipes/ decides."""

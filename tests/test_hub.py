@@ -48,7 +48,9 @@ def test_hub_id_opens_offline_from_the_cache_alone(tiny_checkpoint: Path, tmp_pa
         assert said.startswith(f"UserError the copy of {name} in the hub's cache is incomplete") and missing in said
         assert said.endswith("run the same command again online, which downloads the rest")
     assert cached == f"{REPO} {COMMIT} {opened(tiny_checkpoint).fingerprint}"
-    assert other.startswith("UserError someone/other is not a folder, is not in the hub's cache, and cannot be downloaded: ")
+    assert other.startswith(
+        "UserError someone/other is not a folder, is not in the hub's cache, and cannot be downloaded: "
+    )
 
 
 @pytest.mark.slow

@@ -64,11 +64,11 @@ def check_refusal(refusal: Refusal, artifact: Artifact) -> None:
 
 def schemes_of(recipe: str, artifact: Artifact) -> list[Scheme]:
     """Return the schemes of a recipe for a matrix of each kind of operator, without measurements."""
-    from pocketdiffusion.planning import _Unmeasured
+    from pocketdiffusion.quantize.recipe import Unmeasured
     from pocketdiffusion.quantize.scheme import Weight
 
     weights = {kind: Weight((SIZE, SIZE), kind) for kind in ("conv", "linear", "embedding")}
-    unmeasured = _Unmeasured("part", artifact.format, artifact.profile, weights)
+    unmeasured = Unmeasured("part", artifact.format, artifact.profile, weights)
     return list(load_recipe(recipe).plan(weights, unmeasured).values())
 
 
