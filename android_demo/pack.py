@@ -25,7 +25,7 @@ from android_demo.packing.libraries import ABI, Library, find_aar, native_librar
 from android_demo.packing.licences import licence_assets
 from android_demo.packing.signing import find_key, sign
 from android_demo.resources import compile_resources
-from pocketdiffusion.cli.console import progress, run, say
+from pocketdiffusion.cli.console import print_line, run, show_progress
 from pocketdiffusion.runtime.errors import UserError
 
 HOME = Path("~/.local/share/pocketdiffusion")
@@ -41,7 +41,7 @@ PROGRAMS = {  # each program that packing runs, and the Debian package that has 
 
 
 def pack(
-    bundles: list[Path], out: Path, home: Path, *, compiled: bool, offline: bool, say: Callable[[str], None]
+    bundles: list[Path], out: Path, home: Path, *, compiled: bool, offline: bool, progress: Callable[[str], None]
 ) -> str:
     """Write the APK `out` with `bundles` in it, and return a sentence with its size, bundles and digest.
 
@@ -53,24 +53,24 @@ def pack(
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if not compiled:
-            say("compiling")
+            progress("compiling")
             compile_modules(maven)
-        say("resources")
+        progress("resources")
         resources = compile_resources(folder / "resources")
         check_numbers(folder / "resources")
-        say("libraries")
+        progress("libraries")
         jars = ask_maven(maven, folder)
-        aars = {library: find_aar(library, jars.aars, home / "aars", say) for library in read_pinned()}
-        say("R8")
+        aars = {library: find_aar(library, jars.aars, home / "aars", progress) for library in read_pinned()}
+        progress("R8")
         write_program(folder / "program.jar", jars.program, aars.values())
         shrink(jars, folder / "program.jar", folder / "dex.zip")
-        say("packing")
+        progress("packing")
         entries = (*of_archive(resources), *of_archive(folder / "dex.zip"), *of_libraries(aars))
         assets = (*licence_assets(aars, jars.desktop), *chain.from_iterable(map(bundle_assets, bundles)))
         write_archive(folder / "unsigned.apk", (*entries, *assets))
-        say("signing")
+        progress("signing")
         sign(folder / "unsigned.apk", folder / "signed.apk", find_key(home))
-        say("checks")
+        progress("checks")
         segments = {name: size for library in aars for name, size in library.libraries.items()}
         described = check_apk(folder / "signed.apk", segments)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +125,10 @@ def main() -> None:
     bundles = [folder.resolve() for folder in given.bundles]
 
     def command() -> None:
-        with progress(f"packing {given.output}", log=True) as step:
+        with show_progress(f"packing {given.output}", log=True) as step:
             options = {"compiled": given.compiled, "offline": given.offline}
-            done = pack(bundles, given.output, given.home.expanduser(), **options, say=step)
-        say(done)
+            done = pack(bundles, given.output, given.home.expanduser(), **options, progress=step)
+        print_line(done)
 
     run(command)
 

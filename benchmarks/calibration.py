@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pocketdiffusion.cli.console import run, say
+from pocketdiffusion.cli.console import print_line, run
 from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
@@ -55,7 +55,7 @@ def main(
         print(own_peak_bytes() / 1e6)
         return
     memory = [{"prompts": count, "peak_mb": measure_memory(count)} for count in COUNTS]
-    statistics = calibrate(checkpoint, parts, requests("calibration"), say).statistics
+    statistics = calibrate(checkpoint, parts, requests("calibration"), print_line).statistics
     trajectories = [probe(t) for t in record(checkpoint, parts, requests("search"))]
     ranges = [row for part in parts for row in measure_ranges(part, statistics, trajectories)]
     show(ranges, memory)

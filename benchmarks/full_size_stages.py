@@ -123,7 +123,7 @@ def _open(folder: Path) -> Any:
     from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
 
-    checkpoint = open_checkpoint(str(folder / "sd15"), say=lambda line: None)
+    checkpoint = open_checkpoint(str(folder / "sd15"), progress=lambda line: None)
     return checkpoint, components(checkpoint)
 
 

@@ -23,7 +23,7 @@ import typer
 from recipe_tables import EQUAL_DB
 from sigmoid import interleave
 
-from pocketdiffusion.cli.console import run, say
+from pocketdiffusion.cli.console import print_line, run
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.checkpoints import open_checkpoint
@@ -62,13 +62,15 @@ def main(
     rows: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
     checkpoint = open_checkpoint("emoji")
     original = Original(checkpoint, components(checkpoint), [])
-    trajectories = record(checkpoint, original.parts, requests(prompts), say=lambda part: say(f"recording {part}"))
+    trajectories = record(
+        checkpoint, original.parts, requests(prompts), progress=lambda part: print_line(f"recording {part}")
+    )
     for name in [format] if format else TARGETS:
         artifact = replace(load_target(TARGETS[name]).artifacts[0], format=name)
         for recipe in only or recipe_names():
             if any((row["format"], row["recipe"]) == (name, Path(recipe).stem) for row in rows):
                 continue
-            say(f"{name} {recipe}")
+            print_line(f"{name} {recipe}")
             rows.append(measure(original, replace(artifact, recipe=recipe), trajectories))
             output.write_text(json.dumps(rows, indent=1) + "\n")
 

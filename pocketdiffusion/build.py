@@ -18,7 +18,7 @@ from pocketdiffusion.reports.stage_times import timed
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import prepare, seal_judged
-from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scratch_beside, stage
+from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scratch_next_to, stage
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict, blame
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
@@ -26,7 +26,7 @@ from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.source import Original, open_model, record_original
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 ReportKind = Literal["short", "full"]
 
 
@@ -47,7 +47,7 @@ def export(
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
     report: ReportKind = "short",
-    say: Say = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> Bundle:
     """Export `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
@@ -60,17 +60,24 @@ def export(
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
     """
-    say, seconds = timed(say)
+    progress, seconds = timed(progress)
     target = choose(load_target(target_name), recipe, format, profile)
     check_search(target, budget_mb, min_psnr)
     check_place(out)
-    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
+    options: dict[str, Any] = {
+        "revision": revision,
+        "token": token,
+        "allow_unexpected": allow_unexpected,
+        "progress": progress,
+    }
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
-    with scratch_beside(out):
-        original = record_original(checkpoint, parts, say)
-        recipes = find_recipes(original, target, budget_mb, min_psnr, say)
-        return export_original(original, target, out, recipes=recipes, report=report, say=say, seconds=seconds)
+    with scratch_next_to(out):
+        original = record_original(checkpoint, parts, progress)
+        recipes = find_recipes(original, target, budget_mb, min_psnr, progress)
+        return export_original(
+            original, target, out, recipes=recipes, report=report, progress=progress, seconds=seconds
+        )
 
 
 def export_original(
@@ -80,37 +87,37 @@ def export_original(
     *,
     recipes: Sequence[Recipe] | None = None,
     report: ReportKind = "short",
-    say: Say = lambda line: None,
+    progress: Progress = lambda line: None,
     seconds: Mapping[str, float] = {},
 ) -> Bundle:
     """Export a recorded model, as `export` does. `recipes`: one for each artifact of the target, by default the recipes
     that the target names. `seconds`: time by stage, which is read for the report at the end."""
-    recipes = find_recipes(original, target, None, None, say) if recipes is None else recipes
+    recipes = find_recipes(original, target, None, None, progress) if recipes is None else recipes
     trajectories = original.trajectories
     few = [probe(trajectory) for trajectory in trajectories]
     graphs: dict[str, dict[str, Graph]] = {}
     findings: dict[str, dict[str, Findings]] = {}
     ladder: list[Verdict] = []
     with stage(out) as folder:
-        planned = plan_artifacts(original, target.artifacts, recipes, say)
+        planned = plan_artifacts(original, target.artifacts, recipes, progress)
         for artifact, recipe, plans in zip(target.artifacts, recipes, planned, strict=True):
             artifact = replace(artifact, recipe=recipe.name)
             for part in original.parts:
                 name = part.spec.name
-                say(f"writing {artifact.format} {name}, {artifact.recipe}")
+                progress(f"writing {artifact.format} {name}, {artifact.recipe}")
                 fitted = emit_fitted(part, artifact, plans[name], folder, few, open_batch=target.open_batch)
-                rungs = judge_rungs(fitted, target, few, folder, say)
+                rungs = judge_rungs(fitted, target, few, folder, progress)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
-                findings.setdefault(artifact.format, {})[name] = find(fitted, rungs, trajectories, report, say)
+                findings.setdefault(artifact.format, {})[name] = find(fitted, rungs, trajectories, report, progress)
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
         calibration = original.calibrated.calibration if calibrated else None
-        say("writing tokenizer, tables and vectors")
+        progress("writing tokenizer, tables and vectors")
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
         unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder)}))
-        judged, pictures = judge(unsealed.bundle, trajectories, lambda part: say(f"verifying {part}"))
+        judged, pictures = judge(unsealed.bundle, trajectories, lambda part: progress(f"verifying {part}"))
         verdicts = sorted([*ladder, *judged], key=lambda verdict: verdict.kind != Kind.PICTURES)  # pictures first
-        say("writing the report")
+        progress("writing the report")
         manifest, peak_mb = unsealed.bundle.manifest, own_peak_bytes() / 1e6
         write_report(folder, Report(manifest, verdicts, pictures, trajectories, seconds, peak_mb, findings))
         manifest = seal_judged(unsealed, verdicts)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 EXACT_BUDGET, LOSSY_BUDGET = 0.01, 0.1  # limits of a layer's relative error, for exact and for lossy recipes
 SHOWN = 12  # layers in a table
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Rung:
 class Compared:
     """The result of a comparison. `ratio`: processor time of a call of B's denoiser over A's, None if one is a model.
     `layers`: empty if the layers of a side have no names, and `unnamed` states the reason. `budget`: relative error
-    above which a layer is named. `cut`: lines on prompts that are too long. `beside`: a clause that compares the median
-    picture with its controls."""
+    above which a layer is named. `cut`: lines on prompts that are too long. `against_controls`: a clause that compares
+    the median picture with its controls."""
 
     sides: tuple[Side, Side]
     difference: Difference
@@ -70,7 +70,7 @@ class Compared:
     budget: float
     unnamed: str
     cut: tuple[str, ...] = ()
-    beside: str = ""
+    against_controls: str = ""
 
     @property
     def worst(self) -> list["LayerError"]:
@@ -109,7 +109,7 @@ def compare_two(
     budget: float | None,
     revision: str | None,
     token: str | None,
-    say: Say,
+    progress: Progress,
     allow_unexpected: Sequence[str] = (),
 ) -> Compared:
     """Return the comparison of B with A, which draws `prompts`, the first with `seed` and each further with the next
@@ -120,23 +120,23 @@ def compare_two(
     both differ, or a seed is out of range; ModuleNotFoundError if a model is given and torch is not installed.
     """
     TorchRandom(seed)  # raises, before anything is opened
-    reference, candidate = open_sides((a, b), format, revision, token, say, allow_unexpected)
+    reference, candidate = open_sides((a, b), format, revision, token, progress, allow_unexpected)
     check_shapes(reference, candidate)
     lines = prompts or own_prompts(reference, candidate)
     cut = tuple(line for prompt in dict.fromkeys(lines) for line in describe_cut(prompt, (reference, candidate)))
-    recorded = record_each(reference, number_prompts(lines, seed), steps, guidance, say)
+    recorded = record_each(reference, number_prompts(lines, seed), steps, guidance, progress)
     first = next(recorded)
-    difference = compare(chain([first], recorded), candidate, say)
-    say("timing the denoisers")
+    difference = compare(chain([first], recorded), candidate, progress)
+    progress("timing the denoisers")
     ratio = time_ratio(reference, candidate, first)
-    say("measuring memory")
+    progress("measuring memory")
     sides = (describe(reference), describe(candidate))
-    say("comparing layers")
+    progress("comparing layers")
     layers, unnamed = find_layer_errors(reference, candidate, first)
     ladder = read_ladder(candidate.bundle, candidate.format) if isinstance(candidate, BundleCandidate) else ()
     budget = default_budget(candidate) if budget is None else budget
-    beside = compare_with(difference.median_db, medians([drawn.controls for drawn in difference.drawn]))
-    return Compared(sides, difference, ratio, ladder, tuple(layers), budget, unnamed, cut, beside)
+    against_controls = compare_with(difference.median_db, medians([drawn.controls for drawn in difference.drawn]))
+    return Compared(sides, difference, ratio, ladder, tuple(layers), budget, unnamed, cut, against_controls)
 
 
 def own_prompts(reference: Candidate, candidate: Candidate) -> list[str]:
@@ -156,11 +156,11 @@ def number_prompts(prompts: Sequence[str], seed: int) -> list[tuple[str, int]]:
 
 
 def record_each(
-    reference: Candidate, chosen: Sequence[tuple[str, int]], steps: int, guidance: float, say: Say
+    reference: Candidate, chosen: Sequence[tuple[str, int]], steps: int, guidance: float, progress: Progress
 ) -> Iterator[Trajectory]:
     """Yield the recording of each prompt with its seed, drawn when it is requested, with three controls."""
     for number, (prompt, seed) in enumerate(chosen, 1):
-        say(f"drawing with {reference.title}: prompt {number} of {len(chosen)}, {prompt}")
+        progress(f"drawing with {reference.title}: prompt {number} of {len(chosen)}, {prompt}")
         if isinstance(reference, BundleCandidate):
             options: dict[str, Any] = {"seed": seed, "steps": steps, "guidance": guidance}
             yield record_bundle(reference.bundle, prompt, format=reference.format, controls=True, **options)
@@ -211,7 +211,7 @@ def open_sides(
     format: str | None,
     revision: str | None,
     token: str | None,
-    say: Say,
+    progress: Progress,
     allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
     """Return A and B, opened. A bundle runs `format`, None for its first. A model has the size of the bundle that it is
@@ -221,7 +221,7 @@ def open_sides(
     width = height = sampler = None
     for name in names:
         if (Path(name) / "manifest.json").exists():
-            say(f"hashes of {name}")
+            progress(f"hashes of {name}")
             bundle = open_unproven(Path(name))
             require_proof(bundle)
             bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
@@ -233,7 +233,12 @@ def open_sides(
         return [bundles[name] for name in names]
     from pocketdiffusion.export.checkpoints.weight_content import NotFiniteError
 
-    options: dict[str, Any] = {"revision": revision, "token": token, "allow_unexpected": allow_unexpected, "say": say}
+    options: dict[str, Any] = {
+        "revision": revision,
+        "token": token,
+        "allow_unexpected": allow_unexpected,
+        "progress": progress,
+    }
     sides, broken = [], []
     for which, name in zip("AB", names, strict=True):
         try:
@@ -245,13 +250,13 @@ def open_sides(
     return sides
 
 
-def open_model(name: str, *, say: Say, **options: Any) -> Candidate:
+def open_model(name: str, *, progress: Progress, **options: Any) -> Candidate:
     """Return a model, opened with the options of `source.open_model`."""
     from pocketdiffusion import source
     from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
 
-    checkpoint, parts = source.open_model(name, say=say, **options)
-    return ModelCandidate(checkpoint, parts, say)
+    checkpoint, parts = source.open_model(name, progress=progress, **options)
+    return ModelCandidate(checkpoint, parts, progress)
 
 
 def describe(side: Candidate) -> Side:

@@ -23,7 +23,7 @@ from time import perf_counter
 from rich.table import Table
 
 from pocketdiffusion.build import export_original
-from pocketdiffusion.cli.console import progress, run, stdout
+from pocketdiffusion.cli.console import run, show_progress, stdout
 from pocketdiffusion.cli.tables import verdict_table
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
@@ -47,10 +47,10 @@ Lines = Queue[tuple[str, str]]  # target, line of progress
 def demo(folder: Path, targets: Sequence[str]) -> None:
     """Export for `targets` below `folder`, draw the sample sheet with each, and print verdicts and pictures' PSNR."""
     begun = perf_counter()
-    with progress("emoji", log=True) as say:
-        original = record_original(*open_model("emoji"), say=say)
+    with show_progress("emoji", log=True) as progress:
+        original = record_original(*open_model("emoji"), progress=progress)
         try:
-            bundles, originals, drawn = export_and_draw(original, targets, folder, say)
+            bundles, originals, drawn = export_and_draw(original, targets, folder, progress)
         except BrokenProcessPool:
             raise UserError(
                 "an exporting process was killed, probably because memory ran out: close other programs and run again"
@@ -75,7 +75,7 @@ def demo(folder: Path, targets: Sequence[str]) -> None:
 
 
 def export_and_draw(
-    original: Original, targets: Sequence[str], folder: Path, say: Callable[[str], None]
+    original: Original, targets: Sequence[str], folder: Path, progress: Callable[[str], None]
 ) -> tuple[dict[str, Bundle], list[Trajectory], dict[str, list[PictureReport]]]:
     """Return the bundles by target, the original's pictures of the sheet, and the reports of the bundles' pictures
     by target."""
@@ -85,14 +85,14 @@ def export_and_draw(
     manager.start(follow_parent)
     with manager, ProcessPoolExecutor(workers, context, follow_parent) as pool:
         lines: Lines = manager.Queue()
-        Thread(target=relay, args=(lines, say), daemon=True).start()
+        Thread(target=relay, args=(lines, progress), daemon=True).start()
         exports = {target: pool.submit(export_for, original, target, folder, workers, lines) for target in targets}
         requests = [Request(prompt, seed=seed, steps=20, guidance=5.0) for seed, prompt in enumerate(SHEET)]
         originals = record(
             original.checkpoint,
             original.parts,
             requests,
-            lambda part: say(f"drawing the sheet with the original: {part}"),
+            lambda part: progress(f"drawing the sheet with the original: {part}"),
         )
         drawings: dict[str, Future[list[PictureReport]]] = {}
         bundles = {}
@@ -103,11 +103,11 @@ def export_and_draw(
         return bundles, originals, {target: drawing.result() for target, drawing in drawings.items()}
 
 
-def relay(lines: Lines, say: Callable[[str], None]) -> None:
-    """Pass the child processes' lines to `say` until their queue is closed."""
+def relay(lines: Lines, progress: Callable[[str], None]) -> None:
+    """Pass the child processes' lines to `progress` until their queue is closed."""
     try:
         while True:
-            say(": ".join(lines.get()))
+            progress(": ".join(lines.get()))
     except (EOFError, OSError):
         return
 
@@ -118,8 +118,10 @@ def export_for(original: Original, target: str, folder: Path, workers: int, line
     import torch  # imported after pocketdiffusion.export, which sets the reference's precision
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    say, seconds = timed(lambda line: lines.put((target, line)))
-    return export_original(original, load_target(target), folder / f"emoji-{target}", say=say, seconds=seconds)
+    progress, seconds = timed(lambda line: lines.put((target, line)))
+    return export_original(
+        original, load_target(target), folder / f"emoji-{target}", progress=progress, seconds=seconds
+    )
 
 
 def draw_with(bundle: Bundle, originals: Sequence[Trajectory], target: str, lines: Lines) -> list[PictureReport]:

@@ -16,7 +16,7 @@ from pocketdiffusion.runtime.errors import UserError
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
-def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, say: Callable[[str], None]) -> str:
+def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, progress: Callable[[str], None]) -> str:
     """Copy the runtime part of the bundle `folder` into `app` under `name` (None: the folder's name), and return where
     it is.
 
@@ -27,12 +27,12 @@ def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, say: 
     name = name or folder.resolve().name
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot be used as a bundle's name: use letters, digits, '.', '_' and '-' (--name)")
-    say("hashes")
+    progress("hashes")
     check_app(open_bundle(folder).manifest, chosen)
     with TemporaryDirectory() as scratch:
         part = Path(scratch) / name
         copy_runtime_part(folder, part)
-        return chosen.put(part, name, phone, say)
+        return chosen.put(part, name, phone, progress)
 
 
 def check_app(manifest: Manifest, app: App) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from pocketdiffusion.choices import check_search
-from pocketdiffusion.export.backends.emission import check_converter, check_lowered, check_size
+from pocketdiffusion.export.backends.emission import check_converter, check_schemes, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.targets import Artifact, Target
@@ -17,7 +17,7 @@ from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.search import analyse_original, find_mixed
 from pocketdiffusion.source import Original
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:
@@ -30,12 +30,12 @@ def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> 
 
 
 def find_recipes(
-    original: Original, target: Target, budget_mb: float | None, min_psnr: float | None, say: Say
+    original: Original, target: Target, budget_mb: float | None, min_psnr: float | None, progress: Progress
 ) -> list[Recipe]:
     """Return the recipe of each artifact. The recipe "mixed" is searched. Raise UserError as `check_search` does."""
     check_search(target, budget_mb, min_psnr)
     return [
-        find_mixed(original, artifact, budget_mb, min_psnr, say)
+        find_mixed(original, artifact, budget_mb, min_psnr, progress)
         if artifact.recipe == SEARCHED
         else load_recipe(artifact.recipe)
         for artifact in target.artifacts
@@ -43,34 +43,34 @@ def find_recipes(
 
 
 def plan_artifacts(
-    original: Original, artifacts: Sequence[Artifact], recipes: Sequence[Recipe], say: Say
+    original: Original, artifacts: Sequence[Artifact], recipes: Sequence[Recipe], progress: Progress
 ) -> list[dict[str, Plan]]:
     """Return, for each artifact, the plan of its recipe by component. Sensitivities and value ranges are measured once
     for all artifacts. Raise UserError, before measuring, if a format cannot store a recipe."""
     _check_lowered(original.parts, artifacts, recipes)
-    with analyse_original(original, say) as analysis:
+    with analyse_original(original, progress) as analysis:
         return [
-            _plan_parts(original, artifact, recipe, analysis, say)
+            _plan_parts(original, artifact, recipe, analysis, progress)
             for artifact, recipe in zip(artifacts, recipes, strict=True)
         ]
 
 
 def _plan_parts(
-    original: Original, artifact: Artifact, recipe: Recipe, analysis: SensitivityAnalysis, say: Say
+    original: Original, artifact: Artifact, recipe: Recipe, analysis: SensitivityAnalysis, progress: Progress
 ) -> dict[str, Plan]:
     plans = {}
 
     def ranges(component: str, bits: int) -> Ranges:
-        say("calibrating")
+        progress("calibrating")
         return original.calibrated.statistics.ranges(component, bits)
 
     for part in original.parts:
         name = part.spec.name
-        say(f"planning {artifact.format} {name}, {recipe.name}")
+        progress(f"planning {artifact.format} {name}, {recipe.name}")
         plans[name] = make_plan(
             recipe, weights_of(part), analysis.of(name, artifact.format, artifact.profile), ranges, part.stage
         )
-        check_lowered(plans[name], artifact)
+        check_schemes(plans[name], artifact)
     return plans
 
 
@@ -81,5 +81,5 @@ def _check_lowered(parts: Sequence[Component], artifacts: Sequence[Artifact], re
         for artifact, recipe in zip(artifacts, recipes, strict=True):
             schemes = recipe.plan(weights, Unmeasured(name, artifact.format, artifact.profile, weights))
             plan = Plan(recipe.name, schemes)
-            check_lowered(plan, artifact)
+            check_schemes(plan, artifact)
             check_size(part, plan, artifact)

@@ -24,13 +24,15 @@ from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.sampling.samplers import sampler_names
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 TARGET = "generic"
 SEEDS = 2**31
 VOCABULARY = Path(pocketdiffusion.__file__).parent / "models/emoji/tokenizer"  # CLIP's
 
 
-def write_kit(out: Path, *, format: str | None = None, seed: int | None = None, say: Say = lambda line: None) -> int:
+def write_kit(
+    out: Path, *, format: str | None = None, seed: int | None = None, progress: Progress = lambda line: None
+) -> int:
     """Write the kit into the new folder `out` and return the number of its expected pictures. `format`: default is
     the first of the target generic. `seed`: of the random weights; default is a random one. Raises UserError if
     `out` exists or `format` is unknown, and ProofError if a bundle's verdicts fail."""
@@ -44,11 +46,11 @@ def write_kit(out: Path, *, format: str | None = None, seed: int | None = None, 
         write_png(folder / "photo.png", photo, {})
         listed = []
         for number, model in enumerate(MODELS):
-            say(f"writing {model.name}: {model.tests}")
+            progress(f"writing {model.name}: {model.tests}")
             source = Path(scratch) / model.name
             write_model(model, source, VOCABULARY, seed + number)
             export(str(source), TARGET, folder / model.name, format=format)
-            checkpoint = open_checkpoint(str(source), say=lambda line: None)
+            checkpoint = open_checkpoint(str(source), progress=lambda line: None)
             for count, drawing in enumerate(drawings(model)):
                 picture = draw_with_pipeline(checkpoint, drawing, SIZE, photo)
                 path = f"expected/{model.name}-{count}.png"

@@ -19,9 +19,9 @@ from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.mixed_precision.search import Measured, Search, open_search
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.recipe_file import write_recipe
-from pocketdiffusion.quantize.written import write_whole
+from pocketdiffusion.quantize.written import write_complete
 from pocketdiffusion.reports.plots import Points, size_plot
-from pocketdiffusion.runtime.bundle.staging import scratch_beside
+from pocketdiffusion.runtime.bundle.staging import scratch_next_to
 from pocketdiffusion.source import Original, open_model
 
 Progress = Callable[[str], None]
@@ -73,12 +73,12 @@ def search(
         "revision": revision,
         "token": token,
         "allow_unexpected": allow_unexpected,
-        "say": progress,
+        "progress": progress,
     }
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     table = out.with_suffix(TABLE)
     with (
-        scratch_beside(out),
+        scratch_next_to(out),
         analyse(checkpoint, parts, requests, file=table, workers=workers, progress=progress) as analysis,
     ):
         opened = _open_search(analysis, artifact)
@@ -92,7 +92,7 @@ def search(
     cut = find_cuts(checkpoint, [request.prompt for request in requests])
     cuts = tuple(f"the prompt {prompt!r} is too long: {end!r} was cut off" for prompt, end in cut.items() if end)
     found = Found(recipe, measured, points[0], points[1], cuts)
-    write_whole(out.with_suffix(PLOT), f"{PLOT_MARK}\n{size_plot(found.uniform, found.searched)}")
+    write_complete(out.with_suffix(PLOT), f"{PLOT_MARK}\n{size_plot(found.uniform, found.searched)}")
     return found
 
 

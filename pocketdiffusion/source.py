@@ -9,14 +9,14 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.quantization import Calibrated, calibrate
-from pocketdiffusion.export.reference.record import check_drawn, record
+from pocketdiffusion.export.reference.record import check_reference, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
 from pocketdiffusion.runtime.note import Note
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -44,27 +44,31 @@ def open_model(
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
     sampler: str | None = None,
-    say: Say = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> tuple[Checkpoint, Sequence[Component]]:
     """Return the checkpoint and its components, with the arguments of `export`. `sampler` replaces the checkpoint's
     scheduler, unless both are the same. Raise UserError, before any long work, if a module does not run or the size or
     sampler is not possible, and if a weight is not finite."""
     if sampler is not None:
         check_sampler(sampler)
-    noting = lambda line: say(Note(line))  # noqa: E731  # notes on ignored tensors stay on the screen
-    opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, say=noting)
+    noting = lambda line: progress(Note(line))  # noqa: E731  # notes on ignored tensors stay on the screen
+    opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, progress=noting)
     checkpoint = opened if sampler is None or is_own_scheduler(opened, sampler) else replace(opened, sampler=sampler)
-    parts = components(checkpoint, width=width, height=height, say=noting)
-    check_drawn(checkpoint, parts)
+    parts = components(checkpoint, width=width, height=height, progress=noting)
+    check_reference(checkpoint, parts)
     for part in parts:
         check_runs(part)
     if checkpoint.nbytes > 1e9:
-        say(f"{checkpoint.name}: reading {checkpoint.nbytes / 1e9:.1f} GB of weights")
+        progress(f"{checkpoint.name}: reading {checkpoint.nbytes / 1e9:.1f} GB of weights")
     check_finite(checkpoint.content, parts)
     return checkpoint, parts
 
 
-def record_original(checkpoint: Checkpoint, parts: Sequence[Component], say: Say = lambda line: None) -> Original:
+def record_original(
+    checkpoint: Checkpoint, parts: Sequence[Component], progress: Progress = lambda line: None
+) -> Original:
     """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline."""
-    trajectories = record(checkpoint, parts, say=lambda part: say(f"recording the original: {part}"), controls=True)
+    trajectories = record(
+        checkpoint, parts, progress=lambda part: progress(f"recording the original: {part}"), controls=True
+    )
     return Original(checkpoint, parts, trajectories)

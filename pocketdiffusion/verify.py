@@ -96,7 +96,7 @@ def _judge_here(
     check_contradictions(bundle)
     check_floors(bundle)
     verdicts = judge(bundle, trajectories, progress)[0] if trajectories else judge_runtime_part(bundle, progress)
-    vectors, reasons = judge_conformance(bundle, say=progress)
+    vectors, reasons = judge_conformance(bundle, progress=progress)
     if checkpoint is not None:
         progress("conformance vectors, computed again")
         vectors += _judge_fresh_vectors(bundle, checkpoint)
@@ -117,7 +117,7 @@ def _judge_fresh_vectors(bundle: Bundle, checkpoint: "Checkpoint") -> list[Verdi
 
     with TemporaryDirectory() as folder:
         write_conformance(Path(folder), checkpoint)
-        return judge_conformance(bundle, afresh=Path(folder))[0]
+        return judge_conformance(bundle, recomputed=Path(folder))[0]
 
 
 def record_model(
@@ -137,7 +137,7 @@ def record_model(
         token=model.token,
         sampler=scheduler.default_sampler if scheduler.replaced else None,
         allow_unexpected=model.allow_unexpected,
-        say=progress,
+        progress=progress,
     )
     graphs = next(iter(bundle.manifest.graphs.values()))
     specs = {part.spec.name: part.spec for part in parts}, {name: graph.spec for name, graph in graphs.items()}
@@ -145,7 +145,7 @@ def record_model(
         raise UserError(
             f"{model.name} is not the model of {bundle.folder}: {name} is {list(theirs)} there, and {list(ours)} here"
         )
-    return checkpoint, record(checkpoint, parts, say=progress, controls=controls)
+    return checkpoint, record(checkpoint, parts, progress=progress, controls=controls)
 
 
 def check_verified(found: Verified) -> None:

@@ -37,13 +37,13 @@ class Range:
         return f"{self.operator} ({self.result}) comes to {self.largest:.3g}, where float16 ends at {HALF_MAX:g}"
 
 
-def widen(found: Found, operator: str, result: str, largest: float) -> None:
+def update_largest(found: Found, operator: str, result: str, largest: float) -> None:
     """Update the largest magnitude of one result in `found`. A magnitude that is not finite stays."""
     before = found.get((operator, result), 0.0)
     found[operator, result] = before if before >= largest or before != before else largest
 
 
-def closest(found: Found) -> list[Range]:
+def by_magnitude(found: Found) -> list[Range]:
     """Return all results, the largest magnitude first."""
     ranges = [Range(operator, result, largest) for (operator, result), largest in found.items()]
     return sorted(ranges, key=lambda r: (-np.nan_to_num(r.largest, nan=np.inf), r.result))

@@ -16,7 +16,7 @@ def islands(operations: Iterable[tuple[Sequence[str], Sequence[str]]], ranges: S
     return tuple(sorted({r for results, uses in operations if beyond & {*results, *uses} for r in results}))
 
 
-def costly(sensitivity: Mapping[str, float], share: float, most: float = 1.0) -> frozenset[str]:
+def most_sensitive(sensitivity: Mapping[str, float], share: float, most: float = 1.0) -> frozenset[str]:
     """Return the smallest set of weights that causes `share` (0..1) of the total sensitivity, most sensitive first,
     limited to the fraction `most` of all weights. Recipes keep these in higher precision."""
     ranked = sorted(sensitivity, key=lambda name: (-sensitivity[name], name))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pocketdiffusion.quantize.floors import LEAST_DB, MOST_DB, Floors
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.scheme import Activation, Scheme
-from pocketdiffusion.quantize.written import write_whole
+from pocketdiffusion.quantize.written import write_complete
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.invalid import describe_invalid
@@ -109,7 +109,7 @@ def write_recipe(file: Path, recipe: Recipe) -> None:
             for component, schemes in recipe.schemes.items()
         },
     }
-    write_whole(file, json.dumps(fields, indent=1, sort_keys=True) + "\n")
+    write_complete(file, json.dumps(fields, indent=1, sort_keys=True) + "\n")
 
 
 def _refusal(file: Path, reason: str) -> UserError:

@@ -5,7 +5,7 @@ from pathlib import Path
 from pocketdiffusion.runtime.replace_file import replace_file
 
 
-def write_whole(file: Path, text: str) -> None:
+def write_complete(file: Path, text: str) -> None:
     """Write `text` to `file` as UTF-8; an existing file stays until it is replaced. Raises UserError if it cannot be
     written."""
     replace_file(file, text.encode())

@@ -23,12 +23,12 @@ from pocketdiffusion.runtime.program import (
     ZEROS,
     Stage,
     graphs_of,
-    hosts_of,
+    host_values_of,
     image_to_image,
-    is_given,
+    is_provided,
     text_to_image,
 )
-from pocketdiffusion.runtime.program_run import Values, run_stage, takes_both_halves
+from pocketdiffusion.runtime.program_run import Values, accepts_both_halves, run_stage
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.sampling.step_table import StepTable, advance, first_latents
@@ -87,7 +87,7 @@ def generate(
     table = find_table(bundle, sampler or manifest.scheduler.default_sampler, steps, start)
     stages = pick_stages(bundle, ENCODE_IMAGE if image is not None else None)
     specs = {name: graph.spec for name, graph in manifest.graphs[format].items()}
-    batchable = takes_both_halves(program, stages[DENOISE], specs)
+    batchable = accepts_both_halves(program, stages[DENOISE], specs)
     if batched and not batchable:
         raise UserError(
             f"{bundle.folder}: the {format} graphs of a step accept one sample, and both guidance halves are two: draw "
@@ -178,7 +178,7 @@ def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
             variants = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
             needs = f"needs {' or '.join(map(', '.join, variants))}" if variants else "is not in its program"
             raise UserError(f"{bundle.folder}: {name} {needs}, so that nothing can be drawn from what was given")
-        lacking = [name for name in hosts_of(picked[name]) if not is_given(bundle.manifest.program, name)]
+        lacking = [name for name in host_values_of(picked[name]) if not is_provided(bundle.manifest.program, name)]
         if lacking:
             raise UserError(f"{bundle.folder}: {name} needs {', '.join(lacking)}, which cannot be given here")
     return picked
@@ -206,7 +206,7 @@ def encode_prompts(
         if half not in absent:
             given[half] = {f"tokens/{n}": each.ids for n, each in enumerate(tokens, 1)}
             given[half] |= {f"attention_mask/{n}": each.mask for n, each in enumerate(tokens, 1)}
-    if lacking := set(hosts_of(stage)) - given["positive"].keys():
+    if lacking := set(host_values_of(stage)) - given["positive"].keys():
         raise UserError(
             f"{bundle.folder}: the program needs {min(lacking)}, and the bundle has {len(tokenizers)} tokenizers: "
             "export the model again"

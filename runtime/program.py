@@ -173,7 +173,7 @@ def pick_variant(program: Program, stage: str, available: Collection[str]) -> St
     return next((each for each in program.stages if each.stage == stage and set(each.when) <= set(available)), None)
 
 
-def is_given(program: Program, name: str) -> bool:
+def is_provided(program: Program, name: str) -> bool:
     """Return True if the pipeline provides a host value: from a prompt and a redrawn picture, without a mask or a
     control picture."""
     return name.partition("/")[0] in _GIVEN and (name != "guidance" or program.guidance == EMBEDDED)
@@ -191,13 +191,13 @@ def image_to_image(program: Program) -> dict[str, Stage]:
 
 
 def _pick_stages(program: Program, there: Callable[[str, str], bool]) -> dict[str, Stage]:
-    hosts = {name for stage in program.stages for name in (*stage.when, *hosts_of(stage))}
-    given = {name for name in hosts if is_given(program, name)}
+    hosts = {name for stage in program.stages for name in (*stage.when, *host_values_of(stage))}
+    given = {name for name in hosts if is_provided(program, name)}
     picked = {s: pick_variant(program, s, {name for name in given if there(s, name)}) for s in STAGES}
     return {name: stage for name, stage in picked.items() if stage is not None}
 
 
-def hosts_of(stage: Stage) -> list[str]:
+def host_values_of(stage: Stage) -> list[str]:
     """Return the host values that the calls of a stage read, each once."""
     named = (name for call in stage.calls for given in call.inputs.values() for name in names_of(given))
     return list(dict.fromkeys(name for name in named if host_value(name) is not None))
@@ -214,13 +214,13 @@ def program_graphs(program: Program) -> list[str]:
     return list(dict.fromkeys(call.graph for stage in stages for call in stage.calls))
 
 
-def find_taker(program: Program, stage: str, value: str) -> tuple[str, str] | None:
+def find_consumer(program: Program, stage: str, value: str) -> tuple[str, str] | None:
     """Return the first graph and input tensor that reads a value unchanged, None if there is none."""
     calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, given in call.inputs.items() if given == value), None)
 
 
-def find_giver(program: Program, stage: str, value: str) -> tuple[str, str] | None:
+def find_producer(program: Program, stage: str, value: str) -> tuple[str, str] | None:
     """Return the first graph and output tensor that a value is computed by, None if there is none."""
     calls = _calls_of(program, stage)
     return next(((call.graph, t) for call in calls for t, made in call.outputs.items() if made == value), None)
@@ -235,7 +235,7 @@ def _calls_of(program: Program, stage: str) -> list[Call]:
 
 def model_graph(program: Program) -> tuple[str, str]:
     """Return the graph and output tensor of `model_output`, which the sampler reads."""
-    found = find_giver(program, DENOISE, "model_output")
+    found = find_producer(program, DENOISE, "model_output")
     assert found is not None, "check_program refuses a program without"
     return found
 
@@ -248,7 +248,7 @@ def input_of(specs: Mapping[str, GraphSpec], graph: str, name: str) -> TensorSpe
 def find_ends(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[TensorSpec, TensorSpec]:
     """Return the input tensor of `decoder_latents` and the output tensor of `decoded`, which have the sizes of latents
     and pictures."""
-    taker, giver = find_taker(program, DECODE, "decoder_latents"), find_giver(program, DECODE, "decoded")
+    taker, giver = find_consumer(program, DECODE, "decoder_latents"), find_producer(program, DECODE, "decoded")
     assert taker is not None and giver is not None, "check_program refuses a program without"
     graph, name = giver
     return input_of(specs, *taker), next(tensor for tensor in specs[graph].outputs if tensor.name == name)

@@ -23,7 +23,7 @@ from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
 
 
-def takes_both_halves(program: Program, stage: Stage, specs: Mapping[str, GraphSpec]) -> bool:
+def accepts_both_halves(program: Program, stage: Stage, specs: Mapping[str, GraphSpec]) -> bool:
     """Return True if one call can compute both halves: the first axis of each input that differs between them is
     free."""
     of_a_half = values_of_a_half(program, stage)

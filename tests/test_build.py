@@ -102,7 +102,7 @@ def test_mistakes_are_found_before_anything_is_drawn(
     before, said = sorted(tmp_path.rglob("*")), list[str]()
     given = {"out": "out", **options}
     with pytest.raises(UserError, match=refused):
-        build.export(str(tiny_checkpoint), "generic", Path(given.pop("out")), **given, say=said.append)
+        build.export(str(tiny_checkpoint), "generic", Path(given.pop("out")), **given, progress=said.append)
     assert said == [] and sorted(tmp_path.rglob("*")) == before
 
 
@@ -141,7 +141,7 @@ def test_what_tflite_lacks_is_said_before_anything_is_drawn(
 
     def refused(recipe: str, words: str) -> None:
         with pytest.raises(UserError, match=words):
-            build.export(str(micro_checkpoint), "galaxy-s24", tmp_path / "out", recipe=recipe, say=said.append)
+            build.export(str(micro_checkpoint), "galaxy-s24", tmp_path / "out", recipe=recipe, progress=said.append)
         assert not any("recording" in line or "writing" in line for line in said) and not list(tmp_path.iterdir())
 
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(tflite.BACKEND, largest=2_000_000))

@@ -27,7 +27,7 @@ UNET, VAE = f"unet/{SINGLE}", f"vae/{SINGLE}"
 
 
 def quiet(line: str) -> None:
-    """What `say` is where nothing is to be said."""
+    """What `progress` is where nothing is to be said."""
     raise AssertionError(f"said: {line}")
 
 
@@ -47,14 +47,14 @@ def refusal(action: Callable[[], object]) -> str:
 
 
 def opened(path: Path) -> Checkpoint:
-    return open_checkpoint(str(path), say=lambda line: None)
+    return open_checkpoint(str(path), progress=lambda line: None)
 
 
 # What a whole checkpoint says.
 
 
 def test_folder_gives_configs_scheduler_and_every_tensor(tiny_checkpoint: Path) -> None:
-    checkpoint = open_checkpoint(str(tiny_checkpoint), say=quiet)
+    checkpoint = open_checkpoint(str(tiny_checkpoint), progress=quiet)
     assert checkpoint.name == tiny_checkpoint.name and checkpoint.revision is None
     assert set(checkpoint.configs) == set(checkpoint.tensors) == {"text_encoder", "unet", "vae"}
     assert checkpoint.configs["unet"]["block_out_channels"] == [16, 32]
@@ -70,7 +70,7 @@ def test_folder_gives_configs_scheduler_and_every_tensor(tiny_checkpoint: Path) 
 
 def test_built_in_model_opens_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    checkpoint = open_checkpoint("emoji", say=lambda line: None)
+    checkpoint = open_checkpoint("emoji", progress=lambda line: None)
     assert checkpoint.name == "emoji" and set(checkpoint.tensors) == {"text_encoder", "unet", "vae"}
 
 
@@ -124,7 +124,7 @@ def test_shards_are_read_as_one(folder: Path, tiny_checkpoint: Path) -> None:
     model.save_pretrained(folder / "unet", max_shard_size="300KB")
     shards = sorted((folder / "unet").glob("*-of-*.safetensors"))
     assert len(shards) > 2
-    tensors = open_checkpoint(str(folder), say=quiet).tensors["unet"]
+    tensors = open_checkpoint(str(folder), progress=quiet).tensors["unet"]
     assert set(tensors) == set(whole)
     for name, ref in tensors.items():
         np.testing.assert_array_equal(ref.read(), whole[name].read())
@@ -138,7 +138,7 @@ def test_variant_alone_is_read(folder: Path, dtype: torch.dtype) -> None:
     save_file(stored, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     (folder / UNET).unlink()
     said: list[str] = []
-    checkpoint = open_checkpoint(str(folder), say=said.append)
+    checkpoint = open_checkpoint(str(folder), progress=said.append)
     assert (
         checkpoint.open_pipeline == FolderPipeline(folder, "fp16")
         and len(said) == 1
@@ -159,7 +159,7 @@ def test_what_is_not_used_is_named_in_one_line_and_the_full_weights_win(folder: 
         index[part] = ["transformers", "Something"]
     (folder / "model_index.json").write_text(json.dumps(index))
     said: list[str] = []
-    checkpoint = open_checkpoint(str(folder), say=said.append)
+    checkpoint = open_checkpoint(str(folder), progress=said.append)
     assert {file.name for file, _ in places_of(checkpoint.tensors["unet"].values())} == {Path(UNET).name}
     (line,) = said
     assert line.endswith(
@@ -401,7 +401,7 @@ def test_what_training_leaves_behind_is_passed_over_with_a_line(folder: Path) ->
     change_tensors(folder / VAE, lambda t: t.update({name: torch.zeros(1) for name in HARMLESS[:3]}))
     change_tensors(folder / UNET, lambda t: t.update({name: torch.zeros(1) for name in HARMLESS[3:]}))
     said: list[str] = []
-    components(opened(folder), say=said.append)
+    components(opened(folder), progress=said.append)
     (line,) = said
     assert all(name in line for name in HARMLESS) and "ignored" in line
 

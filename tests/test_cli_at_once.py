@@ -1,5 +1,6 @@
 """What is wrong in the options is answered before torch is imported; help and lists need nothing of it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,10 @@ except SystemExit as ended:
 """
 
 
-def ask(*arguments: str | Path) -> tuple[str, str, str]:
+def ask(*arguments: str | Path, **environment: str) -> tuple[str, str, str]:
     """The last line of stdout, the rest of it, stderr."""
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ | environment)
     *said, last = done.stdout.splitlines()
     return last, "\n".join(said), done.stderr
 
@@ -105,5 +106,8 @@ def test_the_shell_completes_names() -> None:
 
     assert complete_targets("pix") == ["pixel-8"] and complete_recipes("palette4") == ["palette4"]
     assert complete_samplers("eu") == ["euler", "euler_ancestral"] and complete_formats("c") == ["coreml"]
-    last, said, _ = ask("--show-completion", "bash")
-    assert last == "[] 0" and "_POCKETDIFFUSION_COMPLETE" in said
+    words = {"COMP_WORDS": "pocketdiffusion export emoji --target pix", "COMP_CWORD": "4"}
+    last, script, _ = ask(_POCKETDIFFUSION_COMPLETE="source_bash")
+    assert last == "[] 0" and "complete -o default -F" in script
+    last, found, _ = ask(_POCKETDIFFUSION_COMPLETE="complete_bash", **words)
+    assert last == "[] 0" and found == "pixel-8"

@@ -99,9 +99,9 @@ def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
         record_bundle(bundle, "red apple", guidance=1.0)
 
 
-def compared(a: Path, b: Path, say: Callable[[str], None] = lambda line: None, **changed: Any) -> Compared:
+def compared(a: Path, b: Path, progress: Callable[[str], None] = lambda line: None, **changed: Any) -> Compared:
     facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
-    return compare_two(str(a), str(b), **{**facts, **changed}, revision=None, token=None, say=say)
+    return compare_two(str(a), str(b), **{**facts, **changed}, revision=None, token=None, progress=progress)
 
 
 @pytest.mark.parametrize("side", [0, 1])

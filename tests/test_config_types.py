@@ -160,7 +160,7 @@ def test_a_mark_and_a_pointer_are_told_of_any_file(
         (folder / "tokenizer/tokenizer.json").unlink(missing_ok=True)
     spoil(folder / file)
     with pytest.raises(UserError) as caught:
-        open_checkpoint(str(folder), say=lambda line: None)
+        open_checkpoint(str(folder), progress=lambda line: None)
     assert str(folder / file) in str(caught.value) and words in str(caught.value)
 
 
@@ -182,4 +182,4 @@ def test_the_command_tells_them_before_any_work(folder: Path, tmp_path: Path) ->
 
 def test_checkpoints_that_are_sound_pass(tiny_checkpoint: Path) -> None:
     for name in ("emoji", str(tiny_checkpoint)):
-        assert len(components(open_checkpoint(name, say=lambda line: None))) == 4
+        assert len(components(open_checkpoint(name, progress=lambda line: None))) == 4

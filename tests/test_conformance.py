@@ -281,7 +281,7 @@ def test_vectors_that_were_changed_with_the_merges_fail_those_of_the_original(wr
     changed = write_bundle(tmp_path / "bundle", checkpoint_of(tokenizer)).bundle
     own, _ = judge_conformance(changed)
     assert [*vector_faults(changed)] == [report.subject for report in own if not report.passed] == []
-    fresh, _ = judge_conformance(changed, afresh=written.bundle.folder)
+    fresh, _ = judge_conformance(changed, recomputed=written.bundle.folder)
     assert [report.subject for report in fresh if not report.passed] == ["vocabulary"]
     assert {report.rung for report in fresh} == {"conformance, asked again"}
 

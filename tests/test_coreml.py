@@ -64,7 +64,7 @@ def artifact(profile: str = "ios17", recipe: str = "fp16") -> Artifact:
 
 @cache
 def parts(folder: Path) -> dict[str, Component]:
-    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
+    return {part.spec.name: part for part in components(open_checkpoint(str(folder), progress=lambda line: None))}
 
 
 @pytest.fixture(scope="module")

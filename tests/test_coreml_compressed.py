@@ -175,8 +175,8 @@ REFUSED = [
     (Scheme("palette", 6, 16), ("ios16", "ios17"), "tables for groups of output channels .* nearest is palette6"),
     (Scheme("palette", 2, 16), ("ios16", "ios17"), "tables for groups of output channels .* nearest is palette4"),
     (INT8, ("ios16",), "quantize exists from iOS 17 on; the nearest is w8"),
-    (Scheme("linear", 8, activation="int16"), ("ios16",), "integers of 8 bits only; the nearest is w8$"),
-    (Scheme("linear", 8, activation="int16"), ("ios17", "ios18"), "integers of 8 bits only; the nearest is w8a8"),
+    (Scheme("linear", 8, activation="int16"), ("ios16",), "only integers of 8 bits; the nearest is w8$"),
+    (Scheme("linear", 8, activation="int16"), ("ios17", "ios18"), "only integers of 8 bits; the nearest is w8a8"),
     (Scheme("linear", 8, activation="dynamic"), ("ios17", "ios18"), "a constant scale; the nearest is w8a8"),
 ]
 

@@ -80,7 +80,7 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(folder: Path, app: str = "android", name: str | None = None, phone: str | None = None) -> str:
-    return deploy(folder, app, name=name, phone=phone, say=lambda line: None)
+    return deploy(folder, app, name=name, phone=phone, progress=lambda line: None)
 
 
 def test_the_runtime_part_reaches_the_phone(bundle: Path, phone: Path) -> None:

@@ -334,9 +334,9 @@ def put(report: Report, where: tuple[Any, ...], value: Any) -> None:
 
 def test_schema_file_is_current() -> None:
     module = "pocketdiffusion.runtime.devices.report"
-    say = f"import json; from {module} import *; print(json.dumps(report_schema(), indent=2))"
+    command = f"import json; from {module} import *; print(json.dumps(report_schema(), indent=2))"
     path = "runtime/devices/device_report.schema.json"
-    assert json.loads(SCHEMA.read_text()) == report_schema(), f"python -c '{say}' > {path}"
+    assert json.loads(SCHEMA.read_text()) == report_schema(), f"python -c '{command}' > {path}"
 
 
 def test_schema_asks_for_every_field_and_describes_it(report: Report) -> None:

@@ -47,7 +47,7 @@ def export():
     print("loading torch", flush=True)
     from pocketdiffusion import build
     model, out = sys.argv[1:]
-    build.export(model, "generic", Path(out), format="onnx", say=lambda line: print(line, flush=True))
+    build.export(model, "generic", Path(out), format="onnx", progress=lambda line: print(line, flush=True))
 
 run(export)
 """

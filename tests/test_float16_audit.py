@@ -113,7 +113,7 @@ def test_the_audit_finds_the_operator_and_the_mend_brings_the_picture_back(
     _, originals = loud_decoder
     fitted = fit(loud_decoder, format, tmp_path)
     assert fitted.audit is not None
-    (mend,) = fitted.audit.mends
+    (mend,) = fitted.audit.corrections
     assert "powers of two" in mend and "comes to" in mend
     assert all(r.fits for r in fitted.audit.ranges) and len(fitted.audit.ranges) > 50
     assert all(report.passed for report in fitted.audit.replayed)
@@ -135,7 +135,7 @@ def test_core_ml_gets_islands_where_no_power_of_two_helps(
 ) -> None:
     fitted = fit(bent_encoder, "coreml", tmp_path)
     assert fitted.audit is not None and 1 <= len(fitted.artifact.islands) < 10
-    (mend,) = fitted.audit.mends
+    (mend,) = fitted.audit.corrections
     assert f"{len(fitted.artifact.islands)} operators stay float32" in mend
     assert all(r.fits for r in fitted.audit.ranges)
     assert all(report.passed for report in fitted.audit.replayed), [r.describe() for r in fitted.audit.replayed]
@@ -168,7 +168,7 @@ def test_float16_is_looked_at_where_some_matrices_are_float32(
 def test_a_sound_model_is_left_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
     case = part_and_cases(tiny_checkpoint, "vae_decoder")
     fitted = fit(case, "onnx", tmp_path)
-    assert fitted.part is case[0] and fitted.audit is not None and fitted.audit.mends == ()
+    assert fitted.part is case[0] and fitted.audit is not None and fitted.audit.corrections == ()
     single = replace(artifact("onnx"), recipe="fp32")
     whole = emit_fitted(case[0], single, float_plan(case[0], "fp32"), tmp_path / "fp32", case[1], open_batch=False)
     assert whole.audit is None and whole.verdicts == ()

@@ -3,25 +3,25 @@
 import numpy as np
 import pytest
 
-from pocketdiffusion.quantize.float16_range import HALF_MAX, Found, Range, closest, underflow, widen
+from pocketdiffusion.quantize.float16_range import HALF_MAX, Found, Range, by_magnitude, underflow, update_largest
 from pocketdiffusion.quantize.islands import islands
 
 
 def test_the_largest_of_all_runs_is_kept() -> None:
     found: Found = {}
     for largest in (1.0, 3.0, 2.0):
-        widen(found, "Add", "a", largest)
-    widen(found, "Mul", "b", 40000.0)
-    assert closest(found) == [Range("Mul", "b", 40000.0), Range("Add", "a", 3.0)]
+        update_largest(found, "Add", "a", largest)
+    update_largest(found, "Mul", "b", 40000.0)
+    assert by_magnitude(found) == [Range("Mul", "b", 40000.0), Range("Add", "a", 3.0)]
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_what_is_not_finite_stays_so_and_comes_first(bad: float) -> None:
     found: Found = {}
     for largest in (1.0, bad, 2.0):
-        widen(found, "Add", "a", largest)
-    widen(found, "Mul", "b", 1e9)
-    first, second = closest(found)
+        update_largest(found, "Add", "a", largest)
+    update_largest(found, "Mul", "b", 1e9)
+    first, second = by_magnitude(found)
     assert first.result == "a" and not np.isfinite(first.largest) and not first.fits and not second.fits
 
 

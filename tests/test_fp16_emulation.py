@@ -15,7 +15,7 @@ from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.quantize.float16_range import Found, widen
+from pocketdiffusion.quantize.float16_range import Found, update_largest
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.runner import Array
@@ -50,7 +50,7 @@ def emitted(part: Component, format: str, recipe: str, folder: Path) -> tuple[Gr
 def test_in_float32_the_replay_is_the_artifact(part: Component, format: str, tmp_path: Path) -> None:
     graph, inputs = emitted(part, format, "fp16", tmp_path)
     found: Found = {}
-    replayed = open_replay(tmp_path, format, graph, "float32", partial(widen, found))(inputs)["y"]
+    replayed = open_replay(tmp_path, format, graph, "float32", partial(update_largest, found))(inputs)["y"]
     exact = load_module(part)(*map(torch.from_numpy, inputs.values()))[0].detach().numpy()
     assert psnr(exact, replayed) > 60  # matrices alone were rounded
     if graph.arithmetic == "float32":
@@ -74,8 +74,8 @@ def test_an_overflow_is_seen_in_the_operator_that_makes_it(part: Component, form
     loud = {"x": inputs["x"] * np.float32(1e5)}
     single: Found = {}
     half: Found = {}
-    open_replay(tmp_path, format, graph, "float32", partial(widen, single))(loud)
-    open_replay(tmp_path, format, graph, "float16", partial(widen, half))(loud)
+    open_replay(tmp_path, format, graph, "float32", partial(update_largest, single))(loud)
+    open_replay(tmp_path, format, graph, "float16", partial(update_largest, half))(loud)
     convolutions = [key for key in half if key[0].upper().startswith("CONV")]
     assert convolutions and all(65504 < single[key] < np.inf and not np.isfinite(half[key]) for key in convolutions)
 

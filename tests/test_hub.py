@@ -27,7 +27,7 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def opened(path: Path) -> Checkpoint:
-    return open_checkpoint(str(path), say=lambda line: None)
+    return open_checkpoint(str(path), progress=lambda line: None)
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def in_subprocess(names: list[str], environment: dict[str, str]) -> list[str]:
         "from pocketdiffusion.runtime.errors import UserError\n"
         "for name in sys.argv[1:]:\n"
         "    try:\n"
-        "        c = open_checkpoint(name, say=lambda line: None)\n"
+        "        c = open_checkpoint(name, progress=lambda line: None)\n"
         "        print(c.name, c.revision, c.fingerprint)\n"
         "    except UserError as error:\n"
         "        print('UserError', error)\n"

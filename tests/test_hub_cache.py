@@ -38,7 +38,7 @@ def snapshot(checkpoint: Path, cache: Path) -> Path:
 
 def told(name: str | Path) -> str:
     with pytest.raises(UserError) as caught:
-        open_checkpoint(str(name), say=lambda line: None)
+        open_checkpoint(str(name), progress=lambda line: None)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -47,7 +47,7 @@ def told(name: str | Path) -> str:
 @pytest.mark.parametrize("how", ["no link", "no blob"])
 def test_half_a_snapshot_is_named_as_such(path: str, how: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = snapshot(tiny_checkpoint, tmp_path)
-    open_checkpoint(str(folder), say=lambda line: None)
+    open_checkpoint(str(folder), progress=lambda line: None)
     place = folder / path
     for file in [place] if place.is_symlink() else [each for each in place.rglob("*") if each.is_symlink()]:
         if how == "no link":
@@ -80,10 +80,10 @@ def test_a_folder_of_the_built_in_model_s_name(
 ) -> None:
     """Neither is taken in silence; a bundle of that name, as `export emoji -o emoji` makes, is no second meaning."""
     monkeypatch.chdir(tmp_path)
-    built_in = open_checkpoint("emoji", say=lambda line: None)
+    built_in = open_checkpoint("emoji", progress=lambda line: None)
     (tmp_path / "emoji").mkdir()
-    assert open_checkpoint("emoji", say=lambda line: None).fingerprint == built_in.fingerprint
+    assert open_checkpoint("emoji", progress=lambda line: None).fingerprint == built_in.fingerprint
     shutil.copytree(tiny_checkpoint, tmp_path / "emoji", dirs_exist_ok=True)
     said = told("emoji")
     assert "give ./emoji to export that checkpoint" in said
-    assert open_checkpoint("./emoji", say=lambda line: None).fingerprint != built_in.fingerprint
+    assert open_checkpoint("./emoji", progress=lambda line: None).fingerprint != built_in.fingerprint

@@ -166,7 +166,7 @@ def test_a_bundle_goes_where_xcode_finds_it(bundle: Path, checkout: Path) -> Non
     make_for_iphone(bundle)
     (checkout / "apples").mkdir(parents=True)
     (checkout / "apples/old").touch()
-    said = deploy(bundle, "ios", name=None, phone=None, say=lambda _: None)
+    said = deploy(bundle, "ios", name=None, phone=None, progress=lambda _: None)
     assert said.startswith(f"apples is in {checkout / 'apples'}: open ios_demo/{ios.PROJECT} in Xcode")
     assert [path.name for path in checkout.iterdir()] == ["apples"]
     copied = open_bundle(checkout / "apples").manifest
@@ -177,10 +177,10 @@ def test_a_bundle_goes_where_xcode_finds_it(bundle: Path, checkout: Path) -> Non
 
 def test_what_is_not_for_an_iphone_is_refused(bundle: Path, checkout: Path) -> None:
     with pytest.raises(UserError, match="and the app ios is for iOS"):
-        deploy(bundle, "ios", name=None, phone=None, say=lambda _: None)
+        deploy(bundle, "ios", name=None, phone=None, progress=lambda _: None)
     forge(bundle, "manifest.json", lambda fields: fields["target"].update(os_floor=None))
     with pytest.raises(UserError, match="it has no engine for onnx, only for coreml"):
-        deploy(bundle, "ios", name=None, phone=None, say=lambda _: None)
+        deploy(bundle, "ios", name=None, phone=None, progress=lambda _: None)
     assert not checkout.exists()
 
 

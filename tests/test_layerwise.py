@@ -16,7 +16,7 @@ from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checks.layerwise import judge_forced
+from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.quantization import open_quantized
@@ -74,7 +74,7 @@ def judged(
     reference = open_quantized(part, (), plan, litert=format == "tflite")
     layers = open_layers(folder, format, graph)
     whole = judge_graph(Check(Kind.COMPARED, NONE), load_runner(folder, format, graph), drawn)
-    report = judge_forced(LAYERWISE, reference, layers, drawn, plan)
+    report = judge_teacher_forced(LAYERWISE, reference, layers, drawn, plan)
     return report, min(each.psnr_db for each in whole)
 
 
@@ -139,7 +139,7 @@ def test_a_layer_that_nobody_names_is_refused(micro_checkpoint: Path, drawn: lis
     lacking = graph.model_copy(update={"layers": tuple(layer for layer in graph.layers if "conv_out" not in layer[0])})
     layers, reference = open_layers(tmp_path, "onnx", lacking), open_quantized(part, (), plan)
     with pytest.raises(ProofError, match="names no layer for unet.conv_out.weight"):
-        judge_forced(LAYERWISE, reference, layers, drawn, plan)
+        judge_teacher_forced(LAYERWISE, reference, layers, drawn, plan)
 
 
 @pytest.mark.parametrize("format", ["onnx", "coreml", "tflite"])

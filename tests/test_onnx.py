@@ -24,7 +24,7 @@ FLOORS = {"fp32": 105, "fp16": 65}
 
 @cache
 def parts(folder: Path) -> dict[str, Component]:
-    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
+    return {part.spec.name: part for part in components(open_checkpoint(str(folder), progress=lambda line: None))}
 
 
 def read(folder: Path, graph: Graph) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 
 @cache
 def parts(folder: Path) -> dict[str, Component]:
-    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
+    return {part.spec.name: part for part in components(open_checkpoint(str(folder), progress=lambda line: None))}
 
 
 @pytest.mark.parametrize(

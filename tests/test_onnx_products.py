@@ -30,7 +30,9 @@ PRODUCTS: list[tuple[Activation, str]] = [("int8", "ort"), ("int8", "std"), ("dy
 
 @cache
 def unet(folder: Path) -> Component:
-    return next(p for p in components(open_checkpoint(str(folder), say=lambda line: None)) if p.spec.name == "unet")
+    return next(
+        p for p in components(open_checkpoint(str(folder), progress=lambda line: None)) if p.spec.name == "unet"
+    )
 
 
 @pytest.mark.parametrize(("activation", "profile"), PRODUCTS)

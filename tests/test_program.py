@@ -21,7 +21,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.pipeline import draw, generate
 from pocketdiffusion.runtime.program import Concat, Constant, Program, Sum, halved_graphs, pick_variant
 from pocketdiffusion.runtime.program_check import check_program
-from pocketdiffusion.runtime.program_run import Values, evaluate, run_stage, takes_both_halves
+from pocketdiffusion.runtime.program_run import Values, accepts_both_halves, evaluate, run_stage
 from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.golden import read_golden
@@ -71,8 +71,8 @@ def test_programs_of_two_families_are_taken() -> None:
     check_program(read(fields()), SD)
     check_program(read(sdxl()), SDXL)
     assert halved_graphs(read(sdxl())) == {"unet"}
-    assert takes_both_halves(read(sdxl()), read(sdxl()).stages[DENOISE], SDXL)
-    assert not takes_both_halves(PROGRAM, PROGRAM.stages[DENOISE], SD)
+    assert accepts_both_halves(read(sdxl()), read(sdxl()).stages[DENOISE], SDXL)
+    assert not accepts_both_halves(PROGRAM, PROGRAM.stages[DENOISE], SD)
 
 
 def test_inputs_are_evaluated() -> None:

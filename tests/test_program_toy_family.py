@@ -249,7 +249,7 @@ def test_it_draws_what_its_pipeline_draws(bundle: Bundle, model: Path) -> None:
 def test_it_is_compared(bundle: Bundle, model: Path) -> None:
     """The model beside its bundle: graph by graph, layer by layer, in pictures."""
     facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
-    found = compare_two(str(model), str(bundle.folder), **facts, revision=None, token=None, say=lambda line: None)
+    found = compare_two(str(model), str(bundle.folder), **facts, revision=None, token=None, progress=lambda line: None)
     assert found.difference.lowest_db > 45 and len(found.difference.guided_db[0]) == 3  # PNDM's one more
     assert {report.subject.partition(".")[0] for report in found.difference.graphs} == {*NAMES.values(), "tint"}
     assert {error.graph for error in found.layers} == {*NAMES.values(), "tint"} and not found.blame

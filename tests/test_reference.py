@@ -72,7 +72,7 @@ def test_what_is_recorded_is_what_diffusers_draws(tiny_checkpoint: Path, tmp_pat
         folder = tmp_path / "model"
         pipeline.save_pretrained(folder)
         shutil.copytree(tiny_checkpoint / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
-    checkpoint = open_checkpoint(str(folder), say=lambda line: None)
+    checkpoint = open_checkpoint(str(folder), progress=lambda line: None)
     (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST])
     assert np.array_equal(trajectory.picture, by_diffusers(folder, REQUEST))
     calls = trajectory.calls["unet"]
@@ -162,7 +162,7 @@ def test_the_scheduler_is_the_pipelines_own(model: Path, case: str) -> None:
     """With its repairs: shown on numbers, before anything is drawn."""
     change, sampler = DRAWN[case]
     change(model)
-    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
     assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
 
 
@@ -185,7 +185,7 @@ def test_the_scheduler_is_the_pipelines_own(model: Path, case: str) -> None:
 )
 def test_a_scheduler_that_no_sampler_is_is_refused_with_the_way_out(model: Path, change: Any, said: str) -> None:
     change(model)
-    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
     with pytest.raises(UserError, match=said):
         set_sampler(checkpoint, open_pipeline(checkpoint))
 
@@ -255,7 +255,7 @@ def test_shards_of_two_storages_are_widened_and_not_rounded(model: Path) -> None
         save_file({n: tensors[n].to(dtype) for n in placed if placed[n] == file}, unet / file, {"format": "pt"})
     index = {"metadata": {"total_size": 1}, "weight_map": placed}
     (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
     (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST])
     assert np.array_equal(trajectory.latents[-1:], by_diffusers(model, REQUEST, output_type="latent"))
 
@@ -263,7 +263,7 @@ def test_shards_of_two_storages_are_widened_and_not_rounded(model: Path) -> None
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "pndm"])
 def test_every_sampler_can_take_the_place(model: Path, sampler: str) -> None:
     edited(_class_name=DPM, algorithm_type="sde-dpmsolver++", use_karras_sigmas=True, solver_order=3)(model)
-    checkpoint = replace(open_checkpoint(str(model), say=lambda line: None), sampler=sampler)
+    checkpoint = replace(open_checkpoint(str(model), progress=lambda line: None), sampler=sampler)
     assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
 
 
@@ -279,7 +279,7 @@ def test_every_sampler_can_take_the_place(model: Path, sampler: str) -> None:
 def test_the_way_out_leads_out(model: Path, change: Any, sampler: str) -> None:
     """Also of settings that no sampler here follows, and where steps_offset is the pipeline's own."""
     change(model)
-    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
     with pytest.raises(UserError):
         set_sampler(checkpoint, open_pipeline(checkpoint))
     chosen = replace(checkpoint, sampler=sampler)
@@ -293,14 +293,14 @@ def test_what_text_to_image_cannot_draw_is_refused(micro_checkpoint: Path, tmp_p
 
 
 def test_a_seed_that_is_none_is_one_line(tiny_checkpoint: Path) -> None:
-    checkpoint = open_checkpoint(str(tiny_checkpoint), say=lambda line: None)
+    checkpoint = open_checkpoint(str(tiny_checkpoint), progress=lambda line: None)
     with pytest.raises(UserError, match="seed .* is out of range"):
         record(checkpoint, components(checkpoint), [replace(REQUEST, seed=2**64)])
 
 
 def test_controls_are_drawn_by_the_original(micro_checkpoint: Path) -> None:
     """Beside its own picture: another seed, one step less, and the prompt without its last word."""
-    checkpoint = open_checkpoint(str(micro_checkpoint), say=lambda line: None)
+    checkpoint = open_checkpoint(str(micro_checkpoint), progress=lambda line: None)
     (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST], controls=True)
     others = {
         SEED: replace(REQUEST, seed=REQUEST.seed ^ 1),
@@ -401,7 +401,7 @@ def test_a_setting_of_the_scheduler_that_we_ignore_is_found_before_anything_is_d
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited(_class_name="DDIMScheduler", prediction_type="v_prediction")(model)
-    checkpoint = open_checkpoint(str(model), say=lambda line: None)
+    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
     ignoring = {key: value for key, value in scheduler_config(checkpoint).items() if key != "prediction_type"}
     monkeypatch.setattr("pocketdiffusion.export.reference.scheduler.scheduler_config", lambda checkpoint: ignoring)
     with pytest.raises(UserError, match="dB from ddim"):

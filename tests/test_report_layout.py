@@ -47,7 +47,7 @@ def pages(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """The report of an export, and of a comparison."""
     facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
     compared = compare_two(
-        str(tiny_bundle), str(tiny_bundle), **facts, revision=None, token=None, say=lambda line: None
+        str(tiny_bundle), str(tiny_bundle), **facts, revision=None, token=None, progress=lambda line: None
     )
     file = tmp_path_factory.mktemp("compared") / "report.html"
     write_comparison(file, compared, "")

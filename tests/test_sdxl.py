@@ -144,7 +144,7 @@ def test_shapes_are_those_of_the_size(sdxl: Path) -> None:
 def test_what_is_computed_for_nothing_is_named(sdxl: Path) -> None:
     """The first text encoder's last layer, and the normalisation behind it."""
     lines: list[str] = []
-    components(open_checkpoint(str(sdxl), say=lines.append), say=lines.append)
+    components(open_checkpoint(str(sdxl), progress=lines.append), progress=lines.append)
     (line,) = lines
     assert "has unused tensors" in line and "text_encoder.encoder.layers.1." in line
 
@@ -305,7 +305,7 @@ def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
 
 def test_vocabularies_that_differ_have_folders_of_their_own(sdxl: Path, tmp_path: Path) -> None:
     other = write(plain(tmp_path / "other", unk_token="<unk>"), TINY)
-    checkpoint = open_checkpoint(str(sdxl), say=lambda line: None)
+    checkpoint = open_checkpoint(str(sdxl), progress=lambda line: None)
     checkpoint = replace(checkpoint, tokenizers={**checkpoint.tokenizers, "tokenizer_2": other})
     (tmp_path / "out").mkdir()
     written = write_tokenizers(tmp_path / "out", checkpoint)
@@ -361,7 +361,7 @@ def test_a_folder_without_the_field_zeroes_too(edited: Path) -> None:
         index = json.loads((edited / "model_index.json").read_text())
         index.pop("force_zeros_for_empty_prompt", None)
         (edited / "model_index.json").write_text(json.dumps(index | changes))
-        checkpoint = open_checkpoint(str(edited), say=lambda line: None)
+        checkpoint = open_checkpoint(str(edited), progress=lambda line: None)
         assert program(checkpoint, components(checkpoint)).absent_negative == wanted
 
 

@@ -269,7 +269,7 @@ def test_a_change_of_the_tokenizer_begins_the_table_afresh(name: str, tiny_check
     """Measurements of other tokens are stale, also where only the padding or an added token is another."""
 
     def found(folder: Path) -> str:
-        opened = open_checkpoint(str(folder), say=lambda line: None)
+        opened = open_checkpoint(str(folder), progress=lambda line: None)
         return analysis_key(opened, components(opened), search_requests())
 
     changed = Path(shutil.copytree(tiny_checkpoint, tmp_path / "model"))

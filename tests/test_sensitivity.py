@@ -29,7 +29,7 @@ from pocketdiffusion.quantize.measure import cache
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table
 from pocketdiffusion.quantize.measure.sensitivity import SEARCH as SEARCH_CHECK
-from pocketdiffusion.quantize.measure.sensitivity import bearable_db, read_prompt
+from pocketdiffusion.quantize.measure.sensitivity import floor_of_largest_error, read_prompt
 from pocketdiffusion.quantize.mixed_precision.search import open_search
 from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.recipe_file import write_recipe
@@ -253,15 +253,15 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(micro_checkpoint: 
     def written(name: str, interrupt: int | None) -> bytes:
         said = list[str]()
 
-        def say(line: str) -> None:
+        def progress(line: str) -> None:
             said.append(line)
             if interrupt is not None and sum("single weights" in line for line in said) == interrupt:
                 raise KeyboardInterrupt
 
         folder = tmp_path / f"{name} {interrupt}"
         folder.mkdir()
-        table = open_table(tmp_path / f"{name}.jsonl", "a", say)
-        analysis = analyse_here(checkpoint, requests, folder, table, say)
+        table = open_table(tmp_path / f"{name}.jsonl", "a", progress)
+        analysis = analyse_here(checkpoint, requests, folder, table, progress)
         opened = open_search(analysis, "tflite", find_backend("tflite").search_storages("std"))
         write_recipe(tmp_path / f"{name}.json", opened.recipe(opened.above(45)))
         return (tmp_path / f"{name}.json").read_bytes()
@@ -372,9 +372,9 @@ def test_a_floor_lets_the_largest_single_error_pass() -> None:
     candidate = reference + np.float32(1e-4)
     candidate[0, 7] += 0.2
     report = measure("text_encoder.x", [Comparison("a", reference, candidate)], SEARCH_CHECK)
-    bearable = bearable_db(report)
+    bearable = floor_of_largest_error(report)
     assert bearable < report.psnr_db - 10
     assert replace(report, floor_db=bearable - 0.1).passed and not replace(report, floor_db=bearable + 0.1).passed
     for wrong in (np.full_like(reference, np.nan), np.full_like(reference, np.inf), reference[:, :5]):
-        assert bearable_db(measure("x", [Comparison("a", reference, wrong)], SEARCH_CHECK)) == -np.inf
-    assert bearable_db(measure("x", [Comparison("a", 0 * reference, reference)], SEARCH_CHECK)) == -np.inf
+        assert floor_of_largest_error(measure("x", [Comparison("a", reference, wrong)], SEARCH_CHECK)) == -np.inf
+    assert floor_of_largest_error(measure("x", [Comparison("a", 0 * reference, reference)], SEARCH_CHECK)) == -np.inf

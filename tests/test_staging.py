@@ -15,7 +15,7 @@ from support.staged_exports import export, export_failed, fork, inside, mark_of,
 from pocketdiffusion.runtime.bundle import staging
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.sealing import seal
-from pocketdiffusion.runtime.bundle.staging import check_place, exchange, scratch_beside, stage
+from pocketdiffusion.runtime.bundle.staging import check_place, exchange, scratch_next_to, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 
@@ -218,9 +218,9 @@ def test_temporary_files_are_made_beside_the_place(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "elsewhere").mkdir()
     out, ask = tmp_path / "bundle", [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
-    with scratch_beside(out):
+    with scratch_next_to(out):
         assert tempfile.mkdtemp().startswith(f"{tmp_path}/.bundle.scratch/")
-        with pytest.raises(UserError, match="another process is exporting"), scratch_beside(out):
+        with pytest.raises(UserError, match="another process is exporting"), scratch_next_to(out):
             pytest.fail("started")
         with stage(out) as folder:
             assert tempfile.gettempdir() == f"{tmp_path}/.bundle.partial/scratch"
@@ -232,7 +232,7 @@ def test_temporary_files_are_made_beside_the_place(tmp_path: Path, monkeypatch: 
     assert inside(tmp_path) == ["bundle", "elsewhere"] and open_bundle(out)
     (tmp_path / ".bundle.scratch").mkdir()
     (tmp_path / ".bundle.scratch/of one that was killed").touch()
-    with scratch_beside(out):
+    with scratch_next_to(out):
         assert inside(tmp_path / ".bundle.scratch") == []
     assert inside(tmp_path) == ["bundle", "elsewhere"]
 

@@ -46,7 +46,7 @@ REWRITES = ("chunked_attention", "centred_group_norm", "centred_layer_norm", "qu
 
 @cache
 def parts(folder: Path) -> dict[str, Component]:
-    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
+    return {part.spec.name: part for part in components(open_checkpoint(str(folder), progress=lambda line: None))}
 
 
 def artifact(recipe: str = "fp16", rewrites: tuple[str, ...] = REWRITES) -> Artifact:
@@ -190,13 +190,13 @@ def test_weights_that_no_file_can_hold(tmp_path: Path) -> None:
 def test_the_ladder_where_a_file_cannot_hold_float32(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint, name = open_checkpoint(str(tiny_checkpoint), say=lambda line: None), "vae_encoder"
+    checkpoint, name = open_checkpoint(str(tiny_checkpoint), progress=lambda line: None), "vae_encoder"
     trajectories = record(checkpoint, list(parts(tiny_checkpoint).values()), [Request("red apple", steps=1)])
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(BACKEND, largest=1000))
     part, target = parts(tiny_checkpoint)[name], load_target("galaxy-s24")
     folder = tmp_path / "bundle"
     fitted = emit_fitted(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)
-    reports = judge_rungs(fitted, target, trajectories, folder, say=lambda line: None)
+    reports = judge_rungs(fitted, target, trajectories, folder, progress=lambda line: None)
     assert all(report.passed for report in reports)
     assert [report.kind for report in reports] == [Kind.REWRITES, Kind.ROUNDING, Kind.SAME_WEIGHTS, Kind.REPLAY]
     assert {report.floor_db for report in reports if report.kind == Kind.SAME_WEIGHTS} == {105}

@@ -61,7 +61,7 @@ FLAGLESS = {"special": True, "normalized": False, "lstrip": False, "rstrip": Fal
 
 
 def opened(folder: Path) -> Checkpoint:
-    return open_checkpoint(str(folder), say=lambda line: None)
+    return open_checkpoint(str(folder), progress=lambda line: None)
 
 
 def runtime_tokenizer(folder: Path, settings: Settings) -> Tokenizer:

@@ -84,7 +84,7 @@ def test_it_draws(bundle: Bundle) -> None:
 def test_it_is_compared_layer_by_layer(bundle: Bundle, micro_checkpoint: Path) -> None:
     facts: Any = {"prompts": ["red apple"], "seed": 3, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
     facts |= {"revision": None, "token": None}
-    found = compare_two(str(micro_checkpoint), str(bundle.folder), **facts, say=lambda line: None)
+    found = compare_two(str(micro_checkpoint), str(bundle.folder), **facts, progress=lambda line: None)
     assert found.difference.lowest_db > 45 and not found.blame
     assert {error.graph for error in found.layers} == bundle.manifest.graphs["toy"].keys()
 

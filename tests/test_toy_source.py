@@ -166,5 +166,7 @@ def test_it_is_exported_judged_and_drawn_with(model: Path, micro_checkpoint: Pat
 @pytest.mark.slow
 def test_it_is_compared(model: Path, micro_checkpoint: Path) -> None:
     facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
-    found = compare_two(str(model), str(micro_checkpoint), **facts, revision=None, token=None, say=lambda line: None)
+    found = compare_two(
+        str(model), str(micro_checkpoint), **facts, revision=None, token=None, progress=lambda line: None
+    )
     assert found.difference.lowest_db == float("inf")

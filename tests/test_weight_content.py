@@ -101,4 +101,4 @@ def test_what_float32_cannot_hold_is_not_finite(tmp_path: Path) -> None:
 
 def test_opening_reads_no_weight(tiny_checkpoint: Path) -> None:
     """A folder that is refused for its configuration is refused at once."""
-    assert "content" not in vars(open_checkpoint(str(tiny_checkpoint), say=lambda line: None))
+    assert "content" not in vars(open_checkpoint(str(tiny_checkpoint), progress=lambda line: None))

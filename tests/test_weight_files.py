@@ -127,7 +127,7 @@ def test_the_weights_are_those_that_from_pretrained_reads(
     variant = LAYOUTS[layout]
     loaded = model.from_pretrained(folder / part, variant=variant).state_dict()
     expected = {name.removeprefix("text_model."): tensor for name, tensor in loaded.items()}
-    checkpoint = open_checkpoint(str(folder), say=lambda line: None)
+    checkpoint = open_checkpoint(str(folder), progress=lambda line: None)
     assert checkpoint.open_pipeline == FolderPipeline(folder, variant)
     (read,) = (found for found in components(checkpoint) if found.spec.name == part)
     for name, ref in read.weights.items():
@@ -172,7 +172,7 @@ def test_what_is_wrong_with_shards_is_told(kind: str, folder: Path) -> None:
     shards_alone(folder / "unet", UNET, load_file(folder / f"unet/{UNET}.safetensors"))
     spoil(folder / "unet")
     with pytest.raises(UserError) as caught:
-        open_checkpoint(str(folder), say=lambda line: None)
+        open_checkpoint(str(folder), progress=lambda line: None)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -182,7 +182,7 @@ def test_full_weights_that_are_pickled_are_not_replaced_by_a_variant(folder: Pat
     single.rename(folder / f"unet/{UNET}.non_ema.safetensors")
     (folder / f"unet/{UNET}.bin").write_bytes(b"pickle")
     with pytest.raises(UserError, match=f"unet/{UNET}.bin is a pickle"):
-        open_checkpoint(str(folder), say=lambda line: None)
+        open_checkpoint(str(folder), progress=lambda line: None)
 
 
 def test_a_variant_of_one_part_is_taken_of_every_part_that_has_it(folder: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_variant_of_one_part_is_taken_of_every_part_that_has_it(folder: Path) 
     tensors = load_file(folder / "unet" / f"{UNET}.safetensors")
     save_file(scaled(tensors, 0.5), folder / "unet" / f"{UNET}.fp16.safetensors", {"format": "pt"})
     (folder / "vae" / f"{UNET}.safetensors").rename(folder / "vae" / f"{UNET}.fp16.safetensors")
-    checkpoint = open_checkpoint(str(folder), say=lambda line: None)
+    checkpoint = open_checkpoint(str(folder), progress=lambda line: None)
     assert f"unet/{UNET}.fp16.safetensors" in checkpoint.weight_files
     assert f"text_encoder/{TEXT}.safetensors" in checkpoint.weight_files
     theirs = StableDiffusionPipeline.from_pretrained(folder, variant="fp16", safety_checker=None)
@@ -199,7 +199,7 @@ def test_a_variant_of_one_part_is_taken_of_every_part_that_has_it(folder: Path) 
     (folder / "vae" / f"{UNET}.fp16.safetensors").rename(folder / "vae" / f"{UNET}.bf16.safetensors")
     (folder / "unet" / f"{UNET}.safetensors").unlink()
     with pytest.raises(UserError, match="only parts in different variants, bf16 and fp16"):
-        open_checkpoint(str(folder), say=lambda line: None)
+        open_checkpoint(str(folder), progress=lambda line: None)
 
 
 def test_of_two_variants_none_is_guessed(folder: Path) -> None:
@@ -207,7 +207,7 @@ def test_of_two_variants_none_is_guessed(folder: Path) -> None:
     shutil.copy(single, folder / f"unet/{UNET}.non_ema.safetensors")
     single.rename(folder / f"unet/{UNET}.ema.safetensors")
     with pytest.raises(UserError, match="only variants, ema and non_ema"):
-        open_checkpoint(str(folder), say=lambda line: None)
+        open_checkpoint(str(folder), progress=lambda line: None)
 
 
 def test_a_tensor_of_the_index_that_no_shard_holds_is_missing(folder: Path) -> None:

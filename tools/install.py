@@ -22,11 +22,11 @@ from pocketdiffusion.tools.packages import Package, packages_of
 from pocketdiffusion.tools.registries import download
 from pocketdiffusion.tools.unpack import UNPACK
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
 
 
-def set_up(name: str, cache: Path, say: Say) -> Path:
+def set_up(name: str, cache: Path, progress: Progress) -> Path:
     """Install the stand-in `name` as `cache`/`name`, replace an older one, and return that folder. The seconds of each
     stage are reported as progress.
 
@@ -41,9 +41,9 @@ def set_up(name: str, cache: Path, say: Say) -> Path:
         downloads.mkdir()
         folder.mkdir()
         packages = packages_of(name)
-        with _stage(f"{name}: download {len(packages)} packages", say):
-            files = download(packages, downloads, Path(scratch), say)
-        with _stage(f"{name}: unpack", say):
+        with _stage(f"{name}: download {len(packages)} packages", progress):
+            files = download(packages, downloads, Path(scratch), progress)
+        with _stage(f"{name}: unpack", progress):
             UNPACK[name](files, folder)
             write_stamp(folder, packages)
         if (cache / name).exists():
@@ -96,7 +96,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 @contextmanager
-def _stage(title: str, say: Say) -> Iterator[None]:
+def _stage(title: str, progress: Progress) -> Iterator[None]:
     begun = perf_counter()
     yield
-    say(f"{title}: {perf_counter() - begun:.1f} s")
+    progress(f"{title}: {perf_counter() - begun:.1f} s")

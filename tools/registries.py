@@ -15,18 +15,18 @@ from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.tools.packages import DEBIAN, Package
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 _KEYRINGS = tuple(f"/usr/share/keyrings/debian-archive-keyring.{kind}" for kind in ("pgp", "gpg"))
 
 
-def download(packages: Sequence[Package], folder: Path, scratch: Path, say: Say) -> dict[str, Path]:
+def download(packages: Sequence[Package], folder: Path, scratch: Path, progress: Progress) -> dict[str, Path]:
     """Download packages to `folder`, and return the file of each by the package's name. Each has the sha256 of the
     table or of Debian's signed index. Raise UserError if one cannot be downloaded or differs."""
     files: dict[str, Path] = {}
     for registry, fetch in (("debian", _fetch_debian), ("pypi", _fetch_pypi), ("npm", _fetch_npm)):
         wanted = [package for package in packages if package.registry == registry]
         if wanted:
-            files |= fetch(wanted, folder, scratch, say)
+            files |= fetch(wanted, folder, scratch, progress)
     return files
 
 
@@ -37,7 +37,7 @@ def check_hash(path: Path, package: Package, sha256: str) -> None:
         raise UserError(f"{package.name} {package.version} is not the file of the table: sha256 {found}, not {sha256}")
 
 
-def _fetch_pypi(packages: Sequence[Package], folder: Path, scratch: Path, say: Say) -> dict[str, Path]:
+def _fetch_pypi(packages: Sequence[Package], folder: Path, scratch: Path, progress: Progress) -> dict[str, Path]:
     platforms = [f"manylinux{glibc}_aarch64" for glibc in ("_2_28", "_2_27", "2014")]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--python-version", PYTHON, "--dest", str(folder)]
@@ -46,7 +46,7 @@ def _fetch_pypi(packages: Sequence[Package], folder: Path, scratch: Path, say: S
     return {p.name: _match(folder, f"{p.name.replace('-', '_')}-{p.version}-*.whl", p, p.sha256) for p in packages}
 
 
-def _fetch_npm(packages: Sequence[Package], folder: Path, scratch: Path, say: Say) -> dict[str, Path]:
+def _fetch_npm(packages: Sequence[Package], folder: Path, scratch: Path, progress: Progress) -> dict[str, Path]:
     files = {}
     for package in packages:
         _run("npm", ["npm", "pack", "--silent", "--pack-destination", str(folder), f"{package.name}@{package.version}"])
@@ -55,7 +55,7 @@ def _fetch_npm(packages: Sequence[Package], folder: Path, scratch: Path, say: Sa
     return files
 
 
-def _fetch_debian(packages: Sequence[Package], folder: Path, scratch: Path, say: Say) -> dict[str, Path]:
+def _fetch_debian(packages: Sequence[Package], folder: Path, scratch: Path, progress: Progress) -> dict[str, Path]:
     """Download packages of Debian with separate lists, without root and without a change of the machine's sources."""
     apt = ["-c", str(_apt_config(scratch))]
     names = [f"{package.name}:{package.machine}" for package in packages]
@@ -72,7 +72,7 @@ def _fetch_debian(packages: Sequence[Package], folder: Path, scratch: Path, say:
         entry = index[package.name, package.machine]
         newer = entry["Version"] != package.version
         if newer:
-            say(
+            progress(
                 f"{package.name}: Debian has {entry['Version']} now, and the table {package.version}: checked by the "
                 "signed index"
             )

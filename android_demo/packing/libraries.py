@@ -35,7 +35,7 @@ def read_pinned(path: Path = PINNED) -> list[Library]:
     return [Library(name, **fields) for name, fields in tomllib.loads(path.read_text()).items()]
 
 
-def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, say: Callable[[str], None]) -> Path:
+def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, progress: Callable[[str], None]) -> Path:
     """Return the AAR of `library`: the pinned one of Maven's files, or, for a package of npm, the copy in the folder
     `cache`, downloaded if there is none. Raises UserError if it is missing, cannot be downloaded, or has another
     digest than the pinned one; such a file is not kept."""
@@ -48,7 +48,7 @@ def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, say: Cal
         return found[0]
     kept = cache / f"{library.name}-{library.sha256[:16]}.aar"
     if not kept.exists():
-        say(f"fetching {library.npm}")
+        progress(f"fetching {library.npm}")
         raw = _from_npm(library)
         _compare(library, raw)
         cache.mkdir(parents=True, exist_ok=True)

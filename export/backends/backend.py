@@ -15,7 +15,7 @@ from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.engines.facts import EngineFacts
 
 if TYPE_CHECKING:
-    from pocketdiffusion.export.backends.taps import Layer, Tapped
+    from pocketdiffusion.export.backends.taps import Layer, LayerOutputsRunner
     from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
     from pocketdiffusion.export.component import Component
     from pocketdiffusion.quantize.float16_range import Note, Range
@@ -85,7 +85,7 @@ class Backend:
     search_storages: Callable[[str], tuple[Scheme, ...]]  # schemes of the recipe "mixed" by profile, smallest first
     # taps: the output of each layer of the original in the file, in the order of execution; a runner that exposes them
     layers: Callable[[Path, Iterable[str]], "list[Layer]"]
-    open_tapped: "Callable[[Path, GraphSpec, tuple[str, ...]], Tapped]"
+    open_with_outputs: "Callable[[Path, GraphSpec, tuple[str, ...]], LayerOutputsRunner]"
     # fp16 emulation: a runner that notes the largest magnitude of each operator's output, and can round it to float16
     open_replay: "Callable[[Path, GraphSpec, Literal['float16', 'float32'], Note], Runner]"
     # capabilities: the engine versions that the file needs, and the compute units known to run it right or wrong

@@ -54,7 +54,7 @@ def find_refusal(schemes: Iterable[Scheme], format: str, profile: str) -> Refusa
     return next((refusal for refusal in refusals if refusal is not None), None)
 
 
-def check_lowered(plan: Plan, artifact: Artifact) -> None:
+def check_schemes(plan: Plan, artifact: Artifact) -> None:
     """Raise UserError, with the reason and the nearest recipe, if the format cannot store the weights as `plan`
     says."""
     refusal = find_refusal(plan.schemes.values(), artifact.format, artifact.profile)

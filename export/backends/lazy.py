@@ -8,7 +8,7 @@ from typing import Any
 FOLDER = {
     "emit": "emit:emit",
     "layers": "taps:layers",
-    "open_tapped": "taps:open_tapped",
+    "open_with_outputs": "taps:open_with_outputs",
     "open_replay": "fp16_emulation:open_replay",
     "needs": "capabilities:needs",
     "units": "capabilities:units",

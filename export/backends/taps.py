@@ -1,7 +1,7 @@
 """Intermediate outputs of an artifact: the tensor that corresponds to each layer of the original, and its values.
 
-A backend's `layers` finds the tensors in a file, and its `open_tapped` runs the file with them as further outputs.
-A layer is a module of the original that has a matrix: a convolution, a linear layer, an embedding.
+A backend's `layers` finds the tensors in a file, and its `open_with_outputs` runs the file with them as further
+outputs. A layer is a module of the original that has a matrix: a convolution, a linear layer, an embedding.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Layer:
     result: str
 
 
-class Tapped(Protocol):
+class LayerOutputsRunner(Protocol):
     """A runner of an artifact. After each call, `results` has the requested intermediate outputs by name."""
 
     @property
@@ -46,8 +46,8 @@ class LayerRunner:
 
     format: str
     names: Mapping[str, str]
-    runner: Tapped | AdaptedRunner
-    tapped: Tapped
+    runner: LayerOutputsRunner | AdaptedRunner
+    tapped: LayerOutputsRunner
     exponents: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -67,7 +67,7 @@ class LayerRunner:
 def open_layers(folder: Path, format: str, graph: Graph) -> LayerRunner:
     """Open an artifact of a bundle with the outputs of all layers that its manifest names."""
     names, backend = dict(graph.layers), find_backend(format)
-    tapped = backend.open_tapped(folder / graph.path, graph.file_spec or graph.spec, tuple(names.values()))
+    tapped = backend.open_with_outputs(folder / graph.path, graph.file_spec or graph.spec, tuple(names.values()))
     runner = tapped if graph.file_spec is None else AdaptedRunner(graph.spec, tapped, graph.transposes)
     return LayerRunner(format, names, runner, tapped, graph.layer_exponents)
 

@@ -28,15 +28,16 @@ def open_checkpoint(
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
-    say: Callable[[str], None] = print,
+    progress: Callable[[str], None] = print,
 ) -> Checkpoint:
     """Return the checkpoint `name`, opened by the first source that has it.
 
     `name` is "emoji", a diffusers folder, or a hub id; `revision` and `token` are for hub ids. `allow_unexpected` are
-    shell patterns of tensors that may be unused. `say` receives one line about files of the source that are ignored.
-    Raise UserError if it is not a checkpoint, is incomplete, is pickled, or belongs to a family that is not supported.
+    shell patterns of tensors that may be unused. `progress` receives one line about files of the source that are
+    ignored. Raise UserError if it is not a checkpoint, is incomplete, is pickled, or belongs to a family that is not
+    supported.
     """
-    options = OpenOptions(revision, token, tuple(allow_unexpected), say)
+    options = OpenOptions(revision, token, tuple(allow_unexpected), progress)
     for source in sources():
         found: Checkpoint | None = source.open(name, options)
         if found is not None:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit, holds_float32
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checks.layerwise import judge_forced
+from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
 from pocketdiffusion.export.float16.audit import Fitted
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten, open_rounded
@@ -21,10 +21,12 @@ from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, LAYER_DB, check_in_torch, floor_db
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: Path, say: Say) -> list[Verdict]:
+def judge_rungs(
+    fitted: Fitted, target: Target, few: list[Trajectory], folder: Path, progress: Progress
+) -> list[Verdict]:
     """Judge the rungs below the shipped artifact: the rewritten module in torch, the artifact in float32, the module in
     torch with the stored weights, and the replay of the artifact in float16.
 
@@ -34,29 +36,29 @@ def judge_rungs(fitted: Fitted, target: Target, few: list[Trajectory], folder: P
     part, artifact = fitted.part, fitted.artifact
     name, format = part.spec.name, artifact.format
     changing = changes(rewrite for rewrite, count in fitted.graph.rewrites.items() if count)
-    say(f"verifying {name} after the rewrites")
+    progress(f"verifying {name} after the rewrites")
     exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
     verdicts = judge_graph(check_in_torch(Kind.REWRITES, None), exact, few)
     changed = open_rewritten(part, artifact.rewrites) if changing else None
     if changed is not None:
-        say(f"verifying {name} as {' and '.join(changing)} changes it")
+        progress(f"verifying {name} as {' and '.join(changing)} changes it")
         floor = Tolerance(changed_floor_db(changing))
         verdicts += judge_graph(Check(Kind.CHANGED, floor, Scope(format)), changed, few)
     if artifact.recipe == "fp32" and changed is not None:
-        say(f"verifying {format} {name} against the changed module")
+        progress(f"verifying {format} {name} against the changed module")
         verdicts += _judge_same_weights(fitted, changed, few, folder)
     elif artifact.recipe != "fp32" and holds_float32(part, format):
-        say(f"verifying {format} {name}, fp32")
+        progress(f"verifying {format} {name}, fp32")
         verdicts += _judge_float32(fitted, target, changed, few, folder)
     if fitted.plan.floor_db is not None:
-        say(f"verifying {name} with weights as {fitted.plan.recipe} stores them")
+        progress(f"verifying {name} with weights as {fitted.plan.recipe} stores them")
         verdicts += judge_quantized(fitted, few, folder)
     elif artifact.recipe == "fp16":
-        say(f"verifying {name} with rounded weights")
+        progress(f"verifying {name} with rounded weights")
         rounded = open_rounded(fitted.original, artifact.rewrites)
         verdicts += judge_graph(check_in_torch(Kind.ROUNDING, format, "float16", verdicts), rounded, few)
         if not holds_float32(part, format):
-            say(f"verifying {format} {name} against rounded weights")
+            progress(f"verifying {format} {name} against rounded weights")
             verdicts += _judge_same_weights(fitted, open_rounded(part, artifact.rewrites), few, folder)
     return [*verdicts, *fitted.verdicts]
 
@@ -96,7 +98,7 @@ def judge_quantized(fitted: Fitted, few: list[Trajectory], folder: Path) -> list
     if not exact:
         scope = replace(stored, arithmetic=graph.arithmetic)
         check = Check(Kind.SAME_INTEGERS, Tolerance(LAYER_DB), scope)
-        return [*verdicts, judge_forced(check, torch, open_layers(folder, format, graph), few, plan)]
+        return [*verdicts, judge_teacher_forced(check, torch, open_layers(folder, format, graph), few, plan)]
     runner = load_runner(folder, format, graph)
     same = torch if fitted.part is fitted.original else open_quantized(fitted.part, rewrites, plan)
     exact_floor = Tolerance(FLOORS_DB["float32", graph.arithmetic])

@@ -23,7 +23,7 @@ from pocketdiffusion.runtime.verify.metrics import Comparison, Tally
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
 
 
-class ForcedModule:
+class TeacherForcedModule:
     """A torch module whose layers are teacher-forced: each layer's result is replaced by the artifact's. `note` is
     called with the name, torch's result and the artifact's result of each layer, then of each output, one at a time,
     because all of them are much larger than a model."""
@@ -52,7 +52,7 @@ class ForcedModule:
         return force
 
 
-def judge_forced(
+def judge_teacher_forced(
     check: Check, reference: TorchRunner, layers: LayerRunner, trajectories: Sequence[Trajectory], plan: Plan
 ) -> Verdict:
     """Return the verdict on the layer or output with the largest distance from torch. `reference` is the module as
@@ -72,7 +72,7 @@ def judge_forced(
             raise ProofError(f"{layers.format} {graph}: the result of {name} has the shape {sizes}")
         tallies.setdefault(name, Tally()).add(Comparison(label, expected, given))
 
-    module = ForcedModule(reference, list(names), note)
+    module = TeacherForcedModule(reference, list(names), note)
     for trajectory in trajectories:
         for case in cases(graph, trajectory):
             label = case.label

@@ -40,14 +40,14 @@ def components(
     *,
     width: int | None = None,
     height: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> list[Component]:
     """Return the graphs of a checkpoint, batch 1, for pictures of `width` x `height` pixels, in the order in which they
     run.
 
-    `say` receives one line about unused tensors. Raise UserError if the pipeline class belongs to no known family, if a
-    configuration requires something that its family does not support, if the size does not fit the model, and if the
-    weights do not fit the configuration.
+    `progress` receives one line about unused tensors. Raise UserError if the pipeline class belongs to no known family,
+    if a configuration requires something that its family does not support, if the size does not fit the model, and if
+    the weights do not fit the configuration.
     """
     family = find_family(checkpoint)
     parts: list[Component] = family.components(checkpoint, width, height)
@@ -63,7 +63,7 @@ def components(
     ]
     if unused:
         more = f", and {len(unused) - 5} more" if len(unused) > 5 else ""
-        say(f"{checkpoint.name} has unused tensors, which are ignored: {', '.join(unused[:5])}{more}")
+        progress(f"{checkpoint.name} has unused tensors, which are ignored: {', '.join(unused[:5])}{more}")
     return parts
 
 

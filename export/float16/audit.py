@@ -15,7 +15,7 @@ from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.float16.weight_rescaling import plan, rescale
-from pocketdiffusion.quantize.float16_range import Found, Range, Underflow, closest, underflow, widen
+from pocketdiffusion.quantize.float16_range import Found, Range, Underflow, by_magnitude, underflow, update_largest
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
@@ -36,7 +36,7 @@ class Audit:
     format: str
     graph: str
     ranges: tuple[Range, ...]
-    mends: tuple[str, ...]
+    corrections: tuple[str, ...]
     underflows: tuple[Underflow, ...]
     replayed: tuple[Verdict, ...]
 
@@ -108,19 +108,19 @@ def replay(
     """Run the artifact with each result rounded to float16. Return its verdicts, and the value ranges of its results,
     the nearest to the limit of float16 first; infinite for a result that overflowed."""
     found: Found = {}
-    runner = open_replay(folder, format, graph, "float16", partial(widen, found))
+    runner = open_replay(folder, format, graph, "float16", partial(update_largest, found))
     scope = Scope(format, graph.storage, "float16")
     check = Check(Kind.REPLAY, Tolerance(floor_db(scope, recipe_db=graph.floor_db)), scope)
-    return judge_graph(check, runner, trajectories), closest(found)
+    return judge_graph(check, runner, trajectories), by_magnitude(found)
 
 
 def measure_ranges(folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]) -> list[Range]:
     """Return the value range of each result of an artifact in float32, which does not overflow where float16 does."""
     found: Found = {}
-    runner = open_replay(folder, format, graph, "float32", partial(widen, found))
+    runner = open_replay(folder, format, graph, "float32", partial(update_largest, found))
     for inputs in _inputs(graph.spec.name, trajectories):
         runner(inputs)
-    return closest(found)
+    return by_magnitude(found)
 
 
 def remove(folder: Path, graph: Graph) -> None:

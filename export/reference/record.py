@@ -23,8 +23,8 @@ from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
     DENOISE,
     ENCODE_IMAGE,
+    find_consumer,
     find_ends,
-    find_taker,
     input_of,
     text_to_image,
 )
@@ -38,7 +38,7 @@ def record(
     checkpoint: Checkpoint,
     parts: Sequence[Component],
     requests: Sequence[Request] = REQUESTS,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda line: None,
     watch: Callable[[str, nn.Module], None] | None = None,
     *,
     streamed: bool = True,
@@ -56,16 +56,16 @@ def record(
     if watch is not None:
         for name, modules in find_family(checkpoint).modules(pipeline).items():
             watch(name, Named(modules))
-    return draw(pipeline, checkpoint, parts, requests, say, sampler, controls)
+    return draw(pipeline, checkpoint, parts, requests, progress, sampler, controls)
 
 
-def check_drawn(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
+def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
     """Open the reference, which needs a second and reads no weights, and check its scheduler. Raise UserError as
     `record` does, and if a graph needs more than latents, which text to image does not have."""
     drawn, specs = program(checkpoint, parts), {part.spec.name: part.spec for part in parts}
     latents, _ = find_ends(drawn, specs)
     for value in ("latents", "scaled_latents"):
-        reader = find_taker(drawn, DENOISE, value)
+        reader = find_consumer(drawn, DENOISE, value)
         if reader is not None and (channels := input_of(specs, *reader).shape[1]) != latents.shape[1]:
             raise UserError(
                 f"{checkpoint.name}: its {reader[0]} has {channels} input channels, for inpainting, and latents have "
@@ -79,7 +79,7 @@ def draw(
     checkpoint: Checkpoint,
     parts: Sequence[Component],
     requests: Sequence[Request],
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
     sampler: str,
     controls: bool,
 ) -> list[Trajectory]:
@@ -91,7 +91,7 @@ def draw(
     for number, request in enumerate(requests, 1):
         if drawn.guidance == CLASSIFIER_FREE and not request.guidance > 1:
             raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
-        say(f"prompt {number} of {len(requests)}")
+        progress(f"prompt {number} of {len(requests)}")
         with Recorder(pipeline, calls) as recorder:
             picture = draw_picture(pipeline, request, size)
             if ENCODE_IMAGE in text_to_image(drawn):

@@ -23,7 +23,7 @@ class ModelCandidate:
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
-    say: Callable[[str], None]
+    progress: Callable[[str], None]
 
     @property
     def title(self) -> str:
@@ -57,7 +57,9 @@ class ModelCandidate:
         """Draw the pictures of `trajectories` and compare each. Raise UserError if the scheduler makes another number
         of steps."""
         requests = [Request(t.prompt, t.negative_prompt, t.seed, t.steps, t.guidance) for t in trajectories]
-        for expected, own in zip(trajectories, record(self.checkpoint, self.parts, requests, self.say), strict=True):
+        for expected, own in zip(
+            trajectories, record(self.checkpoint, self.parts, requests, self.progress), strict=True
+        ):
             if expected.latents.shape != own.latents.shape:
                 calls = len(own.latents) - 1, len(expected.latents) - 1
                 raise UserError(

@@ -18,7 +18,7 @@ ABI = "arm64-v8a"
 BY_HAND = "without a phone: pocketdiffusion runtime-part DIR OUT, zip OUT, and import the zip in the app"
 
 
-def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) -> str:
+def put(part: Path, name: str, phone: str | None, progress: Callable[[str], None]) -> str:
     """Push the runtime part in `part` to the phone with the serial number `phone`, as the bundle `name` of the app.
 
     The files are first pushed to a folder that the app ignores, which is renamed when all are there. Raises UserError
@@ -30,7 +30,7 @@ def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) ->
     command = [adb, "-s", _choose(_phones(adb), phone)]
     _check(command)
     place, arriving = f"{BUNDLES}/{name}", f"{BUNDLES}/.{name}.arriving"
-    say("pushing")
+    progress("pushing")
     _run([*command, "shell", f"rm -rf {quote(arriving)} && mkdir -p {BUNDLES}"])
     _run([*command, "push", str(part), arriving])
     _run([*command, "shell", f"rm -rf {quote(place)} && mv {quote(arriving)} {quote(place)}"])

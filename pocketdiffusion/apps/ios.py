@@ -14,7 +14,7 @@ PROJECT = "PocketDiffusion.xcodeproj"
 BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose the zip in the app"
 
 
-def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) -> str:
+def put(part: Path, name: str, phone: str | None, progress: Callable[[str], None]) -> str:
     """Copy the runtime part in `part` into ios_demo/Bundles of this checkout, as the bundle `name` of the app.
 
     Raises UserError if pocketdiffusion does not run from a checkout, if a phone is given, or if files cannot be
@@ -25,7 +25,7 @@ def put(part: Path, name: str, phone: str | None, say: Callable[[str], None]) ->
     if not (DEMO / PROJECT).is_dir():
         raise UserError(f"there is no ios_demo/{PROJECT} here: run this from a checkout of the project; {BY_HAND}")
     place, arriving = DEMO / "Bundles" / name, DEMO / "Bundles" / f".{name}.arriving"
-    say("copying")
+    progress("copying")
     try:
         shutil.rmtree(arriving, ignore_errors=True)
         shutil.copytree(part, arriving)

@@ -75,7 +75,7 @@ def compare(
     check_compare(guidance, min_psnr, file)
     wanted = None if prompts is None else read_prompts(prompts)
     output = Output(quiet, as_json)
-    with output.progress(f"comparing {b} with {a}") as progress, needs_export():
+    with output.show_progress(f"comparing {b} with {a}") as progress, needs_export():
         from pocketdiffusion.compare import compare_two
 
         compared = compare_two(
@@ -90,7 +90,7 @@ def compare(
             revision=revision,
             token=token,
             allow_unexpected=allow_unexpected or (),
-            say=progress,
+            progress=progress,
         )
     finish_compare(a, b, compared, min_psnr, file, output)
 
@@ -128,7 +128,7 @@ def finish_compare(
         from pocketdiffusion.reports.compare import write_comparison
 
         write_comparison(file, compared, broken)
-        output.say(f"{file} and {file.with_suffix('.json').name}")
+        output.print_line(f"{file} and {file.with_suffix('.json').name}")
     if broken:
         raise ProofError(broken if not_finite else f"{b}: {broken}")
 
@@ -138,11 +138,11 @@ def show_compared(compared: "Compared", broken: str, not_finite: Sequence[str], 
     from pocketdiffusion.cli.tables import difference_tables
     from pocketdiffusion.reports.answer import answer_comparison
 
-    output.say(answer_comparison(compared, broken).sentence)
-    output.say(f"the median picture is {compared.beside}")
+    output.print_line(answer_comparison(compared, broken).sentence)
+    output.print_line(f"the median picture is {compared.against_controls}")
     for line in compared.cut:
         output.warn(line)
     for line in (*not_finite, *filter(None, [compared.unnamed])):
-        output.say(line)
+        output.print_line(line)
     for table in difference_tables(compared):
         output.table(table)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BROKEN_PIPE = 141  # the exit code when the reader of stdout is gone, as in a shell
 PIPED_WIDTH = 160  # columns if stdout is not a terminal: rich would use 80 and cut the tables
 INTERNAL = 3  # the exit code of an error of this program
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @cache
@@ -51,10 +51,10 @@ class Output:
     quiet: bool = False
     as_json: bool = False
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line of the result for people."""
         if not self.quiet and not self.as_json:
-            say(line)
+            print_line(line)
 
     def table(self, table: Any) -> None:
         """Print a table (of rich) of the result for people."""
@@ -74,17 +74,17 @@ class Output:
             sys.stdout.write(dump(record()))
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Say]:
+    def show_progress(self, title: str) -> Iterator[Progress]:
         """Yield a function that shows a step of the work on stderr, as `progress` below; with `quiet` it shows
         nothing."""
         if self.quiet:
             yield lambda line: None
             return
-        with progress(title) as show:
+        with show_progress(title) as show:
             yield show
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line on stdout as it is: not wrapped, not read as markup."""
     stdout().print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -95,7 +95,7 @@ def warn(line: str) -> None:
 
 
 @contextmanager
-def progress(title: str, *, log: bool = False) -> Iterator[Say]:
+def show_progress(title: str, *, log: bool = False) -> Iterator[Progress]:
     """Yield a function that shows a step of the work in one live line on stderr, with the time left if the steps are
     counted. If stderr is not a terminal, only notes (`Note`) are printed, and with `log` each step as a line, so that
     pipes get no control characters."""

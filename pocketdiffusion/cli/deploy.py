@@ -36,6 +36,6 @@ def deploy(
     from pocketdiffusion.deploy import deploy as put
 
     output = Output(quiet)
-    with output.progress(f"deploying {bundle} to the app {app}") as progress:
-        done = put(bundle, app, name=name, phone=phone, say=progress)
-    output.say(done)
+    with output.show_progress(f"deploying {bundle} to the app {app}") as progress:
+        done = put(bundle, app, name=name, phone=phone, progress=progress)
+    output.print_line(done)

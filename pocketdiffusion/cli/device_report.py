@@ -20,27 +20,27 @@ def show_device_report(folder: Path, file: Path, output: Output) -> None:
     bundle = open_bundle(folder)
     require_proof(bundle)
     rows, pictures = judge_report(bundle.manifest, report)
-    output.say(describe_phone(report))
+    output.print_line(describe_phone(report))
     if report.bundle_id != bundle.manifest.bundle_id:
-        output.say(f"the phone ran the bundle {report.bundle_id[:16]}, which has the same runtime part")
+        output.print_line(f"the phone ran the bundle {report.bundle_id[:16]}, which has the same runtime part")
     output.table(report_table(rows))
     bad: list[Row | PictureRow] = [row for row in rows if not row.passed and row.shipped]
     bad += [picture for picture in pictures if not picture.passed]
     for picture in pictures:
-        output.say(picture.describe())
+        output.print_line(picture.describe())
     for row in rows:
         if not row.passed:
             aside = "" if row.shipped else ": the bundle does not name this compute unit"
-            output.say(
+            output.print_line(
                 f"UNDER ITS FLOOR: {row.describe()}{aside}"
                 if row.error is None
                 else f"REFUSED: {row.describe()}{aside}"
             )
     for graph in unmeasured(bundle.manifest, report):
-        output.say(f"not measured: {graph}, its compute unit in the bundle")
+        output.print_line(f"not measured: {graph}, its compute unit in the bundle")
     vectors = report.conformance
     for name in vectors.failed:
-        output.say(f"conformance vector FAILED: {name}")
+        output.print_line(f"conformance vector FAILED: {name}")
     if bad or vectors.failed:
         count = len(bad) + len(vectors.failed)
         first = bad[0].describe() if bad else f"the conformance vector {vectors.failed[0]} failed"
@@ -48,7 +48,7 @@ def show_device_report(folder: Path, file: Path, output: Output) -> None:
     shipped = sum(row.shipped for row in rows)
     if not shipped:
         raise ProofError(f"{file}: no graph was run on its compute unit in the bundle: run the self-test there")
-    output.say(
+    output.print_line(
         f"{file}: {shipped} outputs passed on the compute units of {folder}, {len(vectors.passed)} conformance vectors "
         "passed"
     )

@@ -39,8 +39,8 @@ def install(
         raise UserError(f"there is no stand-in {unknown[0]}: choose from {', '.join(NAMES)}")
     output = Output(quiet)
     for name in names:
-        folder = set_up(name, expand_home(standins), output.say)
-        output.say(f"{name} is installed in {folder}")
+        folder = set_up(name, expand_home(standins), output.print_line)
+        output.print_line(f"{name} is installed in {folder}")
 
 
 @devices.command("list")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketdiffusion.cli.arguments import parse_size
-from pocketdiffusion.cli.console import Output, Say
+from pocketdiffusion.cli.console import Output, Progress
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
     BUILT_IN,
@@ -76,7 +76,7 @@ def export(
         return
     check_folder(folder, force)
     assert folder is not None
-    with output.progress(f"exporting {model} for {target}") as progress:
+    with output.show_progress(f"exporting {model} for {target}") as progress:
         exported = export_chosen(wanted, folder, token, allow_unexpected or (), report, progress)
     show_exported(exported, output)
 
@@ -87,7 +87,7 @@ def export_chosen(
     token: str | None,
     allow_unexpected: Sequence[str],
     report: ReportKind,
-    progress: Say,
+    progress: Progress,
 ) -> "Bundle":
     """Return the new bundle in `folder`. Raise UserError if torch or a converter is not installed, and as
     `build.export` does."""
@@ -110,7 +110,7 @@ def export_chosen(
         token=token,
         allow_unexpected=allow_unexpected,
         report="full" if report is ReportKind.FULL else "short",
-        say=progress,
+        progress=progress,
     )
 
 
@@ -137,12 +137,12 @@ def show_exported(bundle: "Bundle", output: Output) -> None:
     output.json(lambda: bundle_record(manifest))
     output.table(verdict_table(manifest.verdicts))
     for line in describe_pictures(manifest.verdicts, [golden.controls for golden in manifest.golden]):
-        output.say(line)
+        output.print_line(line)
     if skipped := units_not_run(manifest):
         output.table(not_run_table(skipped))
     if manifest.scheduler.replaced:
         default, own = manifest.scheduler.default_sampler, manifest.scheduler.replaced
-        output.say(f"the bundle draws with {default} instead of the checkpoint's own {own}")
-    output.say(f"{bundle.folder} is complete, every verdict passed, bundle_id {manifest.bundle_id[:16]}")
+        output.print_line(f"the bundle draws with {default} instead of the checkpoint's own {own}")
+    output.print_line(f"{bundle.folder} is complete, every verdict passed, bundle_id {manifest.bundle_id[:16]}")
     for line in warn_of_units(manifest):
         output.warn(line)

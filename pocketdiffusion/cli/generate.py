@@ -87,7 +87,7 @@ def generate(
         )
     check_writable(output)
     shown = Output(quiet)
-    with shown.progress(f"drawing {prompt!r}") as progress:
+    with shown.show_progress(f"drawing {prompt!r}") as progress:
         from pocketdiffusion.runtime.bundle.bundle import open_bundle
 
         progress("hashes")
@@ -101,7 +101,7 @@ def generate(
     warn_of(opened, request, last, shown)
     assert last.picture is not None
     height, width, _ = last.picture.shape
-    shown.say(f"{output}: {width}x{height}, seed {seed}, {request.steps} steps, {request.sampler}")
+    shown.print_line(f"{output}: {width}x{height}, seed {seed}, {request.steps} steps, {request.sampler}")
 
 
 def with_defaults(bundle: "Bundle", request: Request) -> Request:

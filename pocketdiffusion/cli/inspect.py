@@ -46,8 +46,8 @@ def inspect(
     from pocketdiffusion.cli.tables import model_tables
 
     allowed = allow_unexpected or ()
-    checkpoint = open_checkpoint(what, revision=revision, token=token, allow_unexpected=allowed, say=output.warn)
-    parts = components(checkpoint, say=output.warn)
+    checkpoint = open_checkpoint(what, revision=revision, token=token, allow_unexpected=allowed, progress=output.warn)
+    parts = components(checkpoint, progress=output.warn)
     output.json(lambda: model_record(checkpoint.name, checkpoint.licence, parts))
     shown = [
         (

@@ -29,7 +29,7 @@ def list_names(
     output.json(lambda: [{"name": name, "meaning": meaning} for name, meaning in found.items()])
     width = max(map(len, found))
     for name, meaning in found.items():
-        output.say(f"{name:{width}}  {meaning}".rstrip())
+        output.print_line(f"{name:{width}}  {meaning}".rstrip())
 
 
 def _names(kind: Kind) -> dict[str, str]:

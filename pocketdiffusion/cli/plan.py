@@ -22,7 +22,7 @@ def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
     output.json(lambda: plan_record(plan))
     output.table(plan_table(plan.parts))
     for line in describe_plan(plan):
-        output.say(line)
+        output.print_line(line)
 
 
 def describe_plan(plan: "ExportPlan") -> list[str]:

@@ -38,9 +38,9 @@ def reader_kit(
     choose(load_target("generic"), None, format, None)
     check_place(folder)
     output = Output(quiet)
-    with output.progress(f"writing {folder}") as progress:
+    with output.show_progress(f"writing {folder}") as progress:
         progress("loading torch")
         with needs_export():
             from pocketdiffusion.reader_kit import write_kit
-        count = write_kit(folder, format=format, seed=seed, say=progress)
-    output.say(f"{folder} has tiny bundles, and requests.json lists {count} pictures to draw with them")
+        count = write_kit(folder, format=format, seed=seed, progress=progress)
+    output.print_line(f"{folder} has tiny bundles, and requests.json lists {count} pictures to draw with them")

@@ -24,8 +24,10 @@ def runtime_part(
     output = Output(quiet)
     if bundle.resolve() != folder.resolve():
         check_folder(folder, force)
-    with output.progress(f"copying {bundle}") as progress:
+    with output.show_progress(f"copying {bundle}") as progress:
         progress("hashes")
         copied = copy_runtime_part(bundle, folder)
     size = sum(entry.size for entry in copied.manifest.files.values() if entry.role == "runtime")
-    output.say(f"{folder} is the runtime part, {size / 1e6:.1f} MB, runtime_id {copied.manifest.runtime_id[:16]}")
+    output.print_line(
+        f"{folder} is the runtime part, {size / 1e6:.1f} MB, runtime_id {copied.manifest.runtime_id[:16]}"
+    )

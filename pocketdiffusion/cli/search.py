@@ -75,7 +75,7 @@ def search(
     artifact = one_artifact(check_export(wanted))
     check_recipe_file(file)
     output = Output(quiet, as_json)
-    with output.progress(f"searching a recipe for {model} on {target}") as progress:
+    with output.show_progress(f"searching a recipe for {model} on {target}") as progress:
         progress("loading torch")
         with needs_export():
             from pocketdiffusion import search as searching
@@ -107,8 +107,10 @@ def show_found(file: Path, found: "Found", command: str, output: Output) -> None
     output.table(size_table(found.uniform, found.searched))
     for line in found.cut:
         output.warn(line)
-    output.say(f"{file}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB")
-    output.say(f"the plot is {file.with_suffix('.svg')}; now: {command}")
+    output.print_line(
+        f"{file}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB"
+    )
+    output.print_line(f"the plot is {file.with_suffix('.svg')}; now: {command}")
 
 
 def export_command(

@@ -100,7 +100,7 @@ def verify(
     if device is not Device.HOST:
         find_standin(folder, device.value)
     model = None if against is None else Model(against, revision, token, allow_unexpected or ())
-    with output.progress(f"verifying {bundle}") as progress, needs_export():
+    with output.show_progress(f"verifying {bundle}") as progress, needs_export():
         found = judge_bundle(bundle, against=model, place=Place(device.value, folder, core, limit), progress=progress)
     show_verified(found, output)
     check_verified(found)
@@ -132,10 +132,10 @@ def show_verified(found: "Verified", output: Output) -> None:
     output.table(verdict_table(v for v in found.verdicts if v.subject not in found.reasons or not v.passed))
     if vectors:
         passed = Counter(vector.passed for vector in vectors)[True]
-        output.say(f"{passed} of {len(vectors)} conformance vectors, computed by the original libraries, passed")
+        output.print_line(f"{passed} of {len(vectors)} conformance vectors, computed by the original libraries, passed")
     if found.controls:
         for line in describe_pictures(found.verdicts, found.controls):
-            output.say(line)
+            output.print_line(line)
     for recipe in own_floors(found.bundle.manifest):
         output.warn(
             f"the floors of the recipe {recipe} are stated by the bundle only: no recipe of this version has them"
@@ -153,6 +153,6 @@ def show_passed(found: "Verified", output: Output) -> None:
     where = " on its runtime part" if found.not_judged else ""
     if found.device != Device.HOST.value:
         where = f" on {found.device}"
-    output.say(f"{found.bundle.folder} passed all {len(found.verdicts)} verdicts{where}")
+    output.print_line(f"{found.bundle.folder} passed all {len(found.verdicts)} verdicts{where}")
     for line in warn_of_units(found.bundle.manifest):
         output.warn(line)

@@ -69,7 +69,7 @@ def _machine(compared: Compared, broken: str) -> dict[str, Any]:
         "unet_time_ratio": compared.ratio,
         "median_db": difference.median_db,
         "lowest_db": difference.lowest_db,
-        "beside": compared.beside,
+        "against_controls": compared.against_controls,
         "controls": [t.controls for t in difference.drawn],
         "broken": broken,
         "cut": list(compared.cut),

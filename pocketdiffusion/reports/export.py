@@ -72,7 +72,7 @@ def write_report(folder: Path, report: Report) -> None:
         ladder=ladder,
         nearest=NEAREST,
         audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
-        beside=list(describe_pictures(report.verdicts, controls)),
+        against_controls=list(describe_pictures(report.verdicts, controls)),
         warnings=warn_of_units(manifest),
         apple=_apple(manifest),
         sizes=sizes,

@@ -15,7 +15,7 @@ from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, probe, recorded_steps
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 FORM_CALLS = 4  # calls of each graph: of the first, middle and last step, of both halves
 
 
@@ -29,7 +29,7 @@ class Findings:
     model. `sigmoids_after`, `tanhs_after`: numbers in the artifact. `choices`: the form of each kind of activation
     function. `audit`: value ranges in float16.
 
-    Only in a full report: `kept`: {rewrite: {reason: number of modules that it did not change}}. `alone_db`: PSNR of
+    Only in a full report: `kept`: {rewrite: {reason: number of modules that it did not change}}. `single_db`: PSNR of
     the component's worst output with only that rewrite, in torch on one recorded step. `calls_before`, `calls_after`:
     {ATen operator: calls} of one pass without and with the rewrites; a custom op counts as one call. `forms`: error of
     each form of an activation function in float16.
@@ -44,7 +44,7 @@ class Findings:
     choices: Mapping[str, Choice]
     audit: Audit | None
     kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    alone_db: Mapping[str, float] = field(default_factory=dict)
+    single_db: Mapping[str, float] = field(default_factory=dict)
     calls_before: Mapping[str, int] = field(default_factory=dict)
     calls_after: Mapping[str, int] = field(default_factory=dict)
     forms: Sequence[FormError] = ()
@@ -55,7 +55,7 @@ def find(
     rungs: Sequence[Verdict],
     trajectories: Sequence[Trajectory],
     report: str,
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> Findings:
     """Return the findings on an emitted graph whose `rungs` are judged. For `report` "full", measure the rest on the
     first of `trajectories`."""
@@ -77,11 +77,11 @@ def find(
     )
     if report != "full":
         return found
-    say(f"measuring the rewrites of {part.spec.name}")
+    progress(f"measuring the rewrites of {part.spec.name}")
     return replace(
         found,
         kept=count_kept(part, artifact.rewrites),
-        alone_db={name: _alone_db(part, name, trajectories[0]) for name, count in graph.rewrites.items() if count},
+        single_db={name: _alone_db(part, name, trajectories[0]) for name, count in graph.rewrites.items() if count},
         calls_before=count_calls(part, ()),
         calls_after=count_calls(part, artifact.rewrites),
         forms=find_forms(fitted.original, trajectories),

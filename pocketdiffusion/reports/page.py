@@ -37,11 +37,11 @@ class Original(Protocol):
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture and its difference from the reference's, as data URLs. `beside`: a clause that compares its PSNR with
-    the controls."""
+    """One picture and its difference from the reference's, as data URLs. `against_controls`: a clause that compares its
+    PSNR with the controls."""
 
     report: PictureReport
-    beside: str
+    against_controls: str
     picture: str
     difference: str
 

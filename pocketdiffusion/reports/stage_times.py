@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from time import perf_counter
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
-def timed(say: Say) -> tuple[Say, dict[str, float]]:
-    """Return a function that forwards lines of progress to `say`, and the dictionary that it fills: {line: seconds
+def timed(progress: Progress) -> tuple[Progress, dict[str, float]]:
+    """Return a function that forwards lines of progress to `progress`, and the dictionary that it fills: {line: seconds
     until the next line}."""
     seconds: dict[str, float] = {}
     begun: list[tuple[str, float]] = []
@@ -17,6 +17,6 @@ def timed(say: Say) -> tuple[Say, dict[str, float]]:
         for before, start in begun:
             seconds[before] = seconds.get(before, 0) + now - start
         begun[:] = [(line, now)]
-        say(line)
+        progress(line)
 
     return note, seconds

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.quantize.scheme import Scheme
-from pocketdiffusion.quantize.written import write_whole
+from pocketdiffusion.quantize.written import write_complete
 from pocketdiffusion.runtime.errors import UserError
 
 SENSITIVITY_VERSION = 1
@@ -67,12 +67,12 @@ def open_table(file: Path, key: str, progress: Callable[[str], None]) -> Sensiti
             if begun == header:
                 found = {_key(entry): float(entry["sensitivity"]) for entry in entries}
                 progress(f"{len(found)} sensitivities are in {file} from an earlier run")
-                write_whole(file, "".join(lines))
+                write_complete(file, "".join(lines))
                 return SensitivityTable(file, found)
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{file} is not a sensitivity table: move it away, search writes one there") from None
         progress(f"{file} is of another model, other prompts or another version: measuring from scratch")
-    write_whole(file, json.dumps(header, sort_keys=True) + "\n")
+    write_complete(file, json.dumps(header, sort_keys=True) + "\n")
     return SensitivityTable(file)
 
 

@@ -25,7 +25,7 @@ from pocketdiffusion.quantize.scheme import Plan, Scheme, Weight
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.image import to_uint8
-from pocketdiffusion.runtime.program import DECODE, ENCODE_IMAGE, Program, find_giver, model_graph
+from pocketdiffusion.runtime.program import DECODE, ENCODE_IMAGE, Program, find_producer, model_graph
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.check import Check, Tolerance
 from pocketdiffusion.runtime.verify.finite import find_not_finite
@@ -143,10 +143,10 @@ def measure_teacher_forced(subject: Subject, plan: Plan, numbers: Sequence[int],
     `numbers`. If it is lower, return the floor at which the largest single error would still pass."""
     runner = subject.run(plan)
     reports = (report for number in numbers for report in judge_graph(SEARCH, runner, [read_prompt(folder, number)]))
-    return min(min(report.psnr_db, bearable_db(report)) for report in reports)
+    return min(min(report.psnr_db, floor_of_largest_error(report)) for report in reports)
 
 
-def bearable_db(report: Verdict) -> float:
+def floor_of_largest_error(report: Verdict) -> float:
     """Return the highest floor (dB) whose limit on a single error the report meets, -inf if there is none."""
     if not report.finite or (report.max_abs > 0 and not report.peak):
         return -inf
@@ -182,7 +182,7 @@ def measure_redrawn(subjects: Mapping[str, Subject], plan: Plan, numbers: Sequen
     with the original encoder's: the error of the first picture of image-to-image."""
     program = read_prompt(folder, numbers[0]).program
     (encodes, tensor), scale = find_encoder(program)
-    decodes, _ = find_giver(program, DECODE, "decoded") or ("", "")
+    decodes, _ = find_producer(program, DECODE, "decoded") or ("", "")
     encoder, decoder = subjects[encodes].run(plan), subjects[decodes].load()
 
     def decode(encoded: Array) -> Array:
@@ -201,7 +201,7 @@ def find_encoder(program: Program) -> tuple[tuple[str, str], int]:
     """Return the graph and output tensor that compute latents of a picture, and the number of parts of its channels:
     2 for a posterior."""
     for result, parts in (("posterior", 2), ("image_latents", 1)):
-        found = find_giver(program, ENCODE_IMAGE, result)
+        found = find_producer(program, ENCODE_IMAGE, result)
         if found is not None:
             return found, parts
     raise ValueError("the program has no graph that encodes a picture")

@@ -3,7 +3,7 @@ calibrated ranges. The most sensitive weights are islands: stored as int8, with 
 
 from collections.abc import Mapping
 
-from pocketdiffusion.quantize.islands import costly
+from pocketdiffusion.quantize.islands import most_sensitive
 from pocketdiffusion.quantize.recipe import Analysis
 from pocketdiffusion.quantize.scheme import Scheme, Weight
 
@@ -16,5 +16,5 @@ def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]
     integers, island = Scheme("linear", 8, activation="int8"), Scheme("linear", 8)
     measured = analysis.sensitivity(integers)
     products = {name: error for name, error in measured.items() if weights[name].operator != "embedding"}
-    kept = costly(products, SHARE, MOST)
+    kept = most_sensitive(products, SHARE, MOST)
     return {name: integers if name in products and name not in kept else island for name in weights}

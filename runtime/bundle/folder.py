@@ -12,7 +12,7 @@ from pocketdiffusion.runtime.errors import ProofError
 
 def list_files(folder: Path) -> dict[str, int]:
     """Return {path: size in bytes} of every file below `folder`, except the manifest, its digest, and files of file
-    browsers (`leftovers.WORTHLESS`). Raise ProofError for links, devices, pipes and empty folders."""
+    browsers (`leftovers.DISPOSABLE`). Raise ProofError for links, devices, pipes and empty folders."""
     return _walk(folder, lambda path, is_folder: not is_folder and is_worthless(_last(path)), None)
 
 

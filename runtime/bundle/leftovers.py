@@ -6,7 +6,7 @@ that the manifest names is never ignored, and any other file in the folder is re
 from fnmatch import fnmatchcase
 
 # Files that file browsers write and write again: an export may delete these, and nothing else of this list.
-WORTHLESS = (
+DISPOSABLE = (
     ".ds_store",  # Finder, in every folder that it shows
     "._*",  # macOS, next to a file on a disk that is not Apple's
     "thumbs.db",  # Windows Explorer: this and the next three
@@ -19,7 +19,7 @@ WORTHLESS = (
     "icon\r",  # a folder's own icon on macOS
 )
 FILES = (
-    *WORTHLESS,
+    *DISPOSABLE,
     ".gitattributes",  # every repository of the Hugging Face hub has one
     ".gitignore",
     ".gitkeep",
@@ -80,7 +80,7 @@ def is_left_over(name: str, *, folder: bool) -> bool:
 
 def is_worthless(name: str) -> bool:
     """Return True if the file `name` was written by a file browser and can be deleted without loss."""
-    return _matches(name, WORTHLESS)
+    return _matches(name, DISPOSABLE)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -54,7 +54,7 @@ def stage(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_beside(out: Path) -> Iterator[None]:
+def scratch_next_to(out: Path) -> Iterator[None]:
     """Let temporary files be made in .NAME.scratch next to `out`, which is removed when the block ends. The next
     process removes what a killed one left. Raise UserError if it cannot be made, if another process works next to
     `out`, or if a disk is full."""

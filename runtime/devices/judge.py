@@ -23,7 +23,7 @@ from pocketdiffusion.runtime.engines import find_engine, find_graph, open_graph
 from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.program import DECODE, find_giver, model_graph
+from pocketdiffusion.runtime.program import DECODE, find_producer, model_graph
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.check import Scope, scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
@@ -61,7 +61,10 @@ def find_place(device: str, standins: Path, core: str, seconds: float) -> Standi
 
 
 def judge_on(
-    place: Standin, bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
+    place: Standin,
+    bundle: Bundle,
+    trajectories: Sequence[Trajectory],
+    progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Verdict], list[NotRun]]:
     """Judge every graph of every format, in each way that `place` runs it, and a picture. Return the verdicts and what
     was not run. Raise ProofError if a graph cannot be run there although it ships for that device."""
@@ -76,7 +79,7 @@ def judge_on(
         if left_out is not None:
             skipped.append(NotRun("all", format, place.device, *left_out))
         for way in ways:
-            judged, not_run = _judge_way(place, bundle, trajectories[0], format, way, say)
+            judged, not_run = _judge_way(place, bundle, trajectories[0], format, way, progress)
             reports += judged
             skipped += not_run
     return reports, skipped
@@ -88,7 +91,7 @@ def _judge_way(
     trajectory: Trajectory,
     format: str,
     way: Way,
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> tuple[list[Verdict], list[NotRun]]:
     reports: list[Verdict] = []
     skipped: list[NotRun] = []
@@ -99,7 +102,7 @@ def _judge_way(
         return place.open(bundle.folder, way, graphs[name])
 
     for name, graph in graphs.items():
-        say(f"{format} {name} on {place.launch.title}, {way.arithmetic}")
+        progress(f"{format} {name} on {place.launch.title}, {way.arithmetic}")
         try:
             runner = opened(name)
         except ProofError as error:  # pictures then run it on the host, as an app does on the CPU
@@ -119,7 +122,7 @@ def _judge_way(
     def opener(bundle: Bundle, name: str, format: str) -> Runner:
         return open_graph(bundle, name, format) if name in on_host else opened(name)
 
-    say(f"{format} picture on {place.launch.title}, {way.arithmetic}")
+    progress(f"{format} picture on {place.launch.title}, {way.arithmetic}")
     (drawn,) = draw_pictures(bundle, [draw_on_host(bundle, trajectory, format)], format, opener)
     scope = Scope(format, arithmetic=way.arithmetic, device=place.device)
     return reports + judge_pictures([drawn], graphs.values(), scope)[1:], skipped
@@ -130,6 +133,6 @@ def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Traject
     `picture` and decoded output of this drawing; all other data are the original's."""
     after, decoded, picture = draw_again(bundle, trajectory, format, steps=STEPS)
     latents = np.concatenate([trajectory.latents[:1], *after])
-    graph, tensor = find_giver(trajectory.program, DECODE, "decoded") or ("", "")
+    graph, tensor = find_producer(trajectory.program, DECODE, "decoded") or ("", "")
     drawn = tuple(replace(case, outputs={**case.outputs, tensor: decoded}) for case in trajectory.calls[graph])
     return replace(trajectory, steps=STEPS, latents=latents, picture=picture, calls={**trajectory.calls, graph: drawn})

@@ -20,7 +20,7 @@ class EngineFacts:
 
     name: str
     half_arithmetic: Literal["float32", "float16"] = "float32"  # of a graph whose weights are stored in float16
-    weights_beside: bool = False  # the weights are in other files of the same folder, which `external_data` names
+    weights_in_own_files: bool = False  # the weights are in other files of the same folder, which `external_data` names
     dynamic_convolutions: bool = False  # int8 convolutions whose range is measured per call are faster than float32
     ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  # by stand-in: how the graphs are run there
     # By stand-in: an arithmetic that is not run there ("-": no arithmetic is), and the reason.

@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 
 ENGINE = EngineFacts(
     name="onnxruntime",
-    weights_beside=True,
+    weights_in_own_files=True,
     ways={"arm64": (Way(__name__, "float32"),)},
     left_out={
         # A graph that is float16 throughout has 54 dB there (UNet), below the floor: see benchmarks/half_onnx.py.

@@ -167,7 +167,7 @@ def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec])
 
 
 def compare(
-    trajectories: Iterable[Trajectory], candidate: Candidate, say: Callable[[str], None] = lambda line: None
+    trajectories: Iterable[Trajectory], candidate: Candidate, progress: Callable[[str], None] = lambda line: None
 ) -> Difference:
     """Return the differences of `candidate` from the recorded first side, whose tensors have the same shapes
     (`check_shapes`). `trajectories` may be a generator that draws: only one is held at a time."""
@@ -179,11 +179,11 @@ def compare(
     drawn: list[Drawn] = []
     for t in trajectories:
         for name in names:
-            say(f"{candidate.format} {name}: {t.prompt}")
+            progress(f"{candidate.format} {name}: {t.prompt}")
             outputs = _add_calls(tallies[name], candidate.open(name), t, output if name == model else "")
             if name == model:
                 guided.append(_guided_db(t, model, outputs))
-        say(f"{candidate.format} picture: {t.prompt}")
+        progress(f"{candidate.format} picture: {t.prompt}")
         pictures += candidate.draw([t])
         calls = tuple((case.half, case.step or 0) for case in cases(model, t))
         drawn.append(Drawn(t.prompt, t.seed, t.steps, t.guidance, t.picture, t.controls, calls))

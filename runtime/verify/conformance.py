@@ -92,22 +92,22 @@ def _reader_with(bundle: Bundle, tokenizer: Tokenizer, settings: Settings) -> Re
 def judge_conformance(
     bundle: Bundle,
     reader: Reader | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    afresh: Path | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    recomputed: Path | None = None,
 ) -> tuple[list[Verdict], dict[str, str]]:
     """Return a verdict for each vector of the bundle, its subject the vector's name, and the vectors' explanations of a
-    failure by name. `reader` None is the runtime's own. Both are empty if the bundle has no vectors. `afresh` is a
+    failure by name. `reader` None is the runtime's own. Both are empty if the bundle has no vectors. `recomputed` is a
     folder of vectors that the original libraries have just computed; verdicts on them are of the kind
     CONFORMANCE_AFRESH."""
     if not bundle.manifest.conformance:
         return [], {}
-    vectors, raw = read_vectors(afresh or bundle.folder)
+    vectors, raw = read_vectors(recomputed or bundle.folder)
     reader = reader or own_reader(bundle)
     reports = []
     for vector in vectors.vectors:
-        say(f"conformance: {vector.name}")
+        progress(f"conformance: {vector.name}")
         report = judge_vector(vector, raw, reader)
-        reports.append(report if afresh is None else replace(report, rung=Kind.CONFORMANCE_AFRESH.value))
+        reports.append(report if recomputed is None else replace(report, rung=Kind.CONFORMANCE_AFRESH.value))
     return reports, {vector.name: vector.tells for vector in vectors.vectors}
 
 

@@ -21,8 +21,8 @@ from pocketdiffusion.runtime.program import (
     Program,
     Sum,
     host_value,
-    hosts_of,
-    is_given,
+    host_values_of,
+    is_provided,
     names_of,
     text_to_image,
 )
@@ -100,7 +100,7 @@ def _program(bundle: Bundle) -> Iterator[str]:
     if program.draws != DRAWS:  # the order in diffusers' pipelines for image to image
         yield f"program.draws is {', '.join(program.draws)}, and the originals draw {', '.join(DRAWS)}"
     stages = text_to_image(program)
-    if "latents" in hosts_of(stages[DENOISE]):
+    if "latents" in host_values_of(stages[DENOISE]):
         yield "program.stages: an input of denoise is latents, and the originals use scaled_latents"
     called = {call.graph for stage in program.stages for call in stage.calls}
     if idle := graphs.keys() - called:
@@ -110,8 +110,8 @@ def _program(bundle: Bundle) -> Iterator[str]:
         if idle := trajectory.graphs.keys() - made:
             yield f"program.stages: no stage that can be run calls {min(idle)}, which the original called"
     if ENCODE_IMAGE in stages:
-        for value in hosts_of(stages[ENCODE_IMAGE]):
-            if not is_given(program, value):
+        for value in host_values_of(stages[ENCODE_IMAGE]):
+            if not is_provided(program, value):
                 yield f"program.stages: encode_image uses {value}, and needs only a picture"
         if not any("picture" in call.inputs.values() for call in stages[ENCODE_IMAGE].calls):
             yield "program.stages: no graph of encode_image has the unchanged picture as its input"
@@ -162,7 +162,7 @@ def _files(bundle: Bundle, format: str, graph: Graph) -> Iterator[str]:
         if path.startswith(f"{graph.path}/") and path not in graph.files:
             yield f"files does not list {path}"
     engine = find_engine(format)
-    if engine is None or not engine.weights_beside:
+    if engine is None or not engine.weights_in_own_files:
         return
     for path in table:
         if path.startswith(f"{graph.path}_") and path not in graph.files:

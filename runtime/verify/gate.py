@@ -31,21 +31,21 @@ def judge_graph(check: Check, runner: Runner, trajectories: Sequence[Trajectory]
 
 
 def judge(
-    bundle: Bundle, trajectories: Sequence[Trajectory], say: Callable[[str], None] = lambda line: None
+    bundle: Bundle, trajectories: Sequence[Trajectory], progress: Callable[[str], None] = lambda line: None
 ) -> tuple[list[Verdict], list[PictureReport]]:
     """Judge everything. Return the verdicts and the pictures: verdicts on pictures come first, then on stages and on
     every graph of every format. All tolerances are decided before anything runs, from the graphs and the verdicts of
     the manifest (`tolerances.check_artifacts`)."""
     checks = check_artifacts(bundle.manifest.graphs, bundle.manifest.verdicts)
-    say("stages")
+    progress("stages")
     verdicts = judge_stages(bundle, trajectories)
     first: list[Verdict] = []
     pictures: list[PictureReport] = []
     for format, graphs in bundle.manifest.graphs.items():
         for name in graphs:
-            say(f"{format} {name}")
+            progress(f"{format} {name}")
             verdicts += judge_graph(checks[format, name], open_graph(bundle, name, format), trajectories)
-        say(f"{format} pictures")
+        progress(f"{format} pictures")
         drawn = list(draw_pictures(bundle, trajectories, format))
         controls = [trajectory.controls for trajectory in trajectories]
         scope = Scope(format, arithmetic=graphs[model_graph(bundle.manifest.program)[0]].arithmetic)

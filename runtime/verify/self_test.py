@@ -32,14 +32,14 @@ from pocketdiffusion.runtime.verify.tolerances import (
 NOT_JUDGED = "the recorded drawings: tokens, noise, timesteps, steps, each call of each graph, and the other pictures"
 
 
-def judge_runtime_part(bundle: Bundle, say: Callable[[str], None] = lambda line: None) -> list[Verdict]:
+def judge_runtime_part(bundle: Bundle, progress: Callable[[str], None] = lambda line: None) -> list[Verdict]:
     """Judge the runtime part of a bundle, except for its conformance vectors. Return the verdicts on the picture of the
     original in each format, then on stages, then on each output of each graph on its golden case.
 
     Floors are not moved by measurements of the proof part, such as rounding or rewrites that change the model. Raise
     ProofError if a case or the picture cannot be read."""
     checks = check_artifacts(bundle.manifest.graphs, ())
-    say("stages")
+    progress("stages")
     pictures: list[Verdict] = []
     reports = [
         measure("characters", _characters(bundle), check_stage(EXACT_DB)),
@@ -47,11 +47,11 @@ def judge_runtime_part(bundle: Bundle, say: Callable[[str], None] = lambda line:
     ]
     for format, graphs in bundle.manifest.graphs.items():
         for name in graphs:
-            say(f"{format} {name}")
+            progress(f"{format} {name}")
             runner, case = open_graph(bundle, name, format), bundle.manifest.cases[name]
             reports += _judge_case(bundle, checks[format, name], runner, case)
         if bundle.manifest.picture is not None:
-            say(f"{format} picture")
+            progress(f"{format} picture")
             pictures.append(_judge_picture(bundle, format, bundle.manifest.picture))
     return [*pictures, *reports]
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
-from pocketdiffusion.runtime.program import hosts_of, image_to_image, text_to_image
+from pocketdiffusion.runtime.program import host_values_of, image_to_image, text_to_image
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.conformance import Reader, own_reader, run_rows
 from pocketdiffusion.runtime.verify.questions import (
@@ -65,7 +65,7 @@ def vector_faults(bundle: Bundle) -> Iterator[str]:
 def _hosts(bundle: Bundle) -> set[str]:
     """Return the host values that any stage uses."""
     stages = (*text_to_image(bundle.manifest.program).values(), *image_to_image(bundle.manifest.program).values())
-    return {name for stage in stages for name in hosts_of(stage)}
+    return {name for stage in stages for name in host_values_of(stage)}
 
 
 def _question_faults(found: Mapping[str, Vector], raw: bytes, name: str, asked: Asked) -> Iterator[str]:

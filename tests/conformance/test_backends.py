@@ -39,7 +39,7 @@ def parts(micro_checkpoint: Path) -> dict[str, Component]:
 
 @pytest.fixture(scope="module")
 def trajectory(micro_checkpoint: Path, parts: dict[str, Component]) -> Trajectory:
-    checkpoint = open_checkpoint(str(micro_checkpoint), say=lambda line: None)
+    checkpoint = open_checkpoint(str(micro_checkpoint), progress=lambda line: None)
     return record(checkpoint, list(parts.values()), [Request("red apple", seed=5, steps=2)])[0]
 
 

@@ -42,7 +42,7 @@ def folders(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def opened(folder: Path) -> Checkpoint:
-    return open_checkpoint(str(folder), say=lambda line: None)
+    return open_checkpoint(str(folder), progress=lambda line: None)
 
 
 @in_each

@@ -31,7 +31,7 @@ class Unmeasured:
 
 @pytest.fixture(scope="module")
 def parts(micro_checkpoint: Path) -> list[Component]:
-    return components(open_checkpoint(str(micro_checkpoint), say=lambda line: None))
+    return components(open_checkpoint(str(micro_checkpoint), progress=lambda line: None))
 
 
 @pytest.mark.parametrize(("format", "profile"), PROFILES)

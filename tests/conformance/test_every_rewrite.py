@@ -72,7 +72,7 @@ NEAR_DB = {"fused_attention": 125.0, "quick_gelu": 140.0}  # the same arithmetic
 
 @pytest.fixture(scope="module")
 def parts(tiny_checkpoint: Path) -> list[Component]:
-    return components(open_checkpoint(str(tiny_checkpoint), say=lambda line: None))
+    return components(open_checkpoint(str(tiny_checkpoint), progress=lambda line: None))
 
 
 @in_each

@@ -48,7 +48,7 @@ in_each_format = pytest.mark.parametrize("format", backend_names())
 
 
 def read_parts(folder: Path) -> dict[str, Component]:
-    return {part.spec.name: part for part in components(open_checkpoint(str(folder), say=lambda line: None))}
+    return {part.spec.name: part for part in components(open_checkpoint(str(folder), progress=lambda line: None))}
 
 
 def worst_db(part: Component, folder: Path, format: str, graph: Graph, reference: Sequence[Array]) -> float:

@@ -191,7 +191,7 @@ def write_checkpoint(template: Path, folder: Path, case: Case, text_class: type 
 
 
 def parts_of(folder: Path, width: int | None = None, height: int | None = None) -> dict[str, Component]:
-    checkpoint = open_checkpoint(str(folder), say=lambda line: None)
+    checkpoint = open_checkpoint(str(folder), progress=lambda line: None)
     return {part.spec.name: part for part in components(checkpoint, width=width, height=height)}
 
 

@@ -30,7 +30,7 @@ from pocketdiffusion.export.backends.coreml.apple import TURN, file_spec, packag
 from pocketdiffusion.export.backends.coreml.quantization import add_pass, check_compressed, compresses
 from pocketdiffusion.export.backends.coreml.taps import identifier
 from pocketdiffusion.export.backends.coreml.tools import ct
-from pocketdiffusion.export.backends.emission import check_lowered
+from pocketdiffusion.export.backends.emission import check_schemes
 from pocketdiffusion.export.backends.nearest import interpolate
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.matrices import float_plan
@@ -56,7 +56,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     if artifact.profile not in PROFILES:
         raise UserError(f"Core ML has no profile {artifact.profile!r}: choose from {', '.join(PROFILES)}")
     plan = plan or float_plan(part, artifact.recipe)
-    check_lowered(plan, artifact)
+    check_schemes(plan, artifact)
     if len(storages := {scheme.storage for scheme in plan.schemes.values()}) > 1 and "float32" in storages:
         raise UserError(
             f"coreml computes in float32 or in float16: {plan.recipe} has matrices of float32 and of other storages"

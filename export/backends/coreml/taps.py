@@ -50,7 +50,7 @@ class CoremlTapped:
         return {t.name: outputs[t.name].astype(t.dtype, copy=False) for t in self.spec.outputs}
 
 
-def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> CoremlTapped:
+def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> CoremlTapped:
     """Return a runner of the .mlpackage `path` that keeps the intermediate outputs named in `results`."""
     return CoremlTapped(spec, read_program(path), frozenset(results))
 

@@ -20,7 +20,7 @@ from onnxscript.optimizer import optimize_ir
 from torch.export import ExportedProgram
 
 from pocketdiffusion.export.artifact import Artifact
-from pocketdiffusion.export.backends.emission import check_lowered
+from pocketdiffusion.export.backends.emission import check_schemes
 from pocketdiffusion.export.backends.onnx.edit import SCOPES
 from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
@@ -63,7 +63,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     """
     profile = _profile(artifact)
     plan = plan or float_plan(part, artifact.recipe)
-    check_lowered(plan, artifact)
+    check_schemes(plan, artifact)
     open_batch = open_batch and part.halved and plan.activation != "int16"
     draft = _draft(part, tuple(artifact.rewrites), profile, open_batch)
     model = draft.model.clone()

@@ -50,7 +50,7 @@ class OnnxTapped:
         return {name: outputs[name] for name in names}
 
 
-def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> OnnxTapped:
+def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> OnnxTapped:
     """Return a runner of the model.onnx at `path` that keeps the intermediate outputs named in `results`."""
     model = ir.load(path)
     found = {value.name: value for node in model.graph for value in node.outputs}

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.check_storable import check_storable
-from pocketdiffusion.export.backends.emission import check_lowered
+from pocketdiffusion.export.backends.emission import check_schemes
 from pocketdiffusion.export.backends.tflite.capabilities import ON_CPU
 from pocketdiffusion.export.backends.tflite.convert import convert
 from pocketdiffusion.export.backends.tflite.draft import Draft
@@ -40,7 +40,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     """
     _check_profile(artifact)
     plan = plan or float_plan(part, artifact.recipe)
-    check_lowered(plan, artifact)
+    check_schemes(plan, artifact)
     check_size(part.spec.name, sum(nbytes(ref.shape, plan.of(name, ref.shape)) for name, ref in part.weights.items()))
     for name, weight in read_weights(part):
         check_storable(name, weight, plan.of(name, weight.shape))

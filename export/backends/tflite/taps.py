@@ -62,7 +62,7 @@ class TfliteTapped:
         return {name: outputs[name] for name in own}
 
 
-def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> TfliteTapped:
+def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> TfliteTapped:
     """Return a runner of the .tflite at `path` that keeps the intermediate outputs named in `results`."""
     from ai_edge_litert import schema_py_generated as schema
 

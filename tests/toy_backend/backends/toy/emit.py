@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.check_storable import check_storable
-from pocketdiffusion.export.backends.emission import check_lowered
+from pocketdiffusion.export.backends.emission import check_schemes
 from pocketdiffusion.export.backends.taps import Layer
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.trace import trace
@@ -30,7 +30,7 @@ from pocketdiffusion.runtime.runner import Array, Runner
 
 def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan) -> Graph:
     """Write toy/NAME.json and toy/NAME.npz below `folder`. Shapes are fixed."""
-    check_lowered(plan, artifact)
+    check_schemes(plan, artifact)
     traced = trace(part, artifact.rewrites, open_batch=False)
     names = _names(traced.program)
     arrays = {}
@@ -117,7 +117,7 @@ class ToyTapped:
         return self.runner(inputs)
 
 
-def open_tapped(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> ToyTapped:
+def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> ToyTapped:
     """Return a runner that keeps `results`."""
     kept: dict[str, Array] = {}
 
