@@ -48,7 +48,10 @@ def check_model(name: str) -> None:
     are checked later by the checkpoint sources, which import torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
-        raise UserError(f"{name} is not a diffusers checkpoint: it has no model_index.json")
+        raise UserError(
+            f"{name} is neither a bundle (no manifest.json) nor a diffusers checkpoint (no model_index.json): "
+            "give a folder that `export` or `save_pretrained` wrote"
+        )
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
     if "/" in name:
@@ -108,12 +111,16 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
 
 
 def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raise UserError unless exactly one is given, as a positive number."""
+    """Raise UserError unless exactly one of `budget_mb` and `min_psnr` is given, as a positive number."""
     given = [value for value in (budget_mb, min_psnr) if value is not None]
     if len(given) != 1:
-        raise UserError("give either --budget-mb or --min-psnr")
+        raise UserError("the recipe mixed needs exactly one of --budget-mb and --min-psnr: give one of them")
     if not 0 < given[0] < float("inf"):
-        raise UserError(f"{given[0]} is not a size or a PSNR: give a positive number")
+        option = "--budget-mb" if budget_mb is not None else "--min-psnr"
+        raise UserError(
+            f"{option} {given[0]} is not a positive number: give "
+            f"{'MB, such as 12' if budget_mb is not None else 'dB, such as 40'}"
+        )
 
 
 def check_recipe_file(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The denoising loop of the reference phone: a generator, so that the caller owns progress, previews and cancelling."""
+"""The denoising loop in numpy. `generate` yields after each step, so that the caller can show progress or stop."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ Latents = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Draft:
-    """The result of one step: `step` rows of `steps` are done. Only the last has `picture` (uint8 [H, W, 3]) and
+    """The result of one denoising step, number `step` of `steps`. Only the last has `picture` (uint8 [H, W, 3]) and
     `decoded`, the VAE decoder's output (float32 [1, 3, H, W]), in which NaN can still be seen. `cut` is the end of the
     prompt that did not fit, `negative_cut` the end of the negative prompt if guidance uses it."""
 
@@ -71,12 +71,13 @@ def generate(
 ) -> Iterator[Draft]:
     """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
 
-    `sampler` None is the checkpoint's own. If the program's guidance is classifier-free, `guidance` of 1 or less draws
-    without the negative prompt. `negative_prompt` None is replaced as the program's `absent_negative` states. `batched`
-    computes both guidance halves in one call of each graph of a step; None does so if the artifacts allow it.
-    With `image` (uint8 [H, W, 3] of the bundle's size) the last `strength` (0..1) of the steps redraw that picture.
-    `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program needs a host value
-    that has no argument here. The same seed gives diffusers' latents on the CPU.
+    `seed`: -2**63 to 2**64 - 1. `steps` and `guidance` do not default to the bundle's own (`bundle.manifest.defaults`).
+    `guidance` of 1 or less ignores the negative prompt. `negative_prompt` None: the model's default, an empty prompt or
+    zeros. `sampler` None: the bundle's default. `format`: "onnx", "coreml" or "tflite"; None: the bundle's first.
+    `batched`: compute both halves of guidance in one call; None: if the graphs allow it. `image` (uint8 [H, W, 3] of
+    the bundle's size): redraw it with the last `strength` (0..1) of the steps. `opener` opens the graphs. Raise
+    UserError if an argument is out of its range, or the program needs a host value that has no argument here. The same
+    seed draws the same noise as diffusers on a CPU.
     """
     manifest = bundle.manifest
     program = manifest.program
@@ -90,8 +91,8 @@ def generate(
     batchable = accepts_both_halves(program, stages[DENOISE], specs)
     if batched and not batchable:
         raise UserError(
-            f"{bundle.folder}: the {format} graphs of a step accept one sample, and both guidance halves are two: draw "
-            "without batched"
+            f"{bundle.folder}: the {format} graphs of a step accept a batch of 1, and batched=True passes both "
+            "guidance halves as a batch of 2: set batched=False, or export with --target generic"
         )
     batched = batchable if batched is None else batched
 
@@ -140,7 +141,7 @@ def generate(
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:
-    """Return the finished picture of `generate`, uint8 [H, W, 3]."""
+    """Return the finished picture, uint8 [H, W, 3]. `options` are the keyword arguments of `generate`."""
     picture = None
     for draft in generate(bundle, prompt, **options):  # type: ignore[arg-type]
         picture = draft.picture
@@ -155,7 +156,8 @@ def start_step(steps: int, strength: float) -> int:
         raise UserError(f"steps must be 1 or more, not {steps}")
     if not 0 < strength <= 1 or int(steps * strength) < 1:
         raise UserError(
-            f"strength {strength} of {steps} steps leaves no step to run: raise one of them (strength is at most 1)"
+            f"strength {strength} with {steps} steps runs no step (strength * steps is below 1): raise "
+            "--strength (at most 1) or --steps"
         )
     return steps - min(int(steps * strength), steps)
 
@@ -177,10 +179,15 @@ def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
         if name not in picked:
             variants = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
             needs = f"needs {' or '.join(map(', '.join, variants))}" if variants else "is not in its program"
-            raise UserError(f"{bundle.folder}: {name} {needs}, so that nothing can be drawn from what was given")
+            raise UserError(
+                f"{bundle.folder}: the stage {name} {needs}, which a prompt and a picture do not provide: use a "
+                "reader that provides it"
+            )
         lacking = [name for name in host_values_of(picked[name]) if not is_provided(bundle.manifest.program, name)]
         if lacking:
-            raise UserError(f"{bundle.folder}: {name} needs {', '.join(lacking)}, which cannot be given here")
+            raise UserError(
+                f"{bundle.folder}: the stage {name} needs {', '.join(lacking)}, which this pipeline does not provide"
+            )
     return picked
 
 
@@ -282,7 +289,8 @@ def read_picture(bundle: Bundle, image: NDArray[np.uint8]) -> NDArray[np.float32
     wanted = (size.height * size.scale, size.width * size.scale, 3)
     if image.shape != wanted or image.dtype != np.uint8:
         raise UserError(
-            f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
+            f"the picture is {image.dtype} {list(image.shape)}, and this bundle needs uint8 {list(wanted)}, "
+            "[height, width, 3]: resize or convert it"
         )
     return from_uint8(image)
 

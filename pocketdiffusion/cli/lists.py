@@ -51,7 +51,10 @@ def _names(kind: Kind) -> dict[str, str]:
     for name in backend_names():
         for profile in find_backend(name).profiles:
             formats.setdefault(profile, []).append(name)
-    return {profile: f"of {' and '.join(known)}" for profile, known in formats.items()}
+    return {
+        profile: f"a profile of {' and '.join(known)}; docs/artifacts.md describes it"
+        for profile, known in formats.items()
+    }
 
 
 def _summary(module: str) -> str:

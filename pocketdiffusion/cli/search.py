@@ -36,8 +36,8 @@ SearchedFormat = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="The format to search for. It is required if the phone has several formats. `pocketdiffusion list "
-        "formats` lists all formats.",
+        help="The format that the recipe is for. Required if the phone's target has several formats. "
+        "`pocketdiffusion list formats` lists all formats.",
         autocompletion=complete_formats,
     ),
 ]
@@ -75,7 +75,7 @@ def search(
     artifact = one_artifact(check_export(wanted))
     check_recipe_file(file)
     output = Output(quiet, as_json)
-    with output.show_progress(f"searching a recipe for {model} on {target}") as progress:
+    with output.show_progress(f"searching for the best recipe of {model} for {target}") as progress:
         progress("loading torch")
         with needs_export():
             from pocketdiffusion import search as searching
@@ -108,9 +108,10 @@ def show_found(file: Path, found: "Found", command: str, output: Output) -> None
     for line in found.cut:
         output.warn(line)
     output.print_line(
-        f"{file}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB"
+        f"{file}: {found.measured.nbytes / 1e6:.2f} MB of weights, median PSNR of the pictures "
+        f"{found.measured.median_db:.1f} dB"
     )
-    output.print_line(f"the plot is {file.with_suffix('.svg')}; now: {command}")
+    output.print_line(f"the plot is {file.with_suffix('.svg')}; to export with this recipe: {command}")
 
 
 def export_command(

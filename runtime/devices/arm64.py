@@ -29,4 +29,7 @@ def check_core(runner: ChildRunner, core: str) -> None:
     """Raise ProofError if the emulated processor has no float16 arithmetic or dot product, as phones have."""
     lacking = [word for word in WANTED if word not in runner.features]
     if lacking:
-        raise ProofError(f"arm64: the core {core} has no {', '.join(lacking)}: use {CORE}, or a later one")
+        raise ProofError(
+            f"arm64: the emulated processor {core} lacks {', '.join(lacking)} (float16 arithmetic or dot "
+            f"product): give --core {CORE} or a newer one"
+        )

@@ -10,7 +10,7 @@ ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kerne
 
 @dataclass(frozen=True)
 class NotRun:
-    """`subject` is a graph, or "all" of a format."""
+    """Graphs that were not run. `subject`: a graph's name, or "all" for every graph of the format."""
 
     subject: str
     format: str
