@@ -11,6 +11,8 @@ from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
 
+ANY_SYSTEM = "any"  # the `os` of a target that is no certain phone
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -48,9 +50,13 @@ def check_model(name: str) -> None:
     are checked later by the checkpoint sources, which import torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
+        if (path / "manifest.json").is_file():
+            raise UserError(
+                f"{name} is a bundle, and a checkpoint is needed here: give the model that it was made from"
+            )
         raise UserError(
-            f"{name} is neither a bundle (no manifest.json) nor a diffusers checkpoint (no model_index.json): "
-            "give a folder that `export` or `save_pretrained` wrote"
+            f"{name} is not a diffusers checkpoint: it has no model_index.json; give a folder that `save_pretrained` "
+            "wrote"
         )
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
@@ -63,12 +69,12 @@ def check_model(name: str) -> None:
 def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:
     """Return the target with the artifacts that the options choose. `profile` applies to the formats that have it.
 
-    Raise UserError if a value is unknown, or none of the formats has that profile.
+    Raise UserError if a value is unknown, the phone cannot run the format, or none of the formats has that profile.
     """
     if recipe is not None:
         load_recipe(recipe)
     if format is not None:
-        find_backend(format)
+        check_system(target, format)
     if profile is not None and profile not in profile_names():
         near = get_close_matches(profile.lower(), profile_names(), n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(profile_names())}"
@@ -84,13 +90,32 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
             replace(
                 a,
                 recipe=recipe or a.recipe,
-                profile=profile if profile in profiles[a.format] else a.profile,
+                profile=profile if profile is not None and profile in profiles[a.format] else a.profile,
                 # the Neural Engine computes in float16 only
                 compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
             )
             for a in artifacts
         ),
     )
+
+
+def check_system(target: Target, format: str) -> None:
+    """Raise UserError if there is no such format, or the target's system cannot run its files."""
+    systems = find_backend(format).systems
+    if systems is not None and target.os not in (*systems, ANY_SYSTEM):
+        own = " and ".join(dict.fromkeys(artifact.format for artifact in target.artifacts))
+        raise UserError(
+            f"--format {format} runs on {' and '.join(systems)} only, and {target.name} has {target.os}: leave out "
+            f"--format to write {own}, or give a --target with {' or '.join(systems)}"
+        )
+
+
+def describe_added(target: Target, chosen: Target) -> str:
+    """Return a sentence on the artifacts of `chosen` in a format that `target` does not list, "" if there are none."""
+    listed = {artifact.format for artifact in target.artifacts}
+    added = [a for a in chosen.artifacts if a.format not in listed]
+    settings = ", ".join(f"{a.format} (profile {a.profile}, recipe {a.recipe}, unit {a.compute_unit})" for a in added)
+    return f"the target {target.name} does not list this format: {settings} is written" if added else ""
 
 
 def one_artifact(target: Target) -> Artifact:
@@ -107,20 +132,19 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
     if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
         check_wanted(budget_mb, min_psnr)
     elif (budget_mb, min_psnr) != (None, None):
-        raise UserError("--budget-mb and --min-psnr are for the recipe mixed only: give --recipe mixed")
+        raise UserError("--budget-mb and --min-median-psnr are for the recipe mixed only: give --recipe mixed")
 
 
 def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
     """Raise UserError unless exactly one of `budget_mb` and `min_psnr` is given, as a positive number."""
     given = [value for value in (budget_mb, min_psnr) if value is not None]
     if len(given) != 1:
-        raise UserError("the recipe mixed needs exactly one of --budget-mb and --min-psnr: give one of them")
+        raise UserError("the recipe mixed needs exactly one of --budget-mb and --min-median-psnr: give one of them")
     if not 0 < given[0] < float("inf"):
-        option = "--budget-mb" if budget_mb is not None else "--min-psnr"
-        raise UserError(
-            f"{option} {given[0]} is not a positive number: give "
-            f"{'MB, such as 12' if budget_mb is not None else 'dB, such as 40'}"
+        option, advice = (
+            ("--min-median-psnr", "dB, such as 40") if budget_mb is None else ("--budget-mb", "MB, such as 12")
         )
+        raise UserError(f"{option} {given[0]:g} is not a positive number: give {advice}")
 
 
 def check_recipe_file(out: Path) -> None:

@@ -153,8 +153,7 @@ def _find_parts(outline: Outline) -> tuple[str, str]:
     sized = [part for part, config in outline.configs.items() if "sample_size" in config and part not in coders]
     if len(coders) != 1 or len(sized) != 1 or not outline.configs[coders[0]].get("block_out_channels"):
         raise UserError(
-            f"{outline.name} cannot be planned: its model_index.json must name exactly one denoiser (unet) and "
-            "one autoencoder (vae)"
+            f"{outline.name} cannot be planned: its model_index.json must name exactly one denoiser and one autoencoder"
         )
     return sized[0], coders[0]
 

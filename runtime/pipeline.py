@@ -71,13 +71,12 @@ def generate(
 ) -> Iterator[Draft]:
     """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
 
-    `seed`: -2**63 to 2**64 - 1. `steps` and `guidance` do not default to the bundle's own (`bundle.manifest.defaults`).
-    `guidance` of 1 or less ignores the negative prompt. `negative_prompt` None: the model's default, an empty prompt or
-    zeros. `sampler` None: the bundle's default. `format`: "onnx", "coreml" or "tflite"; None: the bundle's first.
-    `batched`: compute both halves of guidance in one call; None: if the graphs allow it. `image` (uint8 [H, W, 3] of
-    the bundle's size): redraw it with the last `strength` (0..1) of the steps. `opener` opens the graphs. Raise
-    UserError if an argument is out of its range, or the program needs a host value that has no argument here. The same
-    seed draws the same noise as diffusers on a CPU.
+    `seed`: -2**63 to 2**64 - 1; the noise is diffusers' on a CPU. The defaults of `steps` and `guidance` are not the
+    bundle's own, which are in `bundle.manifest.defaults`. `guidance` of 1 or less ignores the negative prompt.
+    `negative_prompt` None: the model's default, an empty prompt or zeros. `sampler` None: the bundle's default.
+    `format` None: the bundle's first. `batched`: compute both halves of guidance in one call; None: if the graphs
+    allow it. `image` (uint8 [H, W, 3] of the bundle's size): redraw it with the last `strength` (0..1) of the steps.
+    Raise UserError if an argument is out of its range, or the program needs a host value that has no argument here.
     """
     manifest = bundle.manifest
     program = manifest.program
@@ -156,8 +155,8 @@ def start_step(steps: int, strength: float) -> int:
         raise UserError(f"steps must be 1 or more, not {steps}")
     if not 0 < strength <= 1 or int(steps * strength) < 1:
         raise UserError(
-            f"strength {strength} with {steps} steps runs no step (strength * steps is below 1): raise "
-            "--strength (at most 1) or --steps"
+            f"strength {strength:g} with {steps} steps runs no step (strength * steps is below 1): raise the "
+            "strength (at most 1) or the steps"
         )
     return steps - min(int(steps * strength), steps)
 
@@ -178,9 +177,11 @@ def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
     for name in (DENOISE, DECODE, *(name for name in more if name is not None)):
         if name not in picked:
             variants = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
-            needs = f"needs {' or '.join(map(', '.join, variants))}" if variants else "is not in its program"
+            if not variants:
+                raise UserError(f"{bundle.folder}: its program has no stage {name}: export the model again")
+            needs = " or ".join(map(", ".join, variants))
             raise UserError(
-                f"{bundle.folder}: the stage {name} {needs}, which a prompt and a picture do not provide: use a "
+                f"{bundle.folder}: the stage {name} needs {needs}, which a prompt and a picture do not provide: use a "
                 "reader that provides it"
             )
         lacking = [name for name in host_values_of(picked[name]) if not is_provided(bundle.manifest.program, name)]

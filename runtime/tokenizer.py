@@ -101,7 +101,9 @@ def make_tokenizer(
     merge does not fit."""
     names = {number: entry for entry, number in vocab.items()}
     if unk_id is not None and unk_id not in names:
-        raise UserError(f"the vocabulary has no entry with the id {unk_id}, which unk_id names: export the model again")
+        raise UserError(
+            f"the vocabulary has no entry with the id {unk_id}, which unk_id names: take a complete tokenizer"
+        )
     if max_length < 2:
         raise UserError(f"max_length {max_length} has no room for the beginning and the end token: 77 is common")
 
@@ -124,7 +126,7 @@ def make_tokenizer(
         if encoder.id_to_token(number) is None:
             raise UserError(
                 f"neither the vocabulary nor the added tokens have the id {number}, which bos_id, eos_id or "
-                "pad_id names: export the model again"
+                "pad_id names: take a complete tokenizer"
             )
     expansions = {token.text: token.expansion for token in added if token.expansion}
     return Tokenizer(encoder, max_length, bos_id, eos_id, pad_id, expansions)

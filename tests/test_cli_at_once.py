@@ -37,10 +37,10 @@ def ask(*arguments: str | Path, **environment: str) -> tuple[str, str, str]:
         (("--format", "onx"), "there is no format onx: did you mean onnx?"),
         (("--sampler", "eulr"), "no sampler is called 'eulr': did you mean euler?"),
         (("--size", "big"), "--size big is not a size"),
-        (("--recipe", "mixed"), "give either --budget-mb or --min-psnr"),
+        (("--recipe", "mixed"), "needs exactly one of --budget-mb and --min-median-psnr"),
         (("--budget-mb", "3"), "are for the recipe mixed only"),
         (("-o", "/proc/out"), "cannot write to /proc"),
-        (("-o", "."), "is not a name for a bundle"),
+        (("-o", "."), "cannot be an output folder"),
         (("FOLDER/absent",), "there is no folder"),
         (("FOLDER",), "is not a diffusers checkpoint"),
     ],
@@ -61,7 +61,7 @@ def test_export_needs_a_folder() -> None:
 def test_search_answers_before_torch_is_imported(tmp_path: Path) -> None:
     for options, said in (
         (("--target", "generic", "--budget-mb", "3"), "has several formats"),
-        (("--target", "pixel-8"), "give either --budget-mb or --min-psnr"),
+        (("--target", "pixel-8"), "needs exactly one of --budget-mb and --min-median-psnr"),
         (("--target", "pixel-8", "--budget-mb", "3", "-o", "a.txt"), "name a JSON file"),
     ):
         last, _, error = ask("search", "-o", tmp_path / "a.json", *options)

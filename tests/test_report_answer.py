@@ -57,15 +57,15 @@ def test_passed(manifest: Manifest) -> None:
     answer = answer_export(manifest, [*pictures(54.25, 48.0), verdict("unet.out_sample", 70)], CONTROLS)
     assert answer.state == "passed" and answer.sentence == (
         f"Proven for {manifest.target.title}: the median of 4 pictures by the onnx files agrees with the original "
-        f"({manifest.model.name}) at 54.2 dB PSNR (minimum 48.0 dB), nearer than the nearest control, the original "
-        "with one step less (31.5 dB); all 3 checks passed."
+        f"({manifest.model.name}) at 54.2 dB PSNR (minimum 48.0 dB), closer than the closest control picture, the "
+        "original drawn with one step less (31.5 dB); all 3 checks passed."
     )
 
 
 def test_the_furthest_of_several_formats_is_named(manifest: Manifest) -> None:
     answer = answer_export(manifest, [*pictures(54, 48), *pictures(30, 28, "tflite")], CONTROLS)
     assert "by the tflite files agrees" in answer.sentence and "the lowest of 2 formats" in answer.sentence
-    assert "30.0 dB PSNR (minimum 28.0 dB), no nearer than the nearest control" in answer.sentence
+    assert "30.0 dB PSNR (minimum 28.0 dB), not closer than the closest control picture" in answer.sentence
 
 
 def test_equal_pictures_need_no_control(manifest: Manifest) -> None:
@@ -122,7 +122,7 @@ def test_a_comparison_says_how_near_and_which_layer() -> None:
     answer = answer_comparison(compared([45.0, 40.0, 50.0], layers))
     assert answer.sentence == (
         "The median of 3 pictures by B (bundle, onnx fp16) agrees with A (emoji, the original) at 45.0 dB PSNR "
-        "(minimum 40.0 dB), nearer than the nearest control, A with one step less (31.5 dB); "
+        "(minimum 40.0 dB), closer than the closest control picture, A drawn with one step less (31.5 dB); "
         "first above 1%: unet conv_in, step 2."
     )
     assert answer_comparison(compared([inf])).sentence.startswith("The picture by B (bundle, onnx fp16) is equal to A")
@@ -132,7 +132,7 @@ def test_a_bound_that_does_not_hold_comes_first() -> None:
     answer = answer_comparison(compared([30.0]), "a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB")
     assert answer.state == "failed"
     assert answer.sentence.startswith(
-        "Not near enough: a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB; "
+        "Bound not met: a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB; "
     )
 
 

@@ -136,7 +136,7 @@ def test_an_empty_folder_and_a_damaged_bundle_give_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/"])
 def test_places_without_a_name(name: str) -> None:
-    with pytest.raises(UserError, match="not a name for a bundle"), stage(Path(name)):
+    with pytest.raises(UserError, match="cannot be an output folder"), stage(Path(name)):
         pytest.fail("started")
 
 

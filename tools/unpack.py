@@ -57,8 +57,8 @@ def _unpack_gpu(files: dict[str, Path], folder: Path) -> None:
     done = subprocess.run(["node", "-e", _UNBROTLI, str(folder / _SWIFTSHADER)], capture_output=True)
     if done.returncode:
         raise UserError(
-            f"node cannot decompress {_SWIFTSHADER} (it needs zlib with Brotli, Node 11.7 or newer): install a "
-            "newer Node"
+            f"node cannot decompress {_SWIFTSHADER} (Brotli needs Node 11.7 or newer): install a newer Node, or "
+            "run this again"
         )
     (folder / "swiftshader.tar").write_bytes(done.stdout)
     with tarfile.open(folder / "swiftshader.tar") as archive:

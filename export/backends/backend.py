@@ -77,7 +77,7 @@ class Backend:
 
     name: str  # also the name of its folder in export/backends and in a bundle, and of its engine's file
     engine: EngineFacts
-    profiles: tuple[str, ...]  # the dialects of the format
+    profiles: Mapping[str, str]  # the names of the format's profiles, and which operators each of them allows
     default: Artifact  # used for a format that the user requests and the target does not name
     activations: Mapping[str, Choices]  # by profile
     emit: Emit
@@ -92,6 +92,9 @@ class Backend:
     needs: "Callable[[Path, Graph], Engine]"
     units: "Callable[[Path, Graph], dict[str, Unit]]"
     count_memory: "Callable[[Path], Memory]"
+    systems: tuple[str, ...] | None = (
+        None  # the phones' systems that can run the files, as targets name them; None: any
+    )
     layout: Layout = "channels_first"
     proved_on: str | None = (
         None  # the compute unit whose engine the gate itself runs; None: the gate uses another program

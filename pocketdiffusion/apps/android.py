@@ -83,5 +83,5 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise UserError(f"`{' '.join(command[1:])}` of adb failed: {said[-1].strip()}")
+        raise UserError(f"`adb {' '.join(command[1:])}` failed: {said[-1].strip()}")
     return done.stdout

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 LayerBudget = Annotated[
     float | None,
     typer.Option(
-        "--budget",
+        "--layer-budget",
         min=0,
         metavar="PERCENT",
         help="The relative error (norm of the difference over norm of A's output) in percent above which a layer "
         "is reported. By default, 1, or 10 if the recipe of B is lossy. It does not change the exit code.",
+    ),
+]
+Guidance = Annotated[
+    float,
+    typer.Option(
+        metavar="SCALE",
+        help="The guidance scale. It must be above 1, so that both halves of guidance are compared.",
     ),
 ]
 LeastPsnr = Annotated[
@@ -51,13 +58,7 @@ def compare(
         int, typer.Option(metavar="N", help="The seed of the first prompt. Each further prompt uses the next number.")
     ] = 0,
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="The number of denoising steps.")] = 20,
-    guidance: Annotated[
-        float,
-        typer.Option(
-            metavar="SCALE",
-            help="The guidance scale. It must be above 1, so that both halves of guidance are compared.",
-        ),
-    ] = 7.5,
+    guidance: Guidance = 7.5,
     format: OneFormat = None,
     budget: LayerBudget = None,
     min_psnr: LeastPsnr = None,

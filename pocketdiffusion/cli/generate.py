@@ -41,6 +41,39 @@ NegativePrompt = Annotated[
         "used: an empty prompt, or zeros for Stable Diffusion XL.",
     ),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="The seed of the noise, -2**63 to 2**64 - 1. The same seed draws the same picture as diffusers on a CPU, "
+        "up to the error of the recipe.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="The number of denoising steps, 1 up to the largest count that the bundle has tables for. By default, the "
+        "bundle's default, which `inspect` shows.",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SCALE",
+        help="The guidance scale; 7.5 is common, 1 or less turns guidance off. By default, the bundle's default, which "
+        "`inspect` shows.",
+    ),
+]
+StartPicture = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A PNG or JPEG file to start from (image-to-image). It is resized to the bundle's picture size; the "
+        "aspect ratio is not kept.",
+    ),
+]
 Strength = Annotated[
     float | None,
     typer.Option(
@@ -61,41 +94,12 @@ def generate(
         "out.png"
     ),
     negative_prompt: NegativePrompt = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="The seed of the noise, -2**63 to 2**64 - 1. The same seed draws the same picture as diffusers on a "
-            "CPU, up to the error of the recipe.",
-        ),
-    ] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="The number of denoising steps, 1 up to the largest count that the bundle has tables for. By "
-            "default, the bundle's default, which `inspect` shows.",
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SCALE",
-            help="The guidance scale; 7.5 is common, 1 or less turns guidance off. By default, the bundle's default, "
-            "which `inspect` shows.",
-        ),
-    ] = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
     sampler: BundleSampler = None,
     format: OneFormat = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A PNG or JPEG file to start from (image-to-image). It is resized to the bundle's picture size; the "
-            "aspect ratio is not kept.",
-        ),
-    ] = None,
+    image: StartPicture = None,
     strength: Strength = None,
     quiet: Quiet = False,
 ) -> None:
@@ -104,6 +108,8 @@ def generate(
         raise UserError(
             f"--guidance {guidance} is not a scale: give a finite number; 7.5 is common, 1 turns guidance off"
         )
+    if strength is not None and image is None:
+        raise UserError("--strength is for image-to-image: give --image FILE too, or leave it out")
     check_writable(output)
     shown = Output(quiet)
     with shown.show_progress(f"drawing {prompt!r}") as progress:

@@ -31,8 +31,8 @@ Format = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The only format to write, also one that the phone's target does not list. By default, every format "
-        "of the target is written. `pocketdiffusion list formats` lists all formats.",
+        help="The only format to write. It may be one that the target does not list, if the phone's system can run it. "
+        "By default, every format of the target is written. `pocketdiffusion list formats` lists all formats.",
         autocompletion=complete_formats,
     ),
 ]
@@ -49,7 +49,7 @@ Profile = Annotated[
     typer.Option(
         metavar="NAME",
         help="The set of operators that the file may use: ort or std (ONNX), std (TFLite), ios16 to ios18 (Core "
-        "ML). By default, the target's own profile is used.",
+        "ML). By default, the target's own profile is used. `pocketdiffusion list profiles` describes them.",
     ),
 ]
 Recipe = Annotated[
@@ -117,12 +117,13 @@ BudgetMb = Annotated[
     typer.Option(
         metavar="MB",
         help="The upper limit of the total size of all weights, in MB (1e6 bytes). Only for the recipe `mixed`, "
-        "which needs either this or --min-psnr.",
+        "which needs either this or --min-median-psnr.",
     ),
 ]
 MinPsnr = Annotated[
     float | None,
     typer.Option(
+        "--min-median-psnr",
         metavar="DB",
         help="The lowest median PSNR that the pictures may have, in dB. Only for the recipe `mixed`, which needs "
         "either this or --budget-mb.",

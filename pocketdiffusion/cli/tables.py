@@ -51,11 +51,12 @@ class Judged(Protocol):
 
 def target_table(targets: Iterable[Target]) -> Table:
     """Return a table with one row per phone."""
-    table = _table("target", "phone", "SoC", "RAM", "OS (least)", "artifacts (format profile recipe)")
+    table = _table("target", "phone", "SoC", "RAM", "OS (oldest)", "artifacts (format profile recipe)")
     for t in targets:
         artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
-        ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else "not stated"
-        table.add_row(t.name, t.title, t.soc or "any", ram, t.os_floor or t.os, artifacts)
+        absent = "any" if t.os == "any" else "not stated"
+        ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else absent
+        table.add_row(t.name, t.title, t.soc or absent, ram, t.os_floor or t.os, artifacts)
     return table
 
 
@@ -65,6 +66,7 @@ def verdict_table(verdicts: Iterable[Judged]) -> Table:
     for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("verdict")
+    table.caption = "check: what was compared with the original; floor: the lowest PSNR that passes (docs/GLOSSARY.md)"
     for v in verdicts:
         table.add_row(
             v.subject,

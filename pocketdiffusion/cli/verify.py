@@ -71,7 +71,9 @@ def verify(
     limit: Annotated[
         float,
         typer.Option(
-            min=1, metavar="SECONDS", help="The time limit of one call of a graph on arm64 or gpu, in seconds."
+            min=1,
+            metavar="SECONDS",
+            help="The time limit of one call of a graph in seconds. Only with `--device arm64` or `gpu`.",
         ),
     ] = 300,
     device_report: DeviceReport = None,
@@ -89,6 +91,10 @@ def verify(
     With `--device arm64` or `gpu`, they cover every graph and one small picture. If DIR is only the runtime part of a
     bundle, they cover the conformance vectors, one recorded call of each graph, and one picture.
     """
+    if device is not Device.ARM64 and core is not None:
+        raise UserError("--core is the processor that is emulated: give --device arm64 too, or leave it out")
+    if against is None and (revision or token or allow_unexpected):
+        raise UserError("--revision, --token and --allow-unexpected are for the original: give --against MODEL too")
     output = Output(quiet, as_json)
     if device_report is not None:
         _show_report(bundle, device_report, output, judged=against is not None or device is not Device.HOST)
@@ -148,7 +154,7 @@ def show_verified(found: "Verified", output: Output) -> None:
 
 
 def show_passed(found: "Verified", output: Output) -> None:
-    """Print that every verdict passed, and warnings on compute units."""
+    """Print that every check passed, and warnings on compute units."""
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
     where = " on its runtime part" if found.not_judged else ""

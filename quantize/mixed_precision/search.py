@@ -107,7 +107,7 @@ class Search:
             if exact.median_db < least_db:
                 raise UserError(
                     f"no recipe reaches a median PSNR of {least_db:g} dB: the most precise one has "
-                    f"{exact.median_db:.1f} dB; lower --min-psnr"
+                    f"{exact.median_db:.1f} dB; lower --min-median-psnr"
                 )
             good = [exact]
         best = min(good, key=lambda plan: plan.nbytes)
@@ -158,7 +158,7 @@ class Search:
             if db == -inf:
                 raise UserError(
                     f"with weights of {plan.nbytes / 1e6:.2f} MB {name} computes values that are not finite: "
-                    "raise --budget-mb or --min-psnr"
+                    "raise --budget-mb or --min-median-psnr"
                 )
         engine = find_engine(self.format)
         exact_db = FLOORS_DB["float16", engine.half_arithmetic if engine is not None else "float32"]

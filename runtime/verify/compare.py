@@ -147,7 +147,7 @@ def check_shapes(one: Candidate, other: Candidate) -> None:
     for name, own, given in other_shapes(*specs):
         raise UserError(
             f"the shape of {name} is {list(given)} in {other.title} and {list(own)} in {one.title}: only "
-            "equal shapes can be compared; export both at the same --size"
+            "models with equal shapes can be compared; --size of `export` sets the size of the pictures"
         )
 
 

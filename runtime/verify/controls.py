@@ -43,8 +43,8 @@ def compare_with(db: float, controls: Mapping[str, float]) -> str:
         return "without controls"
     near = [f"{name} ({_db(value)})" for name, value in told.items() if db > value]
     far = [f"{name} ({_db(value)})" for name, value in told.items() if not db > value]
-    words = [f"closer to the reference than its own picture with {_and(near)}"] if near else []
-    words += [f"not closer than its own picture with {_and(far)}"] if far else []
+    words = [f"closer to the reference than the reference's own picture with {_and(near)}"] if near else []
+    words += [f"not closer than the reference's own picture with {_and(far)}"] if far else []
     return ", but ".join(words)
 
 

@@ -71,8 +71,7 @@ def record_bundle(
     program = bundle.manifest.program
     if program.guidance == CLASSIFIER_FREE and not guidance > 1:
         raise UserError(
-            f"guidance {guidance:g} does not use the negative prompt, and the comparison needs both halves "
-            "of guidance: give --guidance above 1"
+            f"guidance {guidance:g} does not use the negative prompt, and a comparison needs both: give more than 1"
         )
     format = graph_format(bundle, format)
     sampler = sampler or bundle.manifest.scheduler.default_sampler
