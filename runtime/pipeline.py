@@ -155,7 +155,7 @@ def start_step(steps: int, strength: float) -> int:
         raise UserError(f"steps must be 1 or more, not {steps}")
     if not 0 < strength <= 1 or int(steps * strength) < 1:
         raise UserError(
-            f"strength {strength:g} with {steps} steps runs no step (strength * steps is below 1): raise the "
+            f"strength {strength} with {steps} steps runs no step (strength * steps is below 1): raise the "
             "strength (at most 1) or the steps"
         )
     return steps - min(int(steps * strength), steps)

@@ -149,10 +149,7 @@ def test_what_tflite_lacks_is_said_before_anything_is_drawn(
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(tflite.BACKEND, largest=2_000_000))
     refused("fp32", "tflite cannot store text_encoder with the recipe fp32: its weights are 0.0 GB, and a file holds")
     monkeypatch.setitem(sys.modules, "litert_torch", None)
-    refused(
-        "w8",
-        "writing tflite needs litert-torch, which is not installed: run pip install --no-deps -r requirements-tflite.txt",
-    )
-    with pytest.raises(UserError, match="litert-torch is not installed"):
+    refused("w8", "litert-torch, which is not installed: run pip install --no-deps -r requirements-tflite.txt")
+    with pytest.raises(UserError, match="writing tflite needs litert-torch, which is not installed"):
         check_recipes([], [replace(find_backend("tflite").default, recipe="mixed")])
     check_recipes([], [find_backend("onnx").default, find_backend("coreml").default])

@@ -12,8 +12,11 @@ from test_report import Page
 
 from pocketdiffusion.compare import Compared, Side
 from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.export.float16.audit import Audit
+from pocketdiffusion.quantize.float16_range import Range, Underflow
 from pocketdiffusion.reports.answer import answer_comparison, answer_export
 from pocketdiffusion.reports.export import Report, write_report
+from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
@@ -136,17 +139,42 @@ def test_a_bound_that_does_not_hold_comes_first() -> None:
     )
 
 
+def touch_artifacts(manifest: Manifest, folder: Path) -> None:
+    """Empty files in place of the artifacts, whose names the report reads."""
+    for graphs in manifest.graphs.values():
+        for graph in graphs.values():
+            for file in graph.files:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).touch()
+
+
+def test_the_page_shows_the_audit_of_value_ranges(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Templates are not read by type checkers: each field that they name must exist."""
+    bundle = open_bundle(tiny_bundle)
+    touch_artifacts(bundle.manifest, tmp_path)
+    audit = Audit(
+        "onnx",
+        "unet",
+        (Range("Conv conv_in", "val_1", 7e4), Range("Mul", "val_2", 12.0)),
+        ("conv_in was divided by 4",),
+        (Underflow("conv_out.weight", 0.25, 0.1),),
+        (verdict("unet.out_sample", 61.0),),
+    )
+    findings = Findings({"fused_attention": 2}, {}, {"rewrites": 120.0}, 3, 0, 3, {}, audit)
+    report = Report(bundle.manifest, [], [], read_golden(bundle), {}, 1.0, {"onnx": {"unet": findings}})
+    write_report(tmp_path, report)
+    shown = Page((tmp_path / "report/report.html").read_text("utf-8")).shown
+    assert "Rescaled: conv_in was divided by 4." in shown and "unet.out_sample 61.0 dB; 2 results." in shown
+    assert "Stored with a large error: conv_out.weight, 25 % of its values become zero" in shown
+
+
 def test_a_failed_export_says_so_first_and_names_no_measurement_that_was_not_made(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """The page of an export without --report full."""
     bundle = open_bundle(tiny_bundle)
     bad = replace(verdict("unet.out_sample", 40.0, 65.0), rung=bundle.manifest.graphs["onnx"]["unet"].recipe)
-    for graphs in bundle.manifest.graphs.values():
-        for graph in graphs.values():
-            for file in graph.files:
-                (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / file).touch()
+    touch_artifacts(bundle.manifest, tmp_path)
     write_report(tmp_path, Report(bundle.manifest, [bad], [], read_golden(bundle), {}, 1.0))
     page = Page((tmp_path / "report/report.html").read_text("utf-8"))
     assert "Not proven for" in page.shown.partition("Checks of the shipped artifacts")[0]
