@@ -21,13 +21,14 @@ from pocketdiffusion.export.families import program
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
-from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten
+from pocketdiffusion.export.reference.torch_runner import Read, TorchRunner, open_rewritten
 from pocketdiffusion.quantize.measure.activation_stats import ActivationStatistics, empty_statistics
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis, open_analysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table, table_key
-from pocketdiffusion.quantize.measure.fake_quantize import fake_quantize
+from pocketdiffusion.quantize.measure.fake_quantize import round_activations
 from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawings, Subject
-from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.quantize.quantized_tensor import restore, store
+from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Calibration
 from pocketdiffusion.runtime.verify.recording import Trajectory, digest_arrays
 
@@ -41,8 +42,15 @@ def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, lite
     A rewrite that calls an operator without its module hides that operator's input: pass no rewrites if `plan` has
     activations other than "float".
     """
-    runner = open_rewritten(part, rewrites)
-    fake_quantize(runner.module, plan, litert=litert)
+
+    def quantized(name: str, read: Read) -> Read:
+        scheme = plan.schemes.get(name, FLOAT32)
+        if scheme.kind == "float":
+            return read if scheme == FLOAT32 else lambda: restore(store(read(), scheme))
+        return partial(restore, store(read(), scheme))
+
+    runner = open_rewritten(part, rewrites, quantized)
+    round_activations(runner.module, plan, litert=litert)
     return runner
 
 
