@@ -1,6 +1,7 @@
 """A torch module whose weights are streamed computes what one with its weights in memory computes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +51,15 @@ def test_rewritten_and_rounded(
     parts: Sequence[Component], rewrites: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part in parts:
-        check_equal(part, lambda part=part: open_rewritten(part, rewrites), monkeypatch)
-        check_equal(part, lambda part=part: open_rounded(part, rewrites), monkeypatch)
+        check_equal(part, partial(open_rewritten, part, rewrites), monkeypatch)
+        check_equal(part, partial(open_rounded, part, rewrites), monkeypatch)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_quantized(parts: Sequence[Component], scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in parts if scheme.activation == "float" else [part for part in parts if part.spec.name == "unet"]:
         plan = Plan("test", dict.fromkeys(weights_of(part), scheme))
-        check_equal(part, lambda part=part, plan=plan: open_quantized(part, (), plan), monkeypatch)
+        check_equal(part, partial(open_quantized, part, (), plan), monkeypatch)
 
 
 def test_rounding_changes_matrices_alone(parts: Sequence[Component]) -> None:
