@@ -19,7 +19,7 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import prepare, seal_judged
 from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scratch_next_to, stage
-from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict, blame
+from pocketdiffusion.runtime.bundle.verdicts import Kind, ProofKind, Verdict, blame
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.verify.gate import judge
@@ -46,6 +46,7 @@ def export(
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
+    proof: ProofKind = "full",
     report: ReportKind = "short",
     progress: Progress = lambda line: None,
 ) -> Bundle:
@@ -53,7 +54,8 @@ def export(
 
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite") and `profile`
     override the target's own, `sampler` the checkpoint's scheduler, `width` and `height` (pixels) the size that the
-    model was trained at. `allow_unexpected`: shell patterns of unused tensors to ignore. `report` "full" also measures
+    model was trained at. `allow_unexpected`: shell patterns of unused tensors to ignore. `proof`
+    "quick" compares one picture of few steps instead of four of ten. `report` "full" also measures
     the error of each single rewrite and activation form. The recipe "mixed" is searched, for weights of `budget_mb` (MB
     of 1e6 bytes) or pictures of `min_psnr` (dB).
 
@@ -73,7 +75,7 @@ def export(
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
     with scratch_next_to(out):
-        original = record_original(checkpoint, parts, progress)
+        original = record_original(checkpoint, parts, progress, proof)
         recipes = find_recipes(original, target, budget_mb, min_psnr, progress)
         return export_original(
             original, target, out, recipes=recipes, report=report, progress=progress, seconds=seconds
@@ -114,7 +116,7 @@ def export_original(
         calibration = original.calibrated.calibration if calibrated else None
         progress("writing tokenizer, tables and vectors")
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
-        unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder)}))
+        unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder), "proof_kind": original.proof}))
         judged, pictures = judge(unsealed.bundle, trajectories, lambda part: progress(f"verifying {part}"))
         verdicts = sorted([*ladder, *judged], key=lambda verdict: verdict.kind != Kind.PICTURES)  # pictures first
         progress("writing the report")

@@ -23,6 +23,7 @@ from pocketdiffusion.runtime.verify.compare import (
     compare,
     step_ratio,
 )
+from pocketdiffusion.runtime.verify.controls import ALL as CONTROLS
 from pocketdiffusion.runtime.verify.controls import compare_with, medians
 from pocketdiffusion.runtime.verify.peak import peak_mb
 from pocketdiffusion.runtime.verify.recorded import record_bundle
@@ -170,7 +171,7 @@ def record_each(
 
             assert isinstance(reference, ModelCandidate)
             request = Request(prompt, seed=seed, steps=steps, guidance=guidance)
-            yield from record(reference.checkpoint, reference.parts, [request], controls=True)
+            yield from record(reference.checkpoint, reference.parts, [request], controls=CONTROLS)
 
 
 def time_ratio(reference: Candidate, candidate: Candidate, trajectory: Trajectory) -> float | None:

@@ -5,19 +5,18 @@ If a recipe decides by measured sensitivities, all weights count as equally sens
 
 Memory and time are estimates by these rules, each with its measurement:
 
-- Weights in memory: bytes per parameter of each storage, from export/backends/*/costs.json. They were counted by
-  export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters).
-- Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
+  - Weights in memory: bytes per parameter of each storage, from export/backends/*/costs.json. They were counted by
+  export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters). -
+  Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
   are in memory at once. The built-in decoder has 64 channels there, 64x64 pixels, and 3.15 MB (ONNX) = 3 such tensors.
-  The scores of attention are not counted.
-- A denoising step of the original, both halves: 0.033 s + 4.9e-12 s per parameter of the denoiser and position of the
-  latents, on one thread. From the built-in model (0.046 s) and Stable Diffusion 1.5 (62.7 s for 3 steps, of which about
-  10 s are text and autoencoder). SDXL, which was not used to fit the rule: 199.7 s for one step and the autoencoder at
-  1024x1024 (benchmarks/RESULTS.md); the rule estimates 206 s for the step.
-- An export records the original (156 steps for the gate's requests with their controls), runs 36 steps of rewritten
-  modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's time,
-  converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for ONNX,
-  TFLite and Core ML; 36, 93 and 80 were measured.
+  The scores of attention are not counted. - A denoising step of the original, both halves: 0.033 s + 4.9e-12 s per
+  parameter of the denoiser and position of the latents, on one thread. From the built-in model (0.046 s) and Stable
+  Diffusion 1.5 (62.7 s for 3 steps, of which about 10 s are text and autoencoder). SDXL, which was not used to fit the
+  rule: 199.7 s for one step and the autoencoder at 1024x1024 (benchmarks/RESULTS.md); the rule estimates 206 s for the
+  step. - An export records the original (156 steps for the requests of a full proof with their controls), runs 36 steps
+  of rewritten modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's
+  time, converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for
+  ONNX, TFLite and Core ML; 36, 93 and 80 were measured.
 
 The estimates are right within a factor of two, on a processor like the one of benchmarks/RESULTS.md.
 """
@@ -31,17 +30,19 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.checkpoint_outline import Outline
-from pocketdiffusion.export.reference.requests import REQUESTS
+from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Scheme, Weight
+from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.verify.controls import STEPS
 
 STEP_SECONDS, POSITION_SECONDS = 0.033, 4.9e-12  # of a step of the original; per parameter and position of the latents
-TORCH_STEPS, FILE_STEPS = 36, 92  # of rewritten modules, and of each format's files
+TORCH_STEPS = 9  # of rewritten modules, for each picture of the proof: three steps of three modules
 OTHER_SECONDS = 15
 
 
@@ -83,11 +84,13 @@ def plan_export(
     budget_mb: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    proof: ProofKind = "full",
 ) -> ExportPlan:
     """Return the expected sizes, memory and time of an export of the checkpoint for `target`.
 
     `width` and `height` in pixels, None for the size that the model was trained at. `budget_mb`: size of the recipe
-    "mixed". Raise UserError if a recipe cannot be used, or the parts of the checkpoint are of an unknown kind.
+    "mixed". `proof`: how much is drawn and compared. Raise UserError if a recipe cannot be used, or the parts of the
+    checkpoint are of an unknown kind.
     """
     denoiser, autoencoder = _find_parts(outline)
     channels = outline.configs[autoencoder]["block_out_channels"]
@@ -104,13 +107,15 @@ def plan_export(
         known = sum(each or 0 for each in held) + cost["decoder_tensors"] * cost["tensor_bytes"] * tensors
         memory[format] = None if None in held else int(known)
     parameters = {part: _parameters(shapes) for part, shapes in outline.shapes.items()}
-    steps, pictures = original_steps()
+    steps, pictures = original_steps(proof)
+    requests = PROOFS[proof].requests
+    file_steps = 2 * sum(request.steps for request in requests) + 3 * len(requests)  # all steps twice; three in fp32
     step = STEP_SECONDS + POSITION_SECONDS * parameters[denoiser] * across * down
     seconds = (
         OTHER_SECONDS
-        + step * (steps + TORCH_STEPS)
+        + step * (steps + TORCH_STEPS * len(requests))
         + sum(
-            step * FILE_STEPS * cost["step_ratio"]
+            step * file_steps * cost["step_ratio"]
             + cost["convert_seconds"]
             + 1e-9 * cost["convert_nanoseconds_per_parameter"] * sum(parameters.values())
             for cost in costs.values()
@@ -130,11 +135,12 @@ def plan_export(
     )
 
 
-def original_steps() -> tuple[int, int]:
+def original_steps(proof: ProofKind) -> tuple[int, int]:
     """Return the numbers of denoising steps and of pictures that an export records with the original: each of the
-    gate's requests and three controls (another seed, another prompt, one step less)."""
-    steps = sum(4 * request.steps - 1 for request in REQUESTS)
-    return steps, 4 * len(REQUESTS)
+    proof's requests and their controls."""
+    requests, controls = PROOFS[proof].requests, PROOFS[proof].controls
+    steps = sum((1 + len(controls)) * request.steps - (STEPS in controls) for request in requests)
+    return steps, (1 + len(controls)) * len(requests)
 
 
 def read_costs(format: str) -> dict[str, Any]:

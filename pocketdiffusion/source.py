@@ -10,8 +10,10 @@ from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.quantization import Calibrated, calibrate
 from pocketdiffusion.export.reference.record import check_reference, record
+from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
+from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 from pocketdiffusion.runtime.note import Note
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
@@ -23,12 +25,14 @@ Progress = Callable[[str], None]
 class Original:
     """A recorded model, which exports for several phones share.
 
-    `calibrated`: the statistics of its activations on the calibration prompts, measured at the first use.
+    `proof`: how much was recorded. `calibrated`: the statistics of its activations on the calibration prompts, measured
+    at the first use.
     """
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
     trajectories: list[Trajectory]
+    proof: ProofKind = "full"
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -65,10 +69,14 @@ def open_model(
 
 
 def record_original(
-    checkpoint: Checkpoint, parts: Sequence[Component], progress: Progress = lambda line: None
+    checkpoint: Checkpoint,
+    parts: Sequence[Component],
+    progress: Progress = lambda line: None,
+    proof: ProofKind = "full",
 ) -> Original:
-    """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline."""
-    trajectories = record(
-        checkpoint, parts, progress=lambda part: progress(f"recording the original: {part}"), controls=True
-    )
-    return Original(checkpoint, parts, trajectories)
+    """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline. `proof` decides
+    how many there are (export/reference/requests.py)."""
+    wanted = PROOFS[proof]
+    note = lambda line: progress(f"recording the original: {line}")  # noqa: E731
+    trajectories = record(checkpoint, parts, wanted.requests, note, controls=wanted.controls)
+    return Original(checkpoint, parts, trajectories, proof)

@@ -126,6 +126,7 @@ def record_model(
     """Return the checkpoint of `model` and its drawings at the bundle's size and with its sampler. Raise UserError if
     the shapes of its graphs are not the bundle's; ModuleNotFoundError if torch is not installed."""
     from pocketdiffusion.export.reference.record import record
+    from pocketdiffusion.export.reference.requests import PROOFS
     from pocketdiffusion.source import open_model
 
     latents, scheduler = bundle.manifest.latents, bundle.manifest.scheduler
@@ -145,7 +146,9 @@ def record_model(
         raise UserError(
             f"{model.name} is not the model of {bundle.folder}: {name} is {list(theirs)} there, and {list(ours)} here"
         )
-    return checkpoint, record(checkpoint, parts, progress=progress, controls=controls)
+    proof = PROOFS[bundle.manifest.proof_kind]
+    names = proof.controls if controls else ()
+    return checkpoint, record(checkpoint, parts, proof.requests, progress, controls=names)
 
 
 def check_verified(found: Verified) -> None:

@@ -55,7 +55,7 @@ def test_the_plan_of_a_real_bundle(emoji_fp16: Bundle) -> None:
 
 
 def test_the_original_draws_each_request_and_three_controls() -> None:
-    assert original_steps() == (156, 16)
+    assert original_steps("full") == (156, 16) and original_steps("quick") == (6, 2)
 
 
 def test_more_pixels_take_more() -> None:

@@ -31,7 +31,7 @@ from pocketdiffusion.export.reference.streamed_weights import stream_weights
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.verify.check import Scope
-from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, compare_with, medians
+from pocketdiffusion.runtime.verify.controls import ALL, PROMPT, SEED, STEPS, compare_with, medians
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.pictures import PictureReport, judge_pictures
 from pocketdiffusion.runtime.verify.recording import guided_outputs, recorded_steps
@@ -301,7 +301,7 @@ def test_a_seed_that_is_none_is_one_line(tiny_checkpoint: Path) -> None:
 def test_controls_are_drawn_by_the_original(micro_checkpoint: Path) -> None:
     """Beside its own picture: another seed, one step less, and the prompt without its last word."""
     checkpoint = open_checkpoint(str(micro_checkpoint), progress=lambda line: None)
-    (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST], controls=True)
+    (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST], controls=ALL)
     others = {
         SEED: replace(REQUEST, seed=REQUEST.seed ^ 1),
         STEPS: replace(REQUEST, steps=2),

@@ -1,6 +1,6 @@
 """Record the original: diffusers' own pipeline draws, unchanged, and the inputs and outputs of its modules are kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,14 +42,14 @@ def record(
     watch: Callable[[str, nn.Module], None] | None = None,
     *,
     streamed: bool = True,
-    controls: bool = False,
+    controls: Collection[str] = (),
 ) -> list[Trajectory]:
     """Draw each request with diffusers' pipeline of the checkpoint, opened by its own loader. Return a trajectory each.
 
     Before anything runs, `watch` is called with the name of each component and a module that has its weights under the
-    component's names, to register hooks; if it changes weights, `streamed` must be off. `controls` draws three more
-    pictures per request, which show what a distance in dB means. Raise UserError if the pipeline cannot be opened, or
-    no sampler here does what its scheduler does.
+    component's names, to register hooks; if it changes weights, `streamed` must be off. `controls` names more pictures
+    per request (runtime/verify/controls.py), which show what a distance in dB means. Raise UserError if the pipeline
+    cannot be opened, or no sampler here does what its scheduler does.
     """
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
@@ -81,7 +81,7 @@ def draw(
     requests: Sequence[Request],
     progress: Callable[[str], None],
     sampler: str,
-    controls: bool,
+    controls: Collection[str],
 ) -> list[Trajectory]:
     """Draw the requests as `record` does, with an open pipeline. `sampler` is the name of its scheduler's sampler."""
     size = picture_size(checkpoint, parts)
@@ -105,7 +105,7 @@ def draw(
                 sampler=sampler,
                 calls=store.put_calls(found.calls),
                 **arrays,
-                controls=draw_controls(pipeline, request, size, picture) if controls else {},
+                controls=draw_controls(pipeline, request, size, picture, controls),
             )
         )
     return trajectories
@@ -134,13 +134,16 @@ def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
     return np.asarray(picture)
 
 
-def draw_controls(pipeline: Pipeline, request: Request, size: tuple[int, int], picture: Array) -> dict[str, float]:
+def draw_controls(
+    pipeline: Pipeline, request: Request, size: tuple[int, int], picture: Array, names: Collection[str]
+) -> dict[str, float]:
     """Return the PSNR (dB) of `picture`, drawn by `request`, against the original's pictures with another seed, one
-    step less, and a neighbouring prompt."""
+    step less, and a neighbouring prompt: those of them that `names` has."""
     others = {SEED: replace(request, seed=request.seed ^ 1), PROMPT: replace(request, prompt=shorten(request.prompt))}
     if request.steps > 1:
         others[STEPS] = replace(request, steps=request.steps - 1)
-    return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in others.items()}
+    chosen = {name: other for name, other in others.items() if name in names}
+    return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in chosen.items()}
 
 
 def picture_size(checkpoint: Checkpoint, parts: Sequence[Component]) -> tuple[int, int]:

@@ -110,6 +110,23 @@ MinPsnr = Annotated[
 ]
 
 
+class ProofKind(Enum):
+    """How much of the original an export is compared with."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+Proof = Annotated[
+    ProofKind,
+    typer.Option(
+        "--proof",
+        help="How much is drawn and compared. `full`: four pictures of 10 steps, and three control pictures of each. "
+        "`quick`: one picture of 3 steps, and one control. Both make every kind of check, and the bundle states which.",
+    ),
+]
+
+
 class ReportKind(Enum):
     """The amount of measurements for the report of an export."""
 

@@ -8,17 +8,20 @@ if TYPE_CHECKING:
     from pocketdiffusion.choices import Wanted
     from pocketdiffusion.export.targets import Target
     from pocketdiffusion.planned_export import ExportPlan
+    from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 
 
-def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
-    """Print the plan of an export. Raise UserError if the checkpoint is not on this disk."""
+def show_plan(wanted: "Wanted", target: "Target", proof: "ProofKind", output: Output) -> None:
+    """Print the plan of an export with this kind of proof. Raise UserError if the checkpoint is not on this disk."""
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
     from pocketdiffusion.planned_export import plan_export
 
     outline = read_outline(wanted.model)
-    plan = plan_export(outline, target, budget_mb=wanted.budget_mb, width=wanted.width, height=wanted.height)
+    plan = plan_export(
+        outline, target, budget_mb=wanted.budget_mb, width=wanted.width, height=wanted.height, proof=proof
+    )
     output.json(lambda: plan_record(plan))
     output.table(plan_table(plan.parts))
     for line in describe_plan(plan):

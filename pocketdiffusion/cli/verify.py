@@ -150,7 +150,9 @@ def show_passed(found: "Verified", output: Output) -> None:
     """Print that every verdict passed, and warnings on compute units."""
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
-    where = " on its runtime part" if found.not_judged else ""
+    where = " of a quick proof" if found.bundle.manifest.proof_kind == "quick" else ""
+    if found.not_judged:
+        where = " on its runtime part"
     if found.device != Device.HOST.value:
         where = f" on {found.device}"
     output.print_line(f"{found.bundle.folder} passed all {len(found.verdicts)} verdicts{where}")

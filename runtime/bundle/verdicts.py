@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from pocketdiffusion.runtime.record import INFORMS, AnyFloat, BundlePath, Count, Record, Sha256
 
+ProofKind = Literal["quick", "full"]  # how much of the original an export was compared with
+
 
 class Kind(StrEnum):
     """The subject of a comparison with the original. The value is the `rung` of a verdict, except that a verdict on an
@@ -195,6 +197,8 @@ class ProofSummary(Record):
 
     file: BundlePath = Field(description="the proof file")
     sha256: Sha256 = Field(description="digest of the proof file, whether it is there or not")
-    kind: Annotated[Literal["quick", "full"], INFORMS] = Field(description="how much was judged; quick is reserved")
+    kind: Annotated[ProofKind, INFORMS] = Field(
+        description="how much was judged: full, or quick, which has one picture of few steps"
+    )
     passed: bool = Field(description="whether every verdict passed, and every output of every graph has one")
     worst: Worst | None = Field(description="the worst verdict; null where there is none")
