@@ -127,7 +127,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "header lacks a field": (_header(lambda h: h[FIRST].pop("dtype")), (UNET, "corrupt header", "dtype")),
     "unknown dtype": (_header(lambda h: h[FIRST].update(dtype="F12")), (UNET, FIRST, "F12")),
     "size is not the shape's": (_header(lambda h: h[FIRST].update(shape=[99])), (UNET, "F32[99]")),
-    "negative shape": (_header(lambda h: h[FIRST].update(shape=[-4, -4])), (UNET, "natural numbers")),
+    "negative shape": (_header(lambda h: h[FIRST].update(shape=[-4, -4])), (UNET, "integers of 0 or more")),
     "shape is text": (_header(lambda h: h[FIRST].update(shape="16")), (UNET, "corrupt header")),
     "a gap": (_header(lambda h: h.pop(FIRST)), (UNET, "gap or overlap")),
     "two tensors in one place": (_header(lambda h: h.update(copy=h[FIRST])), (UNET, "gap or overlap")),

@@ -39,10 +39,10 @@ class JsonNode private constructor(
 
     fun text(): String = primitive("text").takeIf { it.isString }?.content ?: fail("it is no text")
 
-    /** A whole number below 2^53. */
+    /** An integer below 2^53. */
     fun long(): Long {
         val number = number()
-        if (number != Math.rint(number) || Math.abs(number) >= WHOLE) fail("it is no whole number")
+        if (number != Math.rint(number) || Math.abs(number) >= WHOLE) fail("it is not an integer")
         return number.toLong()
     }
 
