@@ -165,6 +165,18 @@ def once(factory: pytest.TempPathFactory, name: str, export: Callable[[Path], ob
 
 
 @pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`support.sample_bundle`, sealed: a bundle of the least files, which draws nothing. Read it, never write to it."""
+    from support.sample_bundle import write_sample
+
+    from pocketdiffusion.runtime.bundle.sealing import seal
+
+    folder = tmp_path_factory.mktemp("sealed")
+    seal(folder, write_sample(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_checkpoint` for the target generic, as ONNX: float32, standard operators, a full report. Read it only."""
     from pocketdiffusion.build import export
