@@ -37,7 +37,7 @@ def test_fires_after_quick_gelu_too() -> None:
 def test_does_not_fire_on_other_activations() -> None:
     module = nn.Sequential(nn.Sigmoid(), nn.GELU(), nn.GELU("tanh"), nn.Tanh(), nn.Sigmoid(), FP32SiLU())
     assert apply(module) == 0
-    assert kept(module) == {"a sigmoid that is no activation": 2, "an island in float32": 1}
+    assert kept(module) == {"a sigmoid that is not an activation": 2, "an island in float32": 1}
     assert kept(nn.SiLU()) == {}
 
 

@@ -56,7 +56,7 @@ _OPERATORS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     QuickGELU: tanh_quick_gelu,
 }
 _REASONS: dict[type[nn.Module], str] = {
-    nn.Sigmoid: "a sigmoid that is no activation",
+    nn.Sigmoid: "a sigmoid that is not an activation",
     FP32SiLU: "an island in float32",
 }
 
