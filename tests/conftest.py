@@ -34,6 +34,7 @@ LONGEST = (
     "test_layerwise",
     "test_coreml_split_einsum",
     "test_export_cut_short",
+    "test_sensitivity",
     "test_sensitivity_table",
     "test_onnx",
     "test_staging_processes",
