@@ -1,4 +1,4 @@
-"""Writing the files of a bundle that are no graphs: tokenizer, step tables, golden data, licences, and their record."""
+"""Write the files of a bundle that are not graphs: tokenizer, step tables, golden data, licences, and their record."""
 
 import shutil
 import sys

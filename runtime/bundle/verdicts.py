@@ -25,7 +25,7 @@ class Kind(StrEnum):
     SAME_INTEGERS = "same integers"  # an artifact that computes in integers, each layer on the artifact's own inputs
     REPLAY = "replay"  # an artifact with every result rounded to float16
     ARTIFACT = "artifact"  # an artifact of a recipe, as users run it
-    STAGE = "stage"  # a part of the pipeline that is no graph
+    STAGE = "stage"  # a part of the pipeline that is not a graph
     PICTURES = "pictures"  # drawn free-running
     CONFORMANCE = "conformance"  # a conformance vector of the bundle
     CONFORMANCE_AFRESH = "conformance, asked again"  # a vector that the original libraries computed now

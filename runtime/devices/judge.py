@@ -45,7 +45,7 @@ class Standin:
 
     def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
         """Open a graph below `folder`. Raise ProofError if the stand-in cannot load it, ends or exceeds the time
-        limit."""
+        limit; UserError if its processor lacks what phones have."""
         file_spec = graph.file_spec or graph.spec
         child = ChildRunner(self.launch, way.engine, folder / graph.path, file_spec)
         if self.device == "arm64":
@@ -54,7 +54,8 @@ class Standin:
 
 
 def find_place(device: str, standins: Path, core: str, seconds: float) -> Standin:
-    """Return the stand-in `device` below the folder `standins`. Raise UserError if it is missing or incomplete."""
+    """Return the stand-in `device` below the folder `standins`. Raise UserError if it is missing or incomplete,
+    or has no processor `core`."""
     if device == "arm64":
         return Standin(device, launch_arm64(standins, core, seconds), core)
     return Standin(device, launch_gpu(standins, seconds))

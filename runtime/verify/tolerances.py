@@ -97,7 +97,7 @@ def check_in_torch(kind: Kind, format: str | None, storage: str = "float32", ver
 
 
 def check_stage(floor: float) -> Check:
-    """Return the check on a part of the pipeline that is no graph."""
+    """Return the check on a part of the pipeline that is not a graph."""
     return Check(Kind.STAGE, Tolerance(floor))
 
 
