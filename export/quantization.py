@@ -1,7 +1,7 @@
 """The inputs of the package quantize for one model: its modules, the drawings to measure on, and their names."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,9 +29,8 @@ from pocketdiffusion.quantize.measure.fake_quantize import fake_quantize
 from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawings, Subject
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.bundle.manifest import Calibration
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.recording import Trajectory, digest_arrays
-
-Progress = Callable[[str], None]
 
 
 def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, litert: bool = False) -> TorchRunner:

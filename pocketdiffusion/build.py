@@ -1,6 +1,6 @@
 """Export a checkpoint as a bundle. Read this file first: it has all steps of the product in their order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +22,11 @@ from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scr
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict, blame
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.source import Original, open_model, record_original
 
-Progress = Callable[[str], None]
 ReportKind = Literal["short", "full"]
 
 

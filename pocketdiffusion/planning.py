@@ -1,6 +1,6 @@
 """Choose the recipe of each artifact and make its plan for each component, before anything is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pocketdiffusion.choices import check_search
 from pocketdiffusion.export.backends.emission import check_converter, check_schemes, check_size
@@ -14,10 +14,9 @@ from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.search import analyse_original, find_mixed
 from pocketdiffusion.source import Original
-
-Progress = Callable[[str], None]
 
 
 def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:

@@ -1,7 +1,7 @@
 """The command search: find the best mixed recipe of a size, or the smallest of a quality, and write it to a file."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ from pocketdiffusion.quantize.recipe_file import write_recipe
 from pocketdiffusion.quantize.written import write_complete
 from pocketdiffusion.reports.plots import Points, size_plot
 from pocketdiffusion.runtime.bundle.staging import scratch_next_to
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.source import Original, open_model
 
-Progress = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"
 PLOT, TABLE = ".svg", ".sensitivity.jsonl"  # suffixes of the files that are written next to the recipe
 PLOT_MARK = "<!-- written by pocketdiffusion search -->"  # the first line of a plot

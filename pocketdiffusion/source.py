@@ -1,6 +1,6 @@
 """Open a model and record it, which all exports of the model share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,11 +12,9 @@ from pocketdiffusion.export.quantization import Calibrated, calibrate
 from pocketdiffusion.export.reference.record import check_reference, record
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.prompts import requests
-from pocketdiffusion.runtime.note import Note
+from pocketdiffusion.runtime.progress import Note, Progress
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Verify a bundle against its recorded data or against a model, on this machine or on a stand-in for a phone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
 from pocketdiffusion.runtime.devices.judge import find_place, judge_on
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.compare import other_shapes
 from pocketdiffusion.runtime.verify.conformance import judge_conformance
 from pocketdiffusion.runtime.verify.contradictions import check_contradictions
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 
 HOST = "host"  # this machine; the other devices are stand-ins for phones
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ The folder is the registry: a file here that defines these two names is a source
                                         if it belongs to this source and cannot be opened
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -20,6 +20,7 @@ from typing import Any
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, pickle_error
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 
 def open_checkpoint(
@@ -28,7 +29,7 @@ def open_checkpoint(
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
-    progress: Callable[[str], None] = print,
+    progress: Progress = print,
 ) -> Checkpoint:
     """Return the checkpoint `name`, opened by the first source that has it.
 

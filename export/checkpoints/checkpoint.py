@@ -1,6 +1,6 @@
 """The record of an opened checkpoint: configurations, tensors, tokenizers and scheduler by name, of whatever source."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.checkpoints.weight_content import Content, read_content
+from pocketdiffusion.runtime.progress import Progress
 
 
 class OpenPipeline(Protocol):
@@ -72,4 +73,4 @@ class OpenOptions:
     revision: str | None
     token: str | None
     allow_unexpected: tuple[str, ...]
-    progress: Callable[[str], None]
+    progress: Progress

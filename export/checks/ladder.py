@@ -1,6 +1,5 @@
 """The ladder of an export: the rungs below the artifact that ships show which of them costs how much."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +15,11 @@ from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, LAYER_DB, check_in_torch, floor_db
-
-Progress = Callable[[str], None]
 
 
 def judge_rungs(

@@ -28,6 +28,7 @@ from pocketdiffusion.runtime.program import (
     input_of,
     text_to_image,
 )
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
@@ -38,7 +39,7 @@ def record(
     checkpoint: Checkpoint,
     parts: Sequence[Component],
     requests: Sequence[Request] = REQUESTS,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
     watch: Callable[[str, nn.Module], None] | None = None,
     *,
     streamed: bool = True,
@@ -79,7 +80,7 @@ def draw(
     checkpoint: Checkpoint,
     parts: Sequence[Component],
     requests: Sequence[Request],
-    progress: Callable[[str], None],
+    progress: Progress,
     sampler: str,
     controls: bool,
 ) -> list[Trajectory]:

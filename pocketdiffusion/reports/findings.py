@@ -1,6 +1,6 @@
 """Measurements of an export on each graph, only for the report. No verdict depends on them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pocketdiffusion.export.backends.activation_choice import Choice
@@ -11,11 +11,11 @@ from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.rewrites import changes
 from pocketdiffusion.export.trace import count_calls, count_kept
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, probe, recorded_steps
 
-Progress = Callable[[str], None]
 FORM_CALLS = 4  # calls of each graph: of the first, middle and last step, of both halves
 
 
@@ -55,7 +55,7 @@ def find(
     rungs: Sequence[Verdict],
     trajectories: Sequence[Trajectory],
     report: str,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Findings:
     """Return the findings on an emitted graph whose `rungs` are judged. For `report` "full", measure the rest on the
     first of `trajectories`."""
