@@ -25,6 +25,7 @@ from rich.table import Table
 from pocketdiffusion.build import export_original
 from pocketdiffusion.cli.console import run, show_progress, stdout
 from pocketdiffusion.cli.tables import verdict_table
+from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
@@ -37,7 +38,6 @@ from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.pictures import PictureReport, draw_pictures
 from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import PICTURE_FLOORS_DB
-from pocketdiffusion.source import Original, open_model, record_original
 
 PHONES = ("pixel-8", "galaxy-s24", "iphone-15")
 COMPARED = 12  # prompts that every phone draws; the first phone draws the complete sheet

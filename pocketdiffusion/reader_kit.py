@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import pocketdiffusion
 from pocketdiffusion.build import export
 from pocketdiffusion.choices import choose
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.kit_models import MODELS, SIZE, KitModel, make_photo, write_model
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.drawings import Drawing, draw_with_pipeline
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle.staging import check_place

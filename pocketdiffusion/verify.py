@@ -125,8 +125,8 @@ def record_model(
 ) -> tuple["Checkpoint", list[Trajectory]]:
     """Return the checkpoint of `model` and its drawings at the bundle's size and with its sampler. Raise UserError if
     the shapes of its graphs are not the bundle's; ModuleNotFoundError if torch is not installed."""
+    from pocketdiffusion.export.original import open_model
     from pocketdiffusion.export.reference.record import record
-    from pocketdiffusion.source import open_model
 
     latents, scheduler = bundle.manifest.latents, bundle.manifest.scheduler
     checkpoint, parts = open_model(

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from support.command import call
 from support.command import refusal as refused_command
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.folder import FolderPipeline
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.tensor import places_of
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.errors import UserError
 
 SINGLE = "diffusion_pytorch_model.safetensors"

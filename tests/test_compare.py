@@ -23,11 +23,11 @@ from test_report import Page
 from pocketdiffusion.cli.tables import difference_tables
 from pocketdiffusion.compare import Compared, Side, compare_two, find_layer_errors
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import LayerError, OriginalLayers, compare_layers
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.matrices import float_plan
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.reports.compare import check_place

@@ -178,8 +178,8 @@ def test_a_fault_in_the_code_is_blamed(
 def test_a_lost_causal_mask_is_blamed_where_it_is_a_constant(emoji_fp32: Bundle, recipe: str, folder: Path) -> None:
     """In the profile std, which has no attention operator, the mask is added to the scores."""
     from pocketdiffusion.export.backends.emission import emit
-    from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
+    from pocketdiffusion.export.opening import open_checkpoint
     from pocketdiffusion.export.targets import Artifact
 
     text_encoder = components(open_checkpoint("emoji"))[0]

@@ -12,11 +12,11 @@ import safetensors.numpy
 
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import Fitted, emit_fitted, measure_ranges, replay
 from pocketdiffusion.export.matrices import float_plan
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import REQUESTS, record
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.float16_range import HALF_MAX

@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from support.command import call, refusal
 from support.family_cases import MICRO, edit_json, write_checkpoint
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components, scheduler_config
 from pocketdiffusion.export.families.parts import clip_text, unet2d
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.original import open_model
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import open_pipeline
 from pocketdiffusion.export.reference.record import Request, record
@@ -36,7 +37,6 @@ from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.pictures import PictureReport, judge_pictures
 from pocketdiffusion.runtime.verify.recording import guided_outputs, recorded_steps
 from pocketdiffusion.runtime.verify.tolerances import control_floor
-from pocketdiffusion.source import open_model
 
 REQUEST = Request("a red apple", "blurry", seed=5, steps=3, guidance=5.0)
 SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"

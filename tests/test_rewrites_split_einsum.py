@@ -11,10 +11,10 @@ from support.traced_parts import SD15_SITES, SD15_UNET, component_of, narrow_sd1
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.rewrites import apply_rewrites, fused_attention
 from pocketdiffusion.export.rewrites.split_einsum import (
     ChannelNorm,

@@ -23,11 +23,11 @@ from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.bundle_writer import write_tokenizers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.quantization import analysis_key
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.reports.answer import Pictures, answer_export, pictures_of
-from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Calls, drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
