@@ -95,8 +95,8 @@ def analyse(
     `workers` processes measure, by default one per core. Raise UserError if the system ends one of them."""
     key = analysis_key(checkpoint, parts, requests) if file is not None else ""
     table = SensitivityTable() if file is None else open_table(file, key, progress)
-    drawings = drawings_of(checkpoint, parts, requests)
-    opened = open_analysis(subjects_of(parts), drawings, follow_parent, table=table, workers=workers, progress=progress)
+    subjects, drawings = subjects_of(parts), drawings_of(checkpoint, parts, requests)
+    opened = open_analysis(subjects, drawings, follow_parent, table=table, workers=workers, progress=progress)
     with opened as analysis:
         yield analysis
 
