@@ -81,10 +81,10 @@ def find(
     return replace(
         found,
         kept=count_kept(part, artifact.rewrites),
-        single_db={name: _alone_db(part, name, trajectories[0]) for name, count in graph.rewrites.items() if count},
         calls_before=count_calls(part, ()),
         calls_after=count_calls(part, artifact.rewrites),
         forms=find_forms(fitted.original, trajectories),
+        single_db={name: _alone_db(part, name, trajectories[0]) for name, count in graph.rewrites.items() if count},
     )
 
 
@@ -98,8 +98,7 @@ def find_forms(part: Component, trajectories: Sequence[Trajectory]) -> list[Form
 
 
 def _alone_db(part: Component, rewrite: str, trajectory: Trajectory) -> float:
-    steps = recorded_steps(trajectory)
+    runner, steps = open_rewritten(part, [rewrite]), recorded_steps(trajectory)
     middle = keep_steps(trajectory, {steps[len(steps) // 2]})
-    runner = open_rewritten(part, [rewrite])
     verdicts = judge_graph(Check(Kind.REWRITES, NONE), runner, [middle])
     return min(verdict.psnr_db for verdict in verdicts)

@@ -76,8 +76,8 @@ def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]
                 given = _counts(list(some), arrays) | start
                 starts.append(_start(label, sampler, some, {**given, "noise": arrays.add(noise[0])}, arrays))
                 ends.append(_end(label, sampler, some, {**given, **model}, arrays))
-        floor = min(run_floor_db(run.first, run.latents) for run in (*from_noise.values(), *from_picture.values()))
         whole = _row_by_row(sampler, from_noise, model, arrays)
+        floor = min(run_floor_db(run.first, run.latents) for run in (*from_noise.values(), *from_picture.values()))
         vectors += [
             Vector(name=f"start, {sampler}", kind="start", tells=START_TELLS, floor_db=NEAR_DB, cases=tuple(starts)),
             Vector(name=f"runs, {sampler}", kind="run", tells=RUN_TELLS, floor_db=floor, cases=tuple(ends)),

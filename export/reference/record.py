@@ -56,7 +56,7 @@ def record(
     """
     reference = open_reference(checkpoint, parts, streamed)
     if watch is not None:
-        for name, modules in find_family(checkpoint).modules(reference.pipeline).items():
+        for name, modules in reference.modules.items():
             watch(name, Named(modules))
     store = ArrayStore()
     trajectories = []
@@ -70,10 +70,12 @@ def record(
 
 @dataclass(frozen=True)
 class Reference:
-    """An open pipeline of diffusers, and what its drawings are recorded by: the modules whose calls are recorded, the
-    program that names their values, the size of its pictures (width, height) and its sampler."""
+    """An open pipeline of diffusers, and what its drawings are recorded by: its modules that have the weights of each
+    component, the modules whose calls are recorded, the program that names their values, the size of its pictures
+    (width, height) and its sampler."""
 
     pipeline: Pipeline
+    modules: Mapping[str, Mapping[str, nn.Module | None]]
     calls: Mapping[str, GraphCall]
     program: Program
     size: tuple[int, int]
@@ -84,10 +86,11 @@ def open_reference(checkpoint: Checkpoint, parts: Sequence[Component], streamed:
     """Open the checkpoint's pipeline. Raise UserError as `record` does."""
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
-    calls, drawn = find_family(checkpoint).calls(pipeline), program(checkpoint, parts)
+    family, drawn = find_family(checkpoint), program(checkpoint, parts)
     _, decoded = find_ends(drawn, {part.spec.name: part.spec for part in parts})
     _, _, height, width = decoded.shape
-    return Reference(pipeline, calls, drawn, (int(width), int(height)), sampler)
+    size = int(width), int(height)
+    return Reference(pipeline, family.modules(pipeline), family.calls(pipeline), drawn, size, sampler)
 
 
 def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
