@@ -251,11 +251,11 @@ def open_sides(
 
 
 def open_model(name: str, *, progress: Progress, **options: Any) -> Candidate:
-    """Return a model, opened with the options of `source.open_model`."""
-    from pocketdiffusion import source
+    """Return a model, opened with the options of `original.open_model`."""
+    from pocketdiffusion.export import original
     from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
 
-    checkpoint, parts = source.open_model(name, progress=progress, **options)
+    checkpoint, parts = original.open_model(name, progress=progress, **options)
     return ModelCandidate(checkpoint, parts, progress)
 
 

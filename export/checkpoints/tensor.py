@@ -99,15 +99,11 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """2^`exponent` times another tensor."""
+class Derived:
+    """A tensor whose values follow from those of another one, `base`. Each kind adds its shape, its derivation and how
+    it is read."""
 
     base: LazyTensor
-    exponent: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
 
     @property
     def dtype(self) -> str:
@@ -116,6 +112,17 @@ class Scaled:
     @property
     def places(self) -> tuple[Stored, ...]:
         return self.base.places
+
+
+@dataclass(frozen=True)
+class Scaled(Derived):
+    """2^`exponent` times another tensor."""
+
+    exponent: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
 
     @property
     def derivation(self) -> str:
@@ -126,19 +133,10 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Reshaped:
+class Reshaped(Derived):
     """The values of another tensor, in the same order, in the shape `shape`."""
 
-    base: LazyTensor
     shape: tuple[int, ...]
-
-    @property
-    def dtype(self) -> str:
-        return self.base.dtype
-
-    @property
-    def places(self) -> tuple[Stored, ...]:
-        return self.base.places
 
     @property
     def derivation(self) -> str:
@@ -149,23 +147,14 @@ class Reshaped:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Derived):
     """The first `count` rows, along the first axis, of another tensor."""
 
-    base: LazyTensor
     count: int
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.count, *self.base.shape[1:])
-
-    @property
-    def dtype(self) -> str:
-        return self.base.dtype
-
-    @property
-    def places(self) -> tuple[Stored, ...]:
-        return self.base.places
 
     @property
     def derivation(self) -> str:
