@@ -30,8 +30,8 @@ def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> 
 def find_recipes(
     original: Original, target: Target, budget_mb: float | None, min_psnr: float | None, progress: Progress
 ) -> list[Recipe]:
-    """Return the recipe of each artifact. The recipe "mixed" is searched: raise UserError unless
-    one of `budget_mb` and `min_psnr` is given for it."""
+    """Return the recipe of each artifact. The recipe "mixed" is searched. Raise UserError unless one of
+    `budget_mb` (MB of 1e6 bytes) and `min_psnr` (dB) is given for it."""
     return [
         find_mixed(original, artifact, budget_mb, min_psnr, progress)
         if artifact.recipe == SEARCHED

@@ -68,8 +68,8 @@ def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]
     model = {"outputs": arrays.add(run_outputs()), "noise": arrays.add(noise)}
     image = {"image": arrays.add(run_image())}
     for sampler in dict.fromkeys(name for name, _, _, _ in runs):
-        from_noise = {(n, s): run for (name, drawn, n, s), run in runs.items() if name == sampler and not drawn}
-        from_picture = {(n, s): run for (name, drawn, n, s), run in runs.items() if name == sampler and drawn}
+        from_noise = {(n, s): run for (name, pictured, n, s), run in runs.items() if name == sampler and not pictured}
+        from_picture = {(n, s): run for (name, pictured, n, s), run in runs.items() if name == sampler and pictured}
         starts, ends = [], []
         for label, some, start in (("from noise", from_noise, {}), ("from a picture", from_picture, image)):
             if some:
