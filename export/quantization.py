@@ -1,7 +1,7 @@
 """The inputs of the package quantize for one model: its modules, the drawings to measure on, and their names."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,9 +30,8 @@ from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawi
 from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Calibration
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.recording import Trajectory, digest_arrays
-
-Progress = Callable[[str], None]
 
 
 def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, litert: bool = False) -> TorchRunner:
@@ -104,8 +103,8 @@ def analyse(
     `workers` processes measure, by default one per core. Raise UserError if the system ends one of them."""
     key = analysis_key(checkpoint, parts, requests) if file is not None else ""
     table = SensitivityTable() if file is None else open_table(file, key, progress)
-    drawings = drawings_of(checkpoint, parts, requests)
-    opened = open_analysis(subjects_of(parts), drawings, follow_parent, table=table, workers=workers, progress=progress)
+    subjects, drawings = subjects_of(parts), drawings_of(checkpoint, parts, requests)
+    opened = open_analysis(subjects, drawings, follow_parent, table=table, workers=workers, progress=progress)
     with opened as analysis:
         yield analysis
 

@@ -1,6 +1,6 @@
 """Export a checkpoint as a bundle. Read this file first: it has all steps of the product in their order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,12 +8,13 @@ from typing import Any, Literal
 from pocketdiffusion.choices import check_search, choose
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
+from pocketdiffusion.export.findings import Findings, find
 from pocketdiffusion.export.float16.audit import emit_fitted
+from pocketdiffusion.export.original import Original, open_model, record_original
+from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
 from pocketdiffusion.export.targets import Target, load_target
-from pocketdiffusion.planning import check_recipes, find_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.reports.export import Report, write_report
-from pocketdiffusion.reports.findings import Findings, find
 from pocketdiffusion.reports.stage_times import timed
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
@@ -22,11 +23,10 @@ from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scr
 from pocketdiffusion.runtime.bundle.verdicts import Kind, ProofKind, Verdict, blame
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.recording import probe
-from pocketdiffusion.source import Original, open_model, record_original
 
-Progress = Callable[[str], None]
 ReportKind = Literal["short", "full"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
@@ -105,18 +106,3 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
         check_wanted(budget_mb, min_psnr)
     elif (budget_mb, min_psnr) != (None, None):
         raise UserError("--budget-mb and --min-psnr are for the recipe mixed only: give --recipe mixed")
-
-
-def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raise UserError unless exactly one is given, as a positive number."""
-    given = [value for value in (budget_mb, min_psnr) if value is not None]
-    if len(given) != 1:
-        raise UserError("give either --budget-mb or --min-psnr")
-    if not 0 < given[0] < float("inf"):
-        raise UserError(f"{given[0]} is not a size or a PSNR: give a positive number")
-
-
-def check_recipe_file(out: Path) -> None:
-    """Raise UserError unless a recipe can be written to `out`, a JSON file."""
-    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f"cannot write {out}: name a JSON file in an existing folder")

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.checkpoint_folders import FIRST, UNET, change_tensors, opened, refusal
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.folder import FolderPipeline
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.tensor import places_of
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 
 
 def quiet(line: str) -> None:

@@ -13,8 +13,8 @@ from support.checkpoint_folders import FIRST, UNET, VAE, change_tensors, opened,
 from support.command import call
 from support.command import refusal as refused_command
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 
 
 @pytest.fixture

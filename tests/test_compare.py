@@ -26,6 +26,7 @@ from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.pipeline import draw
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.check import Scope
 from pocketdiffusion.runtime.verify.compare import BundleCandidate, compare, step_ratio
@@ -88,7 +89,7 @@ def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
         record_bundle(bundle, "red apple", guidance=1.0)
 
 
-def compared(a: Path, b: Path, progress: Callable[[str], None] = lambda line: None, **changed: Any) -> Compared:
+def compared(a: Path, b: Path, progress: Progress = lambda line: None, **changed: Any) -> Compared:
     facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
     return compare_two(str(a), str(b), **{**facts, **changed}, revision=None, token=None, progress=progress)
 

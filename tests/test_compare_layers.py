@@ -14,11 +14,11 @@ from support.sample_bundle import write_snapshot
 from pocketdiffusion.cli.tables import difference_tables
 from pocketdiffusion.compare import Compared, Side, find_layer_errors
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import LayerError, OriginalLayers, compare_layers
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.matrices import float_plan
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle

@@ -67,8 +67,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @cache
 def quick_recording() -> list[Trajectory]:
     """What the original draws for a quick proof: whatever that catches, a full one catches too."""
-    from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
+    from pocketdiffusion.export.opening import open_checkpoint
     from pocketdiffusion.export.reference.record import record
     from pocketdiffusion.export.reference.requests import PROOFS
 
@@ -192,8 +192,8 @@ def test_a_fault_in_the_code_is_blamed(
 def test_a_lost_causal_mask_is_blamed_where_it_is_a_constant(emoji_fp32: Bundle, recipe: str, folder: Path) -> None:
     """In the profile std, which has no attention operator, the mask is added to the scores."""
     from pocketdiffusion.export.backends.emission import emit
-    from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
+    from pocketdiffusion.export.opening import open_checkpoint
     from pocketdiffusion.export.targets import Artifact
 
     text_encoder = components(open_checkpoint("emoji"))[0]

@@ -92,7 +92,7 @@ def in_subprocess(names: list[str], environment: dict[str, str]) -> list[str]:
     """Opens checkpoints in a new process, since huggingface_hub reads its settings once. Each as a line."""
     code = (
         "import sys\n"
-        "from pocketdiffusion.export.checkpoints import open_checkpoint\n"
+        "from pocketdiffusion.export.opening import open_checkpoint\n"
         "from pocketdiffusion.runtime.errors import UserError\n"
         "for name in sys.argv[1:]:\n"
         "    try:\n"

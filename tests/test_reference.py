@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from support.command import refusal
 from support.family_cases import MICRO, write_checkpoint
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import clip_text, unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.streamed_weights import stream_weights

@@ -11,13 +11,13 @@ import pytest
 from support.command import call, refusal
 from support.family_cases import edit_json
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import scheduler_config
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.original import open_model
 from pocketdiffusion.export.reference.pipeline import open_pipeline
 from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.source import open_model
 
 SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
 

@@ -10,10 +10,10 @@ from diffusers.models.attention_processor import Attention
 from support.traced_parts import SD15_SITES, SD15_UNET, component_of, narrow_sd15_unet, psnr, text_model
 from torch import nn
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.rewrites import apply_rewrites, fused_attention
 from pocketdiffusion.export.rewrites.split_einsum import (
     ChannelNorm,

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from pocketdiffusion.build import export
 from pocketdiffusion.export.bundle_writer import write_tokenizers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components, program
 from pocketdiffusion.export.families.parts import unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest, Vae
 from pocketdiffusion.runtime.pipeline import draw

@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 from support.analysis_here import analyse_here
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable
 from pocketdiffusion.quantize.measure.sensitivity import SEARCH as SEARCH_CHECK

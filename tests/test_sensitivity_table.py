@@ -18,10 +18,10 @@ from support.analysis_here import analyse_here
 from support.processes import begun_by, outlived
 
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.quantization import analyse, analysis_key
 from pocketdiffusion.export.reference.record import REQUESTS
 from pocketdiffusion.quantize.measure import cache

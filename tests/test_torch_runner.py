@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference import torch_runner
 from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten, open_rounded

@@ -8,9 +8,9 @@ import pytest
 from support.toys import registered
 
 from pocketdiffusion.build import export
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.quantize import recipes
 from pocketdiffusion.quantize.floors import Floors
 from pocketdiffusion.quantize.recipe import Analysis

@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +18,11 @@ from time import perf_counter
 
 from pocketdiffusion.runtime.devices.stamp import STAMP
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.tools.packages import Package, packages_of
 from pocketdiffusion.tools.registries import download
 from pocketdiffusion.tools.unpack import UNPACK
 
-Progress = Callable[[str], None]
 TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
 
 

@@ -100,7 +100,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Derived:
-    """What the kinds share whose values are computed from another tensor, `base`."""
+    """A tensor whose values follow from those of another one, `base`. Each kind adds its shape, its derivation and how
+    it is read."""
 
     base: LazyTensor
 

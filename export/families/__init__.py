@@ -12,7 +12,7 @@ The folder is the registry: a file here serves the pipeline classes that its `PI
     scheduler_config(config)     the scheduler's settings after the corrections that the pipeline class makes
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
@@ -24,6 +24,7 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.sampling.scheduler_settings import PLAIN
 
 _SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that define them
@@ -40,7 +41,7 @@ def components(
     *,
     width: int | None = None,
     height: int | None = None,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> list[Component]:
     """Return the graphs of a checkpoint, batch 1, for pictures of `width` x `height` pixels, in the order in which they
     run.

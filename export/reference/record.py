@@ -1,7 +1,7 @@
 """Record the original: diffusers' own pipeline draws, unchanged, and the inputs and outputs of its modules are kept."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import find_family, program
+from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.recorder import Recorder, assemble
@@ -23,11 +24,13 @@ from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
     DENOISE,
     ENCODE_IMAGE,
+    Program,
     find_consumer,
     find_ends,
     input_of,
     text_to_image,
 )
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
@@ -38,7 +41,7 @@ def record(
     checkpoint: Checkpoint,
     parts: Sequence[Component],
     requests: Sequence[Request] = REQUESTS,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
     watch: Callable[[str, nn.Module], None] | None = None,
     *,
     streamed: bool = True,
@@ -51,12 +54,43 @@ def record(
     per request (runtime/verify/controls.py), which show what a distance in dB means. Raise UserError if the pipeline
     cannot be opened, or no sampler here does what its scheduler does.
     """
+    reference = open_reference(checkpoint, parts, streamed)
+    if watch is not None:
+        for name, modules in reference.modules.items():
+            watch(name, Named(modules))
+    store = ArrayStore()
+    trajectories = []
+    for number, request in enumerate(requests, 1):
+        if reference.program.guidance == CLASSIFIER_FREE and not request.guidance > 1:
+            raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
+        progress(f"prompt {number} of {len(requests)}")
+        trajectories.append(draw(reference, request, store, controls))
+    return trajectories
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An open pipeline of diffusers, and what its drawings are recorded by: its modules that have the weights of each
+    component, the modules whose calls are recorded, the program that names their values, the size of its pictures
+    (width, height) and its sampler."""
+
+    pipeline: Pipeline
+    modules: Mapping[str, Mapping[str, nn.Module | None]]
+    calls: Mapping[str, GraphCall]
+    program: Program
+    size: tuple[int, int]
+    sampler: str
+
+
+def open_reference(checkpoint: Checkpoint, parts: Sequence[Component], streamed: bool) -> Reference:
+    """Open the checkpoint's pipeline. Raise UserError as `record` does."""
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
-    if watch is not None:
-        for name, modules in find_family(checkpoint).modules(pipeline).items():
-            watch(name, Named(modules))
-    return draw(pipeline, checkpoint, parts, requests, progress, sampler, controls)
+    family, drawn = find_family(checkpoint), program(checkpoint, parts)
+    _, decoded = find_ends(drawn, {part.spec.name: part.spec for part in parts})
+    _, _, height, width = decoded.shape
+    size = int(width), int(height)
+    return Reference(pipeline, family.modules(pipeline), family.calls(pipeline), drawn, size, sampler)
 
 
 def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
@@ -74,41 +108,23 @@ def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
     set_sampler(checkpoint, open_pipeline(checkpoint))
 
 
-def draw(
-    pipeline: Pipeline,
-    checkpoint: Checkpoint,
-    parts: Sequence[Component],
-    requests: Sequence[Request],
-    progress: Callable[[str], None],
-    sampler: str,
-    controls: Collection[str],
-) -> list[Trajectory]:
-    """Draw the requests as `record` does, with an open pipeline. `sampler` is the name of its scheduler's sampler."""
-    size = picture_size(checkpoint, parts)
-    calls, drawn = find_family(checkpoint).calls(pipeline), program(checkpoint, parts)
-    store = ArrayStore()
-    trajectories = []
-    for number, request in enumerate(requests, 1):
-        if drawn.guidance == CLASSIFIER_FREE and not request.guidance > 1:
-            raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
-        progress(f"prompt {number} of {len(requests)}")
-        with Recorder(pipeline, calls) as recorder:
-            picture = draw_picture(pipeline, request, size)
-            if ENCODE_IMAGE in text_to_image(drawn):
-                encode(pipeline, picture)
-        found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None)
-        arrays: dict[str, Any] = store.put({"noise": found.noise, "latents": found.latents, "picture": picture})
-        trajectories.append(
-            Trajectory(
-                program=drawn,
-                **vars(request),
-                sampler=sampler,
-                calls=store.put_calls(found.calls),
-                **arrays,
-                controls=draw_controls(pipeline, request, size, picture, controls),
-            )
-        )
-    return trajectories
+def draw(reference: Reference, request: Request, store: ArrayStore, controls: Collection[str]) -> Trajectory:
+    """Draw one request as `record` does. `store` keeps the recorded arrays."""
+    pipeline, drawn = reference.pipeline, reference.program
+    with Recorder(pipeline, reference.calls) as recorder:
+        picture = draw_picture(pipeline, request, reference.size)
+        if ENCODE_IMAGE in text_to_image(drawn):
+            encode(pipeline, picture)
+    found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None)
+    arrays: dict[str, Any] = store.put({"noise": found.noise, "latents": found.latents, "picture": picture})
+    return Trajectory(
+        program=drawn,
+        **vars(request),
+        sampler=reference.sampler,
+        calls=store.put_calls(found.calls),
+        **arrays,
+        controls=draw_controls(pipeline, request, reference.size, picture, controls),
+    )
 
 
 def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) -> Array:
@@ -144,13 +160,6 @@ def draw_controls(
         others[STEPS] = replace(request, steps=request.steps - 1)
     chosen = {name: other for name, other in others.items() if name in names}
     return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in chosen.items()}
-
-
-def picture_size(checkpoint: Checkpoint, parts: Sequence[Component]) -> tuple[int, int]:
-    """Return (width, height) in pixels of the decoder's output."""
-    _, decoded = find_ends(program(checkpoint, parts), {part.spec.name: part.spec for part in parts})
-    _, _, height, width = decoded.shape
-    return int(width), int(height)
 
 
 @torch.no_grad()

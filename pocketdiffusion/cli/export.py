@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketdiffusion.cli.arguments import parse_size
-from pocketdiffusion.cli.console import Output, Progress
+from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
     BUILT_IN,
@@ -33,6 +33,7 @@ from pocketdiffusion.cli.options import (
     Token,
 )
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketdiffusion.choices import Wanted

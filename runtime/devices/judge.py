@@ -5,7 +5,7 @@ that prompt is drawn in a few steps, and compared with the host's picture of the
 pipeline are the same numpy everywhere, and are judged only on the host.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.program import DECODE, find_producer, model_graph
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.check import Scope, scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
@@ -65,7 +66,7 @@ def judge_on(
     place: Standin,
     bundle: Bundle,
     trajectories: Sequence[Trajectory],
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> tuple[list[Verdict], list[NotRun]]:
     """Judge every graph of every format, in each way that `place` runs it, and a picture. Return the verdicts and what
     was not run. Raise ProofError if a graph cannot be run there although it ships for that device."""
@@ -92,7 +93,7 @@ def _judge_way(
     trajectory: Trajectory,
     format: str,
     way: Way,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[list[Verdict], list[NotRun]]:
     reports: list[Verdict] = []
     skipped: list[NotRun] = []

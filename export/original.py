@@ -1,24 +1,22 @@
 """Open a model and record it, which all exports of the model share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.quantization import Calibrated, calibrate
 from pocketdiffusion.export.reference.record import check_reference, record
 from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
-from pocketdiffusion.prompts import requests
 from pocketdiffusion.runtime.bundle.verdicts import ProofKind
-from pocketdiffusion.runtime.note import Note
+from pocketdiffusion.runtime.progress import Note, Progress
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
