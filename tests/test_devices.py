@@ -134,7 +134,7 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
 def test_what_the_delegate_takes_is_whole_and_right(tmp_path: Path) -> None:
     path, trajectory = decoder(tmp_path, 1e5)
     runner = opened(place("gpu"), TFLITE_GPU, path, DECODER)
-    scope = Scope("tflite", device="gpu", recipe="fp32")
+    scope = Scope("tflite", device="gpu", unit="gpu", recipe="fp32")
     (report,) = judge_graph(Check(Kind.ARTIFACT, Tolerance(floor_db(scope)), scope), runner, [trajectory])
     assert report.passed and report.psnr_db > 120
 

@@ -7,6 +7,7 @@ and C library are in the stand-in's folder.
 from pathlib import Path
 
 from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
+from pocketdiffusion.runtime.devices.facts import StandinFacts
 from pocketdiffusion.runtime.devices.stamp import find_standin
 from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import ProofError
@@ -30,3 +31,22 @@ def check_core(runner: ChildRunner, core: str) -> None:
     lacking = [word for word in WANTED if word not in runner.features]
     if lacking:
         raise ProofError(f"arm64: the core {core} has no {', '.join(lacking)}: use {CORE}, or a later one")
+
+
+STANDIN = StandinFacts(
+    purpose="an emulated Arm processor",
+    launch=launch_arm64,
+    check=check_core,
+    versions={  # the wheels, of the versions of constraints.txt (tests/test_tools_install.py)
+        "ai-edge-litert": "2.3.0",
+        "flatbuffers": "25.12.19",
+        "ml_dtypes": "0.6.0",
+        "numpy": "2.4.6",
+        "onnxruntime": "1.32.0",
+        "packaging": "26.3",
+        "protobuf": "7.36.2",
+        "tqdm": "4.70.1",
+        "typing_extensions": "4.16.0",
+    },
+    tools=("apt-get", "apt-cache", "dpkg-deb"),
+)
