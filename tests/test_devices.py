@@ -1,5 +1,6 @@
 """The stand-ins: what only breaks on a phone breaks here. Skipped where they are not set up, which CI does."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.devices.judge import Standin, find_place
+from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
 from pocketdiffusion.runtime.engines.facts import Way
@@ -188,6 +190,12 @@ def test_the_gpu_delegate_refuses_int8(scheme: str, said: str, tmp_path: Path) -
 
 
 # Ends that are bad.
+
+
+def test_the_cores_that_targets_may_name_are_the_emulator_s() -> None:
+    emulator = Path(place("arm64").launch.command[0])
+    listed = subprocess.run([emulator, "-cpu", "help"], capture_output=True, text=True).stdout
+    assert tuple(listed.partition(":")[2].split()) == CORES
 
 
 def test_verify_on_arm64_of_both_arithmetics_says_so(tiny_bundle: Path) -> None:

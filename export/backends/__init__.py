@@ -35,6 +35,11 @@ def find_backend(name: str) -> Backend:
     return backend
 
 
+def unit_names() -> list[str]:
+    """Return the names of the compute units that artifacts can be made for, each name once."""
+    return list(dict.fromkeys(unit for name in backend_names() for unit in find_backend(name).compute_units))
+
+
 def profile_names() -> list[str]:
     """Return the names of the profiles of all formats, each name once."""
     return list(dict.fromkeys(profile for name in backend_names() for profile in find_backend(name).profiles))

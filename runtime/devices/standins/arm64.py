@@ -13,6 +13,10 @@ from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import ProofError
 
 CORE = "cortex-a76"  # Armv8.2 with float16 and dot product, which every present phone has
+CORES = (  # the processors of the emulator in tools/packages.json
+    *("a64fx", "cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a710", "cortex-a72", "cortex-a76"),
+    *("max", "neoverse-n1", "neoverse-n2", "neoverse-v1"),
+)
 WANTED = ("asimdhp", "asimddp")  # Linux's words for these two
 EMULATOR, ROOT, SITE = "bin/qemu-aarch64", "root", "site"
 
