@@ -9,9 +9,9 @@ from test_cli_at_once import ask
 
 from pocketdiffusion.checkpoint_outline import read_outline
 from pocketdiffusion.choices import choose
+from pocketdiffusion.estimates import ExportPlan, original_steps, plan_export, read_costs
 from pocketdiffusion.export.backends import backend_names
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.planned_export import ExportPlan, original_steps, plan_export, read_costs
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 
 # CPU seconds of an export of the built-in model on one thread, measured on 29 November 2026

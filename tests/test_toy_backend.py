@@ -18,10 +18,10 @@ from pocketdiffusion.choices import choose
 from pocketdiffusion.cli.json_output import plan_record
 from pocketdiffusion.cli.plan import describe_plan
 from pocketdiffusion.compare import compare_two
+from pocketdiffusion.estimates import plan_export
 from pocketdiffusion.export import backends
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.planned_export import plan_export
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime import engines
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle

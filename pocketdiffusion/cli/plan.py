@@ -6,8 +6,8 @@ from pocketdiffusion.cli.console import Output
 
 if TYPE_CHECKING:
     from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.estimates import ExportPlan
     from pocketdiffusion.export.targets import Target
-    from pocketdiffusion.planned_export import ExportPlan
 
 
 def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
@@ -15,7 +15,7 @@ def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
-    from pocketdiffusion.planned_export import plan_export
+    from pocketdiffusion.estimates import plan_export
 
     outline = read_outline(wanted.model)
     plan = plan_export(outline, target, budget_mb=wanted.budget_mb, width=wanted.width, height=wanted.height)
