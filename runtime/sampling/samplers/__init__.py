@@ -8,8 +8,8 @@ if it is built by `from_config` from the checkpoint's scheduler_config.json; eac
 names in `DIFFUSERS` the class and the settings. By these the sampler for a checkpoint's scheduler is found.
 
 A row uses at most step_table.REACH outputs. `table` raises UserError for a kind of prediction that it cannot compute; a
-kind that only diffusers' class refuses is listed in runtime/verify/vector_check.py (`REFUSED`). A setting that has to be
-off for a sampler is listed in scheduler_settings.py. A new sampler changes the step tables, so the ids, of all bundles.
+kind that only diffusers' class refuses is listed in runtime/verify/vector_check.py (`REFUSED`), a setting that has to
+be off in scheduler_settings.py. A new sampler changes the step tables of all bundles, and with them the ids.
 """
 
 import sys
