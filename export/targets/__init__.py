@@ -1,4 +1,5 @@
-"""The phones: one TOML file each, in this folder. Adding a file adds a target. Nothing here needs torch. The keys of a file:
+"""The phones: one TOML file each, in this folder. Adding a file adds a target. Nothing here needs torch. Its
+keys are
 
     title, os, open_batch         required; open_batch: true only if the engine runs both halves of guidance in one call
     soc, memory_mb, os_floor      facts; each is left out, or has its address in [sources]. os_floor begins with os
