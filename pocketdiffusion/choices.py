@@ -1,5 +1,6 @@
 """Check the choices of a user for an export before torch is imported, so that mistakes are reported at once."""
 
+import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,8 @@ from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
+
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a drive
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,15 @@ def check_export(wanted: Wanted) -> Target:
 
 
 def check_model(name: str) -> None:
-    """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form
-    are checked later by the checkpoint sources, which import torch."""
+    """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form,
+    such as hub ids and names with a scheme (`place:name`), are checked later by the checkpoint sources, which import
+    torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
         raise UserError(f"{name} is not a diffusers checkpoint: it has no model_index.json")
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
-    if "/" in name:
+    if "/" in name and not _SCHEME.match(name):
         raise UserError(
             f"there is no folder or file {name}, and it is not a Hugging Face id (user/model): check the name"
         )
@@ -83,12 +87,19 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
                 a,
                 recipe=recipe or a.recipe,
                 profile=profile if profile in profiles[a.format] else a.profile,
-                # the Neural Engine computes in float16 only
-                compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
+                compute_unit=_unit(a, recipe),
             )
             for a in artifacts
         ),
     )
+
+
+def _unit(artifact: Artifact, recipe: str | None) -> str:
+    """Return the compute unit of an artifact for which the user requests `recipe`: the format's default if that of the
+    target computes in float16 only and the recipe is float32."""
+    backend = find_backend(artifact.format)
+    too_narrow = recipe == "fp32" and artifact.compute_unit in backend.float16_only
+    return backend.default.compute_unit if too_narrow else artifact.compute_unit
 
 
 def one_artifact(target: Target) -> Artifact:

@@ -168,6 +168,6 @@ def check_verified(found: Verified) -> None:
 def core_of(target: str) -> str:
     """Return the CPU model of the target by its name in qemu; if the target states none, `arm64.CORE`."""
     from pocketdiffusion.export.targets import load_target, target_names
-    from pocketdiffusion.runtime.devices.arm64 import CORE
+    from pocketdiffusion.runtime.devices.standins.arm64 import CORE
 
     return (load_target(target).core if target in target_names() else None) or CORE

@@ -1,5 +1,6 @@
 """The stand-ins: what only breaks on a phone breaks here. Skipped where they are not set up, which CI does."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.devices.judge import Standin, find_place
+from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
 from pocketdiffusion.runtime.engines.facts import Way
@@ -134,7 +136,7 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
 def test_what_the_delegate_takes_is_whole_and_right(tmp_path: Path) -> None:
     path, trajectory = decoder(tmp_path, 1e5)
     runner = opened(place("gpu"), TFLITE_GPU, path, DECODER)
-    scope = Scope("tflite", device="gpu", recipe="fp32")
+    scope = Scope("tflite", device="gpu", unit="gpu", recipe="fp32")
     (report,) = judge_graph(Check(Kind.ARTIFACT, Tolerance(floor_db(scope)), scope), runner, [trajectory])
     assert report.passed and report.psnr_db > 120
 
@@ -188,6 +190,12 @@ def test_the_gpu_delegate_refuses_int8(scheme: str, said: str, tmp_path: Path) -
 
 
 # Ends that are bad.
+
+
+def test_the_cores_that_targets_may_name_are_the_emulator_s() -> None:
+    emulator = Path(place("arm64").launch.command[0])
+    listed = subprocess.run([emulator, "-cpu", "help"], capture_output=True, text=True).stdout
+    assert tuple(listed.partition(":")[2].split()) == CORES
 
 
 def test_verify_on_arm64_of_both_arithmetics_says_so(tiny_bundle: Path) -> None:

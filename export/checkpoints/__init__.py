@@ -11,6 +11,10 @@ The folder is the registry: a file here that defines these two names is a source
     ORDER                               sources are tried in ascending order: built-in 10, folder 20, hub 30
     open(name, options) -> Checkpoint   open the model `name`; None if it belongs to another source. Raises UserError
                                         if it belongs to this source and cannot be opened
+
+A source may be asked for any name that pocketdiffusion/choices.py lets through. Tensors have the names of diffusers'
+and transformers' modules (`safetensors_header.rename`). `export --plan` reads folders only, without these sources
+(pocketdiffusion/checkpoint_outline.py).
 """
 
 from importlib import import_module

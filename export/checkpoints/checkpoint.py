@@ -27,7 +27,8 @@ class Checkpoint:
     """`configs` and `tensors` are by component name: "unet", "vae", "text_encoder", ...
 
     A configuration has the source's values, and diffusers' defaults where the source has none; tensors have the
-    source's names. `name` is the name of the folder or the hub id, without any path. `revision` is the hub's commit.
+    names that diffusers' and transformers' modules give them, whatever the source calls them. `name` is the name of the
+    folder or the hub id, without any path. `revision` is the hub's commit.
     `tokenizers` are folders that contain a tokenizer's files only, `licence_files` the texts of the licence by file
     name. `weight_files` are the files that are read, by the names that enter the fingerprint. `open_pipeline` opens the
     reference. `allow_unexpected` are shell patterns of tensors that may be unused. `sampler` is the name of a sampler

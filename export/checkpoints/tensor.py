@@ -1,11 +1,12 @@
 """Lazy tensors: descriptions of weights, each of which is read from its file only when `read()` is called.
 
-The kinds nest, so that a weight may be the first rows of a tensor in a file, times a power of two:
+The kinds nest, so that a weight may be some rows of a tensor in a file, times a power of two:
 
     Stored      the bytes of a safetensors file
     Scaled      another tensor times a power of two     (export/float16/weight_rescaling.py)
     Reshaped    another tensor in another shape         (linear layers that old files store as 1x1 convolutions)
-    Rows        the first rows of another tensor        (position embeddings, as long as the prompts)
+    Rows        successive rows of another tensor       (position embeddings, as long as the prompts; parts of a fused
+                                                        projection)
 
 Users of weights use `shape`, `dtype`, `read()`, `places` and `derivation`, and never ask which kind a tensor is.
 """
@@ -148,9 +149,10 @@ class Reshaped(Derived):
 
 @dataclass(frozen=True)
 class Rows(Derived):
-    """The first `count` rows, along the first axis, of another tensor."""
+    """The `count` rows from row `start` on, along the first axis, of another tensor."""
 
     count: int
+    start: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -158,10 +160,11 @@ class Rows(Derived):
 
     @property
     def derivation(self) -> str:
-        return f"{self.count} rows of {self.base.derivation}"
+        begin = f" from {self.start}" if self.start else ""
+        return f"{self.count} rows{begin} of {self.base.derivation}"
 
     def read(self) -> NDArray[np.float32]:
-        return self.base.read()[: self.count].copy()
+        return self.base.read()[self.start : self.start + self.count].copy()
 
 
 def scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:

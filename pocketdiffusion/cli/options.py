@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pocketdiffusion.cli.completion import complete_formats, complete_recipes, complete_samplers, complete_targets
+from pocketdiffusion.runtime.devices.standins import standin_names
 
 BUILT_IN = "emoji"
 STANDINS = Path("~/.cache/pocketdiffusion/standins")
@@ -156,6 +157,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 class Device(Enum):
     """The machine or stand-in that runs the graphs in `verify`."""
 
+    _ignore_ = "name"
     HOST = "host"
-    ARM64 = "arm64"
-    GPU = "gpu"
+    for name in standin_names():
+        vars()[name.upper()] = name

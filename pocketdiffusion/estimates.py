@@ -5,18 +5,21 @@ If a recipe decides by measured sensitivities, all weights count as equally sens
 
 Memory and time are estimates by these rules, each with its measurement:
 
-  - Weights in memory: bytes per parameter of each storage, from export/backends/*/costs.json. They were counted by
-  export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters). -
-  Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
+- Weights in memory: bytes per parameter of each storage, from export/backends/*/costs.json. They were counted by
+  export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters).
+- Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
   are in memory at once. The built-in decoder has 64 channels there, 64x64 pixels, and 3.15 MB (ONNX) = 3 such tensors.
-  The scores of attention are not counted. - A denoising step of the original, both halves: 0.033 s + 4.9e-12 s per
-  parameter of the denoiser and position of the latents, on one thread. From the built-in model (0.046 s) and Stable
-  Diffusion 1.5 (62.7 s for 3 steps, of which about 10 s are text and autoencoder). SDXL, which was not used to fit the
-  rule: 199.7 s for one step and the autoencoder at 1024x1024 (benchmarks/RESULTS.md); the rule estimates 206 s for the
-  step. - An export records the original (156 steps for the requests of a full proof with their controls), runs 36 steps
-  of rewritten modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's
-  time, converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for
-  ONNX, TFLite and Core ML; 36, 93 and 80 were measured.
+  The scores of attention are not counted.
+- A denoising step of the original, both halves: 0.033 s + 4.9e-12 s per parameter of the denoiser and position of the
+  latents, on one thread. From the built-in model (0.046 s) and Stable Diffusion 1.5 (62.7 s for 3 steps, of which about
+  10 s are text and autoencoder). SDXL, which was not used to fit the rule: 199.7 s for one step and the autoencoder at
+  1024x1024 (benchmarks/RESULTS.md); the rule estimates 206 s for the step.
+- An export records the original (156 steps for the requests of a full proof with their controls), runs 36 steps of
+  rewritten modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's
+  time, converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for ONNX,
+  TFLite and Core ML; 36, 93 and 80 were measured.
+
+A format without a costs.json was not measured: its memory and the time of the export are not estimated.
 
 The estimates are right within a factor of two, on a processor like the one of benchmarks/RESULTS.md.
 """
@@ -24,12 +27,12 @@ The estimates are right within a factor of two, on a processor like the one of b
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.resources import files
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.checkpoint_outline import Outline
+from pocketdiffusion.export import backends
 from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.quantized_tensor import nbytes
@@ -63,7 +66,8 @@ class PlannedPart:
 class ExportPlan:
     """The estimates of an export. `memory_bytes`: peak memory by format with all graphs loaded, None if it is not
     known. `ram_bytes`: memory of the phone, None if the target does not state it. `steps`: denoising steps of the
-    original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the export on one thread."""
+    original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the export on one thread, None if
+    it is not known. `not_measured`: the formats whose costs were not measured."""
 
     model: str
     target: str
@@ -74,7 +78,8 @@ class ExportPlan:
     ram_bytes: int | None
     pictures: int
     steps: int
-    cpu_seconds: float
+    cpu_seconds: float | None
+    not_measured: tuple[str, ...] = ()
 
 
 def plan_export(
@@ -104,22 +109,18 @@ def plan_export(
     memory: dict[str, int | None] = {}
     for format, cost in costs.items():
         held = [part.memory_bytes for part in parts if part.format == format]
-        known = sum(each or 0 for each in held) + cost["decoder_tensors"] * cost["tensor_bytes"] * tensors
-        memory[format] = None if None in held else int(known)
+        if cost is None or None in held:
+            memory[format] = None
+            continue
+        memory[format] = int(sum(each or 0 for each in held) + cost["decoder_tensors"] * cost["tensor_bytes"] * tensors)
     parameters = {part: _parameters(shapes) for part, shapes in outline.shapes.items()}
     steps, pictures = original_steps(proof)
     requests = PROOFS[proof].requests
     file_steps = 2 * sum(request.steps for request in requests) + 3 * len(requests)  # all steps twice; three in fp32
     step = STEP_SECONDS + POSITION_SECONDS * parameters[denoiser] * across * down
-    seconds = (
-        OTHER_SECONDS
-        + step * (steps + TORCH_STEPS * len(requests))
-        + sum(
-            step * file_steps * cost["step_ratio"]
-            + cost["convert_seconds"]
-            + 1e-9 * cost["convert_nanoseconds_per_parameter"] * sum(parameters.values())
-            for cost in costs.values()
-        )
+    known = [cost for cost in costs.values() if cost is not None]
+    seconds = step * (steps + TORCH_STEPS * len(requests)) + sum(
+        _format_seconds(cost, step * file_steps, sum(parameters.values())) for cost in known
     )
     return ExportPlan(
         model=outline.name,
@@ -131,8 +132,16 @@ def plan_export(
         ram_bytes=None if target.memory_mb is None else target.memory_mb * 2**20,
         pictures=pictures,
         steps=steps,
-        cpu_seconds=seconds,
+        cpu_seconds=OTHER_SECONDS + seconds if len(known) == len(costs) else None,
+        not_measured=tuple(format for format, cost in costs.items() if cost is None),
     )
+
+
+def _format_seconds(cost: Mapping[str, Any], seconds: float, parameters: int) -> float:
+    """Return the CPU time in seconds of converting `parameters` parameters and running one format's files, where the
+    original needs `seconds` for as many steps."""
+    converting = cost["convert_seconds"] + 1e-9 * cost["convert_nanoseconds_per_parameter"] * parameters
+    return float(seconds * cost["step_ratio"] + converting)
 
 
 def original_steps(proof: ProofKind) -> tuple[int, int]:
@@ -143,12 +152,12 @@ def original_steps(proof: ProofKind) -> tuple[int, int]:
     return steps, (1 + len(controls)) * len(requests)
 
 
-def read_costs(format: str) -> dict[str, Any]:
-    """Return the measured time and memory of a format's files: costs.json of its backend."""
-    spec = find_spec("pocketdiffusion.export.backends")
-    assert spec is not None and spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    costs: dict[str, Any] = json.loads((folder / format / "costs.json").read_text(encoding="utf-8"))
+def read_costs(format: str) -> dict[str, Any] | None:
+    """Return the measured time and memory of a format's files: costs.json of its backend, None if it has none."""
+    file = files(f"{backends.__name__}.{format}") / "costs.json"
+    if not file.is_file():
+        return None
+    costs: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return costs
 
 
@@ -180,7 +189,7 @@ def _plan_part(outline: Outline, part: str, artifact: Artifact, budget_mb: float
         size = 0 if budget_mb is None else round(1e6 * budget_mb * share)
         return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, None)
     schemes = _schemes(load_recipe(artifact.recipe), part, shapes, artifact)
-    costs = read_costs(artifact.format)["weight_bytes"]
+    costs = (read_costs(artifact.format) or {}).get("weight_bytes", {})
     held: list[float | None] = []
     for name, shape in shapes.items():
         scheme = schemes.get(name, FLOAT32)

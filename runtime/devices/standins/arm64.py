@@ -9,11 +9,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
+from pocketdiffusion.runtime.devices.facts import StandinFacts
 from pocketdiffusion.runtime.devices.stamp import find_standin
 from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import UserError
 
 CORE = "cortex-a76"  # Armv8.2 with float16 and dot product, which every present phone has
+CORES = (  # the processors of the emulator in tools/packages.json
+    *("a64fx", "cortex-a35", "cortex-a53", "cortex-a55", "cortex-a57", "cortex-a710", "cortex-a72", "cortex-a76"),
+    *("max", "neoverse-n1", "neoverse-n2", "neoverse-v1"),
+)
 WANTED = ("asimdhp", "asimddp")  # Linux's words for these two
 EMULATOR, ROOT, SITE = "bin/qemu-aarch64", "root", "site"
 
@@ -48,3 +53,22 @@ def _check_name(emulator: Path, core: str) -> None:
         near = get_close_matches(model.lower(), names, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
         raise UserError(f"arm64: the emulator has no core {model}: {hint}")
+
+
+STANDIN = StandinFacts(
+    purpose="an emulated Arm processor",
+    launch=launch_arm64,
+    check=check_core,
+    versions={  # the wheels, of the versions of constraints.txt (tests/test_tools_install.py)
+        "ai-edge-litert": "2.3.0",
+        "flatbuffers": "25.12.19",
+        "ml_dtypes": "0.6.0",
+        "numpy": "2.4.6",
+        "onnxruntime": "1.32.0",
+        "packaging": "26.3",
+        "protobuf": "7.36.2",
+        "tqdm": "4.70.1",
+        "typing_extensions": "4.16.0",
+    },
+    tools=("apt-get", "apt-cache", "dpkg-deb"),
+)
