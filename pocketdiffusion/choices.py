@@ -1,5 +1,6 @@
 """Check the choices of a user for an export before torch is imported, so that mistakes are reported at once."""
 
+import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
 
 ANY_SYSTEM = "any"  # the `os` of a target that is no certain phone
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a drive
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,9 @@ def check_export(wanted: Wanted) -> Target:
 
 
 def check_model(name: str) -> None:
-    """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form
-    are checked later by the checkpoint sources, which import torch."""
+    """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form,
+    such as hub ids and names with a scheme (`place:name`), are checked later by the checkpoint sources, which import
+    torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
         if (path / "manifest.json").is_file():
@@ -60,7 +64,7 @@ def check_model(name: str) -> None:
         )
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
-    if "/" in name:
+    if "/" in name and not _SCHEME.match(name):
         raise UserError(
             f"there is no folder or file {name}, and it is not a Hugging Face id (user/model): check the name"
         )
@@ -91,8 +95,7 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
                 a,
                 recipe=recipe or a.recipe,
                 profile=profile if profile is not None and profile in profiles[a.format] else a.profile,
-                # the Neural Engine computes in float16 only
-                compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
+                compute_unit=_unit(a, recipe),
             )
             for a in artifacts
         ),
@@ -118,6 +121,14 @@ def describe_added(target: Target, chosen: Target) -> str:
     return f"the target {target.name} does not list this format: {settings} is written" if added else ""
 
 
+def _unit(artifact: Artifact, recipe: str | None) -> str:
+    """Return the compute unit of an artifact for which the user requests `recipe`: the format's default if that of the
+    target computes in float16 only and the recipe is float32."""
+    backend = find_backend(artifact.format)
+    too_narrow = recipe == "fp32" and artifact.compute_unit in backend.float16_only
+    return backend.default.compute_unit if too_narrow else artifact.compute_unit
+
+
 def one_artifact(target: Target) -> Artifact:
     """Return the artifact to search a recipe for. Raise UserError if the target has several."""
     if len(target.artifacts) > 1:
@@ -133,21 +144,3 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
         check_wanted(budget_mb, min_psnr)
     elif (budget_mb, min_psnr) != (None, None):
         raise UserError("--budget-mb and --min-median-psnr are for the recipe mixed only: give --recipe mixed")
-
-
-def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raise UserError unless exactly one of `budget_mb` and `min_psnr` is given, as a positive number."""
-    given = [value for value in (budget_mb, min_psnr) if value is not None]
-    if len(given) != 1:
-        raise UserError("the recipe mixed needs exactly one of --budget-mb and --min-median-psnr: give one of them")
-    if not 0 < given[0] < float("inf"):
-        option, advice = (
-            ("--min-median-psnr", "dB, such as 40") if budget_mb is None else ("--budget-mb", "MB, such as 12")
-        )
-        raise UserError(f"{option} {given[0]:g} is not a positive number: give {advice}")
-
-
-def check_recipe_file(out: Path) -> None:
-    """Raise UserError unless a recipe can be written to `out`, a JSON file."""
-    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f"cannot write {out}: name a JSON file in an existing folder")

@@ -12,11 +12,11 @@ from test_report import Page
 
 from pocketdiffusion.compare import Compared, Side
 from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.export.float16.audit import Audit
 from pocketdiffusion.quantize.float16_range import Range, Underflow
 from pocketdiffusion.reports.answer import answer_comparison, answer_export
 from pocketdiffusion.reports.export import Report, write_report
-from pocketdiffusion.reports.findings import Findings
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest
 from pocketdiffusion.runtime.bundle.verdicts import Verdict

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 FOLDER = Path(__file__).parent
 
@@ -27,7 +28,7 @@ class App:
     name: str
     system: str
     engines: Mapping[str, str | None]
-    put: Callable[[Path, str, str | None, Callable[[str], None]], str]
+    put: Callable[[Path, str, str | None, Progress], str]
 
 
 def app_names() -> list[str]:

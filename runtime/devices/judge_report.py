@@ -160,6 +160,5 @@ def _floor(verdicts: Sequence[Verdict], subject: str, graph: Graph, result: Unit
             f"{result.unit}, which is not possible for a file with {graph.storage} weights: correct the app that "
             "wrote the report"
         )
-    device = "gpu" if result.unit in ("gpu", "webgpu") else "host"
-    scope = replace(scope_of(result.format, graph), arithmetic=result.arithmetic, device=device)
+    scope = replace(scope_of(result.format, graph), arithmetic=result.arithmetic, unit=result.unit)
     return check_artifact(scope, graph, verdicts).tolerance.of(subject)
