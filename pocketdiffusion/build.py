@@ -126,8 +126,7 @@ def export_original(
         failed = [verdict for verdict in verdicts if not verdict.passed]
         if failed:
             kept = keep_failed(folder, out)
-            raise ProofError(
-                f"{blame(failed).describe()}; {len(failed)} checks failed. The failed bundle is {kept}: see its "
-                "report/report.html, or try a more precise --recipe"
-            )
+            advice = "see its report/report.html, or try a more precise --recipe"
+            said = f"{blame(failed).describe()}; {len(failed)} checks failed"
+            raise ProofError(f"{said}. The failed bundle is {kept}: {advice}")
     return Bundle(out, manifest)
