@@ -126,5 +126,8 @@ def export_original(
         failed = [verdict for verdict in verdicts if not verdict.passed]
         if failed:
             kept = keep_failed(folder, out)
-            raise ProofError(f"{blame(failed).describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
+            raise ProofError(
+                f"{blame(failed).describe()}; {len(failed)} checks failed. The failed bundle is {kept}: see its "
+                "report/report.html, or try a more precise --recipe"
+            )
     return Bundle(out, manifest)

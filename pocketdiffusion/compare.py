@@ -245,7 +245,7 @@ def open_sides(
         try:
             sides.append(bundles.get(name) or open_model(name, width=width, height=height, sampler=sampler, **options))
         except NotFiniteError as error:
-            broken.append(f"{which} cannot be compared, it is not finite: {error}")
+            broken.append(f"{which} cannot be compared, because a weight is NaN or infinite: {error}")
     if broken:
         raise ProofError("; ".join(broken))
     return sides
@@ -287,7 +287,7 @@ def read_ladder(bundle: Bundle, format: str) -> tuple[Rung, ...]:
 def find_layer_errors(
     reference: Candidate, candidate: Candidate, trajectory: Trajectory
 ) -> tuple[list["LayerError"], str]:
-    """Return the errors of every layer of every graph on one drawing, and if there are none the reason, else ""."""
+    """Return the errors of every layer of every graph on one drawing, and the reason if there are none, else ""."""
     try:
         from pocketdiffusion.export.checks.layer_errors import compare_layers
     except ModuleNotFoundError as error:
@@ -297,7 +297,10 @@ def find_layer_errors(
         found += compare_layers(graph, open_layers_of(reference, graph), open_layers_of(candidate, graph), trajectory)
     return (
         found,
-        "" if found else "no layer has a name in both bundles: one was exported by an older version, export it again",
+        ""
+        if found
+        else "A and B have no layer names in common, probably because one was exported by an older version: export "
+        "that one again",
     )
 
 

@@ -167,7 +167,9 @@ def _find_parts(outline: Outline) -> tuple[str, str]:
     coders = [part for part, config in outline.configs.items() if "latent_channels" in config]
     sized = [part for part, config in outline.configs.items() if "sample_size" in config and part not in coders]
     if len(coders) != 1 or len(sized) != 1 or not outline.configs[coders[0]].get("block_out_channels"):
-        raise UserError(f"{outline.name} cannot be planned: a model needs exactly one denoiser and one autoencoder")
+        raise UserError(
+            f"{outline.name} cannot be planned: its model_index.json must name exactly one denoiser and one autoencoder"
+        )
     return sized[0], coders[0]
 
 

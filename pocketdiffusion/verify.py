@@ -144,7 +144,8 @@ def record_model(
     specs = {part.spec.name: part.spec for part in parts}, {name: graph.spec for name, graph in graphs.items()}
     for name, theirs, ours in other_shapes(*specs):
         raise UserError(
-            f"{model.name} is not the model of {bundle.folder}: {name} is {list(theirs)} there, and {list(ours)} here"
+            f"{model.name} is not the model of {bundle.folder}: the shape of {name} is {list(theirs)} in the "
+            f"model and {list(ours)} in the bundle; give --against the checkpoint that was exported"
         )
     proof = PROOFS[bundle.manifest.proof_kind]
     names = proof.controls if controls else ()

@@ -1,4 +1,4 @@
-"""The denoising loop of the reference phone: a generator, so that the caller owns progress, previews and cancelling."""
+"""The denoising loop in numpy. `generate` yields after each step, so that the caller can show progress or stop."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ Latents = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Draft:
-    """The result of one step: `step` rows of `steps` are done. Only the last has `picture` (uint8 [H, W, 3]) and
+    """The result of one denoising step, number `step` of `steps`. Only the last has `picture` (uint8 [H, W, 3]) and
     `decoded`, the VAE decoder's output (float32 [1, 3, H, W]), in which NaN can still be seen. `cut` is the end of the
     prompt that did not fit, `negative_cut` the end of the negative prompt if guidance uses it."""
 
@@ -72,12 +72,12 @@ def generate(
 ) -> Iterator[Draft]:
     """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
 
-    `sampler` None is the checkpoint's own. If the program's guidance is classifier-free, `guidance` of 1 or less draws
-    without the negative prompt. `negative_prompt` None is replaced as the program's `absent_negative` states. `batched`
-    computes both guidance halves in one call of each graph of a step; None does so if the artifacts allow it.
-    With `image` (uint8 [H, W, 3] of the bundle's size) the last `strength` (0..1) of the steps redraw that picture.
-    `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program needs a host value
-    that has no argument here. The same seed gives diffusers' latents on the CPU.
+    `seed`: -2**63 to 2**64 - 1; the noise is diffusers' on a CPU. The defaults of `steps` and `guidance` are not the
+    bundle's own, which are in `bundle.manifest.defaults`. `guidance` of 1 or less ignores the negative prompt.
+    `negative_prompt` None: the model's default, an empty prompt or zeros. `sampler` None: the bundle's default.
+    `format` None: the bundle's first. `batched`: compute both halves of guidance in one call; None: if the graphs
+    allow it. `image` (uint8 [H, W, 3] of the bundle's size): redraw it with the last `strength` (0..1) of the steps.
+    Raise UserError if an argument is out of its range, or the program needs a host value that has no argument here.
     """
     format = graph_format(bundle, format)
     if not isfinite(guidance):
@@ -139,8 +139,8 @@ def choose_batched(bundle: Bundle, format: str, stages: Mapping[str, Stage], wan
     batchable = accepts_both_halves(bundle.manifest.program, stages[DENOISE], graph_specs(bundle, format))
     if wanted and not batchable:
         raise UserError(
-            f"{bundle.folder}: the {format} graphs of a step accept one sample, and both guidance halves are two: draw "
-            "without batched"
+            f"{bundle.folder}: the {format} graphs of a step accept a batch of 1, and batched=True passes both "
+            "guidance halves as a batch of 2: set batched=False, or export with --target generic"
         )
     return batchable if wanted is None else wanted
 
@@ -167,7 +167,7 @@ def denoise(
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:
-    """Return the finished picture of `generate`, uint8 [H, W, 3]."""
+    """Return the finished picture, uint8 [H, W, 3]. `options` are the keyword arguments of `generate`."""
     picture = None
     for draft in generate(bundle, prompt, **options):  # type: ignore[arg-type]
         picture = draft.picture
@@ -182,7 +182,8 @@ def start_step(steps: int, strength: float) -> int:
         raise UserError(f"steps must be 1 or more, not {steps}")
     if not 0 < strength <= 1 or int(steps * strength) < 1:
         raise UserError(
-            f"strength {strength} of {steps} steps leaves no step to run: raise one of them (strength is at most 1)"
+            f"strength {strength} with {steps} steps runs no step (strength * steps is below 1): raise the "
+            "strength (at most 1) or the steps"
         )
     return steps - min(int(steps * strength), steps)
 
@@ -203,11 +204,18 @@ def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
     for name in (DENOISE, DECODE, *(name for name in more if name is not None)):
         if name not in picked:
             variants = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
-            needs = f"needs {' or '.join(map(', '.join, variants))}" if variants else "is not in its program"
-            raise UserError(f"{bundle.folder}: {name} {needs}, so that nothing can be drawn from what was given")
+            if not variants:
+                raise UserError(f"{bundle.folder}: its program has no stage {name}: export the model again")
+            needs = " or ".join(map(", ".join, variants))
+            raise UserError(
+                f"{bundle.folder}: the stage {name} needs {needs}, which a prompt and a picture do not provide: use a "
+                "reader that provides it"
+            )
         lacking = [name for name in host_values_of(picked[name]) if not is_provided(bundle.manifest.program, name)]
         if lacking:
-            raise UserError(f"{bundle.folder}: {name} needs {', '.join(lacking)}, which cannot be given here")
+            raise UserError(
+                f"{bundle.folder}: the stage {name} needs {', '.join(lacking)}, which this pipeline does not provide"
+            )
     return picked
 
 
@@ -309,7 +317,8 @@ def read_picture(bundle: Bundle, image: NDArray[np.uint8]) -> NDArray[np.float32
     wanted = (size.height * size.scale, size.width * size.scale, 3)
     if image.shape != wanted or image.dtype != np.uint8:
         raise UserError(
-            f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
+            f"the picture is {image.dtype} {list(image.shape)}, and this bundle needs uint8 {list(wanted)}, "
+            "[height, width, 3]: resize or convert it"
         )
     return from_uint8(image)
 

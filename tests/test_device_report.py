@@ -125,7 +125,9 @@ def test_a_unit_that_the_bundle_does_not_ship_for_is_shown_and_no_failure(
     done = call("verify", bundle[0], "--device-report", write(on_unit(report, "unet", "gpu", outputs=bad)))
     assert done.returncode == 0 and not done.stderr
     (said,) = (line for line in done.stdout.splitlines() if line.startswith("UNDER ITS FLOOR"))
-    assert "onnx unet on gpu: out_sample has 19.4 dB" in said and "does not name this compute unit" in said
+    assert (
+        "onnx unet on gpu: out_sample has 19.4 dB" in said and "not the compute unit that the bundle ships for" in said
+    )
     assert "known: its drivers round twice" in said
 
 

@@ -244,6 +244,8 @@ def test_an_export_says_what_it_needs_and_a_known_fault_is_the_last_word(tiny_bu
     done = call("verify", folder)
     (said,) = done.stderr.splitlines()
     assert done.returncode == 0
-    assert said.startswith("WARNING: the onnx graph unet is known to be bad on its compute unit, cpu")
+    assert said.startswith(
+        "WARNING: the onnx graph unet is known to fail or to compute wrong results on its compute unit, cpu"
+    )
     assert said.endswith("it draws another apple") and said == warning
     assert "cpu, bad" in call("inspect", folder).stdout

@@ -136,7 +136,7 @@ def test_an_empty_folder_and_a_damaged_bundle_give_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/"])
 def test_places_without_a_name(name: str) -> None:
-    with pytest.raises(UserError, match="not a name for a bundle"), stage(Path(name)):
+    with pytest.raises(UserError, match="cannot be an output folder"), stage(Path(name)):
         pytest.fail("started")
 
 
@@ -179,7 +179,7 @@ def test_a_failed_bundle_is_kept_beside(tmp_path: Path) -> None:
 def test_a_folder_that_only_looks_failed_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "bundle.failed").mkdir()
     (tmp_path / "bundle.failed/mine").touch()
-    with pytest.raises(UserError, match="bundle.failed is there already"):
+    with pytest.raises(UserError, match="bundle.failed exists and is not a folder that an export wrote"):
         export_failed(tmp_path / "bundle")
     assert inside(tmp_path) == ["bundle.failed"] and inside(tmp_path / "bundle.failed") == ["mine"]
 

@@ -113,11 +113,11 @@ def test_refuses_what_is_no_vocabulary(tokenizer_folder: Path, tmp_path: Path) -
         with pytest.raises(UserError, match="not a byte-pair vocabulary") as caught:
             load_tokenizer(first, second, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="no entry of id 60000"):
+    with pytest.raises(UserError, match="have the id 60000"):
         load(tokenizer_folder, pad_id=60000)
     with pytest.raises(UserError, match="'<x>' would have id 49408, not 49409"):
         load_tokenizer(vocab, merges, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS, added=[mark("<x>", 49409)])
-    with pytest.raises(UserError, match="no entry of id 60000: unk_id"):
+    with pytest.raises(UserError, match="no entry with the id 60000, which unk_id names"):
         load_tokenizer(vocab, merges, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS, unk_id=60000)
     with pytest.raises(UserError, match="max_length 1"):
         load(tokenizer_folder, max_length=1)

@@ -78,7 +78,7 @@ class Backend:
 
     name: str  # also the name of its folder in export/backends and in a bundle, and of its engine's file
     engine: EngineFacts
-    profiles: tuple[str, ...]  # the dialects of the format
+    profiles: Mapping[str, str]  # the names of the format's profiles, and which operators each of them allows
     default: Artifact  # used for a format that the user requests and the target does not name
     activations: Mapping[str, Choices]  # by profile
     emit: Emit
@@ -93,6 +93,7 @@ class Backend:
     needs: "Callable[[Path, Graph], Engine]"
     units: "Callable[[Path, Graph], dict[str, Unit]]"
     count_memory: "Callable[[Path], Memory]"
+    systems: tuple[str, ...] | None = None  # systems of phones that can run the files, as in targets; None: any
     compute_units: tuple[str, ...] = ("cpu",)  # the units that artifacts can be made for
     float16_only: tuple[str, ...] = ()  # those of them that have no float32 arithmetic
     layout: Layout = "channels_first"

@@ -76,7 +76,7 @@ def kept(module: nn.Module) -> dict[str, int]:
 
 
 class ByTanh(nn.Module):
-    """A replacement of an activation without weights."""
+    """SiLU or QuickGELU, computed with tanh instead of sigmoid; it replaces a module without weights."""
 
     def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

@@ -37,6 +37,7 @@ from pocketdiffusion.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.export.targets import Target
     from pocketdiffusion.runtime.bundle.bundle import Bundle
 
 
@@ -73,6 +74,7 @@ def export(
     wanted = Wanted(model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision)
     chosen = check_export(wanted)
     output = Output(quiet, as_json)
+    warn_of_added(chosen, output)
     if plan:
         from pocketdiffusion.cli.plan import show_plan
 
@@ -83,6 +85,15 @@ def export(
     with output.show_progress(f"exporting {model} for {target}") as progress:
         exported = export_chosen(wanted, folder, token, allow_unexpected or (), proof, report, progress)
     show_exported(exported, output)
+
+
+def warn_of_added(chosen: "Target", output: Output) -> None:
+    """Warn about a format that the phone's target does not list."""
+    from pocketdiffusion.choices import describe_added
+    from pocketdiffusion.export.targets import load_target
+
+    if line := describe_added(load_target(chosen.name), chosen):
+        output.warn(line)
 
 
 def export_chosen(
@@ -149,6 +160,6 @@ def show_exported(bundle: "Bundle", output: Output) -> None:
     if manifest.scheduler.replaced:
         default, own = manifest.scheduler.default_sampler, manifest.scheduler.replaced
         output.print_line(f"the bundle draws with {default} instead of the checkpoint's own {own}")
-    output.print_line(f"{bundle.folder} is complete, every verdict passed, bundle_id {manifest.bundle_id[:16]}")
+    output.print_line(f"{bundle.folder} is complete, every check passed, bundle_id {manifest.bundle_id[:16]}")
     for line in warn_of_units(manifest):
         output.warn(line)

@@ -9,7 +9,7 @@ import typer
 
 from pocketdiffusion.cli.arguments import check_writable, open_picture
 from pocketdiffusion.cli.console import Output
-from pocketdiffusion.cli.options import Folder, OneFormat, Quiet, Sampler
+from pocketdiffusion.cli.options import BundleSampler, Folder, OneFormat, Quiet
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 if TYPE_CHECKING:
@@ -41,12 +41,46 @@ NegativePrompt = Annotated[
         "used: an empty prompt, or zeros for Stable Diffusion XL.",
     ),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="The seed of the noise, -2**63 to 2**64 - 1. The same seed draws the same picture as diffusers on a CPU, "
+        "up to the error of the recipe.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="The number of denoising steps, 1 up to the largest count that the bundle has tables for. By default, the "
+        "bundle's default, which `inspect` shows.",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SCALE",
+        help="The guidance scale; 7.5 is common, 1 or less turns guidance off. By default, the bundle's default, which "
+        "`inspect` shows.",
+    ),
+]
+StartPicture = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A PNG or JPEG file to start from (image-to-image). It is resized to the bundle's picture size; the "
+        "aspect ratio is not kept.",
+    ),
+]
 Strength = Annotated[
     float | None,
     typer.Option(
         "--strength",
         metavar="FRACTION",
-        help="How much of --image to change, above 0 and at most 1. By default, the bundle decides.",
+        help="How much of --image to change: the fraction of the steps that are run, above 0 and at most 1. Only "
+        "with --image. By default, the bundle's default, which `inspect` shows.",
     ),
 ]
 
@@ -60,23 +94,12 @@ def generate(
         "out.png"
     ),
     negative_prompt: NegativePrompt = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="The seed of the noise. It gives the same picture as diffusers on a CPU.")
-    ] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="The number of denoising steps. By default, the bundle decides."),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(metavar="SCALE", help="The guidance scale. 1 turns guidance off. By default, the bundle decides."),
-    ] = None,
-    sampler: Sampler = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: BundleSampler = None,
     format: OneFormat = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The picture to start from (image-to-image). It is scaled to fit."),
-    ] = None,
+    image: StartPicture = None,
     strength: Strength = None,
     quiet: Quiet = False,
 ) -> None:
@@ -85,6 +108,8 @@ def generate(
         raise UserError(
             f"--guidance {guidance} is not a scale: give a finite number; 7.5 is common, 1 turns guidance off"
         )
+    if strength is not None and image is None:
+        raise UserError("--strength is for image-to-image: give --image FILE too, or leave it out")
     check_writable(output)
     shown = Output(quiet)
     with shown.show_progress(f"drawing {prompt!r}") as progress:
@@ -161,8 +186,8 @@ def check_picture(bundle: "Bundle", request: Request, last: "Draft") -> None:
 
     if last.decoded is not None and (place := first_not_finite(last.decoded)) is not None:
         raise ProofError(
-            f"{bundle.folder}: the picture of {request.prompt!r} is not finite, first at {list(place)}: "
-            "nothing is written; try another seed or prompt, or export with fp32"
+            f"{bundle.folder}: the picture of {request.prompt!r} contains NaN or infinity, first at index "
+            f"{list(place)}: no file was written; try another seed or prompt, or export with --recipe fp32"
         )
 
 

@@ -41,10 +41,17 @@ def describe_plan(plan: "ExportPlan") -> list[str]:
         ram = ""
         if plan.ram_bytes is not None:
             ram = f", {100 * memory / plan.ram_bytes:.0f} % of its {plan.ram_bytes / 2**30:.0f} GB"
-        lines.append(f"estimate: {memory / 1e6:.0f} MB of memory on the phone in {format}, all graphs loaded{ram}")
-    lines.append(f"the original draws {plan.pictures} pictures in {plan.steps} denoising steps")
+        lines.append(
+            f"estimate: {memory / 1e6:.0f} MB of memory on the phone with the {format} files, if all graphs are "
+            f"loaded at once{ram}"
+        )
+    lines.append(
+        f"for the checks, the export draws {plan.pictures} pictures with the original: {plan.steps} denoising "
+        "steps in all"
+    )
     if plan.cpu_seconds is None:
         lines.append(f"not measured: the time of an export to {', '.join(plan.not_measured)}")
     else:
-        lines.append(f"estimate: {plan.cpu_seconds / 60:.1f} CPU minutes for the export, right within a factor of two")
+        minutes = plan.cpu_seconds / 60
+        lines.append(f"estimate: {minutes:.1f} CPU minutes for the export (the true time may be half or twice that)")
     return lines

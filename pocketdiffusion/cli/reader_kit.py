@@ -30,7 +30,8 @@ def reader_kit(
 ) -> None:
     """Write tiny test bundles and the pictures expected of them.
 
-    They test a reader, which is a program in any language that draws with bundles as docs/BUNDLE.md specifies."""
+    They test a reader: a program in any programming language that opens bundles and draws with them, as docs/BUNDLE.md
+    specifies."""
     from pocketdiffusion.choices import choose
     from pocketdiffusion.export.targets import load_target
     from pocketdiffusion.runtime.bundle.staging import check_place

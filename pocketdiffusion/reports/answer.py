@@ -69,7 +69,7 @@ def answer_comparison(compared: Compared, broken: str = "") -> Answer:
     pictures = Pictures(difference.format, difference.median_db, difference.lowest_db, len(difference.pictures))
     near = describe_nearness(pictures, f"B ({b.title})", f"A ({a.title})", [d.controls for d in difference.drawn], "A")
     if broken:
-        return Answer("Not near enough", f"{broken}; {near}", "failed")
+        return Answer("Bound not met", f"{broken}; {near}", "failed")
     layer = compared.blame or (f"no layer has an error above {compared.percent}" if compared.layers else "")
     return Answer("", near[:1].upper() + near[1:] + (f"; {layer}" if layer else ""), "passed")
 
@@ -89,8 +89,8 @@ def describe_nearness(pictures: Pictures, drawn_by: str, reference: str, control
     if not told:
         return f"{words}, without a control to compare with"
     name, db = max(told.items(), key=lambda control: control[1])
-    nearer = "nearer than" if pictures.median_db > db else "no nearer than"
-    return f"{words}, {nearer} the nearest control, {short} with {name} ({_db(db)})"
+    nearer = "closer than" if pictures.median_db > db else "not closer than"
+    return f"{words}, {nearer} the closest control picture, {short} drawn with {name} ({_db(db)})"
 
 
 def describe_failure(verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""Sensitivity analysis of an original: the measurements on the search prompts by which recipes decide, each made once.
+"""Sensitivity analysis of an original: measurements on the search prompts, which recipes read. Each is made only once.
 
 The work is done by one process for each core. Nothing is drawn and no process is started before the first measurement.
 """

@@ -45,9 +45,9 @@ _held: list[tuple["Subject", nn.Module]] = []  # the subject that this process m
 
 @dataclass(frozen=True)
 class Subject:
-    """One component to measure; picklable. `weights`: its matrices. `vector_bytes`: bytes of all other weights in
-    float32. `load` returns its float32 module; `run` returns a runner of it, quantized by a plan. Two subjects with
-    equal `identity` and `spec` have the same module."""
+    """A component whose sensitivity is measured; picklable. `weights`: its matrices. `vector_bytes`: bytes of all other
+    weights in float32. `load` returns its float32 module; `run` returns a runner of it, quantized by a plan. Two
+    subjects with equal `identity` and `spec` have the same module."""
 
     spec: GraphSpec
     weights: Mapping[str, Weight]
@@ -58,7 +58,8 @@ class Subject:
 
 
 class Draw(Protocol):
-    """Draw the search prompts of these numbers with the original, its modules changed by `change`."""
+    """Draw the search prompts with these indices by the original, after `change` has modified its modules; None:
+    unmodified."""
 
     def __call__(self, numbers: Sequence[int], change: Change | None = None) -> list[Trajectory]: ...
 

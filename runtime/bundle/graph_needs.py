@@ -9,7 +9,7 @@ from pocketdiffusion.runtime.record import INFORMS, Count, Record, Size
 
 
 class Engine(Record):
-    """The engine that reads the graph's file, and the least that it must know."""
+    """The engine that runs the graph's file: its name, oldest version and operator sets."""
 
     name: Annotated[str, Field(description='the engine: "onnxruntime", "litert" (TensorFlow Lite too) or "coreml"')]
     opset: Annotated[
@@ -44,8 +44,8 @@ class Engine(Record):
 
 
 class Memory(Record):
-    """What a graph takes of a phone's memory, counted from its file and not measured. An engine adds its own code,
-    copies in another layout and scratch space, and may need less for tensors, since it fuses operators."""
+    """The memory that a graph needs on a phone, in bytes, computed from its file and not measured. An engine adds its
+    own code, copies in another layout and scratch space, and may need less for tensors, since it fuses operators."""
 
     weights_bytes: Annotated[
         Count | None,

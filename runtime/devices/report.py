@@ -34,7 +34,7 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Written(Record):
-    """A record of a report: what a later format adds is passed over."""
+    """The base of the records of a device report: fields that a later version adds are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -57,7 +57,7 @@ class Program(Written):
 
 
 class OutputResult(Written):
-    """One output of a graph beside the golden case of the bundle."""
+    """One output of a graph, compared with the golden case of the bundle."""
 
     output: Annotated[Words, Field(description="the output's name, as in the graph's `spec`")]
     psnr_db: Annotated[
@@ -128,8 +128,8 @@ class PictureResult(Written):
 class Vectors(Written):
     """The conformance vectors of the bundle, by name: each in one of the two lists."""
 
-    passed: Annotated[tuple[Words, ...], Field(description="names of those that the app's engine gave right")]
-    failed: Annotated[tuple[Words, ...], Field(description="names of those that it gave wrong")]
+    passed: Annotated[tuple[Words, ...], Field(description="names of the vectors that the app computed correctly")]
+    failed: Annotated[tuple[Words, ...], Field(description="names of the vectors that the app computed wrongly")]
 
 
 class DeviceReport(Written):
@@ -195,7 +195,7 @@ def report_schema() -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError(f"a key is there twice among {sorted(name for name, _ in pairs)}")
+        raise ValueError(f"one of the keys {sorted(name for name, _ in pairs)} occurs twice")
     return fields
 
 

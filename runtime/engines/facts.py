@@ -16,7 +16,7 @@ class Way:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """`name` is the engine's name in bundles, such as "onnxruntime"."""
+    """What is known about an engine without importing it. `name`: its name in bundles, such as "onnxruntime"."""
 
     name: str
     half_arithmetic: Literal["float32", "float16"] = "float32"  # of a graph whose weights are stored in float16

@@ -143,11 +143,12 @@ def check_shapes(one: Candidate, other: Candidate) -> None:
     mine, theirs = (program_graphs(side.program) for side in (one, other))
     if set(mine) != set(theirs):
         titles = f"{other.title} has the graphs {', '.join(theirs)}, {one.title} {', '.join(mine)}"
-        raise UserError(f"{titles}: they cannot be compared")
+        raise UserError(f"{titles}: only models with the same graphs can be compared")
     specs = ({graph: side.spec(graph) for graph in mine} for side in (one, other))
     for name, own, given in other_shapes(*specs):
         raise UserError(
-            f"{other.title} has {name} of {list(given)}, {one.title} of {list(own)}: they cannot be compared"
+            f"the shape of {name} is {list(given)} in {other.title} and {list(own)} in {one.title}: only "
+            "models with equal shapes can be compared; --size of `export` sets the size of the pictures"
         )
 
 

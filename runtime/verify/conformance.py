@@ -96,9 +96,9 @@ def judge_conformance(
     progress: Progress = lambda line: None,
     recomputed: Path | None = None,
 ) -> tuple[list[Verdict], dict[str, str]]:
-    """Return a verdict for each vector of the bundle, its subject the vector's name, and the vectors' explanations of a
-    failure by name. `reader` None is the runtime's own. Both are empty if the bundle has no vectors. `recomputed` is a
-    folder of vectors that the original libraries have just computed; verdicts on them are of the kind
+    """Return a verdict for each vector of the bundle, whose subject is the vector's name, and {name: what a failure of
+    this vector means}. `reader` None is the runtime's own. Both are empty if the bundle has no vectors. `recomputed` is
+    a folder of vectors that the original libraries have just computed; verdicts on them are of the kind
     CONFORMANCE_AFRESH."""
     if not bundle.manifest.conformance:
         return [], {}

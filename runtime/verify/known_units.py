@@ -13,8 +13,8 @@ EVIDENCE = {
 def warn_of_units(manifest: Draft) -> list[str]:
     """Return a warning for each graph that ships for a unit on which it is known to be bad, with the evidence."""
     return [
-        f"WARNING: the {format} graph {name} is known to be bad on its compute unit, {graph.compute_unit} "
-        f"({EVIDENCE.get(known.evidence, known.evidence)}): {known.note}"
+        f"WARNING: the {format} graph {name} is known to fail or to compute wrong results on its compute unit, "
+        f"{graph.compute_unit} ({EVIDENCE.get(known.evidence, known.evidence)}): {known.note}"
         for format, graphs in manifest.graphs.items()
         for name, graph in graphs.items()
         if (known := graph.units.get(graph.compute_unit)) is not None and known.status == "bad"

@@ -71,7 +71,7 @@ def record_bundle(
     program = bundle.manifest.program
     if program.guidance == CLASSIFIER_FREE and not guidance > 1:
         raise UserError(
-            f"guidance {guidance:g} draws only one half of guidance, and a recording needs both: use more than 1"
+            f"guidance {guidance:g} does not use the negative prompt, and a comparison needs both: give more than 1"
         )
     format = graph_format(bundle, format)
     sampler = sampler or bundle.manifest.scheduler.default_sampler

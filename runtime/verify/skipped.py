@@ -9,7 +9,7 @@ from pocketdiffusion.runtime.engines import find_engine
 
 @dataclass(frozen=True)
 class NotRun:
-    """`subject` is a graph, or "all" of a format."""
+    """Graphs that were not run. `subject`: a graph's name, or "all" for every graph of the format."""
 
     subject: str
     format: str

@@ -59,7 +59,8 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     check_schemes(plan, artifact)
     if len(storages := {scheme.storage for scheme in plan.schemes.values()}) > 1 and "float32" in storages:
         raise UserError(
-            f"coreml computes in float32 or in float16: {plan.recipe} has matrices of float32 and of other storages"
+            f"Core ML computes either in float32 or in float16, and the recipe {plan.recipe} mixes float32 "
+            "with other storages: store all matrices as float32, or none"
         )
     precision: Literal["float32", "float16"] = "float32" if plan.storage == "float32" else "float16"
     module = load_module(part)

@@ -13,8 +13,8 @@ from pocketdiffusion.runtime.runner import Array, Runner
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
     """Return the layers of the .tflite at `path` in the order of execution. The output of an operator in integers is
-    the dequantized tensor, and of a table of int8 the product with its scales. A table that was looked up during
-    conversion has no operator, and no layer."""
+    the dequantized tensor; the output of an int8 embedding is its rows times their scales. An embedding whose lookup
+    the converter computed in advance has no operator in the file, and is left out."""
     from pocketdiffusion.export.backends.tflite.file import TYPES, WEIGHT_OPERAND, operator_name, read_model
 
     model = read_model(path)

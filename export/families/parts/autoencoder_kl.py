@@ -40,8 +40,8 @@ def read_config(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class LatentDecoder(nn.Module):
-    """latent_sample [1, c, h, w], divided by the scaling factor beforehand, to sample [1, 3, H, W] in -1..1,
-    float32."""
+    """The VAE decoder as a graph: latent_sample [1, c, h, w] (already divided by scaling_factor) -> sample [1, 3, H, W]
+    in -1..1, float32."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ class LatentDecoder(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """sample [1, 3, H, W] in -1..1 to latent_parameters [1, 2c, h, w]: mean, then logarithm of the variance,
-    float32."""
+    """The VAE encoder as a graph: sample [1, 3, H, W] in -1..1 -> latent_parameters [1, 2c, h, w]: means, then log
+    variances, float32."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()

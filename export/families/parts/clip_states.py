@@ -30,8 +30,8 @@ def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
 
 
 class StateEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c], float32. The last layer and the normalisation after
-    it, which nothing uses, are left out."""
+    """A text encoder as a graph: input_ids [1, tokens] int32 -> hidden_states [1, tokens, c], float32. The last layer
+    and the normalisation after it, which nothing uses, are left out."""
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class StateEncoder(nn.Module):
 
 
 class ProjectedEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c] and text_embeds [1, e], float32: the projection of
-    the state at the end token after all layers."""
+    """A text encoder as a graph: input_ids [1, tokens] int32 -> hidden_states [1, tokens, c] and text_embeds [1, e],
+    float32: the projection of the state at the end token after all layers."""
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()

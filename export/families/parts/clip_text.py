@@ -42,7 +42,8 @@ def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
 
 
 class TextEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to last_hidden_state [1, tokens, c] and pooler_output [1, c], float32.
+    """The text encoder as a graph: input_ids [1, tokens] int32 -> last_hidden_state [1, tokens, c] and pooler_output
+    [1, c], float32.
 
     `attention_mask` [1, tokens] int32 is 0 at the keys that are hidden from every query. Only configurations with
     `use_attention_mask` have it: diffusers' pipeline then passes the tokenizer's mask.

@@ -50,7 +50,8 @@ def read_config(part: str, config: Mapping[str, Any], added: str | None = None) 
 
 
 class Denoiser(nn.Module):
-    """sample [1, c, h, w], timestep [1], encoder_hidden_states [1, tokens, d] to out_sample [1, c, h, w], float32.
+    """The UNet as a graph: sample [1, c, h, w], timestep [1], encoder_hidden_states [1, tokens, d] -> out_sample
+    [1, c, h, w], all float32.
 
     The UNet's tensors have the prefix `unet.`.
     """
