@@ -296,8 +296,8 @@ def test_export_refuses_a_place_that_is_not_its_own(tiny_checkpoint: Path, tmp_p
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("")
     for place, said in (
-        (tmp_path / "mine", "is not a bundle"),
-        (tmp_path / "file", "is not a bundle"),
+        (tmp_path / "mine", "exists and is not a folder that an export wrote"),
+        (tmp_path / "file", "exists and is a file or a link"),
         (tmp_path / "file/out", "cannot write to"),
         (Path("/proc/out"), "cannot write to"),
     ):

@@ -136,7 +136,10 @@ def test_a_unit_that_refuses_a_graph(bundle: tuple[Path, Manifest], report: Repo
     refused = on_unit(report, "unet", "npu", outputs=[], error=error, first_call_seconds=None, load_seconds=None)
     done = call("verify", bundle[0], "--device-report", write(refused))
     assert done.returncode == 0
-    assert "REFUSED: onnx unet on npu was refused: no kernel for GroupNorm: the bundle does not" in done.stdout
+    assert (
+        "REFUSED: onnx unet on npu was refused: no kernel for GroupNorm (not the compute unit that the bundle ships for"
+        in done.stdout
+    )
     (own,) = (each for each in report["graphs"] if each["graph"] == "unet")
     own |= {"outputs": [], "error": error}
     _, said = failure(bundle[0], write(report))
@@ -181,7 +184,10 @@ def test_a_picture_under_its_floor(bundle: tuple[Path, Manifest], report: Report
 def test_what_was_not_run_is_no_success(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
     report["graphs"] = [each for each in report["graphs"] if each["graph"] != "unet"]
     done = call("verify", bundle[0], "--device-report", write(report))
-    assert done.returncode == 0 and "not measured: onnx unet on cpu, its compute unit in the bundle" in done.stdout
+    assert (
+        done.returncode == 0
+        and "not measured: onnx unet on cpu, the compute unit that the bundle ships it for" in done.stdout
+    )
     for each in report["graphs"]:
         each["unit"] = "gpu"
     assert "no graph was run on its compute unit in the bundle" in failure(bundle[0], write(report))[1]
@@ -308,7 +314,7 @@ def test_a_field_of_the_wrong_type_is_named(
         (("graphs", 0, "outputs"), [], "graphs.0.outputs: onnx text_encoder on cpu has none, not last_hidden_state"),
         (("graphs", 0, "outputs", 0, "output"), "pooled", "has pooled, not last_hidden_state"),
         (("graphs", 0, "error"), "out of memory", "not none, since there is an error"),
-        (("graphs", 0, "arithmetic"), "int8", "computed in int8 on cpu"),
+        (("graphs", 0, "arithmetic"), "int8", "states arithmetic int8 for onnx text_encoder on cpu"),
         (("pictures", 0, "format"), "tflite", "pictures.0.format is tflite, and the bundle has no such graphs"),
     ],
 )

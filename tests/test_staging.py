@@ -80,7 +80,7 @@ def test_an_interrupted_export_leaves_what_was(tmp_path: Path, error: BaseExcept
 
 def test_what_is_not_a_proven_bundle_is_not_published(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    with pytest.raises(UserError, match="not a bundle"), stage(out):
+    with pytest.raises(UserError, match="exists and is"), stage(out):
         pass
     with pytest.raises(ProofError, match="not in the manifest"), stage(out) as folder:
         seal(folder, write_sample(folder))
@@ -106,9 +106,9 @@ def test_what_is_not_ours_is_not_touched(tmp_path: Path, what: str) -> None:
         export(out)
         (out / "notes.txt").symlink_to("x") if "link" in what else (out / "notes.txt").write_text("mine")
     before = sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"not a bundle|holds 'notes.txt'"):
+    with pytest.raises(UserError, match=r"exists and is|holds 'notes.txt'"):
         check_place(out)
-    with pytest.raises(UserError, match=r"not a bundle|holds 'notes.txt'") as caught, stage(out):
+    with pytest.raises(UserError, match=r"exists and is|holds 'notes.txt'") as caught, stage(out):
         started = True
     assert not started and "\n" not in str(caught.value)
     assert sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*")) == before

@@ -98,7 +98,7 @@ def test_refuses_what_the_file_has_not() -> None:
         with pytest.raises(UserError, match=f"tables of 1 to 6 steps for euler, not of {steps}"):
             read_table(index, raw, "euler", steps)
     for start in (-1, 6):
-        with pytest.raises(UserError, match="runs no step"):
+        with pytest.raises(UserError, match="leaves no step to run"):
             read_table(index, raw, "euler", 6, start)
     with pytest.raises(UserError, match="no sampler 'heun': choose one of ddim, "):
         read_table(index, raw, "heun", 4)

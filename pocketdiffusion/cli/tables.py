@@ -203,8 +203,10 @@ def _picture_table(compared: Compared) -> Table:
 
 
 def _layer_table(compared: Compared) -> Table:
-    table = _table("graph", "layer", title="layers that add most to the relative error")
-    _add_numbers(table, "added error", "largest error", "largest at", f"above {compared.percent} from")
+    table = _table(
+        "graph", "layer", title="layers that add most to the relative error: the error added, the largest, and where"
+    )
+    _add_numbers(table, "added", "largest", "at", f"above {compared.percent} from")
     for error in compared.worst:
         over = error.first_over(compared.budget)
         table.add_row(

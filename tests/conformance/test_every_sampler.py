@@ -62,5 +62,5 @@ def test_refuses_what_leaves_no_step(name: str) -> None:
         with pytest.raises(UserError, match="steps must be from 1 to 1000"):
             step_table(name, schedule, steps)
     for start in (-1, 11):
-        with pytest.raises(UserError, match="runs no step"):
+        with pytest.raises(UserError, match="leaves no step to run"):
             step_table(name, schedule, 10, start)
