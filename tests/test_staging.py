@@ -80,7 +80,7 @@ def test_an_interrupted_export_leaves_what_was(tmp_path: Path, error: BaseExcept
 
 def test_what_is_not_a_proven_bundle_is_not_published(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    with pytest.raises(UserError, match="exists and is"), stage(out):
+    with pytest.raises(UserError, match="is not a bundle"), stage(out):
         pass
     with pytest.raises(ProofError, match="not in the manifest"), stage(out) as folder:
         seal(folder, write_sample(folder))
