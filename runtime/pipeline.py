@@ -14,6 +14,7 @@ from pocketdiffusion.runtime.engines import Opener, graph_format, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.one_at_a_time import one_at_a_time
 from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
     DECODE,
@@ -67,6 +68,7 @@ def generate(
     batched: bool | None = None,
     image: NDArray[np.uint8] | None = None,
     strength: float = 0.8,
+    low_memory: bool = False,
     opener: Opener = open_graph,
 ) -> Iterator[Draft]:
     """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
@@ -75,8 +77,9 @@ def generate(
     without the negative prompt. `negative_prompt` None is replaced as the program's `absent_negative` states. `batched`
     computes both guidance halves in one call of each graph of a step; None does so if the artifacts allow it.
     With `image` (uint8 [H, W, 3] of the bundle's size) the last `strength` (0..1) of the steps redraw that picture.
-    `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program needs a host value
-    that has no argument here. The same seed gives diffusers' latents on the CPU.
+    `low_memory` keeps at most one graph open, and opens those of a step again in each step if it has several; the
+    picture is the same. `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program
+    needs a host value that has no argument here. The same seed gives diffusers' latents on the CPU.
     """
     manifest = bundle.manifest
     program = manifest.program
@@ -94,6 +97,7 @@ def generate(
             "without batched"
         )
     batched = batchable if batched is None else batched
+    opener = one_at_a_time(opener) if low_memory else opener
 
     def open_stage(name: str) -> Callable[[Values], Values]:
         """Load the graphs of a stage, and return a function that runs it. They are freed with the function."""
