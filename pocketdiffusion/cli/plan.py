@@ -15,6 +15,7 @@ def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
+    from pocketdiffusion.memory_fit import warn_of_plan
     from pocketdiffusion.planned_export import plan_export
 
     outline = read_outline(wanted.model)
@@ -23,6 +24,8 @@ def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
     output.table(plan_table(plan.parts))
     for line in describe_plan(plan):
         output.print_line(line)
+    for line in warn_of_plan(plan, target):
+        output.warn(line)
 
 
 def describe_plan(plan: "ExportPlan") -> list[str]:
