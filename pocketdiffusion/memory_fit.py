@@ -8,10 +8,10 @@ of a stage open at once, then with one graph at a time.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pocketdiffusion.estimates import ExportPlan, PlannedPart, read_costs, storage_key
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.targets import Target
-from pocketdiffusion.planned_export import ExportPlan, PlannedPart, read_costs, storage_key
 from pocketdiffusion.quantize.recipe import Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
@@ -77,7 +77,7 @@ def warn_of_plan(plan: ExportPlan, target: Target) -> list[str]:
         return []
     lines = []
     for artifact in target.artifacts:
-        tensors = plan.tensor_bytes[artifact.format]
+        tensors = plan.tensor_bytes.get(artifact.format, 0)
         parts = {part.part: part for part in plan.parts if part.format == artifact.format}
         stages = [
             [_planned_need(parts[name], tensors if stage is plan.stages[-1] else 0) for name in stage]
@@ -136,7 +136,7 @@ def _propose(phone: Phone, artifact: Artifact, stages: Stages, low: int) -> str:
 def smaller_recipes(artifact: Artifact) -> Mapping[str, float]:
     """Return {recipe: bytes of a weight in memory} for the recipes that `artifact`'s format can hold and whose weights
     have fewer bytes in memory than its own recipe's, in the order of `list recipes`."""
-    costs = read_costs(artifact.format)["weight_bytes"]
+    costs = (read_costs(artifact.format) or {}).get("weight_bytes", {})
     found = {}
     for name in dict.fromkeys((artifact.recipe, *recipe_names())):
         if name == SEARCHED or name.endswith(".json"):
@@ -148,7 +148,7 @@ def smaller_recipes(artifact: Artifact) -> Mapping[str, float]:
         size = costs.get(storage_key(scheme), costs.get(scheme.storage))
         if size is not None and find_backend(artifact.format).refusal(scheme, artifact.profile) is None:
             found[name] = size
-    own = found.get(artifact.recipe, max(found.values()))
+    own = found.get(artifact.recipe, max(found.values(), default=0))
     return {name: size for name, size in found.items() if size < own}
 
 

@@ -8,6 +8,7 @@ from support.command import call
 
 from pocketdiffusion.checkpoint_outline import read_outline
 from pocketdiffusion.choices import choose
+from pocketdiffusion.estimates import plan_export
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.memory_fit import (
@@ -21,7 +22,6 @@ from pocketdiffusion.memory_fit import (
     warn_of_memory,
     warn_of_plan,
 )
-from pocketdiffusion.planned_export import plan_export
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
 
