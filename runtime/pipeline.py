@@ -15,6 +15,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.one_at_a_time import one_at_a_time
 from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
     DECODE,
@@ -68,6 +69,7 @@ def generate(
     batched: bool | None = None,
     image: NDArray[np.uint8] | None = None,
     strength: float = 0.8,
+    low_memory: bool = False,
     opener: Opener = open_graph,
 ) -> Iterator[Draft]:
     """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
@@ -77,7 +79,9 @@ def generate(
     `negative_prompt` None: the model's default, an empty prompt or zeros. `sampler` None: the bundle's default.
     `format` None: the bundle's first. `batched`: compute both halves of guidance in one call; None: if the graphs
     allow it. `image` (uint8 [H, W, 3] of the bundle's size): redraw it with the last `strength` (0..1) of the steps.
-    Raise UserError if an argument is out of its range, or the program needs a host value that has no argument here.
+    `low_memory`: keep at most one graph open, and open those of a step again in each step if it has several; the
+    picture is the same. `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program
+    needs a host value that has no argument here.
     """
     format = graph_format(bundle, format)
     if not isfinite(guidance):
@@ -85,6 +89,7 @@ def generate(
     start = start_step(steps, 1.0 if image is None else strength)
     table = find_table(bundle, sampler or bundle.manifest.scheduler.default_sampler, steps, start)
     stages = pick_stages(bundle, ENCODE_IMAGE if image is not None else None)
+    opener = one_at_a_time(opener) if low_memory else opener
     graphs = Graphs(bundle, format, stages, choose_batched(bundle, format, stages, batched), opener)
     guided = bundle.manifest.program.guidance == CLASSIFIER_FREE and guidance > 1
     random = TorchRandom(seed)

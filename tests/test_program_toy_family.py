@@ -18,6 +18,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline
 from diffusers.configuration_utils import register_to_config
 from support.family_cases import MICRO, edit_json, write_checkpoint
+from support.open_engines import OpenEngines
 from torch import Tensor, nn
 
 from pocketdiffusion.build import export
@@ -244,6 +245,19 @@ def test_it_draws_what_its_pipeline_draws(bundle: Bundle, model: Path) -> None:
     assert image_psnr_db(np.asarray(drawn), ours) > (45 if "coreml" in bundle.manifest.graphs else 55)
     if "onnx" in bundle.manifest.graphs:  # whose batch is open
         assert image_psnr_db(ours, draw(bundle, "red apple", batched=False, **given)) > 55
+
+
+def test_its_graphs_are_open_one_at_a_time(bundle: Bundle) -> None:
+    """Each step has two graphs. In every format, the picture is the same to the bit, and an error closes all."""
+    given: dict[str, Any] = {"negative_prompt": "grey", "steps": 2, "guidance": 5.0, "seed": 7, "sampler": "ddim"}
+    usual, low, failing = OpenEngines(), OpenEngines(), OpenEngines(fails=5)
+    expected = draw(bundle, "red apple", **given, opener=usual)
+    assert np.array_equal(expected, draw(bundle, "red apple", **given, low_memory=True, opener=low))
+    assert usual.most() == 2 and usual.opened() == ["words", "tint", "denoiser", "canvas"]
+    assert low.most() == 1 and low.opened() == ["words", *("tint", "denoiser") * 2, "canvas"] and low.count() == 0
+    with pytest.raises(ValueError, match="not float32") as caught:
+        draw(bundle, "red apple", **given, low_memory=True, opener=failing)
+    assert caught.value.__traceback__ is not None and failing.count() == 0
 
 
 def test_it_is_compared(bundle: Bundle, model: Path) -> None:

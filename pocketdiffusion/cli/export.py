@@ -146,6 +146,7 @@ def show_exported(bundle: "Bundle", output: Output) -> None:
     """Print the verdicts of a new bundle, the graphs that were not run, and warnings on compute units."""
     from pocketdiffusion.cli.json_output import bundle_record
     from pocketdiffusion.cli.tables import not_run_table, verdict_table
+    from pocketdiffusion.memory_fit import warn_of_memory
     from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
     from pocketdiffusion.runtime.verify.skipped import units_not_run
@@ -161,5 +162,5 @@ def show_exported(bundle: "Bundle", output: Output) -> None:
         default, own = manifest.scheduler.default_sampler, manifest.scheduler.replaced
         output.print_line(f"the bundle draws with {default} instead of the checkpoint's own {own}")
     output.print_line(f"{bundle.folder} is complete, every check passed, bundle_id {manifest.bundle_id[:16]}")
-    for line in warn_of_units(manifest):
+    for line in (*warn_of_units(manifest), *warn_of_memory(manifest)):
         output.warn(line)

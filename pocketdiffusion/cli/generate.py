@@ -101,6 +101,13 @@ def generate(
     format: OneFormat = None,
     image: StartPicture = None,
     strength: Strength = None,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="Keep at most one graph in memory. The picture is the same; a step of several graphs takes longer.",
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Generate a picture with a bundle."""
@@ -120,7 +127,7 @@ def generate(
         request = with_defaults(
             opened, Request(prompt, negative_prompt, seed, steps, guidance, sampler, image, strength)
         )
-        last = draw(opened, request, format, progress)
+        last = draw(opened, request, format, low_memory, progress)
     check_picture(opened, request, last)
     write(opened, request, last, output)
     warn_of(opened, request, last, shown)
@@ -141,7 +148,7 @@ def with_defaults(bundle: "Bundle", request: Request) -> Request:
     )
 
 
-def draw(bundle: "Bundle", request: Request, format: str | None, progress: Any) -> "Draft":
+def draw(bundle: "Bundle", request: Request, format: str | None, low_memory: bool, progress: Any) -> "Draft":
     """Return the last draft, which has the picture. Raise UserError as pipeline.generate does."""
     from pocketdiffusion.runtime import pipeline
 
@@ -161,6 +168,7 @@ def draw(bundle: "Bundle", request: Request, format: str | None, progress: Any) 
         format=format,
         image=start,
         strength=request.strength,
+        low_memory=low_memory,
     ):
         progress(f"step {last.step} of {last.steps}")
     assert last is not None and last.picture is not None

@@ -17,6 +17,7 @@ def show_plan(wanted: "Wanted", target: "Target", proof: "ProofKind", output: Ou
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
     from pocketdiffusion.estimates import plan_export
+    from pocketdiffusion.memory_fit import warn_of_plan
 
     outline = read_outline(wanted.model)
     plan = plan_export(
@@ -26,6 +27,8 @@ def show_plan(wanted: "Wanted", target: "Target", proof: "ProofKind", output: Ou
     output.table(plan_table(plan.parts))
     for line in describe_plan(plan):
         output.print_line(line)
+    for line in warn_of_plan(plan, target):
+        output.warn(line)
 
 
 def describe_plan(plan: "ExportPlan") -> list[str]:

@@ -16,6 +16,7 @@ from pocketdiffusion.reports.answer import Answer, Pictures, answer_export, pict
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Steps, drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.stage_memory import peak_of
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.verify.controls import describe_pictures
@@ -138,17 +139,11 @@ def _figures(report: Report, sizes: Mapping[str, float]) -> list[Figures]:
 
 
 def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
-    """Return the memory of graphs on a phone, weights and activations, in MB of 1e6 bytes: with only the largest graph
-    loaded, and with all loaded while the graph with the largest activations runs. None if it is not known for a
-    graph."""
-    weights, activations = [], []
-    for graph in graphs:
-        memory = graph.memory
-        if memory is None or memory.weights_bytes is None or memory.activations_bytes is None:
-            return None
-        weights.append(memory.weights_bytes / 1e6)
-        activations.append(memory.activations_bytes / 1e6)
-    return max(map(sum, zip(weights, activations, strict=True))), sum(weights) + max(activations)
+    """Return the memory of graphs on a phone in MB of 1e6 bytes, by `peak_of`: with one graph at a time, and with all
+    open at once. None if it is not known for a graph."""
+    needs = [graph.memory for graph in graphs]
+    low, whole = peak_of(needs, low_memory=True), peak_of(needs, low_memory=False)
+    return None if low is None or whole is None else (low / 1e6, whole / 1e6)
 
 
 def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:

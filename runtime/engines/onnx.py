@@ -43,7 +43,8 @@ class OnnxRunner:
             outputs = self.session.run(names, dict(inputs))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ProofError(f"{self.spec.name}: onnxruntime cannot run this graph: {_reason(error)}") from None
-        return dict(zip(names, outputs, strict=True))
+        # An output of onnxruntime is a view of the session's memory, which would be kept as long as the output.
+        return {name: output.copy() for name, output in zip(names, outputs, strict=True)}
 
 
 def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:
@@ -59,6 +60,7 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.use_deterministic_compute = True
+    options.enable_mem_pattern = False  # from the second call on, it would hold a second copy of all activations
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _sums_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")  # slower, exact sums of int8
