@@ -125,6 +125,7 @@ def record_model(
 ) -> tuple["Checkpoint", list[Trajectory]]:
     """Return the checkpoint of `model` and its drawings at the bundle's size and with its sampler. Raise UserError if
     the shapes of its graphs are not the bundle's; ModuleNotFoundError if torch is not installed."""
+    from pocketdiffusion.export.families.parts.split import count_parts
     from pocketdiffusion.export.reference.record import record
     from pocketdiffusion.source import open_model
 
@@ -136,6 +137,7 @@ def record_model(
         revision=model.revision,
         token=model.token,
         sampler=scheduler.default_sampler if scheduler.replaced else None,
+        split_unet=count_parts(bundle.manifest.program),
         allow_unexpected=model.allow_unexpected,
         progress=progress,
     )

@@ -10,7 +10,7 @@ from torch import nn
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.families import find_family, program
+from pocketdiffusion.export.families import calls, modules, program
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.recorder import Recorder, assemble
@@ -54,8 +54,8 @@ def record(
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
     if watch is not None:
-        for name, modules in find_family(checkpoint).modules(pipeline).items():
-            watch(name, Named(modules))
+        for name, own in modules(checkpoint, pipeline, parts).items():
+            watch(name, Named(own))
     return draw(pipeline, checkpoint, parts, requests, progress, sampler, controls)
 
 
@@ -85,14 +85,14 @@ def draw(
 ) -> list[Trajectory]:
     """Draw the requests as `record` does, with an open pipeline. `sampler` is the name of its scheduler's sampler."""
     size = picture_size(checkpoint, parts)
-    calls, drawn = find_family(checkpoint).calls(pipeline), program(checkpoint, parts)
+    recorded, drawn = calls(checkpoint, pipeline, parts), program(checkpoint, parts)
     store = ArrayStore()
     trajectories = []
     for number, request in enumerate(requests, 1):
         if drawn.guidance == CLASSIFIER_FREE and not request.guidance > 1:
             raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
         progress(f"prompt {number} of {len(requests)}")
-        with Recorder(pipeline, calls) as recorder:
+        with Recorder(pipeline, recorded) as recorder:
             picture = draw_picture(pipeline, request, size)
             if ENCODE_IMAGE in text_to_image(drawn):
                 encode(pipeline, picture)

@@ -25,6 +25,7 @@ from pocketdiffusion.cli.options import (
     Revision,
     Sampler,
     Size,
+    SplitUnet,
     Token,
 )
 
@@ -54,6 +55,7 @@ def search(
     prompts: Prompts = None,
     sampler: Sampler = None,
     size: Size = None,
+    split_unet: SplitUnet = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -71,8 +73,11 @@ def search(
     from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)
-    wanted = Wanted(model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision)
-    artifact = one_artifact(check_export(wanted))
+    wanted = Wanted(
+        model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
+    )
+    chosen = check_export(wanted)
+    artifact = one_artifact(chosen)
     check_recipe_file(file)
     output = Output(quiet, as_json)
     with output.show_progress(f"searching a recipe for {model} on {target}") as progress:
@@ -88,6 +93,7 @@ def search(
             sampler=sampler,
             width=width,
             height=height,
+            split_unet=chosen.split_unet,
             revision=revision,
             token=token,
             allow_unexpected=allow_unexpected or (),
@@ -95,6 +101,7 @@ def search(
             progress=progress,
         )
     given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
+    given["--split-unet"] = None if split_unet is None else str(split_unet)
     show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
 
 
