@@ -37,6 +37,7 @@ def ask(*arguments: str | Path, **environment: str) -> tuple[str, str, str]:
         (("--format", "onx"), "there is no format onx: did you mean onnx?"),
         (("--sampler", "eulr"), "no sampler is called 'eulr': did you mean euler?"),
         (("--size", "big"), "--size big is not a size"),
+        (("--split-unet", "0"), "--split-unet 0 is not a number of parts: give 1 or more"),
         (("--recipe", "mixed"), "give either --budget-mb or --min-psnr"),
         (("--budget-mb", "3"), "are for the recipe mixed only"),
         (("-o", "/proc/out"), "cannot write to /proc"),
