@@ -11,7 +11,7 @@ npm.
 import argparse
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,7 @@ from android_demo.packing.signing import find_key, sign
 from android_demo.resources import compile_resources
 from pocketdiffusion.cli.console import print_line, run, show_progress
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 HOME = Path("~/.local/share/pocketdiffusion")
 PROGRAMS = {  # each program that packing runs, and the Debian package that has it
@@ -40,9 +41,7 @@ PROGRAMS = {  # each program that packing runs, and the Debian package that has 
 }
 
 
-def pack(
-    bundles: list[Path], out: Path, home: Path, *, compiled: bool, offline: bool, progress: Callable[[str], None]
-) -> str:
+def pack(bundles: list[Path], out: Path, home: Path, *, compiled: bool, offline: bool, progress: Progress) -> str:
     """Write the APK `out` with `bundles` in it, and return a sentence with its size, bundles and digest.
 
     Raises UserError if a program is missing, something cannot be downloaded or compiled, or the app cannot run a

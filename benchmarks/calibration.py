@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pocketdiffusion.cli.console import print_line, run
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.quantization import calibrate, open_quantized
 from pocketdiffusion.export.reference.record import record
-from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.measure.activation_stats import ActivationStatistics
 from pocketdiffusion.quantize.observers import HEADROOM, METHODS, choose_range
 from pocketdiffusion.quantize.qparams import BITS, ValueRange

@@ -1,6 +1,6 @@
 """A checkpoint of Stable Diffusion 1.5's real shapes with seeded random weights, for benchmarks of memory and time.
 
-python benchmarks/full_size.py write FOLDER              the diffusers folder below FOLDER/sd15 (4.3 GB)
+python benchmarks/full_size.py write FOLDER [float16]    the diffusers folder below FOLDER/sd15 (4.3 GB, or 2.1)
 python benchmarks/full_size.py emit FOLDER TARGET        its artifacts below FOLDER/artifacts, without the gate
 """
 
@@ -19,8 +19,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.targets import load_target
 
 EMOJI = Path(__file__).parents[1] / "pocketdiffusion/models/emoji"
@@ -108,7 +108,7 @@ def emit_all(folder: Path, target_name: str) -> None:
 def main() -> None:
     verb, folder = sys.argv[1], Path(sys.argv[2])
     if verb == "write":
-        write(folder / "sd15")
+        write(folder / "sd15", getattr(torch, sys.argv[3] if len(sys.argv) > 3 else "float32"))
     else:
         emit_all(folder, sys.argv[3])
 

@@ -120,8 +120,8 @@ def step(folder: Path, format: str, rounding_db: Mapping[str, float]) -> dict[st
 
 
 def _open(folder: Path) -> Any:
-    from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
+    from pocketdiffusion.export.opening import open_checkpoint
 
     checkpoint = open_checkpoint(str(folder / "sd15"), progress=lambda line: None)
     return checkpoint, components(checkpoint)

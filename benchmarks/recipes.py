@@ -26,12 +26,13 @@ from sigmoid import interleave
 from pocketdiffusion.cli.console import print_line, run
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.original import Original
+from pocketdiffusion.export.planning import plan_artifacts
+from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.export.targets import Artifact, load_target
-from pocketdiffusion.planning import plan_artifacts
-from pocketdiffusion.prompts import requests
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_unproven
 from pocketdiffusion.runtime.bundle.manifest import Graph
@@ -43,7 +44,6 @@ from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.pictures import draw_pictures
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
-from pocketdiffusion.source import Original
 
 HERE = Path(__file__).parent
 TARGETS = {"onnx": "pixel-8", "coreml": "iphone-16", "tflite": "galaxy-s24"}

@@ -29,10 +29,10 @@ from transformers.activations import QuickGELUActivation
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FORMS, measure_forms
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.models.emoji.prompts import SHEET

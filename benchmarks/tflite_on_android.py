@@ -18,6 +18,7 @@ from rich.table import Table
 from pocketdiffusion.cli.console import run, stdout
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.devices.child import ChildRunner
+from pocketdiffusion.runtime.devices.facts import StandinFacts
 from pocketdiffusion.runtime.devices.judge import Standin, judge_on
 from pocketdiffusion.runtime.devices.tensorflow_lite import launch_tensorflow
 from pocketdiffusion.runtime.engines import tflite
@@ -66,7 +67,9 @@ def main(
         "build/tflite_on_android.json"
     ),
 ) -> None:
-    has, place = version(), Standin("tensorflow", launch_tensorflow(python.absolute(), SECONDS))
+    launch = launch_tensorflow(python.absolute(), SECONDS)
+    facts = StandinFacts("the Android app's engine", lambda cache, core, seconds: launch)
+    has, place = version(), Standin("tensorflow", launch, facts)
     found = {folder.name: judge(place, open_bundle(folder), has) for folder in bundles}
     table = Table("bundle", "graph", "dB", "floor", title=f"TensorFlow Lite {has}")
     for name, rows in found.items():

@@ -1,4 +1,4 @@
-"""Writing the files of a bundle that are no graphs: tokenizer, step tables, golden data, licences, and their record."""
+"""Write the files of a bundle that are not graphs: tokenizer, step tables, golden data, licences, and their record."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import ClipTokenizer, read_tokenizer, write_vocabulary
 from pocketdiffusion.export.conformance import write_conformance
 from pocketdiffusion.export.families import find_family, scheduler_config
-from pocketdiffusion.export.licences import write_licences
+from pocketdiffusion.export.licences import Licences, write_licences
 from pocketdiffusion.export.pipeline_defaults import read_defaults
 from pocketdiffusion.export.preview import fit_preview
 from pocketdiffusion.export.targets import Target
@@ -26,8 +26,9 @@ from pocketdiffusion.runtime.bundle.picture_records import Latents, Scheduler, V
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
 from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
 from pocketdiffusion.runtime.characters import CHARACTERS
-from pocketdiffusion.runtime.program import find_ends
+from pocketdiffusion.runtime.program import Program, find_ends
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
+from pocketdiffusion.runtime.sampling.scheduler_settings import read_settings
 from pocketdiffusion.runtime.sampling.stored_tables import write_tables
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
@@ -48,30 +49,16 @@ def assemble(
 
     If another library can run the graphs of a format, their folder becomes one that it opens as well, by files of the
     format's backend. `calibration` is given if value ranges of activations were measured."""
-    program = trajectories[0].program
-    specs = {name: graph.spec for name, graph in next(iter(graphs.values())).items()}
-    taken, decoded = find_ends(program, specs)
-    _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in taken.shape)
-    vae = checkpoint.configs["vae"]
-    scheduler = scheduler_config(checkpoint)
-    schedule = read_schedule(scheduler)
+    named = next(iter(graphs.values()))
+    program, scheduler = trajectories[0].program, scheduler_config(checkpoint)
+    latents = describe_latents(program, named)
     homes: dict[str, str] = {}
-    for format, named in graphs.items():
-        homes |= find_backend(format).write_companions(folder / format, named, checkpoint, (height, width))
+    for format, files in graphs.items():
+        size = latents.height, latents.width
+        homes |= find_backend(format).write_companions(folder / format, files, checkpoint, size)
     tokenizers = write_tokenizers(folder, checkpoint, homes)
-    licences = write_licences(folder, checkpoint)
-    model = ModelInfo(
-        name=checkpoint.name,
-        family=find_family(checkpoint).__name__.rpartition(".")[2],
-        pipeline=checkpoint.model_index["_class_name"],
-        prediction_type=schedule.prediction_type,  # type: ignore[arg-type]  # pydantic checks it
-        licence=checkpoint.licence,
-        revision=checkpoint.revision,
-        fingerprint=checkpoint.fingerprint,
-        licence_files=licences.files,
-        licence_url=licences.url,
-        attribution=licences.attribution,
-    )
+    conformance = write_conformance(folder, checkpoint)
+    model = describe_model(checkpoint, scheduler, write_licences(folder, checkpoint))
     phone = TargetInfo(
         name=target.name, title=target.title, soc=target.soc, memory_mb=target.memory_mb, os_floor=target.os_floor
     )
@@ -79,13 +66,10 @@ def assemble(
     draft = Draft(
         model=model,
         target=phone,
-        latents=Latents(
-            channels=channels,
-            height=height,
-            width=width,
-            scale=int(decoded.shape[2]) // height,
-        ),
-        vae=Vae(scaling_factor=vae["scaling_factor"], shift_factor=0.0),  # as diffusers' Stable Diffusion pipelines
+        latents=latents,
+        vae=Vae(
+            scaling_factor=checkpoint.configs["vae"]["scaling_factor"], shift_factor=0.0
+        ),  # as diffusers' pipelines
         tokenizers=tokenizers,
         defaults=read_defaults(checkpoint),
         preview=fit_preview(trajectories),
@@ -95,24 +79,51 @@ def assemble(
             replaced=None if checkpoint.sampler is None else scheduler["_class_name"],
         ),
         program=program,
-        graphs={format: dict(named) for format, named in graphs.items()},
-        step_tables=write_tables(schedule),
+        graphs={format: dict(files) for format, files in graphs.items()},
+        step_tables=write_tables(read_schedule(scheduler)),
         golden=tuple(write_golden(folder, number, t) for number, t in enumerate(trajectories)),
-        cases={
-            name: write_case(folder, graph.spec, trajectories[0]) for name, graph in next(iter(graphs.values())).items()
-        },
+        cases={name: write_case(folder, graph.spec, trajectories[0]) for name, graph in named.items()},
         verdicts=(),
         calibration=calibration,
-        conformance=write_conformance(folder, checkpoint),
-        provenance=Provenance(
-            exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
-            python=".".join(str(n) for n in sys.version_info[:3]),
-            toolchain={name: version(name) for name in toolchain(graphs)},
-        ),
+        conformance=conformance,
+        provenance=describe_provenance(graphs),
     )
     for format in graphs:
         find_backend(format).write_script(folder / format, draft)
     return draft
+
+
+def describe_latents(program: Program, graphs: Mapping[str, Graph]) -> Latents:
+    """Return the size of the latents that the decoder accepts, and how many pixels it makes of one along an axis."""
+    taken, decoded = find_ends(program, {name: graph.spec for name, graph in graphs.items()})
+    _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in taken.shape)
+    return Latents(channels=channels, height=height, width=width, scale=int(decoded.shape[2]) // height)
+
+
+def describe_model(checkpoint: Checkpoint, scheduler: Mapping[str, Any], licences: Licences) -> ModelInfo:
+    """Return the record of the model that was exported: with the settings `scheduler`, and the licence files that were
+    written."""
+    return ModelInfo(
+        name=checkpoint.name,
+        family=find_family(checkpoint).__name__.rpartition(".")[2],
+        pipeline=checkpoint.model_index["_class_name"],
+        prediction_type=read_settings(scheduler).prediction_type,
+        licence=checkpoint.licence,
+        revision=checkpoint.revision,
+        fingerprint=checkpoint.fingerprint,
+        licence_files=licences.files,
+        licence_url=licences.url,
+        attribution=licences.attribution,
+    )
+
+
+def describe_provenance(formats: Iterable[str]) -> Provenance:
+    """Return the versions of this package, Python and the tools that wrote artifacts of `formats`."""
+    return Provenance(
+        exported_by=f"pocketdiffusion {version('pocketdiffusion')}",
+        python=".".join(str(n) for n in sys.version_info[:3]),
+        toolchain={name: version(name) for name in toolchain(formats)},
+    )
 
 
 def toolchain(formats: Iterable[str]) -> list[str]:

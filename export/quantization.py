@@ -1,7 +1,7 @@
 """The inputs of the package quantize for one model: its modules, the drawings to measure on, and their names."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,17 +21,17 @@ from pocketdiffusion.export.families import program
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
-from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten
+from pocketdiffusion.export.reference.torch_runner import Read, TorchRunner, open_rewritten
 from pocketdiffusion.quantize.measure.activation_stats import ActivationStatistics, empty_statistics
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis, open_analysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table, table_key
-from pocketdiffusion.quantize.measure.fake_quantize import fake_quantize
+from pocketdiffusion.quantize.measure.fake_quantize import round_activations
 from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawings, Subject
-from pocketdiffusion.quantize.scheme import Plan
+from pocketdiffusion.quantize.quantized_tensor import restore, store
+from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Calibration
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.recording import Trajectory, digest_arrays
-
-Progress = Callable[[str], None]
 
 
 def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, litert: bool = False) -> TorchRunner:
@@ -41,8 +41,15 @@ def open_quantized(part: Component, rewrites: Sequence[str], plan: Plan, *, lite
     A rewrite that calls an operator without its module hides that operator's input: pass no rewrites if `plan` has
     activations other than "float".
     """
-    runner = open_rewritten(part, rewrites)
-    fake_quantize(runner.module, plan, litert=litert)
+
+    def quantized(name: str, read: Read) -> Read:
+        scheme = plan.schemes.get(name, FLOAT32)
+        if scheme.kind == "float":
+            return read if scheme == FLOAT32 else lambda: restore(store(read(), scheme))
+        return partial(restore, store(read(), scheme))
+
+    runner = open_rewritten(part, rewrites, quantized)
+    round_activations(runner.module, plan, litert=litert)
     return runner
 
 
@@ -96,8 +103,8 @@ def analyse(
     `workers` processes measure, by default one per core. Raise UserError if the system ends one of them."""
     key = analysis_key(checkpoint, parts, requests) if file is not None else ""
     table = SensitivityTable() if file is None else open_table(file, key, progress)
-    drawings = drawings_of(checkpoint, parts, requests)
-    opened = open_analysis(subjects_of(parts), drawings, follow_parent, table=table, workers=workers, progress=progress)
+    subjects, drawings = subjects_of(parts), drawings_of(checkpoint, parts, requests)
+    opened = open_analysis(subjects, drawings, follow_parent, table=table, workers=workers, progress=progress)
     with opened as analysis:
         yield analysis
 

@@ -1,6 +1,6 @@
 """Export a checkpoint as a bundle. Read this file first: it has all steps of the product in their order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,25 +8,25 @@ from typing import Any, Literal
 from pocketdiffusion.choices import check_search, choose
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
+from pocketdiffusion.export.findings import Findings, find
 from pocketdiffusion.export.float16.audit import emit_fitted
+from pocketdiffusion.export.original import Original, open_model, record_original
+from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
 from pocketdiffusion.export.targets import Target, load_target
-from pocketdiffusion.planning import check_recipes, find_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.reports.export import Report, write_report
-from pocketdiffusion.reports.findings import Findings, find
 from pocketdiffusion.reports.stage_times import timed
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import prepare, seal_judged
 from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scratch_next_to, stage
-from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict, blame
+from pocketdiffusion.runtime.bundle.verdicts import Kind, ProofKind, Verdict, blame
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.recording import probe
-from pocketdiffusion.source import Original, open_model, record_original
 
-Progress = Callable[[str], None]
 ReportKind = Literal["short", "full"]
 
 
@@ -47,6 +47,7 @@ def export(
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
+    proof: ProofKind = "full",
     report: ReportKind = "short",
     progress: Progress = lambda line: None,
 ) -> Bundle:
@@ -55,8 +56,9 @@ def export(
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile` and
     `split_unet`, the number of graphs that the UNet becomes, override the target's own, `sampler` the checkpoint's
     scheduler, `width` and `height` (pixels) the size that the model was trained at. `allow_unexpected`: shell patterns
-    of unused tensors to ignore. `report` "full" also measures the error of each single rewrite and activation form. The
-    recipe "mixed" is searched, for weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
+    of unused tensors to ignore. `proof` "quick" compares one picture of few steps instead of four of ten. `report`
+    "full" also measures the error of each single rewrite and activation form. The recipe "mixed" is searched, for
+    weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
 
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
@@ -75,7 +77,7 @@ def export(
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
     with scratch_next_to(out):
-        original = record_original(checkpoint, parts, progress)
+        original = record_original(checkpoint, parts, progress, proof)
         recipes = find_recipes(original, target, budget_mb, min_psnr, progress)
         return export_original(
             original, target, out, recipes=recipes, report=report, progress=progress, seconds=seconds
@@ -116,7 +118,7 @@ def export_original(
         calibration = original.calibrated.calibration if calibrated else None
         progress("writing tokenizer, tables and vectors")
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
-        unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder)}))
+        unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder), "proof_kind": original.proof}))
         judged, pictures = judge(unsealed.bundle, trajectories, lambda part: progress(f"verifying {part}"))
         verdicts = sorted([*ladder, *judged], key=lambda verdict: verdict.kind != Kind.PICTURES)  # pictures first
         progress("writing the report")

@@ -1,5 +1,6 @@
 """Check the choices of a user for an export before torch is imported, so that mistakes are reported at once."""
 
+import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
+
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a drive
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,15 @@ def check_export(wanted: Wanted) -> Target:
 
 
 def check_model(name: str) -> None:
-    """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form
-    are checked later by the checkpoint sources, which import torch."""
+    """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form,
+    such as hub ids and names with a scheme (`place:name`), are checked later by the checkpoint sources, which import
+    torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
         raise UserError(f"{name} is not a diffusers checkpoint: it has no model_index.json")
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
-    if "/" in name:
+    if "/" in name and not _SCHEME.match(name):
         raise UserError(
             f"there is no folder or file {name}, and it is not a Hugging Face id (user/model): check the name"
         )
@@ -89,12 +94,19 @@ def choose(
                 a,
                 recipe=recipe or a.recipe,
                 profile=profile if profile in profiles[a.format] else a.profile,
-                # the Neural Engine computes in float16 only
-                compute_unit="gpu" if (recipe, a.compute_unit) == ("fp32", "ane") else a.compute_unit,
+                compute_unit=_unit(a, recipe),
             )
             for a in artifacts
         ),
     )
+
+
+def _unit(artifact: Artifact, recipe: str | None) -> str:
+    """Return the compute unit of an artifact for which the user requests `recipe`: the format's default if that of the
+    target computes in float16 only and the recipe is float32."""
+    backend = find_backend(artifact.format)
+    too_narrow = recipe == "fp32" and artifact.compute_unit in backend.float16_only
+    return backend.default.compute_unit if too_narrow else artifact.compute_unit
 
 
 def one_artifact(target: Target) -> Artifact:
@@ -112,18 +124,3 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
         check_wanted(budget_mb, min_psnr)
     elif (budget_mb, min_psnr) != (None, None):
         raise UserError("--budget-mb and --min-psnr are for the recipe mixed only: give --recipe mixed")
-
-
-def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
-    """Raise UserError unless exactly one is given, as a positive number."""
-    given = [value for value in (budget_mb, min_psnr) if value is not None]
-    if len(given) != 1:
-        raise UserError("give either --budget-mb or --min-psnr")
-    if not 0 < given[0] < float("inf"):
-        raise UserError(f"{given[0]} is not a size or a PSNR: give a positive number")
-
-
-def check_recipe_file(out: Path) -> None:
-    """Raise UserError unless a recipe can be written to `out`, a JSON file."""
-    if out.suffix.lower() != ".json" or out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f"cannot write {out}: name a JSON file in an existing folder")

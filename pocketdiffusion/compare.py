@@ -4,7 +4,7 @@ A draws each prompt and is recorded; B is compared with each recording in comple
 the first recording layer by layer. Only the first recording is kept.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from pocketdiffusion.runtime.engines import find_graph, graph_format
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.program import model_graph, program_graphs
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.compare import (
     BundleCandidate,
     Candidate,
@@ -23,6 +24,7 @@ from pocketdiffusion.runtime.verify.compare import (
     compare,
     step_ratio,
 )
+from pocketdiffusion.runtime.verify.controls import ALL as CONTROLS
 from pocketdiffusion.runtime.verify.controls import compare_with, medians
 from pocketdiffusion.runtime.verify.peak import peak_mb
 from pocketdiffusion.runtime.verify.recorded import record_bundle
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 EXACT_BUDGET, LOSSY_BUDGET = 0.01, 0.1  # limits of a layer's relative error, for exact and for lossy recipes
 SHOWN = 12  # layers in a table
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def record_each(
 
             assert isinstance(reference, ModelCandidate)
             request = Request(prompt, seed=seed, steps=steps, guidance=guidance)
-            yield from record(reference.checkpoint, reference.parts, [request], controls=True)
+            yield from record(reference.checkpoint, reference.parts, [request], controls=CONTROLS)
 
 
 def time_ratio(reference: Candidate, candidate: Candidate, trajectory: Trajectory) -> float | None:
@@ -254,11 +255,11 @@ def open_sides(
 
 
 def open_model(name: str, *, progress: Progress, **options: Any) -> Candidate:
-    """Return a model, opened with the options of `source.open_model`."""
-    from pocketdiffusion import source
+    """Return a model, opened with the options of `original.open_model`."""
+    from pocketdiffusion.export import original
     from pocketdiffusion.export.reference.torch_candidate import ModelCandidate
 
-    checkpoint, parts = source.open_model(name, progress=progress, **options)
+    checkpoint, parts = original.open_model(name, progress=progress, **options)
     return ModelCandidate(checkpoint, parts, progress)
 
 

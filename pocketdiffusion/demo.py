@@ -9,7 +9,7 @@ are below the gate's floors for fp16.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -25,6 +25,7 @@ from rich.table import Table
 from pocketdiffusion.build import export_original
 from pocketdiffusion.cli.console import run, show_progress, stdout
 from pocketdiffusion.cli.tables import verdict_table
+from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import load_target
@@ -33,10 +34,10 @@ from pocketdiffusion.reports.stage_times import timed
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.image import contact_sheet, write_png
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.pictures import PictureReport, draw_pictures
 from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import PICTURE_FLOORS_DB
-from pocketdiffusion.source import Original, open_model, record_original
 
 PHONES = ("pixel-8", "galaxy-s24", "iphone-15")
 COMPARED = 12  # prompts that every phone draws; the first phone draws the complete sheet
@@ -75,7 +76,7 @@ def demo(folder: Path, targets: Sequence[str]) -> None:
 
 
 def export_and_draw(
-    original: Original, targets: Sequence[str], folder: Path, progress: Callable[[str], None]
+    original: Original, targets: Sequence[str], folder: Path, progress: Progress
 ) -> tuple[dict[str, Bundle], list[Trajectory], dict[str, list[PictureReport]]]:
     """Return the bundles by target, the original's pictures of the sheet, and the reports of the bundles' pictures
     by target."""
@@ -103,7 +104,7 @@ def export_and_draw(
         return bundles, originals, {target: drawing.result() for target, drawing in drawings.items()}
 
 
-def relay(lines: Lines, progress: Callable[[str], None]) -> None:
+def relay(lines: Lines, progress: Progress) -> None:
     """Pass the child processes' lines to `progress` until their queue is closed."""
     try:
         while True:

@@ -1,7 +1,6 @@
 """deploy: check that an app can run a bundle, and copy the bundle's runtime part to the app."""
 
 import re
-from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +11,12 @@ from pocketdiffusion.runtime.bundle.manifest import Manifest
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 from pocketdiffusion.runtime.engines import engine_names, find_engine
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
-def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, progress: Callable[[str], None]) -> str:
+def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, progress: Progress) -> str:
     """Copy the runtime part of the bundle `folder` into `app` under `name` (None: the folder's name), and return where
     it is.
 

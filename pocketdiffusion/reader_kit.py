@@ -7,7 +7,6 @@ OUT/photo.png        the input of image-to-image, in the size that the bundles d
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from secrets import randbelow
@@ -16,15 +15,15 @@ from tempfile import TemporaryDirectory
 import pocketdiffusion
 from pocketdiffusion.build import export
 from pocketdiffusion.choices import choose
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.kit_models import MODELS, SIZE, KitModel, make_photo, write_model
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.drawings import Drawing, draw_with_pipeline
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.image import write_png
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.sampling.samplers import sampler_names
 
-Progress = Callable[[str], None]
 TARGET = "generic"
 SEEDS = 2**31
 VOCABULARY = Path(pocketdiffusion.__file__).parent / "models/emoji/tokenizer"  # CLIP's

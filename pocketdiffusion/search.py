@@ -1,30 +1,28 @@
 """The command search: find the best mixed recipe of a size, or the smallest of a quality, and write it to a file."""
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.choices import check_recipe_file, check_wanted
-from pocketdiffusion.cli.arguments import check_replaceable, read_prompts
-from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.export.mixed_recipe import choose_mixed, open_mixed
+from pocketdiffusion.export.original import open_model
+from pocketdiffusion.export.prompts import FOLDER, numbered
 from pocketdiffusion.export.quantization import analyse
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.export.targets import Artifact
-from pocketdiffusion.prompts import FOLDER, numbered
-from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
-from pocketdiffusion.quantize.mixed_precision.search import Measured, Search, open_search
+from pocketdiffusion.files import check_recipe_file, check_replaceable, read_prompts
+from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
+from pocketdiffusion.quantize.mixed_precision.search import Measured
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.recipe_file import write_recipe
 from pocketdiffusion.quantize.written import write_complete
 from pocketdiffusion.reports.plots import Points, size_plot
 from pocketdiffusion.runtime.bundle.staging import scratch_next_to
-from pocketdiffusion.source import Original, open_model
+from pocketdiffusion.runtime.progress import Progress
 
-Progress = Callable[[str], None]
 PROMPTS = FOLDER / "search.txt"
 PLOT, TABLE = ".svg", ".sensitivity.jsonl"  # suffixes of the files that are written next to the recipe
 PLOT_MARK = "<!-- written by pocketdiffusion search -->"  # the first line of a plot
@@ -83,8 +81,8 @@ def search(
         scratch_next_to(out),
         analyse(checkpoint, parts, requests, file=table, workers=workers, progress=progress) as analysis,
     ):
-        opened = _open_search(analysis, artifact)
-        measured = _choose(opened, budget_mb, min_psnr)
+        opened = open_mixed(analysis, artifact)
+        measured = choose_mixed(opened, budget_mb, min_psnr)
         recipe = opened.recipe(measured)
         write_recipe(out, recipe)
         uniform = {s.storage: opened.uniform(s) for s in opened.storages if s.kind != "float"}
@@ -96,22 +94,6 @@ def search(
     found = Found(recipe, measured, points[0], points[1], cuts)
     write_complete(out.with_suffix(PLOT), f"{PLOT_MARK}\n{size_plot(found.uniform, found.searched)}")
     return found
-
-
-def find_mixed(
-    original: Original, artifact: Artifact, budget_mb: float | None, min_psnr: float | None, progress: Progress
-) -> Recipe:
-    """Return the recipe that `search` would write, for an original that is already open."""
-    check_wanted(budget_mb, min_psnr)
-    with analyse_original(original, progress) as analysis:
-        opened = _open_search(analysis, artifact)
-        return opened.recipe(_choose(opened, budget_mb, min_psnr))
-
-
-def analyse_original(original: Original, progress: Progress) -> AbstractContextManager[SensitivityAnalysis]:
-    """Open the sensitivity analysis of an original on the search prompts; nothing is measured before a recipe needs
-    it."""
-    return analyse(original.checkpoint, original.parts, search_requests(), progress=progress)
 
 
 def search_requests(prompts: Path = PROMPTS) -> list[Request]:
@@ -126,17 +108,6 @@ def check_outputs(out: Path) -> None:
     check_replaceable(out, _is_recipe, "recipe")
     check_replaceable(out.with_suffix(PLOT), _is_plot, "plot of a search")
     check_replaceable(out.with_suffix(TABLE), _is_table, "table of a search")
-
-
-def _open_search(analysis: SensitivityAnalysis, artifact: Artifact) -> Search:
-    return open_search(analysis, artifact.format, find_backend(artifact.format).search_storages(artifact.profile))
-
-
-def _choose(opened: Search, budget_mb: float | None, min_psnr: float | None) -> Measured:
-    if budget_mb is not None:
-        return opened.within(round(budget_mb * 1e6))
-    assert min_psnr is not None
-    return opened.above(min_psnr)
 
 
 def _is_recipe(file: Path) -> bool:

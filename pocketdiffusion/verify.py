@@ -1,6 +1,6 @@
 """Verify a bundle against its recorded data or against a model, on this machine or on a stand-in for a phone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
 from pocketdiffusion.runtime.devices.judge import find_place, judge_on
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.compare import other_shapes
 from pocketdiffusion.runtime.verify.conformance import judge_conformance
 from pocketdiffusion.runtime.verify.contradictions import check_contradictions
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 
 HOST = "host"  # this machine; the other devices are stand-ins for phones
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,9 @@ def record_model(
     """Return the checkpoint of `model` and its drawings at the bundle's size and with its sampler. Raise UserError if
     the shapes of its graphs are not the bundle's; ModuleNotFoundError if torch is not installed."""
     from pocketdiffusion.export.families.parts.split import count_parts
+    from pocketdiffusion.export.original import open_model
     from pocketdiffusion.export.reference.record import record
-    from pocketdiffusion.source import open_model
+    from pocketdiffusion.export.reference.requests import PROOFS
 
     latents, scheduler = bundle.manifest.latents, bundle.manifest.scheduler
     checkpoint, parts = open_model(
@@ -147,7 +148,9 @@ def record_model(
         raise UserError(
             f"{model.name} is not the model of {bundle.folder}: {name} is {list(theirs)} there, and {list(ours)} here"
         )
-    return checkpoint, record(checkpoint, parts, progress=progress, controls=controls)
+    proof = PROOFS[bundle.manifest.proof_kind]
+    names = proof.controls if controls else ()
+    return checkpoint, record(checkpoint, parts, proof.requests, progress, controls=names)
 
 
 def check_verified(found: Verified) -> None:
@@ -167,6 +170,6 @@ def check_verified(found: Verified) -> None:
 def core_of(target: str) -> str:
     """Return the CPU model of the target by its name in qemu; if the target states none, `arm64.CORE`."""
     from pocketdiffusion.export.targets import load_target, target_names
-    from pocketdiffusion.runtime.devices.arm64 import CORE
+    from pocketdiffusion.runtime.devices.standins.arm64 import CORE
 
     return (load_target(target).core if target in target_names() else None) or CORE

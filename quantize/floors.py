@@ -14,6 +14,11 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 FILE = Path(__file__).parent / "recipes" / "floors.json"
+# The least `FLOOR_DB` of rewrites that change the model (export/rewrites): `verify` refuses a bundle that states less.
+# Measured of tanh_gelu: 91.4 dB on the built-in UNet (6 prompts, 6 steps each, none of the gate's), 82.7 on Stable
+# Diffusion 1.5's topology with random weights and a context ten times as large as usual. The floor allows twice that
+# error.
+CHANGED_DB = 76.0
 LEAST_DB = 6.0  # lowest floor: an error of half the largest value proves nothing
 MOST_DB = FLOORS_DB["float32", "float32"]
 

@@ -3,8 +3,8 @@ floors, so none of them may be lower than this product's."""
 
 from collections.abc import Iterator
 
-from pocketdiffusion.quantize.floors import floor_of, floors_of
-from pocketdiffusion.quantize.recipes import recipe_names
+from pocketdiffusion.quantize.floors import CHANGED_DB, floor_of
+from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.bundle.verdicts import Kind
@@ -14,7 +14,6 @@ from pocketdiffusion.runtime.program import STAGES, graphs_of
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB
 
 STORAGE = {"fp32": "float32", "fp16": "float16"}  # the storage of recipes for which the gate's floors apply
-LEAST_CHANGED_DB = 76.0  # the least FLOOR_DB of rewrites that change the model (export/rewrites)
 
 
 def check_floors(bundle: Bundle) -> None:
@@ -39,11 +38,11 @@ def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str
                             f"no verdict of the rung {Kind.ROUNDING.value} on {name}.{output.name}, of {format}",
                         )
     for verdict in manifest.verdicts:
-        if verdict.kind == Kind.CHANGED and verdict.floor_db < LEAST_CHANGED_DB:
+        if verdict.kind == Kind.CHANGED and verdict.floor_db < CHANGED_DB:
             yield (
                 "proof.json",
                 f"the floor of {verdict.subject} after a rewrite is {verdict.floor_db:g} dB, and must be "
-                f"{LEAST_CHANGED_DB:g} or more",
+                f"{CHANGED_DB:g} or more",
             )
 
 
@@ -54,7 +53,7 @@ def own_floors(manifest: Draft) -> list[str]:
 
 
 def _is_known(recipe: str) -> bool:
-    return recipe in STORAGE or (recipe in recipe_names() and floors_of(recipe) is not None)
+    return recipe in STORAGE or (recipe in recipe_names() and load_recipe(recipe).floors is not None)
 
 
 def _exact(format: str, graph: Graph) -> Iterator[str]:
@@ -80,7 +79,7 @@ def _lossy(manifest: Draft, name: str, graph: Graph) -> Iterator[str]:
         return
     if not _is_known(graph.recipe):
         return
-    floors = floors_of(graph.recipe)
+    floors = load_recipe(graph.recipe).floors
     assert floors is not None
     stages = [s.stage for s in manifest.program.stages if s.stage in STAGES and name in graphs_of(s)]
     try:

@@ -12,6 +12,7 @@ from pocketdiffusion.runtime.bundle.arrays import read_array
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.engines import Opener, graph_format, open_graph
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.program import (
@@ -78,65 +79,91 @@ def generate(
     `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program needs a host value
     that has no argument here. The same seed gives diffusers' latents on the CPU.
     """
-    manifest = bundle.manifest
-    program = manifest.program
     format = graph_format(bundle, format)
     if not isfinite(guidance):
         raise UserError(f"guidance must be a finite number, not {guidance}: 7.5 is common, 1 turns it off")
     start = start_step(steps, 1.0 if image is None else strength)
-    table = find_table(bundle, sampler or manifest.scheduler.default_sampler, steps, start)
+    table = find_table(bundle, sampler or bundle.manifest.scheduler.default_sampler, steps, start)
     stages = pick_stages(bundle, ENCODE_IMAGE if image is not None else None)
-    specs = {name: graph.spec for name, graph in manifest.graphs[format].items()}
-    batchable = accepts_both_halves(program, stages[DENOISE], specs)
-    if batched and not batchable:
-        raise UserError(
-            f"{bundle.folder}: the {format} graphs of a step accept one sample, and both guidance halves are two: draw "
-            "without batched"
-        )
-    batched = batchable if batched is None else batched
+    graphs = Graphs(bundle, format, stages, choose_batched(bundle, format, stages, batched), opener)
+    guided = bundle.manifest.program.guidance == CLASSIFIER_FREE and guidance > 1
+    random = TorchRandom(seed)
+    prompts = {"negative": negative_prompt, "positive": prompt} if guided else {"positive": prompt}
+    halves, cuts = encode_prompts(bundle, prompts, stages.get(ENCODE_PROMPT), graphs.open_stage)
+    given: Mapping[str, Array] = {}
+    if image is not None:
+        given = graphs.open_stage(ENCODE_IMAGE)(Values({"picture": read_picture(bundle, image)}, {})).shared
+    noisy = start_latents(bundle, table, given, random)
+    last = len(table.rows)
+    for number, latents in enumerate(denoise(graphs, table, noisy, Values(given, halves), guidance, random), 1):
+        if number < last:
+            yield Draft(number, last, table.rows[number - 1].timestep, latents, None, *cuts)
+    decoder_latents = unscale_latents(bundle, latents)
+    decoded = graphs.open_stage(DECODE)(Values({"decoder_latents": decoder_latents}, {})).shared["decoded"]
+    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
 
-    def open_stage(name: str) -> Callable[[Values], Values]:
+
+@dataclass(frozen=True)
+class Graphs:
+    """The graphs of a bundle in one format, and the stages that run them. `batched`: a step computes both halves of
+    guidance in one call of each graph."""
+
+    bundle: Bundle
+    format: str
+    stages: Mapping[str, Stage]
+    batched: bool
+    opener: Opener
+
+    def open_stage(self, name: str) -> Callable[[Values], Values]:
         """Load the graphs of a stage, and return a function that runs it. They are freed with the function."""
-        stage = stages[name]
-        runners = {graph: opener(bundle, graph, format) for graph in graphs_of(stage)}
+        stage, specs = self.stages[name], graph_specs(self.bundle, self.format)
+        runners = {graph: self.opener(self.bundle, graph, self.format) for graph in graphs_of(stage)}
         return lambda values: run_stage(
             stage,
             specs,
             values,
             lambda graph, inputs: runners[graph](inputs),
-            partial(read_array, bundle.folder),
-            batched=batched and name == DENOISE,
+            partial(read_array, self.bundle.folder),
+            batched=self.batched and name == DENOISE,
         )
 
-    guided = program.guidance == CLASSIFIER_FREE and guidance > 1
-    random = TorchRandom(seed)
-    prompts = {"negative": negative_prompt, "positive": prompt} if guided else {"positive": prompt}
-    halves, cuts = encode_prompts(bundle, prompts, stages.get(ENCODE_PROMPT), open_stage)
-    given: Mapping[str, Array] = {}
-    if image is not None:
-        given = open_stage(ENCODE_IMAGE)(Values({"picture": read_picture(bundle, image)}, {})).shared
-    shape = latents_shape(bundle)
-    latents = start_latents(bundle, table, given, random)
-    shared = {**given, "guidance": np.array([guidance], np.float32)}
 
+def graph_specs(bundle: Bundle, format: str) -> dict[str, GraphSpec]:
+    """Return the specification of each graph of `format` by its name."""
+    return {name: graph.spec for name, graph in bundle.manifest.graphs[format].items()}
+
+
+def choose_batched(bundle: Bundle, format: str, stages: Mapping[str, Stage], wanted: bool | None) -> bool:
+    """Return True if a step computes both halves of guidance in one call: as `wanted`, or, for None, if the graphs can.
+    Raise UserError if it is wanted and they accept one sample only."""
+    batchable = accepts_both_halves(bundle.manifest.program, stages[DENOISE], graph_specs(bundle, format))
+    if wanted and not batchable:
+        raise UserError(
+            f"{bundle.folder}: the {format} graphs of a step accept one sample, and both guidance halves are two: draw "
+            "without batched"
+        )
+    return batchable if wanted is None else wanted
+
+
+def denoise(
+    graphs: Graphs, table: StepTable, latents: Latents, conditions: Values, guidance: float, random: TorchRandom
+) -> Iterator[Latents]:
+    """Yield the latents after each row of the step table. `conditions` are the values that all rows are given: those of
+    the picture, and those of each half of guidance. The graphs are freed after the last row."""
+    run = graphs.open_stage(DENOISE)
+    shared = {**conditions.shared, "guidance": np.array([guidance], np.float32)}
     history: tuple[Latents, ...] = ()
-    denoise = open_stage(DENOISE)
-    for number, row in enumerate(table.rows, 1):
+    for row in table.rows:
         now = {
             "latents": latents,
             "scaled_latents": latents * np.float32(row.input_scale),
             "timestep": np.array([row.timestep], np.float32),
         }
-        made = denoise(Values({**shared, **now}, halves))
-        outputs = {half: made.of(half)["model_output"] for half in halves}
-        noise = random.randn(shape) if row.c else None
+        made = run(Values({**shared, **now}, conditions.halves))
+        outputs = {half: made.of(half)["model_output"] for half in conditions.halves}
+        noise = random.randn(latents_shape(graphs.bundle)) if row.c else None
         latents, history = advance(row, latents, combine_halves(outputs, guidance), history, noise)
-        if number < len(table.rows):
-            yield Draft(number, len(table.rows), row.timestep, latents, None, *cuts)
-    del denoise
-    decoded = open_stage(DECODE)(Values({"decoder_latents": unscale_latents(bundle, latents)}, {})).shared["decoded"]
-    last = len(table.rows)
-    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
+        yield latents
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:

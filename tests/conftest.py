@@ -35,6 +35,7 @@ LONGEST = (
     "test_coreml_split_einsum",
     "test_export_cut_short",
     "test_sensitivity",
+    "test_sensitivity_table",
     "test_onnx",
     "test_staging_processes",
     "test_float16_audit",
@@ -162,6 +163,18 @@ def once(factory: pytest.TempPathFactory, name: str, export: Callable[[Path], ob
         if not (home / name).exists():
             export(home / name)
     return home / name
+
+
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`support.sample_bundle`, sealed: a bundle of the least files, which draws nothing. Read it, never write to it."""
+    from support.sample_bundle import write_sample
+
+    from pocketdiffusion.runtime.bundle.sealing import seal
+
+    folder = tmp_path_factory.mktemp("sealed")
+    seal(folder, write_sample(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

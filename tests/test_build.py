@@ -15,14 +15,14 @@ from pocketdiffusion.choices import choose
 from pocketdiffusion.export.backends import find_backend, tflite
 from pocketdiffusion.export.backends.emission import emit as sound_emit
 from pocketdiffusion.export.float16 import audit as fitting
+from pocketdiffusion.export.original import Original, open_model
+from pocketdiffusion.export.planning import check_recipes, plan_artifacts
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.planning import check_recipes, plan_artifacts
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.source import Original, open_model
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,14 +20,6 @@ from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
 
 
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read it, never write to it."""
-    folder = tmp_path_factory.mktemp("sealed")
-    seal(folder, write_sample(folder))
-    return folder
-
-
 @pytest.fixture
 def bundle(sealed: Path, tmp_path: Path) -> Path:
     """A copy of one's own."""

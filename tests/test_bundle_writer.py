@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.licences import ADDRESSES, write_licences
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.pipeline_defaults import read_defaults
 from pocketdiffusion.export.preview import fit_preview
 from pocketdiffusion.runtime.bundle.bundle import open_bundle

@@ -9,8 +9,9 @@ from test_cli_at_once import ask
 
 from pocketdiffusion.checkpoint_outline import read_outline
 from pocketdiffusion.choices import choose
+from pocketdiffusion.estimates import ExportPlan, original_steps, plan_export, read_costs
+from pocketdiffusion.export.backends import backend_names
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.planned_export import ExportPlan, original_steps, plan_export, read_costs
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 
 # CPU seconds of an export of the built-in model on one thread, measured on 29 November 2026
@@ -23,7 +24,7 @@ def planned(target: str, recipe: str | None = None) -> ExportPlan:
 
 @pytest.mark.parametrize("target", MEASURED_SECONDS)
 def test_the_time_is_near_what_was_measured(target: str) -> None:
-    assert 0.7 < planned(target).cpu_seconds / MEASURED_SECONDS[target] < 1.4
+    assert 0.7 < (planned(target).cpu_seconds or 0) / MEASURED_SECONDS[target] < 1.4
 
 
 @pytest.mark.parametrize(
@@ -55,21 +56,21 @@ def test_the_plan_of_a_real_bundle(emoji_fp16: Bundle) -> None:
 
 
 def test_the_original_draws_each_request_and_three_controls() -> None:
-    assert original_steps() == (156, 16)
+    assert original_steps("full") == (156, 16) and original_steps("quick") == (6, 2)
 
 
 def test_more_pixels_take_more() -> None:
     outline, target = read_outline("emoji"), load_target("pixel-8")
     small, large = (plan_export(outline, target, width=size, height=size) for size in (64, 512))
-    assert large.cpu_seconds > 2 * small.cpu_seconds and (large.width, large.height) == (512, 512)
+    assert large.cpu_seconds and small.cpu_seconds and large.cpu_seconds > 2 * small.cpu_seconds
+    assert (large.width, large.height) == (512, 512)
     assert (large.memory_bytes["onnx"] or 0) > 2 * (small.memory_bytes["onnx"] or 0)
 
 
 def test_every_format_has_its_costs() -> None:
-    for target in ("generic", "iphone-16"):
-        for artifact in load_target(target).artifacts:
-            costs = read_costs(artifact.format)
-            assert costs["measured"] and costs["weight_bytes"]["float32"] == 4
+    for format in backend_names():
+        costs = read_costs(format)
+        assert costs is not None and costs["measured"] and costs["weight_bytes"]["float32"] == 4
 
 
 def test_the_command_prints_it_without_torch() -> None:

@@ -14,7 +14,7 @@ from support.family_cases import edit_json
 from pocketdiffusion.export.backends.coreml.apple_sampler import differences
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.bundle_writer import assemble
-from pocketdiffusion.export.checkpoints import open_checkpoint
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.pipeline import open_pipeline
 from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.export.targets import load_target

@@ -11,25 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.numpy
-from rich.console import Console
 from support.command import call, refusal
 from support.family_cases import Case as Configuration
 from support.family_cases import Model, edit_json
+from support.model_files import scale_weight
 from support.recordings import changed
-from support.sample_bundle import write_snapshot
 from test_report import Page
 
-from pocketdiffusion.cli.tables import difference_tables
-from pocketdiffusion.compare import Compared, Side, compare_two, find_layer_errors
-from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checks.layer_errors import LayerError, OriginalLayers, compare_layers
-from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import emit_fitted
-from pocketdiffusion.export.matrices import float_plan
-from pocketdiffusion.export.reference.record import Request, record
-from pocketdiffusion.export.targets import load_target
+from pocketdiffusion.compare import Compared, compare_two
 from pocketdiffusion.reports.compare import check_place
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.sealing import seal
@@ -37,9 +26,10 @@ from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.pipeline import draw
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.check import Scope
-from pocketdiffusion.runtime.verify.compare import BundleCandidate, Difference, compare, step_ratio
+from pocketdiffusion.runtime.verify.compare import BundleCandidate, compare, step_ratio
 from pocketdiffusion.runtime.verify.golden import read_golden
 from pocketdiffusion.runtime.verify.peak import peak_mb
 from pocketdiffusion.runtime.verify.pictures import compare_picture, judge_pictures
@@ -99,7 +89,7 @@ def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
         record_bundle(bundle, "red apple", guidance=1.0)
 
 
-def compared(a: Path, b: Path, progress: Callable[[str], None] = lambda line: None, **changed: Any) -> Compared:
+def compared(a: Path, b: Path, progress: Progress = lambda line: None, **changed: Any) -> Compared:
     facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
     return compare_two(str(a), str(b), **{**facts, **changed}, revision=None, token=None, progress=progress)
 
@@ -164,7 +154,7 @@ def test_the_original_is_one_side_and_a_bound_can_break(
     arguments = (tiny_bundle, "--prompts", prompts, "--steps", "2", "--min-psnr", "40")
     assert call("compare", tiny_checkpoint, *arguments).returncode == 0
     other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
-    change(other / "vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.weight")
+    scale_weight(other / "vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.weight", 2)
     broken = call("compare", other, *arguments, "-o", tmp_path / "out.html")
     assert broken.returncode == 1 and "--min-psnr requires 40 dB" in broken.stderr
     assert "--min-psnr requires 40 dB" in (tmp_path / "out.html").read_text()
@@ -172,18 +162,12 @@ def test_the_original_is_one_side_and_a_bound_can_break(
     assert graphs["vae_decoder.sample"] < 20 < 100 < graphs["unet.out_sample"]
 
 
-def change(file: Path, name: str, factor: float = 2) -> None:
-    """Multiplies a weight of a model on disk."""
-    weights = safetensors.numpy.load_file(file)
-    safetensors.numpy.save_file({**weights, name: np.float32(factor) * weights[name]}, file)
-
-
 def test_what_is_not_finite_is_never_near(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """The UNet overflows float32. Both pictures of two such models are black, and were equal."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("red apple\n")
     endless = shutil.copytree(tiny_checkpoint, tmp_path / "endless")
-    change(endless / "unet/diffusion_pytorch_model.safetensors", "conv_out.weight", 1e38)
+    scale_weight(endless / "unet/diffusion_pytorch_model.safetensors", "conv_out.weight", 1e38)
     options = ("--prompts", prompts, "--steps", "2")
     both = call("compare", endless, endless, *options, "--min-psnr", "-1000", "-o", tmp_path / "out.html")
     assert both.returncode == 1
@@ -202,7 +186,7 @@ def test_a_weight_that_is_not_finite_is_never_near(
 ) -> None:
     """Told before anything is drawn, with the side, the file, the tensor and the index; still a failed proof."""
     broken = shutil.copytree(tiny_checkpoint, tmp_path / "broken")
-    change(broken / "unet/diffusion_pytorch_model.safetensors", "conv_out.weight", np.nan)
+    scale_weight(broken / "unet/diffusion_pytorch_model.safetensors", "conv_out.weight", np.nan)
     done = call("compare", *(broken if side else tiny_checkpoint for side in bad), "--min-psnr", "40")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     for side in named:
@@ -239,86 +223,6 @@ def test_a_step_that_is_not_finite_is_named(bundle: Bundle, recorded: Trajectory
     (said,) = found.not_finite("one", "other")
     assert said == "latents after step 2 of 'red apple': not finite in one, first at [0, 0, 5, 6]"
     assert found.lowest_db == -inf and found.pictures[0].drift_db[0] > 100
-
-
-@pytest.mark.slow
-def test_two_models_and_the_layer_that_errs_first(tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    """By a model beside a bundle, and beside another model, whose layer's weights are twice as large."""
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("red apple\n")
-    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
-    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
-    change(other / "unet/diffusion_pytorch_model.safetensors", f"{layer}.weight")
-    for side in (tiny_bundle, tiny_checkpoint):
-        done = call("compare", other, side, "--prompts", prompts, "--steps", "2", "-o", tmp_path / "out.html")
-        assert done.returncode == 0, done.stderr
-        assert f"first above 1%: unet unet.{layer}, step 1" in done.stdout
-        assert f"unet.{layer}" in (tmp_path / "out.html").read_text()
-        worst = max(json.loads((tmp_path / "out.json").read_text())["layers"], key=lambda found: found["added"])
-        assert worst["module"] == f"unet.{layer}" and worst["by_step"] == pytest.approx([0.5] * 3, rel=0.05)
-    forgiving = call("compare", other, tiny_bundle, "--prompts", prompts, "--steps", "2", "--budget", "60")
-    assert "no layer has an error above 60%" in forgiving.stdout
-
-
-def test_a_bundle_that_names_no_layers_says_so(bundle: Bundle, recorded: Trajectory) -> None:
-    """As bundles were before layers had names: nothing is said of their errors."""
-    graphs = {name: graph.model_copy(update={"layers": ()}) for name, graph in bundle.manifest.graphs["onnx"].items()}
-    older = replace(bundle, manifest=bundle.manifest.model_copy(update={"graphs": {"onnx": graphs}}))
-    one, other = BundleCandidate(bundle, "onnx"), BundleCandidate(older, "onnx")
-    found, unnamed = find_layer_errors(one, other, recorded)
-    assert found == [] and "export it again" in unnamed
-    found, unnamed = find_layer_errors(one, one, recorded)
-    assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
-
-
-def test_a_snapshot_in_the_hubs_cache_is_run_layer_by_layer(
-    bundle: Bundle, recorded: Trajectory, tmp_path: Path
-) -> None:
-    cached = open_bundle(write_snapshot(bundle.folder, tmp_path / "models--user--name"))
-    found, unnamed = find_layer_errors(BundleCandidate(bundle, "onnx"), BundleCandidate(cached, "onnx"), recorded)
-    assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
-
-
-def test_a_layer_is_blamed_by_the_call_and_the_budget(bundle: Bundle, recorded: Trajectory) -> None:
-    """Only a UNet has steps: a text encoder is called for both prompts, the VAE once."""
-
-    calls = {
-        "unet": ("step 1", "step 2"),
-        "text_encoder": ("negative prompt", "positive prompt"),
-        "vae_decoder": ("",),
-    }
-
-    def blamed(graph: str, *by_step: float) -> str:
-        layers = (LayerError(graph, "conv_in", by_step, 1.0, calls[graph]),)
-        difference = compare([recorded], BundleCandidate(bundle, "onnx"))
-        side = Side("", "", 0, 0)
-        found = Compared((side, side), difference, None, (), layers, 0.005, "")
-        *_, table = difference_tables(found)
-        console = Console(width=200)
-        with console.capture() as shown:
-            console.print(table)
-        assert "over 0.5% from" in shown.get()
-        return found.blame
-
-    assert blamed("unet", 0.001, 0.02) == "first above 0.5%: unet conv_in, step 2"
-    assert blamed("text_encoder", 0.001, 0.02) == "first above 0.5%: text_encoder conv_in, positive prompt"
-    assert blamed("text_encoder", 0.02, 0.02) == "first above 0.5%: text_encoder conv_in, negative prompt"
-    assert blamed("vae_decoder", 0.02) == "first above 0.5%: vae_decoder conv_in"
-    assert blamed("vae_decoder", 0.004) == ""
-
-
-def test_a_long_name_stands_whole_in_a_narrow_terminal() -> None:
-    name = "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.0.proj"
-    side, layer = Side("", "", 0, 0), LayerError("unet", name, (0.01,), 1.0)
-    nothing = Difference("onnx", (), (), ())
-    *_, table = difference_tables(Compared((side, side), nothing, None, (), (layer,), 0.005, ""))
-    console = Console(width=70)
-    with console.capture() as shown:
-        console.print(table)
-    lines = shown.get().splitlines()
-    (header,) = [line for line in lines if " layer " in line]
-    column = slice(header.index("layer"), header.index("added"))
-    assert name in "".join(line[column].partition(" ")[0] for line in lines)
 
 
 def test_the_numbers_replace_no_other_file(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -376,21 +280,6 @@ def test_a_seed_out_of_range_is_refused_before_anything_is_drawn(seed: int, coun
     with pytest.raises(UserError, match="is out of range: take one from"):
         compared(tiny_bundle, tiny_bundle, said.append, seed=seed, prompts=["apple"] * count)
     assert not [line for line in said if "drawing" in line]
-
-
-@pytest.mark.slow
-def test_layers_of_a_rescaled_graph_have_the_originals_own_scale(tmp_path: Path) -> None:
-    """Each layer of the built-in text encoder for galaxy-s24 seemed to err by 50 %: by the powers of two in weights."""
-    checkpoint = open_checkpoint("emoji")
-    parts = components(checkpoint)
-    (part,) = [each for each in parts if each.spec.name == "text_encoder"]
-    recorded = record(checkpoint, parts, [Request("red apple", steps=2)])
-    (artifact,) = load_target("galaxy-s24").artifacts
-    fitted = emit_fitted(part, artifact, float_plan(part, artifact.recipe), tmp_path, recorded, open_batch=False)
-    assert fitted.graph.layer_exponents
-    layers = open_layers(tmp_path, artifact.format, fitted.graph)
-    errors = compare_layers("text_encoder", OriginalLayers(part), layers, recorded[0])
-    assert len(errors) > 15 and max(error.largest for error in errors) < 0.01
 
 
 def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 from support.command import refusal as refused_command
 from transformers import CLIPTextConfig
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.config_types import check_config
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.errors import UserError
 
 UNET, VAE, TEXT = diffusers.UNet2DConditionModel, diffusers.AutoencoderKL, CLIPTextConfig

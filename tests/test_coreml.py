@@ -18,9 +18,9 @@ from pocketdiffusion.build import export
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml.emit import emit
 from pocketdiffusion.export.backends.coreml.tools import ct
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph

@@ -14,13 +14,13 @@ from rich.console import Console
 from support.processes import begun_by, outlived
 
 from pocketdiffusion.demo import COMPARED, PHONES, SHOWN, check, picture_table
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.original import Original
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.verify.pictures import PictureReport
-from pocketdiffusion.source import Original
 
 
 def reports(*values: float) -> list[PictureReport]:

@@ -1,5 +1,6 @@
 """The stand-ins: what only breaks on a phone breaks here. Skipped where they are not set up, which CI does."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from support.command import call
+from support.command import call, refusal
 from support.recordings import case, made_up
 from support.tflite_files import Value, write_tflite
 from support.tflite_plans import SCHEMES, Small, emit_small
@@ -22,6 +23,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.devices.judge import Standin, find_place
+from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
 from pocketdiffusion.runtime.engines.facts import Way
@@ -134,7 +136,7 @@ def test_verify_on_gpu_names_what_the_delegate_refuses(tiny_bundle: Path, tmp_pa
 def test_what_the_delegate_takes_is_whole_and_right(tmp_path: Path) -> None:
     path, trajectory = decoder(tmp_path, 1e5)
     runner = opened(place("gpu"), TFLITE_GPU, path, DECODER)
-    scope = Scope("tflite", device="gpu", recipe="fp32")
+    scope = Scope("tflite", device="gpu", unit="gpu", recipe="fp32")
     (report,) = judge_graph(Check(Kind.ARTIFACT, Tolerance(floor_db(scope)), scope), runner, [trajectory])
     assert report.passed and report.psnr_db > 120
 
@@ -190,6 +192,12 @@ def test_the_gpu_delegate_refuses_int8(scheme: str, said: str, tmp_path: Path) -
 # Ends that are bad.
 
 
+def test_the_cores_that_targets_may_name_are_the_emulator_s() -> None:
+    emulator = Path(place("arm64").launch.command[0])
+    listed = subprocess.run([emulator, "-cpu", "help"], capture_output=True, text=True).stdout
+    assert tuple(listed.partition(":")[2].split()) == CORES
+
+
 def test_verify_on_arm64_of_both_arithmetics_says_so(tiny_bundle: Path) -> None:
     place("arm64")
     done = call("verify", tiny_bundle, "--device", "arm64")
@@ -199,18 +207,23 @@ def test_verify_on_arm64_of_both_arithmetics_says_so(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("core", "seconds", "said"),
+    ("core", "said"),
     [
-        ("cortex-a53", 300, "arm64: the core cortex-a53 has no asimdhp, asimddp: use cortex-a76, or a later one"),
-        ("cortex-z1", 300, "unable to find CPU model 'cortex-z1'"),
-        ("cortex-a76", 0.05, "vae_decoder took longer than 0.05 s"),
+        ("cortex-a53", "arm64: the core cortex-a53 has no asimdhp, asimddp: use cortex-a76, or a later one"),
+        ("cortex-a78", "arm64: the emulator has no core cortex-a78: did you mean cortex-a76 or cortex-a72?"),
+        ("oryon", "arm64: the emulator has no core oryon: choose one of a64fx, cortex-a35, "),
     ],
 )
-def test_a_core_that_will_not_do_and_a_limit(core: str, seconds: float, said: str, tmp_path: Path) -> None:
+def test_a_core_that_will_not_do(core: str, said: str, tiny_bundle: Path) -> None:
+    place("arm64")
+    assert refusal("verify", tiny_bundle, "--device", "arm64", "--core", core).startswith(said)
+
+
+def test_a_limit_that_is_exceeded(tmp_path: Path) -> None:
     path, _ = decoder(tmp_path, 8)
     with pytest.raises(ProofError) as caught:
-        opened(place("arm64", core, seconds), TFLITE, path, DECODER)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+        opened(place("arm64", seconds=0.05), TFLITE, path, DECODER)
+    assert "vae_decoder took longer than 0.05 s" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_an_emulator_that_is_killed(tmp_path: Path) -> None:

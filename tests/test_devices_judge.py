@@ -15,6 +15,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.devices.child import Launch
 from pocketdiffusion.runtime.devices.judge import STEPS, Standin, draw_on_host, judge_on
 from pocketdiffusion.runtime.devices.ml_drift import REFUSES
+from pocketdiffusion.runtime.devices.standins import load_standin
 from pocketdiffusion.runtime.engines import load_runner, onnx, tflite
 from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.errors import ProofError
@@ -48,7 +49,7 @@ def with_unit(bundle: Bundle, unit: str) -> Bundle:
 
 
 def test_every_graph_and_one_picture_are_judged(bundle: Bundle) -> None:
-    reports, skipped = judge_on(Here("arm64", NOWHERE), bundle, read_golden(bundle))
+    reports, skipped = judge_on(Here("arm64", NOWHERE, load_standin("arm64")), bundle, read_golden(bundle))
     assert {report.subject: report.cases for report in reports} == {
         "text_encoder.last_hidden_state": 2,
         "text_encoder.pooler_output": 2,
@@ -89,14 +90,14 @@ class Overflowing:
 
 def test_what_is_wrong_there_is_blamed_there(bundle: Bundle) -> None:
     with np.errstate(invalid="ignore"):
-        reports, _ = judge_on(Wrong("arm64", NOWHERE), bundle, read_golden(bundle))
+        reports, _ = judge_on(Wrong("arm64", NOWHERE, load_standin("arm64")), bundle, read_golden(bundle))
     failed = [report for report in reports if not report.passed]
     assert [report.subject for report in failed] == ["unet.out_sample", "pictures.minimum"]
     assert failed[0].describe().startswith("on arm64 in float32, onnx unet.out_sample (fp32) is not finite")
 
 
 def test_a_format_that_it_cannot_run_is_not_run(bundle: Bundle) -> None:
-    reports, skipped = judge_on(Here("gpu", NOWHERE), bundle, read_golden(bundle))
+    reports, skipped = judge_on(Here("gpu", NOWHERE, load_standin("gpu")), bundle, read_golden(bundle))
     assert reports == [] and [row.reason for row in skipped] == ["LiteRT's GPU accelerator takes TFLite files only"]
 
 
@@ -104,13 +105,19 @@ def test_a_refused_graph_fails_where_the_target_says_gpu(bundle: Bundle, monkeyp
     monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, ways=tflite.ENGINE.ways, left_out={}))
     for refused in ("text_encoder", "vae_decoder"):
         with pytest.raises(ProofError, match="GATHER_ND"):
-            judge_on(Here("gpu", NOWHERE, "", (refused,)), with_unit(bundle, "gpu"), read_golden(bundle))
+            judge_on(
+                Here("gpu", NOWHERE, load_standin("gpu"), refused=(refused,)),
+                with_unit(bundle, "gpu"),
+                read_golden(bundle),
+            )
 
 
 def test_a_refused_graph_is_not_run_where_the_target_says_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, ways=tflite.ENGINE.ways, left_out={}))
     given = with_unit(bundle, "cpu")
-    reports, skipped = judge_on(Here("gpu", NOWHERE, "", ("text_encoder",)), given, read_golden(bundle))
+    reports, skipped = judge_on(
+        Here("gpu", NOWHERE, load_standin("gpu"), refused=("text_encoder",)), given, read_golden(bundle)
+    )
     assert [row.subject for row in skipped] == ["text_encoder"] and "GATHER_ND" in skipped[0].reason
     assert {report.subject.partition(".")[0] for report in reports} == {
         "unet",
@@ -119,7 +126,9 @@ def test_a_refused_graph_is_not_run_where_the_target_says_cpu(bundle: Bundle, mo
         "pictures",
     }
     assert all(report.passed and report.device == "gpu" for report in reports)
-    reports, skipped = judge_on(Here("gpu", NOWHERE, "", ("unet",)), given, read_golden(bundle))
+    reports, skipped = judge_on(
+        Here("gpu", NOWHERE, load_standin("gpu"), refused=("unet",)), given, read_golden(bundle)
+    )
     assert [row.subject for row in skipped] == ["unet", "pictures"]
     assert "pictures" not in {report.subject.partition(".")[0] for report in reports}
 

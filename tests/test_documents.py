@@ -167,7 +167,8 @@ def test_every_invariant_names_its_tests() -> None:
 def test_decisions_are_numbered_and_linked() -> None:
     numbers = [int(path.removeprefix("docs/decisions/")[:3]) for path in DECISIONS]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert re.findall(r"\((docs/decisions/[^)]+)\) ", read("ARCHITECTURE.md")) == DECISIONS
+    links = re.findall(r"\((docs/decisions/[^)]+)\) ", read("ARCHITECTURE.md"))  # in groups, each by its subject
+    assert sorted(links) == DECISIONS
 
 
 @pytest.mark.parametrize("path", DECISIONS)

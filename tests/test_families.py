@@ -1,7 +1,6 @@
 """Components equal the modules of diffusers and transformers, bit for bit, whatever legal configuration made them."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.models.activations import GEGLU
-from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file, save_file
 from support.family_cases import (
     CASES,
@@ -25,10 +22,9 @@ from support.family_cases import (
     parts_of,
     refusal,
 )
-from torch import Tensor, nn
+from support.traced_parts import count_sites
+from torch import Tensor
 from transformers import CLIPTextModelWithProjection
-from transformers.activations import GELUActivation, QuickGELUActivation
-from transformers.models.clip.modeling_clip import CLIPAttention
 
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families.parts import autoencoder_kl, unet2d
@@ -43,27 +39,6 @@ def original_outputs(model: Model, name: str, inputs: dict[str, Tensor]) -> tupl
     if name == "vae_decoder":
         return (model.vae.decode(inputs["latent_sample"]).sample,)
     return (model.vae.encode(inputs["sample"]).latent_dist.parameters,)
-
-
-def walked_sites(module: nn.Module, inputs: dict[str, Tensor]) -> dict[str, int]:
-    """Counts the modules of each kind, and for SiLU, which several places share one module of, its calls."""
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "attention": (Attention, CLIPAttention),
-        "group_norm": nn.GroupNorm,
-        "layer_norm": nn.LayerNorm,
-        "gelu": (GEGLU, GELUActivation),
-        "quick_gelu": QuickGELUActivation,
-    }
-    counts = Counter(kind for child in module.modules() for kind, types in kinds.items() if isinstance(child, types))
-    hooks = [
-        child.register_forward_hook(lambda *_: counts.update(["silu"]))
-        for child in module.modules()
-        if isinstance(child, nn.SiLU)
-    ]
-    module(*inputs.values())
-    for hook in hooks:
-        hook.remove()
-    return dict(counts)
 
 
 def check(model: Model, parts: dict[str, Component]) -> None:
@@ -81,7 +56,7 @@ def check(model: Model, parts: dict[str, Component]) -> None:
             assert output.dtype == torch.float32 and output.isfinite().all() and output.std() > 0
             assert torch.equal(output, reference)
         assert set(part.weights) == set(module.state_dict())
-        assert dict(part.sites) == walked_sites(module, inputs)
+        assert dict(part.sites) == count_sites(module, inputs)
 
 
 @pytest.mark.parametrize("name", CASES)

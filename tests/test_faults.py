@@ -3,6 +3,7 @@ precisions that ship. Each must be blamed on its graph or stage, and on nothing 
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.verify.check import scope_of
 from pocketdiffusion.runtime.verify.gate import judge, judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden
+from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
 
@@ -62,9 +64,21 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path / "faulty")
 
 
+@cache
+def quick_recording() -> list[Trajectory]:
+    """What the original draws for a quick proof: whatever that catches, a full one catches too."""
+    from pocketdiffusion.export.families import components
+    from pocketdiffusion.export.opening import open_checkpoint
+    from pocketdiffusion.export.reference.record import record
+    from pocketdiffusion.export.reference.requests import PROOFS
+
+    checkpoint = open_checkpoint("emoji")
+    return record(checkpoint, components(checkpoint), PROOFS["quick"].requests)
+
+
 def blamed(bundle: Bundle) -> set[str]:
-    """The subjects of all failed verdicts but those on pictures. One recorded generation, of four, is enough."""
-    verdicts, _ = judge(bundle, read_golden(bundle)[1:2])
+    """The subjects of all failed verdicts of a quick proof but those on pictures."""
+    verdicts, _ = judge(bundle, quick_recording())
     for verdict in verdicts:
         assert verdict.subject in verdict.describe()
     return {v.subject for v in verdicts if not v.passed and v.rung != "pictures"}
@@ -178,8 +192,8 @@ def test_a_fault_in_the_code_is_blamed(
 def test_a_lost_causal_mask_is_blamed_where_it_is_a_constant(emoji_fp32: Bundle, recipe: str, folder: Path) -> None:
     """In the profile std, which has no attention operator, the mask is added to the scores."""
     from pocketdiffusion.export.backends.emission import emit
-    from pocketdiffusion.export.checkpoints import open_checkpoint
     from pocketdiffusion.export.families import components
+    from pocketdiffusion.export.opening import open_checkpoint
     from pocketdiffusion.export.targets import Artifact
 
     text_encoder = components(open_checkpoint("emoji"))[0]

@@ -173,7 +173,7 @@ NAMED: list[tuple[str, Fault, str]] = [
         unet(lambda g: g["engine"].update(least_version="99.0")),
         "unet.engine.least_version is 99.0, and .* ran the file",
     ),
-    ("code of a processor", unet(lambda g: g.update(compiled_for=["SM8650"])), "unet.compiled_for is reserved"),
+    ("code of a processor", unet(lambda g: g.update(compiled_for=["SM8650"])), "unet.compiled_for must be null"),
     ("parts", unet(lambda g: g.update(parts=["x.onnx"])), "unet.parts is reserved"),
     ("tiles", pipeline(lambda f: f["vae"].update(tile_size=8)), "vae.tile_size is reserved"),
     ("tiles that overlap", pipeline(lambda f: f["vae"].update(tile_overlap=8)), "vae.tile_overlap is reserved"),

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import REQUESTS, record
 from pocketdiffusion.export.rewrites import fused_attention
 from pocketdiffusion.export.targets import load_target

@@ -12,11 +12,11 @@ import safetensors.numpy
 
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import Fitted, emit_fitted, measure_ranges, replay
+from pocketdiffusion.export.float16.audit import Fitted, check_replay, emit_fitted, measure_ranges, replay
 from pocketdiffusion.export.matrices import float_plan
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import REQUESTS, record
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.float16_range import HALF_MAX
@@ -98,8 +98,9 @@ def test_without_a_look_the_picture_is_black(
 ) -> None:
     part, originals = loud_decoder
     graph = emit(part, artifact(format), tmp_path, open_batch=False)
-    naive = Fitted(graph, part, part, artifact(format), float_plan(part, "fp16"), None)
-    reports, ranges = replay(tmp_path, format, graph, originals)
+    plan = float_plan(part, "fp16")
+    naive = Fitted(graph, part, part, artifact(format), plan, None)
+    reports, ranges = replay(tmp_path, graph, check_replay(format, plan), originals)
     assert not reports[0].passed and not reports[0].finite
     assert not np.isfinite(ranges[0].largest)
     assert image_psnr_db(originals[0].picture, half_picture(naive, tmp_path, originals)) < 15

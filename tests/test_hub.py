@@ -11,9 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from support.checkpoint_folders import opened
 
 MISSING = ("unet has no safetensors", "names vae", "has no tokenizer_config.json")
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -24,10 +22,6 @@ REPO, COMMIT = "someone/tiny-sd", "0123456789abcdef0123456789abcdef01234567"
 def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the tiny checkpoint, to be served."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path / "tiny-copy"))
-
-
-def opened(path: Path) -> Checkpoint:
-    return open_checkpoint(str(path), progress=lambda line: None)
 
 
 @pytest.mark.slow
@@ -98,7 +92,7 @@ def in_subprocess(names: list[str], environment: dict[str, str]) -> list[str]:
     """Opens checkpoints in a new process, since huggingface_hub reads its settings once. Each as a line."""
     code = (
         "import sys\n"
-        "from pocketdiffusion.export.checkpoints import open_checkpoint\n"
+        "from pocketdiffusion.export.opening import open_checkpoint\n"
         "from pocketdiffusion.runtime.errors import UserError\n"
         "for name in sys.argv[1:]:\n"
         "    try:\n"

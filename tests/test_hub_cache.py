@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.errors import UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.record import REQUESTS, record
 from pocketdiffusion.quantize.qparams import ValueRange

@@ -4,21 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.sample_bundle import write_sample
 
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.leftovers import is_worthless
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.staging import check_place
 from pocketdiffusion.runtime.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read it, never write to it."""
-    folder = tmp_path_factory.mktemp("sealed")
-    seal(folder, write_sample(folder))
-    return folder
 
 
 @pytest.fixture

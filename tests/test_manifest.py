@@ -27,14 +27,6 @@ PATHS_OF = {"manifest": "manifest.json", "pipeline": "pipeline/onnx.json", "proo
 UNET = ("graphs", "onnx", "unet")
 
 
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read it, never write to it."""
-    folder = tmp_path_factory.mktemp("sample")
-    seal(folder, write_sample(folder))
-    return folder
-
-
 @pytest.fixture
 def bundle(sealed: Path, tmp_path: Path) -> Path:
     """A copy of one's own."""

@@ -117,7 +117,7 @@ def test_the_floors_are_those_of_the_design() -> None:
 
 
 def test_a_gpu_has_a_floor_of_its_own() -> None:
-    single, half = (replace(scope, device="gpu") for scope in (SINGLE, HALF))
+    single, half = (replace(scope, unit="gpu") for scope in (SINGLE, HALF))
     assert floor_db(single) == floor_db(half, FAITHFUL) == 90
     assert floor_db(half, Measured(rounding_db=70)) == floor_db(half) == 65
 

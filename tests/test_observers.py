@@ -8,12 +8,12 @@ import pytest
 import safetensors.numpy
 
 from pocketdiffusion.export import quantization
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.prompts import SEEDS, requests
 from pocketdiffusion.export.quantization import analyse, calibrate
 from pocketdiffusion.export.reference.record import REQUESTS, Request
 from pocketdiffusion.models.emoji.prompts import SHEET
-from pocketdiffusion.prompts import SEEDS, requests
 from pocketdiffusion.quantize.observers import BINS, HEADROOM, METHODS, Histogram, choose_range
 from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Scheme

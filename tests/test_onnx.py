@@ -10,9 +10,9 @@ from support.traced_parts import artifact, component_of, emit_and_run, narrow_sd
 from torch import nn
 
 from pocketdiffusion.export.backends.onnx.emit import emit
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.onnx import open_runner
 from pocketdiffusion.runtime.errors import ProofError

@@ -14,9 +14,9 @@ from torch import nn
 
 from pocketdiffusion.export.backends.emission import emit, find_refusal
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.quantize.float16_range import Found
 from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Activation, Plan, Scheme

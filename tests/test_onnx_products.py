@@ -14,9 +14,9 @@ from torch import nn
 
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.onnx.quantization import products as onnx_products
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme

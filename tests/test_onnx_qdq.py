@@ -12,9 +12,9 @@ from support.integer_parts import emitted, example, in_torch, operators, plan_fo
 from support.traced_parts import psnr
 
 from pocketdiffusion.export.backends.onnx.lint import lint_static
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.quantize.qparams import affine
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.errors import ProofError

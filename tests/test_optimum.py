@@ -14,7 +14,7 @@ from PIL import Image
 
 from pocketdiffusion.build import export
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
-from pocketdiffusion.export.checkpoints import open_checkpoint
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.pipeline import draw

@@ -11,9 +11,9 @@ import pytest
 from support.command import call, refusal
 
 from pocketdiffusion.export.backends.emission import find_refusal
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.quantize import recipes
 from pocketdiffusion.quantize.floors import FILE, Floors, floor_of
 from pocketdiffusion.quantize.plans import make_plan

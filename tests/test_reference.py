@@ -1,11 +1,10 @@
-"""The reference is diffusers' own pipeline: the same pictures, its own scheduler, its own float32, whatever we read."""
+"""The reference is diffusers' own pipeline: the same pictures and its own float32, whatever we read."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -17,29 +16,24 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from support.command import call, refusal
-from support.family_cases import MICRO, edit_json, write_checkpoint
+from support.command import refusal
+from support.family_cases import MICRO, write_checkpoint
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.families import components, scheduler_config
+from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import clip_text, unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.array_store import ArrayStore
-from pocketdiffusion.export.reference.pipeline import open_pipeline
 from pocketdiffusion.export.reference.record import Request, record
-from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.export.reference.streamed_weights import stream_weights
-from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.verify.check import Scope
-from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, compare_with, medians
+from pocketdiffusion.runtime.verify.controls import ALL, PROMPT, SEED, STEPS, compare_with, medians
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.pictures import PictureReport, judge_pictures
 from pocketdiffusion.runtime.verify.recording import guided_outputs, recorded_steps
 from pocketdiffusion.runtime.verify.tolerances import control_floor
-from pocketdiffusion.source import open_model
 
 REQUEST = Request("a red apple", "blurry", seed=5, steps=3, guidance=5.0)
-SCHEDULER, INDEX = "scheduler/scheduler_config.json", "model_index.json"
 
 
 @pytest.fixture
@@ -117,129 +111,6 @@ def test_an_array_is_on_the_disk_once() -> None:
     assert len(os.listdir("/proc/self/fd")) - before <= 22
 
 
-def edited(**settings: Any) -> Callable[[Path], None]:
-    """Settings of the scheduler; None takes one away."""
-
-    def change(folder: Path) -> None:
-        config = json.loads((folder / SCHEDULER).read_text()) | settings
-        (folder / SCHEDULER).write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
-        if "_class_name" in settings:
-            edit_json(folder / INDEX, scheduler=["diffusers", settings["_class_name"]])
-
-    return change
-
-
-def other_class_in_the_index(folder: Path) -> None:
-    edit_json(folder / INDEX, scheduler=["diffusers", "DDIMScheduler"])
-
-
-DPM = "DPMSolverMultistepScheduler"
-DRAWN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "pndm without steps_offset": (edited(steps_offset=None), "pndm"),
-    "pndm with steps_offset 0": (edited(steps_offset=0), "pndm"),
-    "ddim without anything": (edited(_class_name="DDIMScheduler", steps_offset=None, set_alpha_to_one=None), "ddim"),
-    "ddim that clips": (edited(_class_name="DDIMScheduler", clip_sample=True), "ddim"),
-    "ddim, trailing, v": (
-        edited(_class_name="DDIMScheduler", timestep_spacing="trailing", prediction_type="v_prediction"),
-        "ddim",
-    ),
-    "another class in the index": (other_class_in_the_index, "ddim"),
-    "euler": (edited(_class_name="EulerDiscreteScheduler"), "euler"),
-    "euler, Karras": (edited(_class_name="EulerDiscreteScheduler", use_karras_sigmas=True), "euler"),
-    "euler, leading": (edited(_class_name="EulerDiscreteScheduler", timestep_spacing="leading"), "euler"),
-    "ancestral": (edited(_class_name="EulerAncestralDiscreteScheduler"), "euler_ancestral"),
-    "dpm": (edited(_class_name=DPM), "dpmpp_2m"),
-    "dpm, Karras, v": (
-        edited(_class_name=DPM, use_karras_sigmas=True, prediction_type="v_prediction"),
-        "dpmpp_2m_karras",
-    ),
-    "dpm of other last steps": (edited(_class_name=DPM, lower_order_final=False, euler_at_final=True), "dpmpp_2m"),
-}
-
-
-@pytest.mark.parametrize("case", DRAWN)
-def test_the_scheduler_is_the_pipelines_own(model: Path, case: str) -> None:
-    """With its repairs: shown on numbers, before anything is drawn."""
-    change, sampler = DRAWN[case]
-    change(model)
-    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
-    assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (edited(_class_name="DEISMultistepScheduler"), "scheduler DEISMultistepScheduler"),
-        (edited(_class_name="UniPCMultistepScheduler"), "scheduler UniPCMultistepScheduler"),
-        (edited(_class_name="HeunDiscreteScheduler"), "scheduler HeunDiscreteScheduler"),
-        (edited(_class_name="LCMScheduler"), "scheduler LCMScheduler"),
-        (edited(_class_name=DPM, algorithm_type="sde-dpmsolver++"), "sde-dpmsolver"),
-        (edited(_class_name=DPM, solver_order=3), "solver_order 3"),
-        (edited(_class_name=DPM, solver_type="heun"), "solver_type heun"),
-        (edited(skip_prk_steps=False), "PNDMScheduler"),
-        (
-            edited(_class_name="EulerDiscreteScheduler", timestep_type="continuous", sigma_min=0.1, sigma_max=9),
-            "timest",
-        ),
-    ],
-)
-def test_a_scheduler_that_no_sampler_is_is_refused_with_the_way_out(model: Path, change: Any, said: str) -> None:
-    change(model)
-    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
-    with pytest.raises(UserError, match=said):
-        set_sampler(checkpoint, open_pipeline(checkpoint))
-
-
-@pytest.mark.slow
-def test_another_sampler_takes_the_place_of_one_that_is_not_here(micro_checkpoint: Path, tmp_path: Path) -> None:
-    """The command says how, the bundle says so, and draws what diffusers draws with that one. Who opens the model
-    beside the bundle draws with it too: with its own scheduler the model is refused."""
-    model = shutil.copytree(micro_checkpoint, tmp_path / "model")
-    edited(_class_name="DEISMultistepScheduler", algorithm_type="deis", solver_type="logrho")(model)
-    out = tmp_path / "out"
-    export = ("export", model, "--target", "generic", "--format", "onnx", "-o", out)
-    assert "choose another with --sampler ddim, dpmpp_2m" in refusal(*export)
-    assert "did you mean euler" in refusal(*export, "--sampler", "eulr")
-    assert not out.exists()
-    done = call(*export, "--sampler", "euler")
-    assert done.returncode == 0, done.stderr
-    scheduler = open_bundle(out).manifest.scheduler
-    assert (scheduler.default_sampler, scheduler.replaced) == ("euler", "DEISMultistepScheduler")
-    assert "euler instead of the checkpoint's own DEISMultistepScheduler" in done.stdout
-    assert "DEISMultistepScheduler" in (out / "report/report.html").read_text()
-    done = call("verify", out, "--against", model)
-    assert done.returncode == 0 and "passed all" in done.stdout, done.stderr
-    (tmp_path / "prompts.txt").write_text("red apple\n")
-    done = call("compare", model, out, "--prompts", tmp_path / "prompts.txt", "--steps", "2", "--min-psnr", "50")
-    assert done.returncode == 0, done.stderr
-
-
-OWN: dict[str, tuple[Callable[[Path], None], str, bool]] = {
-    "pndm": (edited(), "pndm", True),
-    "pndm without steps_offset": (edited(steps_offset=None), "pndm", True),
-    "another class": (edited(), "ddim", False),
-    "another class in the index": (other_class_in_the_index, "ddim", True),
-    "ddim without anything": (edited(_class_name="DDIMScheduler", clip_sample=None), "ddim", True),
-    "ddim with thresholding": (edited(_class_name="DDIMScheduler", thresholding=True), "ddim", False),
-    "dpm": (edited(_class_name=DPM), "dpmpp_2m", True),
-    "dpm of order 3": (edited(_class_name=DPM, solver_order=3), "dpmpp_2m", False),
-    "dpm without Karras": (edited(_class_name=DPM), "dpmpp_2m_karras", False),
-    "dpm, Karras": (edited(_class_name=DPM, use_karras_sigmas=True), "dpmpp_2m_karras", True),
-    "none of ours": (edited(_class_name="DEISMultistepScheduler"), "dpmpp_2m", False),
-}
-
-
-@pytest.mark.parametrize("case", OWN)
-def test_the_checkpoints_own_sampler_takes_nobodys_place(micro_checkpoint: Path, tmp_path: Path, case: str) -> None:
-    """With --sampler of its own scheduler an export is the one without, and what is drawn is that sampler's."""
-    change, sampler, own = OWN[case]
-    model = shutil.copytree(micro_checkpoint, tmp_path / "model")
-    change(model)
-    checkpoint, _ = open_model(str(model), sampler=sampler)
-    assert checkpoint.sampler == (None if own else sampler)
-    assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
-
-
 def test_shards_of_two_storages_are_widened_and_not_rounded(model: Path) -> None:
     """By the files that diffusers reads: an older file beside them is all float16."""
     unet = model / "unet"
@@ -260,32 +131,6 @@ def test_shards_of_two_storages_are_widened_and_not_rounded(model: Path) -> None
     assert np.array_equal(trajectory.latents[-1:], by_diffusers(model, REQUEST, output_type="latent"))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_ancestral", "pndm"])
-def test_every_sampler_can_take_the_place(model: Path, sampler: str) -> None:
-    edited(_class_name=DPM, algorithm_type="sde-dpmsolver++", use_karras_sigmas=True, solver_order=3)(model)
-    checkpoint = replace(open_checkpoint(str(model), progress=lambda line: None), sampler=sampler)
-    assert set_sampler(checkpoint, open_pipeline(checkpoint)) == sampler
-
-
-@pytest.mark.parametrize(
-    ("change", "sampler"),
-    [
-        (edited(_class_name="UniPCMultistepScheduler", steps_offset=None), "ddim"),
-        (edited(_class_name="DDIMScheduler", thresholding=True), "pndm"),
-        (edited(_class_name=DPM, use_lu_lambdas=True, timestep_spacing="leading", steps_offset=None), "dpmpp_2m"),
-        (edited(_class_name="EulerDiscreteScheduler", use_exponential_sigmas=True), "euler"),
-    ],
-)
-def test_the_way_out_leads_out(model: Path, change: Any, sampler: str) -> None:
-    """Also of settings that no sampler here follows, and where steps_offset is the pipeline's own."""
-    change(model)
-    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
-    with pytest.raises(UserError):
-        set_sampler(checkpoint, open_pipeline(checkpoint))
-    chosen = replace(checkpoint, sampler=sampler)
-    assert set_sampler(chosen, open_pipeline(chosen)) == sampler
-
-
 def test_what_text_to_image_cannot_draw_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:
     model = write_checkpoint(micro_checkpoint, tmp_path / "made", replace(MICRO, unet={**MICRO.unet, "in_channels": 9}))
     said = refusal("export", model.folder, "--target", "generic", "--format", "onnx", "-o", tmp_path / "out")
@@ -301,7 +146,7 @@ def test_a_seed_that_is_none_is_one_line(tiny_checkpoint: Path) -> None:
 def test_controls_are_drawn_by_the_original(micro_checkpoint: Path) -> None:
     """Beside its own picture: another seed, one step less, and the prompt without its last word."""
     checkpoint = open_checkpoint(str(micro_checkpoint), progress=lambda line: None)
-    (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST], controls=True)
+    (trajectory,) = record(checkpoint, components(checkpoint), [REQUEST], controls=ALL)
     others = {
         SEED: replace(REQUEST, seed=REQUEST.seed ^ 1),
         STEPS: replace(REQUEST, steps=2),
@@ -395,14 +240,3 @@ def test_a_fault_in_our_own_reading_fails_the_export(
     failed = {verdict["subject"] for verdict in proof["verdicts"] if not verdict["passed"]}
     assert {"unet.out_sample", "text_encoder.last_hidden_state", "pictures.median"} <= failed
     assert "vae_decoder.sample" not in failed
-
-
-def test_a_setting_of_the_scheduler_that_we_ignore_is_found_before_anything_is_drawn(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edited(_class_name="DDIMScheduler", prediction_type="v_prediction")(model)
-    checkpoint = open_checkpoint(str(model), progress=lambda line: None)
-    ignoring = {key: value for key, value in scheduler_config(checkpoint).items() if key != "prediction_type"}
-    monkeypatch.setattr("pocketdiffusion.export.reference.scheduler.scheduler_config", lambda checkpoint: ignoring)
-    with pytest.raises(UserError, match="dB from ddim"):
-        set_sampler(checkpoint, open_pipeline(checkpoint))

@@ -132,7 +132,7 @@ def test_forced_steps_are_those_of_the_worst_prompt() -> None:
     verdicts = [verdict("onnx", 90, 80, 70, 60, 89, 85, 71, 50, 40, 30), verdict("tflite", 10, 10)]
     found = teacher_forced_db(verdicts, "unet.out_sample", calls)
     assert found == {"onnx": {"negative": (89, 70, 40), "positive": (80, 50, 30)}}
-    assert "onnx: negative half" in teacher_forced_plot(verdicts, "unet.out_sample", calls)
+    assert "onnx: negative half" in teacher_forced_plot(found)
 
 
 def test_the_plot_is_always_the_same_and_text_stays_text() -> None:

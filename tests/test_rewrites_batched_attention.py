@@ -4,21 +4,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor2_0
-from support.traced_parts import narrow_sd15_unet, psnr
+from support.traced_parts import narrow_sd15_unet, psnr, text_model
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from pocketdiffusion.export.rewrites.batched_attention import apply, batched_attention, kept
 from pocketdiffusion.export.rewrites.fused_attention import attention
-
-
-def text_model() -> nn.Module:
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4
-    )
-    model: nn.Module = CLIPTextModel(config).eval()
-    return model
 
 
 def test_fires_on_every_attention(tmp_path: Path) -> None:

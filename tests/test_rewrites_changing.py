@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pocketdiffusion.build import export_original
+from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.rewrites import changed_floor_db
 from pocketdiffusion.export.targets import Artifact, load_target
@@ -17,7 +18,6 @@ from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.gate import judge, judge_graph
 from pocketdiffusion.runtime.verify.recording import probe
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, Measured, floor_db
-from pocketdiffusion.source import Original, open_model, record_original
 
 CHANGING = ("fused_attention", "quick_gelu", "tanh_gelu")
 

@@ -5,20 +5,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor2_0
-from support.traced_parts import narrow_sd15_unet, psnr
+from support.traced_parts import narrow_sd15_unet, psnr, text_model
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from pocketdiffusion.export.rewrites.fused_attention import apply, attention, kept
-
-
-def text_model() -> nn.Module:
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4
-    )
-    model: nn.Module = CLIPTextModel(config).eval()
-    return model
 
 
 def test_fires_on_every_attention(tmp_path: Path) -> None:

@@ -1,23 +1,9 @@
 import torch
+from support.traced_parts import text_model
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.activations import GELUActivation, QuickGELUActivation
 
 from pocketdiffusion.export.rewrites.quick_gelu import apply, kept, quick_gelu
-
-
-def text_model(act: str) -> nn.Module:
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=99,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        hidden_act=act,
-    )
-    model: nn.Module = CLIPTextModel(config).eval()
-    return model
 
 
 def test_fires_once_per_layer() -> None:

@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, Transformer2DModel
 from diffusers.models.attention_processor import Attention
-from support.traced_parts import SD15_SITES, SD15_UNET, component_of, narrow_sd15_unet, psnr
+from support.traced_parts import SD15_SITES, SD15_UNET, component_of, narrow_sd15_unet, psnr, text_model
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.rewrites import apply_rewrites, fused_attention
 from pocketdiffusion.export.rewrites.split_einsum import (
     ChannelNorm,
@@ -48,14 +47,6 @@ def transformer(**options: Any) -> nn.ModuleList:
         if parameter.ndim == 1:
             parameter.data.add_(0.1 * torch.randn_like(parameter))
     return nn.ModuleList([model])
-
-
-def text_model() -> nn.Module:
-    config = CLIPTextConfig(
-        vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4
-    )
-    model: nn.Module = CLIPTextModel(config).eval()
-    return model
 
 
 def test_fires_on_every_transformer_of_a_unet(tmp_path: Path) -> None:

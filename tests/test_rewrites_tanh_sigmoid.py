@@ -4,11 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.activations import FP32SiLU
-from support.traced_parts import SD15_SITES, emit_and_run, micro_unet, narrow_sd15_unet, psnr
+from support.traced_parts import SD15_SITES, emit_and_run, micro_unet, narrow_sd15_unet, psnr, text_model
 from support.traced_parts import artifact as onnx_artifact
 from torch import Tensor, nn
 from torch._library.custom_ops import CustomOpDef
-from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.activations import QuickGELUActivation
 
 from pocketdiffusion.export.rewrites import apply_rewrites
@@ -16,15 +15,6 @@ from pocketdiffusion.export.rewrites.tanh_sigmoid import MARKS, apply, kept, tan
 from pocketdiffusion.export.trace import trace
 
 WITH = ("fused_attention", "tanh_sigmoid")
-
-
-def text_model() -> nn.Module:
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4
-    )
-    model: nn.Module = CLIPTextModel(config).eval()
-    return model
 
 
 def test_fires_on_every_activation(tmp_path: Path) -> None:
@@ -47,7 +37,7 @@ def test_fires_after_quick_gelu_too() -> None:
 def test_does_not_fire_on_other_activations() -> None:
     module = nn.Sequential(nn.Sigmoid(), nn.GELU(), nn.GELU("tanh"), nn.Tanh(), nn.Sigmoid(), FP32SiLU())
     assert apply(module) == 0
-    assert kept(module) == {"a sigmoid that is no activation": 2, "an island in float32": 1}
+    assert kept(module) == {"a sigmoid that is not an activation": 2, "an island in float32": 1}
     assert kept(nn.SiLU()) == {}
 
 

@@ -3,7 +3,6 @@ bundle draws what diffusers' pipelines draw."""
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLImg2ImgPipeline
-from diffusers.models.activations import GEGLU
-from diffusers.models.attention_processor import Attention
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.command import call
@@ -21,16 +18,15 @@ from support.family_cases import edit_json, parts_of, refusal
 from support.faults import inject
 from support.sdxl import UNET, decibels, draw_floats, open_diffusers, write_sdxl
 from support.tokenizer_folders import TINY, configure, plain, write
-from torch import Tensor, nn
-from transformers.activations import GELUActivation, QuickGELUActivation
-from transformers.models.clip.modeling_clip import CLIPAttention
+from support.traced_parts import count_sites
+from torch import Tensor
 
 from pocketdiffusion.build import export
 from pocketdiffusion.export.bundle_writer import write_tokenizers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components, program
 from pocketdiffusion.export.families.parts import unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.manifest import Manifest, Vae
 from pocketdiffusion.runtime.pipeline import draw
@@ -68,27 +64,6 @@ def original(pipeline: Any, name: str, inputs: Mapping[str, Tensor]) -> tuple[Te
     if name == "vae_decoder":
         return (pipeline.vae.decode(inputs["latent_sample"]).sample,)
     return (pipeline.vae.encode(inputs["sample"]).latent_dist.parameters,)
-
-
-def count_sites(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, int]:
-    """The modules of each kind; of SiLU, which several places share one module of, the calls."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "attention": (Attention, CLIPAttention),
-        "group_norm": (nn.GroupNorm,),
-        "layer_norm": (nn.LayerNorm,),
-        "gelu": (GEGLU, GELUActivation),
-        "quick_gelu": (QuickGELUActivation,),
-    }
-    counts = Counter(kind for child in module.modules() for kind, types in kinds.items() if isinstance(child, types))
-    hooks = [
-        child.register_forward_hook(lambda *_: counts.update(["silu"]))
-        for child in module.modules()
-        if isinstance(child, nn.SiLU)
-    ]
-    module(*inputs.values())
-    for hook in hooks:
-        hook.remove()
-    return dict(counts)
 
 
 def check_parts(folder: Path) -> None:

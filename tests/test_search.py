@@ -15,13 +15,13 @@ from support.analysis_here import analyse_here
 from support.command import call
 from test_recipes import Analysis
 
-from pocketdiffusion.cli.arguments import read_prompts
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.quantization import analysis_key
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import REQUESTS
+from pocketdiffusion.files import read_prompts
 from pocketdiffusion.models.emoji.prompts import SHEET
 from pocketdiffusion.quantize.floors import LEAST_DB, Floors
 from pocketdiffusion.quantize.measure.cache import open_table

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.runtime.verify.recording import recorded_steps
 

@@ -1,4 +1,4 @@
-"""Targets: six that hold real facts with their sources, and a clear line for every mistake in a file."""
+"""Targets: seven that hold real facts with their sources, and a clear line for every mistake in a file."""
 
 import subprocess
 import sys
@@ -126,6 +126,25 @@ WRONG = {
         '"chunky"',
         "rewrites names chunky, and export/rewrites has no such file",
     ),
+    "the registry for a rewrite": (
+        '"chunked_attention"',
+        '"__init__"',
+        "rewrites names __init__, and export/rewrites has no such file",
+    ),
+    "unknown unit": ('"gpu"', '"tpu"', "artifacts[0].compute_unit is 'tpu' and must be one of cpu, gpu, ane, npu"),
+    "unit of another format": ('"gpu"', '"ane"', "artifacts[0].compute_unit is 'ane', and tflite has cpu, gpu"),
+    "unknown core": ('"cortex-a710"', '"cortex-a78"', "core is 'cortex-a78' and must be one of a64fx, cortex-a35, "),
+    "version without a system": (
+        '"Android 14"',
+        '"14"',
+        "os_floor is '14', and must be Android and a version, as in 'Android 14'",
+    ),
+    "version of another system": (
+        '"Android 14"',
+        '"iOS 17"',
+        "os_floor is 'iOS 17', and must be Android and a version",
+    ),
+    "system without a version": ('"Android 14"', '"Android "', "os_floor is 'Android ', and must be Android and a ver"),
     "no artifacts": ("[[artifacts]]", "[[published]]", "artifacts is missing"),
     "figure without a device": ('device = "Samsung Galaxy S23 Ultra"\n', "", "published[0].device is missing"),
     "fact without a source": ('\nsoc = "https', '\n# soc = "https', "sources.soc must name the source"),

@@ -22,13 +22,13 @@ from pocketdiffusion.export.backends.tflite.file import (
     operator_name,
     read_model,
 )
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.tensor import Reshaped, Rows
 from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import emit_fitted
 from pocketdiffusion.export.matrices import float_plan
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.bundle.manifest import Graph

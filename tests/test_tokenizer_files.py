@@ -13,6 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from safetensors.torch import load_file, save_file
+from support.checkpoint_folders import opened
 from support.command import refusal as command_refusal
 from support.recordings import changed
 from support.tokenizer_folders import KINDS, MERGES, REFUSED, SOURCE, configure, entry, saved, whole, write
@@ -23,8 +24,6 @@ from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.bundle_writer import write_tokenizers
-from pocketdiffusion.export.checkpoints import open_checkpoint
-from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components
@@ -58,10 +57,6 @@ PROMPTS = (
 )
 MARKS = {1: "<|startoftext|>", 2: "<|endoftext|>", 0: "!", 3: "<it's>"}
 FLAGLESS = {"special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
-
-
-def opened(folder: Path) -> Checkpoint:
-    return open_checkpoint(str(folder), progress=lambda line: None)
 
 
 def runtime_tokenizer(folder: Path, settings: Settings) -> Tokenizer:

@@ -13,7 +13,7 @@ from support.command import call, refusal
 from pocketdiffusion.cli.machine import examine
 from pocketdiffusion.runtime.devices.ml_drift import refused
 from pocketdiffusion.runtime.devices.stamp import find_standin
-from pocketdiffusion.runtime.devices.standins import NAMES
+from pocketdiffusion.runtime.devices.standins import standin_names
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.tools import install, packages, registries, unpack
 from pocketdiffusion.tools.install import write_stamp
@@ -31,7 +31,7 @@ def test_the_wheels_are_those_of_the_host() -> None:
         assert pinned[package.name] == package.version
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", standin_names())
 def test_every_package_has_its_hash_and_no_address(name: str) -> None:
     for package in packages_of(name):
         assert re.fullmatch("[0-9a-f]{64}", package.sha256) and package.registry in ("debian", "pypi", "npm")
@@ -167,7 +167,7 @@ def test_devices_list_says_what_is_here_and_how_to_get_the_rest(tmp_path: Path) 
     assert done.returncode == 0 and "stand-in arm64" in done.stdout and "devices install arm64" in done.stdout
 
 
-@pytest.mark.parametrize("device", NAMES)
+@pytest.mark.parametrize("device", standin_names())
 def test_verify_on_what_is_not_set_up(device: str, tiny_bundle: Path, tmp_path: Path) -> None:
     """The user's mistake, and no failed proof."""
     said = refusal("verify", tiny_bundle, "--device", device, "--standins", tmp_path)

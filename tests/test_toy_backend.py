@@ -4,6 +4,7 @@ and drawn with."""
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -12,8 +13,12 @@ import numpy as np
 import pytest
 
 from pocketdiffusion.build import export
+from pocketdiffusion.checkpoint_outline import read_outline
 from pocketdiffusion.choices import choose
+from pocketdiffusion.cli.json_output import plan_record
+from pocketdiffusion.cli.plan import describe_plan
 from pocketdiffusion.compare import compare_two
+from pocketdiffusion.estimates import plan_export
 from pocketdiffusion.export import backends
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.targets import load_target
@@ -64,6 +69,20 @@ def test_it_is_found_by_its_folder() -> None:
     assert engines.engine_names() == backends.backend_names()
     with pytest.raises(UserError, match="there is no format toi: did you mean toy"):
         choose(load_target("generic"), None, "toi", None)
+
+
+def test_a_plan_says_that_it_was_not_measured() -> None:
+    """It has no costs.json. Beside it, a format that was measured is still estimated."""
+    generic = load_target("generic")
+    toy = choose(generic, None, "toy", None)
+    both = replace(generic, artifacts=(generic.artifacts[0], *toy.artifacts))
+    plans = [plan_export(read_outline("emoji"), target) for target in (toy, both)]
+    assert [plan.cpu_seconds for plan in plans] == [None, None]
+    assert plans[0].memory_bytes == {"toy": None} and (plans[1].memory_bytes["onnx"] or 0) > 1e6
+    assert sum(part.nbytes for part in plans[0].parts) > 1e6 and plan_record(plans[0])["not_measured"] == ("toy",)
+    said = describe_plan(plans[1])
+    assert "not measured: the memory on the phone in toy, whose backend has no costs.json" in said
+    assert said[-1] == "not measured: the time of an export to toy"
 
 
 def test_it_is_exported_and_judged(bundle: Bundle) -> None:

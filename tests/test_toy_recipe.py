@@ -5,17 +5,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from support.sample_bundle import write_sample
 from support.toys import registered
 
 from pocketdiffusion.build import export
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.quantize import recipes
 from pocketdiffusion.quantize.floors import Floors
 from pocketdiffusion.quantize.recipe import Analysis
 from pocketdiffusion.quantize.recipes import recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme, Weight
+from pocketdiffusion.quantize.stated_floors import floor_faults, own_floors
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.gate import judge
@@ -45,6 +47,17 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def test_it_is_listed() -> None:
     assert recipe_names()[-1] == "toy_conv8"
+
+
+@pytest.mark.parametrize(("floor", "fault"), [(30.0, False), (29.0, True)])
+def test_a_bundle_is_held_to_the_floors_that_it_states(floor: float, fault: bool, tmp_path: Path) -> None:
+    draft = write_sample(tmp_path)
+    fields = {"recipe": "toy_conv8", "storage": "mixed", "floor_db": floor, "picture_floors_db": (25.0, 20.0)}
+    graphs = {**draft.graphs["onnx"], "unet": draft.graphs["onnx"]["unet"].model_copy(update=fields)}
+    draft = draft.model_copy(update={"graphs": {"onnx": graphs}})
+    said = [reason for _, reason in floor_faults(draft, has_proof=False)]
+    assert said == (["graphs.unet.floor_db is 29, but the recipe toy_conv8 has 30"] if fault else [])
+    assert own_floors(draft) == []
 
 
 @pytest.mark.slow

@@ -17,13 +17,13 @@ from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.float16.scale_propagation import follow
+from pocketdiffusion.export.original import open_model, record_original
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.source import open_model, record_original
 
 pytestmark = pytest.mark.slow
 WITH = ("fused_attention", "toy_group_norm")

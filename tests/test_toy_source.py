@@ -20,9 +20,10 @@ from pocketdiffusion.build import export
 from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import checkpoints
 from pocketdiffusion.export.arguments import defaults
-from pocketdiffusion.export.checkpoints import open_checkpoint, sources
+from pocketdiffusion.export.checkpoints import sources
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOptions
 from pocketdiffusion.export.checkpoints.tensor import Stored
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import draw

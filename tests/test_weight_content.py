@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.command import call
 
-from pocketdiffusion.export.checkpoints import open_checkpoint, weight_content
+from pocketdiffusion.export.checkpoints import weight_content
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.checkpoints.weight_content import read_content
+from pocketdiffusion.export.opening import open_checkpoint
 
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
 BROKEN = "mid_block.resnets.0.conv2.weight"

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from support.command import refusal as refused_command
 from transformers import CLIPTextModel
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.folder import FolderPipeline
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.errors import UserError
 
 Tensors = dict[str, torch.Tensor]

@@ -11,13 +11,13 @@ from support.traced_parts import narrow_sd15_unet
 
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers
 from pocketdiffusion.export.component import Component, load_module, read_weights
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16 import weight_rescaling as rescaled
 from pocketdiffusion.export.float16.scale_propagation import Dataflow, follow
 from pocketdiffusion.export.float16.weight_rescaling import Rescale, rescale
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.targets import load_target
 
 PLAIN = ("fused_attention", "quick_gelu")

@@ -1,7 +1,7 @@
 """Install a stand-in for a phone: download its packages, compare them with the table's sha256, unpack them, stamp it.
 
-Nothing is installed on the machine and root is not needed. Required: Linux on x86_64; for arm64 apt-get and dpkg-deb;
-for gpu npm and node.
+Nothing is installed on the machine and root is not needed. Required: Linux on x86_64, and the programs that
+the stand-in's record names in `tools` (runtime/devices/standins).
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +17,12 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from pocketdiffusion.runtime.devices.stamp import STAMP
+from pocketdiffusion.runtime.devices.standins import load_standin
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.tools.packages import Package, packages_of
 from pocketdiffusion.tools.registries import download
 from pocketdiffusion.tools.unpack import UNPACK
-
-Progress = Callable[[str], None]
-TOOLS = {"arm64": ("apt-get", "apt-cache", "dpkg-deb"), "gpu": ("npm", "node")}
 
 
 def set_up(name: str, cache: Path, progress: Progress) -> Path:
@@ -65,7 +64,7 @@ def check_machine(name: str) -> None:
 
 def missing_tools(name: str) -> list[str]:
     """Return the programs that `set_up` needs and that are not installed."""
-    return [tool for tool in TOOLS[name] if shutil.which(tool) is None]
+    return [tool for tool in load_standin(name).tools if shutil.which(tool) is None]
 
 
 def write_stamp(folder: Path, packages: tuple[Package, ...]) -> None:

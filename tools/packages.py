@@ -1,6 +1,6 @@
 """The packages of the stand-ins: packages.json has each package with the sha256 of its file.
 
-Packages of PyPI and npm, which keep every version, have the versions of runtime/devices/standins.py. Debian keeps only
+Packages of PyPI and npm, which keep every version, have the versions of runtime/devices/standins. Debian keeps only
 the newest version of a release: if it is newer than the table's, it is accepted if its sha256 equals the sha256 in
 Debian's signed index, and the installer prints that.
 """
@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketdiffusion.runtime.devices.standins import VERSIONS
+from pocketdiffusion.runtime.devices.standins import load_standin
 
 DEBIAN = "trixie"  # the release of PYTHON, and the oldest whose qemu emulates /proc/cpuinfo, which onnxruntime reads
 
@@ -29,6 +29,5 @@ class Package:
 def packages_of(standin: str) -> tuple[Package, ...]:
     """Return the packages of `standin`, in the order of the table."""
     rows = json.loads(Path(__file__).with_name("packages.json").read_text())
-    return tuple(
-        Package(**{"version": VERSIONS[standin].get(row["name"]), **row}) for row in rows if row["standin"] == standin
-    )
+    versions = load_standin(standin).versions
+    return tuple(Package(**{"version": versions.get(row["name"]), **row}) for row in rows if row["standin"] == standin)

@@ -8,14 +8,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pocketdiffusion.runtime.devices.standins import PYTHON
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.tools.packages import DEBIAN, Package
 
-Progress = Callable[[str], None]
 _KEYRINGS = tuple(f"/usr/share/keyrings/debian-archive-keyring.{kind}" for kind in ("pgp", "gpg"))
 
 

@@ -7,9 +7,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pocketdiffusion.runtime.devices.arm64 import EMULATOR, ROOT, SITE
-from pocketdiffusion.runtime.devices.gpu import FILES
 from pocketdiffusion.runtime.devices.standins import PYTHON
+from pocketdiffusion.runtime.devices.standins.arm64 import EMULATOR, ROOT, SITE
+from pocketdiffusion.runtime.devices.standins.gpu import FILES
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.tools.packages import packages_of
 

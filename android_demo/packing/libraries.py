@@ -4,7 +4,7 @@ import hashlib
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 ABI = "arm64-v8a"
 PINNED = Path(__file__).with_name("libraries.toml")
@@ -35,7 +36,7 @@ def read_pinned(path: Path = PINNED) -> list[Library]:
     return [Library(name, **fields) for name, fields in tomllib.loads(path.read_text()).items()]
 
 
-def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, progress: Callable[[str], None]) -> Path:
+def find_aar(library: Library, from_maven: Iterable[Path], cache: Path, progress: Progress) -> Path:
     """Return the AAR of `library`: the pinned one of Maven's files, or, for a package of npm, the copy in the folder
     `cache`, downloaded if there is none. Raises UserError if it is missing, cannot be downloaded, or has another
     digest than the pinned one; such a file is not kept."""

@@ -3,12 +3,16 @@
 Inside a format's folder the same concepts have files of the same names:
 
     refusals         schemes of weights that the format cannot hold, and the recipe to use instead
-    emit             writes an artifact; lowering, weights and quantization are its parts
-    lint             checks a file for operators and types that must not be in it
+    emit             writes an artifact; its parts differ (onnx: lowering, weights, quantization, lint; tflite: convert,
+                     draft, finish, lint; coreml: lowering, quantization)
+    activations      the forms of SiLU, QuickGELU and GELU, by profile
     taps             finds each layer's output in a file, and runs the file with these outputs exposed
     fp16_emulation   runs a file with the output of each operator rounded to float16
     capabilities     the engine versions that a file needs, and the compute units known to run it right or wrong
     memory           counts the memory in bytes that an engine needs for a file
+    costs.json       time and memory that were measured, for `export --plan`; without it the plan says "not measured"
+
+The format's engine is runtime/engines/NAME.py. A file that the same engine opens is a profile of a format.
 """
 
 from difflib import get_close_matches
@@ -33,6 +37,11 @@ def find_backend(name: str) -> Backend:
         raise UserError(f"there is no format {name}: {hint}")
     backend: Backend = import_module(f"{__name__}.{name}").BACKEND
     return backend
+
+
+def unit_names() -> list[str]:
+    """Return the names of the compute units that artifacts can be made for, each name once."""
+    return list(dict.fromkeys(unit for name in backend_names() for unit in find_backend(name).compute_units))
 
 
 def profile_names() -> list[str]:

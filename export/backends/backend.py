@@ -1,7 +1,8 @@
 """The record of a format: its properties, and the functions that write, read and measure its artifacts.
 
 export/backends/NAME/__init__.py holds one, called `BACKEND`. It imports neither torch nor a converter, so that a
-command line can answer at once; the functions that need them are `Lazy`.
+command line can answer at once; the functions that need them are `Lazy`. An artifact is opened by `open_runner` of the
+format's engine, runtime/engines/NAME.py.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,6 +93,8 @@ class Backend:
     needs: "Callable[[Path, Graph], Engine]"
     units: "Callable[[Path, Graph], dict[str, Unit]]"
     count_memory: "Callable[[Path], Memory]"
+    compute_units: tuple[str, ...] = ("cpu",)  # the units that artifacts can be made for
+    float16_only: tuple[str, ...] = ()  # those of them that have no float32 arithmetic
     layout: Layout = "channels_first"
     proved_on: str | None = (
         None  # the compute unit whose engine the gate itself runs; None: the gate uses another program

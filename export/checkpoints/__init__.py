@@ -1,17 +1,22 @@
 """Checkpoint sources: each opens the models of one kind of place. No weight is loaded.
 
-    checkpoint = open_checkpoint("emoji")                                  the built-in model
-    checkpoint = open_checkpoint("path/to/folder")                         what `save_pretrained` writes
-    checkpoint = open_checkpoint("some-user/some-model", revision="main")  a hub id, from the hub or its cache
+    open_from_source("emoji", options)              the built-in model
+    open_from_source("path/to/folder", options)     what `save_pretrained` writes
+    open_from_source("some-user/some-model", ...)   a hub id, from the hub or its cache
+
+Which parts of a checkpoint to read is said by `options.find_parts`: no source knows a model family.
 
 The folder is the registry: a file here that defines these two names is a source (the other files are parts of sources):
 
     ORDER                               sources are tried in ascending order: built-in 10, folder 20, hub 30
     open(name, options) -> Checkpoint   open the model `name`; None if it belongs to another source. Raises UserError
                                         if it belongs to this source and cannot be opened
+
+A source may be asked for any name that pocketdiffusion/choices.py lets through. Tensors have the names of diffusers'
+and transformers' modules (`safetensors_header.rename`). `export --plan` reads folders only, without these sources
+(pocketdiffusion/checkpoint_outline.py).
 """
 
-from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -22,22 +27,9 @@ from pocketdiffusion.export.checkpoints.weight_files import PICKLED, pickle_erro
 from pocketdiffusion.runtime.errors import UserError
 
 
-def open_checkpoint(
-    name: str,
-    *,
-    revision: str | None = None,
-    token: str | None = None,
-    allow_unexpected: Sequence[str] = (),
-    progress: Callable[[str], None] = print,
-) -> Checkpoint:
-    """Return the checkpoint `name`, opened by the first source that has it.
-
-    `name` is "emoji", a diffusers folder, or a hub id; `revision` and `token` are for hub ids. `allow_unexpected` are
-    shell patterns of tensors that may be unused. `progress` receives one line about files of the source that are
-    ignored. Raise UserError if it is not a checkpoint, is incomplete, is pickled, or belongs to a family that is not
-    supported.
-    """
-    options = OpenOptions(revision, token, tuple(allow_unexpected), progress)
+def open_from_source(name: str, options: OpenOptions) -> Checkpoint:
+    """Return the checkpoint `name`, opened by the first source that has it. Raise UserError if none has it, or if its
+    source cannot open it."""
     for source in sources():
         found: Checkpoint | None = source.open(name, options)
         if found is not None:

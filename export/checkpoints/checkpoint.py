@@ -1,6 +1,6 @@
 """The record of an opened checkpoint: configurations, tensors, tokenizers and scheduler by name, of whatever source."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.checkpoints.weight_content import Content, read_content
+from pocketdiffusion.runtime.progress import Progress
 
 
 class OpenPipeline(Protocol):
@@ -26,7 +27,8 @@ class Checkpoint:
     """`configs` and `tensors` are by component name: "unet", "vae", "text_encoder", ...
 
     A configuration has the source's values, and diffusers' defaults where the source has none; tensors have the
-    source's names. `name` is the name of the folder or the hub id, without any path. `revision` is the hub's commit.
+    names that diffusers' and transformers' modules give them, whatever the source calls them. `name` is the name of the
+    folder or the hub id, without any path. `revision` is the hub's commit.
     `tokenizers` are folders that contain a tokenizer's files only, `licence_files` the texts of the licence by file
     name. `weight_files` are the files that are read, by the names that enter the fingerprint. `open_pipeline` opens the
     reference. `allow_unexpected` are shell patterns of tensors that may be unused. `sampler` is the name of a sampler
@@ -64,12 +66,25 @@ class Checkpoint:
         return sum(place.nbytes for place in places)
 
 
+class FindParts(Protocol):
+    """A function that says which parts of a checkpoint are read."""
+
+    def __call__(
+        self, title: str, model_index: Mapping[str, Any]
+    ) -> tuple[Mapping[str, tuple[str, str]], tuple[str, ...]]:
+        """Return (library, class) of each module to read by its name, and the names of the tokenizers. Raise UserError,
+        naming the model `title`, if a class is not supported."""
+        ...
+
+
 @dataclass(frozen=True)
 class OpenOptions:
-    """Options for opening a checkpoint. `revision` and `token` are for the hub. `allow_unexpected` are shell patterns
-    of tensors that may be unused. `progress` receives one line about files of the source that are ignored."""
+    """Options for opening a checkpoint. `find_parts` says which of its parts to read. `revision` and `token` are for
+    the hub. `allow_unexpected` are shell patterns of tensors that may be unused. `progress` receives one line about
+    files of the source that are ignored."""
 
+    find_parts: FindParts
     revision: str | None
     token: str | None
     allow_unexpected: tuple[str, ...]
-    progress: Callable[[str], None]
+    progress: Progress

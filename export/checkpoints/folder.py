@@ -18,7 +18,6 @@ from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.checkpoints.text_files import IncompleteError, read_json
 from pocketdiffusion.export.checkpoints.tokenizer_files import check_tokenizer
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights
-from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
 
 ORDER = 20
@@ -65,7 +64,7 @@ def read_folder(folder: Path, title: str, revision: str | None, options: OpenOpt
     is missing.
     """
     model_index = read_json(folder / "model_index.json")
-    modules, tokenizers = find_parts(title, model_index)
+    modules, tokenizers = options.find_parts(title, model_index)
     parts = (*modules, *tokenizers, "scheduler")
     for part in parts:
         if not (folder / part).is_dir():

@@ -11,7 +11,6 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint, OpenOption
 from pocketdiffusion.export.checkpoints.folder import read_folder
 from pocketdiffusion.export.checkpoints.text_files import IncompleteError, read_json
 from pocketdiffusion.export.checkpoints.weight_files import PICKLED, WeightFiles, choose_weights, is_index
-from pocketdiffusion.export.families import find_parts
 from pocketdiffusion.runtime.errors import UserError
 
 ORDER = 30
@@ -23,7 +22,7 @@ def open(name: str, options: OpenOptions) -> Checkpoint | None:
     path = Path(name)
     if path.exists() or path.suffix in (*PICKLED, ".safetensors") or not _HUB_ID.fullmatch(name):
         return None
-    folder, complete = fetch(name, options.revision, options.token)
+    folder, complete = fetch(name, options)
     try:
         return read_folder(folder, name, folder.name, options)
     except IncompleteError as error:
@@ -35,15 +34,16 @@ def open(name: str, options: OpenOptions) -> Checkpoint | None:
         ) from None
 
 
-def fetch(repo: str, revision: str | None, token: str | None) -> tuple[Path, bool]:
+def fetch(repo: str, options: OpenOptions) -> tuple[Path, bool]:
     """Download the missing files of a snapshot; return its folder in the hub's cache and True.
 
     If the hub does not answer, or a download breaks off, return the cached snapshot of that revision as it is, and
     False. Raise UserError if there is none, and if the repository is not a diffusers checkpoint that can be exported.
     """
+    revision = options.revision
     try:
-        siblings = HfApi(token=token).model_info(repo, revision=revision, timeout=15).siblings or []
-        return _download(repo, revision, token, [sibling.rfilename for sibling in siblings]), True
+        siblings = HfApi(token=options.token).model_info(repo, revision=revision, timeout=15).siblings or []
+        return _download(repo, options, [sibling.rfilename for sibling in siblings]), True
     except UserError:
         raise
     except Exception as error:  # the type depends on the HTTP library, which differs between versions of the hub
@@ -56,14 +56,15 @@ def fetch(repo: str, revision: str | None, token: str | None) -> tuple[Path, boo
         return Path(cached), False
 
 
-def _download(repo: str, revision: str | None, token: str | None, names: Collection[str]) -> Path:
+def _download(repo: str, options: OpenOptions, names: Collection[str]) -> Path:
     """Download model_index.json, then the shard indexes of the parts that it names, then the weights and small
     files."""
     if "model_index.json" not in names:
         raise UserError(f"{repo} on the hub is not a diffusers checkpoint: it has no model_index.json")
+    token = options.token
     top = ["model_index.json", *(n for n in names if n == "README.md" or n.startswith("LICENSE") and "/" not in n)]
-    folder = Path(snapshot_download(repo, revision=revision, token=token, allow_patterns=top))
-    modules, tokenizers = find_parts(repo, read_json(folder / "model_index.json"))
+    folder = Path(snapshot_download(repo, revision=options.revision, token=token, allow_patterns=top))
+    modules, tokenizers = options.find_parts(repo, read_json(folder / "model_index.json"))
     by_folder: dict[str, list[str]] = {}
     for name in map(PurePosixPath, names):
         if len(name.parts) == 2:

@@ -81,7 +81,7 @@ def _stored(file: Path, base: int, entry: Mapping[str, Any]) -> Stored:
     shape = tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
-        raise ValueError("shapes and offsets must be natural numbers")
+        raise ValueError("shapes and offsets must be integers of 0 or more")
     if 8 * (end - begin) != math.prod(shape) * bits_of(dtype):
         raise ValueError(f"{entry['dtype']}{list(shape)} does not have {end - begin} bytes")
     return Stored(file, base + begin, dtype, shape)

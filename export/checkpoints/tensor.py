@@ -1,11 +1,12 @@
 """Lazy tensors: descriptions of weights, each of which is read from its file only when `read()` is called.
 
-The kinds nest, so that a weight may be the first rows of a tensor in a file, times a power of two:
+The kinds nest, so that a weight may be some rows of a tensor in a file, times a power of two:
 
     Stored      the bytes of a safetensors file
     Scaled      another tensor times a power of two     (export/float16/weight_rescaling.py)
     Reshaped    another tensor in another shape         (linear layers that old files store as 1x1 convolutions)
-    Rows        the first rows of another tensor        (position embeddings, as long as the prompts)
+    Rows        successive rows of another tensor       (position embeddings, as long as the prompts; parts of a fused
+                                                        projection)
 
 Users of weights use `shape`, `dtype`, `read()`, `places` and `derivation`, and never ask which kind a tensor is.
 """
@@ -99,15 +100,11 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """2^`exponent` times another tensor."""
+class Derived:
+    """A tensor whose values follow from those of another one, `base`. Each kind adds its shape, its derivation and how
+    it is read."""
 
     base: LazyTensor
-    exponent: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
 
     @property
     def dtype(self) -> str:
@@ -116,6 +113,17 @@ class Scaled:
     @property
     def places(self) -> tuple[Stored, ...]:
         return self.base.places
+
+
+@dataclass(frozen=True)
+class Scaled(Derived):
+    """2^`exponent` times another tensor."""
+
+    exponent: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
 
     @property
     def derivation(self) -> str:
@@ -126,19 +134,10 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Reshaped:
+class Reshaped(Derived):
     """The values of another tensor, in the same order, in the shape `shape`."""
 
-    base: LazyTensor
     shape: tuple[int, ...]
-
-    @property
-    def dtype(self) -> str:
-        return self.base.dtype
-
-    @property
-    def places(self) -> tuple[Stored, ...]:
-        return self.base.places
 
     @property
     def derivation(self) -> str:
@@ -149,30 +148,23 @@ class Reshaped:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The first `count` rows, along the first axis, of another tensor."""
+class Rows(Derived):
+    """The `count` rows from row `start` on, along the first axis, of another tensor."""
 
-    base: LazyTensor
     count: int
+    start: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.count, *self.base.shape[1:])
 
     @property
-    def dtype(self) -> str:
-        return self.base.dtype
-
-    @property
-    def places(self) -> tuple[Stored, ...]:
-        return self.base.places
-
-    @property
     def derivation(self) -> str:
-        return f"{self.count} rows of {self.base.derivation}"
+        begin = f" from {self.start}" if self.start else ""
+        return f"{self.count} rows{begin} of {self.base.derivation}"
 
     def read(self) -> NDArray[np.float32]:
-        return self.base.read()[: self.count].copy()
+        return self.base.read()[self.start : self.start + self.count].copy()
 
 
 def scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:

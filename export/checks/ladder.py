@@ -1,6 +1,5 @@
 """The ladder of an export: the rungs below the artifact that ships show which of them costs how much."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +15,11 @@ from pocketdiffusion.export.rewrites import changed_floor_db, changes
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.engines import load_runner
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, LAYER_DB, check_in_torch, floor_db
-
-Progress = Callable[[str], None]
 
 
 def judge_rungs(
@@ -34,7 +32,7 @@ def judge_rungs(
     artifact in float32 is then compared with the changed module. The loss by rounding to float16 raises the floor of
     the artifact that ships. `folder` holds the graph that ships."""
     part, artifact = fitted.part, fitted.artifact
-    name, format = part.spec.name, artifact.format
+    name, format, float32_fits = part.spec.name, artifact.format, holds_float32(part, artifact.format)
     changing = changes(rewrite for rewrite, count in fitted.graph.rewrites.items() if count)
     progress(f"verifying {name} after the rewrites")
     exact = open_rewritten(part, [rewrite for rewrite in artifact.rewrites if rewrite not in changing])
@@ -47,7 +45,7 @@ def judge_rungs(
     if artifact.recipe == "fp32" and changed is not None:
         progress(f"verifying {format} {name} against the changed module")
         verdicts += _judge_same_weights(fitted, changed, few, folder)
-    elif artifact.recipe != "fp32" and holds_float32(part, format):
+    elif artifact.recipe != "fp32" and float32_fits:
         progress(f"verifying {format} {name}, fp32")
         verdicts += _judge_float32(fitted, target, changed, few, folder)
     if fitted.plan.floor_db is not None:
@@ -57,7 +55,7 @@ def judge_rungs(
         progress(f"verifying {name} with rounded weights")
         rounded = open_rounded(fitted.original, artifact.rewrites)
         verdicts += judge_graph(check_in_torch(Kind.ROUNDING, format, "float16", verdicts), rounded, few)
-        if not holds_float32(part, format):
+        if not float32_fits:
             progress(f"verifying {format} {name} against rounded weights")
             verdicts += _judge_same_weights(fitted, open_rounded(part, artifact.rewrites), few, folder)
     return [*verdicts, *fitted.verdicts]

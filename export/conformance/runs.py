@@ -1,7 +1,7 @@
 """Conformance vectors of samplers: runs of diffusers' schedulers, driven as its pipelines drive them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,12 +27,21 @@ from pocketdiffusion.runtime.verify.questions import (
     run_outputs,
     run_starts,
 )
-from pocketdiffusion.runtime.verify.vectors import Arrays, Case, Vector
+from pocketdiffusion.runtime.verify.vectors import ArrayAt, Arrays, Case, Vector
 
-WRONG = (
+# What a mistake of a reader makes wrong in each kind of vector.
+START_TELLS = (
+    "text to image starts at init_noise_sigma * noise, not at noise_scale * noise; image to image at "
+    "signal_scale * image + noise_scale * noise, both of the first row that runs"
+)
+RUN_TELLS = (
     "wrong for one count of steps: a number of its table; wrong for all: the history of m dropped or its oldest taken "
     "first, input_scale ignored, timesteps made integers, the noise of c left out, or a run whose first rows do not "
     "take the columns of `restarts`"
+)
+ROW_TELLS = (
+    "row by row: input_scale ignored (scaled latents), timesteps made integers (timesteps), the history of m "
+    "dropped or its oldest taken first, the noise of c left out (latents)"
 )
 
 
@@ -46,89 +55,68 @@ class _Run:
     latents: Array
 
 
+_Runs = Mapping[tuple[int, int], _Run]  # the runs of one sampler by (steps, start)
+_Stored = dict[str, ArrayAt]  # arrays of a case by name
+
+
 def run_vectors(config: Mapping[str, Any], arrays: Arrays) -> tuple[Vector, ...]:
     """Return three vectors for each sampler that supports the scheduler's settings: the start, the end of a run for
     every number of steps, from noise and from a picture, and one run row by row."""
     vectors: list[Vector] = []
     runs = _runs(json.dumps(dict(config), sort_keys=True))
     noise = _noise().reshape(-1, 16)
-    shared = {"outputs": arrays.add(run_outputs()), "noise": arrays.add(noise)}
+    model = {"outputs": arrays.add(run_outputs()), "noise": arrays.add(noise)}
     image = {"image": arrays.add(run_image())}
     for sampler in dict.fromkeys(name for name, _, _, _ in runs):
+        from_noise = {(n, s): run for (name, pictured, n, s), run in runs.items() if name == sampler and not pictured}
+        from_picture = {(n, s): run for (name, pictured, n, s), run in runs.items() if name == sampler and pictured}
         starts, ends = [], []
-        for title, from_picture in (("from noise", False), ("from a picture", True)):
-            some = {
-                (n, s): run for (name, picture, n, s), run in runs.items() if (name, picture) == (sampler, from_picture)
-            }
-            if not some:
-                continue
-            given = {
-                "steps": arrays.add(np.array([steps for steps, _ in some], np.int32)),
-                "starts": arrays.add(np.array([start for _, start in some], np.int32)),
-                **(image if from_picture else {}),
-            }
-            first, last, means = (np.stack([pick(run) for run in some.values()]) for pick in (_first, _last, _mean))
-            texts = {"sampler": sampler}
-            starts.append(
-                Case(
-                    label=title,
-                    texts=texts,
-                    arrays={**given, "noise": arrays.add(noise[0])},
-                    expected={"latents": arrays.add(first)},
-                )
-            )
-            ends.append(
-                Case(
-                    label=title,
-                    texts=texts,
-                    arrays={**given, **shared},
-                    expected={"latents": arrays.add(last), "means": arrays.add(means)},
-                )
-            )
-        floor = min(run_floor_db(run.first, run.latents) for (name, *_), run in runs.items() if name == sampler)
-        vectors.append(
+        for label, some, start in (("from noise", from_noise, {}), ("from a picture", from_picture, image)):
+            if some:
+                given = _counts(list(some), arrays) | start
+                starts.append(_start(label, sampler, some, {**given, "noise": arrays.add(noise[0])}, arrays))
+                ends.append(_end(label, sampler, some, {**given, **model}, arrays))
+        whole = _row_by_row(sampler, from_noise, model, arrays)
+        floor = min(run_floor_db(run.first, run.latents) for run in (*from_noise.values(), *from_picture.values()))
+        vectors += [
+            Vector(name=f"start, {sampler}", kind="start", tells=START_TELLS, floor_db=NEAR_DB, cases=tuple(starts)),
+            Vector(name=f"runs, {sampler}", kind="run", tells=RUN_TELLS, floor_db=floor, cases=tuple(ends)),
             Vector(
-                name=f"start, {sampler}",
-                kind="start",
-                tells="text to image starts at init_noise_sigma * noise, not at noise_scale * noise; image to image at "
-                "signal_scale * image + noise_scale * noise, both of the first row that runs",
-                floor_db=NEAR_DB,
-                cases=tuple(starts),
-            )
-        )
-        vectors.append(Vector(name=f"runs, {sampler}", kind="run", tells=WRONG, floor_db=floor, cases=tuple(ends)))
-        steps = max(n for name, picture, n, _ in runs if name == sampler and not picture and n <= WHOLE)
-        run = runs[sampler, False, steps, 0]
-        complete = Case(
-            label=f"{steps} steps",
-            texts={"sampler": sampler},
-            arrays={
-                "steps": arrays.add(np.array([steps], np.int32)),
-                "starts": arrays.add(np.array([0], np.int32)),
-                **shared,
-            },
-            expected={name: arrays.add(getattr(run, name)) for name in ("timesteps", "scaled", "latents")},
-        )
-        tells = (
-            "row by row: input_scale ignored (scaled latents), timesteps made integers (timesteps), the history of m "
-            "dropped or its oldest taken first, the noise of c left out (latents)"
-        )
-        vectors.append(
-            Vector(name=f"run row by row, {sampler}", kind="whole_run", tells=tells, floor_db=floor, cases=(complete,))
-        )
+                name=f"run row by row, {sampler}", kind="whole_run", tells=ROW_TELLS, floor_db=floor, cases=(whole,)
+            ),
+        ]
     return tuple(vectors)
 
 
-def _first(run: _Run) -> Array:
-    return run.first
+def _counts(runs: Sequence[tuple[int, int]], arrays: Arrays) -> _Stored:
+    """Store the (steps, start) of runs, each int32 [runs]."""
+    return {
+        "steps": arrays.add(np.array([steps for steps, _ in runs], np.int32)),
+        "starts": arrays.add(np.array([start for _, start in runs], np.int32)),
+    }
 
 
-def _last(run: _Run) -> Array:
-    return np.asarray(run.latents[-1])
+def _start(label: str, sampler: str, runs: _Runs, given: _Stored, arrays: Arrays) -> Case:
+    """Return the case of the latents, float32 [runs, 16], before the first row of each run."""
+    first = np.stack([run.first for run in runs.values()])
+    return Case(label=label, texts={"sampler": sampler}, arrays=given, expected={"latents": arrays.add(first)})
 
 
-def _mean(run: _Run) -> Array:
-    return np.asarray(run.latents.mean(axis=0, dtype=np.float64), np.float32)
+def _end(label: str, sampler: str, runs: _Runs, given: _Stored, arrays: Arrays) -> Case:
+    """Return the case of the latents after the last row of each run and of their means over all rows, float32
+    [runs, 16]."""
+    last = np.stack([run.latents[-1] for run in runs.values()])
+    means = np.stack([run.latents.mean(axis=0, dtype=np.float64).astype(np.float32) for run in runs.values()])
+    expected = {"latents": arrays.add(last), "means": arrays.add(means)}
+    return Case(label=label, texts={"sampler": sampler}, arrays=given, expected=expected)
+
+
+def _row_by_row(sampler: str, runs: _Runs, model: _Stored, arrays: Arrays) -> Case:
+    """Return the case of all rows of one run: the longest from noise of at most WHOLE steps."""
+    steps = max(n for n, _ in runs if n <= WHOLE)
+    given, run = _counts([(steps, 0)], arrays), runs[steps, 0]
+    expected = {name: arrays.add(getattr(run, name)) for name in ("timesteps", "scaled", "latents")}
+    return Case(label=f"{steps} steps", texts={"sampler": sampler}, arrays={**given, **model}, expected=expected)
 
 
 def _noise() -> Array:

@@ -10,9 +10,17 @@ The folder is the registry: a file here serves the pipeline classes that its `PI
     calls(pipeline)              the pipeline's modules whose calls are recorded: {graph: GraphCall}
     modules(pipeline)            the pipeline's modules that have the weights of each component
     scheduler_config(config)     the scheduler's settings after the corrections that the pipeline class makes
+
+The record `GraphCall` is in parts/graph_call.py. `modules` returns {component: {first part of a weight's name:
+module}}. Each component counts its sites by kind (component.py), and a wrong count stops the export.
+
+A family is one file if its tokenizers are CLIP's, its autoencoder is the part "vae" with a `scaling_factor` and without
+a shift, its scheduler is one of runtime/sampling/samplers, and its program uses the host values of runtime/program.py.
+bundle_writer.py, conformance/__init__.py and checkpoints/tokenizer_files.py rely on that. Anything else changes the
+contract with readers, docs/BUNDLE.md, and these files with it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
@@ -28,6 +36,7 @@ from pocketdiffusion.export.families.parts.split import split_calls, split_compo
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.sampling.scheduler_settings import PLAIN
 
 _SCHEDULERS, _TOKENIZERS = "diffusers", "transformers"  # the libraries that define them
@@ -45,7 +54,7 @@ def components(
     width: int | None = None,
     height: int | None = None,
     split_unet: int = 1,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> list[Component]:
     """Return the graphs of a checkpoint, batch 1, for pictures of `width` x `height` pixels, in the order in which they
     run. The UNet is `split_unet` graphs.
@@ -88,7 +97,9 @@ def calls(checkpoint: Checkpoint, pipeline: Any, parts: Sequence[Component]) -> 
     return split_calls(family.calls(pipeline), family.modules(pipeline), parts)
 
 
-def modules(checkpoint: Checkpoint, pipeline: Any, parts: Sequence[Component]) -> dict[str, Mapping[str, nn.Module]]:
+def modules(
+    checkpoint: Checkpoint, pipeline: Any, parts: Sequence[Component]
+) -> dict[str, Mapping[str, nn.Module | None]]:
     """Return the modules of the checkpoint's pipeline that have the weights of each of its components `parts`."""
     return split_modules(find_family(checkpoint).modules(pipeline), parts)
 

@@ -77,9 +77,9 @@ def emit_fitted(
     graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     if plan.storage == "float32" or plan.activation != "float":
         return Fitted(graph, part, part, artifact, plan, None)
-    original = part
+    original, check = part, check_replay(artifact.format, plan)
     corrections: list[str] = []
-    replayed, ranges = replay(folder, artifact.format, graph, trajectories)
+    replayed, ranges = replay(folder, graph, check, trajectories)
     for correct in (_rescale, _upcast):
         if all(r.fits for r in ranges):
             break
@@ -89,7 +89,7 @@ def emit_fitted(
             continue
         remove(folder, graph)
         graph = emit(corrected.part, corrected.artifact, folder, open_batch=open_batch, plan=plan)
-        better, found = replay(folder, artifact.format, graph, trajectories)
+        better, found = replay(folder, graph, check, trajectories)
         if sum(not r.fits for r in found) < sum(not r.fits for r in ranges):
             part, artifact, replayed, ranges = corrected.part, corrected.artifact, better, found
             corrections.append(corrected.description)
@@ -102,15 +102,20 @@ def emit_fitted(
     return Fitted(graph, part, original, artifact, plan, audit)
 
 
+def check_replay(format: str, plan: Plan) -> Check:
+    """Return the check on a replay, with every result rounded to float16, of a graph stored as `plan` says."""
+    scope = Scope(format, plan.storage, "float16")
+    return Check(Kind.REPLAY, Tolerance(floor_db(scope, recipe_db=plan.floor_db)), scope)
+
+
 def replay(
-    folder: Path, format: str, graph: Graph, trajectories: Sequence[Trajectory]
+    folder: Path, graph: Graph, check: Check, trajectories: Sequence[Trajectory]
 ) -> tuple[list[Verdict], list[Range]]:
     """Run the artifact with each result rounded to float16. Return its verdicts, and the value ranges of its results,
     the nearest to the limit of float16 first; infinite for a result that overflowed."""
     found: Found = {}
-    runner = open_replay(folder, format, graph, "float16", partial(update_largest, found))
-    scope = Scope(format, graph.storage, "float16")
-    check = Check(Kind.REPLAY, Tolerance(floor_db(scope, recipe_db=graph.floor_db)), scope)
+    assert check.scope.format is not None
+    runner = open_replay(folder, check.scope.format, graph, "float16", partial(update_largest, found))
     return judge_graph(check, runner, trajectories), by_magnitude(found)
 
 

@@ -1,7 +1,7 @@
 """Record the original: diffusers' own pipeline draws, unchanged, and the inputs and outputs of its modules are kept."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import calls, modules, program
+from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.recorder import Recorder, assemble
@@ -23,11 +24,13 @@ from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
     DENOISE,
     ENCODE_IMAGE,
+    Program,
     find_consumer,
     find_ends,
     input_of,
     text_to_image,
 )
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
@@ -38,25 +41,57 @@ def record(
     checkpoint: Checkpoint,
     parts: Sequence[Component],
     requests: Sequence[Request] = REQUESTS,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
     watch: Callable[[str, nn.Module], None] | None = None,
     *,
     streamed: bool = True,
-    controls: bool = False,
+    controls: Collection[str] = (),
 ) -> list[Trajectory]:
     """Draw each request with diffusers' pipeline of the checkpoint, opened by its own loader. Return a trajectory each.
 
     Before anything runs, `watch` is called with the name of each component and a module that has its weights under the
-    component's names, to register hooks; if it changes weights, `streamed` must be off. `controls` draws three more
-    pictures per request, which show what a distance in dB means. Raise UserError if the pipeline cannot be opened, or
-    no sampler here does what its scheduler does.
+    component's names, to register hooks; if it changes weights, `streamed` must be off. `controls` names more pictures
+    per request (runtime/verify/controls.py), which show what a distance in dB means. Raise UserError if the pipeline
+    cannot be opened, or no sampler here does what its scheduler does.
     """
+    reference = open_reference(checkpoint, parts, streamed)
+    if watch is not None:
+        for name, own in reference.modules.items():
+            watch(name, Named(own))
+    store = ArrayStore()
+    trajectories = []
+    for number, request in enumerate(requests, 1):
+        if reference.program.guidance == CLASSIFIER_FREE and not request.guidance > 1:
+            raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
+        progress(f"prompt {number} of {len(requests)}")
+        trajectories.append(draw(reference, request, store, controls))
+    return trajectories
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An open pipeline of diffusers, and what its drawings are recorded by: its modules that have the weights of each
+    component, the modules whose calls are recorded, the program that names their values, the size of its pictures
+    (width, height) and its sampler."""
+
+    pipeline: Pipeline
+    modules: Mapping[str, Mapping[str, nn.Module | None]]
+    calls: Mapping[str, GraphCall]
+    program: Program
+    size: tuple[int, int]
+    sampler: str
+
+
+def open_reference(checkpoint: Checkpoint, parts: Sequence[Component], streamed: bool) -> Reference:
+    """Open the checkpoint's pipeline. Raise UserError as `record` does."""
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
-    if watch is not None:
-        for name, own in modules(checkpoint, pipeline, parts).items():
-            watch(name, Named(own))
-    return draw(pipeline, checkpoint, parts, requests, progress, sampler, controls)
+    drawn = program(checkpoint, parts)
+    _, decoded = find_ends(drawn, {part.spec.name: part.spec for part in parts})
+    _, _, height, width = decoded.shape
+    size = int(width), int(height)
+    own, recorded = modules(checkpoint, pipeline, parts), calls(checkpoint, pipeline, parts)
+    return Reference(pipeline, own, recorded, drawn, size, sampler)
 
 
 def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
@@ -74,41 +109,23 @@ def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
     set_sampler(checkpoint, open_pipeline(checkpoint))
 
 
-def draw(
-    pipeline: Pipeline,
-    checkpoint: Checkpoint,
-    parts: Sequence[Component],
-    requests: Sequence[Request],
-    progress: Callable[[str], None],
-    sampler: str,
-    controls: bool,
-) -> list[Trajectory]:
-    """Draw the requests as `record` does, with an open pipeline. `sampler` is the name of its scheduler's sampler."""
-    size = picture_size(checkpoint, parts)
-    recorded, drawn = calls(checkpoint, pipeline, parts), program(checkpoint, parts)
-    store = ArrayStore()
-    trajectories = []
-    for number, request in enumerate(requests, 1):
-        if drawn.guidance == CLASSIFIER_FREE and not request.guidance > 1:
-            raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
-        progress(f"prompt {number} of {len(requests)}")
-        with Recorder(pipeline, recorded) as recorder:
-            picture = draw_picture(pipeline, request, size)
-            if ENCODE_IMAGE in text_to_image(drawn):
-                encode(pipeline, picture)
-        found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None)
-        arrays: dict[str, Any] = store.put({"noise": found.noise, "latents": found.latents, "picture": picture})
-        trajectories.append(
-            Trajectory(
-                program=drawn,
-                **vars(request),
-                sampler=sampler,
-                calls=store.put_calls(found.calls),
-                **arrays,
-                controls=draw_controls(pipeline, request, size, picture) if controls else {},
-            )
-        )
-    return trajectories
+def draw(reference: Reference, request: Request, store: ArrayStore, controls: Collection[str]) -> Trajectory:
+    """Draw one request as `record` does. `store` keeps the recorded arrays."""
+    pipeline, drawn = reference.pipeline, reference.program
+    with Recorder(pipeline, reference.calls) as recorder:
+        picture = draw_picture(pipeline, request, reference.size)
+        if ENCODE_IMAGE in text_to_image(drawn):
+            encode(pipeline, picture)
+    found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None)
+    arrays: dict[str, Any] = store.put({"noise": found.noise, "latents": found.latents, "picture": picture})
+    return Trajectory(
+        program=drawn,
+        **vars(request),
+        sampler=reference.sampler,
+        calls=store.put_calls(found.calls),
+        **arrays,
+        controls=draw_controls(pipeline, request, reference.size, picture, controls),
+    )
 
 
 def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) -> Array:
@@ -134,20 +151,16 @@ def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
     return np.asarray(picture)
 
 
-def draw_controls(pipeline: Pipeline, request: Request, size: tuple[int, int], picture: Array) -> dict[str, float]:
+def draw_controls(
+    pipeline: Pipeline, request: Request, size: tuple[int, int], picture: Array, names: Collection[str]
+) -> dict[str, float]:
     """Return the PSNR (dB) of `picture`, drawn by `request`, against the original's pictures with another seed, one
-    step less, and a neighbouring prompt."""
+    step less, and a neighbouring prompt: those of them that `names` has."""
     others = {SEED: replace(request, seed=request.seed ^ 1), PROMPT: replace(request, prompt=shorten(request.prompt))}
     if request.steps > 1:
         others[STEPS] = replace(request, steps=request.steps - 1)
-    return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in others.items()}
-
-
-def picture_size(checkpoint: Checkpoint, parts: Sequence[Component]) -> tuple[int, int]:
-    """Return (width, height) in pixels of the decoder's output."""
-    _, decoded = find_ends(program(checkpoint, parts), {part.spec.name: part.spec for part in parts})
-    _, _, height, width = decoded.shape
-    return int(width), int(height)
+    chosen = {name: other for name, other in others.items() if name in names}
+    return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in chosen.items()}
 
 
 @torch.no_grad()

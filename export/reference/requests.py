@@ -1,6 +1,10 @@
 """The pictures that the original draws for the gate. Nothing here needs torch."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pocketdiffusion.runtime.bundle.verdicts import ProofKind
+from pocketdiffusion.runtime.verify.controls import ALL, SEED
 
 
 @dataclass(frozen=True)
@@ -21,3 +25,18 @@ REQUESTS = (
     Request("Slice of pizza, food & cheese!", seed=3, guidance=3.0),
     Request("the sunflower's 2 petals", "grey", seed=4),
 )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How much the original draws for a proof: `requests`, and for each of them the pictures of `controls`."""
+
+    requests: tuple[Request, ...]
+    controls: tuple[str, ...]
+
+
+# A quick proof has few steps of one picture, with both halves of guidance, and one control.
+PROOFS: Mapping[ProofKind, Proof] = {
+    "full": Proof(REQUESTS, ALL),
+    "quick": Proof((replace(REQUESTS[1], steps=3),), (SEED,)),
+}

@@ -5,20 +5,26 @@ Each weight is replaced by a NaN of four bytes, so that code that bypasses the h
 picture. float16 and bfloat16 become float32 exactly.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 Table = dict[str, Tensor | None]
+Read = Callable[[str], Tensor]  # a weight in float32, by its name in the module's state_dict
 
 
-def stream_weights(module: nn.Module) -> None:
-    """Let every submodule of `module` that has its own parameters or buffers compute in float32, from weights as they
-    are stored. The dtype of all floating-point tensors reads as float32."""
-    for each in module.modules():
-        if any(True for _ in _own(each)):
-            _stream(each)
+def stream_weights(module: nn.Module, read: Read | None = None) -> None:
+    """Let every submodule of `module` that has its own parameters or buffers compute in float32, with weights that
+    `read` returns at each forward; by default the module's own, as they are stored. The dtype of all floating-point
+    tensors reads as float32."""
+    for prefix, each in module.named_modules():
+        own = {name: tensor for _, name, tensor in _own(each)}
+        if own and read is None:
+            _stream(each, own, partial(_widen, own))
+        elif own and read is not None:
+            _stream(each, own, partial(_read, read, f"{prefix}." if prefix else ""))
 
 
 def _own(module: nn.Module) -> Iterator[tuple[Table, str, Tensor]]:
@@ -28,16 +34,15 @@ def _own(module: nn.Module) -> Iterator[tuple[Table, str, Tensor]]:
                 yield table, name, tensor  # type: ignore[misc]
 
 
-def _stream(module: nn.Module) -> None:
-    stored = {name: tensor for _, name, tensor in _own(module)}
-    resting = {name: _like(_nothing(tensor), tensor) for name, tensor in stored.items()}
+def _stream(module: nn.Module, own: Mapping[str, Tensor], read: Read) -> None:
+    resting = {name: _like(_nothing(tensor), tensor) for name, tensor in own.items()}
 
     def put(values: Mapping[str, Tensor]) -> None:
         for table, name, _ in list(_own(module)):
             table[name] = values[name]
 
     def fill(*_: object) -> None:
-        put({name: _like(_widened(tensor), tensor) for name, tensor in stored.items()})
+        put({name: _like(read(name), tensor) for name, tensor in resting.items()})
 
     def rest(*_: object) -> None:
         put(resting)
@@ -51,7 +56,12 @@ def _nothing(tensor: Tensor) -> Tensor:
     return torch.full((), float("nan")).expand(tensor.shape) if tensor.is_floating_point() else tensor
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def _read(read: Read, prefix: str, name: str) -> Tensor:
+    return read(prefix + name)
+
+
+def _widen(own: Mapping[str, Tensor], name: str) -> Tensor:
+    tensor = own[name]
     return tensor.detach().float() if tensor.is_floating_point() else tensor
 
 

@@ -1,6 +1,6 @@
 """A model in torch as one of the two sides of `compare`, the other being a model or a bundle."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
@@ -12,6 +12,7 @@ from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.program import Program
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.pictures import PictureReport, compare_picture
 from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
@@ -23,7 +24,7 @@ class ModelCandidate:
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
-    progress: Callable[[str], None]
+    progress: Progress
 
     @property
     def title(self) -> str:

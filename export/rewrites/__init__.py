@@ -13,7 +13,11 @@ it must not fire, and defines
     kept(module) -> dict     before `apply`: {reason: count} of the modules of its kind that it does not change, such
                              as `{"normalises its queries": 2}`; left out if there cannot be any
     CHANGES                  only of a rewrite that changes the model: a description of the change, for the report
-    FLOOR_DB                 with it: the least PSNR (dB) of the changed module, by measurement
+    FLOOR_DB                 with it: the least PSNR (dB) of the changed module, by measurement; the lowest
+                             that `verify` accepts is quantize.floors.CHANGED_DB
+
+Targets name the rewrites of an artifact in the order in which they are applied; one that no target names is never used.
+A kind in MARKS is a kind of Component.sites: the parts of families (families/parts) count a new one first.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +31,7 @@ from pocketdiffusion.runtime.errors import ProofError
 
 
 def apply_rewrites(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
-    """Apply each rewrite in turn, in place. Return {name: number of sites changed}."""
+    """Apply each rewrite in turn, in place. Return {name: number of modules changed}."""
     return {name: import_module(f"{__name__}.{name}").apply(module) for name in names}
 
 

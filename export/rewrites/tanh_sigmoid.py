@@ -6,8 +6,8 @@ slow one. In float16 1 + tanh cancels where x is far below 0, and the negative t
 
 Fires on `torch.nn.SiLU`, which diffusers' UNet and VAE use, each at one or more sites (the SiLU of a residual block
 acts three times), on transformers' `QuickGELUActivation`, and on the module that `quick_gelu` replaces it with. Must
-NOT fire on GELU, whose sigmoid is an approximation, on a sigmoid that is no activation (a gate), nor on FP32SiLU, an
-island in float32.
+NOT fire on GELU, whose sigmoid is an approximation, on a sigmoid that is not an activation (a gate), nor on FP32SiLU,
+an island in float32.
 
 Source: sigmoid(x) = (1 + tanh(x / 2)) / 2, https://dlmf.nist.gov/4.28 with 4.37; SiLU and QuickGELU as in section 2 of
 https://arxiv.org/abs/1606.08415.
@@ -56,7 +56,7 @@ _OPERATORS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     QuickGELU: tanh_quick_gelu,
 }
 _REASONS: dict[type[nn.Module], str] = {
-    nn.Sigmoid: "a sigmoid that is no activation",
+    nn.Sigmoid: "a sigmoid that is not an activation",
     FP32SiLU: "an island in float32",
 }
 

@@ -1,4 +1,15 @@
-"""The phones: one TOML file each, in this folder. Adding a file adds a target. Nothing here needs torch."""
+"""The phones: one TOML file each, in this folder. Adding a file adds a target. Nothing here needs torch. Its
+keys are
+
+    title, os, open_batch         required; open_batch: true only if the engine runs both halves of guidance in one call
+    soc, memory_mb, os_floor      facts; each is left out, or has its address in [sources]. os_floor begins with os
+    core                          the phone's processor by its name in qemu, for the stand-in arm64
+    [[artifacts]]                 format, profile, recipe, compute_unit, rewrites
+    [[published]]                 measurements of others: what, device, value, unit, source
+
+Begin an artifact from the format's BACKEND.default. Rewrites are applied in the order of the list, split_einsum before
+fused_attention. TFLite lowers no operator of a rewrite: it needs rewrites with BODIES.
+"""
 
 import tomllib
 from difflib import get_close_matches

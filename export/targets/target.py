@@ -1,5 +1,6 @@
 """The file of a target: the tables of its TOML, and the record that they become."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,17 +21,17 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
 from pocketdiffusion.export.artifact import Artifact
-from pocketdiffusion.export.backends import backend_names, find_backend, profile_names
+from pocketdiffusion.export.backends import backend_names, find_backend, profile_names, unit_names
 from pocketdiffusion.quantize.recipes import recipe_names
+from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 
 REWRITES = Path(__file__).parents[1] / "rewrites"
 FACTS = ("soc", "memory_mb", "os_floor")  # each needs its source
-UNITS = ("cpu", "gpu", "ane", "npu")
 CHOICES: Mapping[str, Callable[[], Sequence[str]]] = {
     "format": backend_names,
     "profile": profile_names,
     "recipe": recipe_names,
-    "compute_unit": lambda: UNITS,
+    "compute_unit": unit_names,
 }
 
 
@@ -93,8 +94,9 @@ class ArtifactTable(_Table):
         choices = CHOICES[str(info.field_name)]()
         if value not in choices:
             raise _wrong(f"is {value!r} and must be one of {', '.join(choices)}")
-        if info.field_name == "profile" and "format" in info.data:
-            known = find_backend(info.data["format"]).profiles
+        if info.field_name in ("profile", "compute_unit") and "format" in info.data:
+            backend = find_backend(info.data["format"])
+            known = backend.profiles if info.field_name == "profile" else backend.compute_units
             if value not in known:
                 raise _wrong(f"is {value!r}, and {info.data['format']} has {', '.join(known)}")
         return value
@@ -105,8 +107,9 @@ class ArtifactTable(_Table):
         if isinstance(value, list):
             if not all(isinstance(name, str) for name in value):
                 raise _wrong("must be a list of names")
+            known = {file.stem for file in REWRITES.glob("[!_]*.py")}
             for name in value:
-                if not (REWRITES / f"{name}.py").is_file():
+                if name not in known:
                     raise _wrong(f"names {name}, and export/rewrites has no such file")
         return value
 
@@ -131,6 +134,21 @@ class Table(_Table):
     def _is_positive(cls, value: int) -> int:
         if value < 1:
             raise _wrong(f"is {value}, and must be 1 or more")
+        return value
+
+    @field_validator("os_floor")
+    @classmethod
+    def _is_version(cls, value: str | None, info: Info) -> str | None:
+        system = str(info.data.get("os"))
+        if value is not None and not re.fullmatch(rf"{re.escape(system)} \d+(\.\d+)*", value):
+            raise _wrong(f"is {value!r}, and must be {system} and a version, as in '{system} 14'")
+        return value
+
+    @field_validator("core")
+    @classmethod
+    def _is_core(cls, value: str | None) -> str | None:
+        if value is not None and value not in CORES:
+            raise _wrong(f"is {value!r} and must be one of {', '.join(CORES)}")
         return value
 
     @field_validator("artifacts")

@@ -4,7 +4,7 @@ A file has
 
     SYSTEM   the phone's system, such as Android: targets' `os_floor` begins with it
     ENGINES  the version of each engine in the app, by the name that bundles use; None: any version
-    put(part, name, phone, say) -> str
+    put(part, name, phone, progress) -> str
 
 `put` copies the runtime part in the folder `part` to the app under `name`, on the phone `phone` (None: the only one
 that is connected), and returns a sentence that says where it is. It raises UserError, with what to do, if it fails.
@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 FOLDER = Path(__file__).parent
 
@@ -27,7 +28,7 @@ class App:
     name: str
     system: str
     engines: Mapping[str, str | None]
-    put: Callable[[Path, str, str | None, Callable[[str], None]], str]
+    put: Callable[[Path, str, str | None, Progress], str]
 
 
 def app_names() -> list[str]:

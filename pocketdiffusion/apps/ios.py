@@ -1,11 +1,11 @@
 """The iOS demo: the bundle is copied into the folder of the checkout that Xcode copies into the app."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from pocketdiffusion.runtime.engines.coreml import ENGINE
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 SYSTEM = "iOS"
 ENGINES = {ENGINE.name: None}  # Core ML is a part of iOS, in any version
@@ -14,7 +14,7 @@ PROJECT = "PocketDiffusion.xcodeproj"
 BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose the zip in the app"
 
 
-def put(part: Path, name: str, phone: str | None, progress: Callable[[str], None]) -> str:
+def put(part: Path, name: str, phone: str | None, progress: Progress) -> str:
     """Copy the runtime part in `part` into ios_demo/Bundles of this checkout, as the bundle `name` of the app.
 
     Raises UserError if pocketdiffusion does not run from a checkout, if a phone is given, or if files cannot be

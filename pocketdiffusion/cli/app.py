@@ -1,4 +1,5 @@
-"""The command line. Each command is one file of this folder; it imports what it runs only when it is called."""
+"""The command line. Each command is a file of this folder that is registered here; it imports what it runs only when it
+is called."""
 
 import sys
 from typing import Annotated, Any, NoReturn

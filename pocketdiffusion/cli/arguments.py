@@ -1,11 +1,11 @@
-"""Check the arguments of a command before its work begins: sizes, pictures, prompts, output files."""
+"""Check the arguments of a command before its work begins: sizes, pictures, folders."""
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from pocketdiffusion.files import check_replaceable
 from pocketdiffusion.runtime.errors import UserError
 
 _CORRUPT = (
@@ -32,29 +32,6 @@ def open_picture(path: Path, width: int, height: int) -> Any:
         raise UserError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty, without white space at their ends. Only \\n and \\r\\n end a
-    line, since copied prompts may contain other separators. Raise UserError if the file cannot be read or is empty."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read the prompts {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        ) from None
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise UserError(f"{path} has no prompts: write one prompt per line")
-    return lines
-
-
-def check_report(output: Path) -> None:
-    """Raise UserError if a report cannot be written to `output`. Call this before the work."""
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"cannot write {output}: the report is HTML, name it {output.stem}.html")
-    if output.is_dir() or not output.resolve().parent.is_dir():
-        raise UserError(f"cannot write {output}: there is no folder {output.parent}, or it is a folder itself")
-
-
 def parse_size(size: str | None) -> tuple[int | None, int | None]:
     """Return width and height in pixels of a text such as "512x768"; None and None if `size` is None. Raise UserError
     if the text has another form."""
@@ -64,13 +41,6 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
         raise UserError(f"--size {size} is not a size: give width and height in pixels, such as 512x512")
     return int(parts[0]), int(parts[1])
-
-
-def check_replaceable(file: Path, is_own: Callable[[Path], bool], kind: str) -> None:
-    """Raise UserError if `file` exists, is not empty, and `is_own` returns False: only an older `kind` may be
-    replaced."""
-    if file.is_file() and file.stat().st_size and not is_own(file):
-        raise UserError(f"{file} exists and is not a {kind}: move it, or give another -o")
 
 
 def _is_drawn(file: Path) -> bool:

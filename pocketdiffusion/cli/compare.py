@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pocketdiffusion.cli.arguments import check_report, read_prompts
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import AllowUnexpected, Json, OneFormat, Quiet, Revision, Token
+from pocketdiffusion.files import check_report, read_prompts
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pocketdiffusion.cli.interrupts import hear_interrupts
 from pocketdiffusion.cli.progress import time_left
 from pocketdiffusion.cli.streams import standard_streams
 from pocketdiffusion.runtime.errors import PocketDiffusionError
-from pocketdiffusion.runtime.note import Note
+from pocketdiffusion.runtime.progress import Note, Progress
 from pocketdiffusion.runtime.scratch import describe_nameless
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 BROKEN_PIPE = 141  # the exit code when the reader of stdout is gone, as in a shell
 PIPED_WIDTH = 160  # columns if stdout is not a terminal: rich would use 80 and cut the tables
 INTERNAL = 3  # the exit code of an error of this program
-Progress = Callable[[str], None]
 
 
 @cache

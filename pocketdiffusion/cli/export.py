@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketdiffusion.cli.arguments import parse_size
-from pocketdiffusion.cli.console import Output, Progress
+from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
     BUILT_IN,
@@ -21,6 +21,8 @@ from pocketdiffusion.cli.options import (
     Phone,
     Plan,
     Profile,
+    Proof,
+    ProofKind,
     Quiet,
     Recipe,
     Report,
@@ -32,6 +34,7 @@ from pocketdiffusion.cli.options import (
     Token,
 )
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketdiffusion.choices import Wanted
@@ -55,6 +58,7 @@ def export(
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
+    proof: Proof = ProofKind.FULL,
     report: Report = ReportKind.SHORT,
     force: Force = False,
     plan: Plan = False,
@@ -76,12 +80,12 @@ def export(
     if plan:
         from pocketdiffusion.cli.plan import show_plan
 
-        show_plan(wanted, chosen, output)
+        show_plan(wanted, chosen, proof.value, output)
         return
     check_folder(folder, force)
     assert folder is not None
     with output.show_progress(f"exporting {model} for {target}") as progress:
-        exported = export_chosen(wanted, folder, token, allow_unexpected or (), report, progress)
+        exported = export_chosen(wanted, folder, token, allow_unexpected or (), proof, report, progress)
     show_exported(exported, output)
 
 
@@ -90,6 +94,7 @@ def export_chosen(
     folder: Path,
     token: str | None,
     allow_unexpected: Sequence[str],
+    proof: ProofKind,
     report: ReportKind,
     progress: Progress,
 ) -> "Bundle":
@@ -114,6 +119,7 @@ def export_chosen(
         revision=wanted.revision,
         token=token,
         allow_unexpected=allow_unexpected,
+        proof="quick" if proof is ProofKind.QUICK else "full",
         report="full" if report is ReportKind.FULL else "short",
         progress=progress,
     )

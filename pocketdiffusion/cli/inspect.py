@@ -39,9 +39,9 @@ def inspect(
 
     check_model(what)
     with needs_export():
-        from pocketdiffusion.export.checkpoints import open_checkpoint
         from pocketdiffusion.export.component import check_finite
         from pocketdiffusion.export.families import components
+        from pocketdiffusion.export.opening import open_checkpoint
     from pocketdiffusion.cli.json_output import model_record
     from pocketdiffusion.cli.tables import model_tables
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pocketdiffusion.compare import Compared
+    from pocketdiffusion.estimates import ExportPlan
     from pocketdiffusion.export.component import Component
     from pocketdiffusion.export.targets import Target
-    from pocketdiffusion.planned_export import ExportPlan
     from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
     from pocketdiffusion.runtime.bundle.verdicts import Verdict
     from pocketdiffusion.runtime.graph_spec import TensorSpec
@@ -200,5 +200,5 @@ def compare_record(a: str, b: str, compared: "Compared", broken: str) -> dict[st
 
 
 def plan_record(plan: "ExportPlan") -> dict[str, Any]:
-    """Return the estimates of export --plan, by the rules in planned_export.py."""
+    """Return the estimates of export --plan, by the rules in estimates.py."""
     return {"estimate": True, **asdict(plan)}

@@ -11,7 +11,7 @@ from pocketdiffusion.cli.arguments import expand_home
 from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.backends.backend import Package
 from pocketdiffusion.runtime.devices.stamp import find_standin
-from pocketdiffusion.runtime.devices.standins import NAMES
+from pocketdiffusion.runtime.devices.standins import load_standin, standin_names
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.tools.install import missing_tools
 
@@ -22,7 +22,6 @@ TOOLS = (
     ("swift", "the iOS demo's engine", "swift.org's toolchain"),
     ("adb", "puts bundles on an Android phone", "Android's platform tools"),
 )
-PURPOSES = {"arm64": "verify --device arm64", "gpu": "verify --device gpu"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,14 @@ def examine(standins: Path) -> Iterator[Finding]:
         yield Finding(package.name, _version(package.name), package.purpose, package.install)
     for name, purpose, remedy in TOOLS:
         yield Finding(name, shutil.which(name) or "", purpose, remedy)
-    for name in NAMES:
+    for name in standin_names():
         yield _standin(name, standins)
 
 
 def _standin(name: str, standins: Path) -> Finding:
+    purpose = f"verify --device {name}: {load_standin(name).purpose}"
     try:
-        return Finding(f"stand-in {name}", str(find_standin(expand_home(standins), name)), PURPOSES[name], "")
+        return Finding(f"stand-in {name}", str(find_standin(expand_home(standins), name)), purpose, "")
     except UserError as error:
         _, _, remedy = str(error).rpartition(": ")
         missing = missing_tools(name)
@@ -56,7 +56,7 @@ def _standin(name: str, standins: Path) -> Finding:
             remedy = "on Linux only"
         elif missing:
             remedy = f"{', '.join(missing)}, then {remedy}"
-        return Finding(f"stand-in {name}", "", PURPOSES[name], remedy)
+        return Finding(f"stand-in {name}", "", purpose, remedy)
 
 
 def _version(package: str) -> str:

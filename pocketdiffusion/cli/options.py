@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pocketdiffusion.cli.completion import complete_formats, complete_recipes, complete_samplers, complete_targets
+from pocketdiffusion.runtime.devices.standins import standin_names
 
 BUILT_IN = "emoji"
 STANDINS = Path("~/.cache/pocketdiffusion/standins")
@@ -119,6 +120,23 @@ MinPsnr = Annotated[
 ]
 
 
+class ProofKind(Enum):
+    """How much of the original an export is compared with."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+Proof = Annotated[
+    ProofKind,
+    typer.Option(
+        "--proof",
+        help="How much is drawn and compared. `full`: four pictures of 10 steps, and three control pictures of each. "
+        "`quick`: one picture of 3 steps, and one control. Both make every kind of check, and the bundle states which.",
+    ),
+]
+
+
 class ReportKind(Enum):
     """The amount of measurements for the report of an export."""
 
@@ -148,6 +166,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 class Device(Enum):
     """The machine or stand-in that runs the graphs in `verify`."""
 
+    _ignore_ = "name"
     HOST = "host"
-    ARM64 = "arm64"
-    GPU = "gpu"
+    for name in standin_names():
+        vars()[name.upper()] = name

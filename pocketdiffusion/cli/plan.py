@@ -6,19 +6,22 @@ from pocketdiffusion.cli.console import Output
 
 if TYPE_CHECKING:
     from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.estimates import ExportPlan
     from pocketdiffusion.export.targets import Target
-    from pocketdiffusion.planned_export import ExportPlan
+    from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 
 
-def show_plan(wanted: "Wanted", target: "Target", output: Output) -> None:
-    """Print the plan of an export. Raise UserError if the checkpoint is not on this disk."""
+def show_plan(wanted: "Wanted", target: "Target", proof: "ProofKind", output: Output) -> None:
+    """Print the plan of an export with this kind of proof. Raise UserError if the checkpoint is not on this disk."""
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
-    from pocketdiffusion.planned_export import plan_export
+    from pocketdiffusion.estimates import plan_export
 
     outline = read_outline(wanted.model)
-    plan = plan_export(outline, target, budget_mb=wanted.budget_mb, width=wanted.width, height=wanted.height)
+    plan = plan_export(
+        outline, target, budget_mb=wanted.budget_mb, width=wanted.width, height=wanted.height, proof=proof
+    )
     output.json(lambda: plan_record(plan))
     output.table(plan_table(plan.parts))
     for line in describe_plan(plan):
@@ -29,6 +32,9 @@ def describe_plan(plan: "ExportPlan") -> list[str]:
     """Return the estimates of the plan, each as one line of text."""
     lines = [f"{plan.model} for {plan.target}, pictures of {plan.width}x{plan.height}"]
     for format, memory in plan.memory_bytes.items():
+        if format in plan.not_measured:
+            lines.append(f"not measured: the memory on the phone in {format}, whose backend has no costs.json")
+            continue
         if memory is None:
             lines.append(f"estimate: the memory on the phone in {format} is not known for this recipe")
             continue
@@ -37,5 +43,8 @@ def describe_plan(plan: "ExportPlan") -> list[str]:
             ram = f", {100 * memory / plan.ram_bytes:.0f} % of its {plan.ram_bytes / 2**30:.0f} GB"
         lines.append(f"estimate: {memory / 1e6:.0f} MB of memory on the phone in {format}, all graphs loaded{ram}")
     lines.append(f"the original draws {plan.pictures} pictures in {plan.steps} denoising steps")
-    lines.append(f"estimate: {plan.cpu_seconds / 60:.1f} CPU minutes for the export, right within a factor of two")
+    if plan.cpu_seconds is None:
+        lines.append(f"not measured: the time of an export to {', '.join(plan.not_measured)}")
+    else:
+        lines.append(f"estimate: {plan.cpu_seconds / 60:.1f} CPU minutes for the export, right within a factor of two")
     return lines

@@ -69,7 +69,8 @@ def search(
 
     An interrupted search continues if the same command is run again.
     """
-    from pocketdiffusion.choices import Wanted, check_export, check_recipe_file, one_artifact
+    from pocketdiffusion.choices import Wanted, check_export, one_artifact
+    from pocketdiffusion.files import check_recipe_file
     from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)

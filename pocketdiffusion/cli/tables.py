@@ -12,8 +12,8 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from pocketdiffusion.cli.machine import Finding
     from pocketdiffusion.compare import Compared
+    from pocketdiffusion.estimates import PlannedPart
     from pocketdiffusion.export.targets import Target
-    from pocketdiffusion.planned_export import PlannedPart
     from pocketdiffusion.runtime.bundle.manifest import Graph, Manifest
     from pocketdiffusion.runtime.devices.judge_report import Row
     from pocketdiffusion.runtime.graph_spec import TensorSpec

@@ -38,8 +38,8 @@ OnDevice = Annotated[
     Device,
     typer.Option(
         "--device",
-        help="Where the graphs are run: `host` is this machine, `arm64` an emulated Arm processor, `gpu` LiteRT's "
-        "GPU delegate in software. `pocketdiffusion devices list` shows which are installed.",
+        help="Where the graphs are run: `host` is this machine, the others are stand-ins for a phone. "
+        "`pocketdiffusion devices list` describes them and shows which are installed.",
     ),
 ]
 Core = Annotated[
@@ -69,9 +69,7 @@ def verify(
     core: Core = None,
     limit: Annotated[
         float,
-        typer.Option(
-            min=1, metavar="SECONDS", help="The time limit of one call of a graph on arm64 or gpu, in seconds."
-        ),
+        typer.Option(min=1, metavar="SECONDS", help="The time limit of one call of a graph on a stand-in, in seconds."),
     ] = 300,
     device_report: DeviceReport = None,
     standins: Standins = STANDINS,
@@ -85,7 +83,7 @@ def verify(
 
     The checks cover the hash of every file, every stage of the pipeline, every graph, and complete pictures.
 
-    With `--device arm64` or `gpu`, they cover every graph and one small picture. If DIR is only the runtime part of a
+    With `--device` and a stand-in, they cover every graph and one small picture. If DIR is only the runtime part of a
     bundle, they cover the conformance vectors, one recorded call of each graph, and one picture.
     """
     output = Output(quiet, as_json)
@@ -150,7 +148,9 @@ def show_passed(found: "Verified", output: Output) -> None:
     """Print that every verdict passed, and warnings on compute units."""
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
-    where = " on its runtime part" if found.not_judged else ""
+    where = " of a quick proof" if found.bundle.manifest.proof_kind == "quick" else ""
+    if found.not_judged:
+        where = " on its runtime part"
     if found.device != Device.HOST.value:
         where = f" on {found.device}"
     output.print_line(f"{found.bundle.folder} passed all {len(found.verdicts)} verdicts{where}")

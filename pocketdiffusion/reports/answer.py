@@ -52,7 +52,8 @@ def answer_export(
     if failed:
         count = f"{len(failed)} of {len(verdicts)} checks failed, first {describe_failure(blame(failed))}"
         return Answer(f"Not proven for {phone}", f"{count}; {near}", "failed")
-    checks = f"all {len(verdicts)} checks passed"
+    quick = " of a quick proof" if manifest.proof_kind == "quick" else ""
+    checks = f"all {len(verdicts)} checks{quick} passed"
     lossy = _lossy_recipes(graph for graphs in manifest.graphs.values() for graph in graphs.values())
     limits = f" within the floors of the lossy recipe {' and '.join(lossy)}" if lossy else ""
     if not_run:

@@ -8,7 +8,7 @@ from typing import Any
 from pocketdiffusion.compare import Compared
 from pocketdiffusion.reports.answer import answer_comparison
 from pocketdiffusion.reports.page import group_pictures, render, words
-from pocketdiffusion.reports.plots import drift_plot, guided_plot, layer_plot, teacher_forced_plot
+from pocketdiffusion.reports.plots import drift_plot, guided_plot, layer_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.errors import UserError
 
 
@@ -33,6 +33,8 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
     not hold, "" if none."""
     difference = compared.difference
     drawn = difference.drawn
+    calls = [call for each in drawn for call in each.calls]
+    steps = teacher_forced_db(difference.graphs, difference.subject, calls)
     page = render(
         "compare.html",
         answer=answer_comparison(compared, broken),
@@ -43,9 +45,7 @@ def write_comparison(file: Path, compared: Compared, broken: str) -> None:
         steps=drawn[0].steps,
         guidance=drawn[0].guidance,
         prompts=group_pictures(difference.pictures, drawn),
-        teacher_forced=teacher_forced_plot(
-            difference.graphs, difference.subject, [call for each in drawn for call in each.calls]
-        ),
+        teacher_forced=teacher_forced_plot(steps),
         guided=guided_plot(difference.guided_db, [each.prompt for each in drawn]),
         drift=drift_plot(difference.pictures),
         layers=layer_plot(compared.layers, compared.budget) if compared.layers else "",

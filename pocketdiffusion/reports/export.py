@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.reports.answer import Pictures, answer_export, pictures_of
-from pocketdiffusion.reports.findings import Findings
+from pocketdiffusion.export.findings import Findings
+from pocketdiffusion.reports.answer import Answer, Pictures, answer_export, pictures_of
 from pocketdiffusion.reports.page import group_pictures, render, word, words
-from pocketdiffusion.reports.plots import Calls, drift_plot, teacher_forced_db, teacher_forced_plot
+from pocketdiffusion.reports.plots import Steps, drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.program import model_graph
@@ -54,17 +54,30 @@ class Figures:
     pictures: Pictures | None
 
 
+@dataclass(frozen=True)
+class Conclusions:
+    """What follows from a report's content, for both of its files. `warnings`: of compute units that are known to be
+    bad. `against_controls`: a line for each format. `steps`: PSNR (dB) of the denoiser's output at each step, by format
+    and half of guidance. `apple`: how Apple's Swift pipeline differs, None if it cannot open the bundle."""
+
+    answer: Answer
+    warnings: Sequence[str]
+    against_controls: Sequence[str]
+    steps: Steps
+    apple: Sequence[str] | None
+
+
 def write_report(folder: Path, report: Report) -> None:
     """Write report/report.json and the self-contained report/report.html below `folder`."""
+    concluded = conclude(report)
     (folder / "report").mkdir(exist_ok=True)
-    (folder / "report/report.json").write_text(json.dumps(_machine(report), indent=1) + "\n")
-    manifest, controls = report.manifest, [t.controls for t in report.originals]
+    (folder / "report/report.json").write_text(json.dumps(_machine(report, concluded), indent=1) + "\n")
     shipped, stages, ladder = group_verdicts(report)
-    sizes = _sizes(folder, manifest)
+    sizes = _sizes(folder, report.manifest)
     page = render(
         "export.html",
         report=report,
-        answer=answer_export(manifest, report.verdicts, controls, units_not_run(manifest)),
+        answer=concluded.answer,
         prompts=group_pictures(report.pictures, report.originals),
         figures=_figures(report, sizes),
         shipped=shipped,
@@ -72,14 +85,30 @@ def write_report(folder: Path, report: Report) -> None:
         ladder=ladder,
         nearest=NEAREST,
         audited=any(found.audit for graphs in report.findings.values() for found in graphs.values()),
-        against_controls=list(describe_pictures(report.verdicts, controls)),
-        warnings=warn_of_units(manifest),
-        apple=_apple(manifest),
+        against_controls=concluded.against_controls,
+        warnings=concluded.warnings,
+        apple=concluded.apple,
         sizes=sizes,
-        teacher_forced=teacher_forced_plot(report.verdicts, *_denoiser(report.originals)),
+        teacher_forced=teacher_forced_plot(concluded.steps),
         drift=drift_plot(report.pictures),
     )
     (folder / "report/report.html").write_text(page, encoding="utf-8")
+
+
+def conclude(report: Report) -> Conclusions:
+    """Return the conclusions from a report's content."""
+    manifest, controls = report.manifest, [t.controls for t in report.originals]
+    warnings, not_run = warn_of_units(manifest), units_not_run(manifest)
+    against_controls = list(describe_pictures(report.verdicts, controls))
+    graph, output = model_graph(report.originals[0].program)
+    calls = [(case.half, case.step or 0) for t in report.originals for case in cases(graph, t)]
+    return Conclusions(
+        answer=answer_export(manifest, report.verdicts, controls, not_run),
+        warnings=warnings,
+        against_controls=against_controls,
+        steps=teacher_forced_db(report.verdicts, f"{graph}.{output}", calls),
+        apple=_apple(manifest),
+    )
 
 
 def group_verdicts(report: Report) -> tuple[list[Verdict], list[Verdict], list[Verdict]]:
@@ -122,23 +151,15 @@ def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
     return max(map(sum, zip(weights, activations, strict=True))), sum(weights) + max(activations)
 
 
-def _denoiser(originals: Sequence[Trajectory]) -> tuple[str, Calls]:
-    """Return the name of the denoiser's output in verdicts, and its calls for all prompts."""
-    graph, output = model_graph(originals[0].program)
-    return f"{graph}.{output}", [(case.half, case.step or 0) for t in originals for case in cases(graph, t)]
-
-
-def _machine(report: Report) -> dict[str, Any]:
-    controls = [t.controls for t in report.originals]
-    answer = answer_export(report.manifest, report.verdicts, controls, units_not_run(report.manifest))
+def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
     return {
-        "answer": answer.sentence,
+        "answer": concluded.answer.sentence,
         "model": report.manifest.model.model_dump(),
         "target": report.manifest.target.model_dump(),
         "verdicts": [words(asdict(verdict)) | {"passed": verdict.passed} for verdict in report.verdicts],
         "steps": {
             format: {half: list(map(word, heights)) for half, heights in halves.items()}
-            for format, halves in teacher_forced_db(report.verdicts, *_denoiser(report.originals)).items()
+            for format, halves in concluded.steps.items()
         },
         "pictures": [
             {
@@ -152,8 +173,8 @@ def _machine(report: Report) -> dict[str, Any]:
             }
             for p, t in zip(report.pictures, cycle(report.originals), strict=False)
         ],
-        "unit_warnings": warn_of_units(report.manifest),
-        "apple_differences": _apple(report.manifest),
+        "unit_warnings": concluded.warnings,
+        "apple_differences": concluded.apple,
         "rewrites": {
             format: {name: _findings(found) for name, found in graphs.items()}
             for format, graphs in report.findings.items()

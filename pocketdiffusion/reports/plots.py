@@ -22,6 +22,7 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 Calls = Sequence[tuple[str, int]]  # each call of the denoiser: half of guidance, step from 0
+Steps = Mapping[str, Mapping[str, Sequence[float]]]  # PSNR (dB) at each step, by format and half of guidance
 
 
 def teacher_forced_db(
@@ -43,10 +44,10 @@ def teacher_forced_db(
     return found
 
 
-def teacher_forced_plot(verdicts: Sequence[Verdict], subject: str, calls: Calls) -> str:
-    """Return `teacher_forced_db` as an <svg> element: one colour per format, one dash per half."""
+def teacher_forced_plot(steps: Steps) -> str:
+    """Return the result of `teacher_forced_db` as an <svg> element: one colour per format, one dash per half."""
     figure, axes = _axes("PSNR of the denoiser's output (dB)")
-    for format, halves in teacher_forced_db(verdicts, subject, calls).items():
+    for format, halves in steps.items():
         for dash, (half, heights) in zip(_DASHES, halves.items(), strict=False):
             label = f"{format}: {half} half" if half else format
             axes.plot(range(1, len(heights) + 1), _clip(heights), dash, color=_COLOURS.get(format, "#777"), label=label)

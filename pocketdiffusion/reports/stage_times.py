@@ -1,9 +1,8 @@
 """Measure the time of each stage of an export, which begins with a line of progress."""
 
-from collections.abc import Callable
 from time import perf_counter
 
-Progress = Callable[[str], None]
+from pocketdiffusion.runtime.progress import Progress
 
 
 def timed(progress: Progress) -> tuple[Progress, dict[str, float]]:

@@ -23,8 +23,8 @@ from pocketdiffusion.quantize.measure.sensitivity import Drawings, Schemes, Subj
 from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
-Progress = Callable[[str], None]
 LINES = 20  # lines of progress in a measurement
 
 

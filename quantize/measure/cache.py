@@ -7,7 +7,7 @@ once. An interrupted run continues from it; a table with another key is started 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.quantize.written import write_complete
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.progress import Progress
 
 SENSITIVITY_VERSION = 1
 """The version of the measurement, a part of every table's key.
@@ -52,7 +53,7 @@ class SensitivityTable:
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
-def open_table(file: Path, key: str, progress: Callable[[str], None]) -> SensitivityTable:
+def open_table(file: Path, key: str, progress: Progress) -> SensitivityTable:
     """Open the table in `file`, or start a new one if there is none or its key differs; `progress` reports which.
 
     An incomplete last line is dropped. Raises UserError if the file is not a sensitivity table or cannot be written.

@@ -16,16 +16,22 @@ from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 
 
 @torch.no_grad()
-def fake_quantize(module: nn.Module, plan: Plan, *, litert: bool = False) -> None:
-    """Round the weights and activations of `module` as `plan` says, in place.
-
-    With `litert` the rounding is LiteRT's instead of onnxruntime's: an int8 kernel also returns int8, and each row of a
-    matrix product has its own dynamic range.
-    """
+def fake_quantize(module: nn.Module, plan: Plan) -> None:
+    """Round the weights of `module` as `plan` says, in place, and its activations at each call."""
     parameters = dict(module.named_parameters())
     for name, scheme in plan.schemes.items():
         if scheme != FLOAT32:
             parameters[name].copy_(torch.from_numpy(restore(store(parameters[name].numpy(), scheme))))
+    round_activations(module, plan)
+
+
+def round_activations(module: nn.Module, plan: Plan, *, litert: bool = False) -> None:
+    """Round the activations of `module` at each call as `plan` says.
+
+    With `litert` the rounding is LiteRT's instead of onnxruntime's: an int8 kernel also returns int8, and each row of a
+    matrix product has its own dynamic range.
+    """
+    for name, scheme in plan.schemes.items():
         if scheme.activation != "float":
             owner = module.get_submodule(name.rpartition(".")[0])
             bits = BITS.get(scheme.activation, 8)

@@ -2,9 +2,12 @@
 
 plan(weights, analysis) -> schemes by name    the decision for one component
 
-floors.json, which benchmarks/floors.py writes, has the floors of the artifacts of lossy recipes. A lossy recipe that
-was not measured yet states `FLOORS`, a quantize.floors.Floors; measured floors take precedence. A recipe is one of
-these files or a JSON file (quantize/recipe_file.py).
+floors.json, which benchmarks/floors.py writes, has the floors of the artifacts of lossy recipes; each lossy recipe of
+this folder has to be in it (tests/test_recipes.py). `FLOORS`, a quantize.floors.Floors, is for a recipe that was not
+measured yet; measured floors take precedence. A recipe is one of these files or a JSON file (quantize/recipe_file.py).
+
+Every matrix gets a scheme; an embedding's has the activation "float", and a recipe has one kind of activation other
+than "float". `list recipes` prints the first sentence of the file's docstring, docs/recipes.md its first paragraph.
 """
 
 from difflib import get_close_matches

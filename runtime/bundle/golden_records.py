@@ -44,7 +44,7 @@ class OriginalPicture(Record):
     image: BundlePath = Field(description="the picture, a PNG of 8 bits a channel")
     prompt: str = Field(description="what was drawn")
     negative_prompt: str | None = Field(description="what was not to be drawn; null: no negative prompt was given")
-    seed: Seed = Field(description="a whole number from -2^63 to 2^64-1, in decimal digits")
+    seed: Seed = Field(description="an integer from -2^63 to 2^64-1, in decimal digits")
     steps: Size = Field(description="denoising steps")
     sampler: str = Field(description="the sampler's name in the step tables")
     guidance: float = Field(description="guidance scale")

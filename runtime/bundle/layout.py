@@ -102,7 +102,7 @@ class PictureSize(Record):
 
 
 class Pipeline(Common):
-    """pipeline/FORMAT.json: all that changes a picture, and is no file of its own."""
+    """pipeline/FORMAT.json: all that changes a picture and is not in a file of its own."""
 
     picture: PictureSize = Field(description="the size of the pictures that it draws")
     steps: Steps = Field(description="the step tables")

@@ -26,7 +26,7 @@ from pocketdiffusion.runtime.bundle.graph_records import ExternalData, Graph, Gr
 from pocketdiffusion.runtime.bundle.picture_records import Defaults, Latents, Preview, Scheduler, Vae
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
 from pocketdiffusion.runtime.bundle.tokenizer_records import AddedToken, Tokenizer
-from pocketdiffusion.runtime.bundle.verdicts import ProofSummary, Verdict, Worst
+from pocketdiffusion.runtime.bundle.verdicts import ProofKind, ProofSummary, Verdict, Worst
 from pocketdiffusion.runtime.program import Constant, Program
 from pocketdiffusion.runtime.record import INFORMS, ArrayRef, BundlePath, Count, Record, Sha256
 from pocketdiffusion.runtime.sampling.stored_tables import TableFile
@@ -101,7 +101,7 @@ class Draft(Common):
     calibration: Calibration | None = None
     cases: dict[str, GoldenCase] = {}
     conformance: tuple[BundlePath, ...] = ()
-    proof_kind: Annotated[Literal["quick", "full"], INFORMS] = "full"
+    proof_kind: Annotated[ProofKind, INFORMS] = "full"
 
 
 class Manifest(Draft):

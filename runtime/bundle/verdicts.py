@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from pocketdiffusion.runtime.record import INFORMS, AnyFloat, BundlePath, Count, Record, Sha256
 
+ProofKind = Literal["quick", "full"]  # how much of the original an export was compared with
+
 
 class Kind(StrEnum):
     """The subject of a comparison with the original. The value is the `rung` of a verdict, except that a verdict on an
@@ -23,7 +25,7 @@ class Kind(StrEnum):
     SAME_INTEGERS = "same integers"  # an artifact that computes in integers, each layer on the artifact's own inputs
     REPLAY = "replay"  # an artifact with every result rounded to float16
     ARTIFACT = "artifact"  # an artifact of a recipe, as users run it
-    STAGE = "stage"  # a part of the pipeline that is no graph
+    STAGE = "stage"  # a part of the pipeline that is not a graph
     PICTURES = "pictures"  # drawn free-running
     CONFORMANCE = "conformance"  # a conformance vector of the bundle
     CONFORMANCE_AFRESH = "conformance, asked again"  # a vector that the original libraries computed now
@@ -144,8 +146,10 @@ class VerdictRecord(Record):
     finite: bool = Field(description="whether all values are finite")
     cases: Count = Field(description="how many calls were compared")
     passed: bool = Field(description="whether floor and limit were kept, by finite values, in at least one case")
-    device: Annotated[Literal["host", "arm64", "gpu"], INFORMS] = Field(
-        default="host", description="where it ran: this machine, or a stand-in for a phone"
+    device: str = Field(
+        default="host",
+        description="where it ran: this machine, or a stand-in for a phone",
+        examples=["host", "arm64", "gpu"],
     )
 
     @model_validator(mode="after")
@@ -195,6 +199,8 @@ class ProofSummary(Record):
 
     file: BundlePath = Field(description="the proof file")
     sha256: Sha256 = Field(description="digest of the proof file, whether it is there or not")
-    kind: Annotated[Literal["quick", "full"], INFORMS] = Field(description="how much was judged; quick is reserved")
+    kind: Annotated[ProofKind, INFORMS] = Field(
+        description="how much was judged: full, or quick, which has one picture of few steps"
+    )
     passed: bool = Field(description="whether every verdict passed, and every output of every graph has one")
     worst: Worst | None = Field(description="the worst verdict; null where there is none")

@@ -5,7 +5,7 @@ that prompt is drawn in a few steps, and compared with the host's picture of the
 pipeline are the same numpy everywhere, and are judged only on the host.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,15 +15,15 @@ import numpy as np
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
-from pocketdiffusion.runtime.devices.arm64 import check_core, launch_arm64
 from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
-from pocketdiffusion.runtime.devices.gpu import launch_gpu
-from pocketdiffusion.runtime.devices.ml_drift import REFUSES
+from pocketdiffusion.runtime.devices.facts import StandinFacts
+from pocketdiffusion.runtime.devices.standins import load_standin
 from pocketdiffusion.runtime.engines import find_engine, find_graph, open_graph
 from pocketdiffusion.runtime.engines.facts import Way
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.program import DECODE, find_producer, model_graph
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.check import Scope, scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
@@ -37,34 +37,35 @@ STEPS = 4  # of the picture
 
 @dataclass(frozen=True)
 class Standin:
-    """A place to run graphs: `device` is a key of `EngineFacts.ways`, `core` qemu's name of arm64's processor."""
+    """A place to run graphs: `device` is a key of `EngineFacts.ways`, `facts` is its record, `core` qemu's name of the
+    processor that arm64 emulates."""
 
     device: str
     launch: Launch
+    facts: StandinFacts
     core: str = ""
 
     def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
         """Open a graph below `folder`. Raise ProofError if the stand-in cannot load it, ends or exceeds the time
-        limit."""
+        limit; UserError if its processor lacks what phones have."""
         file_spec = graph.file_spec or graph.spec
         child = ChildRunner(self.launch, way.engine, folder / graph.path, file_spec)
-        if self.device == "arm64":
-            check_core(child, self.core)
+        self.facts.check(child, self.core)
         return child if graph.file_spec is None else AdaptedRunner(graph.spec, child, graph.transposes)
 
 
 def find_place(device: str, standins: Path, core: str, seconds: float) -> Standin:
-    """Return the stand-in `device` below the folder `standins`. Raise UserError if it is missing or incomplete."""
-    if device == "arm64":
-        return Standin(device, launch_arm64(standins, core, seconds), core)
-    return Standin(device, launch_gpu(standins, seconds))
+    """Return the stand-in `device` below the folder `standins`. Raise UserError if there is no such stand-in, or it
+    is missing or incomplete."""
+    facts = load_standin(device)
+    return Standin(device, facts.launch(standins, core, seconds), facts, core)
 
 
 def judge_on(
     place: Standin,
     bundle: Bundle,
     trajectories: Sequence[Trajectory],
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> tuple[list[Verdict], list[NotRun]]:
     """Judge every graph of every format, in each way that `place` runs it, and a picture. Return the verdicts and what
     was not run. Raise ProofError if a graph cannot be run there although it ships for that device."""
@@ -91,7 +92,7 @@ def _judge_way(
     trajectory: Trajectory,
     format: str,
     way: Way,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[list[Verdict], list[NotRun]]:
     reports: list[Verdict] = []
     skipped: list[NotRun] = []
@@ -106,11 +107,17 @@ def _judge_way(
         try:
             runner = opened(name)
         except ProofError as error:  # pictures then run it on the host, as an app does on the CPU
-            if place.device != "gpu" or graph.compute_unit == "gpu" or REFUSES not in str(error):
+            if (
+                not place.facts.refuses
+                or place.facts.refuses not in str(error)
+                or graph.compute_unit == place.facts.unit
+            ):
                 raise
-            skipped.append(NotRun(name, format, place.device, way.arithmetic, f"it is for the CPU: {error}"))
+            skipped.append(
+                NotRun(name, format, place.device, way.arithmetic, f"it is for {graph.compute_unit}: {error}")
+            )
             continue
-        scope = replace(scope_of(format, graph), arithmetic=way.arithmetic, device=place.device)
+        scope = replace(scope_of(format, graph), arithmetic=way.arithmetic, device=place.device, unit=place.facts.unit)
         check = check_artifact(scope, graph, bundle.manifest.verdicts)
         reports += judge_graph(check, runner, [probe(trajectory)])
     on_host = {row.subject for row in skipped}
@@ -124,7 +131,7 @@ def _judge_way(
 
     progress(f"{format} picture on {place.launch.title}, {way.arithmetic}")
     (drawn,) = draw_pictures(bundle, [draw_on_host(bundle, trajectory, format)], format, opener)
-    scope = Scope(format, arithmetic=way.arithmetic, device=place.device)
+    scope = Scope(format, arithmetic=way.arithmetic, device=place.device, unit=place.facts.unit)
     return reports + judge_pictures([drawn], graphs.values(), scope)[1:], skipped
 
 

@@ -159,6 +159,5 @@ def _floor(verdicts: Sequence[Verdict], subject: str, graph: Graph, result: Unit
             f"the report says that {result.format} {result.graph} computed in {result.arithmetic} on {result.unit}, "
             f"which a file of {graph.storage} without integers does not"
         )
-    device = "gpu" if result.unit in ("gpu", "webgpu") else "host"
-    scope = replace(scope_of(result.format, graph), arithmetic=result.arithmetic, device=device)
+    scope = replace(scope_of(result.format, graph), arithmetic=result.arithmetic, unit=result.unit)
     return check_artifact(scope, graph, verdicts).tolerance.of(subject)

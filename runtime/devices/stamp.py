@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pocketdiffusion.runtime.devices.standins import VERSIONS
+from pocketdiffusion.runtime.devices.standins import load_standin
 from pocketdiffusion.runtime.errors import UserError
 
 STAMP = "standin.json"
@@ -20,7 +20,7 @@ def find_standin(cache: Path, name: str) -> Path:
         files = dict(stamp["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"the stand-in {name} is not set up in {cache}: {again}") from None
-    for package, version in VERSIONS[name].items():
+    for package, version in load_standin(name).versions.items():
         if (package, version) not in installed:
             raise UserError(f"the stand-in {name} has another {package} than {version}: {again}")
     for path, size in files.items():

@@ -2,6 +2,9 @@
 
 ENGINE: EngineFacts                  facts on the engine that can be read without it
 open_runner(path, spec) -> Runner
+
+A file without `ENGINE` is no engine: facts.py is the record, io_adapter.py converts tensors, mlprogram/ is the executor
+behind coreml.
 """
 
 from collections.abc import Callable

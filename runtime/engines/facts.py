@@ -22,6 +22,12 @@ class EngineFacts:
     half_arithmetic: Literal["float32", "float16"] = "float32"  # of a graph whose weights are stored in float16
     weights_in_own_files: bool = False  # the weights are in other files of the same folder, which `external_data` names
     dynamic_convolutions: bool = False  # int8 convolutions whose range is measured per call are faster than float32
-    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  # by stand-in: how the graphs are run there
+    same_versions: bool = (
+        False  # `least_version` and `tried` of a bundle are versions of one library: the first is least
+    )
+    processor_code: bool = False  # files hold a processor's own code, and `compiled_for` names the processors
+    # By compute unit of a phone that another engine runs: why that engine is not here, and what ran the graph instead.
+    absent: Mapping[str, str] = field(default_factory=dict)
+    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  # by stand-in, a name of runtime/devices/standins
     # By stand-in: an arithmetic that is not run there ("-": no arithmetic is), and the reason.
     left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)

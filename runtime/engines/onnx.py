@@ -15,6 +15,8 @@ from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 ENGINE = EngineFacts(
     name="onnxruntime",
     weights_in_own_files=True,
+    same_versions=True,
+    absent={"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph instead"},
     ways={"arm64": (Way(__name__, "float32"),)},
     left_out={
         # A graph that is float16 throughout has 54 dB there (UNet), below the floor: see benchmarks/half_onnx.py.

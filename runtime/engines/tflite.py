@@ -20,7 +20,7 @@ ENGINE = EngineFacts(
     ways={
         "arm64": (Way(__name__, "float32"), Way("pocketdiffusion.runtime.devices.xnnpack_half", "float16")),
         "gpu": (Way("pocketdiffusion.runtime.devices.ml_drift", "float32"),),
-        # used by benchmarks/tflite_on_android.py
+        # No stand-in: benchmarks/tflite_on_android.py starts the Android app's engine itself.
         "tensorflow": (Way("pocketdiffusion.runtime.devices.tensorflow_lite", "float32"),),
     },
 )

@@ -12,13 +12,15 @@ from pocketdiffusion.runtime.runner import Runner
 @dataclass(frozen=True)
 class Scope:
     """The subject of a check and where it runs. `format` is None for anything but an artifact, `recipe` is an
-    artifact's, and `device` is "host" or the stand-in that runs it."""
+    artifact's, `device` is "host" or the stand-in that runs it, and `unit` the compute unit that runs it or, on a
+    stand-in, that the stand-in replaces."""
 
     format: str | None = None
     storage: str = "float32"
     arithmetic: str = "float32"
     device: str = "host"
     recipe: str = ""
+    unit: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The first side is given as trajectories of an original (export/reference/record.py) or of a bundle (`record_bundle`).
 They are read one by one and not kept, so that memory does not grow with the number of prompts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import process_time
@@ -16,6 +16,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.pipeline import combine_halves, find_cut
 from pocketdiffusion.runtime.program import HALVES, Program, model_graph, program_graphs
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.check import NONE, Check, Scope
 from pocketdiffusion.runtime.verify.finite import largest
@@ -167,7 +168,7 @@ def other_shapes(mine: Mapping[str, GraphSpec], others: Mapping[str, GraphSpec])
 
 
 def compare(
-    trajectories: Iterable[Trajectory], candidate: Candidate, progress: Callable[[str], None] = lambda line: None
+    trajectories: Iterable[Trajectory], candidate: Candidate, progress: Progress = lambda line: None
 ) -> Difference:
     """Return the differences of `candidate` from the recorded first side, whose tensors have the same shapes
     (`check_shapes`). `trajectories` may be a generator that draws: only one is held at a time."""

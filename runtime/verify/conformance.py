@@ -18,6 +18,7 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.pipeline import find_table, guide, open_tokenizers, scale_posterior, unscale_latents
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.step_table import Step, StepTable, advance, first_latents
 from pocketdiffusion.runtime.tokenizer import Tokenizer, Tokens, encode, read_merges
@@ -92,7 +93,7 @@ def _reader_with(bundle: Bundle, tokenizer: Tokenizer, settings: Settings) -> Re
 def judge_conformance(
     bundle: Bundle,
     reader: Reader | None = None,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
     recomputed: Path | None = None,
 ) -> tuple[list[Verdict], dict[str, str]]:
     """Return a verdict for each vector of the bundle, its subject the vector's name, and the vectors' explanations of a

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.file_table import PROOF
 from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -39,6 +40,8 @@ from pocketdiffusion.runtime.verify.settings import (
 from pocketdiffusion.runtime.verify.vector_check import vector_faults
 from pocketdiffusion.runtime.verify.vectors import VECTORS
 
+FULL_PICTURES = 4  # of the original, in a full proof (export/reference/requests.py)
+
 
 def check_contradictions(bundle: Bundle) -> None:
     """Compare the files of a bundle with each other. Raise ProofError, which names the file and the field, at the first
@@ -57,6 +60,12 @@ def _contradictions(bundle: Bundle) -> Iterator[tuple[str, str]]:
         for name, graph in graphs.items():
             reasons = (*_files(bundle, format, graph), *engine_faults(format, graph))
             yield from ((pipeline, f"graphs.{name}.{reason}") for reason in reasons)
+    if (
+        bundle.manifest.has_proof
+        and bundle.manifest.proof_kind == "full"
+        and len(bundle.manifest.golden) < FULL_PICTURES
+    ):
+        yield "manifest.json", f"proof.kind is full, and {PROOF} has fewer than {FULL_PICTURES} pictures"
     if bundle.manifest.picture is None:
         yield "manifest.json", "picture is null, and a reader without the proof part has no other picture to draw again"
     yield from (("manifest.json", reason) for reason in (*_golden(bundle), *passed_over_faults(bundle)))

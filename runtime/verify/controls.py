@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Protocol
 
-SEED, STEPS, PROMPT = "another seed", "one step less", "the prompt without its last word"
+SEED, STEPS, PROMPT = ALL = ("another seed", "one step less", "the prompt without its last word")
 
 
 class Median(Protocol):

@@ -3,12 +3,13 @@
 Teacher-forced, each graph and each stage gets the original's own inputs, so that its verdict blames only this part.
 Then complete pictures are drawn, free-running, and compared with the original's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.program import model_graph
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.check import Check, Scope
 from pocketdiffusion.runtime.verify.metrics import Comparison, Tally
@@ -31,7 +32,7 @@ def judge_graph(check: Check, runner: Runner, trajectories: Sequence[Trajectory]
 
 
 def judge(
-    bundle: Bundle, trajectories: Sequence[Trajectory], progress: Callable[[str], None] = lambda line: None
+    bundle: Bundle, trajectories: Sequence[Trajectory], progress: Progress = lambda line: None
 ) -> tuple[list[Verdict], list[PictureReport]]:
     """Judge everything. Return the verdicts and the pictures: verdicts on pictures come first, then on stages and on
     every graph of every format. All tolerances are decided before anything runs, from the graphs and the verdicts of

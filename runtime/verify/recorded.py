@@ -67,7 +67,7 @@ def record_bundle(
     controls: bool = False,
 ) -> Trajectory:
     """Draw one picture with the bundle's own artifacts, and return its trajectory. `controls` draws three more. Raise
-    UserError as `generate` does, and if guidance is 1 or less: there are no two halves to compare then."""
+    UserError as `generate` does, and if guidance is 1 or less, because a recording needs both halves."""
     program = bundle.manifest.program
     if program.guidance == CLASSIFIER_FREE and not guidance > 1:
         raise UserError(

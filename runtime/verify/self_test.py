@@ -1,7 +1,7 @@
 """The gate on an installed runtime part, like the self-test of an app: each golden case and the picture of the original
 in every format, and the stages that need no recorded drawing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.image import read_picture
 from pocketdiffusion.runtime.program import model_graph
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.finite import find_not_finite
@@ -32,7 +33,7 @@ from pocketdiffusion.runtime.verify.tolerances import (
 NOT_JUDGED = "the recorded drawings: tokens, noise, timesteps, steps, each call of each graph, and the other pictures"
 
 
-def judge_runtime_part(bundle: Bundle, progress: Callable[[str], None] = lambda line: None) -> list[Verdict]:
+def judge_runtime_part(bundle: Bundle, progress: Progress = lambda line: None) -> list[Verdict]:
     """Judge the runtime part of a bundle, except for its conformance vectors. Return the verdicts on the picture of the
     original in each format, then on stages, then on each output of each graph on its golden case.
 

@@ -25,13 +25,17 @@ def engine_faults(format: str, graph: Graph) -> Iterator[str]:
     engine, expected = graph.engine, find_engine(format)
     if expected is not None and (engine is None or engine.name != expected.name):
         yield f"engine is {'null' if engine is None else engine.name}, and {format} is read by {expected.name}"
-    if engine is not None and engine.name == "onnxruntime":
+    if engine is not None and expected is not None and expected.same_versions:
         least, tried = _parts(engine.least_version), _parts(engine.tried)
         if least and tried and least > tried:
             yield f"engine.least_version is {engine.least_version}, and {engine.tried} ran the file"
-    for field, value in (("parts", graph.parts), ("compiled_for", graph.compiled_for)):
-        if value is not None:
-            yield f"{field} is reserved and must be null in this version"
+    if graph.parts is not None:
+        yield "parts is reserved and must be null in this version"
+    holds_code = expected is not None and expected.processor_code
+    if holds_code and not graph.compiled_for:
+        yield f"compiled_for names no processor, and {format} files hold a processor's own code"
+    if not holds_code and graph.compiled_for is not None:
+        yield f"compiled_for must be null: {format} files hold no processor's own code"
 
 
 def _parts(version: str | None) -> tuple[int, ...]:

@@ -4,8 +4,7 @@ counted as verdicts."""
 from dataclasses import dataclass
 
 from pocketdiffusion.runtime.bundle.manifest import Draft
-
-ABSENT = {"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph instead"}
+from pocketdiffusion.runtime.engines import find_engine
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,11 @@ class NotRun:
 
 def units_not_run(manifest: Draft) -> list[NotRun]:
     """Return the compute units that the bundle's artifacts are for and that no runner on this machine has."""
+    engines = {format: find_engine(format) for format in manifest.graphs}
     found = {
-        (format, graph.compute_unit, graph.arithmetic)
-        for format, graphs in manifest.graphs.items()
-        for graph in graphs.values()
-        if graph.compute_unit in ABSENT
+        (format, graph.compute_unit, graph.arithmetic, engine.absent[graph.compute_unit])
+        for format, engine in engines.items()
+        for graph in manifest.graphs[format].values()
+        if engine is not None and graph.compute_unit in engine.absent
     }
-    return [NotRun("all", format, unit, arithmetic, ABSENT[unit]) for format, unit, arithmetic in sorted(found)]
+    return [NotRun("all", *each) for each in sorted(found)]

@@ -1,4 +1,4 @@
-"""Checks of the parts of the pipeline that are no graphs. Each gets the original's own values, so that its verdict
+"""Checks of the parts of the pipeline that are not graphs. Each gets the original's own values, so that its verdict
 blames this part only."""
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ from pocketdiffusion.runtime.verify.tolerances import EXACT_DB, NOISE_DB, SAMPLE
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Verdict]:
-    """Return the verdicts on the parts of the pipeline that are no graphs: tokenizer, characters, program, noise,
+    """Return the verdicts on the parts of the pipeline that are not graphs: tokenizer, characters, program, noise,
     step_tables, timesteps, sampler, vae_scale, image and golden_cases.
 
     A part of which nothing was recorded is left out, such as the tokenizer of a model without prompts. step_tables

@@ -21,7 +21,7 @@ FLOORS_DB = {
 }  # by storage and arithmetic
 MARGIN_DB = 6.0  # other prompts, other steps
 # A GPU may round exp, sqrt and division more loosely than IEEE 754: the built-in UNet has 99.8 dB there, 134 on a CPU.
-CEILINGS_DB = {"gpu": 90.0}
+CEILINGS_DB = {"gpu": 90.0, "webgpu": 90.0}  # by compute unit
 EXACT_DB = 200.0  # equality: one wrong token id, or one level of one pixel, is below
 NOISE_DB = 130.0  # 1e-6 on values up to about 4
 SAMPLER_DB = 105.0  # float32 arithmetic in another order
@@ -49,7 +49,7 @@ def floor_db(scope: Scope, measured: Measured = Measured(), recipe_db: float | N
 
     65 dB for storage in float16 suits the worst model, and faults can hide between that and the loss of this model,
     `measured.rounding_db`. If that is known and arithmetic is float32, the artifact may have twice the error, and no
-    more. The floor is never above the floor of float32 or the ceiling of the device.
+    more. The floor is never above the floor of float32 or the ceiling of the compute unit.
 
     `measured.changed_db` is the distance from the original that a rewrite which changes the model causes by itself. The
     artifact may then have twice that error, if this is more than its precision allows.
@@ -60,7 +60,7 @@ def floor_db(scope: Scope, measured: Measured = Measured(), recipe_db: float | N
         floor = min(floor, measured.changed_db - MARGIN_DB)
     if measured.rounding_db is not None and scope.arithmetic == "float32" and recipe_db is None:
         floor = max(floor, min(measured.rounding_db - MARGIN_DB, FLOORS_DB["float32", "float32"]))
-    return min(floor, CEILINGS_DB.get(scope.device, inf))
+    return min(floor, CEILINGS_DB.get(scope.unit, inf))
 
 
 def check_artifact(scope: Scope, graph: Graph, verdicts: Iterable[Verdict] = ()) -> Check:
@@ -97,7 +97,7 @@ def check_in_torch(kind: Kind, format: str | None, storage: str = "float32", ver
 
 
 def check_stage(floor: float) -> Check:
-    """Return the check on a part of the pipeline that is no graph."""
+    """Return the check on a part of the pipeline that is not a graph."""
     return Check(Kind.STAGE, Tolerance(floor))
 
 

@@ -16,10 +16,10 @@ from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.lazy import Lazy
 from pocketdiffusion.export.backends.taps import open_layers
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines import engine_names, find_engine

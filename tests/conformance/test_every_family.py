@@ -14,10 +14,10 @@ import pytest
 from support.sdxl import write_sdxl
 
 from pocketdiffusion.export import families
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import check_runs, load_module
 from pocketdiffusion.export.families import components, find_family, program, scheduler_config
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.pipeline import open_pipeline
 from pocketdiffusion.export.trace import trace
 from pocketdiffusion.runtime.errors import UserError

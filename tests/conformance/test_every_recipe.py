@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pocketdiffusion.export.backends import backend_names, find_backend
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.quantize.floors import floor_of
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Scheme

@@ -10,10 +10,10 @@ from support.traced_parts import psnr
 from torch import nn
 from transformers import CLIPTextConfig
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.rewrites import (
     apply_rewrites,
     bodies,

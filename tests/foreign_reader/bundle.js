@@ -109,7 +109,7 @@ export class Bundle {
 function checkPath(path) {
   const part = /^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$/;
   if (path.length > 240 || !path.split('/').every((name) => part.test(name))) {
-    throw new Error(`${JSON.stringify(path)} is no path of a bundle`);
+    throw new Error(`${JSON.stringify(path)} is not a path of a bundle`);
   }
 }
 

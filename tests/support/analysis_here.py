@@ -1,6 +1,6 @@
 """A sensitivity analysis in this process, without processes of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pocketdiffusion.export.quantization import drawings_of, subjects_of
 from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable
+from pocketdiffusion.runtime.progress import Progress
 
 
 class Here(Executor):
@@ -27,7 +28,7 @@ def analyse_here(
     requests: Sequence[Request],
     folder: Path,
     table: SensitivityTable,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> SensitivityAnalysis:
     """Return the analysis of a checkpoint, which records its prompts in `folder`, an empty one."""
     parts = components(checkpoint)

@@ -10,9 +10,9 @@ from torch import nn
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import backend_names, find_backend
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.targets import load_target, target_names
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines import load_runner

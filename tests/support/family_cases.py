@@ -12,9 +12,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.errors import UserError
 from support.tokenizer_folders import FIRST, plain
 

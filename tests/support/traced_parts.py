@@ -1,5 +1,6 @@
 """Parts for the tests of export: a component of any small module, and Stable Diffusion 1.5's UNet with few channels."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -7,8 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention_processor import Attention
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+from transformers.activations import GELUActivation, QuickGELUActivation
+from transformers.models.clip.modeling_clip import CLIPAttention
 
 from pocketdiffusion.export.backends.onnx.emit import emit
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
@@ -48,6 +54,43 @@ def component_of(
         tuple(TensorSpec(key, shape, "float32") for key, shape in outputs.items()),
     )
     return Component(spec, build, read_header(folder / "part.safetensors"), lambda seed: dict(inputs), sites)
+
+
+def text_model(activation: str = "quick_gelu") -> nn.Module:
+    """CLIP's text model of transformers with three layers, 32 wide, with seeded random weights."""
+    torch.manual_seed(0)
+    config = CLIPTextConfig(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        hidden_act=activation,
+    )
+    model: nn.Module = CLIPTextModel(config).eval()
+    return model
+
+
+def count_sites(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the number of modules of each kind in a model of diffusers or transformers that is called with `inputs`;
+    for SiLU, of which several places share one module, the number of its calls."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "attention": (Attention, CLIPAttention),
+        "group_norm": (nn.GroupNorm,),
+        "layer_norm": (nn.LayerNorm,),
+        "gelu": (GEGLU, GELUActivation),
+        "quick_gelu": (QuickGELUActivation,),
+    }
+    counts = Counter(kind for child in module.modules() for kind, types in kinds.items() if isinstance(child, types))
+    hooks = [
+        child.register_forward_hook(lambda *_: counts.update(["silu"]))
+        for child in module.modules()
+        if isinstance(child, nn.SiLU)
+    ]
+    module(*inputs.values())
+    for hook in hooks:
+        hook.remove()
+    return dict(counts)
 
 
 def narrow_sd15_unet(folder: Path) -> Component:

@@ -27,6 +27,8 @@ BACKEND = Backend(
     **folder_functions(__name__),
     refusal=refusal,
     search_storages=search_storages,
+    compute_units=("cpu", "gpu", "ane"),
+    float16_only=("ane",),
     layout="tokens_last",
     find_islands=Lazy(f"{__name__}.islands:find_islands"),
     tools=("coremltools",),

@@ -19,6 +19,7 @@ BACKEND = Backend(
     **folder_functions(__name__),
     refusal=refusal,
     search_storages=lambda profile: _SEARCHED,
+    compute_units=("cpu", "npu"),
     proved_on="cpu",
     tools=("onnx", "onnx_ir", "onnxruntime", "onnxscript"),
     packages=(

@@ -21,6 +21,7 @@ BACKEND = Backend(
     **folder_functions(__name__),
     refusal=refusal,
     search_storages=lambda profile: _SEARCHED,
+    compute_units=("cpu", "gpu"),
     layout="channels_last",
     proved_on="cpu",
     largest=LARGEST,

@@ -16,7 +16,7 @@ from pocketdiffusion.export.families.parts.graph_call import GraphCall, InnerTen
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import DENOISE, Call, Program, graphs_of, text_to_image
 
-Modules = Mapping[str, Mapping[str, nn.Module]]
+Modules = Mapping[str, Mapping[str, nn.Module | None]]
 
 
 def split_components(title: str, parts: Sequence[Component], number: int) -> list[Component]:
@@ -80,18 +80,20 @@ def split_calls(calls: Mapping[str, GraphCall], modules: Modules, parts: Sequenc
     return found
 
 
-def _inner_tensor(modules: Mapping[str, nn.Module], inner: Inner) -> InnerTensor:
-    root, _, path = inner.path.partition(".")
+def _inner_tensor(modules: Mapping[str, nn.Module | None], inner: Inner) -> InnerTensor:
+    name, _, path = inner.path.partition(".")
+    root = modules[name]
+    assert root is not None
 
     def read(arguments: Mapping[str, Any], result: Any) -> Tensor:
         found = arguments[inner.argument] if inner.argument else result
         tensor: Tensor = found[0] if isinstance(found, tuple) else found
         return tensor
 
-    return InnerTensor(modules[root].get_submodule(path), read)
+    return InnerTensor(root.get_submodule(path), read)
 
 
-def split_modules(modules: Modules, parts: Sequence[Component]) -> dict[str, Mapping[str, nn.Module]]:
+def split_modules(modules: Modules, parts: Sequence[Component]) -> dict[str, Mapping[str, nn.Module | None]]:
     """Return the modules that have the weights of each component: those of the whole for each of its parts."""
     found = parts_by_graph(parts)
     return {

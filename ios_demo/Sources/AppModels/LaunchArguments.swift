@@ -36,17 +36,17 @@ public struct LaunchArguments: Equatable, Sendable {
       } else if name.hasPrefix("-") {
         _ = rest.popFirst()
       } else {
-        throw fail("\(name) is no argument")
+        throw fail("\(name) is not an argument")
       }
     }
     func number<Number>(_ name: String, _ read: (String) -> Number?) throws -> Number? {
       guard let text = values[name] else { return nil }
-      guard let number = read(text) else { throw fail("\(name) \(text) is no number") }
+      guard let number = read(text) else { throw fail("\(name) \(text) is not a number") }
       return number
     }
     bundle = values["--bundle"]
     out = values["--out"] ?? out
-    guard !out.contains("/"), !out.hasPrefix(".") else { throw fail("--out \(out) is no name of a file") }
+    guard !out.contains("/"), !out.hasPrefix(".") else { throw fail("--out \(out) is not a file name") }
     if flags.contains(Self.draw) == flags.contains(Self.selfTest) {
       throw fail("give one of \(Self.draw) and \(Self.selfTest)")
     }

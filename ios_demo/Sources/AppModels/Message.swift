@@ -123,7 +123,7 @@ extension AppError: LocalizedError {
     case .photoUnreadable: "The photo cannot be read."
     case .notKept(let said): "The picture was drawn, but not written: \(said)"
     case .notSaved(let said): "The picture was not saved: \(said)"
-    case .badAddress(let address): "\(address) is no address of a zip: it begins with https:// and names a server."
+    case .badAddress(let address): "\(address) is not an address of a zip: it begins with https:// and names a server."
     case .badArguments(let why): "The launch arguments are not understood: \(why)."
     }
   }

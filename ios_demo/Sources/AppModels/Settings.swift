@@ -21,7 +21,7 @@ public struct Settings: Codable, Equatable, Sendable {
 
   public init() {}
 
-  /// Whether the engine takes the seed: a whole number from -2^63 to 2^64-1.
+  /// Whether the engine takes the seed: an integer from -2^63 to 2^64-1.
   public var isSeedGood: Bool { Int64(seed) != nil || UInt64(seed) != nil }
 
   public mutating func newSeed() { seed = String(UInt32.random(in: 0 ... .max)) }

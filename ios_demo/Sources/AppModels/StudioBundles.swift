@@ -36,7 +36,7 @@ extension Studio {
         defer { if began { self.phone.endAccess(url) } }
         let bookmark = try self.phone.bookmark(url)
         try await self.openNow(Place(folder: url, origin: .picked), work)
-        self.keptPicked.write(bookmark)  // a folder that is no bundle leaves the one before to be found
+        self.keptPicked.write(bookmark)  // a folder that is not a bundle leaves the one before to be found
         await self.look()
       }
     }

@@ -4,7 +4,7 @@ import Foundation
 enum BundleJSON {
   /// Decodes the bytes of `path`; members in snake_case become camelCase, keys of dictionaries stay as they are.
   ///
-  /// Throws `contradiction`, which says where, for what is no JSON or is not of the type, and the EngineError that a
+  /// Throws `contradiction`, which says where, for what is not JSON or is not of the type, and the EngineError that a
   /// type throws for a value that it does not know.
   static func decode<Value: Decodable>(_ type: Value.Type, from bytes: [UInt8], path: String) throws -> Value {
     let decoder = JSONDecoder()
@@ -24,8 +24,8 @@ enum BundleJSON {
     switch error {
     case .keyNotFound(let key, let context): return say(context, "it has no \(key.stringValue)")
     case .valueNotFound(_, let context): return say(context, "it is null")
-    case .typeMismatch(let type, let context): return say(context, "it is no \(type)")
-    case .dataCorrupted(let context): return say(context, "it is no JSON of a bundle: \(context.debugDescription)")
+    case .typeMismatch(let type, let context): return say(context, "it is not a \(type)")
+    case .dataCorrupted(let context): return say(context, "it is not JSON of a bundle: \(context.debugDescription)")
     @unknown default: return .contradiction(place: path, why: "it cannot be decoded")
     }
   }

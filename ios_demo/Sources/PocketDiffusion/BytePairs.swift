@@ -34,7 +34,7 @@ struct BytePairs: Sendable {
   private let bytes: [Int]  // the piece of each byte within a word
   private let lastBytes: [Int]  // the piece of each byte at a word's end
 
-  /// `merges` are the bytes of the merges file. Throws `contradiction` for a line that is no pair.
+  /// `merges` are the bytes of the merges file. Throws `contradiction` for a line that is not a pair.
   init(vocabulary: [String: Int32], merges file: [UInt8], path: String, unknownID: Int32?) throws {
     var numbers: [String: Int] = [:]
     func number(_ piece: String) -> Int {
@@ -49,7 +49,7 @@ struct BytePairs: Sendable {
     for (rank, line) in file.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
       if line.isEmpty || rank == 0 && line.starts(with: "#version".utf8) { continue }
       let pieces = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
-      if pieces.count != 2 { throw EngineError.contradiction(place: path, why: "line \(rank + 1) is no pair") }
+      if pieces.count != 2 { throw EngineError.contradiction(place: path, why: "line \(rank + 1) is not a pair") }
       let (first, second) = (String(decoding: pieces[0], as: UTF8.self), String(decoding: pieces[1], as: UTF8.self))
       lines.append("\(first) \(second)")
       let key = Self.key(number(first), number(second))

@@ -3,7 +3,7 @@ import Foundation
 /// What can go wrong, by type. `errorDescription` is a sentence for a person: what is wrong, and what to do. An app that
 /// speaks another language takes the case and its facts.
 public enum EngineError: Error, Equatable, Sendable {
-  /// The folder is no bundle at all.
+  /// The folder is not a bundle at all.
   case notABundle(folder: String, why: String)
   /// A bundle of a version that this engine does not read.
   case wrongVersion(found: Int, known: Int)
@@ -23,7 +23,7 @@ public enum EngineError: Error, Equatable, Sendable {
   case proofFailed(subject: String?)
   /// Something was asked for that only the whole bundle holds.
   case proofNotInstalled(path: String)
-  /// What the user asked for cannot be drawn: a seed that is no number, a strength that leaves no step.
+  /// What the user asked for cannot be drawn: a seed that is not a number, a strength that leaves no step.
   case badRequest(why: String)
   /// The engine could not open or run a graph, in its own words.
   case engineFailure(graph: String, said: String)

@@ -70,7 +70,7 @@ public struct FileTable: Sendable {
     func fail(_ why: String) -> EngineError { .contradiction(place: Self.manifest, why: why) }
     var spelled: [String: String] = [:]
     for (path, entry) in files {
-      if !Self.isPath(path) { throw fail("\(path) is no path of a bundle") }
+      if !Self.isPath(path) { throw fail("\(path) is not a path of a bundle") }
       if Self.outside.contains(path.lowercased()) { throw fail("\(path) cannot hold its own digest") }
       if entry.size < 0 || entry.sha256.count != 64 { throw fail("the size or the sha256 of \(path) is none") }
       let parts = path.split(separator: "/")

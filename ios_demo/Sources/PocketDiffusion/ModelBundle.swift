@@ -12,7 +12,7 @@ public final class ModelBundle: Sendable {
   public init(folder: URL, digests: DigestMemory = DigestMemory(), unproven: Bool = false) throws {
     var isFolder: ObjCBool = false
     guard FileManager.default.fileExists(atPath: folder.path, isDirectory: &isFolder), isFolder.boolValue else {
-      throw EngineError.notABundle(folder: folder.lastPathComponent, why: "it is no folder")
+      throw EngineError.notABundle(folder: folder.lastPathComponent, why: "it is not a folder")
     }
     manifest = try Manifest(bytes: Self.readManifest(in: folder))
     let faults = manifest.files.faults(found: try Self.list(folder))

@@ -19,13 +19,13 @@ public enum PNG {
     return bytes + chunk("IDAT", stored(rows)) + chunk("IEND", [])
   }
 
-  /// Reads a PNG; what is transparent lies over white. Throws `contradiction`, which names `place`, for what is no PNG
-  /// that can be read here.
+  /// Reads a PNG; what is transparent lies over white. Throws `contradiction`, which names `place`, for what is not a
+  /// PNG that can be read here.
   public static func read(_ bytes: [UInt8], place: String) throws -> Picture {
     func fail(_ why: String) -> EngineError { .contradiction(place: place, why: why) }
     let chunks = try readChunks(bytes, place: place)
     guard let header = chunks.first(where: { $0.name == "IHDR" })?.data, header.count == 13 else {
-      throw fail("it is no PNG")
+      throw fail("it is not a PNG")
     }
     let fields = Array(header)
     let (width, height) = (number(fields[0..<4]), number(fields[4..<8]))
@@ -75,7 +75,7 @@ public enum PNG {
   }
 
   private static func readChunks(_ bytes: [UInt8], place: String) throws -> [(name: String, data: ArraySlice<UInt8>)] {
-    guard bytes.starts(with: magic) else { throw EngineError.contradiction(place: place, why: "it is no PNG") }
+    guard bytes.starts(with: magic) else { throw EngineError.contradiction(place: place, why: "it is not a PNG") }
     var chunks: [(String, ArraySlice<UInt8>)] = []
     var at = magic.count
     while at + 12 <= bytes.count {

@@ -5,7 +5,7 @@ public struct Picture: Equatable, Sendable {
   public let rgb: [UInt8]
 
   public init(width: Int, height: Int, rgb: [UInt8]) {
-    precondition(rgb.count == width * height * 3, "\(rgb.count) bytes are no picture of \(width) x \(height)")
+    precondition(rgb.count == width * height * 3, "\(rgb.count) bytes are not a picture of \(width) x \(height)")
     self.width = width
     self.height = height
     self.rgb = rgb

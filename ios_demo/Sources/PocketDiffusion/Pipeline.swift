@@ -1,4 +1,4 @@
-/// pipeline/FORMAT.json: everything that changes a picture, and is no file of its own (docs/BUNDLE.md, section 3).
+/// pipeline/FORMAT.json: all that changes a picture and is not in a file of its own (docs/BUNDLE.md, section 3).
 public struct Pipeline: Sendable {
   public struct Size: Equatable, Sendable, Decodable {
     public let width: Int

@@ -3,7 +3,7 @@ public struct Request: Equatable, Sendable {
   public var prompt: String
   /// Nil: none was given, which is not the same as an empty one.
   public var negativePrompt: String?
-  /// A whole number from -2^63 to 2^64-1.
+  /// An integer from -2^63 to 2^64-1.
   public var seed: String
   public var steps: Int?
   public var guidance: Double?

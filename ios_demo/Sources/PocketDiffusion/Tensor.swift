@@ -54,7 +54,7 @@ public struct Tensor: Equatable, Sendable {
     let size = shape.reduce(Double(dtype.size)) { $0 * Double($1) }  // in Double it cannot overflow
     guard shape.allSatisfy({ $0 >= 0 }), Double(file.count) == size else {
       throw EngineError.contradiction(
-        place: place, why: "it has \(file.count) bytes, which are no \(dtype) of the shape \(shape)")
+        place: place, why: "it has \(file.count) bytes, not those of \(dtype) of the shape \(shape)")
     }
     self.init(dtype: dtype, shape: shape, bytes: Array(file))
   }
@@ -109,7 +109,7 @@ public struct Tensor: Equatable, Sendable {
   }
 
   private func converted(_ values: [Float], to dtype: DType) -> Tensor {
-    func whole(_ value: Float) -> Int64 {  // what is no number, or beyond the end, is at the end
+    func whole(_ value: Float) -> Int64 {  // what is not a number, or beyond the end, is at the end
       value.isNaN ? 0 : Int64(exactly: value.rounded(.towardZero)) ?? (value < 0 ? .min : .max)
     }
     switch dtype {
@@ -129,7 +129,7 @@ public struct Tensor: Equatable, Sendable {
     }
   }
 
-  /// Transposes as numpy.transpose: axis i of the result is axis `order[i]` of this. Nil where that is no order.
+  /// Transposes as numpy.transpose: axis i of the result is axis `order[i]` of this. Nil where that is not an order.
   func transposed(_ order: [Int]) -> Tensor? {
     guard order.sorted() == Array(shape.indices) else { return nil }
     if order == Array(shape.indices) { return self }

@@ -10,7 +10,7 @@ struct TorchRandom {
   private var next = size
   private var kept: Double?  // the second value of a pair
 
-  /// Seeds with a whole number from -2^63 to 2^64-1. Throws `badRequest` for another text.
+  /// Seeds with an integer from -2^63 to 2^64-1. Throws `badRequest` for another text.
   init(seed: String) throws {
     state = [try Self.lowestBits(seed)]
     state.reserveCapacity(Self.size)
@@ -84,6 +84,6 @@ struct TorchRandom {
     let isNumber = seed.first != "+"
     if isNumber, let number = Int64(seed) { return UInt32(truncatingIfNeeded: number) }
     if isNumber, let number = UInt64(seed) { return UInt32(truncatingIfNeeded: number) }
-    throw EngineError.badRequest(why: "The seed has to be a whole number from -2^63 to 2^64-1, and not \(seed).")
+    throw EngineError.badRequest(why: "The seed has to be an integer from -2^63 to 2^64-1, and not \(seed).")
   }
 }

@@ -15,7 +15,7 @@ struct VectorCase: Sendable {
   /// The array of a name, which has to be of a dtype.
   func array(_ name: String, _ dtype: DType = .float32) throws -> Tensor {
     let array = try given(arrays[name], name)
-    if array.dtype != dtype { throw EngineError.contradiction(place: label, why: "\(name) is no \(dtype)") }
+    if array.dtype != dtype { throw EngineError.contradiction(place: label, why: "\(name) is not a \(dtype)") }
     return array
   }
 

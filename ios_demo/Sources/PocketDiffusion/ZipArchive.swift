@@ -21,7 +21,7 @@ struct ZipArchive {
   let entries: [Entry]
   private let file: URL
 
-  /// Reads the table of a zip. Throws `unreadable`, also for what is no zip, is cut off, or is packed otherwise.
+  /// Reads the table of a zip. Throws `unreadable`, also for what is not a zip, is cut off, or is packed otherwise.
   init(file: URL) throws {
     self.file = file
     do {
@@ -77,7 +77,7 @@ struct ZipArchive {
     let tail = try bytes(handle, at: tailAt, count: Int(length - tailAt), name: name)
     guard tail.count >= 22,
       let end = stride(from: tail.count - 22, through: 0, by: -1).first(where: { tail.number($0, 4) == endMark })
-    else { throw EngineError.unreadable(path: name, said: "it is no zip, or it is cut off") }
+    else { throw EngineError.unreadable(path: name, said: "it is not a zip, or it is cut off") }
     var (count, size, at) = (tail.number(end + 10, 2), tail.number(end + 12, 4), Int64(tail.number(end + 16, 4)))
     if end >= 20, tail.number(end - 20, 4) == locatorMark {  // more than 4 GB, or many files
       let long = try bytes(handle, at: Int64(tail.number(end - 12, 8)), count: 56, name: name)

@@ -80,6 +80,6 @@ func assertThrows<Result>(
     XCTAssertTrue(isWanted(error), "\(error)", file: file, line: line)
     XCTAssertFalse(error.localizedDescription.isEmpty, file: file, line: line)
   } catch {
-    XCTFail("\(error) is no EngineError", file: file, line: line)
+    XCTFail("\(error) is not an EngineError", file: file, line: line)
   }
 }

@@ -6,6 +6,10 @@ which writes the sampler as rows (see step_table.py). `steps` is 1 to 1000 (the 
 calls skipped at the beginning, for image-to-image. A table computes the same as the scheduler of that name in diffusers
 if it is built by `from_config` from the checkpoint's scheduler_config.json; each file states the differences, and
 names in `DIFFUSERS` the class and the settings. By these the sampler for a checkpoint's scheduler is found.
+
+A row uses at most step_table.REACH outputs. `table` raises UserError for a kind of prediction that it cannot compute; a
+kind that only diffusers' class refuses is listed in runtime/verify/vector_check.py (`REFUSED`), a setting that has to
+be off in scheduler_settings.py. A new sampler changes the step tables of all bundles, and with them the ids.
 """
 
 import sys

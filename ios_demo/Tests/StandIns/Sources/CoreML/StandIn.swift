@@ -64,7 +64,7 @@ public enum StandIn {
   /// Compiles a package: a folder that says where it came from.
   static func compile(_ package: URL) throws -> URL {
     guard FileManager.default.fileExists(atPath: package.appendingPathComponent("Manifest.json").path) else {
-      throw StandInError("\(package.lastPathComponent) is no package")
+      throw StandInError("\(package.lastPathComponent) is not a package")
     }
     let compiled = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID().uuidString).mlmodelc")
     try FileManager.default.createDirectory(at: compiled, withIntermediateDirectories: true)

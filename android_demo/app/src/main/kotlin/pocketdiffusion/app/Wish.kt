@@ -59,7 +59,7 @@ data class Wish(
             )
         }
 
-        /** Whether the engine takes it for a seed: a whole number from -2^63 to 2^64-1. */
+        /** Whether the engine takes it for a seed: an integer from -2^63 to 2^64-1. */
         fun isSeed(text: String): Boolean = text.toLongOrNull() != null || text.toULongOrNull() != null
     }
 }

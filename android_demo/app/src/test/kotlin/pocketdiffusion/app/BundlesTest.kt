@@ -87,7 +87,7 @@ class BundlesTest {
         import(screen, zipOf(OnPhone.small.toFile(), "whole.zip"))
         assertEquals("The phone's storage is full", screen.words(R.id.problem_title))
         assertEquals(emptyList<String>(), own.list().orEmpty().toList())
-        import(screen, File(OnPhone.app.cacheDir, "no.zip").apply { writeText("this is no zip") })
+        import(screen, File(OnPhone.app.cacheDir, "no.zip").apply { writeText("this is not a zip") })
         assertEquals("This is not a bundle", screen.words(R.id.problem_title))
     }
 

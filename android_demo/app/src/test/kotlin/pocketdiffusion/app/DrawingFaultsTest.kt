@@ -52,7 +52,7 @@ class DrawingFaultsTest {
             assertFalse(mark.exists())
         }
         shows("The picture broke while it was drawn") { throw NotFinite("unet", "out_sample") }
-        assertTrue(screen.words(R.id.problem_text).startsWith("unet gave values in out_sample that are no numbers"))
+        assertTrue(screen.words(R.id.problem_text).startsWith("unet gave values in out_sample that are not numbers"))
         OnPhone.screenshot(screen, "error")
         shows("The memory ran out") { throw OutOfMemoryError() }
         shows("A part of the model cannot be run") { throw EngineFailure("unet", "no kernel for Conv") }

@@ -160,7 +160,7 @@ class DrawingTest {
         screen.view<EditText>(R.id.seed).setText("1.5")
         screen.press(R.id.draw)
         assertNull(studio.work)
-        assertEquals("A seed is a whole number.", screen.view<EditText>(R.id.seed).error)
+        assertEquals("A seed is an integer.", screen.view<EditText>(R.id.seed).error)
     }
 
     @Test

@@ -102,12 +102,12 @@ class MessagesTest {
     fun `no text stands in the layouts or the code`() {
         val literal = Regex("android:(text|hint|contentDescription|title|label)=\"(?!@)")
         for (file in File("src/main").walk().filter { it.extension == "xml" }) {
-            assertFalse("${file.path} has a text that is no resource", literal.containsMatchIn(file.readText()))
+            assertFalse("${file.path} has a text that is not a resource", literal.containsMatchIn(file.readText()))
         }
         val inCode =
             Regex("\\.(text|hint|contentDescription) = \"[A-Za-z]|set(Text|Title|Message)\\(\"|makeText\\([a-z]+, \"")
         for (file in File("src/main/kotlin").walk().filter { it.extension == "kt" }) {
-            assertFalse("${file.path} has a text that is no resource", inCode.containsMatchIn(file.readText()))
+            assertFalse("${file.path} has a text that is not a resource", inCode.containsMatchIn(file.readText()))
         }
     }
 

@@ -103,7 +103,7 @@ class Bundle private constructor(val folder: Path, val manifest: Manifest, priva
          * developers. Throws NotABundle, WrongVersion, NotWhole, Refusal, Contradiction or ProofFailed.
          */
         fun open(folder: Path, digests: DigestMemory = DigestMemory(), unproven: Boolean = false): Bundle {
-            if (!Files.isDirectory(folder)) throw NotABundle("$folder", "it is no folder")
+            if (!Files.isDirectory(folder)) throw NotABundle("$folder", "it is not a folder")
             val manifest = Manifest.read(readManifest(folder))
             val faults = manifest.files.faults(list(folder))
             if (faults.isNotEmpty()) throw NotWhole(faults)

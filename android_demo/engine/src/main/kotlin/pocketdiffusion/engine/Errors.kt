@@ -6,7 +6,7 @@ package pocketdiffusion.engine
  */
 sealed class EngineError(message: String, cause: Throwable? = null) : Exception(message, cause)
 
-/** The folder is no bundle at all. */
+/** The folder is not a bundle at all. */
 class NotABundle(val folder: String, why: String) :
     EngineError("$folder is not a bundle: $why. Choose the folder that pocketdiffusion export wrote.")
 
@@ -61,7 +61,7 @@ class ProofFailed(val subject: String?) :
 class ProofNotInstalled(val path: String) :
     EngineError("Proof part not installed: $path is in the whole bundle alone, as export wrote it.")
 
-/** What the user asked for cannot be drawn: a seed that is no number, a strength that leaves no step. */
+/** What the user asked for cannot be drawn: a seed that is not a number, a strength that leaves no step. */
 class BadRequest(why: String) : EngineError(why)
 
 /** The engine could not open or run a graph. `said` are its own words. */

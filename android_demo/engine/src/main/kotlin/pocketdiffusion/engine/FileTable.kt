@@ -107,7 +107,7 @@ class FileTable(
         }
 
         private fun readEntry(path: String, entry: JsonNode): FileEntry {
-            if (!isPath(path)) entry.fail("this is no path of a bundle")
+            if (!isPath(path)) entry.fail("this is not a path of a bundle")
             val role = Role(entry["role"].text())
             val sha256 = entry["sha256"].text()
             if (!SHA256.matches(sha256)) entry.fail("its sha256 is none")

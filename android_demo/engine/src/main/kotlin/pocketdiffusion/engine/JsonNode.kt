@@ -35,22 +35,22 @@ class JsonNode private constructor(
     fun entries(): Map<String, JsonNode> = members().mapValues { (name, value) -> JsonNode(value, this, name) }
 
     fun items(): List<JsonNode> =
-        (element as? JsonArray ?: fail("it is no list")).mapIndexed { i, value -> JsonNode(value, this, i) }
+        (element as? JsonArray ?: fail("it is not a list")).mapIndexed { i, value -> JsonNode(value, this, i) }
 
-    fun text(): String = primitive("text").takeIf { it.isString }?.content ?: fail("it is no text")
+    fun text(): String = primitive("text").takeIf { it.isString }?.content ?: fail("it is not text")
 
-    /** A whole number below 2^53. */
+    /** An integer below 2^53. */
     fun long(): Long {
         val number = number()
-        if (number != Math.rint(number) || Math.abs(number) >= WHOLE) fail("it is no whole number")
+        if (number != Math.rint(number) || Math.abs(number) >= WHOLE) fail("it is not an integer")
         return number.toLong()
     }
 
     fun int(): Int = long().let { if (it == it.toInt().toLong()) it.toInt() else fail("$it is too large") }
 
     fun number(): Double {
-        val content = primitive("number").takeUnless { it.isString }?.content ?: fail("it is no number")
-        return content.takeIf { NUMBER.matches(it) }?.toDoubleOrNull() ?: fail("it is no number")
+        val content = primitive("number").takeUnless { it.isString }?.content ?: fail("it is not a number")
+        return content.takeIf { NUMBER.matches(it) }?.toDoubleOrNull() ?: fail("it is not a number")
     }
 
     fun boolean(): Boolean = when (primitive("truth value").takeUnless { it.isString }?.content) {
@@ -65,9 +65,9 @@ class JsonNode private constructor(
 
     fun fail(why: String): Nothing = throw Contradiction(where, why)
 
-    private fun members() = element as? JsonObject ?: fail("it is no object")
+    private fun members() = element as? JsonObject ?: fail("it is not an object")
 
-    private fun primitive(what: String) = element as? JsonPrimitive ?: fail("it is no $what")
+    private fun primitive(what: String) = element as? JsonPrimitive ?: fail("it is not a $what")
 
     companion object {
         private const val WHOLE = 9007199254740992.0
@@ -77,7 +77,7 @@ class JsonNode private constructor(
         fun parse(bytes: ByteArray, path: String): JsonNode = try {
             JsonNode(Json.parseToJsonElement(decodeUtf8(bytes, path)), null, path)
         } catch (error: SerializationException) {
-            throw Contradiction(path, "it is no JSON: ${error.message?.lineSequence()?.first()}")
+            throw Contradiction(path, "it is not JSON: ${error.message?.lineSequence()?.first()}")
         }
     }
 }

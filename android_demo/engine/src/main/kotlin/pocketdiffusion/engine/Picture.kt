@@ -3,7 +3,7 @@ package pocketdiffusion.engine
 /** A picture of 8 bits a channel: rows of red, green, blue. */
 class Picture(val width: Int, val height: Int, val rgb: ByteArray) {
     init {
-        require(rgb.size == width * height * 3) { "${rgb.size} bytes are no picture of $width x $height" }
+        require(rgb.size == width * height * 3) { "${rgb.size} bytes are not a picture of $width x $height" }
     }
 
     /** The host value `picture`: float32 [1, 3, H, W] in -1..1 (docs/BUNDLE.md, section 9). */

@@ -1,6 +1,6 @@
 package pocketdiffusion.engine
 
-/** pipeline/FORMAT.json: everything that changes a picture, and is no file of its own (docs/BUNDLE.md, section 3). */
+/** pipeline/FORMAT.json: all that changes a picture and is not in a file of its own (docs/BUNDLE.md, section 3). */
 class Pipeline(
     val format: String,
     val width: Int,

@@ -40,11 +40,11 @@ object Png {
         return bytes.toByteArray()
     }
 
-    /** Throws Contradiction, which names `where`, for what is no PNG that can be read here. */
+    /** Throws Contradiction, which names `where`, for what is not a PNG that can be read here. */
     fun read(bytes: ByteArray, where: String): Picture {
         val chunks = readChunks(bytes, where)
         val header = chunks.firstOrNull { it.first == "IHDR" }?.second?.takeIf { it.remaining() == 13 }
-        header ?: throw Contradiction(where, "it is no PNG")
+        header ?: throw Contradiction(where, "it is not a PNG")
         val width = header.getInt(0)
         val height = header.getInt(4)
         val channels = CHANNELS[header.get(9).toInt()]
@@ -149,7 +149,7 @@ object Png {
 
     private fun readChunks(bytes: ByteArray, where: String): List<Pair<String, ByteBuffer>> {
         val isPng = bytes.size >= MAGIC.size && bytes.copyOf(MAGIC.size).contentEquals(MAGIC)
-        if (!isPng) throw Contradiction(where, "it is no PNG")
+        if (!isPng) throw Contradiction(where, "it is not a PNG")
         val chunks = ArrayList<Pair<String, ByteBuffer>>()
         val buffer = ByteBuffer.wrap(bytes)
         var at = MAGIC.size

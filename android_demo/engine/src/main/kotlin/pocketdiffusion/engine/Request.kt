@@ -5,7 +5,7 @@ class Request(
     val prompt: String,
     /** Null: none was given, which is not the same as an empty one. */
     val negativePrompt: String? = null,
-    /** A whole number from -2^63 to 2^64-1. */
+    /** An integer from -2^63 to 2^64-1. */
     val seed: String,
     val steps: Int? = null,
     val guidance: Double? = null,

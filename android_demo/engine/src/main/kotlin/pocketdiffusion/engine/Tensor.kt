@@ -52,7 +52,7 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
     /** numpy.transpose: axis i of the result is axis order[i] of this. */
     fun transpose(order: IntArray?): Tensor {
         if (order == null || order.indices.all { order[it] == it }) return this
-        require(order.sorted() == shape.indices.toList()) { "${order.contentToString()} is no order of the axes" }
+        require(order.sorted() == shape.indices.toList()) { "${order.contentToString()} is not an order of the axes" }
         val strides = IntArray(shape.size) { axis -> countOf(shape, axis + 1) * dtype.bytes }
         val result = IntArray(shape.size) { shape[order[it]] }
         val from = bytes()
@@ -115,7 +115,7 @@ class Tensor private constructor(val dtype: DType, val shape: IntArray, private 
         fun fromBytes(bytes: ByteArray, dtype: DType, shape: IntArray, where: String): Tensor {
             val size = shape.fold(dtype.bytes.toDouble()) { product, length -> product * length } // cannot overflow
             if (shape.any { it < 0 } || bytes.size.toDouble() != size) {
-                throw Contradiction(where, "it has ${bytes.size} bytes, which are no $dtype${shape.contentToString()}")
+                throw Contradiction(where, "it has ${bytes.size} bytes, not those of $dtype${shape.contentToString()}")
             }
             val from = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)
             return make(dtype, shape) { into ->

@@ -83,11 +83,11 @@ class TorchRandom(seed: String) {
         private val MOST = BigInteger.ONE.shiftLeft(64) - BigInteger.ONE
         private val WHOLE = Regex("-?[0-9]{1,40}")
 
-        /** The seed that a text says, a whole number from -2^63 to 2^64-1. Throws BadRequest. */
+        /** The seed that a text says, an integer from -2^63 to 2^64-1. Throws BadRequest. */
         fun parse(seed: String): BigInteger {
             val number = if (WHOLE.matches(seed)) BigInteger(seed) else null
             if (number == null || number < LEAST || number > MOST) {
-                throw BadRequest("The seed has to be a whole number from -2^63 to 2^64-1, and not $seed.")
+                throw BadRequest("The seed has to be an integer from -2^63 to 2^64-1, and not $seed.")
             }
             return number
         }

@@ -42,7 +42,7 @@ object Bundles {
         val folders = System.getProperty(name).orEmpty().split(File.pathSeparator).filter { it.isNotEmpty() }
         if (folders.isEmpty()) fail("this test needs -D$name=FOLDER, $what")
         return folders.map { Paths.get(it) }.onEach {
-            if (!Files.isDirectory(it)) fail("-D$name: $it is no folder; it has to be $what")
+            if (!Files.isDirectory(it)) fail("-D$name: $it is not a folder; it has to be $what")
         }
     }
 }

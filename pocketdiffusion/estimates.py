@@ -14,10 +14,12 @@ Memory and time are estimates by these rules, each with its measurement:
   latents, on one thread. From the built-in model (0.046 s) and Stable Diffusion 1.5 (62.7 s for 3 steps, of which about
   10 s are text and autoencoder). SDXL, which was not used to fit the rule: 199.7 s for one step and the autoencoder at
   1024x1024 (benchmarks/RESULTS.md); the rule estimates 206 s for the step.
-- An export records the original (156 steps for the gate's requests with their controls), runs 36 steps of rewritten
-  modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's time,
-  converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for ONNX,
+- An export records the original (156 steps for the requests of a full proof with their controls), runs 36 steps of
+  rewritten modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's
+  time, converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for ONNX,
   TFLite and Core ML; 36, 93 and 80 were measured.
+
+A format without a costs.json was not measured: its memory and the time of the export are not estimated.
 
 The estimates are right within a factor of two, on a processor like the one of benchmarks/RESULTS.md.
 """
@@ -25,23 +27,25 @@ The estimates are right within a factor of two, on a processor like the one of b
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.resources import files
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from pocketdiffusion.checkpoint_outline import Outline
-from pocketdiffusion.export.reference.requests import REQUESTS
+from pocketdiffusion.export import backends
+from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import FLOAT32, Scheme, Weight
+from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.verify.controls import STEPS
 
 STEP_SECONDS, POSITION_SECONDS = 0.033, 4.9e-12  # of a step of the original; per parameter and position of the latents
-TORCH_STEPS, FILE_STEPS = 36, 92  # of rewritten modules, and of each format's files
+TORCH_STEPS = 9  # of rewritten modules, for each picture of the proof: three steps of three modules
 OTHER_SECONDS = 15
 
 
@@ -62,7 +66,8 @@ class PlannedPart:
 class ExportPlan:
     """The estimates of an export. `memory_bytes`: peak memory by format with all graphs loaded, None if it is not
     known. `ram_bytes`: memory of the phone, None if the target does not state it. `steps`: denoising steps of the
-    original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the export on one thread."""
+    original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the export on one thread, None if
+    it is not known. `not_measured`: the formats whose costs were not measured."""
 
     model: str
     target: str
@@ -73,7 +78,8 @@ class ExportPlan:
     ram_bytes: int | None
     pictures: int
     steps: int
-    cpu_seconds: float
+    cpu_seconds: float | None
+    not_measured: tuple[str, ...] = ()
 
 
 def plan_export(
@@ -83,11 +89,13 @@ def plan_export(
     budget_mb: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    proof: ProofKind = "full",
 ) -> ExportPlan:
     """Return the expected sizes, memory and time of an export of the checkpoint for `target`.
 
     `width` and `height` in pixels, None for the size that the model was trained at. `budget_mb`: size of the recipe
-    "mixed". Raise UserError if a recipe cannot be used, or the parts of the checkpoint are of an unknown kind.
+    "mixed". `proof`: how much is drawn and compared. Raise UserError if a recipe cannot be used, or the parts of the
+    checkpoint are of an unknown kind.
     """
     denoiser, autoencoder = _find_parts(outline)
     channels = outline.configs[autoencoder]["block_out_channels"]
@@ -101,20 +109,18 @@ def plan_export(
     memory: dict[str, int | None] = {}
     for format, cost in costs.items():
         held = [part.memory_bytes for part in parts if part.format == format]
-        known = sum(each or 0 for each in held) + cost["decoder_tensors"] * cost["tensor_bytes"] * tensors
-        memory[format] = None if None in held else int(known)
+        if cost is None or None in held:
+            memory[format] = None
+            continue
+        memory[format] = int(sum(each or 0 for each in held) + cost["decoder_tensors"] * cost["tensor_bytes"] * tensors)
     parameters = {part: _parameters(shapes) for part, shapes in outline.shapes.items()}
-    steps, pictures = original_steps()
+    steps, pictures = original_steps(proof)
+    requests = PROOFS[proof].requests
+    file_steps = 2 * sum(request.steps for request in requests) + 3 * len(requests)  # all steps twice; three in fp32
     step = STEP_SECONDS + POSITION_SECONDS * parameters[denoiser] * across * down
-    seconds = (
-        OTHER_SECONDS
-        + step * (steps + TORCH_STEPS)
-        + sum(
-            step * FILE_STEPS * cost["step_ratio"]
-            + cost["convert_seconds"]
-            + 1e-9 * cost["convert_nanoseconds_per_parameter"] * sum(parameters.values())
-            for cost in costs.values()
-        )
+    known = [cost for cost in costs.values() if cost is not None]
+    seconds = step * (steps + TORCH_STEPS * len(requests)) + sum(
+        _format_seconds(cost, step * file_steps, sum(parameters.values())) for cost in known
     )
     return ExportPlan(
         model=outline.name,
@@ -126,23 +132,32 @@ def plan_export(
         ram_bytes=None if target.memory_mb is None else target.memory_mb * 2**20,
         pictures=pictures,
         steps=steps,
-        cpu_seconds=seconds,
+        cpu_seconds=OTHER_SECONDS + seconds if len(known) == len(costs) else None,
+        not_measured=tuple(format for format, cost in costs.items() if cost is None),
     )
 
 
-def original_steps() -> tuple[int, int]:
+def _format_seconds(cost: Mapping[str, Any], seconds: float, parameters: int) -> float:
+    """Return the CPU time in seconds of converting `parameters` parameters and running one format's files, where the
+    original needs `seconds` for as many steps."""
+    converting = cost["convert_seconds"] + 1e-9 * cost["convert_nanoseconds_per_parameter"] * parameters
+    return float(seconds * cost["step_ratio"] + converting)
+
+
+def original_steps(proof: ProofKind) -> tuple[int, int]:
     """Return the numbers of denoising steps and of pictures that an export records with the original: each of the
-    gate's requests and three controls (another seed, another prompt, one step less)."""
-    steps = sum(4 * request.steps - 1 for request in REQUESTS)
-    return steps, 4 * len(REQUESTS)
+    proof's requests and their controls."""
+    requests, controls = PROOFS[proof].requests, PROOFS[proof].controls
+    steps = sum((1 + len(controls)) * request.steps - (STEPS in controls) for request in requests)
+    return steps, (1 + len(controls)) * len(requests)
 
 
-def read_costs(format: str) -> dict[str, Any]:
-    """Return the measured time and memory of a format's files: costs.json of its backend."""
-    spec = find_spec("pocketdiffusion.export.backends")
-    assert spec is not None and spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    costs: dict[str, Any] = json.loads((folder / format / "costs.json").read_text(encoding="utf-8"))
+def read_costs(format: str) -> dict[str, Any] | None:
+    """Return the measured time and memory of a format's files: costs.json of its backend, None if it has none."""
+    file = files(f"{backends.__name__}.{format}") / "costs.json"
+    if not file.is_file():
+        return None
+    costs: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return costs
 
 
@@ -174,7 +189,7 @@ def _plan_part(outline: Outline, part: str, artifact: Artifact, budget_mb: float
         size = 0 if budget_mb is None else round(1e6 * budget_mb * share)
         return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, None)
     schemes = _schemes(load_recipe(artifact.recipe), part, shapes, artifact)
-    costs = read_costs(artifact.format)["weight_bytes"]
+    costs = (read_costs(artifact.format) or {}).get("weight_bytes", {})
     held: list[float | None] = []
     for name, shape in shapes.items():
         scheme = schemes.get(name, FLOAT32)

@@ -1,6 +1,6 @@
 """Measurements of an export on each graph, only for the report. No verdict depends on them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pocketdiffusion.export.backends.activation_choice import Choice
@@ -11,11 +11,11 @@ from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.rewrites import changes
 from pocketdiffusion.export.trace import count_calls, count_kept
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
+from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, probe, recorded_steps
 
-Progress = Callable[[str], None]
 FORM_CALLS = 4  # calls of each graph: of the first, middle and last step, of both halves
 
 
@@ -55,7 +55,7 @@ def find(
     rungs: Sequence[Verdict],
     trajectories: Sequence[Trajectory],
     report: str,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Findings:
     """Return the findings on an emitted graph whose `rungs` are judged. For `report` "full", measure the rest on the
     first of `trajectories`."""
@@ -81,10 +81,10 @@ def find(
     return replace(
         found,
         kept=count_kept(part, artifact.rewrites),
-        single_db={name: _alone_db(part, name, trajectories[0]) for name, count in graph.rewrites.items() if count},
         calls_before=count_calls(part, ()),
         calls_after=count_calls(part, artifact.rewrites),
         forms=find_forms(fitted.original, trajectories),
+        single_db={name: _alone_db(part, name, trajectories[0]) for name, count in graph.rewrites.items() if count},
     )
 
 
@@ -98,8 +98,7 @@ def find_forms(part: Component, trajectories: Sequence[Trajectory]) -> list[Form
 
 
 def _alone_db(part: Component, rewrite: str, trajectory: Trajectory) -> float:
-    steps = recorded_steps(trajectory)
+    runner, steps = open_rewritten(part, [rewrite]), recorded_steps(trajectory)
     middle = keep_steps(trajectory, {steps[len(steps) // 2]})
-    runner = open_rewritten(part, [rewrite])
     verdicts = judge_graph(Check(Kind.REWRITES, NONE), runner, [middle])
     return min(verdict.psnr_db for verdict in verdicts)

@@ -1,11 +1,12 @@
 """Choose the recipe of each artifact and make its plan for each component, before anything is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pocketdiffusion.choices import check_search
 from pocketdiffusion.export.backends.emission import check_converter, check_schemes, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.mixed_recipe import analyse_original, find_mixed
+from pocketdiffusion.export.original import Original
 from pocketdiffusion.export.targets import Artifact, Target
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
 from pocketdiffusion.quantize.plans import make_plan
@@ -14,10 +15,7 @@ from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.quantize.scheme import Plan
-from pocketdiffusion.search import analyse_original, find_mixed
-from pocketdiffusion.source import Original
-
-Progress = Callable[[str], None]
+from pocketdiffusion.runtime.progress import Progress
 
 
 def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> None:
@@ -32,8 +30,8 @@ def check_recipes(parts: Sequence[Component], artifacts: Sequence[Artifact]) -> 
 def find_recipes(
     original: Original, target: Target, budget_mb: float | None, min_psnr: float | None, progress: Progress
 ) -> list[Recipe]:
-    """Return the recipe of each artifact. The recipe "mixed" is searched. Raise UserError as `check_search` does."""
-    check_search(target, budget_mb, min_psnr)
+    """Return the recipe of each artifact. The recipe "mixed" is searched. Raise UserError unless one of
+    `budget_mb` (MB of 1e6 bytes) and `min_psnr` (dB) is given for it."""
     return [
         find_mixed(original, artifact, budget_mb, min_psnr, progress)
         if artifact.recipe == SEARCHED

@@ -1,5 +1,9 @@
 """Messages of long work to its caller: steps, of which each replaces the one before, and notes, which stay."""
 
+from collections.abc import Callable
+
+Progress = Callable[[str], None]  # is called with each message
+
 
 class Note(str):
     """A line about the user's input that must stay on the screen, such as files of a checkpoint that are not read.

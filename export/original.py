@@ -1,34 +1,36 @@
 """Open a model and record it, which all exports of the model share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.quantization import Calibrated, calibrate
 from pocketdiffusion.export.reference.record import check_reference, record
+from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
-from pocketdiffusion.prompts import requests
-from pocketdiffusion.runtime.note import Note
+from pocketdiffusion.runtime.bundle.verdicts import ProofKind
+from pocketdiffusion.runtime.progress import Note, Progress
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.verify.recording import Trajectory
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Original:
     """A recorded model, which exports for several phones share.
 
-    `calibrated`: the statistics of its activations on the calibration prompts, measured at the first use.
+    `proof`: how much was recorded. `calibrated`: the statistics of its activations on the calibration prompts, measured
+    at the first use.
     """
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
     trajectories: list[Trajectory]
+    proof: ProofKind = "full"
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -66,10 +68,14 @@ def open_model(
 
 
 def record_original(
-    checkpoint: Checkpoint, parts: Sequence[Component], progress: Progress = lambda line: None
+    checkpoint: Checkpoint,
+    parts: Sequence[Component],
+    progress: Progress = lambda line: None,
+    proof: ProofKind = "full",
 ) -> Original:
-    """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline."""
-    trajectories = record(
-        checkpoint, parts, progress=lambda part: progress(f"recording the original: {part}"), controls=True
-    )
-    return Original(checkpoint, parts, trajectories)
+    """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline. `proof` decides
+    how many there are (export/reference/requests.py)."""
+    wanted = PROOFS[proof]
+    note = lambda line: progress(f"recording the original: {line}")  # noqa: E731
+    trajectories = record(checkpoint, parts, wanted.requests, note, controls=wanted.controls)
+    return Original(checkpoint, parts, trajectories, proof)

@@ -1,0 +1,132 @@
+"""Measure memory and time of a whole export through the gate, by stage.
+
+    python benchmarks/full_export.py [MODEL] [--target pixel-8] [--proof quick] [-o FILE.json]
+
+MODEL is any checkpoint that `export` accepts; `sd15`, the default, is Stable Diffusion 1.5 with seeded random weights
+of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export). Memory is summed over the process tree and
+sampled every 50 ms: anonymous memory, which the system cannot drop, and resident pages of files beside it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Annotated
+
+import psutil
+import typer
+from rich.table import Table
+
+from pocketdiffusion.cli.console import print_line, run, stdout
+from pocketdiffusion.runtime.errors import ProofError
+
+CHILD = """
+import sys
+from pathlib import Path
+from pocketdiffusion.build import export
+model, target, proof, out = sys.argv[1:]
+export(model, target, Path(out), proof=proof, progress=lambda line: print(line, flush=True))
+"""
+
+
+@dataclass
+class Stage:
+    """One stage of the export: its largest anonymous memory and pages of files in MB (1e6 bytes), and its time."""
+
+    name: str
+    anonymous_mb: float = 0
+    file_mb: float = 0
+    seconds: float = 0
+    cpu_seconds: float = 0
+
+
+def watch(command: list[str]) -> list[Stage]:
+    """Run `command`, which prints a line when a stage begins, and return its stages. Stages of one name, such as the
+    prompts of a recording, follow each other and are counted together. Raise ProofError if the command fails."""
+    stages = [Stage("starting")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stderr is not None
+        errors: list[str] = []
+        Thread(target=lambda: errors.extend(child.stderr or ()), daemon=True).start()
+        Thread(target=read_stages, args=(stages, child.stdout), daemon=True).start()
+        root, past, cpu = psutil.Process(child.pid), time.perf_counter(), 0.0
+        while child.poll() is None:
+            anonymous, file, now_cpu = sample(root)
+            now, stage = time.perf_counter(), stages[-1]
+            stage.anonymous_mb, stage.file_mb = max(stage.anonymous_mb, anonymous), max(stage.file_mb, file)
+            stage.seconds += now - past
+            stage.cpu_seconds += max(0.0, now_cpu - cpu)
+            past, cpu = now, max(cpu, now_cpu)
+            time.sleep(0.05)
+    if child.returncode:
+        raise ProofError(f"the export failed: {''.join(errors).strip()[-300:]}")
+    return stages
+
+
+def read_stages(stages: list[Stage], lines: Iterable[str]) -> None:
+    """Begin a stage at each line, unless it is about the same stage as the line before."""
+    for line in lines:
+        name = line.strip().partition(": prompt ")[0]
+        if name != stages[-1].name:
+            stages.append(Stage(name))
+
+
+def sample(root: psutil.Process) -> tuple[float, float, float]:
+    """Return anonymous memory and pages of files (MB), and CPU seconds, of a process and all of its descendants."""
+    anonymous = file = cpu = 0.0
+    try:
+        for process in (root, *root.children(recursive=True)):
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                times = process.cpu_times()
+            except (OSError, psutil.NoSuchProcess):
+                continue
+            fields = dict(line.split(":", 1) for line in status.splitlines())
+            anonymous += int(fields.get("RssAnon", "0 kB").split()[0]) * 1024 / 1e6
+            file += int(fields.get("RssFile", "0 kB").split()[0]) * 1024 / 1e6
+            cpu += times.user + times.system + times.children_user + times.children_system
+    except psutil.NoSuchProcess:
+        pass
+    return anonymous, file, cpu
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="Checkpoint to export.")] = "sd15",
+    target: Annotated[str, typer.Option(help="Target to export for.")] = "pixel-8",
+    proof: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder that full_size.py wrote, to save time.")] = None,
+    output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/full_export.json"),
+) -> None:
+    with TemporaryDirectory(dir=Path.cwd()) as scratch:
+        if model == "sd15":
+            if checkpoint is None:
+                script = Path(__file__).parent / "full_size.py"
+                subprocess.run([sys.executable, script, "write", scratch, "float16"], check=True)
+            model = str((checkpoint or Path(scratch)) / "sd15")
+        print_line(f"{os.cpu_count()} processors, {psutil.virtual_memory().total / 1e9:.0f} GB of memory")
+        stages = watch([sys.executable, "-c", CHILD, model, target, proof, str(Path(scratch) / "bundle")])
+    table = Table("stage", "anonymous MB", "files MB", "CPU s", "s", title=f"export for {target}, {proof} proof")
+    total = Stage(
+        "whole",
+        max(stage.anonymous_mb for stage in stages),
+        max(stage.file_mb for stage in stages),
+        sum(stage.seconds for stage in stages),
+        sum(stage.cpu_seconds for stage in stages),
+    )
+    for stage in (*stages, total):
+        figures = (stage.anonymous_mb, stage.file_mb, stage.cpu_seconds, stage.seconds)
+        table.add_row(stage.name, *(f"{figure:.0f}" for figure in figures))
+    stdout().print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    record = {"target": target, "proof": proof, "stages": [asdict(stage) for stage in (*stages, total)]}
+    output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(lambda: typer.run(main))
