@@ -16,8 +16,8 @@ Memory and time are estimates by these rules, each with its measurement:
   1024x1024 (benchmarks/RESULTS.md); the rule estimates 206 s for the step.
 - An export records the original (156 steps for the requests of a full proof with their controls), runs 36 steps of
   rewritten modules in torch and 92 steps of each format's files, whose step needs `step_ratio` times the original's
-  time, converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for ONNX,
-  TFLite and Core ML; 36, 93 and 80 were measured.
+  time, converts, and needs 15 s for everything else. For the built-in model the rules estimate 41, 99 and 71 CPU s for
+  ONNX, TFLite and Core ML; 36, 93 and 80 were measured.
 
 A format without a costs.json was not measured: its memory and the time of the export are not estimated.
 

@@ -20,11 +20,11 @@ from test_weight_rescaling import inputs_of, louder, outputs
 
 from pocketdiffusion.build import export
 from pocketdiffusion.compare import compare_two
-from pocketdiffusion.export.checkpoints import open_checkpoint
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16 import weight_rescaling
 from pocketdiffusion.export.float16.scale_propagation import follow
+from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.targets import load_target
