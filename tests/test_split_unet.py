@@ -69,7 +69,7 @@ def check_parts(folder: Path, count: int, size: tuple[int, int] | None = None) -
     """Check that the parts compute what the whole computes, bit for bit, and share its weights and sites out."""
     whole, parts = opened(folder, 1, size)["unet"], pieces(opened(folder, count, size))
     assert [part.spec.name for part in parts] == [f"unet_{number}" for number in range(1, count + 1)]
-    assert Counter(name for part in parts for name in part.weights) == Counter(whole.weights)
+    assert Counter(name for part in parts for name in part.weights) == Counter(list(whole.weights))
     assert sum((Counter(part.sites) for part in parts), Counter()) == Counter(whole.sites)
     given = whole.example(3)
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_recipes_of_the_built_in_model(target: str, recipe: str, tmp_path: Path)
     format = {"generic": "onnx", "iphone-15": "coreml", "galaxy-s24": "tflite"}[target]
     bundle = export("emoji", target, tmp_path / "out", format=format, recipe=recipe, split_unet=2, proof="quick")
     sizes = [bundle.manifest.graphs[format][name].parameters for name in ("unet_1", "unet_2")]
-    assert max(sizes) < 1.1 * min(sizes)
+    assert max(sizes) <= EQUAL * sum(sizes) / 2
 
 
 @pytest.mark.slow
