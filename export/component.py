@@ -14,6 +14,24 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 
 
+@dataclass(frozen=True)
+class Inner:
+    """A tensor inside of a graph's module: the result of the submodule at `path`, the first of several, or, if
+    `argument` is not empty, that argument of its forward."""
+
+    path: str
+    argument: str = ""
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """A graph that is a part of another, `whole`. `inner` has the inputs and outputs that the whole does not have:
+    where its module has them."""
+
+    whole: str
+    inner: Mapping[str, Inner]
+
+
 @dataclass(frozen=True, eq=False)
 class Component:
     """`build()` makes the original module without weights, on the current device or fake mode.
@@ -24,7 +42,9 @@ class Component:
     tracing must find, by operator: "attention", "group_norm", "layer_norm", "silu", "gelu" (including GEGLU's),
     "quick_gelu". `exponents` belongs to a component that was rescaled (export/float16/weight_rescaling.py): by module,
     the e of a result that is 2^-e times the original module's. `stage` is the stage of the program that calls the
-    graph; `halved` is True if it runs for each half of guidance, in one call if the graph's batch is open.
+    graph; `halved` is True if it runs for each half of guidance, in one call if the graph's batch is open. `split`
+    returns the component as a number of parts that run one after the other, None if it cannot be split; `part_of` is
+    set for such a part. Tensors that are not the whole's have the same name in all parts.
     """
 
     spec: GraphSpec
@@ -35,6 +55,8 @@ class Component:
     exponents: Mapping[str, int] = field(default_factory=dict)
     stage: str = ""
     halved: bool = False
+    split: Callable[["Component", int], list["Component"]] | None = None
+    part_of: PartOf | None = None
 
 
 def check_runs(component: Component) -> None:

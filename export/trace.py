@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -47,7 +48,9 @@ def trace(component: Component, rewrites: Sequence[str], *, open_batch: bool) ->
         changed = apply_rewrites(module, rewrites)
         inputs = tuple(_fake_input(spec, open_batch) for spec in component.spec.inputs)
         batch = Dim("batch", max=_LARGEST_BATCH)
-        shapes = tuple({0: batch} if open_batch and tensor.ndim > 1 else {} for tensor in inputs)
+        shapes: Any = tuple({0: batch} if open_batch and tensor.ndim > 1 else {} for tensor in inputs)
+        if any(each.kind is Parameter.VAR_POSITIONAL for each in signature(module.forward).parameters.values()):
+            shapes = (shapes,)
         program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
     check_program(component, rewrites, program)
     return Trace(program, changed)

@@ -43,6 +43,7 @@ def export(
     sampler: str | None = None,
     width: int | None = None,
     height: int | None = None,
+    split_unet: int | None = None,
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
@@ -52,21 +53,22 @@ def export(
 ) -> Bundle:
     """Export `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
-    `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite") and `profile`
-    override the target's own, `sampler` the checkpoint's scheduler, `width` and `height` (pixels) the size that the
-    model was trained at. `allow_unexpected`: shell patterns of unused tensors to ignore. `proof`
-    "quick" compares one picture of few steps instead of four of ten. `report` "full" also measures
-    the error of each single rewrite and activation form. The recipe "mixed" is searched, for weights of `budget_mb` (MB
-    of 1e6 bytes) or pictures of `min_psnr` (dB).
+    `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile` and
+    `split_unet`, the number of graphs that the UNet becomes, override the target's own, `sampler` the checkpoint's
+    scheduler, `width` and `height` (pixels) the size that the model was trained at. `allow_unexpected`: shell patterns
+    of unused tensors to ignore. `proof` "quick" compares one picture of few steps instead of four of ten. `report`
+    "full" also measures the error of each single rewrite and activation form. The recipe "mixed" is searched, for
+    weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
 
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
     """
     progress, seconds = timed(progress)
-    target = choose(load_target(target_name), recipe, format, profile)
+    target = choose(load_target(target_name), recipe, format, profile, split_unet)
     check_search(target, budget_mb, min_psnr)
     check_place(out)
     options: dict[str, Any] = {
+        "split_unet": target.split_unet,
         "revision": revision,
         "token": token,
         "allow_unexpected": allow_unexpected,

@@ -33,12 +33,13 @@ class Wanted:
     width: int | None = None
     height: int | None = None
     revision: str | None = None
+    split_unet: int | None = None
 
 
 def check_export(wanted: Wanted) -> Target:
     """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
     is unknown, options contradict each other, or the checkpoint is not on this disk."""
-    chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile)
+    chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile, wanted.split_unet)
     check_search(chosen, wanted.budget_mb, wanted.min_psnr)
     if wanted.sampler is not None:
         from pocketdiffusion.runtime.sampling.samplers import check_sampler
@@ -70,11 +71,17 @@ def check_model(name: str) -> None:
         )
 
 
-def choose(target: Target, recipe: str | None, format: str | None, profile: str | None) -> Target:
-    """Return the target with the artifacts that the options choose. `profile` applies to the formats that have it.
+def choose(
+    target: Target, recipe: str | None, format: str | None, profile: str | None, split_unet: int | None = None
+) -> Target:
+    """Return the target with the artifacts and the parts of the UNet that the options choose. `profile` applies to the
+    formats that have it.
 
-    Raise UserError if a value is unknown, the phone cannot run the format, or none of the formats has that profile.
+    Raise UserError if a value is unknown, the phone cannot run the format, none of the formats has that
+    profile, or `split_unet` is not positive.
     """
+    if split_unet is not None and split_unet < 1:
+        raise UserError(f"--split-unet {split_unet} is not a number of parts: give 1 or more")
     if recipe is not None:
         load_recipe(recipe)
     if format is not None:
@@ -90,6 +97,7 @@ def choose(target: Target, recipe: str | None, format: str | None, profile: str 
         raise UserError(f"--profile {profile} is not available for {target.name}: {known}")
     return replace(
         target,
+        split_unet=target.split_unet if split_unet is None else split_unet,
         artifacts=tuple(
             replace(
                 a,

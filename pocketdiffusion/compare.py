@@ -216,8 +216,9 @@ def open_sides(
     allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
     """Return A and B, opened. A bundle runs `format`, None for its first. A model has the size of the bundle that it is
-    compared with, and its sampler if the bundle replaces the checkpoint's own; without a bundle, the size that it was
-    trained at. Raise ProofError, which names the side, if a weight of a model is NaN or infinite."""
+    compared with, the parts of its UNet, and its sampler if the bundle replaces the checkpoint's own; without a bundle,
+    the size that it was trained at. Raise ProofError, which names the side, if a model has a weight of NaN or infinity.
+    """
     bundles: dict[str, Candidate] = {}
     width = height = sampler = None
     for name in names:
@@ -233,11 +234,13 @@ def open_sides(
     if len(bundles) == len(set(names)):
         return [bundles[name] for name in names]
     from pocketdiffusion.export.checkpoints.weight_content import NotFiniteError
+    from pocketdiffusion.export.families.parts.split import count_parts
 
     options: dict[str, Any] = {
         "revision": revision,
         "token": token,
         "allow_unexpected": allow_unexpected,
+        "split_unet": max((count_parts(side.program) for side in bundles.values()), default=1),
         "progress": progress,
     }
     sides, broken = [], []

@@ -50,6 +50,7 @@ def search(
     sampler: str | None = None,
     width: int | None = None,
     height: int | None = None,
+    split_unet: int = 1,
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
@@ -68,6 +69,7 @@ def search(
     check_outputs(out)
     requests = search_requests(prompts)
     options: dict[str, Any] = {
+        "split_unet": split_unet,
         "revision": revision,
         "token": token,
         "allow_unexpected": allow_unexpected,

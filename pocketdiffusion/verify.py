@@ -125,6 +125,7 @@ def record_model(
 ) -> tuple["Checkpoint", list[Trajectory]]:
     """Return the checkpoint of `model` and its drawings at the bundle's size and with its sampler. Raise UserError if
     the shapes of its graphs are not the bundle's; ModuleNotFoundError if torch is not installed."""
+    from pocketdiffusion.export.families.parts.split import count_parts
     from pocketdiffusion.export.original import open_model
     from pocketdiffusion.export.reference.record import record
     from pocketdiffusion.export.reference.requests import PROOFS
@@ -137,6 +138,7 @@ def record_model(
         revision=model.revision,
         token=model.token,
         sampler=scheduler.default_sampler if scheduler.replaced else None,
+        split_unet=count_parts(bundle.manifest.program),
         allow_unexpected=model.allow_unexpected,
         progress=progress,
     )

@@ -17,6 +17,7 @@ from support.forgery import forge, reseal
 from test_reader_kit import FLOOR  # noqa: PLC0414  # a fixture
 from test_reader_kit import kit as kit
 
+from pocketdiffusion.build import export
 from pocketdiffusion.export.kit_models import MODELS
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.image import write_png
@@ -75,17 +76,38 @@ def test_it_draws_the_built_in_model(reader: Path, emoji_fp32: Bundle, tmp_path:
         {**first, "steps": 50, "sampler": "dpmpp_2m"},
     ]
     (tmp_path / "bundle").symlink_to(emoji_fp32.folder)
-    write_png(tmp_path / "photo.png", photo, {})
+    draw_kit(emoji_fp32, requests, photo, tmp_path)
+    done = node(reader, "kit_check.js", tmp_path, str(FLOOR))
+    assert done.returncode == 0 and f"{2 * len(requests)} passed, 0 failed" in done.stdout, done.stdout
+
+
+def test_it_draws_with_a_split_unet(reader: Path, micro_checkpoint: Path, tmp_path: Path) -> None:
+    """Three graphs in place of one, with both halves of guidance in one call and in two: as Python draws it."""
+    bundle = export(
+        str(micro_checkpoint), "generic", tmp_path / "bundle", format="onnx", recipe="fp32", split_unet=3, proof="quick"
+    )
+    assert {"unet_1", "unet_2", "unet_3"} < set(bundle.manifest.graphs["onnx"])
+    request = {"prompt": "red apple", "negative_prompt": None, "seed": 7, "steps": 4, "guidance": 7.5, "sampler": None}
+    photo = draw(bundle, "a photo", seed=3, steps=2)
+    requests: list[dict[str, Any]] = [request, {**request, "guidance": 1.0}, {**request, "strength": 0.7}]
+    draw_kit(bundle, requests, photo, tmp_path)
+    done = node(reader, "kit_check.js", tmp_path, str(FLOOR))
+    assert done.returncode == 0 and f"{2 * len(requests)} passed, 0 failed" in done.stdout, done.stdout
+    checked = node(reader, "check.js", bundle.folder)
+    assert checked.returncode == 0 and " 0 failed" in checked.stdout, checked.stdout
+
+
+def draw_kit(bundle: Bundle, requests: list[dict[str, Any]], photo: Any, folder: Path) -> None:
+    """Write what kit_check.js reads into `folder`: requests, the photo, and Python's pictures."""
+    write_png(folder / "photo.png", photo, {})
     for number, request in enumerate(requests):
         options = {name: value for name, value in request.items() if name != "prompt"}
         image = photo if "strength" in request else None
-        picture = draw(emoji_fp32, request["prompt"], **options, image=image)
-        write_png(tmp_path / f"{number}.png", picture, {})
+        picture = draw(bundle, request["prompt"], **options, image=image)
+        write_png(folder / f"{number}.png", picture, {})
         request |= {"bundle": "bundle", "picture": f"{number}.png", "seed": str(request["seed"])}
         request.setdefault("strength", None)
-    (tmp_path / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": requests}))
-    done = node(reader, "kit_check.js", tmp_path, str(FLOOR))
-    assert done.returncode == 0 and f"{2 * len(requests)} passed, 0 failed" in done.stdout, done.stdout
+    (folder / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": requests}))
 
 
 @pytest.mark.parametrize("bundle", ["emoji", "sdxl"])

@@ -26,9 +26,13 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from torch import nn
+
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tensor import places_of
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families.parts.graph_call import GraphCall
+from pocketdiffusion.export.families.parts.split import split_calls, split_components, split_modules, split_program
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program
@@ -49,17 +53,18 @@ def components(
     *,
     width: int | None = None,
     height: int | None = None,
+    split_unet: int = 1,
     progress: Progress = lambda line: None,
 ) -> list[Component]:
     """Return the graphs of a checkpoint, batch 1, for pictures of `width` x `height` pixels, in the order in which they
-    run.
+    run. The UNet is `split_unet` graphs.
 
     `progress` receives one line about unused tensors. Raise UserError if the pipeline class belongs to no known family,
-    if a configuration requires something that its family does not support, if the size does not fit the model, and if
-    the weights do not fit the configuration.
+    if a configuration requires something that its family does not support, if the size does not fit the model, if the
+    weights do not fit the configuration, and if the UNet cannot be split so.
     """
     family = find_family(checkpoint)
-    parts: list[Component] = family.components(checkpoint, width, height)
+    parts = split_components(checkpoint.name, family.components(checkpoint, width, height), split_unet)
     drawn = program(checkpoint, parts)
     halved, stages = halved_graphs(drawn), {call.graph: stage.stage for stage in drawn.stages for call in stage.calls}
     parts = [replace(part, stage=stages.get(part.spec.name, ""), halved=part.spec.name in halved) for part in parts]
@@ -80,9 +85,23 @@ def program(checkpoint: Checkpoint, parts: Sequence[Component]) -> Program:
     """Return the family's program of the checkpoint: the calls of the graphs, in order, with their values. Raise
     UserError if it does not fit the graphs."""
     specs = {part.spec.name: part.spec for part in parts}
-    found: Program = find_family(checkpoint).program(checkpoint, specs)
+    found = split_program(find_family(checkpoint).program(checkpoint, specs), parts)
     check_program(found, specs)
     return found
+
+
+def calls(checkpoint: Checkpoint, pipeline: Any, parts: Sequence[Component]) -> dict[str, GraphCall]:
+    """Return the modules of the checkpoint's pipeline whose calls are recorded, by graph; `parts` are its
+    components."""
+    family = find_family(checkpoint)
+    return split_calls(family.calls(pipeline), family.modules(pipeline), parts)
+
+
+def modules(
+    checkpoint: Checkpoint, pipeline: Any, parts: Sequence[Component]
+) -> dict[str, Mapping[str, nn.Module | None]]:
+    """Return the modules of the checkpoint's pipeline that have the weights of each of its components `parts`."""
+    return split_modules(find_family(checkpoint).modules(pipeline), parts)
 
 
 def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.families.parts import autoencoder_kl, clip_states, clip_text, unet2d
+from pocketdiffusion.export.families.parts import autoencoder_kl, clip_states, clip_text, unet2d, unet2d_split
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.families.parts.latent_size import latent_size
 from pocketdiffusion.runtime.errors import UserError
@@ -66,7 +66,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
         )
     spec = unet2d.text_time_spec(unet, (1, tokens, states), (h, w), second.projection_dim)
     example = partial(unet2d.text_time_example, spec, picture)
-    denoiser = Component(spec, build, weights, example, unet2d.sites(unet))
+    denoiser = Component(spec, build, weights, example, unet2d.sites(unet), split=unet2d_split.split)
     return [*encoders, denoiser, *autoencoder_kl.components("vae", vae, tensors["vae"], (h, w), allowed)]
 
 

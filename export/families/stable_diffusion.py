@@ -13,7 +13,7 @@ from torch import nn
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d
+from pocketdiffusion.export.families.parts import autoencoder_kl, clip_text, unet2d, unet2d_split
 from pocketdiffusion.export.families.parts.examples import noise
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.families.parts.latent_size import latent_size
@@ -42,7 +42,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     unet2d.check_fit(text.hidden_size, unet, vae["latent_channels"])
     w, h = latent_size(own_size(configs["unet"]), autoencoder_kl.scale(vae), width, height)
     spec = unet2d.spec(unet, (1, tokens, text.hidden_size), (h, w))
-    denoiser = Component(spec, build, weights, partial(noise, spec), unet2d.sites(unet))
+    denoiser = Component(spec, build, weights, partial(noise, spec), unet2d.sites(unet), split=unet2d_split.split)
     return [encoder, denoiser, *autoencoder_kl.components("vae", vae, tensors["vae"], (h, w), allowed)]
 
 

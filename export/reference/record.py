@@ -10,7 +10,7 @@ from torch import nn
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.families import find_family, program
+from pocketdiffusion.export.families import calls, modules, program
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
@@ -56,8 +56,8 @@ def record(
     """
     reference = open_reference(checkpoint, parts, streamed)
     if watch is not None:
-        for name, modules in reference.modules.items():
-            watch(name, Named(modules))
+        for name, own in reference.modules.items():
+            watch(name, Named(own))
     store = ArrayStore()
     trajectories = []
     for number, request in enumerate(requests, 1):
@@ -89,11 +89,12 @@ def open_reference(checkpoint: Checkpoint, parts: Sequence[Component], streamed:
     """Open the checkpoint's pipeline. Raise UserError as `record` does."""
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
-    family, drawn = find_family(checkpoint), program(checkpoint, parts)
+    drawn = program(checkpoint, parts)
     _, decoded = find_ends(drawn, {part.spec.name: part.spec for part in parts})
     _, _, height, width = decoded.shape
     size = int(width), int(height)
-    return Reference(pipeline, family.modules(pipeline), family.calls(pipeline), drawn, size, sampler)
+    own, recorded = modules(checkpoint, pipeline, parts), calls(checkpoint, pipeline, parts)
+    return Reference(pipeline, own, recorded, drawn, size, sampler)
 
 
 def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:

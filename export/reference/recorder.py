@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
+from pocketdiffusion.export.families.parts.graph_call import GraphCall, InnerTensor, Tensors
 from pocketdiffusion.export.reference.pipeline import Pipeline
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program
@@ -43,7 +43,11 @@ class Recorder(TorchFunctionMode):
         for name, call in self._calls.items():
             before = call.first.register_forward_pre_hook(partial(self._keep_inputs, name, call), with_kwargs=True)
             after = call.last.register_forward_hook(partial(self._keep_outputs, name, call))
-            self._undo += [before.remove, after.remove]
+            inner = [
+                each.module.register_forward_hook(partial(self._keep_inner, name, tensor, each), with_kwargs=True)
+                for tensor, each in call.inner.items()
+            ]
+            self._undo += [handle.remove for handle in (before, after, *inner)]
         step = self._scheduler.step
 
         @wraps(step)  # pipelines read its signature
@@ -68,8 +72,21 @@ class Recorder(TorchFunctionMode):
         arguments = signature(module.forward).bind(*args, **kwargs).arguments
         self.inputs[name].append({key: tensor.clone() for key, tensor in call.inputs(arguments).items()})
 
+    def _keep_inner(
+        self, name: str, tensor: str, inner: InnerTensor, module: nn.Module, args: Any, kwargs: Any, result: Any
+    ) -> None:
+        arguments = signature(module.forward).bind(*args, **kwargs).arguments
+        self.inputs[name][-1][tensor] = inner.read(arguments, result).clone()
+
     def _keep_outputs(self, name: str, call: GraphCall, module: nn.Module, args: Any, result: Any) -> None:
-        self.outputs[name].append({key: tensor.clone() for key, tensor in call.outputs(result).items()})
+        outputs = {key: tensor.clone() for key, tensor in call.outputs(result).items()}
+        if not call.parts:
+            self.outputs[name].append(outputs)
+            return
+        tensors = {**self.inputs.pop(name)[-1], **outputs}
+        for part, (taken, made) in call.parts.items():
+            self.inputs[part].append({key: tensors[key] for key in taken})
+            self.outputs[part].append({key: tensors[key] for key in made})
 
 
 @dataclass(frozen=True)

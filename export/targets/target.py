@@ -52,8 +52,8 @@ class Target:
     stated.
 
     `core` is qemu's CPU model that is nearest to the phone's larger cores, for the stand-in arm64. `open_batch` leaves
-    the batch of the UNet's graph open, for engines that run both halves of guidance at once. `sources` names, by field,
-    where its fact is published.
+    the batch of the UNet's graph open, for engines that run both halves of guidance at once. `split_unet` is the number
+    of graphs that the UNet becomes. `sources` names, by field, where its fact is published.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Target:
     artifacts: tuple[Artifact, ...]
     published: tuple[Figure, ...]
     sources: Mapping[str, str]
+    split_unet: int = 1
 
 
 class _Table(BaseModel):
@@ -123,9 +124,17 @@ class Table(_Table):
     os_floor: StrictStr | None = None
     core: StrictStr | None = None
     open_batch: StrictBool
+    split_unet: StrictInt = 1
     artifacts: tuple[ArtifactTable, ...]
     published: tuple[Figure, ...] = ()
     sources: dict[str, StrictStr] = {}
+
+    @field_validator("split_unet")
+    @classmethod
+    def _is_positive(cls, value: int) -> int:
+        if value < 1:
+            raise _wrong(f"is {value}, and must be 1 or more")
+        return value
 
     @field_validator("os_floor")
     @classmethod

@@ -30,6 +30,7 @@ from pocketdiffusion.cli.options import (
     Revision,
     Sampler,
     Size,
+    SplitUnet,
     Token,
 )
 from pocketdiffusion.runtime.errors import UserError
@@ -54,6 +55,7 @@ def export(
     profile: Profile = None,
     sampler: Sampler = None,
     size: Size = None,
+    split_unet: SplitUnet = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -71,7 +73,9 @@ def export(
     from pocketdiffusion.choices import Wanted, check_export
 
     width, height = parse_size(size)
-    wanted = Wanted(model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision)
+    wanted = Wanted(
+        model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
+    )
     chosen = check_export(wanted)
     output = Output(quiet, as_json)
     warn_of_added(chosen, output)
@@ -122,6 +126,7 @@ def export_chosen(
         sampler=wanted.sampler,
         width=wanted.width,
         height=wanted.height,
+        split_unet=wanted.split_unet,
         revision=wanted.revision,
         token=token,
         allow_unexpected=allow_unexpected,

@@ -88,6 +88,15 @@ BundleSampler = Annotated[
         autocompletion=complete_samplers,
     ),
 ]
+SplitUnet = Annotated[
+    int | None,
+    typer.Option(
+        "--split-unet",
+        metavar="N",
+        help="The number of graphs that the UNet becomes, of nearly equal weight, which run one after the other. By "
+        "default, the phone's own number is used, which is 1 unless its file states another.",
+    ),
+]
 Revision = Annotated[
     str | None,
     typer.Option(

@@ -24,6 +24,7 @@ from pocketdiffusion.cli.options import (
     Revision,
     Sampler,
     Size,
+    SplitUnet,
     Token,
 )
 
@@ -70,6 +71,7 @@ def search(
     prompts: Prompts = None,
     sampler: Sampler = None,
     size: Size = None,
+    split_unet: SplitUnet = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -88,7 +90,9 @@ def search(
     from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)
-    wanted = Wanted(model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision)
+    wanted = Wanted(
+        model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
+    )
     chosen = check_export(wanted)
     artifact = one_artifact(chosen)
     check_recipe_file(file)
@@ -107,6 +111,7 @@ def search(
             sampler=sampler,
             width=width,
             height=height,
+            split_unet=chosen.split_unet,
             revision=revision,
             token=token,
             allow_unexpected=allow_unexpected or (),
@@ -114,6 +119,7 @@ def search(
             progress=progress,
         )
     given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
+    given["--split-unet"] = None if split_unet is None else str(split_unet)
     show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
 
 
