@@ -117,9 +117,8 @@ def search(
             prompts=prompts or searching.PROMPTS,
             progress=progress,
         )
-    parts = None if split_unet is None else str(split_unet)
-    given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--split-unet": parts}
-    given["--revision"] = revision
+    given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
+    given |= {"--split-unet": split_unet and str(split_unet)}
     show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
 
 
