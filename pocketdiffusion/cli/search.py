@@ -118,7 +118,7 @@ def search(
             progress=progress,
         )
     given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
-    given |= {"--split-unet": split_unet and str(split_unet)}
+    given["--split-unet"] = str(split_unet) if split_unet else None
     show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
 
 
