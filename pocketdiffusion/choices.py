@@ -8,7 +8,7 @@ from pathlib import Path
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.targets import Target, load_target
-from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
+from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportOptions:
     """The options of an export as the user wrote them, None for the default of the phone or the checkpoint. `width` and
     `height` in pixels, `budget_mb` in MB of 1e6 bytes, `min_psnr` in dB."""
 
@@ -36,7 +36,7 @@ class Wanted:
     split_unet: int | None = None
 
 
-def check_export(wanted: Wanted) -> Target:
+def check_export(wanted: ExportOptions) -> Target:
     """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
     is unknown, options contradict each other, or the checkpoint is not on this disk."""
     chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile, wanted.split_unet)
@@ -149,6 +149,6 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
     """Raise UserError unless exactly one of `budget_mb` and `min_psnr` is given for the recipe "mixed", and neither for
     other recipes."""
     if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
-        check_wanted(budget_mb, min_psnr)
+        check_goal(budget_mb, min_psnr)
     elif (budget_mb, min_psnr) != (None, None):
         raise UserError("--budget-mb and --min-median-psnr are for the recipe mixed only: give --recipe mixed")

@@ -58,19 +58,19 @@ class Rung:
 
 @dataclass(frozen=True)
 class Compared:
-    """The result of a comparison. `ratio`: processor time of a call of B's denoiser over A's, None if one is a model.
-    `layers`: empty if the layers of a side have no names, and `unnamed` states the reason. `budget`: relative error
-    above which a layer is named. `cut`: lines on prompts that are too long. `against_controls`: a clause that compares
-    the median picture with its controls."""
+    """The result of a comparison. `time_ratio`: processor time of a call of B's denoiser over A's, None if one is a
+    model. `layers`: empty if the layers of a side have no names, and `no_layers_reason` states the reason. `budget`:
+    relative error above which a layer is named. `truncated`: lines on prompts that are too long. `against_controls`: a
+    clause that compares the median picture with its controls."""
 
     sides: tuple[Side, Side]
     difference: Difference
-    ratio: float | None
+    time_ratio: float | None
     ladder: tuple[Rung, ...]
     layers: tuple["LayerError", ...]
     budget: float
-    unnamed: str
-    cut: tuple[str, ...] = ()
+    no_layers_reason: str
+    truncated: tuple[str, ...] = ()
     against_controls: str = ""
 
     @property
@@ -79,7 +79,7 @@ class Compared:
         return sorted(self.layers, key=lambda error: -error.added)[:SHOWN]
 
     @property
-    def blame(self) -> str:
+    def first_bad_layer(self) -> str:
         """Return a clause that names the first layer over the budget, "" if there is none."""
         if not self.layers:
             return ""
@@ -90,10 +90,10 @@ class Compared:
             return ""
         error, step = found
         call = error.call(step)
-        return f"first above {self.percent}: {error.graph} {error.module}" + (f", {call}" if call else "")
+        return f"first above {self.budget_text}: {error.graph} {error.module}" + (f", {call}" if call else "")
 
     @property
-    def percent(self) -> str:
+    def budget_text(self) -> str:
         """Return the budget as text, such as "10%"."""
         return f"{100 * self.budget:.3g}%"
 
@@ -197,7 +197,7 @@ def is_lossy(candidate: Candidate) -> bool:
 
 def describe_cut(prompt: str, sides: Sequence[Candidate]) -> list[str]:
     """Return lines on the text that was cut off a prompt: none if it fits, one, or one for each side if they differ."""
-    found = {side.title: side.find_cut(prompt) for side in sides}
+    found = {side.title: side.find_truncated(prompt) for side in sides}
     if len(set(found.values())) == 1:
         found = {"": next(iter(found.values()))}
     return [
@@ -310,7 +310,7 @@ def find_layer_errors(
 def open_layers_of(side: Candidate, graph: str) -> "Layers":
     """Return a runner of the layers of an artifact, or of a module of the original."""
     if isinstance(side, BundleCandidate):
-        from pocketdiffusion.export.backends.taps import open_layers
+        from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 
         return open_layers(side.bundle.folder, side.format, find_graph(side.bundle, graph, side.format))
     from pocketdiffusion.export.checks.layer_errors import OriginalLayers

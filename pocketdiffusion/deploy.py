@@ -32,7 +32,7 @@ def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, progr
     with TemporaryDirectory() as scratch:
         part = Path(scratch) / name
         copy_runtime_part(folder, part)
-        return chosen.put(part, name, phone, progress)
+        return chosen.install_bundle(part, name, phone, progress)
 
 
 def check_app(manifest: Manifest, app: App) -> None:

@@ -17,7 +17,7 @@ from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.scheme import Weight
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 from pocketdiffusion.runtime.bundle.stage_memory import peak_of
 from pocketdiffusion.runtime.program import DECODE, DENOISE, ENCODE_PROMPT, graphs_of, text_to_image
 
@@ -55,7 +55,7 @@ class Phone:
 Stages = Mapping[str, Sequence[Need]]  # the graphs of each stage by its name
 
 
-def warn_of_memory(manifest: Draft) -> list[str]:
+def warn_of_memory(manifest: UnsealedManifest) -> list[str]:
     """Return a warning for each format of a bundle whose drawing does not fit its phone, with what fits. Phones that do
     not state their memory, and graphs whose memory is not known, give none."""
     if manifest.target.memory_mb is None:

@@ -41,18 +41,18 @@ Latents = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Draft:
+class StepResult:
     """The result of one denoising step, number `step` of `steps`. Only the last has `picture` (uint8 [H, W, 3]) and
-    `decoded`, the VAE decoder's output (float32 [1, 3, H, W]), in which NaN can still be seen. `cut` is the end of the
-    prompt that did not fit, `negative_cut` the end of the negative prompt if guidance uses it."""
+    `decoded`, the VAE decoder's output (float32 [1, 3, H, W]), in which NaN can still be seen. `truncated` is the end
+    of the prompt that did not fit, `negative_truncated` the end of the negative prompt if guidance uses it."""
 
     step: int
     steps: int
     timestep: float
     latents: Latents
     picture: NDArray[np.uint8] | None = None
-    cut: str = ""
-    negative_cut: str = ""
+    truncated: str = ""
+    negative_truncated: str = ""
     decoded: NDArray[np.float32] | None = None
 
 
@@ -71,8 +71,8 @@ def generate(
     strength: float = 0.8,
     low_memory: bool = False,
     opener: Opener = open_graph,
-) -> Iterator[Draft]:
-    """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
+) -> Iterator[StepResult]:
+    """Draw `prompt` by the bundle's program, and yield a StepResult after each step of the sampler.
 
     `seed`: -2**63 to 2**64 - 1; the noise is diffusers' on a CPU. The defaults of `steps` and `guidance` are not the
     bundle's own, which are in `bundle.manifest.defaults`. `guidance` of 1 or less ignores the negative prompt.
@@ -102,10 +102,10 @@ def generate(
     last = len(table.rows)
     for number, latents in enumerate(denoise(graphs, table, noisy, Values(given, halves), guidance, random), 1):
         if number < last:
-            yield Draft(number, last, table.rows[number - 1].timestep, latents, None, *cuts)
+            yield StepResult(number, last, table.rows[number - 1].timestep, latents, None, *cuts)
     decoder_latents = unscale_latents(bundle, latents)
     decoded = graphs.open_stage(DECODE)(Values({"decoder_latents": decoder_latents}, {})).shared["decoded"]
-    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
+    yield StepResult(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def encode_prompts(
     given, cuts = {}, {}
     for half, text in prompts.items():
         tokens = [encode(tokenizer, text or "") for tokenizer in tokenizers]
-        cuts[half] = max((each.cut for each in tokens), key=len)
+        cuts[half] = max((each.truncated for each in tokens), key=len)
         if half not in absent:
             given[half] = {f"tokens/{n}": each.ids for n, each in enumerate(tokens, 1)}
             given[half] |= {f"attention_mask/{n}": each.mask for n, each in enumerate(tokens, 1)}
@@ -299,9 +299,9 @@ def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
     )
 
 
-def find_cut(bundle: Bundle, prompt: str) -> str:
+def find_truncated(bundle: Bundle, prompt: str) -> str:
     """Return the end of `prompt` that does not fit into the text encoders, or ""."""
-    return max((encode(tokenizer, prompt).cut for tokenizer in open_tokenizers(bundle)), key=len)
+    return max((encode(tokenizer, prompt).truncated for tokenizer in open_tokenizers(bundle)), key=len)
 
 
 def combine_halves(outputs: Mapping[str, Latents], guidance: float) -> Latents:

@@ -45,12 +45,12 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Tokens:
-    """`ids` and `mask` are int32 [1, max_length]; the mask is 0 at the padding and 1 elsewhere. `cut` is the end of the
-    prompt that did not fit, as it was typed, or ""."""
+    """`ids` and `mask` are int32 [1, max_length]; the mask is 0 at the padding and 1 elsewhere. `truncated` is the end
+    of the prompt that did not fit, as it was typed, or ""."""
 
     ids: NDArray[np.int32]
     mask: NDArray[np.int32]
-    cut: str
+    truncated: str
 
 
 def load_tokenizer(
@@ -135,7 +135,7 @@ def make_tokenizer(
 def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
     """Return the ids of `prompt`: the beginning token, at most max_length - 2 of the text, the end token, then padding.
 
-    If the cut is inside a character of several bytes or an added token of several vectors, `cut` begins with it.
+    If the cut is inside a character of several bytes or an added token of several vectors, `truncated` begins with it.
     """
     written, typed = _expand(tokenizer, prompt)
     encoding = tokenizer.encoder.encode(written, add_special_tokens=False)

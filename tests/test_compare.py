@@ -19,7 +19,7 @@ from support.recordings import changed
 from test_report import Page
 
 from pocketdiffusion.compare import Compared, compare_two
-from pocketdiffusion.reports.compare import check_place
+from pocketdiffusion.reports.compare import check_report_files
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.engines import open_graph
@@ -234,12 +234,12 @@ def test_the_numbers_replace_no_other_file(tiny_bundle: Path, tmp_path: Path) ->
     for other in ('{"name": "mixed", "floors": {}, "schemes": {}}', "[1]", "no JSON"):
         numbers.write_text(other)
         with pytest.raises(UserError, match=f"{numbers} exists and is not a comparison"):
-            check_place(tmp_path / "my.html")
+            check_report_files(tmp_path / "my.html")
     said = refusal("compare", tmp_path / "none", tiny_bundle, "-o", tmp_path / "my.html")
     assert f"{numbers} exists and is not a comparison" in said and numbers.read_text() == "no JSON"
     numbers.write_text('{"a": {}, "b": {}, "pictures": [], "graphs": []}')
-    check_place(tmp_path / "my.html")
-    check_place(tmp_path / "another.html")
+    check_report_files(tmp_path / "my.html")
+    check_report_files(tmp_path / "another.html")
 
 
 def test_memory_is_that_of_drawing_alone(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from support.sample_bundle import write_snapshot
 
 from pocketdiffusion.cli.tables import difference_tables
 from pocketdiffusion.compare import Compared, Side, find_layer_errors
-from pocketdiffusion.export.backends.taps import open_layers
+from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.layer_errors import LayerError, OriginalLayers, compare_layers
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import emit_fitted
+from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
@@ -94,7 +94,7 @@ def test_a_layer_is_blamed_by_the_call_and_the_budget(bundle: Bundle, recorded: 
         with console.capture() as shown:
             console.print(table)
         assert "above 0.5% from" in shown.get()
-        return found.blame
+        return found.first_bad_layer
 
     assert blamed("unet", 0.001, 0.02) == "first above 0.5%: unet conv_in, step 2"
     assert blamed("text_encoder", 0.001, 0.02) == "first above 0.5%: text_encoder conv_in, positive prompt"
@@ -125,7 +125,9 @@ def test_layers_of_a_rescaled_graph_have_the_originals_own_scale(tmp_path: Path)
     (part,) = [each for each in parts if each.spec.name == "text_encoder"]
     recorded = record(checkpoint, parts, [Request("red apple", steps=2)])
     (artifact,) = load_target("galaxy-s24").artifacts
-    fitted = emit_fitted(part, artifact, float_plan(part, artifact.recipe), tmp_path, recorded, open_batch=False)
+    fitted = emit_within_float16(
+        part, artifact, float_plan(part, artifact.recipe), tmp_path, recorded, open_batch=False
+    )
     assert fitted.graph.layer_exponents
     layers = open_layers(tmp_path, artifact.format, fitted.graph)
     errors = compare_layers("text_encoder", OriginalLayers(part), layers, recorded[0])

@@ -17,8 +17,8 @@ from test_coreml import parts
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends.coreml.emit import emit
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import constants
 from pocketdiffusion.export.backends.coreml.quantization import check_compressed
-from pocketdiffusion.export.backends.coreml.taps import constants
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.component import Component

@@ -13,7 +13,7 @@ from test_coreml import parts
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends.coreml.emit import emit
-from pocketdiffusion.export.backends.coreml.taps import constants
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import constants
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.quantization import open_quantized

@@ -12,7 +12,7 @@ from support.command import call, refusal
 from support.sample_bundle import GRAPHS, write_sample
 
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
-from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest
+from pocketdiffusion.runtime.bundle.manifest import Manifest, UnsealedManifest
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.devices.report import DeviceReport, report_schema
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     folder.mkdir()
     draft = write_sample(folder)
     graphs = {name: graph.model_copy(update={"units": {"gpu": KNOWN}}) for name, graph in draft.graphs["onnx"].items()}
-    return folder, seal(folder, Draft(**{**dict(draft), "graphs": {"onnx": graphs}}))
+    return folder, seal(folder, UnsealedManifest(**{**dict(draft), "graphs": {"onnx": graphs}}))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from pocketdiffusion.runtime.devices.judge import Standin, find_place
 from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
-from pocketdiffusion.runtime.engines.facts import Way
+from pocketdiffusion.runtime.engines.facts import StandinRun
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
@@ -38,9 +38,9 @@ from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, floor_db
 
 pytestmark = pytest.mark.slow
 FOLDER = STANDINS.expanduser()
-(ONNX,) = host_onnx.ENGINE.ways["arm64"]
-TFLITE, TFLITE_HALF = host_tflite.ENGINE.ways["arm64"]
-(TFLITE_GPU,) = host_tflite.ENGINE.ways["gpu"]
+(ONNX,) = host_onnx.ENGINE.standin_runs["arm64"]
+TFLITE, TFLITE_HALF = host_tflite.ENGINE.standin_runs["arm64"]
+(TFLITE_GPU,) = host_tflite.ENGINE.standin_runs["gpu"]
 RNG = np.random.default_rng(0)
 
 
@@ -51,7 +51,7 @@ def place(device: str, core: str = "cortex-a76", seconds: float = 300) -> Standi
     return find_place(device, FOLDER, core, seconds)
 
 
-def opened(where: Standin, way: Way, path: Path, spec: GraphSpec) -> Runner:
+def opened(where: Standin, way: StandinRun, path: Path, spec: GraphSpec) -> Runner:
     graph = Graph.model_validate(
         {
             "path": path.name,

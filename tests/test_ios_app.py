@@ -186,7 +186,7 @@ def test_what_is_not_for_an_iphone_is_refused(bundle: Path, checkout: Path) -> N
 
 def test_a_phone_is_chosen_in_xcode_and_a_checkout_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="leave out --phone"):
-        ios.put(tmp_path, "apples", "my phone", lambda _: None)
+        ios.install_bundle(tmp_path, "apples", "my phone", lambda _: None)
     monkeypatch.setattr(ios, "DEMO", tmp_path)
     with pytest.raises(UserError, match="install pocketdiffusion from a checkout"):
-        ios.put(tmp_path, "apples", None, lambda _: None)
+        ios.install_bundle(tmp_path, "apples", None, lambda _: None)

@@ -26,7 +26,7 @@ from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import families
 from pocketdiffusion.export.arguments import tensor_shapes
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import stable_diffusion
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
@@ -115,7 +115,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     shape = tuple(int(size) for size in states.shape)
     build = partial(TintGraph, shape[2])
     stored = {f"tint.{name}": ref for name, ref in checkpoint.tensors["tint"].items()}
-    weights = bind(tensor_shapes("tint", build), stored, "tint", ())
+    weights = match_tensors(tensor_shapes("tint", build), stored, "tint", ())
     spec = GraphSpec(
         "tint", (states, parts[1].spec.inputs[1]), (TensorSpec("tinted", states.shape, "float32", "what is added"),)
     )
@@ -266,7 +266,7 @@ def test_it_is_compared(bundle: Bundle, model: Path) -> None:
     found = compare_two(str(model), str(bundle.folder), **facts, revision=None, token=None, progress=lambda line: None)
     assert found.difference.lowest_db > 45 and len(found.difference.guided_db[0]) == 3  # PNDM's one more
     assert {report.subject.partition(".")[0] for report in found.difference.graphs} == {*NAMES.values(), "tint"}
-    assert {error.graph for error in found.layers} == {*NAMES.values(), "tint"} and not found.blame
+    assert {error.graph for error in found.layers} == {*NAMES.values(), "tint"} and not found.first_bad_layer
 
 
 def without_tint(states: Any) -> Program:

@@ -123,7 +123,7 @@ def test_a_measurement_that_failed_is_never_chosen() -> None:
     assert plan is not None and plan["unet", "w"].scheme == FLOAT16
     nothing: Any = None  # is measured
     with pytest.raises(UserError, match="no recipe fits in 5.00 MB: the smallest has 16.50 MB"):
-        Search(nothing, "coreml", (), {}, frontier, 500_000).within(5_000_000)
+        Search(nothing, "coreml", (), {}, frontier, 500_000).best_within(5_000_000)
 
 
 def test_candidates_are_those_that_the_dialect_has() -> None:

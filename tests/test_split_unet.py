@@ -14,7 +14,7 @@ import torch
 from support.command import call, refusal
 from support.family_cases import CASES, MICRO, Case, Model, write_checkpoint
 from support.faults import Fault, inject
-from support.onnx_faults import dropped_output_channel, one_element, scaled_input
+from support.onnx_faults import dropped_channel, one_weight, scaled_input, scaled_output
 from support.sdxl import write_sdxl
 from test_weight_rescaling import inputs_of, louder, outputs
 
@@ -232,10 +232,10 @@ def spec_of(bundle: Bundle, graph: str) -> Any:
 @pytest.mark.parametrize(
     ("fault", "blamed"),
     [
-        (one_element("unet_2", "out_sample", share=0.01), {"unet_2.out_sample"}),
-        (dropped_output_channel("unet_2", "out_sample"), {"unet_2.out_sample"}),
+        (one_weight("unet_2", "unet.conv_out.weight", float("nan")), {"unet_2.out_sample"}),
+        (dropped_channel("unet_2", "unet.conv_out.weight"), {"unet_2.out_sample"}),
         (scaled_input("unet_2", "time_embedding", 1.01), {"unet_2.out_sample"}),
-        (one_element("unet_1", "time_embedding", share=0.01), {"unet_1.time_embedding"}),
+        (scaled_output("unet_1", "time_embedding", 1.001), {"unet_1.time_embedding"}),
     ],
 )
 def test_a_fault_in_a_part_is_blamed_on_it(fault: Fault, blamed: set[str], exported: Export, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from support.staged_exports import export, export_failed, fork, inside, mark_of,
 from pocketdiffusion.runtime.bundle import staging
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.sealing import seal
-from pocketdiffusion.runtime.bundle.staging import check_place, exchange, scratch_next_to, stage
+from pocketdiffusion.runtime.bundle.staging import check_output_folder, exchange, scratch_next_to, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 
@@ -107,7 +107,7 @@ def test_what_is_not_ours_is_not_touched(tmp_path: Path, what: str) -> None:
         (out / "notes.txt").symlink_to("x") if "link" in what else (out / "notes.txt").write_text("mine")
     before = sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*"))
     with pytest.raises(UserError, match=r"exists and is|holds 'notes.txt'"):
-        check_place(out)
+        check_output_folder(out)
     with pytest.raises(UserError, match=r"exists and is|holds 'notes.txt'") as caught, stage(out):
         started = True
     assert not started and "\n" not in str(caught.value)
@@ -141,18 +141,18 @@ def test_places_without_a_name(name: str) -> None:
 
 
 def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
-    check_place(tmp_path / "deep/er/bundle")
+    check_output_folder(tmp_path / "deep/er/bundle")
     assert inside(tmp_path) == []
     out = tmp_path / "bundle"
     export(out)
-    check_place(out)
+    check_output_folder(out)
     assert mark_of(out) == "first" and inside(tmp_path) == ["bundle"]
     with pytest.raises(RuntimeError, match="after"), stage(out):
         with pytest.raises(UserError, match="another process is exporting"):
-            check_place(out)
+            check_output_folder(out)
         raise RuntimeError("after")
     with pytest.raises(UserError, match="cannot write to"):
-        check_place(out / "manifest.json/bundle")
+        check_output_folder(out / "manifest.json/bundle")
 
 
 def test_a_relative_place_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

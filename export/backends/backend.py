@@ -16,12 +16,12 @@ from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.engines.facts import EngineFacts
 
 if TYPE_CHECKING:
-    from pocketdiffusion.export.backends.taps import Layer, LayerOutputsRunner
+    from pocketdiffusion.export.backends.intermediate_outputs import Layer, LayerOutputsRunner
     from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
     from pocketdiffusion.export.component import Component
     from pocketdiffusion.quantize.float16_range import Note, Range
     from pocketdiffusion.runtime.bundle.graph_needs import Engine, Memory, Unit
-    from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+    from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
     from pocketdiffusion.runtime.graph_spec import GraphSpec
     from pocketdiffusion.runtime.runner import Runner
 
@@ -63,11 +63,11 @@ def no_companions(
     return {}
 
 
-def no_script(folder: Path, draft: "Draft") -> None:
+def no_script(folder: Path, draft: "UnsealedManifest") -> None:
     """Write no script."""
 
 
-def no_differences(draft: "Draft") -> list[str] | None:
+def no_differences(draft: "UnsealedManifest") -> list[str] | None:
     """Return None: no other pipeline draws with artifacts of this format."""
     return None
 
@@ -84,7 +84,7 @@ class Backend:
     emit: Emit
     refusal: Callable[[Scheme, str], Refusal | None]  # why a profile cannot store a weight by a scheme; None if it can
     search_storages: Callable[[str], tuple[Scheme, ...]]  # schemes of the recipe "mixed" by profile, smallest first
-    # taps: the output of each layer of the original in the file, in the order of execution; a runner that exposes them
+    # the output of each layer of the original in the file, in the order of execution; a runner that exposes them
     layers: Callable[[Path, Iterable[str]], "list[Layer]"]
     open_with_outputs: "Callable[[Path, GraphSpec, tuple[str, ...]], LayerOutputsRunner]"
     # fp16 emulation: a runner that notes the largest magnitude of each operator's output, and can round it to float16
@@ -111,5 +111,9 @@ class Backend:
     write_companions: "Callable[[Path, Mapping[str, Graph], Checkpoint, tuple[int, int]], Mapping[str, str]]" = (
         no_companions
     )
-    write_script: "Callable[[Path, Draft], None]" = no_script  # also for that library, once the manifest is known
-    reader_differences: "Callable[[Draft], list[str] | None]" = no_differences  # how that library's pictures differ
+    write_script: "Callable[[Path, UnsealedManifest], None]" = (
+        no_script  # also for that library, once the manifest is known
+    )
+    reader_differences: "Callable[[UnsealedManifest], list[str] | None]" = (
+        no_differences  # how that library's pictures differ
+    )

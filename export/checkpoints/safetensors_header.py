@@ -87,7 +87,7 @@ def _stored(file: Path, base: int, entry: Mapping[str, Any]) -> Stored:
     return Stored(file, base + begin, dtype, shape)
 
 
-def bind(
+def match_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     stored: Mapping[str, LazyTensor],
     where: str,

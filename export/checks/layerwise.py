@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends.taps import LayerRunner
+from pocketdiffusion.export.backends.intermediate_outputs import LayerRunner
 from pocketdiffusion.export.reference.torch_runner import TorchRunner
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.bundle.verdicts import Verdict

@@ -19,7 +19,7 @@ ABI = "arm64-v8a"
 BY_HAND = "without a phone: pocketdiffusion runtime-part DIR OUT, zip OUT, and import the zip in the app"
 
 
-def put(part: Path, name: str, phone: str | None, progress: Progress) -> str:
+def install_bundle(part: Path, name: str, phone: str | None, progress: Progress) -> str:
     """Push the runtime part in `part` to the phone with the serial number `phone`, as the bundle `name` of the app.
 
     The files are first pushed to a folder that the app ignores, which is renamed when all are there. Raises UserError

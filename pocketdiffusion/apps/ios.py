@@ -14,7 +14,7 @@ PROJECT = "PocketDiffusion.xcodeproj"
 BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose the zip in the app"
 
 
-def put(part: Path, name: str, phone: str | None, progress: Progress) -> str:
+def install_bundle(part: Path, name: str, phone: str | None, progress: Progress) -> str:
     """Copy the runtime part in `part` into ios_demo/Bundles of this checkout, as the bundle `name` of the app.
 
     Raises UserError if pocketdiffusion does not run from a checkout, if a phone is given, or if files cannot be

@@ -116,8 +116,8 @@ def check_compare(guidance: float, min_psnr: float | None, file: Path | None) ->
     if file is not None:
         check_report(file)
         with needs_export():
-            from pocketdiffusion.reports.compare import check_place
-        check_place(file)
+            from pocketdiffusion.reports.compare import check_report_files
+        check_report_files(file)
 
 
 def finish_compare(
@@ -152,9 +152,9 @@ def show_compared(compared: "Compared", broken: str, not_finite: Sequence[str], 
 
     output.print_line(answer_comparison(compared, broken).sentence)
     output.print_line(f"the median picture is {compared.against_controls}")
-    for line in compared.cut:
+    for line in compared.truncated:
         output.warn(line)
-    for line in (*not_finite, *filter(None, [compared.unnamed])):
+    for line in (*not_finite, *filter(None, [compared.no_layers_reason])):
         output.print_line(line)
     for table in difference_tables(compared):
         output.table(table)

@@ -37,7 +37,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.choices import ExportOptions
     from pocketdiffusion.export.targets import Target
     from pocketdiffusion.runtime.bundle.bundle import Bundle
 
@@ -70,10 +70,10 @@ def export(
 
     Every graph and complete pictures are compared with the original before the bundle is written. If a difference is
     above its tolerance, the bundle is kept as DIR.failed."""
-    from pocketdiffusion.choices import Wanted, check_export
+    from pocketdiffusion.choices import ExportOptions, check_export
 
     width, height = parse_size(size)
-    wanted = Wanted(
+    wanted = ExportOptions(
         model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
     )
     chosen = check_export(wanted)
@@ -101,7 +101,7 @@ def warn_of_added(chosen: "Target", output: Output) -> None:
 
 
 def export_chosen(
-    wanted: "Wanted",
+    wanted: "ExportOptions",
     folder: Path,
     token: str | None,
     allow_unexpected: Sequence[str],
@@ -138,11 +138,11 @@ def export_chosen(
 
 def check_folder(folder: Path | None, force: bool) -> None:
     """Raise UserError if no bundle can be written to `folder`, or it has an older bundle and `force` is not given."""
-    from pocketdiffusion.runtime.bundle.staging import check_place
+    from pocketdiffusion.runtime.bundle.staging import check_output_folder
 
     if folder is None:
         raise UserError("Missing option '--output' / '-o': name the folder of the bundle to write")
-    check_place(folder)
+    check_output_folder(folder)
     if not force and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} has a bundle already: give --force to replace it, or another folder")
 

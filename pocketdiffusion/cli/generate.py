@@ -14,11 +14,11 @@ from pocketdiffusion.runtime.errors import ProofError, UserError
 
 if TYPE_CHECKING:
     from pocketdiffusion.runtime.bundle.bundle import Bundle
-    from pocketdiffusion.runtime.pipeline import Draft
+    from pocketdiffusion.runtime.pipeline import StepResult
 
 
 @dataclass(frozen=True)
-class Request:
+class PictureRequest:
     """A picture to draw. `steps`, `guidance`, `sampler` and `strength`: None for the bundle's default.
     `negative_prompt`: None for an absent one. `image`: None to start from noise."""
 
@@ -125,7 +125,7 @@ def generate(
         progress("hashes")
         opened = open_bundle(bundle)
         request = with_defaults(
-            opened, Request(prompt, negative_prompt, seed, steps, guidance, sampler, image, strength)
+            opened, PictureRequest(prompt, negative_prompt, seed, steps, guidance, sampler, image, strength)
         )
         last = draw(opened, request, format, low_memory, progress)
     check_picture(opened, request, last)
@@ -136,7 +136,7 @@ def generate(
     shown.print_line(f"{output}: {width}x{height}, seed {seed}, {request.steps} steps, {request.sampler}")
 
 
-def with_defaults(bundle: "Bundle", request: Request) -> Request:
+def with_defaults(bundle: "Bundle", request: PictureRequest) -> PictureRequest:
     """Return the request with the bundle's defaults in place of None."""
     defaults = bundle.manifest.defaults
     return replace(
@@ -148,7 +148,9 @@ def with_defaults(bundle: "Bundle", request: Request) -> Request:
     )
 
 
-def draw(bundle: "Bundle", request: Request, format: str | None, low_memory: bool, progress: Any) -> "Draft":
+def draw(
+    bundle: "Bundle", request: PictureRequest, format: str | None, low_memory: bool, progress: Any
+) -> "StepResult":
     """Return the last draft, which has the picture. Raise UserError as pipeline.generate does."""
     from pocketdiffusion.runtime import pipeline
 
@@ -156,7 +158,7 @@ def draw(bundle: "Bundle", request: Request, format: str | None, low_memory: boo
     width, height = size.width * size.scale, size.height * size.scale
     start = None if request.image is None else open_picture(request.image, width, height)
     assert request.steps is not None and request.guidance is not None and request.strength is not None
-    last: pipeline.Draft | None = None
+    last: pipeline.StepResult | None = None
     for last in pipeline.generate(
         bundle,
         request.prompt,
@@ -175,12 +177,12 @@ def draw(bundle: "Bundle", request: Request, format: str | None, low_memory: boo
     return last
 
 
-def warn_of(bundle: "Bundle", request: Request, last: "Draft", output: Output) -> None:
+def warn_of(bundle: "Bundle", request: PictureRequest, last: "StepResult", output: Output) -> None:
     """Warn about prompts that were cut off, and about a sampler whose first step is too late."""
     from pocketdiffusion.runtime.pipeline import find_table
     from pocketdiffusion.runtime.sampling.few_steps import describe_start
 
-    for what, cut in (("prompt", last.cut), ("negative prompt", last.negative_cut)):
+    for what, cut in (("prompt", last.truncated), ("negative prompt", last.negative_truncated)):
         if cut:
             output.warn(f"the {what} is too long: {cut!r} was cut off")
     assert request.sampler is not None and request.steps is not None
@@ -188,7 +190,7 @@ def warn_of(bundle: "Bundle", request: Request, last: "Draft", output: Output) -
         output.warn(line)
 
 
-def check_picture(bundle: "Bundle", request: Request, last: "Draft") -> None:
+def check_picture(bundle: "Bundle", request: PictureRequest, last: "StepResult") -> None:
     """Raise ProofError if the picture has NaN or infinity."""
     from pocketdiffusion.runtime.verify.finite import first_not_finite
 
@@ -199,7 +201,7 @@ def check_picture(bundle: "Bundle", request: Request, last: "Draft") -> None:
         )
 
 
-def write(bundle: "Bundle", request: Request, last: "Draft", file: Path) -> None:
+def write(bundle: "Bundle", request: PictureRequest, last: "StepResult", file: Path) -> None:
     """Write the picture as PNG with the request as metadata. Raise UserError, and leave no file, if writing fails."""
     from pocketdiffusion.runtime.image import write_png
 

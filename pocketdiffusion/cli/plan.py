@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from pocketdiffusion.cli.console import Output
 
 if TYPE_CHECKING:
-    from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.choices import ExportOptions
     from pocketdiffusion.estimates import ExportPlan
     from pocketdiffusion.export.targets import Target
     from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 
 
-def show_plan(wanted: "Wanted", target: "Target", proof: "ProofKind", output: Output) -> None:
+def show_plan(wanted: "ExportOptions", target: "Target", proof: "ProofKind", output: Output) -> None:
     """Print the plan of an export with this kind of proof. Raise UserError if the checkpoint is not on this disk."""
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record

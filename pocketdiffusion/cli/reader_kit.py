@@ -34,10 +34,10 @@ def reader_kit(
     specifies."""
     from pocketdiffusion.choices import choose
     from pocketdiffusion.export.targets import load_target
-    from pocketdiffusion.runtime.bundle.staging import check_place
+    from pocketdiffusion.runtime.bundle.staging import check_output_folder
 
     choose(load_target("generic"), None, format, None)
-    check_place(folder)
+    check_output_folder(folder)
     output = Output(quiet)
     with output.show_progress(f"writing {folder}") as progress:
         progress("loading torch")

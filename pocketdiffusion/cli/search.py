@@ -85,19 +85,18 @@ def search(
 
     An interrupted search continues if the same command is run again.
     """
-    from pocketdiffusion.choices import Wanted, check_export, one_artifact
+    from pocketdiffusion.choices import ExportOptions, check_export, one_artifact
     from pocketdiffusion.files import check_recipe_file
     from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)
-    wanted = Wanted(
+    wanted = ExportOptions(
         model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
     )
     chosen = check_export(wanted)
     artifact = one_artifact(chosen)
     check_recipe_file(file)
-    output = Output(quiet, as_json)
-    warn_of_added(chosen, output)
+    warn_of_added(chosen, output := Output(quiet, as_json))
     with output.show_progress(f"searching for the best recipe of {model} for {target}") as progress:
         progress("loading torch")
         with needs_export():
@@ -119,7 +118,7 @@ def search(
             progress=progress,
         )
     given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
-    given["--split-unet"] = None if split_unet is None else str(split_unet)
+    given["--split-unet"] = str(split_unet) if split_unet else None
     show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
 
 
@@ -130,7 +129,7 @@ def show_found(file: Path, found: "Found", command: str, output: Output) -> None
 
     output.json(lambda: search_record(file, found))
     output.table(size_table(found.uniform, found.searched))
-    for line in found.cut:
+    for line in found.truncated:
         output.warn(line)
     output.print_line(
         f"{file}: {found.measured.nbytes / 1e6:.2f} MB of weights, median PSNR of the pictures "

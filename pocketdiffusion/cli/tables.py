@@ -164,8 +164,8 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
         ("peak memory while drawing (MB)", a.peak_mb, b.peak_mb),
     ):
         table.add_row(what, *(f"{mb:.1f}" if mb else "-" for mb in (one, other)))
-    if compared.ratio is not None:
-        table.add_row("processor time of a denoiser call", "1", f"{compared.ratio:.2f}")
+    if compared.time_ratio is not None:
+        table.add_row("processor time of a denoiser call", "1", f"{compared.time_ratio:.2f}")
     yield table
     table = _table("output", title="graphs: B's outputs against A's for the same inputs (teacher-forced)")
     _add_numbers(table, "PSNR (dB)", "largest error", "relative error", "cases")
@@ -206,7 +206,7 @@ def _layer_table(compared: Compared) -> Table:
     table = _table(
         "graph", "layer", title="layers that add most to the relative error: the error added, the largest, and where"
     )
-    _add_numbers(table, "added", "largest", "at", f"above {compared.percent} from")
+    _add_numbers(table, "added", "largest", "at", f"above {compared.budget_text} from")
     for error in compared.worst:
         over = error.first_over(compared.budget)
         table.add_row(

@@ -100,7 +100,7 @@ def verify(
         _show_report(bundle, device_report, output, judged=against is not None or device is not Device.HOST)
         return
     from pocketdiffusion.runtime.devices.stamp import find_standin
-    from pocketdiffusion.verify import Model, Place, check_verified
+    from pocketdiffusion.verify import DeviceChoice, Model, check_verified
     from pocketdiffusion.verify import verify as judge_bundle
 
     folder = standins if device is Device.HOST else expand_home(standins)
@@ -108,7 +108,9 @@ def verify(
         find_standin(folder, device.value)
     model = None if against is None else Model(against, revision, token, allow_unexpected or ())
     with output.show_progress(f"verifying {bundle}") as progress, needs_export():
-        found = judge_bundle(bundle, against=model, place=Place(device.value, folder, core, limit), progress=progress)
+        found = judge_bundle(
+            bundle, against=model, place=DeviceChoice(device.value, folder, core, limit), progress=progress
+        )
     show_verified(found, output)
     check_verified(found)
     show_passed(found, output)

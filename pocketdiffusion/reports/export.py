@@ -15,7 +15,7 @@ from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.reports.answer import Answer, Pictures, answer_export, pictures_of
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Steps, drift_plot, teacher_forced_db, teacher_forced_plot
-from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
 from pocketdiffusion.runtime.bundle.stage_memory import peak_of
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.program import model_graph
@@ -33,7 +33,7 @@ class Report:
     """The content of a report. `seconds`: time by stage of the export. `peak_mb`: largest resident memory of this
     process in MB of 1e6 bytes. `findings`: by format and graph; no verdict depends on them."""
 
-    manifest: Draft
+    manifest: UnsealedManifest
     verdicts: Sequence[Verdict]
     pictures: Sequence[PictureReport]
     originals: Sequence[Trajectory]
@@ -179,7 +179,7 @@ def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
     }
 
 
-def _apple(manifest: Draft) -> list[str] | None:
+def _apple(manifest: UnsealedManifest) -> list[str] | None:
     """Return the differences of Apple's Swift pipeline from the model; None if the bundle has no Core ML packages, or
     packages that this pipeline cannot open."""
     found = [find_backend(format).reader_differences(manifest) for format in manifest.graphs]
@@ -191,7 +191,7 @@ def _findings(found: Findings) -> Any:
     return words(asdict(replace(found, audit=audit)))
 
 
-def _sizes(folder: Path, manifest: Draft) -> dict[str, float]:
+def _sizes(folder: Path, manifest: UnsealedManifest) -> dict[str, float]:
     """Return the size of each graph in MB of 1e6 bytes, by "FORMAT GRAPH"."""
     return {
         f"{format} {name}": sum((folder / file).stat().st_size for file in graph.files) / 1e6

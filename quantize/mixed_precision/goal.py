@@ -3,7 +3,7 @@
 from pocketdiffusion.runtime.errors import UserError
 
 
-def check_wanted(budget_mb: float | None, min_psnr: float | None) -> None:
+def check_goal(budget_mb: float | None, min_psnr: float | None) -> None:
     """Raise UserError unless exactly one is given, as a positive number."""
     given = [value for value in (budget_mb, min_psnr) if value is not None]
     if len(given) != 1:

@@ -58,7 +58,7 @@ class Search:
     vectors: int
     measured: dict[tuple[Scheme, ...], Measured] = field(default_factory=dict)
 
-    def within(self, budget: int) -> Measured:
+    def best_within(self, budget: int) -> Measured:
         """Return the best plan of at most `budget` bytes. Raises UserError if there is none."""
         found = self.find(budget)
         if found is None:
@@ -75,7 +75,7 @@ class Search:
             return None
         return max([self._measure(found), *self._rivals(budget)], key=lambda plan: plan.median_db)
 
-    def above(self, least_db: float) -> Measured:
+    def smallest_with_median(self, least_db: float) -> Measured:
         """Return the smallest plan whose pictures have a median PSNR of `least_db` or more. Raises UserError if there
         is none.
 

@@ -69,7 +69,7 @@ def scratch_next_to(out: Path) -> Iterator[None]:
             raise
 
 
-def check_place(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """Raise UserError if `stage` would fail at its beginning, before long work. Leaves no files."""
     with _claimed(_place(out)):
         pass

@@ -119,7 +119,7 @@ class Verdict:
         )
 
 
-def blame(failed: Sequence[Verdict]) -> Verdict:
+def first_to_report(failed: Sequence[Verdict]) -> Verdict:
     """Return the failed verdict to report first: one on a part if there is any, because pictures suffer from any
     part."""
     return min(failed, key=lambda verdict: verdict.kind == Kind.PICTURES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.runtime.engines.facts import EngineFacts, Way
+from pocketdiffusion.runtime.engines.facts import EngineFacts, StandinRun
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
@@ -17,8 +17,8 @@ ENGINE = EngineFacts(
     weights_in_own_files=True,
     same_versions=True,
     absent={"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph instead"},
-    ways={"arm64": (Way(__name__, "float32"),)},
-    left_out={
+    standin_runs={"arm64": (StandinRun(__name__, "float32"),)},
+    not_run={
         # A graph that is float16 throughout has 54 dB there (UNet), below the floor: see benchmarks/half_onnx.py.
         "arm64": ("float16", "the file says float32, and onnxruntime computes as the file says, on a phone too"),
         "gpu": ("-", "LiteRT's GPU accelerator takes TFLite files only"),

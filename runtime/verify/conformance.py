@@ -147,7 +147,7 @@ def _tokens(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Resu
     yield f"ids of {case.label}", expected["ids"], tokens.ids[0]
     if "mask" in expected:
         yield f"mask of {case.label}", expected["mask"], tokens.mask[0]
-    cut = np.frombuffer(tokens.cut.encode("utf-8", "replace"), np.uint8)
+    cut = np.frombuffer(tokens.truncated.encode("utf-8", "replace"), np.uint8)
     yield f"length of what is cut of {case.label}", np.array([len(expected["cut"]) + 1]), np.array([len(cut) + 1])
     if len(cut):
         yield f"what is cut of {case.label}", expected["cut"], cut

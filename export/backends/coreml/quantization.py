@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import constant, constants, identifier, weight_of
 from pocketdiffusion.export.backends.coreml.quantized_inputs import quantize_inputs
-from pocketdiffusion.export.backends.coreml.taps import constant, constants, identifier, weight_of
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.quantize.quantized_tensor import Linear, Palette, Plain, store

@@ -13,7 +13,7 @@ from diffusers.models.activations import ACT2CLS
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
-from pocketdiffusion.export.checkpoints.safetensors_header import bind, rename, without_kernel
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors, rename, without_kernel
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.examples import noise
@@ -123,7 +123,7 @@ def components(
     """
     build_decoder, build_encoder = partial(LatentDecoder, config), partial(LatentEncoder, config)
     decoder, encoder = tensor_shapes(part, build_decoder), tensor_shapes(part, build_encoder)
-    weights = bind(decoder | encoder, modern_names(part, stored), part, allow_unexpected)
+    weights = match_tensors(decoder | encoder, modern_names(part, stored), part, allow_unexpected)
     channels, factor = config["latent_channels"], scale(config)
     picture = TensorSpec("sample", (1, 3, size[0] * factor, size[1] * factor), "float32", "the picture, -1 to 1")
     latents = TensorSpec("latent_sample", (1, channels, *size), "float32", "latents divided by the scaling factor")

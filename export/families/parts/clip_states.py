@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from pocketdiffusion.export.arguments import tensor_shapes
-from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts import clip_text
@@ -128,7 +128,7 @@ def _component(
     sites: Mapping[str, int],
     allow_unexpected: Sequence[str],
 ) -> Component:
-    bound = bind(tensor_shapes(part, partial(module, config)), named, part, allow_unexpected)
+    bound = match_tensors(tensor_shapes(part, partial(module, config)), named, part, allow_unexpected)
     config, weights = clip_text.shorten(config, bound, tokens)
     spec = GraphSpec(part, (clip_text.ids_spec(tokens),), outputs)
     return Component(spec, partial(module, config), weights, partial(clip_text.example, config), sites)
