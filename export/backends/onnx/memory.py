@@ -24,6 +24,7 @@ _LOADING = (
 # other there is 1, packed, where the weight was computed, and none where it is read from the mapped file. onnxruntime
 # 1.32 on x86, measured on layers of one size: benchmarks/loading_memory.py.
 _CONVOLUTION_COPIES = 3
+_PACKED = ("MatMul", "Gemm")
 
 
 def count_memory(path: Path) -> Memory:
@@ -43,7 +44,10 @@ def count_memory(path: Path) -> Memory:
             continue
         weights |= {name for name in reads if name in held}
         filters |= {name for name in reads[1:2] if name in held and node.op_type == "Conv"}
-        copies = {name: _CONVOLUTION_COPIES if name in filters else int(name not in stored) for name in reads}
+        copies = {
+            name: _CONVOLUTION_COPIES if name in filters else int(name not in stored and node.op_type in _PACKED)
+            for name in reads
+        }
         largest = max([largest, *(copies[name] * held[name] for name in reads if name in held)])
         operations.append(Operation(reads, writes, node.op_type in _RESHAPES))
     computed = {name for operation in operations for name in operation.writes}
