@@ -19,12 +19,15 @@ from pocketdiffusion.quantize.scheme import Weight
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
 from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 from pocketdiffusion.runtime.bundle.stage_memory import peak_of
-from pocketdiffusion.runtime.program import graphs_of, text_to_image
+from pocketdiffusion.runtime.program import DECODE, DENOISE, ENCODE_PROMPT, graphs_of, text_to_image
 
 # iPhones end an app at 6.1 GB of 12 GB, and at 2.9 to 4 GB of 6 GB: published by developers, not measured here. Android
 # states no limit: an app gets what other apps and the system leave.
 APP_SHARE = 0.5
 FACTOR, OVERHEAD = 1.1, 64 * 2**20
+ONE_AT_A_TIME = "one graph at a time (--low-memory)"
+SPLITS = (2, 3, 4)
+LARGEST_PART = 1.1  # of an equal share: cuts are between blocks
 _WEIGHT = Weight((320, 320, 3, 3), "conv")  # of a kind that every recipe may compress
 
 
@@ -49,7 +52,7 @@ class Phone:
         return int(APP_SHARE * self.ram_bytes)
 
 
-Stages = Sequence[Sequence[Need]]  # the graphs of each stage
+Stages = Mapping[str, Sequence[Need]]  # the graphs of each stage by its name
 
 
 def warn_of_memory(manifest: UnsealedManifest) -> list[str]:
@@ -60,10 +63,10 @@ def warn_of_memory(manifest: UnsealedManifest) -> list[str]:
     phone = Phone(manifest.target.title, manifest.target.memory_mb * 2**20)
     lines = []
     for format, graphs in manifest.graphs.items():
-        stages = [
-            [Need(graphs[name].parameters, graphs[name].memory) for name in graphs_of(stage)]
-            for stage in text_to_image(manifest.program).values()
-        ]
+        stages = {
+            stage_name: [Need(graphs[name].parameters, graphs[name].memory) for name in graphs_of(stage)]
+            for stage_name, stage in text_to_image(manifest.program).items()
+        }
         any_graph = next(iter(graphs.values()))
         artifact = Artifact(format, any_graph.profile, any_graph.recipe, any_graph.compute_unit, ())
         lines += warn_of_format(phone, artifact, stages)
@@ -79,11 +82,13 @@ def warn_of_plan(plan: ExportPlan, target: Target) -> list[str]:
     for artifact in target.artifacts:
         tensors = plan.tensor_bytes.get(artifact.format, 0)
         parts = {part.part: part for part in plan.parts if part.format == artifact.format}
-        stages = [
-            [_planned_need(parts[name], tensors if stage is plan.stages[-1] else 0) for name in stage]
-            for stage in plan.stages
-            if stage
-        ]
+        stages = {
+            stage: [_planned_need(parts[name], tensors if stage == DECODE else 0) for name in names]
+            for stage, names in zip((ENCODE_PROMPT, DENOISE, DECODE), plan.stages, strict=True)
+            if names
+        }
+        if target.split_unet > 1:
+            stages[DENOISE] = _split(stages[DENOISE][0], target.split_unet)
         lines += warn_of_format(Phone(target.title, plan.ram_bytes), artifact, stages)
     return lines
 
@@ -102,8 +107,9 @@ def _planned_need(part: PlannedPart, tensors: int) -> Need:
 
 
 def warn_of_format(phone: Phone, artifact: Artifact, stages: Stages) -> list[str]:
-    """Return one line if drawing with the graphs of `stages` does not fit `phone`, which proposes the first of these
-    that fits: one graph at a time, another recipe, both; else a smaller size. Return [] if it fits or is not known."""
+    """Return one line if drawing with the graphs of `stages` does not fit `phone`. It proposes what fits: one graph at
+    a time, or else another recipe or a denoiser of several graphs, or else a smaller size. Return [] if it fits or is
+    not known."""
     usual, low = (app_needs(stages, low_memory=low) for low in (False, True))
     if usual is None or low is None or usual <= phone.limit:
         return []
@@ -116,21 +122,51 @@ def warn_of_format(phone: Phone, artifact: Artifact, stages: Stages) -> list[str
 
 def app_needs(stages: Stages, *, low_memory: bool) -> int | None:
     """Return the memory in bytes of an app that draws with these graphs; None if a number is not known."""
-    peaks = [peak_of([need.memory for need in stage], low_memory=low_memory) for stage in stages]
+    peaks = [peak_of([need.memory for need in stage], low_memory=low_memory) for stage in stages.values()]
     known = [peak for peak in peaks if peak is not None]
     return int(FACTOR * max(known)) + OVERHEAD if len(known) == len(peaks) else None
 
 
 def _propose(phone: Phone, artifact: Artifact, stages: Stages, low: int) -> str:
     if low <= phone.limit:
-        return "open one graph at a time (--low-memory)"
+        return f"open {ONE_AT_A_TIME}"
+    found = [*_propose_recipe(phone, artifact, stages), *_propose_split(phone, stages)]
+    return f"export with {', or '.join(found)}" if found else "nothing else fits, export for a smaller --size"
+
+
+def _propose_recipe(phone: Phone, artifact: Artifact, stages: Stages) -> list[str]:
+    """Return the first recipe that fits, with the memory that it needs."""
     for recipe, weight_bytes in smaller_recipes(artifact).items():
-        smaller = [[_stored_by(need, weight_bytes) for need in stage] for stage in stages]
-        for option, low_memory in (("", False), (" and open one graph at a time (--low-memory)", True)):
+        smaller = {name: [_stored_by(need, weight_bytes) for need in stage] for name, stage in stages.items()}
+        for option, low_memory in (("", False), (f" and {ONE_AT_A_TIME}", True)):
             needs = app_needs(smaller, low_memory=low_memory)
             if needs is not None and needs <= phone.limit:
-                return f"export with --recipe {recipe}, about {_mb(needs)} MB{option}"
-    return f"no recipe of {artifact.format} fits, export for a smaller --size"
+                return [f"--recipe {recipe}{option}, about {_mb(needs)} MB"]
+    return []
+
+
+def _propose_split(phone: Phone, stages: Stages) -> list[str]:
+    """Return the smallest number of parts of the denoiser that fits, with the memory that it needs; nothing if the
+    denoiser is several graphs already."""
+    if len(stages[DENOISE]) != 1:
+        return []
+    for parts in SPLITS:
+        needs = app_needs({**stages, DENOISE: _split(stages[DENOISE][0], parts)}, low_memory=True)
+        if needs is not None and needs <= phone.limit:
+            return [f"--split-unet {parts} and {ONE_AT_A_TIME}, about {_mb(needs)} MB"]
+    return []
+
+
+def _split(need: Need, parts: int) -> list[Need]:
+    """Return the needs of the parts of a graph, each of the largest one's share, with all of its activations."""
+    memory = need.memory
+    if memory is not None:
+        weights, loading = (
+            None if size is None else int(LARGEST_PART * size / parts)
+            for size in (memory.weights_bytes, memory.loading_bytes)
+        )
+        memory = memory.model_copy(update={"weights_bytes": weights, "loading_bytes": loading})
+    return [Need(need.parameters // parts, memory)] * parts
 
 
 def smaller_recipes(artifact: Artifact) -> Mapping[str, float]:

@@ -16,6 +16,7 @@ from pocketdiffusion.memory_fit import (
     OVERHEAD,
     Need,
     Phone,
+    Stages,
     app_needs,
     smaller_recipes,
     warn_of_format,
@@ -40,11 +41,12 @@ def need(millions: float, activations_mb: int, loading_mb: int | None = None) ->
     return Need(int(1e6 * millions), memory)
 
 
-SD15 = [[need(123, 3)], [need(859.5, 300, 5950)], [need(49.5, 800)]]
-SPLIT = [[need(123, 3)], [need(430, 300, 2900), need(430, 300, 2900)], [need(49.5, 800)]]
+TEXT, DECODER = [need(123, 3)], [need(49.5, 800)]
+SD15 = {"encode_prompt": TEXT, "denoise": [need(859.5, 300, 5950)], "decode": DECODER}
+SPLIT = {**SD15, "denoise": [need(430, 300, 2900), need(430, 300, 2900)]}
 
 
-def told(gigabytes: int, artifact: Artifact, stages: list[list[Need]]) -> str:
+def told(gigabytes: int, artifact: Artifact, stages: Stages) -> str:
     return "".join(warn_of_format(Phone("a phone", gigabytes * 2**30), artifact, stages))
 
 
@@ -58,17 +60,17 @@ def test_the_first_proposal_that_fits_is_made() -> None:
     assert line.startswith(
         "WARNING: drawing with the onnx graphs needs about 6612 MB, 6612 MB with one graph at a time, "
     )
-    assert "an app gets about 4295 MB on a phone: export with --recipe w8, about 1343 MB" in line
+    assert "an app gets about 4295 MB on a phone: export with --recipe w8, about 1343 MB, or --split-unet 2 and" in line
+    assert line.endswith("one graph at a time (--low-memory), about 3667 MB")
     assert told(8, ONNX, SPLIT).endswith("a phone: open one graph at a time (--low-memory)")
     assert told(4, ONNX, SPLIT).endswith("export with --recipe w8, about 1673 MB")
-    assert told(3, ONNX, SPLIT).endswith("--recipe w8, about 1002 MB and open one graph at a time (--low-memory)")
+    assert told(3, ONNX, SPLIT).endswith("--recipe w8 and one graph at a time (--low-memory), about 1002 MB")
     assert told(2, ONNX, SD15).endswith("export with --recipe w4, about 974 MB")
-    assert told(1, ONNX, SD15).endswith("no recipe of onnx fits, export for a smaller --size")
-    assert told(4, replace(ONNX, format="coreml", profile="ios17"), SD15).endswith("for a smaller --size")
+    assert told(1, ONNX, SD15).endswith("nothing else fits, export for a smaller --size")
 
 
 def test_what_is_not_known_is_not_warned_of() -> None:
-    assert told(1, ONNX, [[Need(1, None)], *SD15]) == ""
+    assert told(1, ONNX, {**SD15, "decode": [Need(1, None)]}) == ""
 
 
 @pytest.mark.parametrize(
