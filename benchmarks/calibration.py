@@ -37,7 +37,7 @@ from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
-from pocketdiffusion.runtime.verify.recording import Trajectory, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, first_middle_last_steps
 
 ROOM = {8: (1.0, 1.2, 1.5), 16: (1.0, 2.0, 4.0)}  # factors on the range that a method chooses
 COUNTS = (4, 8, 16, 64)  # prompts; beyond 16 they repeat
@@ -56,7 +56,7 @@ def main(
         return
     memory = [{"prompts": count, "peak_mb": measure_memory(count)} for count in COUNTS]
     statistics = calibrate(checkpoint, parts, requests("calibration"), print_line).statistics
-    trajectories = [probe(t) for t in record(checkpoint, parts, requests("search"))]
+    trajectories = [first_middle_last_steps(t) for t in record(checkpoint, parts, requests("search"))]
     ranges = [row for part in parts for row in measure_ranges(part, statistics, trajectories)]
     show(ranges, memory)
     output.parent.mkdir(parents=True, exist_ok=True)

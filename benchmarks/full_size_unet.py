@@ -67,7 +67,7 @@ def main(
     output.write_text(json.dumps(rows, indent=1) + "\n")
     failed = [v for row in rows for v in row["found"].get("verdicts", []) if not v["passed"]]
     if failed:
-        raise ProofError(f"{len(failed)} verdicts failed, first {failed[0]['format']} {failed[0]['rung']}")
+        raise ProofError(f"{len(failed)} checks failed, first {failed[0]['format']} {failed[0]['rung']}")
 
 
 COLUMNS = ("stage", "cpu_seconds", "seconds", "peak_mb")

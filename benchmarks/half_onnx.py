@@ -30,7 +30,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.check import scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.runtime.verify.recording import first_middle_last_steps
 from pocketdiffusion.runtime.verify.tolerances import check_artifact
 from pocketdiffusion.verify import core_of
 
@@ -56,7 +56,7 @@ def main(
     opened = open_bundle(bundle)
     if "onnx" not in opened.manifest.graphs:
         raise UserError(f"the bundle {bundle} has no ONNX graphs: export it with --format onnx")
-    trajectory = probe(read_golden(opened)[0])
+    trajectory = first_middle_last_steps(read_golden(opened)[0])
     place = find_place("arm64", standins.expanduser(), core or core_of(opened.manifest.target.name), 600)
     table = Table("output", "host dB", "arm64 dB", "floor", title=f"{bundle} in float16 throughout, {place.core}")
     rows = []
@@ -67,7 +67,7 @@ def main(
             half = graph.model_copy(update={"path": "model.onnx"})
             runners = {
                 "host": open_runner(Path(scratch) / "model.onnx", graph.spec),
-                "arm64": place.open(Path(scratch), ENGINE.ways["arm64"][0], half),
+                "arm64": place.open(Path(scratch), ENGINE.standin_runs["arm64"][0], half),
             }
             found = {
                 device: judge_graph(

@@ -43,7 +43,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.pictures import draw_pictures
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, first_middle_last_steps
 
 HERE = Path(__file__).parent
 TARGETS = {"onnx": "pixel-8", "coreml": "iphone-16", "tflite": "galaxy-s24"}
@@ -100,7 +100,9 @@ def measure(original: Original, artifact: Artifact, trajectories: list[Trajector
         row |= describe(bundle, artifact.format)
         for name in graphs:
             runner = open_graph(bundle, name, artifact.format)
-            reports = judge_graph(Check(Kind.COMPARED, NONE), runner, [probe(t) for t in trajectories])
+            reports = judge_graph(
+                Check(Kind.COMPARED, NONE), runner, [first_middle_last_steps(t) for t in trajectories]
+            )
             row["graph_db"][name] = {"minimum": min(EQUAL_DB, *(r.psnr_db for r in reports))}
             row["graph_db"][name]["median"] = min(EQUAL_DB, *(median(r.case_db) for r in reports))
         pictures = list(draw_pictures(bundle, trajectories, artifact.format))

@@ -45,7 +45,7 @@ def judge(place: Standin, bundle: Bundle, has: str) -> list[dict[str, Any]]:
         try:
             ChildRunner(
                 place.launch,
-                tflite.ENGINE.ways["tensorflow"][0].engine,
+                tflite.ENGINE.standin_runs["tensorflow"][0].engine,
                 bundle.folder / graphs[name].path,
                 graphs[name].spec,
             )

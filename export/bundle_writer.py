@@ -21,7 +21,7 @@ from pocketdiffusion.export.targets import Target
 from pocketdiffusion.runtime.bundle.file_table import README
 from pocketdiffusion.runtime.bundle.golden_records import Calibration
 from pocketdiffusion.runtime.bundle.graph_records import Graph
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 from pocketdiffusion.runtime.bundle.picture_records import Latents, Scheduler, Vae
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
 from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
@@ -43,7 +43,7 @@ def assemble(
     graphs: Mapping[str, Mapping[str, Graph]],
     trajectories: Sequence[Trajectory],
     calibration: Calibration | None = None,
-) -> Draft:
+) -> UnsealedManifest:
     """Write tokenizers, golden/, conformance/, licences/ and README.md into `folder`, next to the graphs. Return the
     record of the bundle, still without verdicts.
 
@@ -63,7 +63,7 @@ def assemble(
         name=target.name, title=target.title, soc=target.soc, memory_mb=target.memory_mb, os_floor=target.os_floor
     )
     (folder / README).write_text(bundle_readme(model, phone), encoding="utf-8")
-    draft = Draft(
+    draft = UnsealedManifest(
         model=model,
         target=phone,
         latents=latents,

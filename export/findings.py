@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pocketdiffusion.export.backends.activation_choice import Choice
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.float16.activation_forms import FORMS, SIGMOIDS, FormError, choice, measure_forms
-from pocketdiffusion.export.float16.audit import Audit, Fitted
+from pocketdiffusion.export.float16.audit import Audit, EmittedGraph
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.rewrites import changes
 from pocketdiffusion.export.trace import count_calls, count_kept
@@ -14,7 +14,13 @@ from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, keep_steps, probe, recorded_steps
+from pocketdiffusion.runtime.verify.recording import (
+    Trajectory,
+    cases,
+    first_middle_last_steps,
+    keep_steps,
+    recorded_steps,
+)
 
 FORM_CALLS = 4  # calls of each graph: of the first, middle and last step, of both halves
 
@@ -50,8 +56,8 @@ class Findings:
     forms: Sequence[FormError] = ()
 
 
-def find(
-    fitted: Fitted,
+def measure_findings(
+    fitted: EmittedGraph,
     rungs: Sequence[Verdict],
     trajectories: Sequence[Trajectory],
     report: str,
@@ -93,7 +99,7 @@ def find_forms(part: Component, trajectories: Sequence[Trajectory]) -> list[Form
     calls."""
     if not any(kind in FORMS for kind in part.sites):
         return []
-    calls = [case.inputs for case in cases(part.spec.name, probe(trajectories[0]))]
+    calls = [case.inputs for case in cases(part.spec.name, first_middle_last_steps(trajectories[0]))]
     return measure_forms(part, calls[:: max(1, len(calls) // FORM_CALLS)])
 
 

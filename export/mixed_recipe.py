@@ -8,7 +8,7 @@ from pocketdiffusion.export.original import Original
 from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.quantization import analyse
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis
-from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
+from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.mixed_precision.search import Measured, Search, open_search
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.runtime.progress import Progress
@@ -18,7 +18,7 @@ def find_mixed(
     original: Original, artifact: Artifact, budget_mb: float | None, min_psnr: float | None, progress: Progress
 ) -> Recipe:
     """Return the recipe that `search` would write, for an original that is already open."""
-    check_wanted(budget_mb, min_psnr)
+    check_goal(budget_mb, min_psnr)
     with analyse_original(original, progress) as analysis:
         opened = open_mixed(analysis, artifact)
         return opened.recipe(choose_mixed(opened, budget_mb, min_psnr))
@@ -39,6 +39,6 @@ def choose_mixed(opened: Search, budget_mb: float | None, min_psnr: float | None
     """Return the best recipe of `budget_mb` (MB of 1e6 bytes), or the smallest of `min_psnr` (dB): one is given. Raise
     UserError if there is none."""
     if budget_mb is not None:
-        return opened.within(round(budget_mb * 1e6))
+        return opened.best_within(round(budget_mb * 1e6))
     assert min_psnr is not None
-    return opened.above(min_psnr)
+    return opened.smallest_with_median(min_psnr)

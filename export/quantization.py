@@ -26,7 +26,7 @@ from pocketdiffusion.quantize.measure.activation_stats import ActivationStatisti
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis, open_analysis
 from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table, table_key
 from pocketdiffusion.quantize.measure.fake_quantize import round_activations
-from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawings, Subject
+from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawings, MeasuredComponent
 from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Calibration
@@ -109,10 +109,10 @@ def analyse(
         yield analysis
 
 
-def subjects_of(parts: Sequence[Component]) -> dict[str, Subject]:
+def subjects_of(parts: Sequence[Component]) -> dict[str, MeasuredComponent]:
     """Return each component by name as a subject of the sensitivity analysis."""
     return {
-        part.spec.name: Subject(
+        part.spec.name: MeasuredComponent(
             spec=part.spec,
             weights=weights_of(part),
             vector_bytes=sum(4 * prod(ref.shape) for ref in part.weights.values() if len(ref.shape) < 2),

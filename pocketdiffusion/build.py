@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pocketdiffusion.choices import check_search, choose
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
-from pocketdiffusion.export.findings import Findings, find
-from pocketdiffusion.export.float16.audit import emit_fitted
+from pocketdiffusion.export.findings import Findings, measure_findings
+from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
 from pocketdiffusion.export.targets import Target, load_target
@@ -19,13 +19,13 @@ from pocketdiffusion.reports.stage_times import timed
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.bundle.sealing import prepare, seal_judged
-from pocketdiffusion.runtime.bundle.staging import check_place, keep_failed, scratch_next_to, stage
-from pocketdiffusion.runtime.bundle.verdicts import Kind, ProofKind, Verdict, blame
+from pocketdiffusion.runtime.bundle.staging import check_output_folder, keep_failed, scratch_next_to, stage
+from pocketdiffusion.runtime.bundle.verdicts import Kind, ProofKind, Verdict, first_to_report
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.gate import judge
-from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.runtime.verify.recording import first_middle_last_steps
 
 ReportKind = Literal["short", "full"]
 
@@ -66,7 +66,7 @@ def export(
     progress, seconds = timed(progress)
     target = choose(load_target(target_name), recipe, format, profile, split_unet)
     check_search(target, budget_mb, min_psnr)
-    check_place(out)
+    check_output_folder(out)
     options: dict[str, Any] = {
         "split_unet": target.split_unet,
         "revision": revision,
@@ -98,7 +98,7 @@ def export_original(
     that the target names. `seconds`: time by stage, which is read for the report at the end."""
     recipes = find_recipes(original, target, None, None, progress) if recipes is None else recipes
     trajectories = original.trajectories
-    few = [probe(trajectory) for trajectory in trajectories]
+    few = [first_middle_last_steps(trajectory) for trajectory in trajectories]
     graphs: dict[str, dict[str, Graph]] = {}
     findings: dict[str, dict[str, Findings]] = {}
     ladder: list[Verdict] = []
@@ -109,10 +109,12 @@ def export_original(
             for part in original.parts:
                 name = part.spec.name
                 progress(f"writing {artifact.format} {name}, {artifact.recipe}")
-                fitted = emit_fitted(part, artifact, plans[name], folder, few, open_batch=target.open_batch)
+                fitted = emit_within_float16(part, artifact, plans[name], folder, few, open_batch=target.open_batch)
                 rungs = judge_rungs(fitted, target, few, folder, progress)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
-                findings.setdefault(artifact.format, {})[name] = find(fitted, rungs, trajectories, report, progress)
+                findings.setdefault(artifact.format, {})[name] = measure_findings(
+                    fitted, rungs, trajectories, report, progress
+                )
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
         calibration = original.calibrated.calibration if calibrated else None
@@ -128,5 +130,7 @@ def export_original(
         failed = [verdict for verdict in verdicts if not verdict.passed]
         if failed:
             kept = keep_failed(folder, out)
-            raise ProofError(f"{blame(failed).describe()}; {len(failed)} verdicts failed, the bundle is kept as {kept}")
+            advice = "see its report/report.html, or try a more precise --recipe"
+            said = f"{first_to_report(failed).describe()}; {len(failed)} checks failed"
+            raise ProofError(f"{said}. The failed bundle is {kept}: {advice}")
     return Bundle(out, manifest)

@@ -43,7 +43,10 @@ def read_outline(name: str) -> Outline:
         if found
     }
     if not shapes:
-        raise UserError(f"{name} has no safetensors files: give another checkpoint to --plan")
+        raise UserError(
+            f"{name} has no .safetensors files, which --plan reads the sizes from: convert the checkpoint with "
+            "save_pretrained(safe_serialization=True)"
+        )
     return Outline(folder.name, {part: _read_json(folder / part / "config.json") for part in shapes}, shapes)
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.targets import Target, load_target
-from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
+from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
 
+ANY_SYSTEM = "any"  # the `os` of a target that is no certain phone
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a drive
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportOptions:
     """The options of an export as the user wrote them, None for the default of the phone or the checkpoint. `width` and
     `height` in pixels, `budget_mb` in MB of 1e6 bytes, `min_psnr` in dB."""
 
@@ -35,7 +36,7 @@ class Wanted:
     split_unet: int | None = None
 
 
-def check_export(wanted: Wanted) -> Target:
+def check_export(wanted: ExportOptions) -> Target:
     """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
     is unknown, options contradict each other, or the checkpoint is not on this disk."""
     chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile, wanted.split_unet)
@@ -54,7 +55,14 @@ def check_model(name: str) -> None:
     torch."""
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").is_file():
-        raise UserError(f"{name} is not a diffusers checkpoint: it has no model_index.json")
+        if (path / "manifest.json").is_file():
+            raise UserError(
+                f"{name} is a bundle, and a checkpoint is needed here: give the model that it was made from"
+            )
+        raise UserError(
+            f"{name} is not a diffusers checkpoint: it has no model_index.json; give a folder that `save_pretrained` "
+            "wrote"
+        )
     if path.exists() or name.count("/") == 1 and not name.startswith(("/", ".", "~")):
         return
     if "/" in name and not _SCHEME.match(name):
@@ -69,14 +77,15 @@ def choose(
     """Return the target with the artifacts and the parts of the UNet that the options choose. `profile` applies to the
     formats that have it.
 
-    Raise UserError if a value is unknown, none of the formats has that profile, or `split_unet` is not positive.
+    Raise UserError if a value is unknown, the phone cannot run the format, none of the formats has that
+    profile, or `split_unet` is not positive.
     """
     if split_unet is not None and split_unet < 1:
         raise UserError(f"--split-unet {split_unet} is not a number of parts: give 1 or more")
     if recipe is not None:
         load_recipe(recipe)
     if format is not None:
-        find_backend(format)
+        check_system(target, format)
     if profile is not None and profile not in profile_names():
         near = get_close_matches(profile.lower(), profile_names(), n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(profile_names())}"
@@ -93,12 +102,31 @@ def choose(
             replace(
                 a,
                 recipe=recipe or a.recipe,
-                profile=profile if profile in profiles[a.format] else a.profile,
+                profile=profile if profile is not None and profile in profiles[a.format] else a.profile,
                 compute_unit=_unit(a, recipe),
             )
             for a in artifacts
         ),
     )
+
+
+def check_system(target: Target, format: str) -> None:
+    """Raise UserError if there is no such format, or the target's system cannot run its files."""
+    systems = find_backend(format).systems
+    if systems is not None and target.os not in (*systems, ANY_SYSTEM):
+        own = " and ".join(dict.fromkeys(artifact.format for artifact in target.artifacts))
+        raise UserError(
+            f"--format {format} runs on {' and '.join(systems)} only, and {target.name} has {target.os}: leave out "
+            f"--format to write {own}, or give a --target with {' or '.join(systems)}"
+        )
+
+
+def describe_added(target: Target, chosen: Target) -> str:
+    """Return a sentence on the artifacts of `chosen` in a format that `target` does not list, "" if there are none."""
+    listed = {artifact.format for artifact in target.artifacts}
+    added = [a for a in chosen.artifacts if a.format not in listed]
+    settings = ", ".join(f"{a.format} (profile {a.profile}, recipe {a.recipe}, unit {a.compute_unit})" for a in added)
+    return f"the target {target.name} does not list this format: {settings} is written" if added else ""
 
 
 def _unit(artifact: Artifact, recipe: str | None) -> str:
@@ -121,6 +149,6 @@ def check_search(target: Target, budget_mb: float | None, min_psnr: float | None
     """Raise UserError unless exactly one of `budget_mb` and `min_psnr` is given for the recipe "mixed", and neither for
     other recipes."""
     if any(artifact.recipe == SEARCHED for artifact in target.artifacts):
-        check_wanted(budget_mb, min_psnr)
+        check_goal(budget_mb, min_psnr)
     elif (budget_mb, min_psnr) != (None, None):
-        raise UserError("--budget-mb and --min-psnr are for the recipe mixed only: give --recipe mixed")
+        raise UserError("--budget-mb and --min-median-psnr are for the recipe mixed only: give --recipe mixed")

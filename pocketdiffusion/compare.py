@@ -58,19 +58,19 @@ class Rung:
 
 @dataclass(frozen=True)
 class Compared:
-    """The result of a comparison. `ratio`: processor time of a call of B's denoiser over A's, None if one is a model.
-    `layers`: empty if the layers of a side have no names, and `unnamed` states the reason. `budget`: relative error
-    above which a layer is named. `cut`: lines on prompts that are too long. `against_controls`: a clause that compares
-    the median picture with its controls."""
+    """The result of a comparison. `time_ratio`: processor time of a call of B's denoiser over A's, None if one is a
+    model. `layers`: empty if the layers of a side have no names, and `no_layers_reason` states the reason. `budget`:
+    relative error above which a layer is named. `truncated`: lines on prompts that are too long. `against_controls`: a
+    clause that compares the median picture with its controls."""
 
     sides: tuple[Side, Side]
     difference: Difference
-    ratio: float | None
+    time_ratio: float | None
     ladder: tuple[Rung, ...]
     layers: tuple["LayerError", ...]
     budget: float
-    unnamed: str
-    cut: tuple[str, ...] = ()
+    no_layers_reason: str
+    truncated: tuple[str, ...] = ()
     against_controls: str = ""
 
     @property
@@ -79,7 +79,7 @@ class Compared:
         return sorted(self.layers, key=lambda error: -error.added)[:SHOWN]
 
     @property
-    def blame(self) -> str:
+    def first_bad_layer(self) -> str:
         """Return a clause that names the first layer over the budget, "" if there is none."""
         if not self.layers:
             return ""
@@ -90,10 +90,10 @@ class Compared:
             return ""
         error, step = found
         call = error.call(step)
-        return f"first above {self.percent}: {error.graph} {error.module}" + (f", {call}" if call else "")
+        return f"first above {self.budget_text}: {error.graph} {error.module}" + (f", {call}" if call else "")
 
     @property
-    def percent(self) -> str:
+    def budget_text(self) -> str:
         """Return the budget as text, such as "10%"."""
         return f"{100 * self.budget:.3g}%"
 
@@ -197,7 +197,7 @@ def is_lossy(candidate: Candidate) -> bool:
 
 def describe_cut(prompt: str, sides: Sequence[Candidate]) -> list[str]:
     """Return lines on the text that was cut off a prompt: none if it fits, one, or one for each side if they differ."""
-    found = {side.title: side.find_cut(prompt) for side in sides}
+    found = {side.title: side.find_truncated(prompt) for side in sides}
     if len(set(found.values())) == 1:
         found = {"": next(iter(found.values()))}
     return [
@@ -248,7 +248,7 @@ def open_sides(
         try:
             sides.append(bundles.get(name) or open_model(name, width=width, height=height, sampler=sampler, **options))
         except NotFiniteError as error:
-            broken.append(f"{which} cannot be compared, it is not finite: {error}")
+            broken.append(f"{which} cannot be compared, because a weight is NaN or infinite: {error}")
     if broken:
         raise ProofError("; ".join(broken))
     return sides
@@ -290,7 +290,7 @@ def read_ladder(bundle: Bundle, format: str) -> tuple[Rung, ...]:
 def find_layer_errors(
     reference: Candidate, candidate: Candidate, trajectory: Trajectory
 ) -> tuple[list["LayerError"], str]:
-    """Return the errors of every layer of every graph on one drawing, and if there are none the reason, else ""."""
+    """Return the errors of every layer of every graph on one drawing, and the reason if there are none, else ""."""
     try:
         from pocketdiffusion.export.checks.layer_errors import compare_layers
     except ModuleNotFoundError as error:
@@ -300,14 +300,17 @@ def find_layer_errors(
         found += compare_layers(graph, open_layers_of(reference, graph), open_layers_of(candidate, graph), trajectory)
     return (
         found,
-        "" if found else "no layer has a name in both bundles: one was exported by an older version, export it again",
+        ""
+        if found
+        else "A and B have no layer names in common, probably because one was exported by an older version: export "
+        "that one again",
     )
 
 
 def open_layers_of(side: Candidate, graph: str) -> "Layers":
     """Return a runner of the layers of an artifact, or of a module of the original."""
     if isinstance(side, BundleCandidate):
-        from pocketdiffusion.export.backends.taps import open_layers
+        from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 
         return open_layers(side.bundle.folder, side.format, find_graph(side.bundle, graph, side.format))
     from pocketdiffusion.export.checks.layer_errors import OriginalLayers

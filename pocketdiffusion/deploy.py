@@ -32,7 +32,7 @@ def deploy(folder: Path, app: str, *, name: str | None, phone: str | None, progr
     with TemporaryDirectory() as scratch:
         part = Path(scratch) / name
         copy_runtime_part(folder, part)
-        return chosen.put(part, name, phone, progress)
+        return chosen.install_bundle(part, name, phone, progress)
 
 
 def check_app(manifest: Manifest, app: App) -> None:
@@ -41,7 +41,7 @@ def check_app(manifest: Manifest, app: App) -> None:
     if target.os_floor is not None and not target.os_floor.startswith(f"{app.system} "):
         raise UserError(
             f"the bundle is for {target.title}, {target.os_floor} or newer, and the app {app.name} is for "
-            f"{app.system}: export it for one of its phones, see pocketdiffusion targets"
+            f"{app.system}: export the model for a phone with {app.system}, which `pocketdiffusion targets` lists"
         )
     refusals = [_refusal(manifest, format, app) for format in manifest.graphs]
     if all(reason is not None for reason in refusals):
@@ -52,16 +52,16 @@ def _refusal(manifest: Manifest, format: str, app: App) -> str | None:
     """Return why the app cannot run the bundle's graphs of `format`, None if it can."""
     facts = find_engine(format)
     if facts is None or facts.name not in app.engines:
-        return f"it has no engine for {format}, only for {' and '.join(formats_of(app))}"
+        return f"the app has no engine for {format}, only for {' and '.join(formats_of(app))}: export with --format"
     version = app.engines[facts.name]
     for graph, artifact in manifest.graphs[format].items():
         needed = artifact.engine
         if needed is None:
             continue
         if needed.name != facts.name:
-            return f"{graph} is for the engine {needed.name}, and it has {facts.name}"
+            return f"{graph} is for the engine {needed.name}, and the app has {facts.name}"
         if needed.least_version is not None and version is not None and is_older(version, needed.least_version):
-            return f"{graph} needs {facts.name} {needed.least_version}, and it has {version}"
+            return f"{graph} needs {facts.name} {needed.least_version} or newer, and the app has {version}"
     return None
 
 

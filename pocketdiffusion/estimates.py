@@ -6,7 +6,8 @@ If a recipe decides by measured sensitivities, all weights count as equally sens
 Memory and time are estimates by these rules, each with its measurement:
 
 - Weights in memory: bytes per parameter of each storage, from export/backends/*/costs.json. They were counted by
-  export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters).
+  export/backends/*/memory.py from files of the built-in model (ONNX UNet: 42.1 MB for 10.5 million parameters). While
+  onnxruntime loads weights of convolutions in float16, it has them in float32 twice.
 - Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
   are in memory at once. The built-in decoder has 64 channels there, 64x64 pixels, and 3.15 MB (ONNX) = 3 such tensors.
   The scores of attention are not counted.
@@ -52,7 +53,8 @@ OTHER_SECONDS = 15
 @dataclass(frozen=True)
 class PlannedPart:
     """One part of the checkpoint in one format. `nbytes`: stored size of its weights by the recipe. `memory_bytes`:
-    size of its weights in the engine's memory, None if it is not known."""
+    size of its weights in the engine's memory, `loading_bytes`: with the copies that the engine has while it loads
+    them; None if it is not known."""
 
     format: str
     recipe: str
@@ -60,14 +62,16 @@ class PlannedPart:
     parameters: int
     nbytes: int
     memory_bytes: int | None
+    loading_bytes: int | None
 
 
 @dataclass(frozen=True)
 class ExportPlan:
     """The estimates of an export. `memory_bytes`: peak memory by format with all graphs loaded, None if it is not
-    known. `ram_bytes`: memory of the phone, None if the target does not state it. `steps`: denoising steps of the
-    original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the export on one thread, None if
-    it is not known. `not_measured`: the formats whose costs were not measured."""
+    known; `tensor_bytes`: its tensors of the decoder. `stages`: the parts that draw, by stage. `ram_bytes`: memory of
+    the phone, None if the target does not state it. `steps`: denoising steps of the original, each with both halves,
+    for `pictures` pictures. `cpu_seconds`: time of the export on one thread, None if it is not known. `not_measured`:
+    the formats whose costs were not measured."""
 
     model: str
     target: str
@@ -75,6 +79,8 @@ class ExportPlan:
     height: int
     parts: tuple[PlannedPart, ...]
     memory_bytes: Mapping[str, int | None]
+    tensor_bytes: Mapping[str, int]
+    stages: tuple[tuple[str, ...], ...]
     ram_bytes: int | None
     pictures: int
     steps: int
@@ -106,13 +112,13 @@ def plan_export(
     )
     costs = {artifact.format: read_costs(artifact.format) for artifact in target.artifacts}
     tensors = across * down * scale**2 * channels[min(1, len(channels) - 1)]
+    decoder = {
+        format: int(cost["decoder_tensors"] * cost["tensor_bytes"] * tensors) for format, cost in costs.items() if cost
+    }
     memory: dict[str, int | None] = {}
-    for format, cost in costs.items():
+    for format in costs:
         held = [part.memory_bytes for part in parts if part.format == format]
-        if cost is None or None in held:
-            memory[format] = None
-            continue
-        memory[format] = int(sum(each or 0 for each in held) + cost["decoder_tensors"] * cost["tensor_bytes"] * tensors)
+        memory[format] = None if None in held else sum(each or 0 for each in held) + decoder.get(format, 0)
     parameters = {part: _parameters(shapes) for part, shapes in outline.shapes.items()}
     steps, pictures = original_steps(proof)
     requests = PROOFS[proof].requests
@@ -129,6 +135,12 @@ def plan_export(
         height=down * scale,
         parts=parts,
         memory_bytes=memory,
+        tensor_bytes=decoder,
+        stages=(
+            tuple(part for part in outline.shapes if part not in (denoiser, autoencoder)),
+            (denoiser,),
+            (autoencoder,),
+        ),
         ram_bytes=None if target.memory_mb is None else target.memory_mb * 2**20,
         pictures=pictures,
         steps=steps,
@@ -167,7 +179,9 @@ def _find_parts(outline: Outline) -> tuple[str, str]:
     coders = [part for part, config in outline.configs.items() if "latent_channels" in config]
     sized = [part for part, config in outline.configs.items() if "sample_size" in config and part not in coders]
     if len(coders) != 1 or len(sized) != 1 or not outline.configs[coders[0]].get("block_out_channels"):
-        raise UserError(f"{outline.name} cannot be planned: a model needs exactly one denoiser and one autoencoder")
+        raise UserError(
+            f"{outline.name} cannot be planned: its model_index.json must name exactly one denoiser and one autoencoder"
+        )
     return sized[0], coders[0]
 
 
@@ -187,18 +201,27 @@ def _plan_part(outline: Outline, part: str, artifact: Artifact, budget_mb: float
     if artifact.recipe == SEARCHED:
         share = parameters / sum(map(_parameters, outline.shapes.values()))
         size = 0 if budget_mb is None else round(1e6 * budget_mb * share)
-        return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, None)
+        return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, None, None)
     schemes = _schemes(load_recipe(artifact.recipe), part, shapes, artifact)
-    costs = (read_costs(artifact.format) or {}).get("weight_bytes", {})
+    costs = read_costs(artifact.format) or {}
+    weight_bytes, conv_bytes = costs.get("weight_bytes", {}), costs.get("loading_bytes_of_convolutions", {})
     held: list[float | None] = []
+    loading = 0.0
     for name, shape in shapes.items():
         scheme = schemes.get(name, FLOAT32)
-        key = scheme.storage if scheme.activation == "float" else f"{scheme.storage}/{scheme.activation}"
-        each = costs.get(key, costs.get(scheme.storage))
+        each = weight_bytes.get(storage_key(scheme), weight_bytes.get(scheme.storage))
         held.append(None if each is None else each * prod(shape))
+        if len(shape) == 4:
+            loading += conv_bytes.get(scheme.storage, 0) * prod(shape)
     size = sum(nbytes(shape, schemes.get(name, FLOAT32)) for name, shape in shapes.items())
     memory = None if None in held else int(sum(filter(None, held)))
-    return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, memory)
+    most = None if memory is None else memory + int(loading)
+    return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, memory, most)
+
+
+def storage_key(scheme: Scheme) -> str:
+    """Return the key of a scheme in the `weight_bytes` of costs.json: its storage, and the integers of activations."""
+    return scheme.storage if scheme.activation == "float" else f"{scheme.storage}/{scheme.activation}"
 
 
 def _schemes(

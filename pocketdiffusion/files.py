@@ -31,9 +31,15 @@ def check_replaceable(file: Path, is_own: Callable[[Path], bool], kind: str) -> 
 def check_report(output: Path) -> None:
     """Raise UserError if a report cannot be written to `output`. Call this before the work."""
     if output.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"cannot write {output}: the report is HTML, name it {output.stem}.html")
+        raise UserError(
+            f"cannot write {output}: the report is an HTML file; give a name that ends with .html, such as "
+            f"{output.stem}.html"
+        )
     if output.is_dir() or not output.resolve().parent.is_dir():
-        raise UserError(f"cannot write {output}: there is no folder {output.parent}, or it is a folder itself")
+        raise UserError(
+            f"cannot write {output}: it is a folder, or there is no folder {output.parent}: name a file in an "
+            "existing folder"
+        )
 
 
 def check_recipe_file(out: Path) -> None:

@@ -19,7 +19,7 @@ from pocketdiffusion.export.kit_models import MODELS, SIZE, KitModel, make_photo
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.drawings import Drawing, draw_with_pipeline
 from pocketdiffusion.export.targets import load_target
-from pocketdiffusion.runtime.bundle.staging import check_place
+from pocketdiffusion.runtime.bundle.staging import check_output_folder
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.sampling.samplers import sampler_names
@@ -35,7 +35,7 @@ def write_kit(
     """Write the kit into the new folder `out` and return the number of its expected pictures. `format`: default is
     the first of the target generic. `seed`: of the random weights; default is a random one. Raises UserError if
     `out` exists or `format` is unknown, and ProofError if a bundle's verdicts fail."""
-    check_place(out)
+    check_output_folder(out)
     format = choose(load_target(TARGET), None, format, None).artifacts[0].format
     seed = randbelow(SEEDS) if seed is None else seed
     photo = make_photo(seed)

@@ -14,7 +14,7 @@ from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.files import check_recipe_file, check_replaceable, read_prompts
-from pocketdiffusion.quantize.mixed_precision.goal import check_wanted
+from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.mixed_precision.search import Measured
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.recipe_file import write_recipe
@@ -31,13 +31,13 @@ PLOT_MARK = "<!-- written by pocketdiffusion search -->"  # the first line of a 
 @dataclass(frozen=True)
 class Found:
     """The recipe that a search wrote, and the points of its plot: recipes with one storage, by name, and searched
-    ones. `cut`: a line for each search prompt that was too long."""
+    ones. `truncated`: a line for each search prompt that was too long."""
 
     recipe: Recipe
     measured: Measured
     uniform: Points
     searched: Points
-    cut: tuple[str, ...] = ()
+    truncated: tuple[str, ...] = ()
 
 
 def search(
@@ -65,7 +65,7 @@ def search(
     pictures in dB) must be given. `prompts`: a text file, one prompt per line. Raises UserError if the input cannot be
     used, or if no recipe is small or precise enough.
     """
-    check_wanted(budget_mb, min_psnr)
+    check_goal(budget_mb, min_psnr)
     check_outputs(out)
     requests = search_requests(prompts)
     options: dict[str, Any] = {

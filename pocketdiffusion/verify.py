@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pocketdiffusion.quantize.stated_floors import check_floors
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
-from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
+from pocketdiffusion.runtime.bundle.verdicts import Verdict, first_to_report
 from pocketdiffusion.runtime.devices.judge import find_place, judge_on
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.progress import Progress
@@ -28,7 +28,7 @@ HOST = "host"  # this machine; the other devices are stand-ins for phones
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceChoice:
     """The device that runs the graphs. For a stand-in, `standins`: folder in which stand-ins are installed, `core`: CPU
     that arm64 emulates (qemu's name, None for the target's own), `limit`: seconds for one call of a graph."""
 
@@ -64,7 +64,11 @@ class Verified:
 
 
 def verify(
-    folder: Path, *, against: Model | None = None, place: Place = Place(), progress: Progress = lambda line: None
+    folder: Path,
+    *,
+    against: Model | None = None,
+    place: DeviceChoice = DeviceChoice(),
+    progress: Progress = lambda line: None,
 ) -> Verified:
     """Return the verdicts on the bundle in `folder`, run on `place`: file hashes, stages, graphs, complete pictures.
 
@@ -146,7 +150,8 @@ def record_model(
     specs = {part.spec.name: part.spec for part in parts}, {name: graph.spec for name, graph in graphs.items()}
     for name, theirs, ours in other_shapes(*specs):
         raise UserError(
-            f"{model.name} is not the model of {bundle.folder}: {name} is {list(theirs)} there, and {list(ours)} here"
+            f"{model.name} is not the model of {bundle.folder}: the shape of {name} is {list(theirs)} in the "
+            f"model and {list(ours)} in the bundle; give --against the checkpoint that was exported"
         )
     proof = PROOFS[bundle.manifest.proof_kind]
     names = proof.controls if controls else ()
@@ -158,7 +163,7 @@ def check_verified(found: Verified) -> None:
     run."""
     failed = [verdict for verdict in found.verdicts if not verdict.passed]
     if failed:
-        first = blame(failed)
+        first = first_to_report(failed)
         reason = f"; {found.reasons[first.subject]}" if first.subject in found.reasons else ""
         raise ProofError(
             f"{found.bundle.folder}: {first.describe()}; {len(failed)} of {len(found.verdicts)} verdicts failed{reason}"

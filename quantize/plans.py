@@ -16,7 +16,10 @@ def float_plan(recipe: str, matrices: Iterable[str]) -> Plan:
     """Return the plan of "fp32" or "fp16" for matrices of these names. Raises UserError for any other recipe, which
     needs an analysis."""
     if recipe not in _FLOATS:
-        raise UserError(f"the recipe {recipe} needs measurements: pass its plan, or use fp32 or fp16")
+        raise UserError(
+            f"the recipe {recipe} needs measurements of the model, which were not made: use fp32 or fp16, or run "
+            "`pocketdiffusion export`"
+        )
     return Plan(recipe, dict.fromkeys(matrices, _FLOATS[recipe]))
 
 

@@ -50,8 +50,8 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`floors`: None if the gate's own apply. `schemes`: by component and weight, from a JSON file; None if a file
-    of recipes/ decides."""
+    """A recipe. `floors`: its own floors, None if the gate's floors apply. `schemes`: the scheme of each weight, by
+    component and weight name, from a JSON file; None if recipes/NAME.py decides."""
 
     name: str
     floors: Floors | None

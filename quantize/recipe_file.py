@@ -113,7 +113,9 @@ def write_recipe(file: Path, recipe: Recipe) -> None:
 
 
 def _refusal(file: Path, reason: str) -> UserError:
-    return UserError(f"the recipe {file}: {reason} (see one that search wrote)")
+    return UserError(
+        f"the recipe {file} is not valid: {reason}; compare it with a file that `pocketdiffusion search` wrote"
+    )
 
 
 def _check_name(name: str, taken: Collection[str]) -> None:

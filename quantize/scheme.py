@@ -49,9 +49,10 @@ class Weight:
 
 @dataclass(frozen=True)
 class Plan:
-    """The decision of a recipe for one component. `schemes`: of every matrix. `inputs` and `outputs`: the calibrated
-    value ranges of operators with activation "int8" or "int16", by the name of their weight. A lossy recipe has its
-    own floors (dB): `floor_db` of the component's outputs, `picture_floors_db` of pictures (median, minimum)."""
+    """The decision of a recipe for one component. `schemes`: the scheme of every matrix, by name. `inputs` and
+    `outputs`: the calibrated value ranges of operators with activation "int8" or "int16", by the name of their weight.
+    A lossy recipe has its own floors (dB): `floor_db` of the component's outputs, `picture_floors_db` of pictures
+    (median, minimum)."""
 
     recipe: str
     schemes: Mapping[str, Scheme]

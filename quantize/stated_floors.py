@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pocketdiffusion.quantize.floors import CHANGED_DB, floor_of
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.runtime.bundle.bundle import Bundle
-from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
 from pocketdiffusion.runtime.bundle.verdicts import Kind
 from pocketdiffusion.runtime.engines import find_engine
 from pocketdiffusion.runtime.errors import ProofError, UserError
@@ -22,7 +22,7 @@ def check_floors(bundle: Bundle) -> None:
         raise ProofError(f"{bundle.folder / path}: {reason}: export the model again")
 
 
-def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str]]:
+def floor_faults(manifest: UnsealedManifest, *, has_proof: bool) -> Iterator[tuple[str, str]]:
     """Yield each file and its fault: a floor below the recipe's, a storage or an arithmetic that the recipe does not
     have, a verdict that is missing, or a rewrite's floor that is too low."""
     for format, graphs in manifest.graphs.items():
@@ -46,7 +46,7 @@ def floor_faults(manifest: Draft, *, has_proof: bool) -> Iterator[tuple[str, str
             )
 
 
-def own_floors(manifest: Draft) -> list[str]:
+def own_floors(manifest: UnsealedManifest) -> list[str]:
     """Return the recipes of a bundle that came from JSON files: only the bundle states their floors."""
     names = {graph.recipe for graphs in manifest.graphs.values() for graph in graphs.values()}
     return sorted(name for name in names if not _is_known(name))
@@ -70,7 +70,7 @@ def _exact(format: str, graph: Graph) -> Iterator[str]:
             yield f"{field} is {getattr(graph, field)}, but the recipe {graph.recipe} has the gate's own"
 
 
-def _lossy(manifest: Draft, name: str, graph: Graph) -> Iterator[str]:
+def _lossy(manifest: UnsealedManifest, name: str, graph: Graph) -> Iterator[str]:
     """Yield the faults of a graph whose recipe has its own floors."""
     if graph.floor_db is None or graph.picture_floors_db is None:
         if (graph.storage, graph.arithmetic) not in FLOORS_DB or _is_known(graph.recipe):

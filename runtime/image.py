@@ -40,7 +40,10 @@ def read_picture(path: Path, width: int, height: int) -> NDArray[np.uint8]:
         grey16 = file.mode.startswith("I;16")
         if file.mode in ("I", "F") or (grey16 and not _is_plain_grey(file)):
             kind = {"I": "integers of more than 16 bits", "F": "floats"}.get(file.mode, "grey of another depth")
-            raise UserError(f"{path} has {kind}, whose value of white is not known: save it as PNG or JPEG of 8 bits")
+            raise UserError(
+                f"{path} has {kind}, and which value is white is not known: save it as a PNG or JPEG with 8 bits "
+                "per channel"
+            )
         picture = ImageOps.exif_transpose(file)
     picture = _as_rgba(picture) if grey16 else _with_transparency_of_8_bits(picture).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")

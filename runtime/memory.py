@@ -1,10 +1,18 @@
-"""The peak memory of this process."""
+"""The memory of this process: its peak, and returning what was freed to the system."""
 
+import ctypes
+import gc
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+LARGE = 2**20  # bytes; smaller blocks are few among weights
+# glibc's malloc.h and malloc.c: parameters of mallopt, and the largest value that its rule sets the first one to.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST_THRESHOLD = 32 * 2**20
 
 
 def own_peak_bytes() -> int:
@@ -18,3 +26,34 @@ def own_peak_bytes() -> int:
     except (OSError, IndexError):  # not Linux, or a kernel without VmHWM
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def return_freed_memory() -> None:
+    """Return memory that is no longer used to the system, if the C library can: glibc's malloc_trim(3)."""
+    gc.collect()
+    _tell_malloc("malloc_trim", 0)
+
+
+@contextmanager
+def returning_large_blocks() -> Iterator[None]:
+    """Let glibc return each freed block of `LARGE` bytes or more at once, and before and after that all that is free.
+
+    By itself glibc keeps freed blocks of up to 32 MB in its heap (mallopt(3), M_MMAP_THRESHOLD), and with them most of
+    what an engine frees while it loads and when it is closed (benchmarks/RESULTS.md). Afterwards the thresholds are
+    those that glibc's own rule ends at. Other C libraries are left as they are.
+    """
+    _tell_malloc("malloc_trim", 0)
+    _tell_malloc("mallopt", _MMAP_THRESHOLD, LARGE)
+    try:
+        yield
+    finally:
+        _tell_malloc("mallopt", _MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+        _tell_malloc("mallopt", _TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
+        _tell_malloc("malloc_trim", 0)
+
+
+def _tell_malloc(function: str, *numbers: int) -> None:
+    """Call a function of glibc's malloc; do nothing where the C library has none of this name."""
+    known = getattr(ctypes.CDLL(None), function, None)
+    if known is not None:
+        known(*(ctypes.c_size_t(n) if function == "malloc_trim" else ctypes.c_int(n) for n in numbers))

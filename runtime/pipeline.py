@@ -1,4 +1,4 @@
-"""The denoising loop of the reference phone: a generator, so that the caller owns progress, previews and cancelling."""
+"""The denoising loop in numpy. `generate` yields after each step, so that the caller can show progress or stop."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.image import from_uint8, to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
+from pocketdiffusion.runtime.one_at_a_time import one_at_a_time
 from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
     DECODE,
@@ -40,18 +41,18 @@ Latents = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Draft:
-    """The result of one step: `step` rows of `steps` are done. Only the last has `picture` (uint8 [H, W, 3]) and
-    `decoded`, the VAE decoder's output (float32 [1, 3, H, W]), in which NaN can still be seen. `cut` is the end of the
-    prompt that did not fit, `negative_cut` the end of the negative prompt if guidance uses it."""
+class StepResult:
+    """The result of one denoising step, number `step` of `steps`. Only the last has `picture` (uint8 [H, W, 3]) and
+    `decoded`, the VAE decoder's output (float32 [1, 3, H, W]), in which NaN can still be seen. `truncated` is the end
+    of the prompt that did not fit, `negative_truncated` the end of the negative prompt if guidance uses it."""
 
     step: int
     steps: int
     timestep: float
     latents: Latents
     picture: NDArray[np.uint8] | None = None
-    cut: str = ""
-    negative_cut: str = ""
+    truncated: str = ""
+    negative_truncated: str = ""
     decoded: NDArray[np.float32] | None = None
 
 
@@ -68,16 +69,19 @@ def generate(
     batched: bool | None = None,
     image: NDArray[np.uint8] | None = None,
     strength: float = 0.8,
+    low_memory: bool = False,
     opener: Opener = open_graph,
-) -> Iterator[Draft]:
-    """Draw `prompt` by the bundle's program, and yield a Draft after each step of the sampler.
+) -> Iterator[StepResult]:
+    """Draw `prompt` by the bundle's program, and yield a StepResult after each step of the sampler.
 
-    `sampler` None is the checkpoint's own. If the program's guidance is classifier-free, `guidance` of 1 or less draws
-    without the negative prompt. `negative_prompt` None is replaced as the program's `absent_negative` states. `batched`
-    computes both guidance halves in one call of each graph of a step; None does so if the artifacts allow it.
-    With `image` (uint8 [H, W, 3] of the bundle's size) the last `strength` (0..1) of the steps redraw that picture.
-    `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program needs a host value
-    that has no argument here. The same seed gives diffusers' latents on the CPU.
+    `seed`: -2**63 to 2**64 - 1; the noise is diffusers' on a CPU. The defaults of `steps` and `guidance` are not the
+    bundle's own, which are in `bundle.manifest.defaults`. `guidance` of 1 or less ignores the negative prompt.
+    `negative_prompt` None: the model's default, an empty prompt or zeros. `sampler` None: the bundle's default.
+    `format` None: the bundle's first. `batched`: compute both halves of guidance in one call; None: if the graphs
+    allow it. `image` (uint8 [H, W, 3] of the bundle's size): redraw it with the last `strength` (0..1) of the steps.
+    `low_memory`: keep at most one graph open, and open those of a step again in each step if it has several; the
+    picture is the same. `opener` opens the graphs. Raise UserError if an argument is out of its range, or the program
+    needs a host value that has no argument here.
     """
     format = graph_format(bundle, format)
     if not isfinite(guidance):
@@ -85,6 +89,7 @@ def generate(
     start = start_step(steps, 1.0 if image is None else strength)
     table = find_table(bundle, sampler or bundle.manifest.scheduler.default_sampler, steps, start)
     stages = pick_stages(bundle, ENCODE_IMAGE if image is not None else None)
+    opener = one_at_a_time(opener) if low_memory else opener
     graphs = Graphs(bundle, format, stages, choose_batched(bundle, format, stages, batched), opener)
     guided = bundle.manifest.program.guidance == CLASSIFIER_FREE and guidance > 1
     random = TorchRandom(seed)
@@ -97,10 +102,10 @@ def generate(
     last = len(table.rows)
     for number, latents in enumerate(denoise(graphs, table, noisy, Values(given, halves), guidance, random), 1):
         if number < last:
-            yield Draft(number, last, table.rows[number - 1].timestep, latents, None, *cuts)
+            yield StepResult(number, last, table.rows[number - 1].timestep, latents, None, *cuts)
     decoder_latents = unscale_latents(bundle, latents)
     decoded = graphs.open_stage(DECODE)(Values({"decoder_latents": decoder_latents}, {})).shared["decoded"]
-    yield Draft(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
+    yield StepResult(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,8 @@ def choose_batched(bundle: Bundle, format: str, stages: Mapping[str, Stage], wan
     batchable = accepts_both_halves(bundle.manifest.program, stages[DENOISE], graph_specs(bundle, format))
     if wanted and not batchable:
         raise UserError(
-            f"{bundle.folder}: the {format} graphs of a step accept one sample, and both guidance halves are two: draw "
-            "without batched"
+            f"{bundle.folder}: the {format} graphs of a step accept a batch of 1, and batched=True passes both "
+            "guidance halves as a batch of 2: set batched=False, or export with --target generic"
         )
     return batchable if wanted is None else wanted
 
@@ -167,7 +172,7 @@ def denoise(
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:
-    """Return the finished picture of `generate`, uint8 [H, W, 3]."""
+    """Return the finished picture, uint8 [H, W, 3]. `options` are the keyword arguments of `generate`."""
     picture = None
     for draft in generate(bundle, prompt, **options):  # type: ignore[arg-type]
         picture = draft.picture
@@ -182,7 +187,8 @@ def start_step(steps: int, strength: float) -> int:
         raise UserError(f"steps must be 1 or more, not {steps}")
     if not 0 < strength <= 1 or int(steps * strength) < 1:
         raise UserError(
-            f"strength {strength} of {steps} steps leaves no step to run: raise one of them (strength is at most 1)"
+            f"strength {strength} with {steps} steps runs no step (strength * steps is below 1): raise the "
+            "strength (at most 1) or the steps"
         )
     return steps - min(int(steps * strength), steps)
 
@@ -203,11 +209,18 @@ def pick_stages(bundle: Bundle, *more: str | None) -> dict[str, Stage]:
     for name in (DENOISE, DECODE, *(name for name in more if name is not None)):
         if name not in picked:
             variants = [stage.when for stage in bundle.manifest.program.stages if stage.stage == name]
-            needs = f"needs {' or '.join(map(', '.join, variants))}" if variants else "is not in its program"
-            raise UserError(f"{bundle.folder}: {name} {needs}, so that nothing can be drawn from what was given")
+            if not variants:
+                raise UserError(f"{bundle.folder}: its program has no stage {name}: export the model again")
+            needs = " or ".join(map(", ".join, variants))
+            raise UserError(
+                f"{bundle.folder}: the stage {name} needs {needs}, which a prompt and a picture do not provide: use a "
+                "reader that provides it"
+            )
         lacking = [name for name in host_values_of(picked[name]) if not is_provided(bundle.manifest.program, name)]
         if lacking:
-            raise UserError(f"{bundle.folder}: {name} needs {', '.join(lacking)}, which cannot be given here")
+            raise UserError(
+                f"{bundle.folder}: the stage {name} needs {', '.join(lacking)}, which this pipeline does not provide"
+            )
     return picked
 
 
@@ -229,7 +242,7 @@ def encode_prompts(
     given, cuts = {}, {}
     for half, text in prompts.items():
         tokens = [encode(tokenizer, text or "") for tokenizer in tokenizers]
-        cuts[half] = max((each.cut for each in tokens), key=len)
+        cuts[half] = max((each.truncated for each in tokens), key=len)
         if half not in absent:
             given[half] = {f"tokens/{n}": each.ids for n, each in enumerate(tokens, 1)}
             given[half] |= {f"attention_mask/{n}": each.mask for n, each in enumerate(tokens, 1)}
@@ -286,9 +299,9 @@ def open_tokenizers(bundle: Bundle) -> tuple[Tokenizer, ...]:
     )
 
 
-def find_cut(bundle: Bundle, prompt: str) -> str:
+def find_truncated(bundle: Bundle, prompt: str) -> str:
     """Return the end of `prompt` that does not fit into the text encoders, or ""."""
-    return max((encode(tokenizer, prompt).cut for tokenizer in open_tokenizers(bundle)), key=len)
+    return max((encode(tokenizer, prompt).truncated for tokenizer in open_tokenizers(bundle)), key=len)
 
 
 def combine_halves(outputs: Mapping[str, Latents], guidance: float) -> Latents:
@@ -309,7 +322,8 @@ def read_picture(bundle: Bundle, image: NDArray[np.uint8]) -> NDArray[np.float32
     wanted = (size.height * size.scale, size.width * size.scale, 3)
     if image.shape != wanted or image.dtype != np.uint8:
         raise UserError(
-            f"the picture is {image.dtype}{list(image.shape)}, this bundle redraws uint8{list(wanted)}: convert it"
+            f"the picture is {image.dtype} {list(image.shape)}, and this bundle needs uint8 {list(wanted)}, "
+            "[height, width, 3]: resize or convert it"
         )
     return from_uint8(image)
 

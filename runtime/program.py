@@ -110,8 +110,8 @@ class Call(Record):
 
 
 class Stage(Record):
-    """Graph calls one after the other. Several stages of one name are variants: the first is taken whose host values
-    are all there."""
+    """A sequence of graph calls. Stages with the same name are variants: the first one whose host values are all
+    available is run."""
 
     stage: Annotated[str, Field(description=f"{', '.join(STAGES)}; a reader may know others")]
     when: Annotated[
@@ -124,7 +124,7 @@ class Stage(Record):
 
 
 class Program(Record):
-    """What one loop runs to draw a picture."""
+    """All stages of drawing a picture, which a reader's loop runs."""
 
     guidance: Annotated[
         str,

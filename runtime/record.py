@@ -43,9 +43,9 @@ def _keep_unknown(value: Any, validate: ValidatorFunctionWrapHandler, info: Vali
 
 
 class Informs:
-    """Mark a field whose list is information only: a text that is not in it is kept where a file is read, and refused
-    where a record is made; to the schema what is known are examples. Lists that say what a reader has to do are those
-    of json_files.LISTS."""
+    """Mark a field whose known values are information only. When a file is read, an unknown text is kept; when a record
+    is created, it is refused. In the JSON schema the known values are examples. Fields whose values change what a
+    reader must do are in json_files.LISTS."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return with_info_wrap_validator_function(_keep_unknown, handler(source))
@@ -60,7 +60,7 @@ INFORMS = Informs()
 
 
 class Record(BaseModel):
-    """Never changed, no unknown fields where it is made, no number that JSON cannot write."""
+    """The base of all records: immutable, refuses unknown fields when it is created, and NaN or infinity."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True

@@ -45,12 +45,12 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Tokens:
-    """`ids` and `mask` are int32 [1, max_length]; the mask is 0 at the padding and 1 elsewhere. `cut` is the end of the
-    prompt that did not fit, as it was typed, or ""."""
+    """`ids` and `mask` are int32 [1, max_length]; the mask is 0 at the padding and 1 elsewhere. `truncated` is the end
+    of the prompt that did not fit, as it was typed, or ""."""
 
     ids: NDArray[np.int32]
     mask: NDArray[np.int32]
-    cut: str
+    truncated: str
 
 
 def load_tokenizer(
@@ -101,7 +101,9 @@ def make_tokenizer(
     merge does not fit."""
     names = {number: entry for entry, number in vocab.items()}
     if unk_id is not None and unk_id not in names:
-        raise UserError(f"there is no entry of id {unk_id}: unk_id must be in it")
+        raise UserError(
+            f"the vocabulary has no entry with the id {unk_id}, which unk_id names: take a complete tokenizer"
+        )
     if max_length < 2:
         raise UserError(f"max_length {max_length} has no room for the beginning and the end token: 77 is common")
 
@@ -123,7 +125,8 @@ def make_tokenizer(
     for number in (bos_id, eos_id, pad_id):
         if encoder.id_to_token(number) is None:
             raise UserError(
-                f"there is no entry of id {number}: bos_id, eos_id and pad_id must be in it, or of added tokens"
+                f"neither the vocabulary nor the added tokens have the id {number}, which bos_id, eos_id or "
+                "pad_id names: take a complete tokenizer"
             )
     expansions = {token.text: token.expansion for token in added if token.expansion}
     return Tokenizer(encoder, max_length, bos_id, eos_id, pad_id, expansions)
@@ -132,7 +135,7 @@ def make_tokenizer(
 def encode(tokenizer: Tokenizer, prompt: str) -> Tokens:
     """Return the ids of `prompt`: the beginning token, at most max_length - 2 of the text, the end token, then padding.
 
-    If the cut is inside a character of several bytes or an added token of several vectors, `cut` begins with it.
+    If the cut is inside a character of several bytes or an added token of several vectors, `truncated` begins with it.
     """
     written, typed = _expand(tokenizer, prompt)
     encoding = tokenizer.encoder.encode(written, add_special_tokens=False)

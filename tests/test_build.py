@@ -63,7 +63,9 @@ def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, mo
         return graph
 
     monkeypatch.setattr(fitting, "emit", faulty)
-    with pytest.raises(ProofError, match=r"onnx vae_decoder.sample \(fp32\).*the bundle is kept as .*out\.failed"):
+    with pytest.raises(
+        ProofError, match=r"onnx vae_decoder.sample \(fp32\).*The failed bundle is .*out\.failed: see its report"
+    ):
         build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["out.failed"]
     verdicts = open_unproven(tmp_path / "out.failed").manifest.verdicts
@@ -78,15 +80,15 @@ FOREIGN = '{"name": "mixed", "floors": {"graphs": {}, "pictures": [20, 9], "evid
 @pytest.mark.parametrize(
     ("options", "refused"),
     [
-        ({"recipe": "mixed"}, "give either --budget-mb or --min-psnr"),
-        ({"recipe": "mixed", "budget_mb": 0.0}, "give a positive number"),
-        ({"recipe": "mixed", "min_psnr": float("nan")}, "give a positive number"),
+        ({"recipe": "mixed"}, "needs exactly one of --budget-mb and --min-median-psnr"),
+        ({"recipe": "mixed", "budget_mb": 0.0}, "--budget-mb 0 is not a positive number"),
+        ({"recipe": "mixed", "min_psnr": float("nan")}, "--min-median-psnr nan is not a positive number"),
         ({"recipe": "w8", "budget_mb": 3.0}, "give --recipe mixed"),
         ({"recipe": "w8a16"}, "coreml ios16 cannot use the recipe w8a16"),
         ({"recipe": "w8a8"}, "coreml ios16 cannot use the recipe w8a8"),
         ({"recipe": "mine.json"}, "the recipe is for another model"),
-        ({"out": "file"}, "file is there already and is not a bundle"),
-        ({"out": "folder"}, "folder is there already and is not a bundle"),
+        ({"out": "file"}, "file exists and is a file or a link"),
+        ({"out": "folder"}, "folder exists and is not a folder that an export wrote"),
         ({"out": "file/out"}, "cannot write to"),
     ],
 )
@@ -147,7 +149,7 @@ def test_what_tflite_lacks_is_said_before_anything_is_drawn(
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(tflite.BACKEND, largest=2_000_000))
     refused("fp32", "tflite cannot store text_encoder with the recipe fp32: its weights are 0.0 GB, and a file holds")
     monkeypatch.setitem(sys.modules, "litert_torch", None)
-    refused("w8", "litert-torch is not installed: pip install --no-deps -r requirements-tflite.txt")
-    with pytest.raises(UserError, match="litert-torch is not installed"):
+    refused("w8", "litert-torch, which is not installed: run pip install --no-deps -r requirements-tflite.txt")
+    with pytest.raises(UserError, match="writing tflite needs litert-torch, which is not installed"):
         check_recipes([], [replace(find_backend("tflite").default, recipe="mixed")])
     check_recipes([], [find_backend("onnx").default, find_backend("coreml").default])

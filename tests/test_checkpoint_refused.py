@@ -179,7 +179,7 @@ def test_other_tensors_are_passed_over_where_a_pattern_names_them(folder: Path) 
     change_tensors(folder / VAE, lambda t: t.update({"extra.a.b": torch.zeros(1)}))
     change_tensors(folder / UNET, lambda t: t.update({"more": torch.zeros(1)}))
     line = refusal(lambda: components(opened(folder)))
-    assert "1 unexpected: unet.more; --allow-unexpected PATTERN ignores unexpected tensors" in line
+    assert "1 unexpected: unet.more; if they are not needed, give --allow-unexpected PATTERN" in line
     line = refused_command("inspect", folder, "--allow-unexpected", "more")
     assert "vae: " in line and "1 unexpected: extra.a.b" in line
     for pattern in ("extra.*", "vae.extra.?.b", "*"):

@@ -127,8 +127,11 @@ def test_verify_passes(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "said"),
     [
-        (Case(), "text_encoder.last_hidden_state is [77, 16] there, and [77, 32] here"),
-        (Case(unet=WIDE, vae=THREE, text={"hidden_size": 32}), "unet.sample is [4, 8, 8] there, and [4, 16, 16] here"),
+        (Case(), "the shape of text_encoder.last_hidden_state is [77, 16] in the model and [77, 32] in the bundle"),
+        (
+            Case(unet=WIDE, vae=THREE, text={"hidden_size": 32}),
+            "unet.sample is [4, 8, 8] in the model and [4, 16, 16] in the bundle",
+        ),
     ],
     ids=["states", "scale"],
 )
@@ -230,7 +233,7 @@ def test_generate_writes_no_picture_that_is_not_finite(tiny_bundle: Path, tmp_pa
     seal(bundle, open_bundle(tiny_bundle).manifest)
     done = call("generate", bundle, "red apple", "--steps", "1", "-o", tmp_path / "out.png")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "the picture of 'red apple' is not finite, first at [0, 0, 0, 0]" in done.stderr
+    assert "the picture of 'red apple' contains NaN or infinity, first at index [0, 0, 0, 0]" in done.stderr
     assert not (tmp_path / "out.png").exists()
 
 
@@ -293,8 +296,8 @@ def test_export_refuses_a_place_that_is_not_its_own(tiny_checkpoint: Path, tmp_p
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("")
     for place, said in (
-        (tmp_path / "mine", "is not a bundle"),
-        (tmp_path / "file", "is not a bundle"),
+        (tmp_path / "mine", "exists and is not a folder that an export wrote"),
+        (tmp_path / "file", "exists and is a file or a link"),
         (tmp_path / "file/out", "cannot write to"),
         (Path("/proc/out"), "cannot write to"),
     ):

@@ -35,13 +35,14 @@ def ask(*arguments: str | Path, **environment: str) -> tuple[str, str, str]:
         (("--recipe", "absent.json"), "cannot read the recipe absent.json"),
         (("--profile", "orf"), "there is no profile orf: did you mean ort?"),
         (("--format", "onx"), "there is no format onx: did you mean onnx?"),
+        (("--format", "coreml"), "--format coreml runs on iOS only, and pixel-8 has Android: leave out --format"),
         (("--sampler", "eulr"), "no sampler is called 'eulr': did you mean euler?"),
         (("--size", "big"), "--size big is not a size"),
+        (("--recipe", "mixed"), "needs exactly one of --budget-mb and --min-median-psnr"),
         (("--split-unet", "0"), "--split-unet 0 is not a number of parts: give 1 or more"),
-        (("--recipe", "mixed"), "give either --budget-mb or --min-psnr"),
         (("--budget-mb", "3"), "are for the recipe mixed only"),
         (("-o", "/proc/out"), "cannot write to /proc"),
-        (("-o", "."), "is not a name for a bundle"),
+        (("-o", "."), "cannot be an output folder"),
         (("FOLDER/absent",), "there is no folder"),
         (("FOLDER",), "is not a diffusers checkpoint"),
     ],
@@ -54,6 +55,48 @@ def test_export_answers_before_torch_is_imported(options: tuple[str, ...], said:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_format_that_the_target_does_not_list_is_told() -> None:
+    last, said, error = ask("export", "--target", "pixel-8", "--format", "tflite", "--plan")
+    assert last == "[] 0" and "MB of memory on the phone" in said
+    assert error == (
+        "the target pixel-8 does not list this format: tflite (profile std, recipe fp16, unit gpu) is written\n"
+    )
+    assert ask("export", "--target", "pixel-8", "--format", "onnx", "--plan")[2] == ""
+    assert ask("export", "--target", "generic", "--format", "coreml", "--plan")[2] == ""
+
+
+def test_a_bundle_is_not_exported(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").touch()
+    last, _, error = ask("export", tmp_path, "--target", "pixel-8", "-o", tmp_path / "out")
+    assert last == "[] 2" and f"{tmp_path} is a bundle, and a checkpoint is needed here" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate", "DIR", "red apple", "--strength", "0.5"), "give --image FILE too"),
+        (("verify", "DIR", "--core", "cortex-a76"), "give --device too"),
+        (("verify", "DIR", "--token", "secret"), "give --against MODEL too"),
+        (("verify", "DIR", "--revision", "main"), "give --against MODEL too"),
+        (("verify", "DIR", "--allow-unexpected", "extra.*"), "give --against MODEL too"),
+        (("search", "-o", "a.json", "--target", "pixel-8", "--min-median-psnr", "0"), "--min-median-psnr 0 is not a"),
+        (("search", "-o", "a.json", "--target", "pixel-8", "--budget-mb", "-3"), "--budget-mb -3 is not a positive"),
+        (("list", "foo"), "Invalid value for 'KIND': 'foo' is not one of 'recipes'"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_would_have_no_effect_are_refused(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    last, _, error = ask(*(word.replace("DIR", str(tmp_path)) for word in arguments))
+    assert last == "[] 2" and said in error and len(error.splitlines()) == 1, error
+
+
+def test_the_first_help_says_what_a_bundle_is_and_every_exit_code() -> None:
+    _, said, _ = ask("--help")
+    assert "A bundle is the folder" in said
+    codes = " ".join(said.split()).partition("Exit codes: ")[2].partition(".")[0]
+    assert [part.split()[0] for part in codes.split("; ")] == ["0", "1", "2", "3", "130", "141"]
+
+
 def test_export_needs_a_folder() -> None:
     last, _, error = ask("export", "--target", "pixel-8")
     assert last == "[] 2" and "Missing option '--output'" in error
@@ -62,7 +105,7 @@ def test_export_needs_a_folder() -> None:
 def test_search_answers_before_torch_is_imported(tmp_path: Path) -> None:
     for options, said in (
         (("--target", "generic", "--budget-mb", "3"), "has several formats"),
-        (("--target", "pixel-8"), "give either --budget-mb or --min-psnr"),
+        (("--target", "pixel-8"), "needs exactly one of --budget-mb and --min-median-psnr"),
         (("--target", "pixel-8", "--budget-mb", "3", "-o", "a.txt"), "name a JSON file"),
     ):
         last, _, error = ask("search", "-o", tmp_path / "a.json", *options)
@@ -99,7 +142,8 @@ def test_list(kind: str, names: tuple[str, ...]) -> None:
     last, said, error = ask("list", kind)
     lines = [line.split()[0] for line in said.splitlines()]
     assert last == "[] 0" and not error and set(names) <= set(lines)
-    assert all(len(line.split()) > 1 for line in said.splitlines()), "each has its meaning"
+    meanings = [line.partition(" ")[2].strip() for line in said.splitlines()]
+    assert all(meanings) and (kind == "formats" or len(set(meanings)) == len(meanings)), "each has its own meaning"
 
 
 def test_the_shell_completes_names() -> None:

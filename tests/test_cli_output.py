@@ -144,7 +144,9 @@ def test_an_older_bundle_is_replaced_with_force_only(tiny_bundle: Path, tmp_path
 def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
-    assert "is not a bundle" in refusal("export", "--target", "generic", "-o", tmp_path / "mine", "--force")
+    assert "exists and is not a folder that an export wrote" in refusal(
+        "export", "--target", "generic", "-o", tmp_path / "mine", "--force"
+    )
     assert files_below(tmp_path) == ["mine/thesis.txt"]
 
 

@@ -20,7 +20,7 @@ from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
-from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
 from pocketdiffusion.runtime.sampling.samplers import default_sampler
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.verify.golden import read_golden
@@ -37,7 +37,7 @@ SD1 = {
 }
 
 
-def assembled(checkpoint: Path, bundle: Path, folder: Path, format: str, **graph: Any) -> Draft:
+def assembled(checkpoint: Path, bundle: Path, folder: Path, format: str, **graph: Any) -> UnsealedManifest:
     """What is written beside the graphs, for those of `bundle`, named as another format's or changed."""
     graphs = dict(open_bundle(bundle).manifest.graphs["onnx"])
     unet: Graph = graphs["unet"]

@@ -19,7 +19,7 @@ from support.recordings import changed
 from test_report import Page
 
 from pocketdiffusion.compare import Compared, compare_two
-from pocketdiffusion.reports.compare import check_place
+from pocketdiffusion.reports.compare import check_report_files
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.engines import open_graph
@@ -85,7 +85,7 @@ def test_guidance_amplifies_what_the_halves_differ_by(bundle: Bundle, recorded: 
 
 
 def test_a_half_alone_is_not_recorded(bundle: Bundle) -> None:
-    with pytest.raises(UserError, match="only one half of guidance"):
+    with pytest.raises(UserError, match="does not use the negative prompt"):
         record_bundle(bundle, "red apple", guidance=1.0)
 
 
@@ -101,7 +101,7 @@ def test_two_of_other_widths_are_refused_before_one_draws(
     """Texts of 16 numbers a token, not 32, as Stable Diffusion 2 beside 1."""
     other, said = make(Configuration()).folder, list[str]()
     a, b = (tiny_bundle, other) if side else (other, tiny_bundle)
-    with pytest.raises(UserError, match=r"text_encoder.last_hidden_state of \[77, .*: they cannot be compared"):
+    with pytest.raises(UserError, match=r"text_encoder.last_hidden_state is \[77, .*: only models with equal shapes"):
         compared(a, b, said.append)
     assert said and not [line for line in said if "drawing" in line or "recording" in line]
 
@@ -130,7 +130,10 @@ def test_the_command_says_it_in_a_table_a_page_and_numbers(tiny_bundle: Path, tm
     assert "blue heart" in done.stdout and "unet.out_sample" in done.stdout
     first = next(line for line in done.stdout.splitlines() if not line.startswith((" ", "comparing")))
     assert first.startswith("All 2 pictures by B (") and first.endswith("; no layer has an error above 1%.")
-    assert "the median picture is nearer than another seed (" in done.stdout
+    assert (
+        "the median picture is closer to the reference than the reference's own picture with another seed ("
+        in done.stdout
+    )
     assert page.read_text(encoding="utf-8").count("one step less (") == 3  # the median, and each picture
     numbers = json.loads(page.with_suffix(".json").read_text())
     assert [p["prompt"] for p in numbers["pictures"]] == ["red apple", "blue heart"]
@@ -190,8 +193,8 @@ def test_a_weight_that_is_not_finite_is_never_near(
     done = call("compare", *(broken if side else tiny_checkpoint for side in bad), "--min-psnr", "40")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     for side in named:
-        assert f"{side} cannot be compared, it is not finite" in done.stderr
-    assert done.stderr.count("it is not finite") == len(named)
+        assert f"{side} cannot be compared, because a weight is NaN or infinite" in done.stderr
+    assert done.stderr.count("a weight is NaN or infinite") == len(named)
     assert f"{broken}/unet" in done.stderr and "conv_out.weight is nan at index [0, 0, 0, 0]" in done.stderr
     assert "drawing" not in done.stdout
 
@@ -231,12 +234,12 @@ def test_the_numbers_replace_no_other_file(tiny_bundle: Path, tmp_path: Path) ->
     for other in ('{"name": "mixed", "floors": {}, "schemes": {}}', "[1]", "no JSON"):
         numbers.write_text(other)
         with pytest.raises(UserError, match=f"{numbers} exists and is not a comparison"):
-            check_place(tmp_path / "my.html")
+            check_report_files(tmp_path / "my.html")
     said = refusal("compare", tmp_path / "none", tiny_bundle, "-o", tmp_path / "my.html")
     assert f"{numbers} exists and is not a comparison" in said and numbers.read_text() == "no JSON"
     numbers.write_text('{"a": {}, "b": {}, "pictures": [], "graphs": []}')
-    check_place(tmp_path / "my.html")
-    check_place(tmp_path / "another.html")
+    check_report_files(tmp_path / "my.html")
+    check_report_files(tmp_path / "another.html")
 
 
 def test_memory_is_that_of_drawing_alone(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -283,9 +286,9 @@ def test_a_seed_out_of_range_is_refused_before_anything_is_drawn(seed: int, coun
 
 
 def test_mistakes_are_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
-    assert "--min-psnr nan is not a bound" in refusal("compare", tiny_bundle, tiny_bundle, "--min-psnr", "nan")
+    assert "--min-psnr nan is not a number" in refusal("compare", tiny_bundle, tiny_bundle, "--min-psnr", "nan")
     assert "guidance inf" in refusal("compare", tmp_path / "none", tiny_bundle, "--guidance", "inf")
-    assert "name it out.html" in refusal("compare", tiny_bundle, tiny_bundle, "-o", tmp_path / "out.pdf")
+    assert "such as out.html" in refusal("compare", tiny_bundle, tiny_bundle, "-o", tmp_path / "out.pdf")
     assert "cannot read the prompts" in refusal("compare", tiny_bundle, tiny_bundle, "--prompts", tmp_path / "none")
     assert "has no tflite" in refusal("compare", tiny_bundle, tiny_bundle, "--format", "tflite")
     assert "give more than 1" in refusal("compare", tiny_bundle, tiny_bundle, "--guidance", "1")

@@ -13,10 +13,10 @@ from support.sample_bundle import write_snapshot
 
 from pocketdiffusion.cli.tables import difference_tables
 from pocketdiffusion.compare import Compared, Side, find_layer_errors
-from pocketdiffusion.export.backends.taps import open_layers
+from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.layer_errors import LayerError, OriginalLayers, compare_layers
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import emit_fitted
+from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
@@ -52,7 +52,7 @@ def test_two_models_and_the_layer_that_errs_first(tiny_checkpoint: Path, tiny_bu
         assert f"unet.{layer}" in (tmp_path / "out.html").read_text()
         worst = max(json.loads((tmp_path / "out.json").read_text())["layers"], key=lambda found: found["added"])
         assert worst["module"] == f"unet.{layer}" and worst["by_step"] == pytest.approx([0.5] * 3, rel=0.05)
-    forgiving = call("compare", other, tiny_bundle, "--prompts", prompts, "--steps", "2", "--budget", "60")
+    forgiving = call("compare", other, tiny_bundle, "--prompts", prompts, "--steps", "2", "--layer-budget", "60")
     assert "no layer has an error above 60%" in forgiving.stdout
 
 
@@ -62,7 +62,7 @@ def test_a_bundle_that_names_no_layers_says_so(bundle: Bundle, recorded: Traject
     older = replace(bundle, manifest=bundle.manifest.model_copy(update={"graphs": {"onnx": graphs}}))
     one, other = BundleCandidate(bundle, "onnx"), BundleCandidate(older, "onnx")
     found, unnamed = find_layer_errors(one, other, recorded)
-    assert found == [] and "export it again" in unnamed
+    assert found == [] and "export that one again" in unnamed
     found, unnamed = find_layer_errors(one, one, recorded)
     assert len(found) > 50 and unnamed == "" and max(error.largest for error in found) == 0
 
@@ -93,8 +93,8 @@ def test_a_layer_is_blamed_by_the_call_and_the_budget(bundle: Bundle, recorded: 
         console = Console(width=200)
         with console.capture() as shown:
             console.print(table)
-        assert "over 0.5% from" in shown.get()
-        return found.blame
+        assert "above 0.5% from" in shown.get()
+        return found.first_bad_layer
 
     assert blamed("unet", 0.001, 0.02) == "first above 0.5%: unet conv_in, step 2"
     assert blamed("text_encoder", 0.001, 0.02) == "first above 0.5%: text_encoder conv_in, positive prompt"
@@ -125,7 +125,9 @@ def test_layers_of_a_rescaled_graph_have_the_originals_own_scale(tmp_path: Path)
     (part,) = [each for each in parts if each.spec.name == "text_encoder"]
     recorded = record(checkpoint, parts, [Request("red apple", steps=2)])
     (artifact,) = load_target("galaxy-s24").artifacts
-    fitted = emit_fitted(part, artifact, float_plan(part, artifact.recipe), tmp_path, recorded, open_batch=False)
+    fitted = emit_within_float16(
+        part, artifact, float_plan(part, artifact.recipe), tmp_path, recorded, open_batch=False
+    )
     assert fitted.graph.layer_exponents
     layers = open_layers(tmp_path, artifact.format, fitted.graph)
     errors = compare_layers("text_encoder", OriginalLayers(part), layers, recorded[0])

@@ -17,8 +17,8 @@ from test_coreml import parts
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends.coreml.emit import emit
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import constants
 from pocketdiffusion.export.backends.coreml.quantization import check_compressed
-from pocketdiffusion.export.backends.coreml.taps import constants
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.backends.emission import find_refusal
 from pocketdiffusion.export.component import Component
@@ -230,7 +230,7 @@ def test_float32_beside_others_is_refused(components: Mapping[str, Component], t
     part = components["vae_decoder"]
     plan = uniform(part, W8)
     plan = replace(plan, schemes={**plan.schemes, "decoder.conv_in.weight": FLOAT32})
-    with pytest.raises(UserError, match="own has matrices of float32 and of other storages"):
+    with pytest.raises(UserError, match="the recipe own mixes float32 with other storages"):
         emit(part, artifact("ios18"), tmp_path, open_batch=False, plan=plan)
 
 

@@ -13,7 +13,7 @@ from test_coreml import parts
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends.coreml.emit import emit
-from pocketdiffusion.export.backends.coreml.taps import constants
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import constants
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.quantization import open_quantized
@@ -149,7 +149,7 @@ def test_one_layer_of_integers(tmp_path: Path) -> None:
     """It is refused without a value range, and computed with one."""
     part = component_of(tmp_path, Alone, {"x": torch.randn(4, 64)}, {"y": (4, 16)}, {})
     plan = uniform(part, INT8)
-    with pytest.raises(ProofError, match=r"^inner\.weight: the value range of its operator"):
+    with pytest.raises(ProofError, match=r"^inner\.weight: the plan has no calibrated value range"):
         emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)
     plan = calibrated(part, plan)
     graph = emit(part, artifact("ios17"), tmp_path, open_batch=False, plan=plan)

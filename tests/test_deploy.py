@@ -105,7 +105,7 @@ def test_a_push_that_breaks_off_leaves_the_older_one(bundle: Path, phone: Path) 
     put(bundle)
     before = files_below(phone / "sdcard")
     (phone / "full").touch()
-    with pytest.raises(UserError, match="^adb failed: adb: error: .* No space left on device$"):
+    with pytest.raises(UserError, match="^`adb .*` failed: adb: error: .* No space left on device$"):
         put(bundle)
     assert files_below(phone / "sdcard") == before
 
@@ -119,7 +119,11 @@ def test_a_push_that_breaks_off_leaves_the_older_one(bundle: Path, phone: Path) 
         ("devices", "SERIAL\tdevice\nTWO\tdevice", "finds 2 phones: choose one with --phone, SERIAL or TWO"),
         ("ro.build.version.sdk", "25", r"Android API 25: the app needs 26"),
         ("ro.product.cpu.abilist", "x86_64,x86", "the phone runs x86_64,x86: .* only for arm64-v8a"),
-        ("packages", "", r"the app pocketdiffusion.app is not on the phone: make apk, then adb install"),
+        (
+            "packages",
+            "",
+            r"the app pocketdiffusion.app is not installed on the phone: run `make apk`, then `adb install",
+        ),
     ],
 )
 def test_phones_that_cannot_take_it(bundle: Path, phone: Path, file: str, answer: str, told: str) -> None:
@@ -166,12 +170,12 @@ ENGINE: dict[str, Any] = {"name": "onnxruntime", "opset": {}, "signature": None,
         (
             "pipeline/onnx.json",
             graphs(lambda graph: graph.update(engine={**ENGINE, "least_version": "1.30"})),
-            "text_encoder needs onnxruntime 1.30, and it has 1.29.0",
+            "text_encoder needs onnxruntime 1.30 or newer, and the app has 1.29.0",
         ),
         (
             "pipeline/onnx.json",
             graphs(lambda graph: graph.update(engine={**ENGINE, "name": "other", "least_version": None})),
-            "text_encoder is for the engine other, and it has onnxruntime",
+            "text_encoder is for the engine other, and the app has onnxruntime",
         ),
     ],
 )
@@ -194,7 +198,7 @@ def test_a_format_that_the_app_lacks_is_refused(bundle: Path, phone: Path) -> No
     )
     (bundle / "pipeline/onnx.json").unlink()
     seal(bundle, drafted)
-    with pytest.raises(UserError, match="it has no engine for coreml, only for onnx and tflite"):
+    with pytest.raises(UserError, match="the app has no engine for coreml, only for onnx and tflite"):
         put(bundle)
 
 
@@ -229,7 +233,7 @@ def test_the_command_ends_as_every_command_does(
     assert "there is no app windows: choose android" in refusal("deploy", bundle, "--app", "windows")
     assert "cannot be used as a bundle" in refusal("deploy", bundle, "--app", "android", "--name", "a b")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "there is no adb here" in refusal("deploy", bundle, "--app", "android", fresh=True)
+    assert "adb is not installed or not on PATH" in refusal("deploy", bundle, "--app", "android", fresh=True)
     (bundle / "tokenizer/merges.txt").write_text("damaged")
     assert call("deploy", bundle, "--app", "android", fresh=True).returncode == 1
 

@@ -12,7 +12,7 @@ from support.command import call, refusal
 from support.sample_bundle import GRAPHS, write_sample
 
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
-from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest
+from pocketdiffusion.runtime.bundle.manifest import Manifest, UnsealedManifest
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.devices.report import DeviceReport, report_schema
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     folder.mkdir()
     draft = write_sample(folder)
     graphs = {name: graph.model_copy(update={"units": {"gpu": KNOWN}}) for name, graph in draft.graphs["onnx"].items()}
-    return folder, seal(folder, Draft(**{**dict(draft), "graphs": {"onnx": graphs}}))
+    return folder, seal(folder, UnsealedManifest(**{**dict(draft), "graphs": {"onnx": graphs}}))
 
 
 @pytest.fixture
@@ -125,7 +125,9 @@ def test_a_unit_that_the_bundle_does_not_ship_for_is_shown_and_no_failure(
     done = call("verify", bundle[0], "--device-report", write(on_unit(report, "unet", "gpu", outputs=bad)))
     assert done.returncode == 0 and not done.stderr
     (said,) = (line for line in done.stdout.splitlines() if line.startswith("UNDER ITS FLOOR"))
-    assert "onnx unet on gpu: out_sample has 19.4 dB" in said and "does not name this compute unit" in said
+    assert (
+        "onnx unet on gpu: out_sample has 19.4 dB" in said and "not the compute unit that the bundle ships for" in said
+    )
     assert "known: its drivers round twice" in said
 
 
@@ -134,7 +136,10 @@ def test_a_unit_that_refuses_a_graph(bundle: tuple[Path, Manifest], report: Repo
     refused = on_unit(report, "unet", "npu", outputs=[], error=error, first_call_seconds=None, load_seconds=None)
     done = call("verify", bundle[0], "--device-report", write(refused))
     assert done.returncode == 0
-    assert "REFUSED: onnx unet on npu was refused: no kernel for GroupNorm: the bundle does not" in done.stdout
+    assert (
+        "REFUSED: onnx unet on npu was refused: no kernel for GroupNorm (not the compute unit that the bundle ships for"
+        in done.stdout
+    )
     (own,) = (each for each in report["graphs"] if each["graph"] == "unet")
     own |= {"outputs": [], "error": error}
     _, said = failure(bundle[0], write(report))
@@ -179,7 +184,10 @@ def test_a_picture_under_its_floor(bundle: tuple[Path, Manifest], report: Report
 def test_what_was_not_run_is_no_success(bundle: tuple[Path, Manifest], report: Report, write: Write) -> None:
     report["graphs"] = [each for each in report["graphs"] if each["graph"] != "unet"]
     done = call("verify", bundle[0], "--device-report", write(report))
-    assert done.returncode == 0 and "not measured: onnx unet on cpu, its compute unit in the bundle" in done.stdout
+    assert (
+        done.returncode == 0
+        and "not measured: onnx unet on cpu, the compute unit that the bundle ships it for" in done.stdout
+    )
     for each in report["graphs"]:
         each["unit"] = "gpu"
     assert "no graph was run on its compute unit in the bundle" in failure(bundle[0], write(report))[1]
@@ -306,7 +314,7 @@ def test_a_field_of_the_wrong_type_is_named(
         (("graphs", 0, "outputs"), [], "graphs.0.outputs: onnx text_encoder on cpu has none, not last_hidden_state"),
         (("graphs", 0, "outputs", 0, "output"), "pooled", "has pooled, not last_hidden_state"),
         (("graphs", 0, "error"), "out of memory", "not none, since there is an error"),
-        (("graphs", 0, "arithmetic"), "int8", "computed in int8 on cpu"),
+        (("graphs", 0, "arithmetic"), "int8", "states arithmetic int8 for onnx text_encoder on cpu"),
         (("pictures", 0, "format"), "tflite", "pictures.0.format is tflite, and the bundle has no such graphs"),
     ],
 )

@@ -26,7 +26,7 @@ from pocketdiffusion.runtime.devices.judge import Standin, find_place
 from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 from pocketdiffusion.runtime.engines import onnx as host_onnx
 from pocketdiffusion.runtime.engines import tflite as host_tflite
-from pocketdiffusion.runtime.engines.facts import Way
+from pocketdiffusion.runtime.engines.facts import StandinRun
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Runner
@@ -38,9 +38,9 @@ from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, floor_db
 
 pytestmark = pytest.mark.slow
 FOLDER = STANDINS.expanduser()
-(ONNX,) = host_onnx.ENGINE.ways["arm64"]
-TFLITE, TFLITE_HALF = host_tflite.ENGINE.ways["arm64"]
-(TFLITE_GPU,) = host_tflite.ENGINE.ways["gpu"]
+(ONNX,) = host_onnx.ENGINE.standin_runs["arm64"]
+TFLITE, TFLITE_HALF = host_tflite.ENGINE.standin_runs["arm64"]
+(TFLITE_GPU,) = host_tflite.ENGINE.standin_runs["gpu"]
 RNG = np.random.default_rng(0)
 
 
@@ -51,7 +51,7 @@ def place(device: str, core: str = "cortex-a76", seconds: float = 300) -> Standi
     return find_place(device, FOLDER, core, seconds)
 
 
-def opened(where: Standin, way: Way, path: Path, spec: GraphSpec) -> Runner:
+def opened(where: Standin, way: StandinRun, path: Path, spec: GraphSpec) -> Runner:
     graph = Graph.model_validate(
         {
             "path": path.name,
@@ -209,7 +209,7 @@ def test_verify_on_arm64_of_both_arithmetics_says_so(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("core", "said"),
     [
-        ("cortex-a53", "arm64: the core cortex-a53 has no asimdhp, asimddp: use cortex-a76, or a later one"),
+        ("cortex-a53", "arm64: the emulated processor cortex-a53 lacks asimdhp, asimddp"),
         ("cortex-a78", "arm64: the emulator has no core cortex-a78: did you mean cortex-a76 or cortex-a72?"),
         ("oryon", "arm64: the emulator has no core oryon: choose one of a64fx, cortex-a35, "),
     ],

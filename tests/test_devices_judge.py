@@ -17,7 +17,7 @@ from pocketdiffusion.runtime.devices.judge import STEPS, Standin, draw_on_host, 
 from pocketdiffusion.runtime.devices.ml_drift import REFUSES
 from pocketdiffusion.runtime.devices.standins import load_standin
 from pocketdiffusion.runtime.engines import load_runner, onnx, tflite
-from pocketdiffusion.runtime.engines.facts import Way
+from pocketdiffusion.runtime.engines.facts import StandinRun
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.golden import read_golden
@@ -32,7 +32,7 @@ class Here(Standin):
 
     refused: tuple[str, ...] = ()
 
-    def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
+    def open(self, folder: Path, way: StandinRun, graph: Graph) -> Runner:
         if graph.spec.name in self.refused:
             raise ProofError(f"gpu: {graph.path}: {REFUSES} GATHER_ND")
         return load_runner(folder, "onnx", graph)
@@ -65,7 +65,7 @@ def test_every_graph_and_one_picture_are_judged(bundle: Bundle) -> None:
 
 @dataclass(frozen=True)
 class Wrong(Here):
-    def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
+    def open(self, folder: Path, way: StandinRun, graph: Graph) -> Runner:
         return (
             Overflowing(super().open(folder, way, graph))
             if graph.spec.name == "unet"
@@ -102,7 +102,7 @@ def test_a_format_that_it_cannot_run_is_not_run(bundle: Bundle) -> None:
 
 
 def test_a_refused_graph_fails_where_the_target_says_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, ways=tflite.ENGINE.ways, left_out={}))
+    monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, standin_runs=tflite.ENGINE.standin_runs, not_run={}))
     for refused in ("text_encoder", "vae_decoder"):
         with pytest.raises(ProofError, match="GATHER_ND"):
             judge_on(
@@ -113,7 +113,7 @@ def test_a_refused_graph_fails_where_the_target_says_gpu(bundle: Bundle, monkeyp
 
 
 def test_a_refused_graph_is_not_run_where_the_target_says_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, ways=tflite.ENGINE.ways, left_out={}))
+    monkeypatch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, standin_runs=tflite.ENGINE.standin_runs, not_run={}))
     given = with_unit(bundle, "cpu")
     reports, skipped = judge_on(
         Here("gpu", NOWHERE, load_standin("gpu"), refused=("text_encoder",)), given, read_golden(bundle)

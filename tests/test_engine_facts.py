@@ -11,7 +11,7 @@ from support.toys import registered
 
 from pocketdiffusion.runtime import engines
 from pocketdiffusion.runtime.bundle.graph_needs import Engine
-from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
 from pocketdiffusion.runtime.verify.settings import engine_faults
 from pocketdiffusion.runtime.verify.skipped import units_not_run
 
@@ -28,7 +28,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def draft(folder: Path, format: str, unit: str) -> Draft:
+def draft(folder: Path, format: str, unit: str) -> UnsealedManifest:
     sample = write_sample(folder)
     graphs = {name: each.model_copy(update={"compute_unit": unit}) for name, each in sample.graphs["onnx"].items()}
     return sample.model_copy(update={"graphs": {format: graphs}})

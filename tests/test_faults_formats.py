@@ -24,7 +24,7 @@ from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.verify.check import scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
-from pocketdiffusion.runtime.verify.recording import Trajectory, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, first_middle_last_steps
 from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
@@ -39,7 +39,7 @@ FILES = {"unet": "unet/diffusion_pytorch_model.safetensors", "vae": "vae/diffusi
 @pytest.fixture(scope="module")
 def originals(micro_checkpoint: Path) -> list[Trajectory]:
     checkpoint = open_checkpoint(str(micro_checkpoint))
-    return [probe(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
+    return [first_middle_last_steps(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
 
 
 def part_of(checkpoint: Path, name: str) -> Component:

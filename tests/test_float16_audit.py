@@ -14,7 +14,7 @@ from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import Fitted, check_replay, emit_fitted, measure_ranges, replay
+from pocketdiffusion.export.float16.audit import EmittedGraph, check_replay, emit_within_float16, measure_ranges, replay
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import REQUESTS, record
@@ -26,7 +26,7 @@ from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.verify.check import scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
-from pocketdiffusion.runtime.verify.recording import Trajectory, probe, recorded_once
+from pocketdiffusion.runtime.verify.recording import Trajectory, first_middle_last_steps, recorded_once
 from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
@@ -62,7 +62,9 @@ def bent(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def part_and_cases(checkpoint: Path, name: str) -> tuple[Component, list[Trajectory]]:
     opened = open_checkpoint(str(checkpoint))
     parts = components(opened)
-    return next(p for p in parts if p.spec.name == name), [probe(t) for t in record(opened, parts, REQUESTS[1:2])]
+    return next(p for p in parts if p.spec.name == name), [
+        first_middle_last_steps(t) for t in record(opened, parts, REQUESTS[1:2])
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +81,12 @@ def artifact(format: str) -> Artifact:
     return replace(find_backend(format).default, recipe="fp16", compute_unit="gpu")
 
 
-def fit(case: tuple[Component, list[Trajectory]], format: str, folder: Path) -> Fitted:
+def fit(case: tuple[Component, list[Trajectory]], format: str, folder: Path) -> EmittedGraph:
     part, originals = case
-    return emit_fitted(part, artifact(format), float_plan(part, "fp16"), folder, originals, open_batch=False)
+    return emit_within_float16(part, artifact(format), float_plan(part, "fp16"), folder, originals, open_batch=False)
 
 
-def half_picture(fitted: Fitted, folder: Path, originals: list[Trajectory]) -> np.ndarray:
+def half_picture(fitted: EmittedGraph, folder: Path, originals: list[Trajectory]) -> np.ndarray:
     """What a phone shows that computes in float16."""
     from pocketdiffusion.export.backends.fp16_emulation import open_replay
 
@@ -99,7 +101,7 @@ def test_without_a_look_the_picture_is_black(
     part, originals = loud_decoder
     graph = emit(part, artifact(format), tmp_path, open_batch=False)
     plan = float_plan(part, "fp16")
-    naive = Fitted(graph, part, part, artifact(format), plan, None)
+    naive = EmittedGraph(graph, part, part, artifact(format), plan, None)
     reports, ranges = replay(tmp_path, graph, check_replay(format, plan), originals)
     assert not reports[0].passed and not reports[0].finite
     assert not np.isfinite(ranges[0].largest)
@@ -161,7 +163,7 @@ def test_float16_is_looked_at_where_some_matrices_are_float32(
     half = float_plan(part, "fp16").schemes
     some = Plan("mine", {**half, "decoder.conv_in.weight": FLOAT32}, floor_db=50.0, picture_floors_db=(30.0, 25.0))
     assert some.schemes.keys() == half.keys()
-    fitted = emit_fitted(part, artifact(format), some, tmp_path, originals, open_batch=False)
+    fitted = emit_within_float16(part, artifact(format), some, tmp_path, originals, open_batch=False)
     assert fitted.graph.storage == "float16" and fitted.graph.stored["float32"] == 1
     assert fitted.audit is not None and fitted.verdicts and all(report.passed for report in fitted.verdicts)
 
@@ -171,5 +173,7 @@ def test_a_sound_model_is_left_alone(tiny_checkpoint: Path, tmp_path: Path) -> N
     fitted = fit(case, "onnx", tmp_path)
     assert fitted.part is case[0] and fitted.audit is not None and fitted.audit.corrections == ()
     single = replace(artifact("onnx"), recipe="fp32")
-    whole = emit_fitted(case[0], single, float_plan(case[0], "fp32"), tmp_path / "fp32", case[1], open_batch=False)
+    whole = emit_within_float16(
+        case[0], single, float_plan(case[0], "fp32"), tmp_path / "fp32", case[1], open_batch=False
+    )
     assert whole.audit is None and whole.verdicts == ()

@@ -105,7 +105,7 @@ def test_pictures_whose_white_is_not_known_are_refused(tmp_path: Path) -> None:
     Image.fromarray(wide).save(tmp_path / "grey.pgm")
     Image.fromarray(wide).save(tmp_path / "inverted.tif", tiffinfo={262: 0})
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(UserError, match=f"{path.name} has .*: save it as PNG or JPEG of 8 bits"):
+        with pytest.raises(UserError, match=f"{path.name} has .*: save it as a PNG or JPEG with 8 bits per channel"):
             open_picture(path, 64, 48)
 
 

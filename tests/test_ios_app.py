@@ -179,14 +179,14 @@ def test_what_is_not_for_an_iphone_is_refused(bundle: Path, checkout: Path) -> N
     with pytest.raises(UserError, match="and the app ios is for iOS"):
         deploy(bundle, "ios", name=None, phone=None, progress=lambda _: None)
     forge(bundle, "manifest.json", lambda fields: fields["target"].update(os_floor=None))
-    with pytest.raises(UserError, match="it has no engine for onnx, only for coreml"):
+    with pytest.raises(UserError, match="the app has no engine for onnx, only for coreml"):
         deploy(bundle, "ios", name=None, phone=None, progress=lambda _: None)
     assert not checkout.exists()
 
 
 def test_a_phone_is_chosen_in_xcode_and_a_checkout_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="leave out --phone"):
-        ios.put(tmp_path, "apples", "my phone", lambda _: None)
+        ios.install_bundle(tmp_path, "apples", "my phone", lambda _: None)
     monkeypatch.setattr(ios, "DEMO", tmp_path)
-    with pytest.raises(UserError, match="run this from a checkout"):
-        ios.put(tmp_path, "apples", None, lambda _: None)
+    with pytest.raises(UserError, match="install pocketdiffusion from a checkout"):
+        ios.install_bundle(tmp_path, "apples", None, lambda _: None)

@@ -51,10 +51,10 @@ LIBRARIES = {
         for format in ("coreml", "onnx", "tflite")
         for name in ("__init__", "activations", "refusals")
     },
-    "export/backends/taps.py": RUNTIME,
-    "export/backends/onnx/taps.py": RUNTIME | {"onnx_ir"},
-    "export/backends/coreml/taps.py": RUNTIME,
-    "export/backends/tflite/taps.py": RUNTIME | {"ai_edge_litert"},
+    "export/backends/intermediate_outputs.py": RUNTIME,
+    "export/backends/onnx/intermediate_outputs.py": RUNTIME | {"onnx_ir"},
+    "export/backends/coreml/intermediate_outputs.py": RUNTIME,
+    "export/backends/tflite/intermediate_outputs.py": RUNTIME | {"ai_edge_litert"},
     "export/backends/tflite/fp16_emulation.py": RUNTIME | {"ai_edge_litert"},
     "export/targets/": {"pydantic", "pydantic_core"},
     "pocketdiffusion/": set(),

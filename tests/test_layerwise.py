@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.backends.taps import open_layers
+from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
@@ -28,7 +28,7 @@ from pocketdiffusion.runtime.engines import load_runner
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.verify.check import NONE, Check, Tolerance
 from pocketdiffusion.runtime.verify.gate import judge_graph
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, cases, first_middle_last_steps
 from pocketdiffusion.runtime.verify.tolerances import LAYER_DB
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
@@ -47,7 +47,7 @@ RECIPES: list[Recipe] = [
 @pytest.fixture(scope="module")
 def drawn(micro_checkpoint: Path) -> list[Trajectory]:
     checkpoint = open_checkpoint(str(micro_checkpoint))
-    return [probe(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
+    return [first_middle_last_steps(t) for t in record(checkpoint, components(checkpoint), REQUESTS[1:2])]
 
 
 LAYERWISE = Check(Kind.SAME_INTEGERS, Tolerance(LAYER_DB))

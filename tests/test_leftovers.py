@@ -8,7 +8,7 @@ import pytest
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.leftovers import is_worthless
 from pocketdiffusion.runtime.bundle.sealing import seal
-from pocketdiffusion.runtime.bundle.staging import check_place
+from pocketdiffusion.runtime.bundle.staging import check_output_folder
 from pocketdiffusion.runtime.errors import UserError
 
 
@@ -66,4 +66,4 @@ def test_what_programs_leave_behind_is_overlooked(bundle: Path, name: str) -> No
     assert open_bundle(bundle).manifest == before
     if not is_worthless(Path(name).name):
         with pytest.raises(UserError, match="which no export wrote"):
-            check_place(bundle)
+            check_output_folder(bundle)

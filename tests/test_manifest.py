@@ -16,7 +16,7 @@ from support.sample_bundle import TABLES, write_sample
 from pocketdiffusion.runtime.bundle.bundle import open_unproven
 from pocketdiffusion.runtime.bundle.json_files import decode, encode
 from pocketdiffusion.runtime.bundle.layout import Index
-from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest
+from pocketdiffusion.runtime.bundle.manifest import Manifest, UnsealedManifest
 from pocketdiffusion.runtime.bundle.schemas import SCHEMAS, make_schema, schema_path
 from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.errors import PocketDiffusionError, ProofError, UserError
@@ -378,4 +378,4 @@ def test_records_do_not_change(manifest: Manifest) -> None:
     with pytest.raises(ValueError, match="frozen"):
         manifest.latents.width = 16
     with pytest.raises(ValueError, match="Extra inputs"):
-        Draft.model_validate({**manifest.model_dump(), "files": {}})
+        UnsealedManifest.model_validate({**manifest.model_dump(), "files": {}})

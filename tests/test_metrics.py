@@ -59,7 +59,7 @@ def test_a_reference_that_is_not_finite_proves_nothing(value: float) -> None:
     assert "in the original and in the artifact" in both.describe() and not both.passed
     other = measure("unet.out_sample", [Comparison("bad", REFERENCE, reference)], fp16(-inf))
     assert "is not finite in the artifact, first at [1, 2, 3, 4]" in other.describe()
-    assert "is of another shape" in judge(REFERENCE[:, :, :32]).describe()
+    assert "has another shape than the original's output" in judge(REFERENCE[:, :, :32]).describe()
 
 
 def test_one_outlier_fails_that_the_average_would_hide() -> None:

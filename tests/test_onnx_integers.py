@@ -207,7 +207,7 @@ def test_a_plan_that_was_not_calibrated(tmp_path: Path) -> None:
     part = operators(tmp_path)
     plan = plan_for(part, activation="int8")
     inputs = {name: value_range for name, value_range in plan.inputs.items() if name != "point.weight"}
-    with pytest.raises(ProofError, match="^point.weight: the value range of its operator"):
+    with pytest.raises(ProofError, match="^point.weight: the plan has no calibrated value range"):
         emit(part, artifact(), tmp_path / "out", open_batch=False, plan=Plan("test", plan.schemes, inputs))
 
 

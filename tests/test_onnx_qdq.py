@@ -149,9 +149,9 @@ def quantized_input(model: ir.Model) -> None:
 @pytest.mark.parametrize(
     ("corrupt", "words"),
     [
-        (skip_rounding, "^same/Conv: its input is not rounded to uint16"),
-        (round_to_bytes, "^(row|bare)/Gemm: its input is not rounded to uint16"),
-        (skip_output_rounding, "^down/Conv: its output is not rounded to uint16"),
+        (skip_rounding, "^same/Conv: its input is not the output of a DequantizeLinear of uint16"),
+        (round_to_bytes, "^(row|bare)/Gemm: its input is not the output of a DequantizeLinear of uint16"),
+        (skip_output_rounding, "^down/Conv: its output must only go to a QuantizeLinear to uint16"),
         (float_weight, "^bare.weight: no convolution or matrix product reads this weight as integers"),
         (open_size, "^wide/Conv: a neural processor needs fixed sizes"),
         (quantized_input, "^picture: this input or output of the graph is uint16"),

@@ -13,7 +13,7 @@ from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.quantize.floors import Floors
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.recipe_file import write_recipe
-from pocketdiffusion.reports.compare import check_place
+from pocketdiffusion.reports.compare import check_report_files
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.replace_file import replace_file
@@ -69,12 +69,12 @@ def test_generate_replaces_no_picture_of_another_s(tmp_path: Path) -> None:
 
 def test_compare_replaces_no_page_of_another_s(tmp_path: Path) -> None:
     page = tmp_path / "index.html"
-    check_place(page)
+    check_report_files(page)
     page.write_text("<html>mine</html>")
     with pytest.raises(UserError, match=r"index.html exists and is not a comparison"):
-        check_place(page)
+        check_report_files(page)
     (tmp_path / "index.json").write_text(json.dumps({"a": {}, "b": {}, "pictures": [], "graphs": []}))
-    check_place(page)
+    check_report_files(page)
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path: Path) -> None:

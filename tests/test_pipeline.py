@@ -116,7 +116,7 @@ def test_both_guidance_halves_in_one_call_are_the_two_calls(tiny: Bundle) -> Non
 
 
 def test_a_closed_batch_takes_one_half_at_a_time(emoji_fp32: Bundle) -> None:
-    with pytest.raises(UserError, match="accept one sample"):
+    with pytest.raises(UserError, match="accept a batch of 1"):
         next(generate(emoji_fp32, "red apple", batched=True))
 
 
@@ -146,7 +146,7 @@ def test_without_guidance_the_negative_prompt_says_nothing(tiny: Bundle) -> None
         ({"sampler": "dpmp"}, "did you mean"),
         ({"guidance": float("nan")}, "guidance must be a finite number, not nan"),
         ({"format": "coreml"}, "has no coreml artifacts"),
-        ({"image": np.zeros((8, 8, 3), np.uint8)}, r"redraws uint8\[32, 32, 3\]"),
+        ({"image": np.zeros((8, 8, 3), np.uint8)}, r"needs uint8 \[32, 32, 3\]"),
         ({"image": np.zeros((32, 32, 3), np.float32)}, "convert it"),
     ],
 )

@@ -358,12 +358,12 @@ def test_what_a_reader_cannot_give_is_named(tiny: Bundle) -> None:
 
     with pytest.raises(UserError, match="denoise needs control_picture"):
         next(generate(with_program(tiny, controlled), "red apple"))
-    with pytest.raises(UserError, match="denoise needs guidance, which cannot be given"):
+    with pytest.raises(UserError, match="the stage denoise needs guidance, which this pipeline does not provide"):
         next(generate(with_program(tiny, at(DENOISE, "inputs", timestep="guidance")), "red apple"))
     with pytest.raises(UserError, match="the program needs tokens/2, and the bundle has 1 tokenizers"):
         next(generate(with_program(tiny, at(PROMPT, "inputs", input_ids="tokens/2")), "red apple"))
     picture = np.zeros((32, 32, 3), np.uint8)
-    with pytest.raises(UserError, match="encode_image is not in its program"):
+    with pytest.raises(UserError, match="its program has no stage encode_image"):
         next(generate(with_program(tiny, without(IMAGE)), "red apple", image=picture))
 
 

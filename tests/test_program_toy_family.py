@@ -18,6 +18,7 @@ import torch
 from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline
 from diffusers.configuration_utils import register_to_config
 from support.family_cases import MICRO, edit_json, write_checkpoint
+from support.open_engines import OpenEngines
 from torch import Tensor, nn
 
 from pocketdiffusion.build import export
@@ -25,7 +26,7 @@ from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import families
 from pocketdiffusion.export.arguments import tensor_shapes
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import stable_diffusion
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
@@ -114,7 +115,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     shape = tuple(int(size) for size in states.shape)
     build = partial(TintGraph, shape[2])
     stored = {f"tint.{name}": ref for name, ref in checkpoint.tensors["tint"].items()}
-    weights = bind(tensor_shapes("tint", build), stored, "tint", ())
+    weights = match_tensors(tensor_shapes("tint", build), stored, "tint", ())
     spec = GraphSpec(
         "tint", (states, parts[1].spec.inputs[1]), (TensorSpec("tinted", states.shape, "float32", "what is added"),)
     )
@@ -246,13 +247,26 @@ def test_it_draws_what_its_pipeline_draws(bundle: Bundle, model: Path) -> None:
         assert image_psnr_db(ours, draw(bundle, "red apple", batched=False, **given)) > 55
 
 
+def test_its_graphs_are_open_one_at_a_time(bundle: Bundle) -> None:
+    """Each step has two graphs. In every format, the picture is the same to the bit, and an error closes all."""
+    given: dict[str, Any] = {"negative_prompt": "grey", "steps": 2, "guidance": 5.0, "seed": 7, "sampler": "ddim"}
+    usual, low, failing = OpenEngines(), OpenEngines(), OpenEngines(fails=5)
+    expected = draw(bundle, "red apple", **given, opener=usual)
+    assert np.array_equal(expected, draw(bundle, "red apple", **given, low_memory=True, opener=low))
+    assert usual.most() == 2 and usual.opened() == ["words", "tint", "denoiser", "canvas"]
+    assert low.most() == 1 and low.opened() == ["words", *("tint", "denoiser") * 2, "canvas"] and low.count() == 0
+    with pytest.raises(ValueError, match="not float32") as caught:
+        draw(bundle, "red apple", **given, low_memory=True, opener=failing)
+    assert caught.value.__traceback__ is not None and failing.count() == 0
+
+
 def test_it_is_compared(bundle: Bundle, model: Path) -> None:
     """The model beside its bundle: graph by graph, layer by layer, in pictures."""
     facts: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
     found = compare_two(str(model), str(bundle.folder), **facts, revision=None, token=None, progress=lambda line: None)
     assert found.difference.lowest_db > 45 and len(found.difference.guided_db[0]) == 3  # PNDM's one more
     assert {report.subject.partition(".")[0] for report in found.difference.graphs} == {*NAMES.values(), "tint"}
-    assert {error.graph for error in found.layers} == {*NAMES.values(), "tint"} and not found.blame
+    assert {error.graph for error in found.layers} == {*NAMES.values(), "tint"} and not found.first_bad_layer
 
 
 def without_tint(states: Any) -> Program:

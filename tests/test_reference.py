@@ -165,10 +165,12 @@ def test_what_a_distance_is_beside_its_controls() -> None:
         {SEED: 35.0, STEPS: 22.0},
     ]
     assert medians(controls) == {SEED: 35.0, STEPS: 22.0, PROMPT: inf}
+    nearer = "closer to the reference than the reference's own picture with"
+    no_nearer = "not closer than the reference's own picture with"
     assert compare_with(34.0, medians(controls)) == (
-        "nearer than one step less (22.0 dB), but no nearer than another seed (35.0 dB) would be"
+        f"{nearer} one step less (22.0 dB), but {no_nearer} another seed (35.0 dB)"
     )
-    assert compare_with(inf, medians(controls)) == "nearer than another seed (35.0 dB) and one step less (22.0 dB)"
+    assert compare_with(inf, medians(controls)) == f"{nearer} another seed (35.0 dB) and one step less (22.0 dB)"
     assert compare_with(inf, {}) == "without controls"
     assert control_floor(controls) == 35.0 and control_floor([]) == -inf
 

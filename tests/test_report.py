@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from math import inf
 from pathlib import Path
@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pocketdiffusion.export.findings import Findings
+from pocketdiffusion.export.float16.audit import Audit
+from pocketdiffusion.reports.page import TEMPLATES
 from pocketdiffusion.reports.plots import drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
@@ -145,3 +148,10 @@ def test_the_plot_is_always_the_same_and_text_stays_text() -> None:
     first, second = drift_plot(reports), drift_plot(reports)
     assert first == second and first.startswith("<svg")
     assert "onnx: a very long prompt that no…" in first and "coreml: &lt;b&gt;" in first
+
+
+@pytest.mark.parametrize(("name", "record", "one"), [("f", Findings, "audit"), (r"f\.audit", Audit, "corrections")])
+def test_the_template_of_findings_names_their_fields(name: str, record: type, one: str) -> None:
+    """A missing one fails an export only after all of its work."""
+    used = set(re.findall(rf"\b{name}\.(\w+)", (TEMPLATES / "findings.html").read_text(encoding="utf-8")))
+    assert one in used and used <= {field.name for field in fields(record)}

@@ -12,6 +12,9 @@ from test_report import Page
 
 from pocketdiffusion.compare import Compared, Side
 from pocketdiffusion.export.checks.layer_errors import LayerError
+from pocketdiffusion.export.findings import Findings
+from pocketdiffusion.export.float16.audit import Audit
+from pocketdiffusion.quantize.float16_range import Range, Underflow
 from pocketdiffusion.reports.answer import answer_comparison, answer_export
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
@@ -57,15 +60,15 @@ def test_passed(manifest: Manifest) -> None:
     answer = answer_export(manifest, [*pictures(54.25, 48.0), verdict("unet.out_sample", 70)], CONTROLS)
     assert answer.state == "passed" and answer.sentence == (
         f"Proven for {manifest.target.title}: the median of 4 pictures by the onnx files agrees with the original "
-        f"({manifest.model.name}) at 54.2 dB PSNR (minimum 48.0 dB), nearer than the nearest control, the original "
-        "with one step less (31.5 dB); all 3 checks passed."
+        f"({manifest.model.name}) at 54.2 dB PSNR (minimum 48.0 dB), closer than the closest control picture, the "
+        "original drawn with one step less (31.5 dB); all 3 checks passed."
     )
 
 
 def test_the_furthest_of_several_formats_is_named(manifest: Manifest) -> None:
     answer = answer_export(manifest, [*pictures(54, 48), *pictures(30, 28, "tflite")], CONTROLS)
     assert "by the tflite files agrees" in answer.sentence and "the lowest of 2 formats" in answer.sentence
-    assert "30.0 dB PSNR (minimum 28.0 dB), no nearer than the nearest control" in answer.sentence
+    assert "30.0 dB PSNR (minimum 28.0 dB), not closer than the closest control picture" in answer.sentence
 
 
 def test_equal_pictures_need_no_control(manifest: Manifest) -> None:
@@ -122,7 +125,7 @@ def test_a_comparison_says_how_near_and_which_layer() -> None:
     answer = answer_comparison(compared([45.0, 40.0, 50.0], layers))
     assert answer.sentence == (
         "The median of 3 pictures by B (bundle, onnx fp16) agrees with A (emoji, the original) at 45.0 dB PSNR "
-        "(minimum 40.0 dB), nearer than the nearest control, A with one step less (31.5 dB); "
+        "(minimum 40.0 dB), closer than the closest control picture, A drawn with one step less (31.5 dB); "
         "first above 1%: unet conv_in, step 2."
     )
     assert answer_comparison(compared([inf])).sentence.startswith("The picture by B (bundle, onnx fp16) is equal to A")
@@ -132,8 +135,37 @@ def test_a_bound_that_does_not_hold_comes_first() -> None:
     answer = answer_comparison(compared([30.0]), "a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB")
     assert answer.state == "failed"
     assert answer.sentence.startswith(
-        "Not near enough: a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB; "
+        "Bound not met: a picture has 30.0 dB PSNR against A, and --min-psnr requires 40 dB; "
     )
+
+
+def touch_artifacts(manifest: Manifest, folder: Path) -> None:
+    """Empty files in place of the artifacts, whose names the report reads."""
+    for graphs in manifest.graphs.values():
+        for graph in graphs.values():
+            for file in graph.files:
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).touch()
+
+
+def test_the_page_shows_the_audit_of_value_ranges(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Templates are not read by type checkers: each field that they name must exist."""
+    bundle = open_bundle(tiny_bundle)
+    touch_artifacts(bundle.manifest, tmp_path)
+    audit = Audit(
+        "onnx",
+        "unet",
+        (Range("Conv conv_in", "val_1", 7e4), Range("Mul", "val_2", 12.0)),
+        ("conv_in was divided by 4",),
+        (Underflow("conv_out.weight", 0.25, 0.1),),
+        (verdict("unet.out_sample", 61.0),),
+    )
+    findings = Findings({"fused_attention": 2}, {}, {"rewrites": 120.0}, 3, 0, 3, {}, audit)
+    report = Report(bundle.manifest, [], [], read_golden(bundle), {}, 1.0, {"onnx": {"unet": findings}})
+    write_report(tmp_path, report)
+    shown = Page((tmp_path / "report/report.html").read_text("utf-8")).shown
+    assert "Rescaled: conv_in was divided by 4." in shown and "unet.out_sample 61.0 dB; 2 results." in shown
+    assert "Stored with a large error: conv_out.weight, 25 % of its values become zero" in shown
 
 
 def test_a_failed_export_says_so_first_and_names_no_measurement_that_was_not_made(
@@ -142,11 +174,7 @@ def test_a_failed_export_says_so_first_and_names_no_measurement_that_was_not_mad
     """The page of an export without --report full."""
     bundle = open_bundle(tiny_bundle)
     bad = replace(verdict("unet.out_sample", 40.0, 65.0), rung=bundle.manifest.graphs["onnx"]["unet"].recipe)
-    for graphs in bundle.manifest.graphs.values():
-        for graph in graphs.values():
-            for file in graph.files:
-                (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / file).touch()
+    touch_artifacts(bundle.manifest, tmp_path)
     write_report(tmp_path, Report(bundle.manifest, [bad], [], read_golden(bundle), {}, 1.0))
     page = Page((tmp_path / "report/report.html").read_text("utf-8"))
     assert "Not proven for" in page.shown.partition("Checks of the shipped artifacts")[0]

@@ -163,5 +163,7 @@ def test_a_site_missing_is_seen(tmp_path: Path, format: str, profile: str) -> No
     """The sites are counted where markers give way to their bodies."""
     part = component_of(tmp_path, lambda: InChunks(False), {"x": torch.randn(1, 14, 16)}, {"y": (1, 14, 16)}, {})
     wanted = Artifact(format, profile, "fp32", "cpu", ("chunked_attention",))
-    with pytest.raises(ProofError, match="the graph has 1 attention sites, and its configuration makes 2"):
+    with pytest.raises(
+        ProofError, match="1 attention sites were found in the traced graph, and the model's configuration requires 2"
+    ):
         emit(replace(part, sites={"attention": 2}), wanted, tmp_path, open_batch=False)

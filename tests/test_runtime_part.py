@@ -134,7 +134,7 @@ def test_places_for_a_runtime_part(bundle: Path, tmp_path: Path) -> None:
         copy_runtime_part(bundle, bundle)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").touch()
-    with pytest.raises(UserError, match="is there already and is not a bundle"):
+    with pytest.raises(UserError, match="exists and is not a folder that an export wrote"):
         copy_runtime_part(bundle, tmp_path / "mine")
     (bundle / "tokenizer/merges.txt").write_text("damaged")
     with pytest.raises(ProofError, match="merges.txt is corrupt"):
@@ -209,8 +209,8 @@ def test_verify_judges_what_the_runtime_part_holds(part: Path) -> None:
     done = call("verify", part)
     said = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stderr
-    assert "passed all 53 verdicts on its runtime part" in said and "45 of 45 conformance vectors" in said
-    assert "proof part not installed: not judged were the recorded drawings" in done.stderr
+    assert "passed all 53 checks on its runtime part" in said and "45 of 45 conformance vectors" in said
+    assert "the proof part is not installed, so these were not checked: the recorded drawings" in done.stderr
     for subject in ("picture", "characters", "step_tables", "text_encoder.last_hidden_state", "unet.out_sample"):
         assert f" {subject} " in said
 

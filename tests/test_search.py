@@ -123,7 +123,7 @@ def test_a_measurement_that_failed_is_never_chosen() -> None:
     assert plan is not None and plan["unet", "w"].scheme == FLOAT16
     nothing: Any = None  # is measured
     with pytest.raises(UserError, match="no recipe fits in 5.00 MB: the smallest has 16.50 MB"):
-        Search(nothing, "coreml", (), {}, frontier, 500_000).within(5_000_000)
+        Search(nothing, "coreml", (), {}, frontier, 500_000).best_within(5_000_000)
 
 
 def test_candidates_are_those_that_the_dialect_has() -> None:
@@ -137,7 +137,7 @@ def test_candidates_are_those_that_the_dialect_has() -> None:
 
 
 def test_mixed_alone_says_what_it_needs() -> None:
-    with pytest.raises(UserError, match="--budget-mb or --min-psnr"):
+    with pytest.raises(UserError, match="--budget-mb or --min-median-psnr"):
         load_recipe("mixed").plan({}, Analysis("coreml", "ios18"))
 
 
@@ -249,7 +249,7 @@ def test_what_search_says_to_do_next_is_a_command_that_works(micro_checkpoint: P
     options = ["--budget-mb", "1.2", "--profile", "std", "--size", "16x16", "--prompts", str(prompts)]
     done = call("search", micro_checkpoint, "--target", "pixel-8", *options, "-o", folder / "R.JSON")
     assert done.returncode == 0, done.stderr
-    name, *command = shlex.split(done.stdout.split("; now: ")[1])
+    name, *command = shlex.split(done.stdout.split("; to export with this recipe: ")[1])
     done = call(*command)
     assert name == "pocketdiffusion" and done.returncode == 0, done.stderr
     manifest = open_bundle(folder / "R").manifest

@@ -20,7 +20,7 @@ from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan, Scheme
 from pocketdiffusion.runtime.program import HALVES
 from pocketdiffusion.runtime.verify.metrics import Comparison, measure
-from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.runtime.verify.recording import first_middle_last_steps
 from pocketdiffusion.search import search_requests
 
 PROMPTS = "bell pepper\npurple heart\n"
@@ -48,7 +48,7 @@ def by_hand(analysis: SensitivityAnalysis, weight: str, scheme: Scheme, value_ra
     plan = Plan("test", {weight: scheme}, {} if value_range is None else {weight: value_range})
     runner, errors = analysis.subjects["unet"].run(plan), []
     for number in range(analysis.drawings.count):
-        t = probe(read_prompt(analysis.folder, number))
+        t = first_middle_last_steps(read_prompt(analysis.folder, number))
         found = t.calls["unet"]
         for negative, positive in zip(found[::2], found[1::2], strict=True):
             assert (negative.half, positive.half) == HALVES and negative.step == positive.step
@@ -77,7 +77,7 @@ def test_integers_for_activations_cost_more(tiny: SensitivityAnalysis) -> None:
     owner.register_forward_pre_hook(lambda _, arguments: taken.append(arguments[0]))
     tiny.of("unet", "onnx", "ort").sensitivity(W2)  # for the prompts to be there
     for number in range(tiny.drawings.count):
-        t = probe(read_prompt(tiny.folder, number))
+        t = first_middle_last_steps(read_prompt(tiny.folder, number))
         for case in t.calls["unet"]:
             module(*(torch.from_numpy(case.inputs[t.name].copy()) for t in tiny.subjects["unet"].spec.inputs))
     value_range = ValueRange(min(0.0, min(float(x.min()) for x in taken)), max(0.0, max(float(x.max()) for x in taken)))

@@ -171,7 +171,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_recipe(micro_checkpoint: 
         table = open_table(tmp_path / f"{name}.jsonl", "a", progress)
         analysis = analyse_here(checkpoint, requests, folder, table, progress)
         opened = open_search(analysis, "tflite", find_backend("tflite").search_storages("std"))
-        write_recipe(tmp_path / f"{name}.json", opened.recipe(opened.above(45)))
+        write_recipe(tmp_path / f"{name}.json", opened.recipe(opened.smallest_with_median(45)))
         return (tmp_path / f"{name}.json").read_bytes()
 
     whole = written("whole", None)

@@ -15,7 +15,7 @@ from support.staged_exports import export, export_failed, fork, inside, mark_of,
 from pocketdiffusion.runtime.bundle import staging
 from pocketdiffusion.runtime.bundle.bundle import open_bundle, open_unproven
 from pocketdiffusion.runtime.bundle.sealing import seal
-from pocketdiffusion.runtime.bundle.staging import check_place, exchange, scratch_next_to, stage
+from pocketdiffusion.runtime.bundle.staging import check_output_folder, exchange, scratch_next_to, stage
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 
@@ -80,7 +80,7 @@ def test_an_interrupted_export_leaves_what_was(tmp_path: Path, error: BaseExcept
 
 def test_what_is_not_a_proven_bundle_is_not_published(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    with pytest.raises(UserError, match="not a bundle"), stage(out):
+    with pytest.raises(UserError, match="is not a bundle"), stage(out):
         pass
     with pytest.raises(ProofError, match="not in the manifest"), stage(out) as folder:
         seal(folder, write_sample(folder))
@@ -106,9 +106,9 @@ def test_what_is_not_ours_is_not_touched(tmp_path: Path, what: str) -> None:
         export(out)
         (out / "notes.txt").symlink_to("x") if "link" in what else (out / "notes.txt").write_text("mine")
     before = sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"not a bundle|holds 'notes.txt'"):
-        check_place(out)
-    with pytest.raises(UserError, match=r"not a bundle|holds 'notes.txt'") as caught, stage(out):
+    with pytest.raises(UserError, match=r"exists and is|holds 'notes.txt'"):
+        check_output_folder(out)
+    with pytest.raises(UserError, match=r"exists and is|holds 'notes.txt'") as caught, stage(out):
         started = True
     assert not started and "\n" not in str(caught.value)
     assert sorted((p, p.lstat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
@@ -136,23 +136,23 @@ def test_an_empty_folder_and_a_damaged_bundle_give_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/"])
 def test_places_without_a_name(name: str) -> None:
-    with pytest.raises(UserError, match="not a name for a bundle"), stage(Path(name)):
+    with pytest.raises(UserError, match="cannot be an output folder"), stage(Path(name)):
         pytest.fail("started")
 
 
 def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
-    check_place(tmp_path / "deep/er/bundle")
+    check_output_folder(tmp_path / "deep/er/bundle")
     assert inside(tmp_path) == []
     out = tmp_path / "bundle"
     export(out)
-    check_place(out)
+    check_output_folder(out)
     assert mark_of(out) == "first" and inside(tmp_path) == ["bundle"]
     with pytest.raises(RuntimeError, match="after"), stage(out):
         with pytest.raises(UserError, match="another process is exporting"):
-            check_place(out)
+            check_output_folder(out)
         raise RuntimeError("after")
     with pytest.raises(UserError, match="cannot write to"):
-        check_place(out / "manifest.json/bundle")
+        check_output_folder(out / "manifest.json/bundle")
 
 
 def test_a_relative_place_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_failed_bundle_is_kept_beside(tmp_path: Path) -> None:
 def test_a_folder_that_only_looks_failed_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "bundle.failed").mkdir()
     (tmp_path / "bundle.failed/mine").touch()
-    with pytest.raises(UserError, match="bundle.failed is there already"):
+    with pytest.raises(UserError, match="bundle.failed exists and is not a folder that an export wrote"):
         export_failed(tmp_path / "bundle")
     assert inside(tmp_path) == ["bundle.failed"] and inside(tmp_path / "bundle.failed") == ["mine"]
 

@@ -12,13 +12,13 @@ from pocketdiffusion.export import rewrites
 from pocketdiffusion.quantize.floors import CHANGED_DB
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
 from pocketdiffusion.quantize.stated_floors import floor_faults, own_floors
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 
 W8: Mapping[str, Any] = {"recipe": "w8", "storage": "int8", "floor_db": 40.0, "picture_floors_db": (35.0, 20.0)}
 MINE: Mapping[str, Any] = {**W8, "recipe": "mine"}
 
 
-def with_unet(folder: Path, **fields: Any) -> Draft:
+def with_unet(folder: Path, **fields: Any) -> UnsealedManifest:
     """The sample bundle's record with other fields of its UNet."""
     folder.mkdir(exist_ok=True)
     draft = write_sample(folder)
@@ -29,7 +29,7 @@ def with_unet(folder: Path, **fields: Any) -> Draft:
     return draft.model_copy(update={"graphs": {"onnx": graphs}, "verdicts": verdicts})
 
 
-def faults(draft: Draft) -> list[str]:
+def faults(draft: UnsealedManifest) -> list[str]:
     return [f"{path}: {reason}" for path, reason in floor_faults(draft, has_proof=True)]
 
 

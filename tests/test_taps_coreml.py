@@ -10,8 +10,8 @@ from test_coreml import artifact, parts
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends.coreml.emit import emit
-from pocketdiffusion.export.backends.coreml.taps import layers
-from pocketdiffusion.export.backends.taps import Layer
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import layers
+from pocketdiffusion.export.backends.intermediate_outputs import Layer
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.targets import Artifact, load_target

@@ -26,7 +26,7 @@ from pocketdiffusion.export.checkpoints.tensor import Reshaped, Rows
 from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.float16.audit import emit_fitted
+from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import Request, record
@@ -195,7 +195,7 @@ def test_the_ladder_where_a_file_cannot_hold_float32(
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(BACKEND, largest=1000))
     part, target = parts(tiny_checkpoint)[name], load_target("galaxy-s24")
     folder = tmp_path / "bundle"
-    fitted = emit_fitted(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)
+    fitted = emit_within_float16(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)
     reports = judge_rungs(fitted, target, trajectories, folder, progress=lambda line: None)
     assert all(report.passed for report in reports)
     assert [report.kind for report in reports] == [Kind.REWRITES, Kind.ROUNDING, Kind.SAME_WEIGHTS, Kind.REPLAY]

@@ -31,8 +31,8 @@ from pocketdiffusion.export.backends.tflite.file import (
     read_model,
     write_model,
 )
+from pocketdiffusion.export.backends.tflite.intermediate_outputs import layers
 from pocketdiffusion.export.backends.tflite.tags import laid_out
-from pocketdiffusion.export.backends.tflite.taps import layers
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.quantize.quantized_tensor import Linear, nbytes, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan

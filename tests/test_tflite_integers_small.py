@@ -32,7 +32,7 @@ from torch import nn
 from pocketdiffusion.export.backends.emission import emit
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.backends.tflite.file import data_of, operator_name, read_model
-from pocketdiffusion.export.backends.tflite.taps import layers
+from pocketdiffusion.export.backends.tflite.intermediate_outputs import layers
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.quantize.qparams import affine

@@ -34,7 +34,7 @@ def test_equals_transformers_on_the_golden_prompts(kind: str, tokenizer_folder: 
         tokens = encode(tokenizer, case["prompt"])
         padded = case["ids"] + [case["pad_id"]] * (GOLDEN["max_length"] - len(case["ids"]))
         assert tokens.ids.tolist() == [padded], case["prompt"]
-        assert tokens.cut == case["cut"], case["prompt"]
+        assert tokens.truncated == case["cut"], case["prompt"]
 
 
 @pytest.mark.parametrize("pad_token", ["<|endoftext|>", "!"])
@@ -70,16 +70,16 @@ def test_sd2_pads_with_exclamation_marks(tokenizer_folder: Path) -> None:
 
 def test_cut_is_what_did_not_fit_as_it_was_typed(tokenizer_folder: Path) -> None:
     tokenizer = load(tokenizer_folder, max_length=6)
-    assert encode(tokenizer, "one two three four").cut == ""
-    assert encode(tokenizer, "One TWO three four  Five,\tSIX").cut == "Five,\tSIX"
-    assert encode(tokenizer, "one two three four \n ").cut == ""
+    assert encode(tokenizer, "one two three four").truncated == ""
+    assert encode(tokenizer, "One TWO three four  Five,\tSIX").truncated == "Five,\tSIX"
+    assert encode(tokenizer, "one two three four \n ").truncated == ""
 
 
 def test_cut_begins_with_the_character_it_halves(tokenizer_folder: Path) -> None:
     """This emoji is two tokens, of which one fits."""
     tokenizer = load(tokenizer_folder, max_length=4)
     assert encode(load(tokenizer_folder), "🪿").ids[0].tolist().index(EOS) > 2
-    assert encode(tokenizer, "cat 🪿 dog").cut == "🪿 dog"
+    assert encode(tokenizer, "cat 🪿 dog").truncated == "🪿 dog"
 
 
 def test_cut_is_as_it_was_typed_where_tokens_have_several_vectors(tokenizer_folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_cut_is_as_it_was_typed_where_tokens_have_several_vectors(tokenizer_fold
 
     def cut(prompt: str, max_length: int) -> str:
         tokenizer = load_tokenizer(*files, max_length=max_length, bos_id=BOS, eos_id=EOS, pad_id=EOS, added=added)
-        return encode(tokenizer, prompt).cut
+        return encode(tokenizer, prompt).truncated
 
     prompt = "a <toy> on <toy>  GRASS"
     assert [cut(prompt, 2 + room) for room in range(9)] == [
@@ -113,11 +113,11 @@ def test_refuses_what_is_no_vocabulary(tokenizer_folder: Path, tmp_path: Path) -
         with pytest.raises(UserError, match="not a byte-pair vocabulary") as caught:
             load_tokenizer(first, second, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="no entry of id 60000"):
+    with pytest.raises(UserError, match="have the id 60000"):
         load(tokenizer_folder, pad_id=60000)
     with pytest.raises(UserError, match="'<x>' would have id 49408, not 49409"):
         load_tokenizer(vocab, merges, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS, added=[mark("<x>", 49409)])
-    with pytest.raises(UserError, match="no entry of id 60000: unk_id"):
+    with pytest.raises(UserError, match="no entry with the id 60000, which unk_id names"):
         load_tokenizer(vocab, merges, max_length=77, bos_id=BOS, eos_id=EOS, pad_id=EOS, unk_id=60000)
     with pytest.raises(UserError, match="max_length 1"):
         load(tokenizer_folder, max_length=1)

@@ -83,7 +83,7 @@ def test_debian_may_be_newer_than_the_table(tmp_path: Path) -> None:
 def test_another_file_than_the_table_s_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pip.deb").write_bytes(b"another")
     with pytest.raises(
-        UserError, match=f"pip 1.0 is not the file of the table: sha256 {sha256(b'another').hexdigest()}"
+        UserError, match=f"the downloaded file of pip 1.0 has the sha256 {sha256(b'another').hexdigest()}"
     ):
         registries.check_hash(tmp_path / "pip.deb", PIP, PIP.sha256)
 
@@ -92,9 +92,9 @@ def test_another_file_than_the_table_s_is_refused(tmp_path: Path) -> None:
     ("version", "signed", "given", "said"),
     [
         ("1.0", b"pip", b"pip", None),
-        ("1.0", b"another", b"another", "is not the file of the table"),
+        ("1.0", b"another", b"another", "and tools/packages.json has"),
         ("1.1", b"newer", b"newer", None),
-        ("1.1", b"newer", b"changed", "is not the file of the table"),
+        ("1.1", b"newer", b"changed", "and tools/packages.json has"),
         ("", b"", b"", "has no pip:arm64"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_machine_that_cannot_have_one(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("shutil.which", lambda tool: None if tool == "npm" else f"/bin/{tool}")
     if sys.platform == "linux":
         install.check_machine("arm64")
-        with pytest.raises(UserError, match="the stand-in gpu needs npm on this machine: install it"):
+        with pytest.raises(UserError, match="the stand-in gpu needs npm on this machine: install these programs"):
             install.check_machine("gpu")
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(UserError, match="needs Linux on x86_64, and this machine is win32"):
@@ -171,7 +171,7 @@ def test_devices_list_says_what_is_here_and_how_to_get_the_rest(tmp_path: Path) 
 def test_verify_on_what_is_not_set_up(device: str, tiny_bundle: Path, tmp_path: Path) -> None:
     """The user's mistake, and no failed proof."""
     said = refusal("verify", tiny_bundle, "--device", device, "--standins", tmp_path)
-    assert f"the stand-in {device} is not set up in {tmp_path}: pocketdiffusion devices install {device}" in said
+    assert f"the stand-in {device} is not set up in {tmp_path}: run pocketdiffusion devices install {device}" in said
 
 
 def test_setup_of_what_there_is_not(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime import engines
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.sealing import seal
-from pocketdiffusion.runtime.bundle.verdicts import blame
+from pocketdiffusion.runtime.bundle.verdicts import first_to_report
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.pipeline import draw
 from pocketdiffusion.runtime.verify.gate import judge
@@ -104,7 +104,7 @@ def test_it_is_compared_layer_by_layer(bundle: Bundle, micro_checkpoint: Path) -
     facts: Any = {"prompts": ["red apple"], "seed": 3, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
     facts |= {"revision": None, "token": None}
     found = compare_two(str(micro_checkpoint), str(bundle.folder), **facts, progress=lambda line: None)
-    assert found.difference.lowest_db > 45 and not found.blame
+    assert found.difference.lowest_db > 45 and not found.first_bad_layer
     assert {error.graph for error in found.layers} == bundle.manifest.graphs["toy"].keys()
 
 
@@ -121,7 +121,7 @@ def test_a_wrong_file_is_blamed(bundle: Bundle, tmp_path: Path) -> None:
     seal(copy, bundle.manifest)
     verdicts, _ = judge(Bundle(copy, bundle.manifest), read_golden(bundle))
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    assert failed and blame(failed).subject.startswith(name) and "toy" in blame(failed).describe()
+    assert failed and first_to_report(failed).subject.startswith(name) and "toy" in first_to_report(failed).describe()
 
 
 def test_a_recipe_that_it_cannot_hold_is_refused(micro_checkpoint: Path, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from pocketdiffusion.runtime.devices import standins
 from pocketdiffusion.runtime.devices.judge import find_place
 from pocketdiffusion.runtime.devices.standins import load_standin, standin_names
 from pocketdiffusion.runtime.engines import onnx
-from pocketdiffusion.runtime.engines.facts import Way
+from pocketdiffusion.runtime.engines.facts import StandinRun
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.tools.packages import packages_of
 from pocketdiffusion.tools.unpack import UNPACK
-from pocketdiffusion.verify import Place, verify
+from pocketdiffusion.verify import DeviceChoice, verify
 
 SOURCE = '''
 """This machine in place of a phone."""
@@ -46,7 +46,9 @@ STANDIN = StandinFacts("this machine", launch_toy, check, unit="gpu")
 @pytest.fixture(autouse=True)
 def toy(tmp_path: Path) -> Iterator[None]:
     with registered(standins, "toy", SOURCE, tmp_path), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx, "ENGINE", replace(onnx.ENGINE, ways={"toy": (Way(onnx.__name__, "float32"),)}))
+        patch.setattr(
+            onnx, "ENGINE", replace(onnx.ENGINE, standin_runs={"toy": (StandinRun(onnx.__name__, "float32"),)})
+        )
         yield
 
 
@@ -62,7 +64,7 @@ def test_no_other_emulator_is_started_in_place_of_an_unknown_one(tmp_path: Path)
 
 
 def test_a_bundle_is_judged_on_it(tiny_bundle: Path, tmp_path: Path) -> None:
-    found = verify(tiny_bundle, place=Place("toy", tmp_path))
+    found = verify(tiny_bundle, place=DeviceChoice("toy", tmp_path))
     assert found.device == "toy" and all(verdict.passed and verdict.device == "toy" for verdict in found.verdicts)
     floors = {verdict.floor_db for verdict in found.verdicts if verdict.subject.startswith("unet")}
     assert floors == {90.0}  # a GPU's ceiling, since it replaces one
@@ -71,7 +73,7 @@ def test_a_bundle_is_judged_on_it(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_its_own_check_of_a_worker_is_asked(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ProofError, match="toy: the core slow is too slow"):
-        verify(tiny_bundle, place=Place("toy", tmp_path, core="slow"))
+        verify(tiny_bundle, place=DeviceChoice("toy", tmp_path, core="slow"))
 
 
 def test_each_of_the_product_is_an_option_and_can_be_installed() -> None:

@@ -10,7 +10,7 @@ import torch
 from support.traced_parts import narrow_sd15_unet
 
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.backends.taps import open_layers
+from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers
 from pocketdiffusion.export.component import Component, load_module, read_weights
 from pocketdiffusion.export.families import components

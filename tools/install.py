@@ -59,7 +59,7 @@ def check_machine(name: str) -> None:
         )
     missing = missing_tools(name)
     if missing:
-        raise UserError(f"the stand-in {name} needs {', '.join(missing)} on this machine: install it")
+        raise UserError(f"the stand-in {name} needs {', '.join(missing)} on this machine: install these programs")
 
 
 def missing_tools(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The packages of the stand-ins: packages.json has each package with the sha256 of its file.
+"""The packages of the stand-ins. The table packages.json has the sha256 of each package's file.
 
 Packages of PyPI and npm, which keep every version, have the versions of runtime/devices/standins. Debian keeps only
 the newest version of a release: if it is newer than the table's, it is accepted if its sha256 equals the sha256 in

@@ -34,7 +34,10 @@ def check_hash(path: Path, package: Package, sha256: str) -> None:
     """Raise UserError if the file does not have the sha256 of the table."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
-        raise UserError(f"{package.name} {package.version} is not the file of the table: sha256 {found}, not {sha256}")
+        raise UserError(
+            f"the downloaded file of {package.name} {package.version} has the sha256 {found}, and "
+            f"tools/packages.json has {sha256}: check the registry or mirror, and run this again"
+        )
 
 
 def _fetch_pypi(packages: Sequence[Package], folder: Path, scratch: Path, progress: Progress) -> dict[str, Path]:
@@ -65,7 +68,9 @@ def _fetch_debian(packages: Sequence[Package], folder: Path, scratch: Path, prog
     index = {(r.get("Package"), r.get("Architecture")): r for r in records}
     lacking = [name for name, p in zip(names, packages, strict=True) if (p.name, p.machine) not in index]
     if lacking:
-        raise UserError(f"Debian's {DEBIAN} has no {', '.join(lacking)}")
+        raise UserError(
+            f"the Debian mirror of this machine has no {', '.join(lacking)} in {DEBIAN}: use another mirror"
+        )
     _run("apt-get", ["apt-get", *apt, "-qq", "download", *names], folder)
     files = {}
     for package in packages:
@@ -114,7 +119,10 @@ def _apt_config(scratch: Path) -> Path:
 def _match(folder: Path, pattern: str, package: Package, sha256: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
-        raise UserError(f"the registry {package.registry} has no {package.name} {package.version}")
+        raise UserError(
+            f"the registry {package.registry} has no {package.name} {package.version}: check the index that "
+            f"{package.registry}'s client is configured for"
+        )
     check_hash(found[0], package, sha256)
     return found[0]
 

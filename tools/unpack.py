@@ -46,7 +46,7 @@ def _unpack_deb(file: Path, folder: Path, wanted: tuple[str, ...]) -> None:
                 if own and not member.isdir() and member.name.startswith(wanted):
                     archive.extract(member, folder)
     if reader.returncode:
-        raise UserError(f"dpkg-deb cannot read {file.name}")
+        raise UserError(f"dpkg-deb cannot read the downloaded package {file.name}: run this again")
 
 
 def _unpack_gpu(files: dict[str, Path], folder: Path) -> None:
@@ -56,7 +56,10 @@ def _unpack_gpu(files: dict[str, Path], folder: Path) -> None:
         archive.extract(_SWIFTSHADER, folder)
     done = subprocess.run(["node", "-e", _UNBROTLI, str(folder / _SWIFTSHADER)], capture_output=True)
     if done.returncode:
-        raise UserError(f"node cannot unpack {_SWIFTSHADER}")
+        raise UserError(
+            f"node cannot decompress {_SWIFTSHADER} (Brotli needs Node 11.7 or newer): install a newer Node, or "
+            "run this again"
+        )
     (folder / "swiftshader.tar").write_bytes(done.stdout)
     with tarfile.open(folder / "swiftshader.tar") as archive:
         archive.extraction_filter = _FILTER

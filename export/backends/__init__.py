@@ -6,7 +6,7 @@ Inside a format's folder the same concepts have files of the same names:
     emit             writes an artifact; its parts differ (onnx: lowering, weights, quantization, lint; tflite: convert,
                      draft, finish, lint; coreml: lowering, quantization)
     activations      the forms of SiLU, QuickGELU and GELU, by profile
-    taps             finds each layer's output in a file, and runs the file with these outputs exposed
+    intermediate_outputs  finds each layer's output in a file, and runs the file with these outputs exposed
     fp16_emulation   runs a file with the output of each operator rounded to float16
     capabilities     the engine versions that a file needs, and the compute units known to run it right or wrong
     memory           counts the memory in bytes that an engine needs for a file

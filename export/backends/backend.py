@@ -16,12 +16,12 @@ from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.engines.facts import EngineFacts
 
 if TYPE_CHECKING:
-    from pocketdiffusion.export.backends.taps import Layer, LayerOutputsRunner
+    from pocketdiffusion.export.backends.intermediate_outputs import Layer, LayerOutputsRunner
     from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
     from pocketdiffusion.export.component import Component
     from pocketdiffusion.quantize.float16_range import Note, Range
     from pocketdiffusion.runtime.bundle.graph_needs import Engine, Memory, Unit
-    from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+    from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
     from pocketdiffusion.runtime.graph_spec import GraphSpec
     from pocketdiffusion.runtime.runner import Runner
 
@@ -63,11 +63,11 @@ def no_companions(
     return {}
 
 
-def no_script(folder: Path, draft: "Draft") -> None:
+def no_script(folder: Path, draft: "UnsealedManifest") -> None:
     """Write no script."""
 
 
-def no_differences(draft: "Draft") -> list[str] | None:
+def no_differences(draft: "UnsealedManifest") -> list[str] | None:
     """Return None: no other pipeline draws with artifacts of this format."""
     return None
 
@@ -78,13 +78,13 @@ class Backend:
 
     name: str  # also the name of its folder in export/backends and in a bundle, and of its engine's file
     engine: EngineFacts
-    profiles: tuple[str, ...]  # the dialects of the format
+    profiles: Mapping[str, str]  # the names of the format's profiles, and which operators each of them allows
     default: Artifact  # used for a format that the user requests and the target does not name
     activations: Mapping[str, Choices]  # by profile
     emit: Emit
     refusal: Callable[[Scheme, str], Refusal | None]  # why a profile cannot store a weight by a scheme; None if it can
     search_storages: Callable[[str], tuple[Scheme, ...]]  # schemes of the recipe "mixed" by profile, smallest first
-    # taps: the output of each layer of the original in the file, in the order of execution; a runner that exposes them
+    # the output of each layer of the original in the file, in the order of execution; a runner that exposes them
     layers: Callable[[Path, Iterable[str]], "list[Layer]"]
     open_with_outputs: "Callable[[Path, GraphSpec, tuple[str, ...]], LayerOutputsRunner]"
     # fp16 emulation: a runner that notes the largest magnitude of each operator's output, and can round it to float16
@@ -93,6 +93,7 @@ class Backend:
     needs: "Callable[[Path, Graph], Engine]"
     units: "Callable[[Path, Graph], dict[str, Unit]]"
     count_memory: "Callable[[Path], Memory]"
+    systems: tuple[str, ...] | None = None  # systems of phones that can run the files, as in targets; None: any
     compute_units: tuple[str, ...] = ("cpu",)  # the units that artifacts can be made for
     float16_only: tuple[str, ...] = ()  # those of them that have no float32 arithmetic
     layout: Layout = "channels_first"
@@ -110,5 +111,9 @@ class Backend:
     write_companions: "Callable[[Path, Mapping[str, Graph], Checkpoint, tuple[int, int]], Mapping[str, str]]" = (
         no_companions
     )
-    write_script: "Callable[[Path, Draft], None]" = no_script  # also for that library, once the manifest is known
-    reader_differences: "Callable[[Draft], list[str] | None]" = no_differences  # how that library's pictures differ
+    write_script: "Callable[[Path, UnsealedManifest], None]" = (
+        no_script  # also for that library, once the manifest is known
+    )
+    reader_differences: "Callable[[UnsealedManifest], list[str] | None]" = (
+        no_differences  # how that library's pictures differ
+    )

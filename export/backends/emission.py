@@ -80,7 +80,7 @@ def check_converter(format: str) -> None:
     """Raise UserError, with the command that installs it, if the converter of the format is not installed."""
     converter = find_backend(format).converter
     if converter is not None and find_spec(converter.name.replace("-", "_")) is None:
-        raise UserError(f"{converter.name} is not installed: {converter.install}")
+        raise UserError(f"writing {format} needs {converter.name}, which is not installed: run {converter.install}")
 
 
 def holds_float32(part: Component, format: str) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 # By field of a backend's record: the function, and its file in the format's folder.
 FOLDER = {
     "emit": "emit:emit",
-    "layers": "taps:layers",
-    "open_with_outputs": "taps:open_with_outputs",
+    "layers": "intermediate_outputs:layers",
+    "open_with_outputs": "intermediate_outputs:open_with_outputs",
     "open_replay": "fp16_emulation:open_replay",
     "needs": "capabilities:needs",
     "units": "capabilities:units",
@@ -20,11 +20,11 @@ FOLDER = {
 class Lazy:
     """The function at `place`, spelled "package.module:function"."""
 
-    place: str
+    import_path: str
 
     def resolve(self) -> Any:
         """Import the module of `place` and return the function."""
-        module, _, name = self.place.partition(":")
+        module, _, name = self.import_path.partition(":")
         return getattr(import_module(module), name)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:

@@ -60,7 +60,10 @@ def _download(repo: str, options: OpenOptions, names: Collection[str]) -> Path:
     """Download model_index.json, then the shard indexes of the parts that it names, then the weights and small
     files."""
     if "model_index.json" not in names:
-        raise UserError(f"{repo} on the hub is not a diffusers checkpoint: it has no model_index.json")
+        raise UserError(
+            f"{repo} on the hub is not a diffusers checkpoint: it has no model_index.json; give the id of a model in "
+            "diffusers' format"
+        )
     token = options.token
     top = ["model_index.json", *(n for n in names if n == "README.md" or n.startswith("LICENSE") and "/" not in n)]
     folder = Path(snapshot_download(repo, revision=options.revision, token=token, allow_patterns=top))

@@ -87,7 +87,7 @@ def _stored(file: Path, base: int, entry: Mapping[str, Any]) -> Stored:
     return Stored(file, base + begin, dtype, shape)
 
 
-def bind(
+def match_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     stored: Mapping[str, LazyTensor],
     where: str,
@@ -122,7 +122,7 @@ def bind(
     ]
     if any(complaints):
         reasons = "; ".join(filter(None, complaints))
-        advice = "; --allow-unexpected PATTERN ignores unexpected tensors" if unexpected else ""
+        advice = "; if they are not needed, give --allow-unexpected PATTERN, such as 'extra.*'" if unexpected else ""
         raise UserError(f"{where}: the weights do not fit the configuration; {reasons}{advice}")
     return {name: stored[name] for name in shapes}
 

@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit, holds_float32
-from pocketdiffusion.export.backends.taps import open_layers
+from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
-from pocketdiffusion.export.float16.audit import Fitted
+from pocketdiffusion.export.float16.audit import EmittedGraph
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten, open_rounded
 from pocketdiffusion.export.rewrites import changed_floor_db, changes
@@ -23,7 +23,7 @@ from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, LAYER_DB, check
 
 
 def judge_rungs(
-    fitted: Fitted, target: Target, few: list[Trajectory], folder: Path, progress: Progress
+    fitted: EmittedGraph, target: Target, few: list[Trajectory], folder: Path, progress: Progress
 ) -> list[Verdict]:
     """Judge the rungs below the shipped artifact: the rewritten module in torch, the artifact in float32, the module in
     torch with the stored weights, and the replay of the artifact in float16.
@@ -61,7 +61,9 @@ def judge_rungs(
     return [*verdicts, *fitted.verdicts]
 
 
-def _judge_same_weights(fitted: Fitted, reference: TorchRunner, few: list[Trajectory], folder: Path) -> list[Verdict]:
+def _judge_same_weights(
+    fitted: EmittedGraph, reference: TorchRunner, few: list[Trajectory], folder: Path
+) -> list[Verdict]:
     """Compare the graph that ships with a torch module of the same stored weights, by the floor of float32."""
     format = fitted.artifact.format
     floor = Tolerance(FLOORS_DB["float32", "float32"])
@@ -70,7 +72,7 @@ def _judge_same_weights(fitted: Fitted, reference: TorchRunner, few: list[Trajec
 
 
 def _judge_float32(
-    fitted: Fitted, target: Target, changed: TorchRunner | None, few: list[Trajectory], folder: Path
+    fitted: EmittedGraph, target: Target, changed: TorchRunner | None, few: list[Trajectory], folder: Path
 ) -> list[Verdict]:
     """Emit the artifact in float32 into a temporary folder next to `folder`, and judge it."""
     artifact = replace(fitted.artifact, recipe="fp32")
@@ -81,7 +83,7 @@ def _judge_float32(
         return judge_graph(Check(Kind.ARTIFACT, Tolerance(floor_db(scope)), scope, changed), runner, few)
 
 
-def judge_quantized(fitted: Fitted, few: list[Trajectory], folder: Path) -> list[Verdict]:
+def judge_quantized(fitted: EmittedGraph, few: list[Trajectory], folder: Path) -> list[Verdict]:
     """Judge the module in torch as a lossy recipe stores it, against the recipe's floor; then the artifact against
     torch with the same stored weights: its outputs by the floor of float32 storage, or, if it computes in integers,
     layer by layer."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends.taps import LayerRunner
+from pocketdiffusion.export.backends.intermediate_outputs import LayerRunner
 from pocketdiffusion.export.reference.torch_runner import TorchRunner
 from pocketdiffusion.quantize.scheme import Plan
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
@@ -68,8 +68,10 @@ def judge_teacher_forced(
 
     def note(name: str, expected: Array, given: Array) -> None:
         if expected.shape != given.shape:
-            sizes = f"{list(given.shape)}, and {list(expected.shape)} in torch"
-            raise ProofError(f"{layers.format} {graph}: the result of {name} has the shape {sizes}")
+            raise ProofError(
+                f"{layers.format} {graph}: the output of {name} has the shape {list(given.shape)} in the file, and "
+                f"{list(expected.shape)} in torch"
+            )
         tallies.setdefault(name, Tally()).add(Comparison(label, expected, given))
 
     module = TeacherForcedModule(reference, list(names), note)

@@ -54,7 +54,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     ]
     _check_added(unet, second.projection_dim)
     build = partial(unet2d.TextTimeDenoiser, unet)
-    weights = unet2d.bound(build, tensors["unet"], allowed)
+    weights = unet2d.denoiser_tensors(build, tensors["unet"], allowed)
     states = first.hidden_size + second.hidden_size
     unet2d.check_fit(states, unet, vae["latent_channels"])
     factor = autoencoder_kl.scale(vae)

@@ -38,7 +38,7 @@ def components(checkpoint: Checkpoint, width: int | None, height: int | None) ->
     tokens = clip_text.prompt_length(checkpoint, "tokenizer", "text_encoder", text)
     encoder = clip_text.component("text_encoder", text, tensors["text_encoder"], tokens, allowed)
     build = partial(unet2d.Denoiser, unet)
-    weights = unet2d.bound(build, tensors["unet"], allowed)
+    weights = unet2d.denoiser_tensors(build, tensors["unet"], allowed)
     unet2d.check_fit(text.hidden_size, unet, vae["latent_channels"])
     w, h = latent_size(own_size(configs["unet"]), autoencoder_kl.scale(vae), width, height)
     spec = unet2d.spec(unet, (1, tokens, text.hidden_size), (h, w))

@@ -42,7 +42,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class EmittedGraph:
     """An emitted graph, and the component and the options that it was emitted from."""
 
     graph: Graph
@@ -60,7 +60,7 @@ class Fitted:
         return self.audit.replayed if self.audit is not None and judged else ()
 
 
-def emit_fitted(
+def emit_within_float16(
     part: Component,
     artifact: Artifact,
     plan: Plan,
@@ -68,7 +68,7 @@ def emit_fitted(
     trajectories: Sequence[Trajectory],
     *,
     open_batch: bool,
-) -> Fitted:
+) -> EmittedGraph:
     """Emit a graph as `emit` does. If `plan` computes in floats and stores less than float32, and results exceed
     float16 on `trajectories`, correct the graph in `folder`: by powers of two in the weights, then by islands.
 
@@ -76,7 +76,7 @@ def emit_fitted(
     float16; int16 is for neural processors without floats."""
     graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     if plan.storage == "float32" or plan.activation != "float":
-        return Fitted(graph, part, part, artifact, plan, None)
+        return EmittedGraph(graph, part, part, artifact, plan, None)
     original, check = part, check_replay(artifact.format, plan)
     corrections: list[str] = []
     replayed, ranges = replay(folder, graph, check, trajectories)
@@ -99,7 +99,7 @@ def emit_fitted(
     lost = (underflow(name, weight) for name, weight in read_weights(part) if weight.ndim > 1)
     underflows = tuple(each for each in lost if each is not None)
     audit = Audit(artifact.format, part.spec.name, tuple(ranges), tuple(corrections), underflows, tuple(replayed))
-    return Fitted(graph, part, original, artifact, plan, audit)
+    return EmittedGraph(graph, part, original, artifact, plan, audit)
 
 
 def check_replay(format: str, plan: Plan) -> Check:

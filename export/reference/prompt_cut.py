@@ -14,4 +14,4 @@ def find_cuts(checkpoint: Checkpoint, prompts: Iterable[str]) -> dict[str, str]:
         runtime_tokenizer(read_tokenizer(folder, checkpoint.model_index[part][1]))
         for part, folder in checkpoint.tokenizers.items()
     ]
-    return {prompt: max((encode(each, prompt).cut for each in tokenizers), key=len) for prompt in prompts}
+    return {prompt: max((encode(each, prompt).truncated for each in tokenizers), key=len) for prompt in prompts}

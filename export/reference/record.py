@@ -62,7 +62,10 @@ def record(
     trajectories = []
     for number, request in enumerate(requests, 1):
         if reference.program.guidance == CLASSIFIER_FREE and not request.guidance > 1:
-            raise UserError(f"guidance {request.guidance:g} uses only the positive half: give more than 1")
+            raise UserError(
+                f"guidance {request.guidance:g} does not use the negative prompt, and the recording needs both halves: "
+                "give more than 1"
+            )
         progress(f"prompt {number} of {len(requests)}")
         trajectories.append(draw(reference, request, store, controls))
     return trajectories

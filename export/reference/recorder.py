@@ -16,7 +16,7 @@ from pocketdiffusion.export.reference.pipeline import Pipeline
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import Case, is_halved, make_cases, places, stacked_halves
+from pocketdiffusion.runtime.verify.recording import Case, call_positions, is_halved, make_cases, stacked_halves
 
 
 class Recorder(TorchFunctionMode):
@@ -111,7 +111,7 @@ def assemble(recorder: Recorder, program: Program, prompt: str, guidance: float,
             shared = not is_halved(program, graph)  # both halves of the pipeline's batch are then the same
             pairs = [pair for both in pairs for pair in _split(*both, halves)[: 1 if shared else halves]]
         try:
-            found = places(program, graph, len(pairs), guidance, no_negative, positive_first=True)
+            found = call_positions(program, graph, len(pairs), guidance, no_negative, positive_first=True)
         except ValueError as error:
             raise UserError(f"diffusers' pipeline makes other calls than the family's program: {error}") from None
         arrays = [(_arrays(tensors), _arrays(results)) for tensors, results in pairs]

@@ -48,7 +48,11 @@ def set_sampler(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{_title(checkpoint, pipeline)} cannot sample with it ({reason[:200]}); {_advice()}") from None
     if not worst >= NEAR_DB:
-        difference = f"is {worst:.0f} dB from" if isfinite(worst) else "calls the UNet more or less often than"
+        difference = (
+            f"agrees only at {worst:.0f} dB PSNR with"
+            if isfinite(worst)
+            else "calls the UNet a different number of times than"
+        )
         found = f"{difference} {sampler}, the nearest sampler here"
         raise UserError(f"{_title(checkpoint, pipeline)} {found}; {_advice()}")
     return sampler
@@ -118,4 +122,4 @@ def _title(checkpoint: Checkpoint, pipeline: Pipeline) -> str:
 
 
 def _advice() -> str:
-    return f"export it with another, by --sampler {', '.join(sampler_names())}"
+    return f"export with another sampler: --sampler {' or '.join(sampler_names())}"

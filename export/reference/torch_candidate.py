@@ -51,7 +51,7 @@ class ModelCandidate:
     def precision(self, graph: str) -> tuple[str, str]:
         return "float32", "float32"
 
-    def find_cut(self, prompt: str) -> str:
+    def find_truncated(self, prompt: str) -> str:
         return find_cuts(self.checkpoint, [prompt])[prompt]
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:

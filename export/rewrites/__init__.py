@@ -85,4 +85,7 @@ def check_sites(graph: str, expected: Mapping[str, int], found: Mapping[str, int
     for kind in sorted({*expected, *found}):
         sites, count = expected.get(kind, 0), found.get(kind, 0)
         if sites != count:
-            raise ProofError(f"{graph}: the graph has {count} {kind} sites, and its configuration makes {sites}")
+            raise ProofError(
+                f"{graph}: {count} {kind} sites were found in the traced graph, and the model's configuration "
+                f"requires {sites}: a rewrite missed or added some"
+            )

@@ -65,7 +65,7 @@ def apply(module: nn.Module) -> int:
     """Rewrite `module` in place. Return the number of activation modules changed."""
     found = [(name, type(child)) for name, child in module.named_modules() if type(child) in _OPERATORS]
     for name, kind in found:
-        module.set_submodule(name, ByTanh(_OPERATORS[kind]))
+        module.set_submodule(name, TanhActivation(_OPERATORS[kind]))
     return len(found)
 
 
@@ -75,8 +75,8 @@ def kept(module: nn.Module) -> dict[str, int]:
     return dict(found)
 
 
-class ByTanh(nn.Module):
-    """A replacement of an activation without weights."""
+class TanhActivation(nn.Module):
+    """SiLU or QuickGELU, computed with tanh instead of sigmoid; it replaces a module without weights."""
 
     def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

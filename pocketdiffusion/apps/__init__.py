@@ -4,10 +4,11 @@ A file has
 
     SYSTEM   the phone's system, such as Android: targets' `os_floor` begins with it
     ENGINES  the version of each engine in the app, by the name that bundles use; None: any version
-    put(part, name, phone, progress) -> str
+    install_bundle(part, name, phone, progress) -> str
 
-`put` copies the runtime part in the folder `part` to the app under `name`, on the phone `phone` (None: the only one
-that is connected), and returns a sentence that says where it is. It raises UserError, with what to do, if it fails.
+`install_bundle` copies the runtime part in the folder `part` to the app under `name`, on the phone `phone` (None: the
+only one that is connected), and returns a sentence that says where it is. It raises UserError, with what to do, if it
+fails.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ class App:
     name: str
     system: str
     engines: Mapping[str, str | None]
-    put: Callable[[Path, str, str | None, Progress], str]
+    install_bundle: Callable[[Path, str, str | None, Progress], str]
 
 
 def app_names() -> list[str]:
@@ -41,4 +42,4 @@ def load_app(name: str) -> App:
     if name not in app_names():
         raise UserError(f"there is no app {name}: choose {' or '.join(app_names())}")
     module = import_module(f"{__name__}.{name}")
-    return App(name, module.SYSTEM, module.ENGINES, module.put)
+    return App(name, module.SYSTEM, module.ENGINES, module.install_bundle)

@@ -19,7 +19,7 @@ ABI = "arm64-v8a"
 BY_HAND = "without a phone: pocketdiffusion runtime-part DIR OUT, zip OUT, and import the zip in the app"
 
 
-def put(part: Path, name: str, phone: str | None, progress: Progress) -> str:
+def install_bundle(part: Path, name: str, phone: str | None, progress: Progress) -> str:
     """Push the runtime part in `part` to the phone with the serial number `phone`, as the bundle `name` of the app.
 
     The files are first pushed to a folder that the app ignores, which is renamed when all are there. Raises UserError
@@ -27,7 +27,7 @@ def put(part: Path, name: str, phone: str | None, progress: Progress) -> str:
     """
     adb = shutil.which("adb")
     if adb is None:
-        raise UserError(f"there is no adb here: install Android's platform tools; {BY_HAND}")
+        raise UserError(f"adb is not installed or not on PATH: install Android's platform tools; {BY_HAND}")
     command = [adb, "-s", _choose(_phones(adb), phone)]
     _check(command)
     place, arriving = f"{BUNDLES}/{name}", f"{BUNDLES}/.{name}.arriving"
@@ -70,7 +70,8 @@ def _check(command: list[str]) -> None:
         raise UserError(f"the phone runs {abis or 'nothing known'}: the app's libraries are only for {ABI}")
     if "package:" not in _run([*command, "shell", f"pm path {PACKAGE} || true"]):
         raise UserError(
-            f"the app {PACKAGE} is not on the phone: make apk, then adb install -r build/pocket-diffusion.apk"
+            f"the app {PACKAGE} is not installed on the phone: run `make apk`, then `adb install -r "
+            "build/pocket-diffusion.apk`"
         )
     if "there" not in _run(
         [*command, "shell", f"test -d {FILES} && echo there || true"]
@@ -83,5 +84,5 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = (done.stderr + done.stdout).strip().splitlines() or [f"it ended with {done.returncode}"]
-        raise UserError(f"adb failed: {said[-1].strip()}")
+        raise UserError(f"`adb {' '.join(command[1:])}` failed: {said[-1].strip()}")
     return done.stdout

@@ -14,7 +14,7 @@ PROJECT = "PocketDiffusion.xcodeproj"
 BY_HAND = "without it: pocketdiffusion runtime-part DIR OUT, zip OUT, and choose the zip in the app"
 
 
-def put(part: Path, name: str, phone: str | None, progress: Progress) -> str:
+def install_bundle(part: Path, name: str, phone: str | None, progress: Progress) -> str:
     """Copy the runtime part in `part` into ios_demo/Bundles of this checkout, as the bundle `name` of the app.
 
     Raises UserError if pocketdiffusion does not run from a checkout, if a phone is given, or if files cannot be
@@ -23,7 +23,10 @@ def put(part: Path, name: str, phone: str | None, progress: Progress) -> str:
     if phone is not None:
         raise UserError("the app for iOS is put on a phone by Xcode: leave out --phone, and choose the phone there")
     if not (DEMO / PROJECT).is_dir():
-        raise UserError(f"there is no ios_demo/{PROJECT} here: run this from a checkout of the project; {BY_HAND}")
+        raise UserError(
+            f"there is no ios_demo/{PROJECT} next to the installed package: install pocketdiffusion from a "
+            f"checkout (pip install -e .); {BY_HAND}"
+        )
     place, arriving = DEMO / "Bundles" / name, DEMO / "Bundles" / f".{name}.arriving"
     progress("copying")
     try:

@@ -23,7 +23,6 @@ from pocketdiffusion.cli.verify import verify
 from pocketdiffusion.runtime.errors import UserError
 
 app = typer.Typer(
-    help="Export Stable Diffusion checkpoints for phones, and prove the result against the original.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,9 +35,9 @@ app.add_typer(devices, name="devices")
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own since it carries a copy of click
 
 
-def show_version(wanted: bool) -> None:
+def show_version(requested: bool) -> None:
     """Print the version and end the command if --version was given."""
-    if wanted:
+    if requested:
         import pocketdiffusion
 
         typer.echo(f"pocketdiffusion {pocketdiffusion.__version__}")
@@ -51,13 +50,13 @@ def options(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Export Stable Diffusion checkpoints to ONNX, Core ML or TFLite for phones, and prove the result against the
+    """Export Stable Diffusion checkpoints to ONNX, Core ML or TFLite for phones, and compare the result with the
     original.
 
     A bundle is the folder that `export` writes: graphs, tokenizer, tables, and the results of all checks.
 
-    Exit codes: 0 success; 1 a check failed; 2 a mistake in the input or a missing tool; 3 an error of this program; 130
-    interrupted.
+    Exit codes: 0 success; 1 a check failed; 2 a mistake in the input, or something is missing: a file, a tool, memory;
+    3 an error of this program; 130 interrupted; 141 the reader of stdout has ended.
     """
 
 
@@ -69,7 +68,8 @@ def call(arguments: list[str]) -> None:
     except USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "pocketdiffusion"
-        raise UserError(f"{error.format_message().rstrip('.')}; see {path} --help") from None
+        said = error.format_message().replace("Value error, ", "").rstrip(".")
+        raise UserError(f"{said}; see {path} --help") from None
     except typer.Abort:
         raise KeyboardInterrupt from None
     if code == 130:  # typer returns this code for an interrupt

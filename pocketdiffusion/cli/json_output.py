@@ -181,7 +181,7 @@ def compare_record(a: str, b: str, compared: "Compared", broken: str) -> dict[st
         "sides": [asdict(side) for side in compared.sides],
         "median_db": difference.median_db,
         "lowest_db": difference.lowest_db,
-        "time_ratio": compared.ratio,
+        "time_ratio": compared.time_ratio,
         "pictures": pictures,
         "outputs": [
             {
@@ -194,7 +194,7 @@ def compare_record(a: str, b: str, compared: "Compared", broken: str) -> dict[st
             }
             for v in difference.graphs
         ],
-        "first_layer_over_budget": compared.blame,
+        "first_layer_over_budget": compared.first_bad_layer,
         "broken": broken,
     }
 

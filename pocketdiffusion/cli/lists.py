@@ -47,11 +47,11 @@ def _names(kind: Kind) -> dict[str, str]:
         return {name: load_target(name).title for name in target_names()}
     if kind is Kind.FORMATS:
         return {name: f"profiles: {', '.join(find_backend(name).profiles)}" for name in backend_names()}
-    formats: dict[str, list[str]] = {}
+    meanings: dict[str, list[str]] = {}
     for name in backend_names():
-        for profile in find_backend(name).profiles:
-            formats.setdefault(profile, []).append(name)
-    return {profile: f"of {' and '.join(known)}" for profile, known in formats.items()}
+        for profile, operators in find_backend(name).profiles.items():
+            meanings.setdefault(profile, []).append(f"{name}: {operators}")
+    return {profile: "; ".join(each) for profile, each in meanings.items()}
 
 
 def _summary(module: str) -> str:

@@ -26,7 +26,8 @@ TOOLS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """`found`: the version or path, "" if it is not installed. `remedy`: how to install it."""
+    """A program or package that was looked for. `found`: its version or path, "" if it is not installed. `remedy`: how
+    to install it."""
 
     name: str
     found: str

@@ -32,8 +32,8 @@ Format = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The only format to write. By default, every format of the phone is written. `pocketdiffusion list "
-        "formats` lists all formats.",
+        help="The only format to write. It may be one that the target does not list, if the phone's system can run it. "
+        "By default, every format of the target is written. `pocketdiffusion list formats` lists all formats.",
         autocompletion=complete_formats,
     ),
 ]
@@ -41,7 +41,7 @@ OneFormat = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The format to run. By default, the first format of the bundle is run.",
+        help="The format to run, such as onnx. By default, the first one that `inspect` lists.",
         autocompletion=complete_formats,
     ),
 ]
@@ -49,8 +49,8 @@ Profile = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The dialect of the format, which decides on the operators in the file. By default, the phone's own is "
-        "used. `pocketdiffusion list profiles` lists all profiles.",
+        help="The set of operators that the file may use: ort or std (ONNX), std (TFLite), ios16 to ios18 (Core "
+        "ML). By default, the target's own profile is used. `pocketdiffusion list profiles` describes them.",
     ),
 ]
 Recipe = Annotated[
@@ -66,7 +66,8 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="WxH",
-        help="Width and height of the pictures in pixels, such as 512x512. By default, the model's own size is used.",
+        help="Width and height of the pictures in pixels, such as 512x512; multiples of 8 for Stable Diffusion. "
+        "By default, the model's own size is used.",
     ),
 ]
 Sampler = Annotated[
@@ -74,6 +75,15 @@ Sampler = Annotated[
     typer.Option(
         metavar="NAME",
         help="The sampler to draw with, such as ddim. By default, the checkpoint's own scheduler is used. "
+        "`pocketdiffusion list samplers` lists all samplers.",
+        autocompletion=complete_samplers,
+    ),
+]
+BundleSampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The sampler to draw with, such as ddim. By default, the bundle's own, which `inspect` shows. "
         "`pocketdiffusion list samplers` lists all samplers.",
         autocompletion=complete_samplers,
     ),
@@ -88,7 +98,11 @@ SplitUnet = Annotated[
     ),
 ]
 Revision = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The branch, tag or commit of a model on Hugging Face.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The branch, tag or commit of a model on Hugging Face. Not for folders and built-in models.",
+    ),
 ]
 Token = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="The access token for Hugging Face. Only gated models need it.")
@@ -111,12 +125,19 @@ Standins = Annotated[
 BudgetMb = Annotated[
     float | None,
     typer.Option(
-        metavar="MB", help="The largest size of all weights in MB (1e6 bytes). Only the recipe `mixed` uses it."
+        metavar="MB",
+        help="The upper limit of the total size of all weights, in MB (1e6 bytes). Only for the recipe `mixed`, "
+        "which needs either this or --min-median-psnr.",
     ),
 ]
 MinPsnr = Annotated[
     float | None,
-    typer.Option(metavar="DB", help="The least median PSNR of the pictures in dB. Only the recipe `mixed` uses it."),
+    typer.Option(
+        "--min-median-psnr",
+        metavar="DB",
+        help="The lowest median PSNR that the pictures may have, in dB. Only for the recipe `mixed`, which needs "
+        "either this or --budget-mb.",
+    ),
 ]
 
 
@@ -148,8 +169,9 @@ Report = Annotated[
     ReportKind,
     typer.Option(
         "--report",
-        help="How much to measure for the report. `full` also measures the error of each single rewrite and of every "
-        "form of an activation function. The checks do not depend on it.",
+        help="How much to measure for report/report.html. `full` also measures the error of each single rewrite, "
+        "and compares ways to compute each activation function in float16. It takes longer and does not "
+        "change the checks.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older bundle in the output folder.")]

@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING
 from pocketdiffusion.cli.console import Output
 
 if TYPE_CHECKING:
-    from pocketdiffusion.choices import Wanted
+    from pocketdiffusion.choices import ExportOptions
     from pocketdiffusion.estimates import ExportPlan
     from pocketdiffusion.export.targets import Target
     from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 
 
-def show_plan(wanted: "Wanted", target: "Target", proof: "ProofKind", output: Output) -> None:
+def show_plan(wanted: "ExportOptions", target: "Target", proof: "ProofKind", output: Output) -> None:
     """Print the plan of an export with this kind of proof. Raise UserError if the checkpoint is not on this disk."""
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
     from pocketdiffusion.estimates import plan_export
+    from pocketdiffusion.memory_fit import warn_of_plan
 
     outline = read_outline(wanted.model)
     plan = plan_export(
@@ -26,6 +27,8 @@ def show_plan(wanted: "Wanted", target: "Target", proof: "ProofKind", output: Ou
     output.table(plan_table(plan.parts))
     for line in describe_plan(plan):
         output.print_line(line)
+    for line in warn_of_plan(plan, target):
+        output.warn(line)
 
 
 def describe_plan(plan: "ExportPlan") -> list[str]:
@@ -41,10 +44,17 @@ def describe_plan(plan: "ExportPlan") -> list[str]:
         ram = ""
         if plan.ram_bytes is not None:
             ram = f", {100 * memory / plan.ram_bytes:.0f} % of its {plan.ram_bytes / 2**30:.0f} GB"
-        lines.append(f"estimate: {memory / 1e6:.0f} MB of memory on the phone in {format}, all graphs loaded{ram}")
-    lines.append(f"the original draws {plan.pictures} pictures in {plan.steps} denoising steps")
+        lines.append(
+            f"estimate: {memory / 1e6:.0f} MB of memory on the phone with the {format} files, if all graphs are "
+            f"loaded at once{ram}"
+        )
+    lines.append(
+        f"for the checks, the export draws {plan.pictures} pictures with the original: {plan.steps} denoising "
+        "steps in all"
+    )
     if plan.cpu_seconds is None:
         lines.append(f"not measured: the time of an export to {', '.join(plan.not_measured)}")
     else:
-        lines.append(f"estimate: {plan.cpu_seconds / 60:.1f} CPU minutes for the export, right within a factor of two")
+        minutes = plan.cpu_seconds / 60
+        lines.append(f"estimate: {minutes:.1f} CPU minutes for the export (the true time may be half or twice that)")
     return lines

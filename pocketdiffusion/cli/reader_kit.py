@@ -30,13 +30,14 @@ def reader_kit(
 ) -> None:
     """Write tiny test bundles and the pictures expected of them.
 
-    They test a reader, which is a program in any language that draws with bundles as docs/BUNDLE.md specifies."""
+    They test a reader: a program in any programming language that opens bundles and draws with them, as docs/BUNDLE.md
+    specifies."""
     from pocketdiffusion.choices import choose
     from pocketdiffusion.export.targets import load_target
-    from pocketdiffusion.runtime.bundle.staging import check_place
+    from pocketdiffusion.runtime.bundle.staging import check_output_folder
 
     choose(load_target("generic"), None, format, None)
-    check_place(folder)
+    check_output_folder(folder)
     output = Output(quiet)
     with output.show_progress(f"writing {folder}") as progress:
         progress("loading torch")

@@ -10,13 +10,12 @@ import typer
 from pocketdiffusion.cli.arguments import parse_size
 from pocketdiffusion.cli.completion import complete_formats
 from pocketdiffusion.cli.console import Output
+from pocketdiffusion.cli.export import warn_of_added
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
     BUILT_IN,
     AllowUnexpected,
-    BudgetMb,
     Json,
-    MinPsnr,
     Model,
     Phone,
     Profile,
@@ -37,9 +36,26 @@ SearchedFormat = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="The format to search for. It is required if the phone has several formats. `pocketdiffusion list "
-        "formats` lists all formats.",
+        help="The format that the recipe is for. Required if the phone's target has several formats. "
+        "`pocketdiffusion list formats` lists all formats.",
         autocompletion=complete_formats,
+    ),
+]
+BudgetMb = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-mb",
+        metavar="MB",
+        help="The upper limit of the total size of all weights, in MB (1e6 bytes). The search needs either this or "
+        "--min-median-psnr.",
+    ),
+]
+MinMedianPsnr = Annotated[
+    float | None,
+    typer.Option(
+        "--min-median-psnr",
+        metavar="DB",
+        help="The lowest median PSNR that the pictures may have, in dB. The search needs either this or --budget-mb.",
     ),
 ]
 
@@ -49,7 +65,7 @@ def search(
     file: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The JSON file to write the recipe to.")],
     model: Model = BUILT_IN,
     budget_mb: BudgetMb = None,
-    min_psnr: MinPsnr = None,
+    min_psnr: MinMedianPsnr = None,
     format: SearchedFormat = None,
     profile: Profile = None,
     prompts: Prompts = None,
@@ -64,24 +80,24 @@ def search(
 ) -> None:
     """Search for the best mixed-precision recipe.
 
-    The recipe has the best pictures for a size (--budget-mb), or the smallest size for a quality (--min-psnr). Use it
-    with `export --recipe FILE`.
+    The recipe has the best pictures for a size (--budget-mb), or the smallest size for a quality (--min-median-psnr).
+    Use it with `export --recipe FILE`.
 
     An interrupted search continues if the same command is run again.
     """
-    from pocketdiffusion.choices import Wanted, check_export, one_artifact
+    from pocketdiffusion.choices import ExportOptions, check_export, one_artifact
     from pocketdiffusion.files import check_recipe_file
     from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)
-    wanted = Wanted(
+    wanted = ExportOptions(
         model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
     )
     chosen = check_export(wanted)
     artifact = one_artifact(chosen)
     check_recipe_file(file)
-    output = Output(quiet, as_json)
-    with output.show_progress(f"searching a recipe for {model} on {target}") as progress:
+    warn_of_added(chosen, output := Output(quiet, as_json))
+    with output.show_progress(f"searching for the best recipe of {model} for {target}") as progress:
         progress("loading torch")
         with needs_export():
             from pocketdiffusion import search as searching
@@ -102,7 +118,7 @@ def search(
             progress=progress,
         )
     given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
-    given["--split-unet"] = None if split_unet is None else str(split_unet)
+    given["--split-unet"] = str(split_unet) if split_unet else None
     show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
 
 
@@ -113,12 +129,13 @@ def show_found(file: Path, found: "Found", command: str, output: Output) -> None
 
     output.json(lambda: search_record(file, found))
     output.table(size_table(found.uniform, found.searched))
-    for line in found.cut:
+    for line in found.truncated:
         output.warn(line)
     output.print_line(
-        f"{file}: {found.measured.nbytes / 1e6:.2f} MB, pictures' median {found.measured.median_db:.1f} dB"
+        f"{file}: {found.measured.nbytes / 1e6:.2f} MB of weights, median PSNR of the pictures "
+        f"{found.measured.median_db:.1f} dB"
     )
-    output.print_line(f"the plot is {file.with_suffix('.svg')}; now: {command}")
+    output.print_line(f"the plot is {file.with_suffix('.svg')}; to export with this recipe: {command}")
 
 
 def export_command(

@@ -51,20 +51,22 @@ class Judged(Protocol):
 
 def target_table(targets: Iterable[Target]) -> Table:
     """Return a table with one row per phone."""
-    table = _table("target", "phone", "SoC", "RAM", "OS", "artifacts")
+    table = _table("target", "phone", "SoC", "RAM", "OS (oldest)", "artifacts (format profile recipe)")
     for t in targets:
         artifacts = ", ".join(f"{a.format} {a.profile} {a.recipe}" for a in t.artifacts)
-        ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else "any"
-        table.add_row(t.name, t.title, t.soc or "any", ram, t.os_floor or t.os, artifacts)
+        absent = "any" if t.os == "any" else "not stated"
+        ram = f"{t.memory_mb / 1024:.0f} GB" if t.memory_mb else absent
+        table.add_row(t.name, t.title, t.soc or absent, ram, t.os_floor or t.os, artifacts)
     return table
 
 
 def verdict_table(verdicts: Iterable[Judged]) -> Table:
     """Return a table with one row per verdict, in the order of `verdicts`."""
-    table = _table("subject", "rung", "format", "storage", "arithmetic", "device")
+    table = _table("subject", "check", "format", "storage", "arithmetic", "device")
     for number in ("PSNR dB", "floor", "largest error", "limit", "cases"):
         table.add_column(number, justify="right", no_wrap=True)
     table.add_column("verdict")
+    table.caption = "check: what was compared with the original; floor: the lowest PSNR that passes (docs/GLOSSARY.md)"
     for v in verdicts:
         table.add_row(
             v.subject,
@@ -129,7 +131,7 @@ def size_table(uniform: Mapping[str, tuple[float, float]], searched: Mapping[str
 
 def plan_table(parts: Iterable[PlannedPart]) -> Table:
     """Return a table with one row for each part of the checkpoint in each format."""
-    table = _table("format", "part", "recipe", title="expected weights")
+    table = _table("format", "model part", "recipe", title="expected size of the weights")
     for number in ("parameters", "MB in the bundle", "MB in memory"):
         table.add_column(number, justify="right", no_wrap=True)
     for part in parts:
@@ -162,8 +164,8 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
         ("peak memory while drawing (MB)", a.peak_mb, b.peak_mb),
     ):
         table.add_row(what, *(f"{mb:.1f}" if mb else "-" for mb in (one, other)))
-    if compared.ratio is not None:
-        table.add_row("processor time of a denoiser call", "1", f"{compared.ratio:.2f}")
+    if compared.time_ratio is not None:
+        table.add_row("processor time of a denoiser call", "1", f"{compared.time_ratio:.2f}")
     yield table
     table = _table("output", title="graphs: B's outputs against A's for the same inputs (teacher-forced)")
     _add_numbers(table, "PSNR (dB)", "largest error", "relative error", "cases")
@@ -174,7 +176,7 @@ def difference_tables(compared: Compared) -> Iterator[Table]:
         )
     yield table
     if compared.ladder:
-        table = _table("rung", title="ladder: each rung of B's export against the original, PSNR (dB)")
+        table = _table("check", title="B's own export, change by change (the ladder): PSNR against the original (dB)")
         _add_numbers(table, *compared.ladder[0].by_graph)
         for rung in compared.ladder:
             heights = (rung.by_graph.get(graph) for graph in compared.ladder[0].by_graph)
@@ -201,8 +203,10 @@ def _picture_table(compared: Compared) -> Table:
 
 
 def _layer_table(compared: Compared) -> Table:
-    table = _table("graph", "layer", title="layers that add most to the relative error")
-    _add_numbers(table, "added", "largest", "at", f"over {compared.percent} from")
+    table = _table(
+        "graph", "layer", title="layers that add most to the relative error: the error added, the largest, and where"
+    )
+    _add_numbers(table, "added", "largest", "at", f"above {compared.budget_text} from")
     for error in compared.worst:
         over = error.first_over(compared.budget)
         table.add_row(
@@ -263,7 +267,7 @@ def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Tabl
     table = _table("graph")
     for number in ("parameters", "MB", "nodes"):
         table.add_column(number, justify="right", no_wrap=True)
-    for column in ("storage", "arithmetic", "unit", "profile", "recipe", "rewrites"):
+    for column in ("storage", "arithmetic", "compute unit", "profile", "recipe", "rewrites (sites, name)"):
         table.add_column(column)
     for name, g in named:
         mb = sum(manifest.files[path].size for path in g.files) / 1e6

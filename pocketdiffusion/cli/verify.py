@@ -30,8 +30,8 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="MODEL",
-        help="The checkpoint to compare with: it is run again. By default, the results recorded in the bundle "
-        "are used.",
+        help="The original checkpoint, as for `export`: it is run again, and the bundle is compared with the new "
+        "results (needs the extra `export`). By default, the results recorded in the bundle are used.",
     ),
 ]
 OnDevice = Annotated[
@@ -47,8 +47,8 @@ Core = Annotated[
     typer.Option(
         "--core",
         metavar="CPU",
-        help="The processor that arm64 emulates, by its name in qemu. By default, the phone's own processor is "
-        "emulated.",
+        help="The processor that `--device arm64` emulates, by its name in qemu, such as cortex-a76. By default, "
+        "the one that the target names as nearest to the phone's, else cortex-a76.",
     ),
 ]
 DeviceReport = Annotated[
@@ -56,8 +56,9 @@ DeviceReport = Annotated[
     typer.Option(
         "--device-report",
         metavar="FILE",
-        help="A JSON report that an app wrote on a phone. Its results are checked and shown next to the bundle's; "
-        "no graph is run.",
+        help="A device report, the JSON file that the app's self-test wrote on a phone. Its results are checked "
+        "and shown next to this machine's results in the bundle; no graph is run. Not with --against, "
+        "--device or --json.",
     ),
 ]
 
@@ -69,7 +70,11 @@ def verify(
     core: Core = None,
     limit: Annotated[
         float,
-        typer.Option(min=1, metavar="SECONDS", help="The time limit of one call of a graph on a stand-in, in seconds."),
+        typer.Option(
+            min=1,
+            metavar="SECONDS",
+            help="The time limit of one call of a graph on a stand-in, in seconds. Only with `--device`.",
+        ),
     ] = 300,
     device_report: DeviceReport = None,
     standins: Standins = STANDINS,
@@ -79,19 +84,23 @@ def verify(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a bundle again.
+    """Repeat the checks of an export on its bundle.
 
     The checks cover the hash of every file, every stage of the pipeline, every graph, and complete pictures.
 
     With `--device` and a stand-in, they cover every graph and one small picture. If DIR is only the runtime part of a
     bundle, they cover the conformance vectors, one recorded call of each graph, and one picture.
     """
+    if device is Device.HOST and core is not None:
+        raise UserError("--core is the processor that a stand-in emulates: give --device too, or leave it out")
+    if against is None and (revision or token or allow_unexpected):
+        raise UserError("--revision, --token and --allow-unexpected are for the original: give --against MODEL too")
     output = Output(quiet, as_json)
     if device_report is not None:
         _show_report(bundle, device_report, output, judged=against is not None or device is not Device.HOST)
         return
     from pocketdiffusion.runtime.devices.stamp import find_standin
-    from pocketdiffusion.verify import Model, Place, check_verified
+    from pocketdiffusion.verify import DeviceChoice, Model, check_verified
     from pocketdiffusion.verify import verify as judge_bundle
 
     folder = standins if device is Device.HOST else expand_home(standins)
@@ -99,7 +108,9 @@ def verify(
         find_standin(folder, device.value)
     model = None if against is None else Model(against, revision, token, allow_unexpected or ())
     with output.show_progress(f"verifying {bundle}") as progress, needs_export():
-        found = judge_bundle(bundle, against=model, place=Place(device.value, folder, core, limit), progress=progress)
+        found = judge_bundle(
+            bundle, against=model, place=DeviceChoice(device.value, folder, core, limit), progress=progress
+        )
     show_verified(found, output)
     check_verified(found)
     show_passed(found, output)
@@ -136,16 +147,16 @@ def show_verified(found: "Verified", output: Output) -> None:
             output.print_line(line)
     for recipe in own_floors(found.bundle.manifest):
         output.warn(
-            f"the floors of the recipe {recipe} are stated by the bundle only: no recipe of this version has them"
+            f"the recipe {recipe} is not one of this version's recipes: only the bundle itself states its floors"
         )
     if found.not_judged:
-        output.warn(f"proof part not installed: not judged were {found.not_judged}")
+        output.warn(f"the proof part is not installed, so these were not checked: {found.not_judged}")
     if found.skipped:
         output.table(not_run_table(found.skipped))
 
 
 def show_passed(found: "Verified", output: Output) -> None:
-    """Print that every verdict passed, and warnings on compute units."""
+    """Print that every check passed, and warnings on compute units."""
     from pocketdiffusion.runtime.verify.known_units import warn_of_units
 
     where = " of a quick proof" if found.bundle.manifest.proof_kind == "quick" else ""
@@ -153,6 +164,6 @@ def show_passed(found: "Verified", output: Output) -> None:
         where = " on its runtime part"
     if found.device != Device.HOST.value:
         where = f" on {found.device}"
-    output.print_line(f"{found.bundle.folder} passed all {len(found.verdicts)} verdicts{where}")
+    output.print_line(f"{found.bundle.folder} passed all {len(found.verdicts)} checks{where}")
     for line in warn_of_units(found.bundle.manifest):
         output.warn(line)

@@ -6,8 +6,8 @@ from math import inf
 from typing import Literal
 
 from pocketdiffusion.compare import Compared
-from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
-from pocketdiffusion.runtime.bundle.verdicts import Verdict, blame
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
+from pocketdiffusion.runtime.bundle.verdicts import Verdict, first_to_report
 from pocketdiffusion.runtime.verify.controls import medians
 from pocketdiffusion.runtime.verify.skipped import NotRun
 
@@ -42,7 +42,7 @@ class Pictures:
 
 
 def answer_export(
-    manifest: Draft, verdicts: Sequence[Verdict], controls: Controls, not_run: Sequence[NotRun] = ()
+    manifest: UnsealedManifest, verdicts: Sequence[Verdict], controls: Controls, not_run: Sequence[NotRun] = ()
 ) -> Answer:
     """Return the answer for a bundle. `controls`: for each prompt, the PSNR (dB) of the original's control pictures."""
     phone, failed = manifest.target.title, [verdict for verdict in verdicts if not verdict.passed]
@@ -50,7 +50,7 @@ def answer_export(
         return Answer("Not judged", f"no artifact for {phone} was compared with {manifest.model.name}", "unknown")
     near = _nearest_worst(manifest.model.name, verdicts, controls)
     if failed:
-        count = f"{len(failed)} of {len(verdicts)} checks failed, first {describe_failure(blame(failed))}"
+        count = f"{len(failed)} of {len(verdicts)} checks failed, first {describe_failure(first_to_report(failed))}"
         return Answer(f"Not proven for {phone}", f"{count}; {near}", "failed")
     quick = " of a quick proof" if manifest.proof_kind == "quick" else ""
     checks = f"all {len(verdicts)} checks{quick} passed"
@@ -69,8 +69,10 @@ def answer_comparison(compared: Compared, broken: str = "") -> Answer:
     pictures = Pictures(difference.format, difference.median_db, difference.lowest_db, len(difference.pictures))
     near = describe_nearness(pictures, f"B ({b.title})", f"A ({a.title})", [d.controls for d in difference.drawn], "A")
     if broken:
-        return Answer("Not near enough", f"{broken}; {near}", "failed")
-    layer = compared.blame or (f"no layer has an error above {compared.percent}" if compared.layers else "")
+        return Answer("Bound not met", f"{broken}; {near}", "failed")
+    layer = compared.first_bad_layer or (
+        f"no layer has an error above {compared.budget_text}" if compared.layers else ""
+    )
     return Answer("", near[:1].upper() + near[1:] + (f"; {layer}" if layer else ""), "passed")
 
 
@@ -89,8 +91,8 @@ def describe_nearness(pictures: Pictures, drawn_by: str, reference: str, control
     if not told:
         return f"{words}, without a control to compare with"
     name, db = max(told.items(), key=lambda control: control[1])
-    nearer = "nearer than" if pictures.median_db > db else "no nearer than"
-    return f"{words}, {nearer} the nearest control, {short} with {name} ({_db(db)})"
+    nearer = "closer than" if pictures.median_db > db else "not closer than"
+    return f"{words}, {nearer} the closest control picture, {short} drawn with {name} ({_db(db)})"
 
 
 def describe_failure(verdict: Verdict) -> str:

@@ -12,7 +12,7 @@ from pocketdiffusion.reports.plots import drift_plot, guided_plot, layer_plot, t
 from pocketdiffusion.runtime.errors import UserError
 
 
-def check_place(file: Path) -> None:
+def check_report_files(file: Path) -> None:
     """Raise UserError if `file` or the JSON file next to it exists and is not a comparison. Call this before the
     work."""
     numbers = file.with_suffix(".json")
@@ -66,17 +66,17 @@ def _machine(compared: Compared, broken: str) -> dict[str, Any]:
         "answer": answer_comparison(compared, broken).sentence,
         "a": asdict(compared.sides[0]),
         "b": asdict(compared.sides[1]),
-        "unet_time_ratio": compared.ratio,
+        "unet_time_ratio": compared.time_ratio,
         "median_db": difference.median_db,
         "lowest_db": difference.lowest_db,
         "against_controls": compared.against_controls,
         "controls": [t.controls for t in difference.drawn],
         "broken": broken,
-        "cut": list(compared.cut),
+        "cut": list(compared.truncated),
         "pictures": pictures,
         "graphs": [asdict(report) for report in difference.graphs],
         "ladder": [asdict(rung) for rung in compared.ladder],
         "layer_budget": compared.budget,
-        "blame": compared.blame,
+        "blame": compared.first_bad_layer,
         "layers": [asdict(error) for error in compared.layers],
     }

@@ -15,7 +15,8 @@ from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.reports.answer import Answer, Pictures, answer_export, pictures_of
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Steps, drift_plot, teacher_forced_db, teacher_forced_plot
-from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
+from pocketdiffusion.runtime.bundle.stage_memory import peak_of
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.verify.controls import describe_pictures
@@ -32,7 +33,7 @@ class Report:
     """The content of a report. `seconds`: time by stage of the export. `peak_mb`: largest resident memory of this
     process in MB of 1e6 bytes. `findings`: by format and graph; no verdict depends on them."""
 
-    manifest: Draft
+    manifest: UnsealedManifest
     verdicts: Sequence[Verdict]
     pictures: Sequence[PictureReport]
     originals: Sequence[Trajectory]
@@ -138,17 +139,11 @@ def _figures(report: Report, sizes: Mapping[str, float]) -> list[Figures]:
 
 
 def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
-    """Return the memory of graphs on a phone, weights and activations, in MB of 1e6 bytes: with only the largest graph
-    loaded, and with all loaded while the graph with the largest activations runs. None if it is not known for a
-    graph."""
-    weights, activations = [], []
-    for graph in graphs:
-        memory = graph.memory
-        if memory is None or memory.weights_bytes is None or memory.activations_bytes is None:
-            return None
-        weights.append(memory.weights_bytes / 1e6)
-        activations.append(memory.activations_bytes / 1e6)
-    return max(map(sum, zip(weights, activations, strict=True))), sum(weights) + max(activations)
+    """Return the memory of graphs on a phone in MB of 1e6 bytes, by `peak_of`: with one graph at a time, and with all
+    open at once. None if it is not known for a graph."""
+    needs = [graph.memory for graph in graphs]
+    low, whole = peak_of(needs, low_memory=True), peak_of(needs, low_memory=False)
+    return None if low is None or whole is None else (low / 1e6, whole / 1e6)
 
 
 def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
@@ -184,7 +179,7 @@ def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
     }
 
 
-def _apple(manifest: Draft) -> list[str] | None:
+def _apple(manifest: UnsealedManifest) -> list[str] | None:
     """Return the differences of Apple's Swift pipeline from the model; None if the bundle has no Core ML packages, or
     packages that this pipeline cannot open."""
     found = [find_backend(format).reader_differences(manifest) for format in manifest.graphs]
@@ -196,7 +191,7 @@ def _findings(found: Findings) -> Any:
     return words(asdict(replace(found, audit=audit)))
 
 
-def _sizes(folder: Path, manifest: Draft) -> dict[str, float]:
+def _sizes(folder: Path, manifest: UnsealedManifest) -> dict[str, float]:
     """Return the size of each graph in MB of 1e6 bytes, by "FORMAT GRAPH"."""
     return {
         f"{format} {name}": sum((folder / file).stat().st_size for file in graph.files) / 1e6

@@ -1,4 +1,4 @@
-"""Sensitivity analysis of an original: the measurements on the search prompts by which recipes decide, each made once.
+"""Sensitivity analysis of an original: measurements on the search prompts, which recipes read. Each is made only once.
 
 The work is done by one process for each core. Nothing is drawn and no process is started before the first measurement.
 """
@@ -19,7 +19,7 @@ import torch
 
 from pocketdiffusion.quantize.measure import sensitivity
 from pocketdiffusion.quantize.measure.cache import Key, SensitivityTable
-from pocketdiffusion.quantize.measure.sensitivity import Drawings, Schemes, Subject
+from pocketdiffusion.quantize.measure.sensitivity import Drawings, MeasuredComponent, Schemes
 from pocketdiffusion.quantize.qparams import ValueRange
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.errors import UserError
@@ -33,7 +33,7 @@ class SensitivityAnalysis:
     """Measurements of one original. `folder`: where the recorded prompts are. `done`: results other than
     sensitivities, which are value ranges and whether the prompts were recorded."""
 
-    subjects: Mapping[str, Subject]
+    subjects: Mapping[str, MeasuredComponent]
     drawings: Drawings
     pool: Executor
     folder: Path
@@ -135,7 +135,7 @@ def _name(entry: tuple[Key, float]) -> str:
 
 @contextmanager
 def open_analysis(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, MeasuredComponent],
     drawings: Drawings,
     begin: Callable[[], None],
     *,

@@ -31,7 +31,13 @@ from pocketdiffusion.runtime.verify.check import Check, Tolerance
 from pocketdiffusion.runtime.verify.finite import find_not_finite
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
-from pocketdiffusion.runtime.verify.recording import Trajectory, cases, halves_of, probe, recorded_once
+from pocketdiffusion.runtime.verify.recording import (
+    Trajectory,
+    cases,
+    first_middle_last_steps,
+    halves_of,
+    recorded_once,
+)
 
 SEARCH = Check(Kind.COMPARED, Tolerance(0.0))  # measures without a limit: the search only compares schemes
 
@@ -40,14 +46,14 @@ GUIDED = 3  # prompts whose denoiser calls are measured (first, middle, last ste
 Schemes = Mapping[str, Mapping[str, Scheme]]  # by component and weight
 Change = Callable[[str, nn.Module], None]  # called with each component's name and module, to change the module in place
 
-_held: list[tuple["Subject", nn.Module]] = []  # the subject that this process measured last, and its module
+_held: list[tuple["MeasuredComponent", nn.Module]] = []  # the subject that this process measured last, and its module
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One component to measure; picklable. `weights`: its matrices. `vector_bytes`: bytes of all other weights in
-    float32. `load` returns its float32 module; `run` returns a runner of it, quantized by a plan. Two subjects with
-    equal `identity` and `spec` have the same module."""
+class MeasuredComponent:
+    """A component whose sensitivity is measured; picklable. `weights`: its matrices. `vector_bytes`: bytes of all other
+    weights in float32. `load` returns its float32 module; `run` returns a runner of it, quantized by a plan. Two
+    subjects with equal `identity` and `spec` have the same module."""
 
     spec: GraphSpec
     weights: Mapping[str, Weight]
@@ -58,7 +64,8 @@ class Subject:
 
 
 class Draw(Protocol):
-    """Draw the search prompts of these numbers with the original, its modules changed by `change`."""
+    """Draw the search prompts with these indices by the original, after `change` has modified its modules; None:
+    unmodified."""
 
     def __call__(self, numbers: Sequence[int], change: Change | None = None) -> list[Trajectory]: ...
 
@@ -95,7 +102,7 @@ def read_prompt(folder: Path, number: int) -> Trajectory:
 
 @torch.no_grad()
 def measure_sensitivity(
-    subject: Subject, weight: str, scheme: Scheme, value_range: ValueRange | None, folder: Path
+    subject: MeasuredComponent, weight: str, scheme: Scheme, value_range: ValueRange | None, folder: Path
 ) -> float:
     """Return the mean squared error of the component's outputs, relative to their mean square, when only `weight` has
     `scheme`: the mean over outputs and calls.
@@ -121,7 +128,7 @@ def measure_sensitivity(
 
 
 @torch.no_grad()
-def measure_ranges(subject: Subject, folder: Path) -> dict[str, ValueRange]:
+def measure_ranges(subject: MeasuredComponent, folder: Path) -> dict[str, ValueRange]:
     """Return the value range of each operator's input, by weight, on the calls that sensitivities are measured on.
     Raises ProofError, with the weight's name, if an input is not finite."""
     module = _module(subject)
@@ -138,7 +145,7 @@ def measure_ranges(subject: Subject, folder: Path) -> dict[str, ValueRange]:
     return ranges
 
 
-def measure_teacher_forced(subject: Subject, plan: Plan, numbers: Sequence[int], folder: Path) -> float:
+def measure_teacher_forced(subject: MeasuredComponent, plan: Plan, numbers: Sequence[int], folder: Path) -> float:
     """Return the least PSNR (dB) of any output of the quantized component on any recorded call of the prompts
     `numbers`. If it is lower, return the floor at which the largest single error would still pass."""
     runner = subject.run(plan)
@@ -177,7 +184,9 @@ def _picture_db(expected: Array, actual: Array) -> float:
 
 
 @torch.no_grad()
-def measure_redrawn(subjects: Mapping[str, Subject], plan: Plan, numbers: Sequence[int], folder: Path) -> list[float]:
+def measure_redrawn(
+    subjects: Mapping[str, MeasuredComponent], plan: Plan, numbers: Sequence[int], folder: Path
+) -> list[float]:
     """Return the PSNR (dB) of pictures that the quantized VAE encoder encodes and the original decodes, compared
     with the original encoder's: the error of the first picture of image-to-image."""
     program = read_prompt(folder, numbers[0]).program
@@ -207,7 +216,7 @@ def find_encoder(program: Program) -> tuple[tuple[str, str], int]:
     raise ValueError("the program has no graph that encodes a picture")
 
 
-def _module(subject: Subject) -> nn.Module:
+def _module(subject: MeasuredComponent) -> nn.Module:
     if not any(held.spec == subject.spec and held.identity == subject.identity for held, _ in _held):
         _held.clear()
         _held.append((subject, subject.load()))
@@ -238,7 +247,7 @@ def _calls(spec: GraphSpec, folder: Path) -> Iterator[_Call]:
     name = spec.name
     count = len(list(folder.glob("*.pickle")))
     for number in range(count):
-        trajectory = probe(read_prompt(folder, number))
+        trajectory = first_middle_last_steps(read_prompt(folder, number))
         found = list(cases(name, trajectory))
         if number >= GUIDED and any(case.step is not None for case in found):
             break

@@ -58,7 +58,7 @@ class Search:
     vectors: int
     measured: dict[tuple[Scheme, ...], Measured] = field(default_factory=dict)
 
-    def within(self, budget: int) -> Measured:
+    def best_within(self, budget: int) -> Measured:
         """Return the best plan of at most `budget` bytes. Raises UserError if there is none."""
         found = self.find(budget)
         if found is None:
@@ -75,7 +75,7 @@ class Search:
             return None
         return max([self._measure(found), *self._rivals(budget)], key=lambda plan: plan.median_db)
 
-    def above(self, least_db: float) -> Measured:
+    def smallest_with_median(self, least_db: float) -> Measured:
         """Return the smallest plan whose pictures have a median PSNR of `least_db` or more. Raises UserError if there
         is none.
 
@@ -106,8 +106,8 @@ class Search:
             exact = self._measure(self._aimed(inf))
             if exact.median_db < least_db:
                 raise UserError(
-                    f"no recipe's pictures have a median of {least_db:g} dB: the best has {exact.median_db:.1f} dB, "
-                    "lower --min-psnr"
+                    f"no recipe reaches a median PSNR of {least_db:g} dB: the most precise one has "
+                    f"{exact.median_db:.1f} dB; lower --min-median-psnr"
                 )
             good = [exact]
         best = min(good, key=lambda plan: plan.nbytes)
@@ -158,7 +158,7 @@ class Search:
             if db == -inf:
                 raise UserError(
                     f"with weights of {plan.nbytes / 1e6:.2f} MB {name} computes values that are not finite: "
-                    "raise --budget-mb or --min-psnr"
+                    "raise --budget-mb or --min-median-psnr"
                 )
         engine = find_engine(self.format)
         exact_db = FLOORS_DB["float16", engine.half_arithmetic if engine is not None else "float32"]
@@ -209,7 +209,7 @@ def _weigh(analysis: SensitivityAnalysis, component: str, storages: tuple[Scheme
     finite = [scheme for scheme in storages if isfinite(sums[scheme])]
     if not finite:
         raise UserError(
-            f"{component} computes values that are not finite in every storage: export it with --recipe fp32"
+            f"with every storage of this format, {component} computes NaN or infinity: export with --recipe fp32"
         )
     scheme = next((scheme for scheme in finite if sums[scheme] <= LINEAR), finite[-1])
     analysis.progress(f"drawing the search prompts with {component} in {scheme.storage}")

@@ -1,5 +1,5 @@
-"""Weights int8 with a scale for each output channel. Inputs of matrix products, and of convolutions in TFLite, are
-int8 too, with the range of each input at each call. ONNX has no fast kernel for such convolutions: ConvInteger needs
+"""Weights int8 with a scale for each output channel, and inputs of matrix products (in TFLite also of convolutions)
+int8, with a range that is computed at each call. ONNX has no fast kernel for such convolutions: ConvInteger needs
 twice the time of float32 (benchmarks/RESULTS.md)."""
 
 from collections.abc import Mapping

@@ -13,4 +13,6 @@ from pocketdiffusion.runtime.errors import UserError
 
 def plan(weights: Mapping[str, Weight], analysis: Analysis) -> dict[str, Scheme]:
     """Raise UserError, because a mixed recipe comes from a search for one model and one size."""
-    raise UserError("the recipe mixed is searched: give --budget-mb or --min-psnr, or the JSON file that search wrote")
+    raise UserError(
+        "the recipe mixed is searched: give --budget-mb or --min-median-psnr, or the JSON file that search wrote"
+    )

@@ -1,5 +1,5 @@
 """Weights int8 with a scale for each output channel, and inputs of convolutions and matrix products int8 with
-calibrated ranges. The most sensitive weights are islands: stored as int8, with float32 inputs."""
+calibrated ranges, except for the most sensitive weights (islands): stored as int8, with float32 inputs."""
 
 from collections.abc import Mapping
 

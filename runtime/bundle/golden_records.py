@@ -17,7 +17,7 @@ class RecordedTensor(Record):
 
 
 class RecordedGraph(Record):
-    """The recorded calls of one graph. A call is for a half of guidance, at a step, or neither."""
+    """The recorded calls of one graph. Each call belongs to a half of guidance, to a step, to both or to neither."""
 
     halves: Annotated[
         tuple[Literal["negative", "positive", ""], ...],
@@ -67,7 +67,7 @@ class Trajectory(OriginalPicture):
 
 
 class Calibration(Record):
-    """What the ranges of integers for activations were measured on."""
+    """The prompts and settings that the value ranges of activations were measured on."""
 
     prompts: tuple[str, ...] = Field(description="what the original drew")
     seeds: tuple[Seed, ...] = Field(description="the seed of each prompt")

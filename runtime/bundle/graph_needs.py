@@ -9,7 +9,7 @@ from pocketdiffusion.runtime.record import INFORMS, Count, Record, Size
 
 
 class Engine(Record):
-    """The engine that reads the graph's file, and the least that it must know."""
+    """The engine that runs the graph's file: its name, oldest version and operator sets."""
 
     name: Annotated[str, Field(description='the engine: "onnxruntime", "litert" (TensorFlow Lite too) or "coreml"')]
     opset: Annotated[
@@ -44,8 +44,8 @@ class Engine(Record):
 
 
 class Memory(Record):
-    """What a graph takes of a phone's memory, counted from its file and not measured. An engine adds its own code,
-    copies in another layout and scratch space, and may need less for tensors, since it fuses operators."""
+    """The memory that a graph needs on a phone, in bytes, computed from its file and not measured. An engine adds its
+    own code and scratch space, and may need less for tensors, since it fuses operators."""
 
     weights_bytes: Annotated[
         Count | None,
@@ -58,12 +58,18 @@ class Memory(Record):
         Field(
             description="bytes of the tensors that are alive at once, in the order of execution, at their largest: "
             "each from the operator that makes it to the last that takes it, inputs for the whole call, outputs to "
-            "its end, a reshaped tensor as the one that it was made of; null: not counted"
+            "its end, a reshaped tensor as the one that it was made of, with what else the engine keeps for its calls "
+            "as `counted` states it; null: not counted"
         ),
     ]
-    counted: Annotated[
-        str, Field(description="for people: how the weights were counted, and why a number is null where one is")
-    ]
+    loading_bytes: Annotated[
+        Count | None,
+        Field(
+            description="bytes at their largest while the engine opens the file, with the copies of weights that it "
+            "frees before the first call, as seen on a computer; never less than `weights_bytes`; null: not known"
+        ),
+    ] = None
+    counted: Annotated[str, Field(description="for people: how it was counted, and why a number is null where one is")]
 
 
 class Unit(Record):

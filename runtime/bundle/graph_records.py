@@ -20,9 +20,9 @@ class ExternalData(Record):
 class PipelineGraph(Record):
     """One artifact, as whoever runs it needs it: this part is in the pipeline file.
 
-    `storage` is that of the matrices, islands of float aside: "int8", "palette6", or "mixed"; "float16" where float32
-    alone is beside it. A lossy recipe has floors of its own: `floor_db` for the outputs of this graph,
-    `picture_floors_db` for pictures; the evidence for them is in the recipe.
+    `storage`: how the matrices are stored, not counting islands of float: "int8", "palette6", or "mixed" for several;
+    "float16" if some matrices are float16 and all others float32. A lossy recipe has floors of its own: `floor_db` for
+    the outputs of this graph, `picture_floors_db` for pictures; the evidence for them is in the recipe.
     """
 
     path: BundlePath = Field(description="what the engine opens: a file, or for Core ML the folder of the package")

@@ -23,7 +23,7 @@ from pocketdiffusion.runtime.bundle.file_table import (
 from pocketdiffusion.runtime.bundle.golden_records import Calibration, GoldenCase, OriginalPicture, Trajectory
 from pocketdiffusion.runtime.bundle.graph_records import Graph, GraphProof, PipelineGraph
 from pocketdiffusion.runtime.bundle.leftovers import FILES, FOLDERS
-from pocketdiffusion.runtime.bundle.manifest import MINOR, Common, Draft, Manifest, original_picture
+from pocketdiffusion.runtime.bundle.manifest import MINOR, Common, Manifest, UnsealedManifest, original_picture
 from pocketdiffusion.runtime.bundle.picture_records import Scheduler
 from pocketdiffusion.runtime.bundle.step_files import Steps
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
@@ -130,7 +130,7 @@ def pipeline_path(format: str) -> str:
     return f"{PIPELINES}/{format}.json"
 
 
-def make_pipelines(draft: Draft, steps: Steps) -> dict[str, Pipeline]:
+def make_pipelines(draft: UnsealedManifest, steps: Steps) -> dict[str, Pipeline]:
     """Return the pipeline file of each format."""
     common = _common(draft)
     return {
@@ -144,7 +144,7 @@ def make_pipelines(draft: Draft, steps: Steps) -> dict[str, Pipeline]:
     }
 
 
-def make_proof(draft: Draft) -> Proof:
+def make_proof(draft: UnsealedManifest) -> Proof:
     """Return proof.json. Raise ValueError if the draft has no proof part."""
     if draft.provenance is None:
         raise ValueError("a bundle whose proof part is not installed cannot be sealed again")
@@ -160,7 +160,7 @@ def make_proof(draft: Draft) -> Proof:
     )
 
 
-def make_index(draft: Draft, files: Mapping[str, FileEntry]) -> Index:
+def make_index(draft: UnsealedManifest, files: Mapping[str, FileEntry]) -> Index:
     """Return manifest.json. All other files must be written before."""
     return Index(
         version=2,
@@ -224,7 +224,7 @@ def join(
     return manifest
 
 
-def summarize(draft: Draft, sha256: str) -> ProofSummary:
+def summarize(draft: UnsealedManifest, sha256: str) -> ProofSummary:
     """Return the summary of the verdicts. `sha256` is the digest of proof.json."""
     ranked = sorted(draft.verdicts, key=lambda verdict: (verdict.passed, _margin(verdict)))
     worst = None
@@ -238,7 +238,7 @@ def summarize(draft: Draft, sha256: str) -> ProofSummary:
     return ProofSummary.model_validate(fields, context=READING)
 
 
-def first_unproven(draft: Draft) -> str | None:
+def first_unproven(draft: UnsealedManifest) -> str | None:
     """Return a sentence about the first failed verdict, or about the first output of a graph without a verdict on its
     own artifact; None if there is neither. A verdict counts for a graph if its rung is the graph's recipe, at the
     precision that ships."""

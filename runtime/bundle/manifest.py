@@ -36,7 +36,7 @@ __all__ = [  # the records of all topics, to import from here
     "Calibration",
     "Common",
     "Defaults",
-    "Draft",
+    "UnsealedManifest",
     "ExternalData",
     "GoldenCase",
     "Graph",
@@ -86,7 +86,7 @@ class Common(Record):
         return self.tokenizers[0]
 
 
-class Draft(Common):
+class UnsealedManifest(Common):
     """A manifest before its files are hashed. `provenance` is None if the proof part is not installed; then the fields
     of proof.json are empty, in graphs as well."""
 
@@ -104,7 +104,7 @@ class Draft(Common):
     proof_kind: Annotated[ProofKind, INFORMS] = "full"
 
 
-class Manifest(Draft):
+class Manifest(UnsealedManifest):
     """The complete record of a bundle. `files` has every file except manifest.json and manifest.sha256."""
 
     version: Literal[2] = 2
@@ -157,7 +157,7 @@ class Manifest(Draft):
         return self
 
 
-def runtime_paths(draft: Draft) -> Iterator[tuple[str, str]]:
+def runtime_paths(draft: UnsealedManifest) -> Iterator[tuple[str, str]]:
     """Yield (owner, path) of each file that drawing needs by name, and of the picture of the original, the first of
     `golden`, if there is one."""
     for number, tokenizer in enumerate(draft.tokenizers, 1):
@@ -182,7 +182,7 @@ def runtime_paths(draft: Draft) -> Iterator[tuple[str, str]]:
         yield "the picture of the original", picture.image
 
 
-def original_picture(draft: Draft) -> OriginalPicture | None:
+def original_picture(draft: UnsealedManifest) -> OriginalPicture | None:
     """Return the first picture of `golden` without its recorded calls, None if there is none."""
     if not draft.golden:
         return None

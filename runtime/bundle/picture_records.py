@@ -34,7 +34,7 @@ class Scheduler(Record):
 
 
 class Defaults(Record):
-    """What to draw with where the user says nothing: the defaults of the original's own pipeline."""
+    """The default settings of a picture: those of the original's diffusers pipeline."""
 
     steps: Size = Field(description="denoising steps")
     guidance: float = Field(description="guidance scale")

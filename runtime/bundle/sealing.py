@@ -23,7 +23,7 @@ from pocketdiffusion.runtime.bundle.file_table import (
 from pocketdiffusion.runtime.bundle.folder import list_files
 from pocketdiffusion.runtime.bundle.json_files import encode
 from pocketdiffusion.runtime.bundle.layout import make_index, make_pipelines, make_proof, pipeline_path
-from pocketdiffusion.runtime.bundle.manifest import Draft, Manifest, runtime_paths
+from pocketdiffusion.runtime.bundle.manifest import Manifest, UnsealedManifest, runtime_paths
 from pocketdiffusion.runtime.bundle.step_files import Steps, write_steps
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.errors import ProofError
@@ -50,13 +50,13 @@ class Unsealed:
     hashed: Mapping[str, Hashed]
 
 
-def prepare(folder: Path, draft: Draft) -> Unsealed:
+def prepare(folder: Path, draft: UnsealedManifest) -> Unsealed:
     """Write the JSON files of `draft` below `folder`, except for the manifest and its digest, hash every file, and read
     the written files back: the gate judges `bundle` of the result.
 
     Raise ProofError for links and other files that are not ordinary, and ValueError if the draft names a missing file,
     or a file's name is not valid on every disk."""
-    draft = Draft(**{name: getattr(draft, name) for name in Draft.model_fields})
+    draft = UnsealedManifest(**{name: getattr(draft, name) for name in UnsealedManifest.model_fields})
     steps = _write_json(folder, draft)
     hashed = hash_files(folder, {})
     index = make_index(draft, _table(draft, steps, hashed))
@@ -67,7 +67,9 @@ def seal_judged(unsealed: Unsealed, verdicts: Sequence[Verdict]) -> Manifest:
     """Write proof.json with `verdicts`, the manifest and its digest. Raise ProofError, which names the file, if a file
     without role report has changed since `prepare`."""
     folder, before = unsealed.bundle.folder, unsealed.bundle.manifest
-    draft = Draft(**{name: getattr(before, name) for name in Draft.model_fields} | {"verdicts": tuple(verdicts)})
+    draft = UnsealedManifest(
+        **{name: getattr(before, name) for name in UnsealedManifest.model_fields} | {"verdicts": tuple(verdicts)}
+    )
     (folder / PROOF).write_bytes(encode(make_proof(draft)))
     files = _table(draft, unsealed.steps, hash_files(folder, unsealed.hashed))
     if changed := changed_files(before.files, files):
@@ -75,11 +77,11 @@ def seal_judged(unsealed: Unsealed, verdicts: Sequence[Verdict]) -> Manifest:
     return _write_manifest(folder, draft, files)
 
 
-def seal(folder: Path, draft: Draft) -> Manifest:
+def seal(folder: Path, draft: UnsealedManifest) -> Manifest:
     """Write the JSON files of `draft` below `folder`, the file table in manifest.json, and manifest.sha256. The same
     content gives the same bytes. A Manifest may be given as the draft: its table is computed again. Raise as `prepare`
     does."""
-    draft = Draft(**{name: getattr(draft, name) for name in Draft.model_fields})
+    draft = UnsealedManifest(**{name: getattr(draft, name) for name in UnsealedManifest.model_fields})
     steps = _write_json(folder, draft)
     return _write_manifest(folder, draft, _table(draft, steps, hash_files(folder, {})))
 
@@ -110,7 +112,7 @@ def changed_files(judged: Mapping[str, FileEntry], sealed: Mapping[str, FileEntr
     ]
 
 
-def _write_json(folder: Path, draft: Draft) -> Steps:
+def _write_json(folder: Path, draft: UnsealedManifest) -> Steps:
     steps = write_steps(folder, draft.step_tables, draft.scheduler)
     written = {pipeline_path(name): encode(pipeline) for name, pipeline in make_pipelines(draft, steps).items()}
     (folder / PIPELINES).mkdir(exist_ok=True)
@@ -127,17 +129,17 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _table(draft: Draft, steps: Steps, hashed: Mapping[str, Hashed]) -> dict[str, FileEntry]:
+def _table(draft: UnsealedManifest, steps: Steps, hashed: Mapping[str, Hashed]) -> dict[str, FileEntry]:
     named = {path for _, path in runtime_paths(draft)} | {steps.file}
     return {
         path: FileEntry(sha256=each.sha256, size=each.size, role=role_of(path, named)) for path, each in hashed.items()
     }
 
 
-def _write_manifest(folder: Path, draft: Draft, files: Mapping[str, FileEntry]) -> Manifest:
+def _write_manifest(folder: Path, draft: UnsealedManifest, files: Mapping[str, FileEntry]) -> Manifest:
     index = make_index(draft, files)
     manifest = Manifest(
-        **{name: getattr(draft, name) for name in Draft.model_fields},
+        **{name: getattr(draft, name) for name in UnsealedManifest.model_fields},
         proof=index.proof,
         picture=index.picture,
         runtime_id=index.runtime_id,

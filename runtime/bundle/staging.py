@@ -69,7 +69,7 @@ def scratch_next_to(out: Path) -> Iterator[None]:
             raise
 
 
-def check_place(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """Raise UserError if `stage` would fail at its beginning, before long work. Leaves no files."""
     with _claimed(_place(out)):
         pass
@@ -103,7 +103,7 @@ def exchange(a: Path, b: Path) -> bool:
 
 def _place(out: Path) -> Path:
     if out.name in ("", ".."):
-        raise UserError(f"{out} is not a name for a bundle: name a folder of its own, such as {out / 'bundle'}")
+        raise UserError(f"{out} cannot be an output folder: give a new folder, such as {out / 'bundle'}")
     return Path(os.path.realpath(out.parent)) / out.name
 
 
@@ -111,14 +111,16 @@ def _refuse_foreign(out: Path) -> None:
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not out.is_dir():
-        raise UserError(f"{out} is there already and is not a bundle: choose another place")
+        raise UserError(f"{out} exists and is a file or a link, not a folder: choose another name")
     if not any(out.iterdir()):
         return
     try:
         known = json.loads((out / MANIFEST).read_bytes())["files"].keys()
         foreign = sorted(list_files(out).keys() - known)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ProofError) as error:
-        raise UserError(f"{out} is there already and is not a bundle: choose another place, or remove it") from error
+        raise UserError(
+            f"{out} exists and is not a folder that an export wrote, so it is not replaced: choose another folder"
+        ) from error
     if foreign:
         raise UserError(f"{out} holds {foreign[0]!r}, which no export wrote: move it, or choose another place")
 
@@ -182,7 +184,9 @@ def _lock(work: Path, out: Path) -> int | None:
         if fresh:
             return lock
         os.close(lock)
-        raise UserError(f"{work} is left from another export to {out}: if that is over, remove it") from None
+        raise UserError(
+            f"{work} belongs to another export to {out}: wait for it; if none is running, remove {work}"
+        ) from None
     os.close(lock)
     return None
 

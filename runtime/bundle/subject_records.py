@@ -8,7 +8,7 @@ from pocketdiffusion.runtime.record import INFORMS, BundlePath, Record, Sha256, 
 
 
 class ModelInfo(Record):
-    """What was exported."""
+    """The model that was exported."""
 
     name: str = Field(description="the checkpoint's folder or its id on the hub")
     family: str = Field(description="the kind of model, for people: no reader goes by it")
@@ -29,7 +29,7 @@ class ModelInfo(Record):
 
 
 class TargetInfo(Record):
-    """For which phone."""
+    """The phone that the bundle is for."""
 
     name: str = Field(description="the target's name")
     title: str = Field(description="the phone's name, for people")

@@ -14,7 +14,7 @@ ProofKind = Literal["quick", "full"]  # how much of the original an export was c
 
 
 class Kind(StrEnum):
-    """The subject of a comparison with the original. The value is the `rung` of a verdict, except that a verdict on an
+    """What is compared with the original. The value is the `rung` of a verdict, except that a verdict on an
     artifact has its recipe's name as `rung`."""
 
     REWRITES = "rewrites"  # the rewritten module in torch
@@ -108,14 +108,18 @@ class Verdict:
         if self.not_finite is not None:
             return f"{where}{self.subject} ({self.rung}) is not finite {self.not_finite.where()} in {self.worst_case}"
         if not self.finite:
-            return f"{where}{self.subject} ({self.rung}) is of another shape, first in {self.worst_case}"
+            return (
+                f"{where}{self.subject} ({self.rung}) has another shape than the original's output, first in "
+                f"{self.worst_case}"
+            )
         return (
-            f"{where}{self.subject} ({self.rung}): {self.psnr_db:.1f} dB, floor {self.floor_db:.0f} dB; largest error "
-            f"{self.max_abs:.2g}, limit {self.max_abs_limit:.2g}, at {list(self.worst)} in {self.worst_case}"
+            f"{where}{self.subject} ({self.rung}): PSNR {self.psnr_db:.1f} dB, at least {self.floor_db:.0f} dB "
+            f"required; largest error {self.max_abs:.2g}, at most {self.max_abs_limit:.2g} allowed, at index "
+            f"{list(self.worst)} in {self.worst_case}"
         )
 
 
-def blame(failed: Sequence[Verdict]) -> Verdict:
+def first_to_report(failed: Sequence[Verdict]) -> Verdict:
     """Return the failed verdict to report first: one on a part if there is any, because pictures suffer from any
     part."""
     return min(failed, key=lambda verdict: verdict.kind == Kind.PICTURES)
@@ -124,8 +128,8 @@ def blame(failed: Sequence[Verdict]) -> Verdict:
 class VerdictRecord(Record):
     """What the gate found. The fields are those of Verdict; decibels, errors and limits may be infinite.
 
-    That of the rungs "rounding" and "changed" has the format whose floors they move. `passed` is what the other fields
-    say, or the file is refused.
+    A verdict of the rung "rounding" or "changed" has the format whose floors it changes. `passed` must agree with the
+    other fields, else the file is refused.
     """
 
     subject: str = Field(

@@ -78,8 +78,8 @@ class ChildRunner:
         except TimeoutError:
             self._end()
             raise ProofError(
-                f"{self._launch.title}: {self.spec.name} took longer than {self._launch.seconds:g} s: give it more "
-                "with --limit, or a smaller model"
+                f"{self._launch.title}: {self.spec.name} took longer than {self._launch.seconds:g} s: raise "
+                "--limit, or use a smaller model"
             ) from None
         except (OSError, EOFError, ValueError, KeyError):
             raise ProofError(f"{self._launch.title}: {self.spec.name} {self._last_words()}") from None

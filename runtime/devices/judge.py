@@ -19,7 +19,7 @@ from pocketdiffusion.runtime.devices.child import ChildRunner, Launch
 from pocketdiffusion.runtime.devices.facts import StandinFacts
 from pocketdiffusion.runtime.devices.standins import load_standin
 from pocketdiffusion.runtime.engines import find_engine, find_graph, open_graph
-from pocketdiffusion.runtime.engines.facts import Way
+from pocketdiffusion.runtime.engines.facts import StandinRun
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.program import DECODE, find_producer, model_graph
@@ -28,7 +28,7 @@ from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.check import Scope, scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.pictures import draw_again, draw_pictures, judge_pictures
-from pocketdiffusion.runtime.verify.recording import Trajectory, probe
+from pocketdiffusion.runtime.verify.recording import Trajectory, first_middle_last_steps
 from pocketdiffusion.runtime.verify.skipped import NotRun
 from pocketdiffusion.runtime.verify.tolerances import check_artifact
 
@@ -37,15 +37,15 @@ STEPS = 4  # of the picture
 
 @dataclass(frozen=True)
 class Standin:
-    """A place to run graphs: `device` is a key of `EngineFacts.ways`, `facts` is its record, `core` qemu's name of the
-    processor that arm64 emulates."""
+    """A place to run graphs: `device` is a key of `EngineFacts.standin_runs`, `facts` is its record, `core` qemu's name
+    of the processor that arm64 emulates."""
 
     device: str
     launch: Launch
     facts: StandinFacts
     core: str = ""
 
-    def open(self, folder: Path, way: Way, graph: Graph) -> Runner:
+    def open(self, folder: Path, way: StandinRun, graph: Graph) -> Runner:
         """Open a graph below `folder`. Raise ProofError if the stand-in cannot load it, ends or exceeds the time
         limit; UserError if its processor lacks what phones have."""
         file_spec = graph.file_spec or graph.spec
@@ -73,10 +73,10 @@ def judge_on(
     skipped: list[NotRun] = []
     for format in bundle.manifest.graphs:
         facts = find_engine(format)
-        ways = () if facts is None else facts.ways.get(place.device, ())
+        ways = () if facts is None else facts.standin_runs.get(place.device, ())
         left_out = ("-", "no engine of this format is there") if not ways else None
-        if facts is not None and place.device in facts.left_out:
-            left_out = facts.left_out[place.device]
+        if facts is not None and place.device in facts.not_run:
+            left_out = facts.not_run[place.device]
         if left_out is not None:
             skipped.append(NotRun("all", format, place.device, *left_out))
         for way in ways:
@@ -91,7 +91,7 @@ def _judge_way(
     bundle: Bundle,
     trajectory: Trajectory,
     format: str,
-    way: Way,
+    way: StandinRun,
     progress: Progress,
 ) -> tuple[list[Verdict], list[NotRun]]:
     reports: list[Verdict] = []
@@ -119,7 +119,7 @@ def _judge_way(
             continue
         scope = replace(scope_of(format, graph), arithmetic=way.arithmetic, device=place.device, unit=place.facts.unit)
         check = check_artifact(scope, graph, bundle.manifest.verdicts)
-        reports += judge_graph(check, runner, [probe(trajectory)])
+        reports += judge_graph(check, runner, [first_middle_last_steps(trajectory)])
     on_host = {row.subject for row in skipped}
     model, _ = model_graph(bundle.manifest.program)
     if model in on_host:

@@ -156,8 +156,9 @@ def _floor(verdicts: Sequence[Verdict], subject: str, graph: Graph, result: Unit
     storage cannot compute in the report's arithmetic."""
     if graph.floor_db is None and (graph.storage, result.arithmetic) not in FLOORS_DB:
         raise UserError(
-            f"the report says that {result.format} {result.graph} computed in {result.arithmetic} on {result.unit}, "
-            f"which a file of {graph.storage} without integers does not"
+            f"the report states arithmetic {result.arithmetic} for {result.format} {result.graph} on "
+            f"{result.unit}, which is not possible for a file with {graph.storage} weights: correct the app that "
+            "wrote the report"
         )
     scope = replace(scope_of(result.format, graph), arithmetic=result.arithmetic, unit=result.unit)
     return check_artifact(scope, graph, verdicts).tolerance.of(subject)

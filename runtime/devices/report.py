@@ -33,13 +33,13 @@ Decibels = Annotated[AnyFloat, AfterValidator(_no_nan)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class Written(Record):
-    """A record of a report: what a later format adds is passed over."""
+class ReportRecord(Record):
+    """The base of the records of a device report: fields that a later version adds are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class Phone(Written):
+class Phone(ReportRecord):
     """The phone that the report is of."""
 
     maker: Annotated[Words, Field(min_length=1, description='who made the phone, such as "Google"')]
@@ -47,7 +47,7 @@ class Phone(Written):
     soc: Annotated[Words | None, Field(description='its processor, such as "Tensor G3"; null: the system does not say')]
 
 
-class Program(Written):
+class Program(ReportRecord):
     """A program and its version."""
 
     name: Annotated[
@@ -56,8 +56,8 @@ class Program(Written):
     version: Annotated[Words, Field(min_length=1, description='its version as it states it, such as "14" or "1.30.0"')]
 
 
-class OutputResult(Written):
-    """One output of a graph beside the golden case of the bundle."""
+class OutputResult(ReportRecord):
+    """One output of a graph, compared with the golden case of the bundle."""
 
     output: Annotated[Words, Field(description="the output's name, as in the graph's `spec`")]
     psnr_db: Annotated[
@@ -70,7 +70,7 @@ class OutputResult(Written):
     finite: Annotated[bool, Field(description="whether every element is a number: neither NaN nor infinite")]
 
 
-class UnitResult(Written):
+class UnitResult(ReportRecord):
     """One graph on one compute unit. Where the unit refused it, `error` says so, and there are no outputs."""
 
     format: Annotated[Words, Field(description='the format of the file that was run, such as "onnx"')]
@@ -111,7 +111,7 @@ class UnitResult(Written):
     ]
 
 
-class PictureResult(Written):
+class PictureResult(ReportRecord):
     """A whole picture, drawn on the phone as the original's picture in the bundle was."""
 
     format: Annotated[Words, Field(description="the format of the files that drew it")]
@@ -125,14 +125,14 @@ class PictureResult(Written):
     ]
 
 
-class Vectors(Written):
+class Vectors(ReportRecord):
     """The conformance vectors of the bundle, by name: each in one of the two lists."""
 
-    passed: Annotated[tuple[Words, ...], Field(description="names of those that the app's engine gave right")]
-    failed: Annotated[tuple[Words, ...], Field(description="names of those that it gave wrong")]
+    passed: Annotated[tuple[Words, ...], Field(description="names of the vectors that the app computed correctly")]
+    failed: Annotated[tuple[Words, ...], Field(description="names of the vectors that the app computed wrongly")]
 
 
-class DeviceReport(Written):
+class DeviceReport(ReportRecord):
     """What a bundle did on a phone."""
 
     version: Annotated[Literal[1], Field(description="of this format; a reader refuses a greater one")]
@@ -195,7 +195,7 @@ def report_schema() -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError(f"a key is there twice among {sorted(name for name, _ in pairs)}")
+        raise ValueError(f"one of the keys {sorted(name for name, _ in pairs)} occurs twice")
     return fields
 
 

@@ -13,7 +13,7 @@ def find_standin(cache: Path, name: str) -> Path:
     """Return the folder of the stand-in `name` below `cache`. Raise UserError, with the command that installs it, if it
     is not installed, has other versions than this pocketdiffusion requires, or lacks a file."""
     folder = cache / name
-    again = f"pocketdiffusion devices install {name} --standins {cache}"
+    again = f"run pocketdiffusion devices install {name} --standins {cache}"
     try:
         stamp = json.loads((folder / STAMP).read_text())
         installed = {(p["name"], p["version"]) for p in stamp["packages"]}
@@ -22,7 +22,7 @@ def find_standin(cache: Path, name: str) -> Path:
         raise UserError(f"the stand-in {name} is not set up in {cache}: {again}") from None
     for package, version in load_standin(name).versions.items():
         if (package, version) not in installed:
-            raise UserError(f"the stand-in {name} has another {package} than {version}: {again}")
+            raise UserError(f"the stand-in {name} has another version of {package} than {version}: {again}")
     for path, size in files.items():
         try:
             complete = (folder / path).stat().st_size == size

@@ -16,7 +16,7 @@ from typing import Any
 BARE = ("pocketdiffusion", "pocketdiffusion.runtime", "pocketdiffusion.runtime.engines")
 
 
-def lay_bare(package: Path) -> None:
+def skip_package_init(package: Path) -> None:
     """Make the packages importable without running their __init__.py."""
     for name in BARE:
         module = ModuleType(name)
@@ -26,7 +26,7 @@ def lay_bare(package: Path) -> None:
 
 def main(package: Path, site: list[str]) -> None:
     sys.path[:0] = site
-    lay_bare(package)
+    skip_package_init(package)
     frames = import_module("pocketdiffusion.runtime.devices.frames")
     given, taken = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -45,7 +45,7 @@ def main(package: Path, site: list[str]) -> None:
     try:
         runner = load(request)
     except Exception as error:
-        answer(complaint(error), {})
+        answer(describe_error(error), {})
         return
     answer({"features": features()}, {})
     while True:
@@ -56,7 +56,7 @@ def main(package: Path, site: list[str]) -> None:
         try:
             facts, outputs = {}, runner(inputs)
         except Exception as error:
-            facts, outputs = complaint(error), {}
+            facts, outputs = describe_error(error), {}
         answer(facts, outputs)
 
 
@@ -79,7 +79,7 @@ def features() -> list[str]:
     return words.strip(" \t:").split()
 
 
-def complaint(error: Exception) -> dict[str, str]:
+def describe_error(error: Exception) -> dict[str, str]:
     """Return the error's kind and message. Errors that are not for people get their class's name before it."""
     kind = type(error).__name__
     known = kind in ("ProofError", "UserError")

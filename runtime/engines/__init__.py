@@ -17,6 +17,7 @@ from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines.facts import EngineFacts
 from pocketdiffusion.runtime.engines.io_adapter import AdaptedRunner
 from pocketdiffusion.runtime.errors import ProofError, UserError
+from pocketdiffusion.runtime.memory import returning_large_blocks
 from pocketdiffusion.runtime.runner import Runner
 
 Opener = Callable[[Bundle, str, str], Runner]  # opens a graph of a bundle, as `open_graph` does
@@ -62,5 +63,6 @@ def find_graph(bundle: Bundle, name: str, format: str) -> Graph:
 def load_runner(folder: Path, format: str, graph: Graph) -> Runner:
     """Load one artifact below `folder`, as `open_graph` does, before it belongs to a bundle."""
     module = import_module(f"pocketdiffusion.runtime.engines.{format}")
-    runner: Runner = module.open_runner(folder / graph.path, graph.file_spec or graph.spec)
+    with returning_large_blocks():
+        runner: Runner = module.open_runner(folder / graph.path, graph.file_spec or graph.spec)
     return runner if graph.file_spec is None else AdaptedRunner(graph.spec, runner, graph.transposes)

@@ -20,7 +20,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 
 _ON_A_MAC = ("-", "Core ML is on Apple's systems only")
-ENGINE = EngineFacts(name="coreml", half_arithmetic="float16", left_out={"arm64": _ON_A_MAC, "gpu": _ON_A_MAC})
+ENGINE = EngineFacts(name="coreml", half_arithmetic="float16", not_run={"arm64": _ON_A_MAC, "gpu": _ON_A_MAC})
 
 
 @dataclass(frozen=True)

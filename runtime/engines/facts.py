@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Way:
+class StandinRun:
     """One way to run the graphs of a format: the module that defines `open_runner`, and its arithmetic."""
 
     engine: str
@@ -16,7 +16,7 @@ class Way:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """`name` is the engine's name in bundles, such as "onnxruntime"."""
+    """What is known about an engine without importing it. `name`: its name in bundles, such as "onnxruntime"."""
 
     name: str
     half_arithmetic: Literal["float32", "float16"] = "float32"  # of a graph whose weights are stored in float16
@@ -28,6 +28,8 @@ class EngineFacts:
     processor_code: bool = False  # files hold a processor's own code, and `compiled_for` names the processors
     # By compute unit of a phone that another engine runs: why that engine is not here, and what ran the graph instead.
     absent: Mapping[str, str] = field(default_factory=dict)
-    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)  # by stand-in, a name of runtime/devices/standins
+    standin_runs: Mapping[str, tuple[StandinRun, ...]] = field(
+        default_factory=dict
+    )  # by stand-in, a name of runtime/devices/standins
     # By stand-in: an arithmetic that is not run there ("-": no arithmetic is), and the reason.
-    left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    not_run: Mapping[str, tuple[str, str]] = field(default_factory=dict)

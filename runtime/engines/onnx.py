@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.runtime.engines.facts import EngineFacts, Way
+from pocketdiffusion.runtime.engines.facts import EngineFacts, StandinRun
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
@@ -17,8 +17,8 @@ ENGINE = EngineFacts(
     weights_in_own_files=True,
     same_versions=True,
     absent={"npu": "Qualcomm's QNN is not on this machine: onnxruntime's CPU kernels ran the graph instead"},
-    ways={"arm64": (Way(__name__, "float32"),)},
-    left_out={
+    standin_runs={"arm64": (StandinRun(__name__, "float32"),)},
+    not_run={
         # A graph that is float16 throughout has 54 dB there (UNet), below the floor: see benchmarks/half_onnx.py.
         "arm64": ("float16", "the file says float32, and onnxruntime computes as the file says, on a phone too"),
         "gpu": ("-", "LiteRT's GPU accelerator takes TFLite files only"),
@@ -43,7 +43,8 @@ class OnnxRunner:
             outputs = self.session.run(names, dict(inputs))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ProofError(f"{self.spec.name}: onnxruntime cannot run this graph: {_reason(error)}") from None
-        return dict(zip(names, outputs, strict=True))
+        # An output of onnxruntime is a view of the session's memory, which would be kept as long as the output.
+        return {name: output.copy() for name, output in zip(names, outputs, strict=True)}
 
 
 def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runner:
@@ -59,6 +60,7 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.use_deterministic_compute = True
+    options.enable_mem_pattern = False  # from the second call on, it would hold a second copy of all activations
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _sums_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")  # slower, exact sums of int8

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketdiffusion.runtime.engines.facts import EngineFacts, Way
+from pocketdiffusion.runtime.engines.facts import EngineFacts, StandinRun
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
@@ -17,11 +17,14 @@ from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 ENGINE = EngineFacts(
     name="litert",
     dynamic_convolutions=True,
-    ways={
-        "arm64": (Way(__name__, "float32"), Way("pocketdiffusion.runtime.devices.xnnpack_half", "float16")),
-        "gpu": (Way("pocketdiffusion.runtime.devices.ml_drift", "float32"),),
+    standin_runs={
+        "arm64": (
+            StandinRun(__name__, "float32"),
+            StandinRun("pocketdiffusion.runtime.devices.xnnpack_half", "float16"),
+        ),
+        "gpu": (StandinRun("pocketdiffusion.runtime.devices.ml_drift", "float32"),),
         # No stand-in: benchmarks/tflite_on_android.py starts the Android app's engine itself.
-        "tensorflow": (Way("pocketdiffusion.runtime.devices.tensorflow_lite", "float32"),),
+        "tensorflow": (StandinRun("pocketdiffusion.runtime.devices.tensorflow_lite", "float32"),),
     },
 )
 _IDENTIFIER = b"TFL3"  # from the fifth byte on; LiteRT itself does not check it

@@ -146,6 +146,6 @@ def check_reach(schedule: NoiseSchedule, timesteps: NDArray[np.float64]) -> None
     for timestep in (timesteps.max(), timesteps.min()):
         if not 0 <= timestep <= last:
             raise UserError(
-                f"{len(timesteps)} steps with steps_offset {schedule.steps_offset} visit timestep {timestep:.0f}, "
-                f"the model was trained on 0 to {last}: use fewer steps"
+                f"{len(timesteps)} steps with steps_offset {schedule.steps_offset} need timestep {timestep:.0f}, and "
+                f"the model was trained on timesteps 0 to {last}: use fewer steps"
             )

@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
 from pocketdiffusion.runtime.engines import find_graph, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
-from pocketdiffusion.runtime.pipeline import combine_halves, find_cut
+from pocketdiffusion.runtime.pipeline import combine_halves, find_truncated
 from pocketdiffusion.runtime.program import HALVES, Program, model_graph, program_graphs
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array, Runner
@@ -95,7 +95,7 @@ class Candidate(Protocol):
         """Return storage and arithmetic of a graph."""
         ...
 
-    def find_cut(self, prompt: str) -> str:
+    def find_truncated(self, prompt: str) -> str:
         """Return the end of `prompt` that does not fit into its text encoder, "" if all of it fits."""
         ...
 
@@ -130,8 +130,8 @@ class BundleCandidate:
         found = find_graph(self.bundle, graph, self.format)
         return found.storage, found.arithmetic
 
-    def find_cut(self, prompt: str) -> str:
-        return find_cut(self.bundle, prompt)
+    def find_truncated(self, prompt: str) -> str:
+        return find_truncated(self.bundle, prompt)
 
     def draw(self, trajectories: Sequence[Trajectory]) -> Iterator[PictureReport]:
         return draw_pictures(self.bundle, trajectories, self.format)
@@ -143,11 +143,12 @@ def check_shapes(one: Candidate, other: Candidate) -> None:
     mine, theirs = (program_graphs(side.program) for side in (one, other))
     if set(mine) != set(theirs):
         titles = f"{other.title} has the graphs {', '.join(theirs)}, {one.title} {', '.join(mine)}"
-        raise UserError(f"{titles}: they cannot be compared")
+        raise UserError(f"{titles}: only models with the same graphs can be compared")
     specs = ({graph: side.spec(graph) for graph in mine} for side in (one, other))
     for name, own, given in other_shapes(*specs):
         raise UserError(
-            f"{other.title} has {name} of {list(given)}, {one.title} of {list(own)}: they cannot be compared"
+            f"the shape of {name} is {list(given)} in {other.title} and {list(own)} in {one.title}: only "
+            "models with equal shapes can be compared; --size of `export` sets the size of the pictures"
         )
 
 

@@ -96,9 +96,9 @@ def judge_conformance(
     progress: Progress = lambda line: None,
     recomputed: Path | None = None,
 ) -> tuple[list[Verdict], dict[str, str]]:
-    """Return a verdict for each vector of the bundle, its subject the vector's name, and the vectors' explanations of a
-    failure by name. `reader` None is the runtime's own. Both are empty if the bundle has no vectors. `recomputed` is a
-    folder of vectors that the original libraries have just computed; verdicts on them are of the kind
+    """Return a verdict for each vector of the bundle, whose subject is the vector's name, and {name: what a failure of
+    this vector means}. `reader` None is the runtime's own. Both are empty if the bundle has no vectors. `recomputed` is
+    a folder of vectors that the original libraries have just computed; verdicts on them are of the kind
     CONFORMANCE_AFRESH."""
     if not bundle.manifest.conformance:
         return [], {}
@@ -147,7 +147,7 @@ def _tokens(reader: Reader, case: Case, given: Arrays, expected: Arrays) -> Resu
     yield f"ids of {case.label}", expected["ids"], tokens.ids[0]
     if "mask" in expected:
         yield f"mask of {case.label}", expected["mask"], tokens.mask[0]
-    cut = np.frombuffer(tokens.cut.encode("utf-8", "replace"), np.uint8)
+    cut = np.frombuffer(tokens.truncated.encode("utf-8", "replace"), np.uint8)
     yield f"length of what is cut of {case.label}", np.array([len(expected["cut"]) + 1]), np.array([len(cut) + 1])
     if len(cut):
         yield f"what is cut of {case.label}", expected["cut"], cut

@@ -43,8 +43,8 @@ def compare_with(db: float, controls: Mapping[str, float]) -> str:
         return "without controls"
     near = [f"{name} ({_db(value)})" for name, value in told.items() if db > value]
     far = [f"{name} ({_db(value)})" for name, value in told.items() if not db > value]
-    words = [f"nearer than {_and(near)}"] if near else []
-    words += [f"no nearer than {_and(far)} would be"] if far else []
+    words = [f"closer to the reference than the reference's own picture with {_and(near)}"] if near else []
+    words += [f"not closer than the reference's own picture with {_and(far)}"] if far else []
     return ", but ".join(words)
 
 
@@ -57,7 +57,7 @@ def describe_pictures(verdicts: Iterable[Median], controls: Sequence[Mapping[str
 
 
 def _db(value: float) -> str:
-    return "equal" if value == inf else f"{value:.1f} dB"
+    return "identical" if value == inf else f"{value:.1f} dB"
 
 
 def _and(words: Sequence[str]) -> str:

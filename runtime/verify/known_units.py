@@ -1,6 +1,6 @@
 """Warnings about graphs that ship for a compute unit on which they are known to be bad."""
 
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 
 EVIDENCE = {
     "measured_here": "measured by this project",
@@ -10,11 +10,11 @@ EVIDENCE = {
 }
 
 
-def warn_of_units(manifest: Draft) -> list[str]:
+def warn_of_units(manifest: UnsealedManifest) -> list[str]:
     """Return a warning for each graph that ships for a unit on which it is known to be bad, with the evidence."""
     return [
-        f"WARNING: the {format} graph {name} is known to be bad on its compute unit, {graph.compute_unit} "
-        f"({EVIDENCE.get(known.evidence, known.evidence)}): {known.note}"
+        f"WARNING: the {format} graph {name} is known to fail or to compute wrong results on its compute unit, "
+        f"{graph.compute_unit} ({EVIDENCE.get(known.evidence, known.evidence)}): {known.note}"
         for format, graphs in manifest.graphs.items()
         for name, graph in graphs.items()
         if (known := graph.units.get(graph.compute_unit)) is not None and known.status == "bad"

@@ -206,9 +206,9 @@ def asked_runs(counts: Iterator[int] | list[int]) -> Iterator[tuple[bool, int, i
 
 
 def run_floor_db(first: Array, latents: Array) -> float:
-    """Return RUN_DB, or less if the latents begin so large that float32 cannot reach it (schedules that end in pure
-    noise begin at 4096): then twice the last bit of the largest value. `first`: float32 [16], before the first row.
-    `latents`: float32 [rows, 16]."""
+    """Return the floor (dB) of a run: RUN_DB, or less if the first latents are so large (4096 in schedules that end in
+    pure noise) that float32 cannot reach RUN_DB: then an error of two units in the last place of the largest value.
+    `first`: float32 [16], before the first row. `latents`: float32 [rows, 16]."""
     largest = float(np.abs(latents).max(initial=float(np.abs(first).max())))
     size = float(np.abs(latents[-1]).max())
     return min(RUN_DB, 20 * log10(size / (largest * 2.0**-22)))

@@ -20,7 +20,7 @@ from pocketdiffusion.runtime.program_run import Values, run_stage
 from pocketdiffusion.runtime.runner import Array, Runner
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
-from pocketdiffusion.runtime.verify.recording import Trajectory, make_cases, places
+from pocketdiffusion.runtime.verify.recording import Trajectory, call_positions, make_cases
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def record_bundle(
     program = bundle.manifest.program
     if program.guidance == CLASSIFIER_FREE and not guidance > 1:
         raise UserError(
-            f"guidance {guidance:g} draws only one half of guidance, and a recording needs both: use more than 1"
+            f"guidance {guidance:g} does not use the negative prompt, and a comparison needs both: give more than 1"
         )
     format = graph_format(bundle, format)
     sampler = sampler or bundle.manifest.scheduler.default_sampler
@@ -105,7 +105,7 @@ def record_bundle(
         guidance=guidance,
         calls={
             name: make_cases(
-                prompt, places(program, name, len(each.calls), guidance, negative_prompt is None), each.calls
+                prompt, call_positions(program, name, len(each.calls), guidance, negative_prompt is None), each.calls
             )
             for name, each in runners.items()
         },

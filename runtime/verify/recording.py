@@ -90,7 +90,7 @@ def keep_steps(trajectory: Trajectory, steps: Collection[int]) -> Trajectory:
     return replace(trajectory, calls=kept)
 
 
-def probe(trajectory: Trajectory) -> Trajectory:
+def first_middle_last_steps(trajectory: Trajectory) -> Trajectory:
     """Return the trajectory with its first, middle and last step only: enough for the rungs below the shipped
     artifact."""
     steps = recorded_steps(trajectory)
@@ -138,7 +138,7 @@ def halves_of(trajectory: Trajectory) -> tuple[str, ...]:
     return tuple(half for half in HALVES if half in there)
 
 
-def places(
+def call_positions(
     program: Program, graph: str, count: int, guidance: float, no_negative: bool, *, positive_first: bool = False
 ) -> list[tuple[str, int | None]]:
     """Return (half, step) of each of the `count` calls of a graph in their order: the order of `run_stage` without a
@@ -184,13 +184,13 @@ def _stage_of(program: Program, graph: str) -> tuple[Stage, bool]:
 
 def make_cases(
     prompt: str,
-    places: Iterable[tuple[str, int | None]],
+    call_positions: Iterable[tuple[str, int | None]],
     calls: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]],
 ) -> tuple[Case, ...]:
     """Return the cases of one graph from the inputs and outputs of its calls, in the order that trajectories have."""
     found = [
         Case(label_of(prompt, half, step), half, step, inputs, outputs)
-        for (half, step), (inputs, outputs) in zip(places, calls, strict=True)
+        for (half, step), (inputs, outputs) in zip(call_positions, calls, strict=True)
     ]
     return tuple(sorted(found, key=lambda case: (-1 if case.step is None else case.step, case.half)))
 

@@ -49,8 +49,8 @@ def judge_runtime_part(bundle: Bundle, progress: Progress = lambda line: None) -
     for format, graphs in bundle.manifest.graphs.items():
         for name in graphs:
             progress(f"{format} {name}")
-            runner, case = open_graph(bundle, name, format), bundle.manifest.cases[name]
-            reports += _judge_case(bundle, checks[format, name], runner, case)
+            case = bundle.manifest.cases[name]
+            reports += _judge_case(bundle, checks[format, name], open_graph(bundle, name, format), case)
         if bundle.manifest.picture is not None:
             progress(f"{format} picture")
             pictures.append(_judge_picture(bundle, format, bundle.manifest.picture))

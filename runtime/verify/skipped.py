@@ -3,13 +3,13 @@ counted as verdicts."""
 
 from dataclasses import dataclass
 
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 from pocketdiffusion.runtime.engines import find_engine
 
 
 @dataclass(frozen=True)
 class NotRun:
-    """`subject` is a graph, or "all" of a format."""
+    """Graphs that were not run. `subject`: a graph's name, or "all" for every graph of the format."""
 
     subject: str
     format: str
@@ -18,7 +18,7 @@ class NotRun:
     reason: str
 
 
-def units_not_run(manifest: Draft) -> list[NotRun]:
+def units_not_run(manifest: UnsealedManifest) -> list[NotRun]:
     """Return the compute units that the bundle's artifacts are for and that no runner on this machine has."""
     engines = {format: find_engine(format) for format in manifest.graphs}
     found = {

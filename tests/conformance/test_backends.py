@@ -14,8 +14,8 @@ from support.backend_cases import RECIPES, in_each_artifact, in_each_format, mat
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.backends.lazy import Lazy
-from pocketdiffusion.export.backends.taps import open_layers
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.matrices import weights_of

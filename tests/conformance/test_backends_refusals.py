@@ -111,7 +111,7 @@ def test_a_weight_too_large_for_half(format: str, tmp_path: Path) -> None:
 def test_a_site_missing_writes_nothing(format: str, micro_checkpoint: Path, tmp_path: Path) -> None:
     part = next(iter(read_parts(micro_checkpoint).values()))
     wrong = replace(part, sites={**part.sites, "attention": part.sites["attention"] + 1})
-    found = f"{part.spec.name}: the graph has {part.sites['attention']} attention sites"
+    found = f"{part.spec.name}: {part.sites['attention']} attention sites were found"
     with pytest.raises(ProofError, match=found):
         emit(wrong, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
     assert not list(tmp_path.iterdir())

@@ -97,7 +97,7 @@ def noise_case(seed: int, draws: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
 
 
 def tokenizer_cases(name: str, pad_token: str = "<|endoftext|>") -> list[dict[str, Any]]:
-    """`ids` end with the end token; the rest of the 77 is `pad_id`. `cut` is the text that did not fit."""
+    """`ids` end with the end token; the rest of the 77 is `pad_id`. `truncated` is the text that did not fit."""
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=77, pad_token=pad_token)
     cases = []
     for prompt in PROMPTS:

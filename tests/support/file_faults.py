@@ -15,7 +15,7 @@ from pocketdiffusion.runtime.engines import open_graph
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.golden import read_golden
-from pocketdiffusion.runtime.verify.recording import probe
+from pocketdiffusion.runtime.verify.recording import first_middle_last_steps
 from pocketdiffusion.runtime.verify.stages import judge_stages
 from support.forgery import Change, fit_ids, forge, reseal
 
@@ -237,7 +237,7 @@ def number_of(column: str, sampler: str, steps: int, start: int, restart: int) -
 
 def blamed(bundle: Bundle) -> set[str]:
     """The subjects of all failed verdicts on stages and graphs, by one recorded drawing."""
-    trajectories = [probe(read_golden(bundle)[0])]
+    trajectories = [first_middle_last_steps(read_golden(bundle)[0])]
     found = judge_stages(bundle, read_golden(bundle)[:1])
     for name in bundle.manifest.graphs["onnx"]:
         found += judge_graph(

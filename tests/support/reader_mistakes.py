@@ -215,7 +215,7 @@ MISTAKES: dict[str, tuple[Callable[[Reader], dict[str, Any]], str, str]] = {
         "before lower case",
     ),
     "nothing said of the cut": (
-        lambda r: {"encode": lambda prompt: replace(r.encode(prompt), cut="")},
+        lambda r: {"encode": lambda prompt: replace(r.encode(prompt), truncated="")},
         "prompts, long prompts",
         "shown to the user",
     ),

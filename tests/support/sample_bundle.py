@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from pocketdiffusion.runtime.bundle.arrays import write_array
 from pocketdiffusion.runtime.bundle.golden_records import GoldenCase, RecordedGraph, RecordedTensor, Trajectory
 from pocketdiffusion.runtime.bundle.graph_records import Graph
-from pocketdiffusion.runtime.bundle.manifest import Draft
+from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 from pocketdiffusion.runtime.bundle.picture_records import Defaults, Latents, Preview, Scheduler, Vae
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
 from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
@@ -56,7 +56,7 @@ PROGRAM = Program(
 )
 
 
-def write_sample(folder: Path, *, many: int = 0) -> Draft:
+def write_sample(folder: Path, *, many: int = 0) -> UnsealedManifest:
     """Writes the files of a bundle, and `many` golden arrays more, into `folder`; returns what there is to seal."""
     random = np.random.default_rng(7)
     graphs: dict[str, Graph] = {}
@@ -110,7 +110,7 @@ def write_sample(folder: Path, *, many: int = 0) -> Draft:
     ref = arrays["latent_sample_0"], arrays["sample_0"]
     case = GoldenCase(label="prompt 0", inputs={"latent_sample": ref[0]}, outputs={"sample": ref[1]})
     prompt = "un café rouge 🍎"
-    return Draft(
+    return UnsealedManifest(
         model=ModelInfo(
             name="sample",
             family="stable_diffusion",

@@ -48,4 +48,4 @@ def install(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def open_there(python: Path, path: Path, spec: GraphSpec) -> Runner:
     """Raises ProofError where it does not open the file."""
-    return ChildRunner(launch_tensorflow(python, 300), tflite.ENGINE.ways["tensorflow"][0].engine, path, spec)
+    return ChildRunner(launch_tensorflow(python, 300), tflite.ENGINE.standin_runs["tensorflow"][0].engine, path, spec)

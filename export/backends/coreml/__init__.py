@@ -9,7 +9,7 @@ from pocketdiffusion.quantize.granularity import palette_group
 from pocketdiffusion.quantize.scheme import FLOAT16, Scheme
 from pocketdiffusion.runtime.engines.coreml import ENGINE
 
-PROFILES = ("ios16", "ios17", "ios18")
+PROFILES = {f"ios{version}": f"ML programs for iOS {version} or newer" for version in (16, 17, 18)}
 
 
 def search_storages(profile: str) -> tuple[Scheme, ...]:
@@ -27,6 +27,7 @@ BACKEND = Backend(
     **folder_functions(__name__),
     refusal=refusal,
     search_storages=search_storages,
+    systems=("iOS",),
     compute_units=("cpu", "gpu", "ane"),
     float16_only=("ane",),
     layout="tokens_last",

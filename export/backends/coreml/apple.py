@@ -26,7 +26,7 @@ class Package:
 
     name: str
     names: Mapping[str, str]
-    turned: frozenset[str] = frozenset()
+    transposed: frozenset[str] = frozenset()
 
 
 PACKAGES: Mapping[str, Package] = {
@@ -49,7 +49,7 @@ def file_spec(spec: GraphSpec) -> GraphSpec:
 
     def tensor(own: TensorSpec) -> TensorSpec:
         shape = own.shape
-        if own.name in package.turned:
+        if own.name in package.transposed:
             batch, tokens, channels = own.shape
             shape = (batch, channels, 1, tokens)
         return TensorSpec(package.names.get(own.name, own.name), shape, "float32", own.doc)

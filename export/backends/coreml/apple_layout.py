@@ -11,7 +11,7 @@ from shlex import quote
 
 from pocketdiffusion.export.backends.coreml import apple_sampler, apple_tokenizer
 from pocketdiffusion.export.backends.coreml.apple import PACKAGES
-from pocketdiffusion.runtime.bundle.manifest import Draft, Graph
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
 from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 
@@ -41,7 +41,7 @@ def opens_in_apple(graphs: Mapping[str, Graph]) -> bool:
     return set(graphs) == set(PACKAGES)
 
 
-def apple_differences(manifest: Draft) -> tuple[str, ...]:
+def apple_differences(manifest: UnsealedManifest) -> tuple[str, ...]:
     """Return how Apple's pipeline differs from this model, in clauses whose subject is that pipeline. Empty if it draws
     the same pictures up to rounding."""
     text_encoder = manifest.graphs["coreml"]["text_encoder"].spec
@@ -50,13 +50,13 @@ def apple_differences(manifest: Draft) -> tuple[str, ...]:
     return (*own, *apple_tokenizer.differences(manifest.tokenizer, text_encoder))
 
 
-def known_differences(manifest: Draft) -> list[str] | None:
+def known_differences(manifest: UnsealedManifest) -> list[str] | None:
     """Return `apple_differences`, or None if Apple's pipeline does not know the graphs."""
     known = opens_in_apple(manifest.graphs.get("coreml", {}))
     return list(apple_differences(manifest)) if known else None
 
 
-def write_apple_script(folder: Path, manifest: Draft) -> None:
+def write_apple_script(folder: Path, manifest: UnsealedManifest) -> None:
     """Write `folder`/compile_for_apple.sh for the packages of the bundle, if Apple's pipeline knows the graphs."""
     graphs = manifest.graphs["coreml"]
     if opens_in_apple(graphs):

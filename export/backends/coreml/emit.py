@@ -27,8 +27,8 @@ from pocketdiffusion.export.backends.check_storable import check_storable
 from pocketdiffusion.export.backends.coreml import lowering as coreml_lowering
 from pocketdiffusion.export.backends.coreml import split_einsum as coreml_split_einsum
 from pocketdiffusion.export.backends.coreml.apple import TURN, file_spec, package_of
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import identifier
 from pocketdiffusion.export.backends.coreml.quantization import add_pass, check_compressed, compresses
-from pocketdiffusion.export.backends.coreml.taps import identifier
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.backends.emission import check_schemes
 from pocketdiffusion.export.backends.nearest import interpolate
@@ -59,7 +59,8 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     check_schemes(plan, artifact)
     if len(storages := {scheme.storage for scheme in plan.schemes.values()}) > 1 and "float32" in storages:
         raise UserError(
-            f"coreml computes in float32 or in float16: {plan.recipe} has matrices of float32 and of other storages"
+            f"Core ML computes either in float32 or in float16, and the recipe {plan.recipe} mixes float32 "
+            "with other storages: store all matrices as float32, or none"
         )
     precision: Literal["float32", "float16"] = "float32" if plan.storage == "float32" else "float16"
     module = load_module(part)
@@ -67,7 +68,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         check_storable(name, parameter.numpy(), FLOAT32 if precision == "float32" else FLOAT16)
     rewrites = apply_rewrites(module, artifact.rewrites)
     own, package = file_spec(part.spec), package_of(part.spec)
-    transposes = {name: TURN for name in package.turned}
+    transposes = {name: TURN for name in package.transposed}
     with WithBodies(artifact.rewrites) as replaced:
         traced = _trace(part, module, own, transposes)
     calls = replaced.calls + Counter(node.kind() for node in traced.inlined_graph.nodes())
@@ -103,13 +104,13 @@ class InFileShapes(nn.Module):
 
     def __init__(self, module: nn.Module, spec: GraphSpec, own: GraphSpec, turned: Mapping[str, Any]) -> None:
         super().__init__()
-        self.module, self.spec, self.own, self.turned = module, spec, own, turned
+        self.module, self.spec, self.own, self.transposed = module, spec, own, turned
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         canonical = []
         for tensor, x in zip(self.spec.inputs, inputs, strict=True):
-            if tensor.name in self.turned:
-                axes = self.turned[tensor.name]
+            if tensor.name in self.transposed:
+                axes = self.transposed[tensor.name]
                 x = x.reshape([int(tensor.shape[axis]) for axis in axes]).permute(*np.argsort(axes).tolist())
             canonical.append(x.to(getattr(torch, tensor.dtype)))
         outputs: tuple[Tensor, ...] = self.module(*canonical)

@@ -1,4 +1,4 @@
-"""Core ML: our executor of ML programs reports the output of every operation."""
+"""Core ML: run an ML program in our own executor, in float16 if requested, and report the output of each operation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Outputs in an ML program that stay float32, since they or values that they are computed from overflow float16."""
+"""Find the outputs of an ML program that must stay float32, because they, or their inputs, overflow float16."""
 
 from collections.abc import Sequence
 from pathlib import Path

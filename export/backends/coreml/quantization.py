@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketdiffusion.export.backends.coreml.intermediate_outputs import constant, constants, identifier, weight_of
 from pocketdiffusion.export.backends.coreml.quantized_inputs import quantize_inputs
-from pocketdiffusion.export.backends.coreml.taps import constant, constants, identifier, weight_of
 from pocketdiffusion.export.backends.coreml.tools import ct
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.quantize.quantized_tensor import Linear, Palette, Plain, store
@@ -38,7 +38,8 @@ def compresses(plan: Plan) -> bool:
 
 
 def add_pass(pipeline: Any, part: Component, plan: Plan) -> list[ProofError]:
-    """Append the compression of `part` to coremltools' `pipeline`. Return a list that has its errors after the run.
+    """Append the compression of `part` to coremltools' `pipeline`. Return a list to which the pass appends its errors
+    when the pipeline runs.
 
     The pass does not raise: an exception would leave the name counters of coremltools as they are, and change the names
     of the next conversion.
@@ -191,7 +192,11 @@ def check_compressed(package: Path, part: Component, plan: Plan, profile: str) -
                 raise ProofError(f"{part.spec.name}: the operator of {weight} has no integer input in {package}")
     if found != wanted:
         weight = min(weight for weight, _ in found.items() ^ wanted.items())
-        raise ProofError(f"{part.spec.name}: {package} has {found.get(weight)} for {weight}, not {wanted.get(weight)}")
+        raise ProofError(
+            f"{part.spec.name}: in {package} the weight {weight} is stored by "
+            f"{found.get(weight) or 'no constexpr operator'}, and the plan requires "
+            f"{wanted.get(weight) or 'none'}"
+        )
 
 
 def _operator(scheme: Scheme, profile: str) -> str:

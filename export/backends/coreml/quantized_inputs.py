@@ -34,7 +34,8 @@ def quantize_inputs(block: Any, weights: Mapping[Any, str], ranges: Mapping[str,
                 raise ProofError(f"{weight} belongs to the operator {operation.op_type}, which cannot read integers")
             if weight not in ranges:
                 raise ProofError(
-                    f"{weight}: the value range of its operator's input is not calibrated: calibrate the plan"
+                    f"{weight}: the plan has no calibrated value range for the input of this weight's "
+                    "operator: run calibration (export.quantization.calibrate) before emitting"
                 )
             key = "y" if operation.inputs["x"] is var else "x"
             pair = (operation.inputs[key], *affine(ranges[weight], BITS["int8"]))

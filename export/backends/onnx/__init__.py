@@ -13,7 +13,10 @@ _SEARCHED = (Scheme("linear", 4, 32), Scheme("linear", 8), FLOAT16)
 BACKEND = Backend(
     name="onnx",
     engine=ENGINE,
-    profiles=("ort", "std"),
+    profiles={
+        "ort": "operators of ONNX and of onnxruntime",
+        "std": "operators of ONNX only",
+    },
     default=Artifact("onnx", "ort", "fp16", "cpu", ("fused_attention", "quick_gelu")),
     activations=CHOICES,
     **folder_functions(__name__),

@@ -30,7 +30,7 @@ from pocketdiffusion.export.backends.onnx.weights import (
     attach_weights,
     detach_weights,
     drop_unused,
-    fold_turns,
+    fold_transposes,
     stream_weights,
 )
 from pocketdiffusion.export.component import Component
@@ -68,7 +68,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     draft = _draft(part, tuple(artifact.rewrites), profile, open_batch)
     model = draft.model.clone()
     weights = attach_weights(model, part.weights)
-    weights = fold_turns(model, weights, {name for name, s in plan.schemes.items() if s.kind == "linear"})
+    weights = fold_transposes(model, weights, {name for name, s in plan.schemes.items() if s.kind == "linear"})
     if needs_opset(plan):
         model.opset_imports[""] = INTEGER_OPSET
     parts = lower_weights(model, weights, plan, profile)

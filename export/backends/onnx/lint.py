@@ -25,7 +25,10 @@ def lint(model: ir.Model, profile: Profile) -> dict[str, int]:
     no CPU kernel, and for a constant without uses."""
     opset = model.opset_imports[""]
     if profile == "std" and opset > STD_OPSET:
-        raise ProofError(f"opset {opset}: profile std allows {STD_OPSET} at most")
+        raise ProofError(
+            f"the ONNX graph has opset {opset}, and the profile std allows at most {STD_OPSET}: lower it in the "
+            "exporter"
+        )
     for node in model.graph:
         domain = f"{node.domain}::" if node.domain else ""
         if profile == "std" and node.domain:
@@ -65,11 +68,15 @@ def lint_static(model: ir.Model, plan: Plan) -> None:
             raise ProofError(f"{name}: no convolution or matrix product reads this weight as integers")
         for node in consumers[name]:
             if not _is_rounded(node.inputs[0]):
-                raise ProofError(f"{node.name}: its input is not rounded to uint16")
+                raise ProofError(
+                    f"{node.name}: its input is not the output of a DequantizeLinear of uint16, as w8a16 requires"
+                )
             result = node.outputs[0]
             after = ["the caller"] * result.is_graph_output() + [user.op_type for user, _ in result.uses()]
             if name in plan.outputs and after != ["QuantizeLinear"]:
-                raise ProofError(f"{node.name}: its output is not rounded to uint16")
+                raise ProofError(
+                    f"{node.name}: its output must only go to a QuantizeLinear to uint16, as w8a16 requires"
+                )
 
 
 def _dequantized(value: ir.Value | None) -> str | None:

@@ -16,6 +16,14 @@ _COUNTED = (
     "what is computed of weights alone is computed when the file is loaded, as a cast of float16 to float32 is; "
     "integers stay integers behind a DequantizeLinear, which runs at each call"
 )
+_LOADING = (
+    "while it is loaded: also the float32 of each convolution's weight of another type: onnxruntime on x86 copies them "
+    "to blocks of channels before it frees any, and the copies of the weight that it rearranges"
+)
+# Copies at once of a convolution's weight that is rearranged: as read, in blocks, and as a tensor of the graph. Of any
+# other there is 1, packed, where the weight was computed, and none where it is read from the mapped file. onnxruntime
+# 1.32 on x86, measured on layers of one size: benchmarks/loading_memory.py.
+_CONVOLUTION_COPIES = 3
 
 
 def count_memory(path: Path) -> Memory:
@@ -25,25 +33,32 @@ def count_memory(path: Path) -> Memory:
     is_open = any(dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim)
     sizes = {value.name: _bytes(value.type.tensor_type) for value in _shaped(model)}
     held = {tensor.name: _count(tensor.dims, tensor.data_type) for tensor in model.graph.initializer}
-    operations, weights = [], set()
+    stored = {*held}
+    operations, weights, filters = [], set(), set()
+    largest = 0  # bytes of the copies of one weight
     for node in model.graph.node:
         reads, writes = tuple(filter(None, node.input)), tuple(filter(None, node.output))
         if node.op_type == "Constant" or (held.keys() >= set(reads) and node.op_type != "DequantizeLinear"):
             held |= {name: sizes.get(name) or 0 for name in writes}
             continue
         weights |= {name for name in reads if name in held}
+        filters |= {name for name in reads[1:2] if name in held and node.op_type == "Conv"}
+        copies = {name: _CONVOLUTION_COPIES if name in filters else int(name not in stored) for name in reads}
+        largest = max([largest, *(copies[name] * held[name] for name in reads if name in held)])
         operations.append(Operation(reads, writes, node.op_type in _RESHAPES))
     computed = {name for operation in operations for name in operation.writes}
     ends = [[value.name for value in values] for values in (model.graph.input, model.graph.output)]
     known = {name: size for name, size in sizes.items() if size is not None and name not in held}
     unknown = sorted((computed | {*ends[0]}) - known.keys())
-    counted = f"weights: {_COUNTED}"
+    counted = f"weights: {_COUNTED}; {_LOADING}"
     if is_open:
         counted += f"; activations: of {HALVES} samples in a call"
     if unknown:
         counted += f"; activations: not counted, since the shape of {unknown[0]} is not known"
+    size = sum(held[name] for name in weights)
     return Memory(
-        weights_bytes=sum(held[name] for name in weights),
+        weights_bytes=size,
+        loading_bytes=size + sum(held[name] for name in filters - stored) + largest,
         activations_bytes=None if unknown else largest_live(operations, known, *ends),
         counted=counted,
     )

@@ -31,11 +31,11 @@ class Weight:
 
     name: str
     ref: LazyTensor
-    turns: tuple[Turn, ...] = ()
+    transposes: tuple[Turn, ...] = ()
 
     def read(self) -> NDArray[np.float32]:
         array = self.ref.read()
-        for turn in self.turns:
+        for turn in self.transposes:
             array = turn(array)
         return np.ascontiguousarray(array)
 
@@ -56,7 +56,9 @@ def attach_weights(model: ir.Model, refs: Mapping[str, LazyTensor]) -> dict[ir.V
     return {value: Weight(name, refs[name]) for value, name in named.items() if name is not None and name in refs}
 
 
-def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collection[str]) -> dict[ir.Value, Weight]:
+def fold_transposes(
+    model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collection[str]
+) -> dict[ir.Value, Weight]:
     """Move each Transpose and Reshape of a weight from the graph into its reading, except for weights named in `kept`.
     Return the weights by their new graph inputs."""
     folded = dict(weights)
@@ -70,7 +72,7 @@ def fold_turns(model: ir.Model, weights: Mapping[ir.Value, Weight], kept: Collec
         ir.convenience.replace_all_uses_with(old, new)
         model.graph.remove(node, safe=True)
         model.graph.inputs.append(new)
-        folded[new] = replace(folded[source], turns=(*folded[source].turns, turn))
+        folded[new] = replace(folded[source], transposes=(*folded[source].transposes, turn))
     return folded
 
 

@@ -15,7 +15,7 @@ _SEARCHED = (Scheme("linear", 8), FLOAT16)
 BACKEND = Backend(
     name="tflite",
     engine=ENGINE,
-    profiles=("std",),
+    profiles={"std": "built-in operators of TFLite only"},
     default=Artifact("tflite", "std", "fp16", "gpu", _FLAT),
     activations={"std": CHOICES},
     **folder_functions(__name__),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pocketdiffusion.export.backends.tflite.file import operator_name
 
 
-class Late:
+class DeferredConstant:
     """The bytes of a constant of `shape` and `dtype`, which `make` computes only when the file is written."""
 
     def __init__(self, shape: Sequence[int], dtype: str, make: Callable[[], NDArray[Any]]) -> None:
@@ -28,7 +28,7 @@ class Late:
 
 
 @dataclass(frozen=True)
-class Draft:
+class TfliteEditor:
     """The file `model`, as `file.read_model` returns it, and its graph."""
 
     model: Any
@@ -43,16 +43,21 @@ class Draft:
         return len(self.graph.tensors) - 1
 
     def constant(
-        self, name: str, shape: Sequence[int], kind: str, data: NDArray[Any] | Late, quantization: Any = None
+        self,
+        name: str,
+        shape: Sequence[int],
+        kind: str,
+        data: NDArray[Any] | DeferredConstant,
+        quantization: Any = None,
     ) -> int:
         """Add a tensor with a value, whose dtype must be `kind`, and return its index."""
         index = self.tensor(name, shape, kind, quantization)
         self.fill(index, data)
         return index
 
-    def fill(self, index: int, data: NDArray[Any] | Late) -> None:
+    def fill(self, index: int, data: NDArray[Any] | DeferredConstant) -> None:
         """Set the value of the tensor `index`."""
-        raw = data if isinstance(data, Late) else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        raw = data if isinstance(data, DeferredConstant) else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         self.graph.tensors[index].buffer = len(self.model.buffers)
         self.model.buffers.append(schema.BufferT(raw))
 

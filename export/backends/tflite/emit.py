@@ -13,7 +13,7 @@ from pocketdiffusion.export.backends.check_storable import check_storable
 from pocketdiffusion.export.backends.emission import check_schemes
 from pocketdiffusion.export.backends.tflite.capabilities import ON_CPU
 from pocketdiffusion.export.backends.tflite.convert import convert
-from pocketdiffusion.export.backends.tflite.draft import Draft
+from pocketdiffusion.export.backends.tflite.draft import TfliteEditor
 from pocketdiffusion.export.backends.tflite.file import check_size, read_model
 from pocketdiffusion.export.backends.tflite.finish import finish
 from pocketdiffusion.export.backends.tflite.lint import lint
@@ -51,7 +51,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
         raw = Path(scratch) / "raw.tflite"
         raw.write_bytes(converted.raw)
         model = read_model(raw)
-        draft = Draft(model, *model.subgraphs)
+        draft = TfliteEditor(model, *model.subgraphs)
         place_weights(draft, part, plan, find_tags(draft, converted.tags))
         finish(model, folder / path, converted.tags)
     ops = lint(folder / path)

@@ -15,7 +15,7 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 
 if TYPE_CHECKING:
-    from pocketdiffusion.export.backends.tflite.draft import Draft
+    from pocketdiffusion.export.backends.tflite.draft import TfliteEditor
 
 # Operators that only move values, which are rounded already.
 MOVES = frozenset(
@@ -46,11 +46,11 @@ class TfliteReplay:
 
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> TfliteReplay:
     """Return a runner of the .tflite at `path`, by LiteRT's own kernels, that notes each operator's output."""
-    from pocketdiffusion.export.backends.tflite.draft import Draft
+    from pocketdiffusion.export.backends.tflite.draft import TfliteEditor
     from pocketdiffusion.export.backends.tflite.file import read_model, write_model
 
     model = read_model(path)
-    probes = _Probes(Draft(model, *model.subgraphs))
+    probes = _Probes(TfliteEditor(model, *model.subgraphs))
     for number in probes.results():
         probes.watch(number, rounding=arithmetic == "float16")
     probes.finish()
@@ -64,7 +64,7 @@ def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note)
 class _Probes:
     """The operators to insert after the operators of one graph. `finish` inserts them all at once."""
 
-    def __init__(self, draft: "Draft") -> None:
+    def __init__(self, draft: "TfliteEditor") -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         self.schema, self.draft, self.graph = schema, draft, draft.graph

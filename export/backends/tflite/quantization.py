@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from pocketdiffusion.export.backends.tflite.draft import Draft
+from pocketdiffusion.export.backends.tflite.draft import TfliteEditor
 from pocketdiffusion.export.backends.tflite.file import WEIGHT_OPERAND, data_of, operator_name
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.quantize.qparams import BITS, ValueRange, affine
@@ -56,7 +56,7 @@ def _of_range(value_range: ValueRange) -> Any:
     return _quantization(np.array([scale], np.float32), np.array([zero_point], np.int64))
 
 
-def lower_operators(draft: Draft, part: Component, plan: Plan, named: Sequence[tuple[Any, str]]) -> None:
+def lower_operators(draft: TfliteEditor, part: Component, plan: Plan, named: Sequence[tuple[Any, str]]) -> None:
     """Change the operators of `named`, each given with its integer weight, so that they compute as `plan` says.
 
     Raise ProofError, naming the weight, for value ranges that are missing in `plan`, and for a bias that differs from
@@ -97,7 +97,7 @@ def lower_operators(draft: Draft, part: Component, plan: Plan, named: Sequence[t
     draft.graph.operators = operators
 
 
-def _look_up(draft: Draft, operator: Any) -> list[Any]:
+def _look_up(draft: TfliteEditor, operator: Any) -> list[Any]:
     """Return operators that look rows of quantized values up and multiply each row by its scale, which is bit-exact,
     since quantized values are exact in float32. `operator` has a table [rows, width] with one scale for each row, and
     returns [ids, width]."""
@@ -116,12 +116,12 @@ def _look_up(draft: Draft, operator: Any) -> list[Any]:
     return [operator, draft.operator("EMBEDDING_LOOKUP", [ids, scales], steps), product]
 
 
-def _quantized_like(draft: Draft, index: int, quantization: Any) -> int:
+def _quantized_like(draft: TfliteEditor, index: int, quantization: Any) -> int:
     """Add a tensor of int8 with the shape of the tensor `index`, and return its index."""
     return draft.tensor("int8", draft.graph.tensors[index].shape, "INT8", quantization)
 
 
-def _compute_in_integers(draft: Draft, part: Component, name: str, operator: Any, source: int) -> None:
+def _compute_in_integers(draft: TfliteEditor, part: Component, name: str, operator: Any, source: int) -> None:
     """Make `source` the operator's input, and its bias int32 with the input's scale times the weight's."""
     tensors = draft.graph.tensors
     weight = int(operator.inputs[1])
@@ -140,7 +140,7 @@ def _compute_in_integers(draft: Draft, part: Component, name: str, operator: Any
     operator.inputs = [source, weight, index]
 
 
-def _bias_of(draft: Draft, part: Component, name: str, operator: Any) -> NDArray[np.float32] | None:
+def _bias_of(draft: TfliteEditor, part: Component, name: str, operator: Any) -> NDArray[np.float32] | None:
     """Return the operator's bias, None if it has none. Raise ProofError if it differs from the module's own bias."""
     present = [int(index) for index in operator.inputs[2:] if index >= 0]
     data = data_of(draft.model, draft.graph.tensors[present[0]]) if present else None

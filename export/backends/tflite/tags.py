@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from pocketdiffusion.export.backends.tflite.draft import Draft
+from pocketdiffusion.export.backends.tflite.draft import TfliteEditor
 from pocketdiffusion.export.backends.tflite.file import data_of, operator_name
 from pocketdiffusion.runtime.errors import ProofError
 
@@ -44,7 +44,7 @@ def make_tag(number: int, shape: Sequence[int]) -> NDArray[np.int8]:
     return np.ascontiguousarray(laid_out(noise))
 
 
-def find_tags(draft: Draft, tags: Mapping[str, NDArray[np.int8]]) -> list[Found]:
+def find_tags(draft: TfliteEditor, tags: Mapping[str, NDArray[np.int8]]) -> list[Found]:
     """Find and remove the tags in the graph, whose tensors then wait for values by `weights.place_weights`. Raise
     ProofError, naming the weight, if a tag is missing or an operator of the converter changes it."""
     model, graph = draft.model, draft.graph
@@ -79,7 +79,7 @@ def _factor(values: NDArray[Any], tag: NDArray[np.int8]) -> float | None:
     return factor
 
 
-def _widened(draft: Draft, index: int, name: str) -> list[int]:
+def _widened(draft: TfliteEditor, index: int, name: str) -> list[int]:
     """Return the float32 tensors of a tag, and remove the CASTs of a tag in int8 from the graph."""
     if draft.graph.tensors[index].type == schema.TensorType.FLOAT32:
         return [index]

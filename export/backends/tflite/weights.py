@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from pocketdiffusion.export.backends.tflite.draft import Draft, Late
+from pocketdiffusion.export.backends.tflite.draft import DeferredConstant, TfliteEditor
 from pocketdiffusion.export.backends.tflite.file import data_of, operands, operator_name
 from pocketdiffusion.export.backends.tflite.quantization import lower_operators, per_channel, takes_integers
 from pocketdiffusion.export.backends.tflite.tags import Found, laid_out
@@ -24,7 +24,7 @@ from pocketdiffusion.runtime.errors import ProofError
 _VERSIONS = {"FLOAT16": 3, "INT8": 5}  # of DEQUANTIZE, the first that reads this type
 
 
-def place_weights(draft: Draft, part: Component, plan: Plan, found: Sequence[Found]) -> None:
+def place_weights(draft: TfliteEditor, part: Component, plan: Plan, found: Sequence[Found]) -> None:
     """Store the weights in the tensors that `find_tags` left without a value. Raise ProofError, naming the weight, if
     the file cannot store or compute it as `plan` says."""
     first_use = {index: n for n, op in reversed(list(enumerate(draft.graph.operators))) for index in operands(op)}
@@ -48,12 +48,12 @@ def place_weights(draft: Draft, part: Component, plan: Plan, found: Sequence[Fou
     lower_operators(draft, part, plan, named)
 
 
-def _constant(draft: Draft, part: Component, plan: Plan, each: Found) -> tuple[int, str]:
+def _constant(draft: TfliteEditor, part: Component, plan: Plan, each: Found) -> tuple[int, str]:
     """Return the constant of the weight and its type. Its shape is the file's, which may begin with axes of size 1."""
     ref, tensor = part.weights[each.name], draft.graph.tensors[each.tensor]
     scheme, shape = plan.of(each.name, ref.shape), list(tensor.shape)
     if scheme in (FLOAT32, FLOAT16):
-        late = Late(shape, f"float{scheme.bits}", lambda: laid_out(ref.read()))
+        late = DeferredConstant(shape, f"float{scheme.bits}", lambda: laid_out(ref.read()))
         if scheme == FLOAT16:
             return draft.constant(each.name, shape, "FLOAT16", late), "FLOAT16"
         tensor.name = each.name.encode()
@@ -68,7 +68,7 @@ def _constant(draft: Draft, part: Component, plan: Plan, each: Found) -> tuple[i
     return draft.constant(each.name, shape, "INT8", laid_out(stored.quantized), quantization), "INT8"
 
 
-def _unfold(draft: Draft, each: Found) -> None:
+def _unfold(draft: TfliteEditor, each: Found) -> None:
     """Move the factor that the converter multiplied a weight by behind the operator, so that the file has the weight
     itself, and the operator computes the module's output."""
     if each.factor == 1:

@@ -13,7 +13,7 @@ from diffusers.models.activations import ACT2CLS
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
-from pocketdiffusion.export.checkpoints.safetensors_header import bind, rename, without_kernel
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors, rename, without_kernel
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.examples import noise
@@ -40,8 +40,8 @@ def read_config(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class LatentDecoder(nn.Module):
-    """latent_sample [1, c, h, w], divided by the scaling factor beforehand, to sample [1, 3, H, W] in -1..1,
-    float32."""
+    """The VAE decoder as a graph: latent_sample [1, c, h, w] (already divided by scaling_factor) -> sample [1, 3, H, W]
+    in -1..1, float32."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ class LatentDecoder(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """sample [1, 3, H, W] in -1..1 to latent_parameters [1, 2c, h, w]: mean, then logarithm of the variance,
-    float32."""
+    """The VAE encoder as a graph: sample [1, 3, H, W] in -1..1 -> latent_parameters [1, 2c, h, w]: means, then log
+    variances, float32."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def components(
     """
     build_decoder, build_encoder = partial(LatentDecoder, config), partial(LatentEncoder, config)
     decoder, encoder = tensor_shapes(part, build_decoder), tensor_shapes(part, build_encoder)
-    weights = bind(decoder | encoder, modern_names(part, stored), part, allow_unexpected)
+    weights = match_tensors(decoder | encoder, modern_names(part, stored), part, allow_unexpected)
     channels, factor = config["latent_channels"], scale(config)
     picture = TensorSpec("sample", (1, 3, size[0] * factor, size[1] * factor), "float32", "the picture, -1 to 1")
     latents = TensorSpec("latent_sample", (1, channels, *size), "float32", "latents divided by the scaling factor")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from pocketdiffusion.export.arguments import tensor_shapes
-from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts import clip_text
@@ -30,8 +30,8 @@ def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
 
 
 class StateEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c], float32. The last layer and the normalisation after
-    it, which nothing uses, are left out."""
+    """A text encoder as a graph: input_ids [1, tokens] int32 -> hidden_states [1, tokens, c], float32. The last layer
+    and the normalisation after it, which nothing uses, are left out."""
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class StateEncoder(nn.Module):
 
 
 class ProjectedEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to hidden_states [1, tokens, c] and text_embeds [1, e], float32: the projection of
-    the state at the end token after all layers."""
+    """A text encoder as a graph: input_ids [1, tokens] int32 -> hidden_states [1, tokens, c] and text_embeds [1, e],
+    float32: the projection of the state at the end token after all layers."""
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def _component(
     sites: Mapping[str, int],
     allow_unexpected: Sequence[str],
 ) -> Component:
-    bound = bind(tensor_shapes(part, partial(module, config)), named, part, allow_unexpected)
+    bound = match_tensors(tensor_shapes(part, partial(module, config)), named, part, allow_unexpected)
     config, weights = clip_text.shorten(config, bound, tokens)
     spec = GraphSpec(part, (clip_text.ids_spec(tokens),), outputs)
     return Component(spec, partial(module, config), weights, partial(clip_text.example, config), sites)

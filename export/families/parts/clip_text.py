@@ -16,7 +16,7 @@ from transformers.activations import ACT2FN
 
 from pocketdiffusion.export.arguments import tensor_shapes
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.safetensors_header import bind, rename
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors, rename
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor, Rows
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer
 from pocketdiffusion.export.component import Component
@@ -42,7 +42,8 @@ def read_config(part: str, config: Mapping[str, Any]) -> CLIPTextConfig:
 
 
 class TextEncoder(nn.Module):
-    """input_ids [1, tokens] int32 to last_hidden_state [1, tokens, c] and pooler_output [1, c], float32.
+    """The text encoder as a graph: input_ids [1, tokens] int32 -> last_hidden_state [1, tokens, c] and pooler_output
+    [1, c], float32.
 
     `attention_mask` [1, tokens] int32 is 0 at the keys that are hidden from every query. Only configurations with
     `use_attention_mask` have it: diffusers' pipeline then passes the tokenizer's mask.
@@ -133,7 +134,7 @@ def component(
     Raise UserError, naming the tensors, if the weights do not fit the configuration.
     """
     shapes = tensor_shapes(part, partial(TextEncoder, config))
-    bound = bind(shapes, modern_names(part, stored), part, allow_unexpected)
+    bound = match_tensors(shapes, modern_names(part, stored), part, allow_unexpected)
     config, weights = shorten(config, bound, tokens)
     inputs = [ids_spec(tokens)]
     if uses_mask(config):

@@ -13,7 +13,7 @@ from diffusers.models.activations import ACT2CLS
 from torch import Tensor, nn
 
 from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
-from pocketdiffusion.export.checkpoints.safetensors_header import bind
+from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.export.families.parts.examples import noise
 from pocketdiffusion.export.families.parts.graph_call import GraphCall, Tensors
@@ -50,7 +50,8 @@ def read_config(part: str, config: Mapping[str, Any], added: str | None = None) 
 
 
 class Denoiser(nn.Module):
-    """sample [1, c, h, w], timestep [1], encoder_hidden_states [1, tokens, d] to out_sample [1, c, h, w], float32.
+    """The UNet as a graph: sample [1, c, h, w], timestep [1], encoder_hidden_states [1, tokens, d] -> out_sample
+    [1, c, h, w], all float32.
 
     The UNet's tensors have the prefix `unet.`.
     """
@@ -85,7 +86,7 @@ class TextTimeDenoiser(nn.Module):
         return output
 
 
-def bound(
+def denoiser_tensors(
     build: Callable[[], nn.Module], stored: Mapping[str, LazyTensor], allow_unexpected: Sequence[str]
 ) -> dict[str, LazyTensor]:
     """Return the weights of `Denoiser` or `TextTimeDenoiser`. `stored` has the names of the file.
@@ -93,7 +94,7 @@ def bound(
     Raise UserError, naming the tensors, if the weights do not fit the configuration.
     """
     named = {f"unet.{name}": ref for name, ref in stored.items()}
-    return bind(tensor_shapes("unet", build), named, "unet", allow_unexpected)
+    return match_tensors(tensor_shapes("unet", build), named, "unet", allow_unexpected)
 
 
 def spec(config: Mapping[str, Any], states: tuple[int, int, int], size: tuple[int, int]) -> GraphSpec:

@@ -1,4 +1,4 @@
-"""The prompts of the sample sheet, fixed before training ended."""
+"""The prompts of the sample sheet. They were fixed before the training ended."""
 
 SHEET = (
     "red apple",

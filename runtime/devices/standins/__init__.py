@@ -3,7 +3,7 @@ defines
 
     STANDIN     a StandinFacts: how to start a worker there, and what is known of it (runtime/devices/facts.py)
 
-How an engine runs graphs there is stated in the engine's file, by the stand-in's name (`ways` and `left_out` of
+How an engine runs graphs there is stated in the engine's file, by the stand-in's name (`standin_runs` and `not_run` of
 runtime/engines/facts.py). To be installable, a stand-in needs its packages in tools/packages.json and its function in
 tools/unpack.py.
 """

@@ -37,7 +37,10 @@ def check_core(runner: ChildRunner, core: str) -> None:
     """Raise UserError if the emulated processor has no float16 arithmetic or dot product, as phones have."""
     lacking = [word for word in WANTED if word not in runner.features]
     if lacking:
-        raise UserError(f"arm64: the core {core} has no {', '.join(lacking)}: use {CORE}, or a later one")
+        raise UserError(
+            f"arm64: the emulated processor {core} lacks {', '.join(lacking)} (float16 arithmetic or dot product): "
+            f"give --core {CORE} or a newer one"
+        )
 
 
 def _check_name(emulator: Path, core: str) -> None:

@@ -1,5 +1,6 @@
-"""DPM-Solver++(2M) of dpmpp_2m.py over Karras' sigmas (arXiv 2206.00364, equation 5), from the training's largest to
-its smallest. Equals diffusers' DPMSolverMultistepScheduler with use_karras_sigmas; timestep_spacing has no effect."""
+"""DPM-Solver++(2M) as in dpmpp_2m, with Karras' sigmas (arXiv 2206.00364, equation 5), from the largest to the smallest
+sigma of the training. Equals diffusers' DPMSolverMultistepScheduler with use_karras_sigmas; timestep_spacing has no
+effect."""
 
 from typing import Any
 

@@ -60,7 +60,10 @@ def unite_ranges(sites: Mapping[str, Sequence[Site]], ranges: Mapping[str, Value
     consumers: dict[ir.Value, list[tuple[ir.Node, ValueRange]]] = {}
     for name, places in sites.items():
         if name not in ranges:
-            raise ProofError(f"{name}: the value range of its operator's input is not calibrated: calibrate the plan")
+            raise ProofError(
+                f"{name}: the plan has no calibrated value range for the input of this weight's operator: run "
+                "calibration (export.quantization.calibrate) before emitting"
+            )
         for site in places:
             consumers.setdefault(site.x, []).append((site.node, ranges[name]))
     united = {}

@@ -19,7 +19,7 @@ def refusal(scheme: Scheme, profile: str) -> Refusal | None:
 BACKEND = Backend(
     name="toy",
     engine=ENGINE,
-    profiles=("plain",),
+    profiles={"plain": "operators of torch.export"},
     default=Artifact("toy", "plain", "fp16", "cpu", ()),
     activations={"plain": {kind: Choice("fused", kind, "as torch") for kind in ("silu", "quick_gelu", "gelu")}},
     emit=Lazy(f"{__name__}.emit:emit"),

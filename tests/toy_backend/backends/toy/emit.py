@@ -16,7 +16,7 @@ from torch.fx import Node
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.check_storable import check_storable
 from pocketdiffusion.export.backends.emission import check_schemes
-from pocketdiffusion.export.backends.taps import Layer
+from pocketdiffusion.export.backends.intermediate_outputs import Layer
 from pocketdiffusion.export.component import Component, read_weights
 from pocketdiffusion.export.trace import trace
 from pocketdiffusion.quantize.float16_range import Note

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pocketdiffusion.export.backends.taps import Layer
+from pocketdiffusion.export.backends.intermediate_outputs import Layer
 from pocketdiffusion.runtime.engines.mlprogram.execute import run
 from pocketdiffusion.runtime.engines.mlprogram.program import Name, Operation, Program, read_program
 from pocketdiffusion.runtime.errors import ProofError
@@ -31,7 +31,7 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
 
 
 @dataclass(frozen=True)
-class CoremlTapped:
+class CoremlLayerOutputs:
     """A runner by our executor, on a Mac too, in the precision that the program declares."""
 
     spec: GraphSpec
@@ -50,9 +50,9 @@ class CoremlTapped:
         return {t.name: outputs[t.name].astype(t.dtype, copy=False) for t in self.spec.outputs}
 
 
-def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> CoremlTapped:
+def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> CoremlLayerOutputs:
     """Return a runner of the .mlpackage `path` that keeps the intermediate outputs named in `results`."""
-    return CoremlTapped(spec, read_program(path), frozenset(results))
+    return CoremlLayerOutputs(spec, read_program(path), frozenset(results))
 
 
 def weight_of(operation: Operation, names: Mapping[str, str]) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pocketdiffusion.export.backends.taps import Layer
+from pocketdiffusion.export.backends.intermediate_outputs import Layer
 from pocketdiffusion.runtime.engines.tflite import open_runner
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.runner import Array, Runner
@@ -13,8 +13,8 @@ from pocketdiffusion.runtime.runner import Array, Runner
 
 def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
     """Return the layers of the .tflite at `path` in the order of execution. The output of an operator in integers is
-    the dequantized tensor, and of a table of int8 the product with its scales. A table that was looked up during
-    conversion has no operator, and no layer."""
+    the dequantized tensor; the output of an int8 embedding is its rows times their scales. An embedding whose lookup
+    the converter computed in advance has no operator in the file, and is left out."""
     from pocketdiffusion.export.backends.tflite.file import TYPES, WEIGHT_OPERAND, operator_name, read_model
 
     model = read_model(path)
@@ -48,7 +48,7 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
 
 
 @dataclass(frozen=True)
-class TfliteTapped:
+class TfliteLayerOutputs:
     """A runner by LiteRT with further outputs in the file's signature, under the names of their tensors."""
 
     spec: GraphSpec
@@ -62,7 +62,7 @@ class TfliteTapped:
         return {name: outputs[name] for name in own}
 
 
-def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> TfliteTapped:
+def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> TfliteLayerOutputs:
     """Return a runner of the .tflite at `path` that keeps the intermediate outputs named in `results`."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -82,4 +82,4 @@ def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> 
     with TemporaryDirectory() as scratch:
         write_model(model, Path(scratch) / "tapped.tflite")
         extended = GraphSpec(spec.name, spec.inputs, spec.outputs + tuple(further))
-        return TfliteTapped(spec, open_runner(Path(scratch) / "tapped.tflite", extended))
+        return TfliteLayerOutputs(spec, open_runner(Path(scratch) / "tapped.tflite", extended))

@@ -7,8 +7,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from pocketdiffusion.export.backends.intermediate_outputs import Layer
 from pocketdiffusion.export.backends.onnx.fp16_emulation import open_session
-from pocketdiffusion.export.backends.taps import Layer
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, check_inputs
@@ -30,7 +30,7 @@ def layers(path: Path, weights: Iterable[str]) -> list[Layer]:
 
 
 @dataclass(frozen=True)
-class OnnxTapped:
+class OnnxLayerOutputs:
     """A runner by onnxruntime with further outputs."""
 
     spec: GraphSpec
@@ -50,11 +50,11 @@ class OnnxTapped:
         return {name: outputs[name] for name in names}
 
 
-def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> OnnxTapped:
+def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> OnnxLayerOutputs:
     """Return a runner of the model.onnx at `path` that keeps the intermediate outputs named in `results`."""
     model = ir.load(path)
     found = {value.name: value for node in model.graph for value in node.outputs}
     for result in results:
         if found[result] not in model.graph.outputs:
             model.graph.outputs.append(found[result])
-    return OnnxTapped(spec, open_session(path, model), results)
+    return OnnxLayerOutputs(spec, open_session(path, model), results)

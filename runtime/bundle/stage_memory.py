@@ -1,0 +1,35 @@
+"""The memory that drawing needs, by stage, predicted from the manifest's records of the graphs."""
+
+from collections.abc import Mapping, Sequence
+
+from pocketdiffusion.runtime.bundle.graph_needs import Memory
+from pocketdiffusion.runtime.bundle.graph_records import Graph
+from pocketdiffusion.runtime.program import Program, graphs_of, text_to_image
+
+
+def stage_peaks(program: Program, graphs: Mapping[str, Graph], *, low_memory: bool) -> dict[str, int | None]:
+    """Return the largest memory in bytes that the engines hold in each stage of drawing from a prompt, by `peak_of`."""
+    return {
+        name: peak_of([graphs[graph].memory for graph in graphs_of(stage)], low_memory=low_memory)
+        for name, stage in text_to_image(program).items()
+    }
+
+
+def peak_of(needs: Sequence[Memory | None], *, low_memory: bool) -> int | None:
+    """Return the largest memory in bytes of the engines of one stage; None if a number is not known.
+
+    With `low_memory` one engine is open at a time, and its peak is that of loading or of a call. Otherwise all are
+    opened one after the other, and each keeps its weights and, since engines do not return it after a call, the memory
+    of its activations.
+    """
+    weights, activations, loading = [], [], []
+    for each in needs:
+        if each is None or each.weights_bytes is None or each.activations_bytes is None:
+            return None
+        weights.append(each.weights_bytes)
+        activations.append(each.activations_bytes)
+        loading.append(each.weights_bytes if each.loading_bytes is None else each.loading_bytes)
+    if low_memory:
+        return max(map(max, zip(loading, map(sum, zip(weights, activations, strict=True)), strict=True)))
+    opening = max(sum(weights[:number]) + peak for number, peak in enumerate(loading))
+    return max(opening, sum(weights) + sum(activations))
