@@ -27,7 +27,7 @@ def test_the_bundle_says_so(quick: Bundle) -> None:
     assert quick.manifest.proof_kind == "quick"
     assert golden.steps == 3 and golden.controls.keys() == {SEED} and golden.negative_prompt
     done = call("verify", quick.folder)
-    assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("verdicts of a quick proof")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].endswith("checks of a quick proof")
 
 
 def test_against_the_model(quick: Bundle, micro_checkpoint: Path) -> None:
@@ -57,5 +57,8 @@ def test_the_plan_of_a_quick_export_is_shorter() -> None:
         done = call("export", "emoji", "--target", "pixel-8", "--plan", *options)
         return next(line for line in done.stdout.splitlines() if "denoising steps" in line)
 
-    assert steps() == "the original draws 16 pictures in 156 denoising steps"
-    assert steps("--proof", "quick") == "the original draws 2 pictures in 6 denoising steps"
+    assert steps() == "for the checks, the export draws 16 pictures with the original: 156 denoising steps in all"
+    assert (
+        steps("--proof", "quick")
+        == "for the checks, the export draws 2 pictures with the original: 6 denoising steps in all"
+    )

@@ -19,12 +19,14 @@ from support.sdxl import write_sdxl
 from test_weight_rescaling import inputs_of, louder, outputs
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import choose
 from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16 import weight_rescaling
 from pocketdiffusion.export.float16.scale_propagation import follow
 from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.planning import check_recipes
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.targets import load_target
@@ -295,6 +297,7 @@ def test_a_mixed_recipe_is_searched_for_the_parts(micro: Path, tmp_path: Path) -
     )  # fmt: skip
     assert done.returncode == 0 and "--split-unet 2" in done.stdout, done.stderr
     assert {"unet_1", "unet_2"} < set(json.loads(recipe.read_text())["schemes"])
-    export(str(micro), "generic", tmp_path / "out", format="onnx", recipe=str(recipe), split_unet=2, proof="quick")
-    with pytest.raises(UserError, match="the recipe is for another model"):
-        export(str(micro), "generic", tmp_path / "other", format="onnx", recipe=str(recipe))
+    artifacts = choose(load_target("generic"), str(recipe), "onnx", None).artifacts
+    check_recipes(list(opened(micro, 2).values()), artifacts)
+    with pytest.raises(UserError, match="the recipe is for another model: unet has the weight"):
+        check_recipes(list(opened(micro, 1).values()), artifacts)
