@@ -292,7 +292,7 @@ def test_a_split_xl_draws_what_the_whole_draws(tmp_path: Path) -> None:
 def test_a_mixed_recipe_is_searched_for_the_parts(micro: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "my.json"
     done = call(
-        "search", str(micro), "--target", "generic", "--format", "onnx", "--split-unet", "2", "--min-psnr", "40",
+        "search", str(micro), "--target", "generic", "--format", "onnx", "--split-unet", "2", "--min-median-psnr", "40",
         "-o", recipe,
     )  # fmt: skip
     assert done.returncode == 0 and "--split-unet 2" in done.stdout, done.stderr
