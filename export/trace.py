@@ -49,8 +49,10 @@ def trace(component: Component, rewrites: Sequence[str], *, open_batch: bool) ->
         inputs = tuple(_fake_input(spec, open_batch) for spec in component.spec.inputs)
         batch = Dim("batch", max=_LARGEST_BATCH)
         shapes: Any = tuple({0: batch} if open_batch and tensor.ndim > 1 else {} for tensor in inputs)
-        if any(each.kind is Parameter.VAR_POSITIONAL for each in signature(module.forward).parameters.values()):
-            shapes = (shapes,)
+        kinds = [each.kind for each in signature(module.forward).parameters.values()]
+        named = kinds.count(Parameter.POSITIONAL_OR_KEYWORD)
+        if len(shapes) > named:  # the others are those of *args, which count as one argument
+            shapes = (*shapes[:named], shapes[named:])
         program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
     check_program(component, rewrites, program)
     return Trace(program, changed)

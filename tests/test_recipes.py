@@ -172,7 +172,7 @@ def weight(**fields: object) -> dict[str, object]:
 )
 def test_a_json_file_that_is_no_recipe(change: dict[str, object], said: str, tmp_path: Path) -> None:
     file = json_file(tmp_path / "mine.json", change)
-    with pytest.raises(UserError, match=f"the recipe {file}: {said}"):
+    with pytest.raises(UserError, match=f"the recipe {file} is not valid: {said}"):
         load_recipe(str(file))
 
 
@@ -198,7 +198,7 @@ def test_a_floor_that_is_none(db: object, tmp_path: Path) -> None:
         ("pictures.1", {"pictures": [25, db]}),
         ("pictures", {"pictures": db}),
     ):
-        with pytest.raises(UserError, match=f"mine.json: floors.{where} is .*: it should be "):
+        with pytest.raises(UserError, match=f"mine.json is not valid: floors.{where} is .*: it should be "):
             load_recipe(str(json_file(tmp_path / "mine.json", floors=floors)))
     with pytest.raises(UserError, match="floors.evidence is 3: it should be text"):
         load_recipe(str(json_file(tmp_path / "mine.json", floors={"evidence": 3})))
