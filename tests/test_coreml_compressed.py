@@ -361,8 +361,8 @@ def test_a_package_that_does_not_hold_the_plan(components: Mapping[str, Componen
     part, first = components[name], "post_quant_conv.weight"
     check_compressed(folder / graph.path, part, plan, profile)
     for other, words in (
-        (Scheme("palette", 4), f"has {AFFINE} for {first}, not {TABLE}"),
-        (FLOAT16, f"has {AFFINE} for {first}, not None"),
+        (Scheme("palette", 4), f"weight {first} is stored by {AFFINE}, and the plan requires {TABLE}"),
+        (FLOAT16, f"weight {first} is stored by {AFFINE}, and the plan requires none"),
         (INT8, f"the operator of {first} has no integer input"),
     ):
         with pytest.raises(ProofError, match=words):

@@ -184,5 +184,5 @@ def test_a_setting_of_the_scheduler_that_we_ignore_is_found_before_anything_is_d
     checkpoint = open_checkpoint(str(model), progress=lambda line: None)
     ignoring = {key: value for key, value in scheduler_config(checkpoint).items() if key != "prediction_type"}
     monkeypatch.setattr("pocketdiffusion.export.reference.scheduler.scheduler_config", lambda checkpoint: ignoring)
-    with pytest.raises(UserError, match="dB from ddim"):
+    with pytest.raises(UserError, match="dB PSNR with ddim"):
         set_sampler(checkpoint, open_pipeline(checkpoint))

@@ -254,7 +254,7 @@ def test_the_original_is_split_as_the_bundle_is(exported: Export, micro: Path) -
     given: Any = {"prompts": ["red apple"], "seed": 0, "steps": 2, "guidance": 5.0, "format": None, "budget": None}
     given |= {"revision": None, "token": None, "progress": lambda line: None}
     assert compare_two(str(micro), str(split.folder), **given).difference.lowest_db > 60
-    with pytest.raises(UserError, match="unet_1, unet_2.*cannot be compared"):
+    with pytest.raises(UserError, match="unet_1, unet_2.*only models with the same graphs can be compared"):
         compare_two(str(whole.folder), str(split.folder), **given)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.runtime.bundle.manifest import Manifest
 from pocketdiffusion.runtime.sampling.stored_tables import TableFile
 from support.faults import Fault, after_output, before_input, edited, peak_of, shape_of, weight
@@ -139,7 +140,8 @@ def shifted(manifest: Manifest, sampler: str, steps: int) -> Manifest:
 
 
 def shifted_used_table(folder: Path, manifest: Manifest) -> Manifest:
-    return shifted(manifest, manifest.golden[0].sampler, manifest.golden[0].steps)
+    """The table that a quick proof draws with."""
+    return shifted(manifest, manifest.golden[0].sampler, PROOFS["quick"].requests[0].steps)
 
 
 def shifted_other_table(folder: Path, manifest: Manifest) -> Manifest:
