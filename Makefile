@@ -29,7 +29,8 @@ test: .venv/.ready
 
 test-all: .venv/.ready
 	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 10 \
-		$(addprefix --kit=,$(wildcard build/kit)) $(addprefix --tensorflow=,$(wildcard build/tensorflow))
+		$(addprefix --kit=,$(wildcard build/kit)) $(addprefix --tensorflow=,$(wildcard build/tensorflow)) \
+		$(addprefix --deselect=,$(LEAVE_OUT))
 
 # The Android demo, with a JDK and Maven, which fetches the rest: engine and app, then the APK.
 test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)
