@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pocketdiffusion.cli.arguments import parse_size
+from pocketdiffusion.cli.arguments import parse_bytes, parse_size
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
@@ -18,6 +18,7 @@ from pocketdiffusion.cli.options import (
     Force,
     Format,
     Json,
+    MaxMemory,
     MinPsnr,
     Model,
     Phones,
@@ -70,6 +71,7 @@ def export(
     allow_unexpected: AllowUnexpected = None,
     proof: Proof = ProofKind.FULL,
     recordings: Recordings = RECORDINGS,
+    max_memory: MaxMemory = None,
     report: Report = ReportKind.SHORT,
     force: Force = False,
     plan: Plan = False,
@@ -82,7 +84,7 @@ def export(
     above its tolerance, the bundle is kept as DIR.failed."""
     from pocketdiffusion.choices import ExportOptions, check_export
 
-    width, height = parse_size(size)
+    (width, height), limit = parse_size(size), parse_bytes(max_memory)
     common = recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
     wanted = [ExportOptions(model, phone, *common) for phone in dict.fromkeys(target)]
     if as_json and len(wanted) > 1:
@@ -98,7 +100,7 @@ def export(
             show_plan(options, phone, proof.value, output)
         return
     folders = choose_folders(folder, wanted, force)
-    settings = Settings(token, allow_unexpected or (), proof, report, recordings.expanduser())
+    settings = Settings(token, allow_unexpected or (), proof, report, recordings.expanduser(), limit)
     export_each(wanted, folders, settings, output)
 
 
@@ -111,6 +113,7 @@ class Settings:
     proof: ProofKind
     report: ReportKind
     recordings: Path
+    max_memory: int | None  # bytes
 
 
 def choose_folders(folder: Path | None, wanted: "Sequence[ExportOptions]", force: bool) -> list[Path]:
@@ -179,6 +182,7 @@ def export_chosen(wanted: "ExportOptions", folder: Path, settings: Settings, pro
         proof="quick" if settings.proof is ProofKind.QUICK else "full",
         report="full" if settings.report is ReportKind.FULL else "short",
         recordings=settings.recordings,
+        max_memory=settings.max_memory,
         progress=progress,
     )
 

@@ -41,6 +41,15 @@ Recordings = Annotated[
         "proof, for any phone, format or recipe, reads them there instead of drawing again.",
     ),
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="The memory that the export may use, such as 6GB or 800MB. An export that needs more is refused before it "
+        "starts, with what fits. By default, the limit is the memory that is free.",
+    ),
+]
 Model = Annotated[
     str,
     typer.Argument(
