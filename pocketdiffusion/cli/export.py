@@ -32,6 +32,7 @@ from pocketdiffusion.cli.options import (
     Size,
     SplitUnet,
     Token,
+    VaeTiles,
 )
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.progress import Progress
@@ -56,6 +57,7 @@ def export(
     sampler: Sampler = None,
     size: Size = None,
     split_unet: SplitUnet = None,
+    vae_tiles: VaeTiles = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -73,9 +75,8 @@ def export(
     from pocketdiffusion.choices import ExportOptions, check_export
 
     width, height = parse_size(size)
-    wanted = ExportOptions(
-        model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
-    )
+    sizes = (width, height, revision, split_unet, vae_tiles)
+    wanted = ExportOptions(model, target, recipe, budget_mb, min_psnr, format, profile, sampler, *sizes)
     chosen = check_export(wanted)
     output = Output(quiet, as_json)
     warn_of_added(chosen, output)
@@ -127,6 +128,7 @@ def export_chosen(
         width=wanted.width,
         height=wanted.height,
         split_unet=wanted.split_unet,
+        vae_tiles=wanted.vae_tiles,
         revision=wanted.revision,
         token=token,
         allow_unexpected=allow_unexpected,
