@@ -45,6 +45,7 @@ def export(
     width: int | None = None,
     height: int | None = None,
     split_unet: int | None = None,
+    vae_tiles: str | None = None,
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
@@ -56,20 +57,20 @@ def export(
 ) -> Bundle:
     """Export `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
-    `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile` and
-    `split_unet`, the number of graphs that the UNet becomes, override the target's own, `sampler` the checkpoint's
-    scheduler, `width` and `height` (pixels) the size that the model was trained at. `allow_unexpected`: shell patterns
-    of unused tensors to ignore. `proof` "quick" compares one picture of few steps instead of four of ten. The folder
-    `recordings` keeps the original's drawings for the next export of the same model. `max_memory` (bytes) bounds the
-    memory of the export, by default the free memory does. `report` "full" also measures the error of each single
-    rewrite and activation form. The recipe "mixed" is searched, for weights of `budget_mb` (MB of 1e6 bytes) or
-    pictures of `min_psnr` (dB).
+    `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile`,
+    `split_unet`, the number of graphs that the UNet becomes, and `vae_tiles` ("none", or "exact": the VAE's decoder
+    computes in stripes of rows) override the target's own, `sampler` the checkpoint's scheduler, `width` and `height`
+    (pixels) the size that the model was trained at. `allow_unexpected`: shell patterns of unused tensors to ignore.
+    `proof` "quick" compares one picture of few steps instead of four of ten. The folder `recordings` keeps the
+    original's drawings for the next export of the same model. `max_memory` (bytes) bounds the memory of the export, by
+    default the free memory does. `report` "full" also measures the error of each single rewrite and activation form.
+    The recipe "mixed" is searched, for weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
 
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
     """
     progress, seconds = timed(progress)
-    target = choose(load_target(target_name), recipe, format, profile, split_unet)
+    target = choose(load_target(target_name), recipe, format, profile, split_unet, vae_tiles)
     check_search(target, budget_mb, min_psnr)
     check_output_folder(out)
     options: dict[str, Any] = {

@@ -14,6 +14,7 @@ from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
 
 ANY_SYSTEM = "any"  # the `os` of a target that is no certain phone
+VAE_TILES = {"none": (), "exact": ("tiled_decoder",)}  # the rewrite of each way to decode in tiles
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a drive
 
 
@@ -34,12 +35,14 @@ class ExportOptions:
     height: int | None = None
     revision: str | None = None
     split_unet: int | None = None
+    vae_tiles: str | None = None
 
 
 def check_export(wanted: ExportOptions) -> Target:
     """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
     is unknown, options contradict each other, or the checkpoint is not on this disk."""
-    chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile, wanted.split_unet)
+    options = wanted.recipe, wanted.format, wanted.profile, wanted.split_unet, wanted.vae_tiles
+    chosen = choose(load_target(wanted.target), *options)
     check_search(chosen, wanted.budget_mb, wanted.min_psnr)
     if wanted.sampler is not None:
         from pocketdiffusion.runtime.sampling.samplers import check_sampler
@@ -72,14 +75,21 @@ def check_model(name: str) -> None:
 
 
 def choose(
-    target: Target, recipe: str | None, format: str | None, profile: str | None, split_unet: int | None = None
+    target: Target,
+    recipe: str | None,
+    format: str | None,
+    profile: str | None,
+    split_unet: int | None = None,
+    vae_tiles: str | None = None,
 ) -> Target:
     """Return the target with the artifacts and the parts of the UNet that the options choose. `profile` applies to the
-    formats that have it.
+    formats that have it. `vae_tiles`, a name in VAE_TILES, is how the VAE decodes.
 
     Raise UserError if a value is unknown, the phone cannot run the format, none of the formats has that
     profile, or `split_unet` is not positive.
     """
+    if vae_tiles is not None and vae_tiles not in VAE_TILES:
+        raise UserError(f"--vae-tiles {vae_tiles} is not known: give {' or '.join(VAE_TILES)}")
     if split_unet is not None and split_unet < 1:
         raise UserError(f"--split-unet {split_unet} is not a number of parts: give 1 or more")
     if recipe is not None:
@@ -104,10 +114,19 @@ def choose(
                 recipe=recipe or a.recipe,
                 profile=profile if profile is not None and profile in profiles[a.format] else a.profile,
                 compute_unit=_unit(a, recipe),
+                rewrites=_tiled(a.rewrites, vae_tiles),
             )
             for a in artifacts
         ),
     )
+
+
+def _tiled(rewrites: tuple[str, ...], vae_tiles: str | None) -> tuple[str, ...]:
+    """Return the rewrites with those that decode in tiles as `vae_tiles` says; None leaves the target's own."""
+    if vae_tiles is None:
+        return rewrites
+    known = {name for names in VAE_TILES.values() for name in names}
+    return (*(name for name in rewrites if name not in known), *VAE_TILES[vae_tiles])
 
 
 def check_system(target: Target, format: str) -> None:

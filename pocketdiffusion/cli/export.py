@@ -36,6 +36,7 @@ from pocketdiffusion.cli.options import (
     Size,
     SplitUnet,
     Token,
+    VaeTiles,
 )
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.progress import Progress
@@ -66,6 +67,7 @@ def export(
     sampler: Sampler = None,
     size: Size = None,
     split_unet: SplitUnet = None,
+    vae_tiles: VaeTiles = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -85,7 +87,7 @@ def export(
     from pocketdiffusion.choices import ExportOptions, check_export
 
     (width, height), limit = parse_size(size), parse_bytes(max_memory)
-    common = recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
+    common = recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet, vae_tiles
     wanted = [ExportOptions(model, phone, *common) for phone in dict.fromkeys(target)]
     if as_json and len(wanted) > 1:
         raise UserError("--json prints the record of one bundle: give one --target")
@@ -176,6 +178,7 @@ def export_chosen(wanted: "ExportOptions", folder: Path, settings: Settings, pro
         width=wanted.width,
         height=wanted.height,
         split_unet=wanted.split_unet,
+        vae_tiles=wanted.vae_tiles,
         revision=wanted.revision,
         token=settings.token,
         allow_unexpected=settings.allow_unexpected,

@@ -126,6 +126,15 @@ SplitUnet = Annotated[
         "default, the phone's own number is used, which is 1 unless its file states another.",
     ),
 ]
+VaeTiles = Annotated[
+    str | None,
+    typer.Option(
+        "--vae-tiles",
+        metavar="WAY",
+        help="How the VAE decodes a picture: exact, in horizontal stripes, in less memory and with the same result, or "
+        "none, at once. By default, the phone's own rewrites decide, which are none unless its file has tiled_decoder.",
+    ),
+]
 Revision = Annotated[
     str | None,
     typer.Option(
