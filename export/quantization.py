@@ -18,6 +18,7 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import digest
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import program
+from pocketdiffusion.export.families.parts.tiles import tiling_of
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
@@ -159,4 +160,6 @@ def analysis_key(checkpoint: Checkpoint, parts: Sequence[Component], requests: S
         "transformers": transformers.__version__,
         "numpy": np.__version__,
     }
+    if (tiling := tiling_of(parts)) is not None:
+        facts = {**facts, "tiling": asdict(tiling)}
     return table_key(facts)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
-from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.export.targets import BLENDED, VAE_TILES, Target, load_target
 from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
@@ -34,12 +34,17 @@ class ExportOptions:
     height: int | None = None
     revision: str | None = None
     split_unet: int | None = None
+    vae_tiles: str | None = None
+    vae_tile_size: int | None = None
 
 
 def check_export(wanted: ExportOptions) -> Target:
     """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
     is unknown, options contradict each other, or the checkpoint is not on this disk."""
-    chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile, wanted.split_unet)
+    chosen = choose(
+        load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile, wanted.split_unet, wanted.vae_tiles
+    )
+    check_tile_size(chosen, wanted.vae_tile_size)
     check_search(chosen, wanted.budget_mb, wanted.min_psnr)
     if wanted.sampler is not None:
         from pocketdiffusion.runtime.sampling.samplers import check_sampler
@@ -72,14 +77,21 @@ def check_model(name: str) -> None:
 
 
 def choose(
-    target: Target, recipe: str | None, format: str | None, profile: str | None, split_unet: int | None = None
+    target: Target,
+    recipe: str | None,
+    format: str | None,
+    profile: str | None,
+    split_unet: int | None = None,
+    vae_tiles: str | None = None,
 ) -> Target:
-    """Return the target with the artifacts and the parts of the UNet that the options choose. `profile` applies to the
-    formats that have it.
+    """Return the target with the artifacts, the parts of the UNet and the tiles of the VAE that the options choose.
+    `profile` applies to the formats that have it.
 
     Raise UserError if a value is unknown, the phone cannot run the format, none of the formats has that
     profile, or `split_unet` is not positive.
     """
+    if vae_tiles is not None and vae_tiles not in VAE_TILES:
+        raise UserError(f"--vae-tiles {vae_tiles} is not known: give {' or '.join(VAE_TILES)}")
     if split_unet is not None and split_unet < 1:
         raise UserError(f"--split-unet {split_unet} is not a number of parts: give 1 or more")
     if recipe is not None:
@@ -98,6 +110,7 @@ def choose(
     return replace(
         target,
         split_unet=target.split_unet if split_unet is None else split_unet,
+        vae_tiles=target.vae_tiles if vae_tiles is None else vae_tiles,
         artifacts=tuple(
             replace(
                 a,
@@ -108,6 +121,14 @@ def choose(
             for a in artifacts
         ),
     )
+
+
+def check_tile_size(target: Target, size: int | None) -> None:
+    """Raise UserError if a size of tiles, in pixels, is given and tiles are not blended, or it is not positive."""
+    if size is not None and target.vae_tiles != BLENDED:
+        raise UserError(f"--vae-tile-size is for blended tiles only: give --vae-tiles {BLENDED}")
+    if size is not None and size < 1:
+        raise UserError(f"--vae-tile-size {size} is not a size: give a number of pixels")
 
 
 def check_system(target: Target, format: str) -> None:

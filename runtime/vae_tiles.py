@@ -84,6 +84,15 @@ def cut_tiles(tiling: Tiling, latents: Array) -> Iterator[Array]:
         yield np.ascontiguousarray(latents[:, :, row : row + height, column : column + width])
 
 
+def cut_decoded(tiling: Tiling, decoded: Array) -> Iterator[Array]:
+    """Yield each tile of a decoded picture, float32 [1, 3, H, W]: `blend_tiles` makes the same picture of them."""
+    scale = tiling.scale
+    height, width = tiling.shape[0] * scale, tiling.shape[1] * scale
+    for row, column in tiling.places:
+        top, left = row * scale, column * scale
+        yield np.ascontiguousarray(decoded[:, :, top : top + height, left : left + width])
+
+
 def blend_tiles(tiling: Tiling, tiles: Iterable[Array]) -> Array:
     """Return the decoded picture, float32 [1, 3, H, W], of the decoded tiles, float32 [1, 3, h, w], in the order of
     `Tiling.places`. They are read one by one, so that one row of tiles is in memory at most."""

@@ -32,6 +32,8 @@ from pocketdiffusion.cli.options import (
     Size,
     SplitUnet,
     Token,
+    VaeTiles,
+    VaeTileSize,
 )
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.progress import Progress
@@ -56,6 +58,8 @@ def export(
     sampler: Sampler = None,
     size: Size = None,
     split_unet: SplitUnet = None,
+    vae_tiles: VaeTiles = None,
+    vae_tile_size: VaeTileSize = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -74,7 +78,20 @@ def export(
 
     width, height = parse_size(size)
     wanted = ExportOptions(
-        model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
+        model,
+        target,
+        recipe,
+        budget_mb,
+        min_psnr,
+        format,
+        profile,
+        sampler,
+        width,
+        height,
+        revision,
+        split_unet,
+        vae_tiles,
+        vae_tile_size,
     )
     chosen = check_export(wanted)
     output = Output(quiet, as_json)
@@ -127,6 +144,8 @@ def export_chosen(
         width=wanted.width,
         height=wanted.height,
         split_unet=wanted.split_unet,
+        vae_tiles=wanted.vae_tiles,
+        vae_tile_size=wanted.vae_tile_size,
         revision=wanted.revision,
         token=token,
         allow_unexpected=allow_unexpected,

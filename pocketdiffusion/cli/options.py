@@ -97,6 +97,24 @@ SplitUnet = Annotated[
         "default, the phone's own number is used, which is 1 unless its file states another.",
     ),
 ]
+VaeTiles = Annotated[
+    str | None,
+    typer.Option(
+        "--vae-tiles",
+        metavar="KIND",
+        help="How the VAE decodes a picture: `none`, in one piece, or `blended`, in tiles that the app blends, which "
+        "need less memory. By default, the phone's own, which is `none` unless its file states another.",
+    ),
+]
+VaeTileSize = Annotated[
+    int | None,
+    typer.Option(
+        "--vae-tile-size",
+        metavar="PX",
+        help="The height and width of a blended tile in pixels. By default, half of the larger side of the picture, at "
+        "least 64 latents, and at most 7/8 of that side.",
+    ),
+]
 Revision = Annotated[
     str | None,
     typer.Option(

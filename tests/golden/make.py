@@ -173,8 +173,8 @@ def steps_case(sampler: str, kind: Any, config: dict[str, Any], steps: int, star
 
 def tiles_case(latents: tuple[int, int], scale: int, tile_size: int, tile_overlap: int) -> dict[str, Any]:
     """Tiles that a decoder might return and the picture of them, pixel by pixel, to be met exactly. `latents` is height
-    and width, `rows` and `columns` are where tiles begin, in latents; `tiles` are [3, h, w] each, from left to right and
-    from top to bottom; `picture` is [3, H, W]."""
+    and width, `rows` and `columns` are where tiles begin, in latents; `tiles` are [3, h, w] each, from left to right
+    and from top to bottom; `picture` is [3, H, W]."""
     tile = [min(tile_size // scale, size) for size in latents]
     starts = []
     for size, length in zip(latents, tile, strict=True):
