@@ -79,12 +79,12 @@ def test_seams_are_the_ends_and_the_middle_of_what_tiles_share() -> None:
 
 def test_edges_of_the_picture_itself_are_no_seams() -> None:
     tiling = vae_tiles.Tiling(8, 8, 4, 6, 2)
-    whole = np.zeros((32, 32, 3), np.uint8)
-    whole[:, 8:] = 60  # an edge where a tile begins
-    assert seam_ratio([Tiled("", tiling, whole, whole)]) == 1
-    seam = whole.copy()
+    undivided = np.zeros((32, 32, 3), np.uint8)
+    undivided[:, 8:] = 60  # an edge where a tile begins
+    assert seam_ratio([Tiled("", tiling, undivided, undivided)]) == 1
+    seam = undivided.copy()
     seam[8:] += 20
-    assert seam_ratio([Tiled("", tiling, whole, seam)]) > 1.1
+    assert seam_ratio([Tiled("", tiling, undivided, seam)]) > 1.1
 
 
 # The recorded original.
@@ -104,14 +104,14 @@ def failed(verdicts: list[Verdict]) -> set[str]:
 
 def test_the_original_is_recorded_in_tiles_and_in_one_piece() -> None:
     t = recorded()
-    assert t.tiling is not None and t.whole is not None
+    assert t.tiling is not None and t.undivided is not None
     labels = [case.label for case in t.calls["vae_decoder"]]
     assert [label.partition("', ")[2] for label in labels] == ["tile 1", "tile 2", "tile 3", "tile 4"]
     assert {case.inputs["latent_sample"].shape for case in t.calls["vae_decoder"]} == {(1, 4, 14, 14)}
     assert t.calls["vae_encoder"][0].inputs["sample"].shape == (1, 3, 64, 64)
-    assert t.picture.shape == t.whole.shape == (64, 64, 3)
+    assert t.picture.shape == t.undivided.shape == (64, 64, 3)
     assert failed(judge_tiles([t])) == set()
-    assert judge_tiles([replace(t, tiling=None, whole=None)]) == []
+    assert judge_tiles([replace(t, tiling=None, undivided=None)]) == []
 
 
 def hard_seam(laid: Array, piece: Array, shared: int) -> None:
@@ -172,10 +172,10 @@ def test_pictures_are_near_those_of_one_piece(exported: Callable[[str], Bundle],
     bundle, original = exported(format), recorded()
     picture = draw(bundle, original.prompt, **PROMPT)
     tiling = original.tiling
-    assert tiling is not None and original.whole is not None
-    assert image_psnr_db(original.whole, picture) >= 35
+    assert tiling is not None and original.undivided is not None
+    assert image_psnr_db(original.undivided, picture) >= 35
     assert image_psnr_db(original.picture, picture) >= 50
-    assert seam_ratio([Tiled("", tiling, original.whole, picture)]) <= 1.1
+    assert seam_ratio([Tiled("", tiling, original.undivided, picture)]) <= 1.1
     np.testing.assert_array_equal(draw(bundle, original.prompt, **PROMPT, low_memory=True), picture)
     redrawn = draw(bundle, original.prompt, **PROMPT, image=picture, strength=0.7)
     assert redrawn.shape == picture.shape and image_psnr_db(picture, redrawn) < 50
@@ -199,7 +199,7 @@ def test_it_is_verified_compared_and_shipped(exported: Callable[[str], Bundle], 
 @pytest.mark.slow
 def test_an_export_whose_tiles_show_seams_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(vae_tiles, "lay_over", hard_seam)
-    with pytest.raises(ProofError, match=r"tiles \(stage\): PSNR 1.* at least 35 dB required"):
+    with pytest.raises(ProofError, match=r"tiles \(stage\): PSNR [12].* at least 35 dB required; .* 2 checks failed"):
         export("emoji", "generic", tmp_path / "out", format="onnx", recipe="fp32", vae_tiles="blended", proof="quick")
     assert not (tmp_path / "out").exists()
 

@@ -41,7 +41,7 @@ from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.vae_tiles import Tiling, blend_tiles, cut_tiles
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
-from pocketdiffusion.runtime.verify.recording import WHOLE, Trajectory
+from pocketdiffusion.runtime.verify.recording import UNDIVIDED, Trajectory
 
 
 def record(
@@ -127,7 +127,7 @@ def draw(reference: Reference, request: Request, store: ArrayStore, controls: Co
     the tiles, and the picture is what they are blended to."""
     pipeline, drawn, tiling = reference.pipeline, reference.program, reference.tiling
     with Recorder(pipeline, reference.calls) as recorder:
-        picture = whole = draw_picture(pipeline, request, reference.size)
+        picture = undivided = draw_picture(pipeline, request, reference.size)
         if tiling is not None:
             picture = decode_tiles(pipeline, recorder, drawn, tiling)
         if ENCODE_IMAGE in text_to_image(drawn):
@@ -135,14 +135,14 @@ def draw(reference: Reference, request: Request, store: ArrayStore, controls: Co
     tiles = 1 if tiling is None else len(tiling.places)
     found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None, tiles)
     own = {"noise": found.noise, "latents": found.latents, "picture": picture}
-    arrays: dict[str, Any] = store.put(own if tiling is None else {**own, WHOLE: whole})
+    arrays: dict[str, Any] = store.put(own if tiling is None else {**own, UNDIVIDED: undivided})
     return Trajectory(
         program=drawn,
         **vars(request),
         sampler=reference.sampler,
         calls=store.put_calls(found.calls),
         **arrays,
-        controls=draw_controls(pipeline, request, reference.size, whole, controls),
+        controls=draw_controls(pipeline, request, reference.size, undivided, controls),
         tiling=tiling,
     )
 

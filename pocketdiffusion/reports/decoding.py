@@ -3,12 +3,12 @@
 from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
 from pocketdiffusion.runtime.vae_tiles import find_tiling
 
-WHOLE, BLENDED = "whole", "blended tiles"
+UNDIVIDED, BLENDED = "one piece", "blended tiles"
 
 
 def decoding_of(manifest: UnsealedManifest) -> str:
-    """Return WHOLE or BLENDED."""
-    return WHOLE if find_tiling(manifest.latents, manifest.vae) is None else BLENDED
+    """Return UNDIVIDED or BLENDED."""
+    return UNDIVIDED if find_tiling(manifest.latents, manifest.vae) is None else BLENDED
 
 
 def describe_decoding(manifest: UnsealedManifest) -> str:

@@ -18,7 +18,7 @@ from pocketdiffusion.runtime.program import DECODE, PREVIEW, graphs_of, text_to_
 from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.vae_tiles import find_tiling
-from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, WHOLE, Case, Trajectory, cases, labels_of
+from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, UNDIVIDED, Case, Trajectory, cases, labels_of
 
 
 class GoldenWriter:
@@ -54,7 +54,7 @@ class GoldenWriter:
 def write_golden(folder: Path, number: int, trajectory: Trajectory) -> Recorded:
     """Write every array of `trajectory` below `folder`/golden/`number`. Return the manifest's record of it."""
     writer, home = GoldenWriter(folder), f"golden/{number}"
-    names = ARRAYS if trajectory.whole is None else (*ARRAYS, WHOLE)
+    names = ARRAYS if trajectory.undivided is None else (*ARRAYS, UNDIVIDED)
     arrays = {name: writer.write(f"{home}/{name}.bin", getattr(trajectory, name)) for name in names}
     graphs = {graph: _write_graph(writer, f"{home}/{graph}", cases) for graph, cases in trajectory.calls.items()}
     write_png(folder / f"{home}.png", trajectory.picture, {})
@@ -104,7 +104,7 @@ def read_golden(bundle: Bundle) -> list[Trajectory]:
     trajectories = []
     stages = text_to_image(bundle.manifest.program)
     tiling = find_tiling(bundle.manifest.latents, bundle.manifest.vae)
-    expected = ARRAYS if tiling is None else (*ARRAYS, WHOLE)
+    expected = ARRAYS if tiling is None else (*ARRAYS, UNDIVIDED)
     for number, recorded in enumerate(bundle.manifest.golden):
         if missing := set(expected) - set(recorded.arrays):
             raise ProofError(f"{bundle.folder}: recording {number} has no array {min(missing)}: export the model again")

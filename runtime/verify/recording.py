@@ -50,7 +50,7 @@ class Trajectory:
     before each step and at the end; picture uint8 [H, W, 3]. Arrays are float32 unless said otherwise.
     `negative_prompt` None is an absent one. `controls` has the PSNR (dB) of other pictures by the original against this
     one, if they were drawn (`controls.py`). With `tiling` the graphs of decode have one call for each tile, `picture`
-    is what they are blended to, and `whole`, uint8 [H, W, 3], is the picture that the original decoded in one call;
+    is what they are blended to, and `undivided`, uint8 [H, W, 3], is the picture that the original decoded in one call;
     None for a bundle's own drawing."""
 
     program: Program
@@ -66,11 +66,11 @@ class Trajectory:
     picture: Array
     controls: Mapping[str, float] = field(default_factory=dict)
     tiling: Tiling | None = None
-    whole: Array | None = None
+    undivided: Array | None = None
 
 
 ARRAYS = ("noise", "latents", "picture")  # arrays that belong to no call
-WHOLE = "whole"  # another one, of a recording in tiles
+UNDIVIDED = "undivided"  # another one, of a recording in tiles
 FACTS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance", "controls")
 
 

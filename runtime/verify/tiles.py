@@ -29,7 +29,7 @@ class Tiled:
 
     prompt: str
     tiling: Tiling
-    whole: Array
+    undivided: Array
     blended: Array
 
 
@@ -37,15 +37,15 @@ def judge_tiles(trajectories: Iterable[Trajectory]) -> list[Verdict]:
     """Return the verdicts on the recorded tiles of the original, blended as a reader does: `tiles`, the lowest PSNR of
     a picture, and `seams`, the ratio of edges in dB, over all pictures. Return [] without tiles."""
     found = [
-        Tiled(repr(t.prompt), t.tiling, t.whole, to_uint8(recorded_picture(t)))
+        Tiled(repr(t.prompt), t.tiling, t.undivided, to_uint8(recorded_picture(t)))
         for t in trajectories
-        if t.tiling is not None and t.whole is not None
+        if t.tiling is not None and t.undivided is not None
     ]
     return [_judge_distance(found), _judge_seams(found)] if found else []
 
 
 def _judge_distance(found: Sequence[Tiled]) -> Verdict:
-    case_db = tuple(image_psnr_db(each.whole, each.blended) for each in found)
+    case_db = tuple(image_psnr_db(each.undivided, each.blended) for each in found)
     worst = min(range(len(found)), key=lambda number: case_db[number])
     return _verdict(TILES, TILES_DB, case_db[worst], found[worst].prompt, case_db)
 
@@ -89,15 +89,15 @@ def seam_ratio(found: Sequence[Tiled]) -> float:
     to border of the picture; of seams and of all other lines the mean over pictures and axes is taken. Pictures have
     edges of their own, so that each of the two means is divided by the same mean of the pictures that were decoded in
     one call."""
-    blended, whole = (
+    blended, undivided = (
         [np.concatenate(parts) for parts in zip(*pairs, strict=True)]
         for pairs in (
             [_edges(each.tiling, each.blended) for each in found],
-            [_edges(each.tiling, each.whole) for each in found],
+            [_edges(each.tiling, each.undivided) for each in found],
         )
     )
     at_seams, elsewhere = (
-        (float(b.mean()) + LEAST_EDGE) / (float(w.mean()) + LEAST_EDGE) for b, w in zip(blended, whole, strict=True)
+        (float(b.mean()) + LEAST_EDGE) / (float(w.mean()) + LEAST_EDGE) for b, w in zip(blended, undivided, strict=True)
     )
     return at_seams / elsewhere
 

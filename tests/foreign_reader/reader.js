@@ -11,7 +11,7 @@ import { guide, Program } from './program.js';
 import { Refusal } from './refusal.js';
 import { advance, StepTables } from './steps.js';
 import { tensor, weighted } from './tensors.js';
-import { blendTiles, cutTile, findTiling } from './tiles.js';
+import { decodeTiles, tilesOf } from './tiles.js';
 import { ClipTokenizer } from './tokenizer.js';
 
 export async function openReader(source, ort, { format = 'onnx', engineOptions } = {}) {
@@ -22,7 +22,7 @@ export async function openReader(source, ort, { format = 'onnx', engineOptions }
   const reader = new Reader();
   Object.assign(reader, { bundle, pipeline, engine: new Engine(ort, bundle, engineOptions) });
   reader.program = new Program(pipeline);
-  reader.tiling = findTiling(pipeline);
+  reader.tiles = tilesOf(pipeline);
   await reader.program.readConstants(bundle);
   reader.tables = new StepTables(pipeline.steps, await bundle.read(pipeline.steps.file));
   reader.tokenizers = await Promise.all(pipeline.tokenizers.map((index) => openTokenizer(bundle, index)));
@@ -157,17 +157,13 @@ export class Reader {
       return outputs.length > 1 ? guide(...outputs, guidance) : outputs[0];
     }, onRow));
 
-    const given = decoderLatents(x, pipeline.vae);
+    const all = decoderLatents(x, pipeline.vae);
     const decoded = await this.#with(decode, (loaded) => {
-      const run = async (data, rows, columns) => {
-        values.set('decoder_latents', tensor('float32', [1, channels, rows, columns], data));
-        const [made] = await program.run(decode, loaded, [get]);
-        return made.get('decoded').data;
+      const decodePart = async (data, shape) => {
+        values.set('decoder_latents', tensor('float32', shape, data));
+        return (await program.run(decode, loaded, [get]))[0].get('decoded').data;
       };
-      const { tiling } = this;
-      if (tiling === null) return run(given, h, w);
-      const tile = (top, left) => cutTile(given, channels, tiling, top, left);
-      return blendTiles(tiling, (top, left) => run(tile(top, left), tiling.rows.tile, tiling.columns.tile));
+      return this.tiles ? decodeTiles(this.tiles, all, decodePart) : decodePart(all, [1, channels, h, w]);
     });
     const cut = inputs.flat().map((input) => input.cut);
     return { width, height, latents: x, cut, ...numbersToPicture(decoded) };

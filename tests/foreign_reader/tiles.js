@@ -1,82 +1,68 @@
-// Decoding in tiles, and blending them (BUNDLE.md, section 10).
+// Decoding in tiles that are blended where they overlap (BUNDLE.md, section 10).
 
 import { Refusal } from './refusal.js';
 
-// Where tiles begin along an axis of n latents.
-export function tileStarts(n, tile, overlap) {
+const COLOURS = 3;
+
+// An axis of n latents in tiles: how long a tile is, and where each begins.
+export function axisOf(n, tile, overlap) {
   const t = Math.min(tile, n);
-  if (t === n) return [0];
-  const last = Math.ceil((n - t) / (t - overlap));
-  return Array.from({ length: last + 1 }, (_, i) => Math.floor((i * (n - t)) / last));
+  if (t === n) return { n, t, starts: [0] };
+  const k = Math.ceil((n - t) / (t - overlap)) + 1;
+  return { n, t, starts: Array.from({ length: k }, (_, i) => Math.floor((i * (n - t)) / (k - 1))) };
 }
 
-// Null where the decoder is given the complete latents.
-export function findTiling({ latents, vae, picture }) {
-  const { tile_size: size = null, tile_overlap: overlap = null } = vae;
+// The tiles of a pipeline: both axes and the pixels of a latent, or null where the picture is decoded as one.
+export function tilesOf({ vae, latents, program, graphs }) {
+  const [size, overlap, s] = [vae.tile_size ?? null, vae.tile_overlap ?? null, latents.scale];
   if (size === null && overlap === null) return null;
-  const { scale } = latents;
-  const whole = [size, overlap].every((pixels) => Number.isInteger(pixels) && pixels > 0 && pixels % scale === 0);
-  if (!whole || overlap >= size || size >= Math.max(picture.width, picture.height)) {
-    throw new Refusal(`a vae.tile_size of ${size} with a tile_overlap of ${overlap}`);
-  }
-  const axis = (n) => ({ n, tile: Math.min(size / scale, n), starts: tileStarts(n, size / scale, overlap / scale) });
-  return { rows: axis(latents.height), columns: axis(latents.width), scale };
-}
-
-// The tile of latents [1, c, h, w] that begins at a row and a column.
-export function cutTile(data, channels, { rows, columns }, top, left) {
-  const found = new Float32Array(channels * rows.tile * columns.tile);
-  let at = 0;
-  for (let c = 0; c < channels; c++) {
-    for (let y = top; y < top + rows.tile; y++) {
-      const begin = (c * rows.n + y) * columns.n + left;
-      found.set(data.subarray(begin, begin + columns.tile), at);
-      at += columns.tile;
-    }
-  }
-  return found;
-}
-
-function weightOf(x, shared) {
-  return x < shared ? Math.fround((2 * x + 1) / (2 * shared)) : null;
-}
-
-function laid(before, value, weight) {
-  return weight === null ? value : Math.fround(before + Math.fround(weight * Math.fround(value - before)));
-}
-
-// Pixels that the tile before has filled already.
-function sharedOf({ starts, tile }, i, scale) {
-  return i === 0 ? 0 : scale * (starts[i - 1] + tile - starts[i]);
-}
-
-// The picture [1, 3, H, W] of decoded tiles; `decode(top, left)` answers with one of them, [1, 3, h, w].
-export async function blendTiles({ rows, columns, scale }, decode) {
-  const [height, width] = [rows.n * scale, columns.n * scale];
-  const [h, w] = [rows.tile * scale, columns.tile * scale];
-  const picture = new Float32Array(3 * height * width);
-  for (const [i, top] of rows.starts.entries()) {
-    const strip = new Float32Array(3 * h * width);
-    for (const [j, left] of columns.starts.entries()) {
-      const tile = await decode(top, left);
-      const shared = sharedOf(columns, j, scale);
-      for (let line = 0; line < 3 * h; line++) {
-        for (let x = 0; x < w; x++) {
-          const at = line * width + left * scale + x;
-          strip[at] = laid(strip[at], tile[line * w + x], weightOf(x, shared));
-        }
+  const told = `a vae.tile_size of ${size} with an overlap of ${overlap}`;
+  if (size === null || overlap === null || size % s || overlap % s || overlap < 0 || overlap >= size) throw new Refusal(told);
+  if (size >= s * Math.max(latents.height, latents.width)) throw new Refusal(`${told}, of a picture that is no larger`);
+  const [rows, columns] = [latents.height, latents.width].map((n) => axisOf(n, size / s, overlap / s));
+  const tiles = { rows, columns, s, channels: latents.channels };
+  const shapes = { decoder_latents: [latents.channels, rows.t, columns.t], decoded: [COLOURS, s * rows.t, s * columns.t] };
+  for (const call of program.stages.filter(({ stage }) => stage === 'decode').flatMap(({ calls }) => calls)) {
+    const { inputs, outputs } = graphs[call.graph].spec;
+    for (const [names, tensors] of [[call.inputs, inputs], [call.outputs, outputs]]) {
+      for (const { name, shape } of tensors) {
+        const wanted = typeof names[name] === 'string' ? shapes[names[name]] : undefined;
+        if (wanted && wanted.join() !== shape.slice(1).join()) throw new Refusal(`${told}, for which ${call.graph} is not made`);
       }
     }
-    const shared = sharedOf(rows, i, scale);
-    for (let c = 0; c < 3; c++) {
-      for (let y = 0; y < h; y++) {
-        const weight = weightOf(y, shared);
-        for (let x = 0; x < width; x++) {
-          const at = (c * height + top * scale + y) * width + x;
-          picture[at] = laid(picture[at], strip[(c * h + y) * width + x], weight);
-        }
+  }
+  return tiles;
+}
+
+// `decode(values, shape)` answers with the pixels of one tile, [1, 3, height, width]; the answer has those of all.
+export async function decodeTiles({ rows, columns, s, channels }, latents, decode) {
+  const [height, width] = [s * rows.t, s * columns.n];
+  const picture = new Float32Array(COLOURS * s * rows.n * width);
+  for (const [i, row] of rows.starts.entries()) {
+    const strip = new Float32Array(COLOURS * height * width);
+    for (const [j, column] of columns.starts.entries()) {
+      const tile = new Float32Array(channels * rows.t * columns.t);
+      for (let line = 0; line < channels * rows.t; line++) {
+        const from = (Math.floor(line / rows.t) * rows.n + row + (line % rows.t)) * columns.n + column;
+        tile.set(latents.subarray(from, from + columns.t), line * columns.t);
       }
+      lay(await decode(tile, [1, channels, rows.t, columns.t]), strip, COLOURS * height, columns, j, s, 1);
     }
+    lay(strip, picture, COLOURS, rows, i, s, width);
   }
   return picture;
+}
+
+// Lays a piece, [outer, length of a tile, inner], on what was laid before, [outer, length of the axis, inner].
+function lay(piece, laid, outer, { n, t, starts }, number, s, inner) {
+  const v = number ? s * (starts[number - 1] + t - starts[number]) : 0;
+  for (let line = 0; line < outer * s * t; line++) {
+    const x = line % (s * t);
+    const to = (Math.floor(line / (s * t)) * s * n + s * starts[number] + x) * inner;
+    const weight = x < v ? Math.fround((2 * x + 1) / (2 * v)) : 1;
+    for (let k = 0; k < inner; k++) {
+      const value = piece[line * inner + k];
+      laid[to + k] = x < v ? laid[to + k] + Math.fround(weight * Math.fround(value - laid[to + k])) : value;
+    }
+  }
 }

@@ -1,24 +1,21 @@
-// Whether tiles are blended as tests/golden/tiles.json says, exactly:  node tiles_check.js tiles.json
+// Blends the decoded tiles of a file as tests/golden/tiles.json and compares with its pictures:  node tiles_check.js FILE
+// Exits with 1 where a value differs.
 
-import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 
-import { blendTiles, findTiling } from './tiles.js';
+import { printTable } from './table.js';
+import { axisOf, decodeTiles } from './tiles.js';
 
-let [passed, failed] = [0, 0];
-for (const golden of JSON.parse(readFileSync(process.argv[2])).cases) {
-  const { latents: [height, width], scale, tile_size, tile_overlap } = golden;
-  const tiling = findTiling({
-    latents: { height, width, scale },
-    vae: { tile_size, tile_overlap },
-    picture: { width: width * scale, height: height * scale },
-  });
-  const tiles = golden.tiles.map((tile) => Float32Array.from(tile));
-  const picture = await blendTiles(tiling, async () => tiles.shift());
-  const same = (one, other) => one.length === other.length && one.every((value, i) => value === other[i]);
-  const met = same(tiling.rows.starts, golden.rows) && same(tiling.columns.starts, golden.columns)
-    && tiles.length === 0 && same([...picture], golden.picture.map(Math.fround));
-  met ? passed++ : failed++;
-  if (!met) console.log(`latents of ${height} x ${width} differ`);
+const { cases } = JSON.parse(await readFile(process.argv[2], 'utf8'));
+const rows = [];
+for (const { latents, scale, tile_size: size, tile_overlap: overlap, tiles, picture, ...told } of cases) {
+  const axes = latents.map((n) => axisOf(n, size / scale, overlap / scale));
+  const left = tiles.map((values) => Float32Array.from(values));
+  const layout = { rows: axes[0], columns: axes[1], s: scale, channels: 1 };
+  const made = await decodeTiles(layout, new Float32Array(latents[0] * latents[1]), () => left.shift());
+  const differ = made.filter((value, i) => value !== Math.fround(picture[i])).length;
+  const lies = axes[0].starts.join() === told.rows.join() && axes[1].starts.join() === told.columns.join();
+  const ok = lies && left.length === 0 && differ === 0 && made.length === picture.length;
+  rows.push({ name: `latents ${latents.join(' x ')}`, ok, detail: `${differ} of ${picture.length} values differ` });
 }
-console.log(`${passed} passed, ${failed} failed`);
-process.exitCode = failed ? 1 : 0;
+if (!printTable(process.argv[2], rows)) process.exitCode = 1;
