@@ -52,10 +52,10 @@ def assemble(
     format's backend. `calibration` is given if value ranges of activations were measured."""
     named = next(iter(graphs.values()))
     program, scheduler = trajectories[0].program, scheduler_config(checkpoint)
-    latents = describe_latents(program, named)
+    height, width = trajectories[0].latents.shape[-2:]
+    size = int(height), int(width)
     homes: dict[str, str] = {}
     for format, files in graphs.items():
-        size = latents.height, latents.width
         homes |= find_backend(format).write_companions(folder / format, files, checkpoint, size)
     tokenizers = write_tokenizers(folder, checkpoint, homes)
     conformance = write_conformance(folder, checkpoint)
@@ -67,7 +67,7 @@ def assemble(
     draft = UnsealedManifest(
         model=model,
         target=phone,
-        latents=latents,
+        latents=describe_latents(program, named),
         vae=describe_vae(checkpoint.configs["vae"]["scaling_factor"], trajectories[0].tiling),
         tokenizers=tokenizers,
         defaults=read_defaults(checkpoint),

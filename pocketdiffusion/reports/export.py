@@ -13,6 +13,7 @@ from typing import Any
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.reports.answer import Answer, Pictures, answer_export, pictures_of
+from pocketdiffusion.reports.calls import count_calls
 from pocketdiffusion.reports.decoding import decoding_of, describe_decoding
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Steps, drift_plot, teacher_forced_db, teacher_forced_plot
@@ -94,6 +95,8 @@ def write_report(folder: Path, report: Report) -> None:
         sizes=sizes,
         teacher_forced=teacher_forced_plot(concluded.steps),
         drift=drift_plot(report.pictures),
+        calls=count_calls(report.originals, report.verdicts),
+        controls=sum(len(t.controls) for t in report.originals),
     )
     (folder / "report/report.html").write_text(page, encoding="utf-8")
 
@@ -179,6 +182,10 @@ def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
         },
         "seconds": {stage: round(seconds, 2) for stage, seconds in report.seconds.items()},
         "peak_mb": round(report.peak_mb),
+        "calls": {
+            each.graph: {"original": each.recorded, "checks": dict(each.checks)}
+            for each in count_calls(report.originals, report.verdicts)
+        },
     }
 
 
