@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pocketdiffusion.choices import check_search, choose
+from pocketdiffusion.choices import check_search, check_tile_size, choose
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
+from pocketdiffusion.export.families.parts.tiles import TileSize
 from pocketdiffusion.export.findings import Findings, measure_findings
 from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
-from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.export.targets import BLENDED, Target, load_target
 from pocketdiffusion.host_memory import check_host_memory, formats_one_at_a_time
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.reports.export import Report, write_report
@@ -46,6 +47,7 @@ def export(
     height: int | None = None,
     split_unet: int | None = None,
     vae_tiles: str | None = None,
+    vae_tile_size: int | None = None,
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
@@ -58,23 +60,26 @@ def export(
     """Export `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile`,
-    `split_unet`, the number of graphs that the UNet becomes, and `vae_tiles` ("none", or "exact": the VAE's decoder
-    computes in stripes of rows) override the target's own, `sampler` the checkpoint's scheduler, `width` and `height`
-    (pixels) the size that the model was trained at. `allow_unexpected`: shell patterns of unused tensors to ignore.
-    `proof` "quick" compares one picture of few steps instead of four of ten. The folder `recordings` keeps the
-    original's drawings for the next export of the same model. `max_memory` (bytes) bounds the memory of the export, by
-    default the free memory does. `report` "full" also measures the error of each single rewrite and activation form.
-    The recipe "mixed" is searched, for weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
+    `split_unet`, the number of graphs that the UNet becomes, and `vae_tiles` override the target's own: "none", "exact"
+    for a VAE decoder that computes in stripes of rows, or "blended" for one of tiles of `vae_tile_size` pixels.
+    `sampler` overrides the checkpoint's scheduler, `width` and `height` (pixels) the size that the model was trained
+    at. `allow_unexpected`: shell patterns of unused tensors to ignore. `proof` "quick" compares one picture of few
+    steps instead of four of ten. The folder `recordings` keeps the original's drawings for the next export of the same
+    model. `max_memory` (bytes) bounds the memory of the export, by default the free memory does. `report` "full" also
+    measures the error of each single rewrite and activation form. The recipe "mixed" is searched, for weights of
+    `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
 
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
     """
     progress, seconds = timed(progress)
     target = choose(load_target(target_name), recipe, format, profile, split_unet, vae_tiles)
+    check_tile_size(target, vae_tile_size)
     check_search(target, budget_mb, min_psnr)
     check_output_folder(out)
     options: dict[str, Any] = {
         "split_unet": target.split_unet,
+        "tiles": TileSize(vae_tile_size) if target.vae_tiles == BLENDED else None,
         "revision": revision,
         "token": token,
         "allow_unexpected": allow_unexpected,

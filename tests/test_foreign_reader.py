@@ -110,6 +110,22 @@ def draw_kit(bundle: Bundle, requests: list[dict[str, Any]], photo: Any, folder:
     (folder / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": requests}))
 
 
+def test_it_draws_with_blended_tiles(reader: Path, tmp_path: Path) -> None:
+    """Four tiles, from a prompt and from a picture: as Python draws it."""
+    from pocketdiffusion import build
+
+    options: dict[str, Any] = {"format": "onnx", "recipe": "fp32", "vae_tiles": "blended", "proof": "quick"}
+    bundle = build.export("emoji", "generic", tmp_path / "bundle", **options)
+    assert bundle.manifest.vae.tile_size == 56
+    request = {"prompt": "red apple", "negative_prompt": None, "seed": 7, "steps": 4, "guidance": 7.5, "sampler": None}
+    requests: list[dict[str, Any]] = [request, {**request, "strength": 0.7}]
+    draw_kit(bundle, requests, draw(bundle, "a photo", seed=3, steps=2), tmp_path)
+    done = node(reader, "kit_check.js", tmp_path, str(FLOOR))
+    assert done.returncode == 0 and f"{2 * len(requests)} passed, 0 failed" in done.stdout, done.stdout
+    checked = node(reader, "check.js", bundle.folder)
+    assert checked.returncode == 0 and " 0 failed" in checked.stdout, checked.stdout
+
+
 @pytest.mark.parametrize("bundle", ["emoji", "sdxl"])
 def test_it_runs_in_a_browser(reader: Path, kit: Path, emoji_fp32: Bundle, bundle: str) -> None:
     done = node(reader, "browser_check.js", emoji_fp32.folder if bundle == "emoji" else kit / bundle)

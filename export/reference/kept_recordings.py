@@ -25,6 +25,7 @@ from pocketdiffusion.runtime.bundle.golden_records import Trajectory as Recorded
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.program import Program
 from pocketdiffusion.runtime.record import BundlePath, Record, Sha256
+from pocketdiffusion.runtime.vae_tiles import Tiling
 from pocketdiffusion.runtime.verify.golden import read_trajectory, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -62,16 +63,16 @@ def recording_key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def find_recording(home: Path, key: str, drawn: Program) -> list[Trajectory] | None:
-    """Return the recording `key` in `home`, drawn by the program `drawn`, with its arrays as mapped pages; None if
-    there is none, or one of its files has changed."""
+def find_recording(home: Path, key: str, drawn: Program, tiling: Tiling | None = None) -> list[Trajectory] | None:
+    """Return the recording `key` in `home`, drawn by the program `drawn` and decoded as `tiling`, with its arrays as
+    mapped pages; None if there is none, or one of its files has changed."""
     folder = home / key
     try:
         kept = KeptRecording.model_validate_json((folder / _INDEX).read_text(encoding="utf-8"))
         if any(_digest(folder / path) != digest for path, digest in kept.files.items()):
             return None
         os.utime(folder)
-        return [read_trajectory(folder, n, each, drawn, map_array) for n, each in enumerate(kept.drawings)]
+        return [read_trajectory(folder, n, each, drawn, map_array, tiling) for n, each in enumerate(kept.drawings)]
     except (OSError, UnicodeDecodeError, ValidationError, ProofError):
         return None
 

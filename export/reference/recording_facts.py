@@ -12,6 +12,7 @@ import transformers
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tokenizer_files import digest
 from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families.parts.tiles import tiling_of
 from pocketdiffusion.export.reference.requests import Request
 
 
@@ -19,8 +20,10 @@ def recording_facts(
     checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request]
 ) -> Mapping[str, Any]:
     """Return the model with its tokenizers (all files of each folder, including special and added tokens), the size of
-    its pictures, the requests and the versions of the libraries, as values of JSON."""
+    its pictures and tiles, the requests and the versions of the libraries, as values of JSON."""
+    tiling = tiling_of(parts)
     return {
+        **({} if tiling is None else {"tiling": asdict(tiling)}),
         "weights": checkpoint.fingerprint,
         "derivations": {p.spec.name: [tensor.derivation for tensor in p.weights.values()] for p in parts},
         "configs": {name: dict(config) for name, config in checkpoint.configs.items()},

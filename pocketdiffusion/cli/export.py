@@ -37,6 +37,7 @@ from pocketdiffusion.cli.options import (
     SplitUnet,
     Token,
     VaeTiles,
+    VaeTileSize,
 )
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.progress import Progress
@@ -68,6 +69,7 @@ def export(
     size: Size = None,
     split_unet: SplitUnet = None,
     vae_tiles: VaeTiles = None,
+    vae_tile_size: VaeTileSize = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -87,7 +89,8 @@ def export(
     from pocketdiffusion.choices import ExportOptions, check_export
 
     (width, height), limit = parse_size(size), parse_bytes(max_memory)
-    common = recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet, vae_tiles
+    sizes = width, height, revision, split_unet, vae_tiles, vae_tile_size
+    common = recipe, budget_mb, min_psnr, format, profile, sampler, *sizes
     wanted = [ExportOptions(model, phone, *common) for phone in dict.fromkeys(target)]
     if as_json and len(wanted) > 1:
         raise UserError("--json prints the record of one bundle: give one --target")
@@ -179,6 +182,7 @@ def export_chosen(wanted: "ExportOptions", folder: Path, settings: Settings, pro
         height=wanted.height,
         split_unet=wanted.split_unet,
         vae_tiles=wanted.vae_tiles,
+        vae_tile_size=wanted.vae_tile_size,
         revision=wanted.revision,
         token=settings.token,
         allow_unexpected=settings.allow_unexpected,

@@ -130,9 +130,19 @@ VaeTiles = Annotated[
     str | None,
     typer.Option(
         "--vae-tiles",
-        metavar="WAY",
-        help="How the VAE decodes a picture: exact, in horizontal stripes, in less memory and with the same result, or "
-        "none, at once. By default, the phone's own rewrites decide, which are none unless its file has tiled_decoder.",
+        metavar="KIND",
+        help="How the VAE decodes a picture: `none`, in one piece; `exact`, in horizontal stripes, in less memory and "
+        "with the same result; or `blended`, in tiles that the app blends, which need less memory and change the "
+        "picture. By default, the phone's own, which is `none` unless its file states another.",
+    ),
+]
+VaeTileSize = Annotated[
+    int | None,
+    typer.Option(
+        "--vae-tile-size",
+        metavar="PX",
+        help="The height and width of a blended tile in pixels. By default, half of the larger side of the picture, at "
+        "least 64 latents, and at most 7/8 of that side.",
     ),
 ]
 Revision = Annotated[

@@ -14,6 +14,7 @@ from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.reports.answer import Answer, Pictures, answer_export, pictures_of
 from pocketdiffusion.reports.calls import count_calls
+from pocketdiffusion.reports.decoding import decoding_of, describe_decoding
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Steps, drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
@@ -90,6 +91,7 @@ def write_report(folder: Path, report: Report) -> None:
         against_controls=concluded.against_controls,
         warnings=concluded.warnings,
         apple=concluded.apple,
+        decoding=describe_decoding(report.manifest),
         sizes=sizes,
         teacher_forced=teacher_forced_plot(concluded.steps),
         drift=drift_plot(report.pictures),
@@ -152,6 +154,7 @@ def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
 def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
     return {
         "answer": concluded.answer.sentence,
+        "decoding": decoding_of(report.manifest),
         "model": report.manifest.model.model_dump(),
         "target": report.manifest.target.model_dump(),
         "verdicts": [words(asdict(verdict)) | {"passed": verdict.passed} for verdict in report.verdicts],
