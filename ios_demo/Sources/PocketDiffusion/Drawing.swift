@@ -54,7 +54,7 @@ struct Drawing {
     return Drawn(
       picture: picture, cut: Self.longestCut(tokens.last ?? []),
       negativeCut: isGuided ? Self.longestCut(tokens[0]) : "", seconds: seconds(since: began), facts: facts,
-      fallbacks: generator.pool.fallbacks, latents: latents)
+      fallbacks: generator.pool.fallbacks, residency: generator.pool.residency, latents: latents)
   }
 
   /// The values of each half: those that encode_prompt makes, and those that it begins with.
@@ -66,7 +66,7 @@ struct Drawing {
     let isZeros = prompts.map { $0 == nil && program.absentNegative == .zeros }
     var made = try runStage(stage, halves: zip(own, isZeros).filter { !$1 }.map(\.0), say)[...]
     return try zip(own, isZeros).map { values, isZeros in
-      values.merging(isZeros ? try runner(alone: true, say).zeros(stage) : made.removeFirst()) { $1 }
+      values.merging(isZeros ? try runner(say).zeros(stage) : made.removeFirst()) { $1 }
     }
   }
 
@@ -112,9 +112,9 @@ struct Drawing {
     _ halves: [Values], from first: [Float], _ say: @escaping (DrawEvent) -> Void
   ) throws -> [Float] {
     let stage = try stage(Program.denoise)
-    say(.stage(stage.stage))
+    try begin(stage, say)
     let stacked = request.oneBatch && halves.count > 1 && program.canStack(stage)
-    let runner = runner(alone: false, say)
+    let runner = runner(say)
     var denoising = Denoising(first)
     for (r, row) in run.rows.enumerated() {
       try cancellation.check()
@@ -160,17 +160,25 @@ struct Drawing {
   private func runStage(
     _ stage: Stage, halves: [Values], _ say: @escaping (DrawEvent) -> Void
   ) throws -> [Values] {
-    say(.stage(stage.stage))
-    let made = try runner(alone: true, say).run(stage, halves: halves.map { shared.merging($0) { $1 } })
+    try begin(stage, say)
+    let made = try runner(say).run(stage, halves: halves.map { shared.merging($0) { $1 } })
     generator.pool.endStage()
     return made
   }
 
-  private func runner(alone: Bool, _ say: @escaping (DrawEvent) -> Void) -> ProgramRun {
+  private func begin(_ stage: Stage, _ say: (DrawEvent) -> Void) throws {
+    say(.stage(stage.stage))
+    try generator.pool.beginStage(pipeline.graphs(of: stage)) { graph, unit in
+      try cancellation.check()
+      say(.opening(graph: graph.name, unit: unit))
+    }
+  }
+
+  private func runner(_ say: @escaping (DrawEvent) -> Void) -> ProgramRun {
     ProgramRun(
       pipeline: pipeline, constants: generator.constants,
       graphs: { [pool = generator.pool] graph in
-        try pool.get(graph, alone: alone) { say(.opening(graph: $0.name, unit: $1)) }
+        try pool.get(graph) { say(.opening(graph: $0.name, unit: $1)) }
       }, cancellation: cancellation)
   }
 

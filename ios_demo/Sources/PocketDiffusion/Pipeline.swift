@@ -84,6 +84,13 @@ public struct Pipeline: Sendable {
     return (try? program.variant(Program.encodeImage, hosts: hosts)) != nil
   }
 
+  /// The graphs that a stage calls, in the order of their first calls. Throws `refusal` for a graph that is not there.
+  func graphs(of stage: Stage) throws -> [PipelineGraph] {
+    var names: [String] = []
+    for call in stage.calls where !names.contains(call.graph) { names.append(call.graph) }
+    return try names.map(graph)
+  }
+
   /// Throws `refusal` for a graph that is not there.
   func graph(_ name: String) throws -> PipelineGraph {
     guard let graph = graphs[name] else { throw EngineError.refusal(what: "the graph \(name)") }

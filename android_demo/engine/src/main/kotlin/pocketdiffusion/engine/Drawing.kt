@@ -98,9 +98,9 @@ internal class Drawing(
 
     private fun denoise(halves: List<Values>, first: FloatArray): FloatArray {
         val stage = stages.getValue(Program.DENOISE)
-        listener.onStage(stage.name)
+        begin(stage)
         val stacked = request.oneBatch && halves.size > 1 && program.canStack(stage)
-        val runner = runner(alone = false)
+        val runner = runner()
         val denoising = Denoising(first)
         for ((r, row) in run.rows.withIndex()) {
             cancellation.check()
@@ -143,12 +143,16 @@ internal class Drawing(
     }
 
     private fun runStage(stage: Stage, halves: List<Values>): List<Values> {
-        listener.onStage(stage.name)
+        begin(stage)
         return runner().run(stage, halves.map { shared + it }).also { generator.pool.endStage() }
     }
 
-    private fun runner(alone: Boolean = true) =
-        ProgramRun(pipeline, generator.constants, { generator.pool.get(it, alone) }, cancellation)
+    private fun begin(stage: Stage) {
+        listener.onStage(stage.name)
+        generator.pool.beginStage(pipeline.graphsOf(stage), before = cancellation::check)
+    }
+
+    private fun runner() = ProgramRun(pipeline, generator.constants, generator.pool::get, cancellation)
 
     private fun result(made: Values, name: String): FloatArray =
         (made[name] ?: throw Refusal("a program that makes no $name")).convert(DType.FLOAT32).floats()

@@ -24,6 +24,9 @@ class Pipeline(
     /** How a rough picture is made of latents. */
     class Preview(val matrix: List<DoubleArray>, val bias: DoubleArray)
 
+    /** The graphs that a stage calls, in the order of their first calls. */
+    fun graphsOf(stage: Stage): List<PipelineGraph> = stage.calls.map { graphs.getValue(it.graph) }.distinct()
+
     companion object {
         /** Throws Refusal for what this engine does not know, Contradiction for what cannot be. */
         fun read(format: String, node: JsonNode): Pipeline {
