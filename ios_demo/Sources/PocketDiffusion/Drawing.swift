@@ -144,12 +144,24 @@ struct Drawing {
     return denoising.latents
   }
 
-  private mutating func decode(_ latents: [Float], _ say: @escaping (DrawEvent) -> Void) throws -> Picture {
+  private func decode(_ latents: [Float], _ say: @escaping (DrawEvent) -> Void) throws -> Picture {
     let stage = try stage(Program.decode)
-    shared["decoder_latents"] = Tensor(Latents.toDecoder(latents, pipeline.vae), shape: pipeline.latents)
-    let decoded = try runStage(stage, halves: [[:]], say)[0]
-    let (width, height) = (pipeline.picture.width, pipeline.picture.height)
-    return Picture(decoded: try result(decoded, "decoded", count: 3 * width * height), width: width, height: height)
+    let (width, height, channels) = (pipeline.picture.width, pipeline.picture.height, pipeline.latents[1])
+    try begin(stage, say)
+    let runner = runner(say)
+    func decodePart(_ part: [Float], _ shape: [Int], count: Int) throws -> [Float] {
+      let given = shared.merging(["decoder_latents": Tensor(part, shape: shape)]) { $1 }
+      return try result(try runner.run(stage, halves: [given])[0], "decoded", count: count)
+    }
+    let all = Latents.toDecoder(latents, pipeline.vae)
+    let decoded =
+      try pipeline.tiles.map { tiles in
+        try tiles.decode(all, channels: channels) {
+          try decodePart($0, tiles.shape(channels: channels), count: tiles.count)
+        }
+      } ?? decodePart(all, pipeline.latents, count: 3 * width * height)
+    generator.pool.endStage()
+    return Picture(decoded: decoded, width: width, height: height)
   }
 
   private func stage(_ name: String) throws -> Stage {

@@ -133,9 +133,19 @@ internal class Drawing(
     }
 
     private fun decode(latents: FloatArray): Picture {
-        shared["decoder_latents"] = Tensor.of(pipeline.latents, Latents.toDecoder(latents, pipeline.vae))
-        val decoded = runStage(stages.getValue(Program.DECODE), listOf(emptyMap()))[0]
-        return Picture.of(result(decoded, "decoded"), pipeline.width, pipeline.height)
+        val stage = stages.getValue(Program.DECODE)
+        begin(stage)
+        val runner = runner()
+        fun decodePart(part: FloatArray, shape: IntArray): FloatArray {
+            val given = shared + ("decoder_latents" to Tensor.of(shape, part))
+            return result(runner.run(stage, listOf(given))[0], "decoded")
+        }
+        val all = Latents.toDecoder(latents, pipeline.vae)
+        val (tiles, channels) = pipeline.tiles to pipeline.latents[1]
+        val decoded = tiles?.decode(all, channels) { decodePart(it, tiles.shape(channels)) }
+            ?: decodePart(all, pipeline.latents)
+        generator.pool.endStage()
+        return Picture.of(decoded, pipeline.width, pipeline.height)
     }
 
     private fun preview(latents: FloatArray): Picture? = pipeline.preview?.let { preview ->
