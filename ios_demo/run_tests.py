@@ -3,9 +3,10 @@
     python ios_demo/run_tests.py [--required] [--quick] --kit KIT BUNDLE [BUNDLE ...]
 
 KIT is the reader's kit. BUNDLE are bundles of the built-in model in any format, the first with ONNX in float32: its
-pictures are compared with Python's. One more has such graphs and a split UNet. One has to be of Core ML, except with --quick, which leaves out the stand-ins for
-Apple's frameworks and most pictures. Without a Swift toolchain (see tools/swift_setup) it prints 'not run: no Swift',
-which is an error with --required. If no test ran, it is always an error.
+pictures are compared with Python's. One more has such graphs and a split UNet. One has to be of Core ML, except with
+--quick, which leaves out the stand-ins for Apple's frameworks and most pictures. Without a Swift toolchain (see
+tools/swift_setup) it prints 'not run: no Swift', which is an error with --required. If no test ran, it is always an
+error.
 """
 
 import argparse
