@@ -51,10 +51,10 @@ def assemble(
     format's backend. `calibration` is given if value ranges of activations were measured."""
     named = next(iter(graphs.values()))
     program, scheduler = trajectories[0].program, scheduler_config(checkpoint)
-    latents = describe_latents(program, named)
+    height, width = trajectories[0].latents.shape[-2:]
+    size = int(height), int(width)
     homes: dict[str, str] = {}
     for format, files in graphs.items():
-        size = latents.height, latents.width
         homes |= find_backend(format).write_companions(folder / format, files, checkpoint, size)
     tokenizers = write_tokenizers(folder, checkpoint, homes)
     conformance = write_conformance(folder, checkpoint)
@@ -66,7 +66,7 @@ def assemble(
     draft = UnsealedManifest(
         model=model,
         target=phone,
-        latents=latents,
+        latents=describe_latents(program, named),
         vae=Vae(
             scaling_factor=checkpoint.configs["vae"]["scaling_factor"], shift_factor=0.0
         ),  # as diffusers' pipelines

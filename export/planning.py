@@ -65,9 +65,8 @@ def _plan_parts(
     for part in original.parts:
         name = part.spec.name
         progress(f"planning {artifact.format} {name}, {recipe.name}")
-        plans[name] = make_plan(
-            recipe, weights_of(part), analysis.of(name, artifact.format, artifact.profile), ranges, part.stage
-        )
+        weights, sensitivities = weights_of(part), analysis.of(name, artifact.format, artifact.profile)
+        plans[name] = make_plan(recipe, weights, sensitivities, ranges, part.stage)
         check_schemes(plans[name], artifact)
     return plans
 

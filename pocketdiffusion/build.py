@@ -48,6 +48,7 @@ def export(
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
     proof: ProofKind = "full",
+    recordings: Path | None = None,
     report: ReportKind = "short",
     progress: Progress = lambda line: None,
 ) -> Bundle:
@@ -56,9 +57,10 @@ def export(
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile` and
     `split_unet`, the number of graphs that the UNet becomes, override the target's own, `sampler` the checkpoint's
     scheduler, `width` and `height` (pixels) the size that the model was trained at. `allow_unexpected`: shell patterns
-    of unused tensors to ignore. `proof` "quick" compares one picture of few steps instead of four of ten. `report`
-    "full" also measures the error of each single rewrite and activation form. The recipe "mixed" is searched, for
-    weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
+    of unused tensors to ignore. `proof` "quick" compares one picture of few steps instead of four of ten. The folder
+    `recordings` keeps the original's drawings for the next export of the same model. `report` "full" also measures the
+    error of each single rewrite and activation form. The recipe "mixed" is searched, for weights of `budget_mb` (MB of
+    1e6 bytes) or pictures of `min_psnr` (dB).
 
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
@@ -77,7 +79,7 @@ def export(
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
     with scratch_next_to(out):
-        original = record_original(checkpoint, parts, progress, proof)
+        original = record_original(checkpoint, parts, progress, proof, recordings)
         recipes = find_recipes(original, target, budget_mb, min_psnr, progress)
         return export_original(
             original, target, out, recipes=recipes, report=report, progress=progress, seconds=seconds
@@ -112,9 +114,7 @@ def export_original(
                 fitted = emit_within_float16(part, artifact, plans[name], folder, few, open_batch=target.open_batch)
                 rungs = judge_rungs(fitted, target, few, folder, progress)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
-                findings.setdefault(artifact.format, {})[name] = measure_findings(
-                    fitted, rungs, trajectories, report, progress
-                )
+                findings.setdefault(artifact.format, {})[name] = measure_findings(fitted, rungs, few, report, progress)
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
         calibration = original.calibrated.calibration if calibrated else None

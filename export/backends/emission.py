@@ -20,12 +20,16 @@ from pocketdiffusion.runtime.errors import UserError
 PROVED = "by the verdicts of this bundle's proof, on a computer: it opens only where they passed"
 
 
-def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
+def emit_floats(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
+    """Write one artifact of `part` as `emit` does, with weights as the artifact's recipe, "fp32" or "fp16", stores
+    them."""
+    return emit(part, artifact, folder, open_batch=open_batch, plan=float_plan(part, artifact.recipe))
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan) -> Graph:
     """Write one artifact of `part` below `folder`/FORMAT and return its record. `plan` decides how each weight is
-    stored; by default the artifact's recipe does, which is then "fp32" or "fp16". Raise ProofError if the file that
-    was written fails a check."""
+    stored. Raise ProofError if the file that was written fails a check."""
     backend = find_backend(artifact.format)
-    plan = plan or float_plan(part, artifact.recipe)
     graph = backend.emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     path = folder / graph.path
     layers = backend.layers(path, plan.schemes)

@@ -162,8 +162,8 @@ def draw_controls(
     others = {SEED: replace(request, seed=request.seed ^ 1), PROMPT: replace(request, prompt=shorten(request.prompt))}
     if request.steps > 1:
         others[STEPS] = replace(request, steps=request.steps - 1)
-    chosen = {name: other for name, other in others.items() if name in names}
-    return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in chosen.items()}
+    drawn = {name: draw_picture(pipeline, other, size) for name, other in others.items() if name in names}
+    return {name: image_psnr_db(picture, other) for name, other in drawn.items()}
 
 
 @torch.no_grad()

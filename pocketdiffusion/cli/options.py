@@ -11,6 +11,7 @@ from pocketdiffusion.runtime.devices.standins import standin_names
 
 BUILT_IN = "emoji"
 STANDINS = Path("~/.cache/pocketdiffusion/standins")
+RECORDINGS = Path("~/.cache/pocketdiffusion/recordings")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a bundle, as `export` wrote it.")]
 Phone = Annotated[
@@ -19,6 +20,25 @@ Phone = Annotated[
         metavar="PHONE",
         help="The phone to export for. `pocketdiffusion list targets` lists all phones.",
         autocompletion=complete_targets,
+    ),
+]
+Phones = Annotated[
+    list[str],
+    typer.Option(
+        "--target",
+        metavar="PHONE",
+        help="The phone to export for. Repeat the option to export for several phones, each into the folder DIR/PHONE: "
+        "the original is recorded once. `pocketdiffusion list targets` lists all phones.",
+        autocompletion=complete_targets,
+    ),
+]
+Recordings = Annotated[
+    Path,
+    typer.Option(
+        "--recordings",
+        metavar="DIR",
+        help="The folder where the original's recorded drawings are kept. An export of the same model with the same "
+        "proof, for any phone, format or recipe, reads them there instead of drawing again.",
     ),
 ]
 Model = Annotated[

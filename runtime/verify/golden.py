@@ -1,7 +1,7 @@
 """Recorded trajectories in a bundle: raw arrays below golden/NUMBER, and one PNG each for people."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from pocketdiffusion.runtime.bundle.manifest import Trajectory as Recorded
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
-from pocketdiffusion.runtime.program import PREVIEW, graphs_of, text_to_image
+from pocketdiffusion.runtime.program import PREVIEW, Program, graphs_of, text_to_image
 from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Case, Trajectory, cases, label_of
+
+Read = Callable[[Path, ArrayRef], Array]  # opens an array below a folder
 
 
 class GoldenWriter:
@@ -109,28 +111,34 @@ def read_golden(bundle: Bundle) -> list[Trajectory]:
             raise ProofError(
                 f"{bundle.folder}: recording {number} has no call of {min(missing)}: export the model again"
             )
-        fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
-        fields |= {name: read_array(bundle.folder, recorded.arrays[name]) for name in ARRAYS}
-        calls = {
-            graph: tuple(_read_graph(bundle, f"recording {number}: {graph}", recorded.prompt, each))
-            for graph, each in recorded.graphs.items()
-        }
-        trajectories.append(Trajectory(program=bundle.manifest.program, calls=calls, **fields))
+        trajectories.append(read_trajectory(bundle.folder, number, recorded, bundle.manifest.program))
     if not trajectories:
         raise ProofError(f"{bundle.folder} has no recordings to verify against: export the model again")
     return trajectories
 
 
-def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph) -> list[Case]:
-    def read(tensors: dict[str, RecordedTensor]) -> dict[str, list[Array]]:
-        return {name: _read_tensor(bundle, f"{what}.{name}", tensor, count) for name, tensor in tensors.items()}
+def read_trajectory(
+    folder: Path, number: int, recorded: Recorded, program: Program, read: Read = read_array
+) -> Trajectory:
+    """Return the trajectory that `write_golden` wrote as number `number` below `folder`. `read` opens its arrays. Raise
+    ProofError if arrays are missing or do not fit."""
+    fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
+    fields |= {name: read(folder, recorded.arrays[name]) for name in ARRAYS}
+    calls = {
+        graph: tuple(_read_graph(folder, f"recording {number}: {graph}", recorded.prompt, each, read))
+        for graph, each in recorded.graphs.items()
+    }
+    return Trajectory(program=program, calls=calls, **fields)
+
+
+def _read_graph(folder: Path, what: str, prompt: str, recorded: RecordedGraph, read: Read) -> list[Case]:
+    def read_all(tensors: dict[str, RecordedTensor]) -> dict[str, list[Array]]:
+        return {name: _read_tensor(folder, f"{what}.{name}", tensor, count, read) for name, tensor in tensors.items()}
 
     count = len(recorded.halves)
     if len(recorded.steps) != count:
-        raise ProofError(
-            f"{bundle.folder}: {what} has {count} halves and {len(recorded.steps)} steps: export the model again"
-        )
-    inputs, outputs = read(recorded.inputs), read(recorded.outputs)
+        raise ProofError(f"{folder}: {what} has {count} halves and {len(recorded.steps)} steps: export the model again")
+    inputs, outputs = read_all(recorded.inputs), read_all(recorded.outputs)
     return [
         Case(
             label_of(prompt, half, step),
@@ -143,10 +151,8 @@ def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph)
     ]
 
 
-def _read_tensor(bundle: Bundle, what: str, tensor: RecordedTensor, count: int) -> list[Array]:
-    values = read_array(bundle.folder, tensor.values)
+def _read_tensor(folder: Path, what: str, tensor: RecordedTensor, count: int, read: Read) -> list[Array]:
+    values = read(folder, tensor.values)
     if len(tensor.calls) != count or max(tensor.calls, default=-1) >= len(values):
-        raise ProofError(
-            f"{bundle.folder}: {what} does not name one of its values for each call: export the model again"
-        )
+        raise ProofError(f"{folder}: {what} does not name one of its values for each call: export the model again")
     return [values[call] for call in tensor.calls]
