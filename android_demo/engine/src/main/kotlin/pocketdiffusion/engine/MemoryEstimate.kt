@@ -21,7 +21,8 @@ class MemoryEstimate(generator: Generator, hasPicture: Boolean) {
         return (peak * FACTOR).toLong() + OVERHEAD
     }
 
-    private fun oneByOne(graphs: List<PipelineGraph>): Long = graphs.maxOf { maxOf(it.memory.opening, it.memory.called) }
+    private fun oneByOne(graphs: List<PipelineGraph>): Long =
+        graphs.maxOf { maxOf(it.memory.opening, it.memory.called) }
 
     /** All are opened one after the other, and then called. */
     private fun together(graphs: List<PipelineGraph>): Long {

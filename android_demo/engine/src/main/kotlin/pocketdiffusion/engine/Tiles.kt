@@ -86,9 +86,11 @@ class Tiles(val rows: TileAxis, val columns: TileAxis, private val scale: Int) {
             if (size == null && overlap == null) return null
             if (size == null || overlap == null) vae.fail("one of tile_size and tile_overlap is lacking")
             val (height, width) = latents[2] to latents[3]
-            val isGood = scale > 0 && overlap in 0 until size && size % scale == 0 && overlap % scale == 0 &&
-                size < scale * maxOf(height, width)
-            if (!isGood) vae.fail("tiles of $size pixels that share $overlap are none of a picture of this size")
+            val isOfLatents = scale > 0 && size % scale == 0 && overlap % scale == 0
+            val isSmaller = overlap in 0 until size && size < scale * maxOf(height, width)
+            if (!isOfLatents || !isSmaller) {
+                vae.fail("tiles of $size pixels that share $overlap are none of a picture of this size")
+            }
             fun axis(latents: Int) = TileAxis(latents, size / scale, overlap / scale)
             return Tiles(axis(height), axis(width), scale)
         }

@@ -16,7 +16,7 @@ object Bundles {
 
     /** The first of them that is as exact, and whose UNet is several graphs: `pocketdiffusion export --split-unet`. */
     val split: Path
-        get() = all.firstOrNull { isExact(it) && isSplit(it) } ?: fail("none of -Dbundles holds several graphs of a UNet")
+        get() = all.firstOrNull { isExact(it) && isSplit(it) } ?: fail("none of -Dbundles has a UNet of several graphs")
 
     /** The reader's kit: `-Dkit=FOLDER`. */
     val kit: Path get() = given("kit", "the reader's kit: pocketdiffusion reader-kit FOLDER").single()

@@ -81,7 +81,8 @@ class SplitTest {
             JsonObject(
                 (graphs as JsonObject).mapValues { (name, graph) ->
                     val bytes = names.zip(counted[name] ?: listOf(0, 0, 0)).toMap().mapValues { it.value * mega }
-                    JsonObject(graph as JsonObject + ("memory" to JsonObject(bytes.mapValues { JsonPrimitive(it.value) })))
+                    val memory = JsonObject(bytes.mapValues { JsonPrimitive(it.value) })
+                    JsonObject(graph as JsonObject + ("memory" to memory))
                 },
             )
         }

@@ -74,8 +74,8 @@ class TilesTest {
         val folder = Forgery.copy(Bundles.emoji, scratch)
         fun refused(tile: Int?, overlap: Int?): EngineError {
             Forgery.change(folder, PIPELINE, "vae") { vae ->
-                val told = mapOf("tile_size" to tile, "tile_overlap" to overlap)
-                JsonObject(vae as JsonObject + told.mapValues { (_, value) -> value?.let { JsonPrimitive(it) } ?: JsonNull })
+                fun told(number: Int?) = if (number == null) JsonNull else JsonPrimitive(number)
+                JsonObject(vae as JsonObject + mapOf("tile_size" to told(tile), "tile_overlap" to told(overlap)))
             }
             return assertFailsWith<EngineError> { Bundle.open(folder).pipeline(listOf("onnx")) }
         }
@@ -83,7 +83,7 @@ class TilesTest {
             assertTrue(refused(tile, overlap) is Contradiction, "$tile, $overlap")
         }
         val error = refused(32, 8)
-        assertTrue(error is Refusal && "vae.tile_size" in error.what, "the decoder is made for the whole picture: $error")
+        assertTrue(error is Refusal && "vae.tile_size" in error.what, "its decoder makes the whole picture: $error")
     }
 
     /** Writes tiles into a pipeline file, and their shapes into its decoder. */
