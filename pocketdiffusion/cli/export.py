@@ -70,15 +70,17 @@ def export(
 
     Every graph and complete pictures are compared with the original before the bundle is written. If a difference is
     above its tolerance, the bundle is kept as DIR.failed."""
-    from pocketdiffusion.choices import ExportOptions, check_export
+    from pocketdiffusion.choices import ExportOptions, check_export, fit_split
 
     width, height = parse_size(size)
     wanted = ExportOptions(
         model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
     )
-    chosen = check_export(wanted)
+    wanted, chosen, line = fit_split(wanted, check_export(wanted))
     output = Output(quiet, as_json)
     warn_of_added(chosen, output)
+    if line:
+        output.warn(line)
     if plan:
         from pocketdiffusion.cli.plan import show_plan
 
