@@ -54,6 +54,23 @@ def check_export(wanted: ExportOptions) -> Target:
     return chosen
 
 
+def fit_split(wanted: ExportOptions, chosen: Target) -> tuple[ExportOptions, Target, str]:
+    """Return the options and the target with the number of graphs of the UNet that fits the phone's memory, and a line
+    that says so; both as they are and "" if the user gives a number, nothing must change, or the checkpoint is not on
+    this disk."""
+    if wanted.split_unet is not None or chosen.split_unet > 1 or chosen.memory_mb is None:
+        return wanted, chosen, ""
+    from pocketdiffusion.checkpoint_outline import read_outline
+    from pocketdiffusion.default_split import default_split
+
+    try:
+        outline = read_outline(wanted.model)
+        fitted, line = default_split(outline, chosen, wanted.width, wanted.height)
+    except UserError:  # a model of another source, or one that the export will refuse
+        return wanted, chosen, ""
+    return replace(wanted, split_unet=fitted.split_unet), fitted, line
+
+
 def check_model(name: str) -> None:
     """Raise UserError if `name` is a path that does not exist, or a folder without a checkpoint. Names of another form,
     such as hub ids and names with a scheme (`place:name`), are checked later by the checkpoint sources, which import

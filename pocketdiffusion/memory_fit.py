@@ -78,19 +78,27 @@ def warn_of_plan(plan: ExportPlan, target: Target) -> list[str]:
     decoder's."""
     if plan.ram_bytes is None:
         return []
-    lines = []
-    for artifact in target.artifacts:
-        tensors = plan.tensor_bytes.get(artifact.format, 0)
-        parts = {part.part: part for part in plan.parts if part.format == artifact.format}
-        stages = {
-            stage: [_planned_need(parts[name], tensors if stage == DECODE else 0) for name in names]
-            for stage, names in zip((ENCODE_PROMPT, DENOISE, DECODE), plan.stages, strict=True)
-            if names
-        }
-        if target.split_unet > 1:
-            stages[DENOISE] = _split(stages[DENOISE][0], target.split_unet)
-        lines += warn_of_format(Phone(target.title, plan.ram_bytes), artifact, stages)
-    return lines
+    phone = Phone(target.title, plan.ram_bytes)
+    return [
+        line
+        for artifact in target.artifacts
+        for line in warn_of_format(phone, artifact, planned_stages(plan, artifact, target))
+    ]
+
+
+def planned_stages(plan: ExportPlan, artifact: Artifact, target: Target) -> dict[str, list[Need]]:
+    """Return the estimated needs of the graphs of `artifact`'s format by stage, with the target's number of graphs for
+    the UNet."""
+    tensors = plan.tensor_bytes.get(artifact.format, 0)
+    parts = {part.part: part for part in plan.parts if part.format == artifact.format}
+    stages = {
+        stage: [_planned_need(parts[name], tensors if stage == DECODE else 0) for name in names]
+        for stage, names in zip((ENCODE_PROMPT, DENOISE, DECODE), plan.stages, strict=True)
+        if names
+    }
+    if target.split_unet > 1:
+        stages[DENOISE] = _split(stages[DENOISE][0], target.split_unet)
+    return stages
 
 
 def _planned_need(part: PlannedPart, tensors: int) -> Need:

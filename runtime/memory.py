@@ -37,19 +37,29 @@ def return_freed_memory() -> None:
 @contextmanager
 def returning_large_blocks() -> Iterator[None]:
     """Let glibc return each freed block of `LARGE` bytes or more at once, and before and after that all that is free.
+    Other C libraries are left as they are."""
+    _tell_malloc("malloc_trim", 0)
+    try:
+        with mapping_large_blocks():
+            yield
+    finally:
+        _tell_malloc("malloc_trim", 0)
+
+
+@contextmanager
+def mapping_large_blocks() -> Iterator[None]:
+    """Let glibc map each new block of `LARGE` bytes or more on its own, which returns it as soon as it is freed.
 
     By itself glibc keeps freed blocks of up to 32 MB in its heap (mallopt(3), M_MMAP_THRESHOLD), and with them most of
     what an engine frees while it loads and when it is closed (benchmarks/RESULTS.md). Afterwards the thresholds are
     those that glibc's own rule ends at. Other C libraries are left as they are.
     """
-    _tell_malloc("malloc_trim", 0)
     _tell_malloc("mallopt", _MMAP_THRESHOLD, LARGE)
     try:
         yield
     finally:
         _tell_malloc("mallopt", _MMAP_THRESHOLD, _LARGEST_THRESHOLD)
         _tell_malloc("mallopt", _TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
-        _tell_malloc("malloc_trim", 0)
 
 
 def _tell_malloc(function: str, *numbers: int) -> None:

@@ -1,5 +1,6 @@
 """The memory of a stage, by hand."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,17 @@ def test_the_stages_of_a_bundle(tiny_bundle: Path) -> None:
     whole, low = (stage_peaks(manifest.program, graphs, low_memory=each) for each in (False, True))
     assert whole == low and {*whole} >= {"encode_prompt", "denoise", "decode"}
     assert whole["denoise"] == peak_of([graphs["unet"].memory], low_memory=True)
+
+
+def test_the_manifest_states_the_peaks_of_its_graphs(tiny_bundle: Path) -> None:
+    """By hand from the records of the graphs in the pipeline file: each stage has one."""
+    index, pipeline = (
+        json.loads((tiny_bundle / name).read_text("utf-8")) for name in ("manifest.json", "pipeline/onnx.json")
+    )
+    peaks = index["formats"]["onnx"]["peaks"]
+    graphs = {"encode_prompt": "text_encoder", "denoise": "unet", "decode": "vae_decoder"}
+    assert graphs.keys() <= peaks.keys()
+    for stage, graph in graphs.items():
+        needs = pipeline["graphs"][graph]["memory"]
+        largest = max(needs["loading_bytes"], needs["weights_bytes"] + needs["activations_bytes"])
+        assert peaks[stage] == {"whole": largest, "one_at_a_time": largest}

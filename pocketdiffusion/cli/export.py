@@ -86,7 +86,7 @@ def export(
 
     Every graph and complete pictures are compared with the original before a bundle is written. If a difference is
     above its tolerance, the bundle is kept as DIR.failed."""
-    from pocketdiffusion.choices import ExportOptions, check_export
+    from pocketdiffusion.choices import ExportOptions, check_export, fit_split
 
     (width, height), limit = parse_size(size), parse_bytes(max_memory)
     sizes = width, height, revision, split_unet, vae_tiles, vae_tile_size
@@ -94,10 +94,13 @@ def export(
     wanted = [ExportOptions(model, phone, *common) for phone in dict.fromkeys(target)]
     if as_json and len(wanted) > 1:
         raise UserError("--json prints the record of one bundle: give one --target")
-    chosen = [check_export(each) for each in wanted]
     output = Output(quiet, as_json)
-    for each in chosen:
+    fitted = [fit_split(each, check_export(each)) for each in wanted]
+    for _, each, line in fitted:
         warn_of_added(each, output)
+        if line:
+            output.warn(line)
+    wanted, chosen = [options for options, _, _ in fitted], [phone for _, phone, _ in fitted]
     if plan:
         from pocketdiffusion.cli.plan import show_plan
 

@@ -61,6 +61,8 @@ def targets_record(targets: Iterable["Target"]) -> list[dict[str, Any]]:
 
 def bundle_record(manifest: "Manifest") -> dict[str, Any]:
     """Return the document of a bundle. `verdicts` is null if the proof part is not installed."""
+    from pocketdiffusion.runtime.bundle.stage_memory import predict_peaks
+
     size = manifest.latents
     return {
         "kind": "bundle",
@@ -78,6 +80,10 @@ def bundle_record(manifest: "Manifest") -> dict[str, Any]:
             for format, graphs in manifest.graphs.items()
             for name, graph in graphs.items()
         ],
+        "peaks": {
+            format: {stage: peak.model_dump() for stage, peak in predict_peaks(manifest.program, graphs).items()}
+            for format, graphs in manifest.graphs.items()
+        },
         "verdicts": [_record(verdict) for verdict in manifest.verdicts] if manifest.has_proof else None,
     }
 

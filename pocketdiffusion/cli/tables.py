@@ -226,7 +226,7 @@ def _add_numbers(table: Table, *columns: str) -> None:
 
 
 def bundle_tables(manifest: Manifest) -> Iterator[Table]:
-    """Yield the tables of a bundle: facts, graphs, tensors, verdicts."""
+    """Yield the tables of a bundle: facts, graphs, memory, tensors, verdicts."""
     model, size = manifest.model, manifest.latents
     facts = _table("", "", title=f"{model.name} for {manifest.target.title}", show_header=False)
     facts.add_row("bundle_id", manifest.bundle_id)
@@ -250,6 +250,7 @@ def bundle_tables(manifest: Manifest) -> Iterator[Table]:
     yield facts
     named = [(f"{format} {name}", g) for format, graphs in manifest.graphs.items() for name, g in graphs.items()]
     yield _graph_table(manifest, named)
+    yield _peak_table(manifest)
     yield _tensor_table((name, g.spec.inputs, g.spec.outputs) for name, g in named)
     if manifest.has_proof:
         yield verdict_table(manifest.verdicts)
@@ -278,6 +279,20 @@ def _graph_table(manifest: Manifest, named: Iterable[tuple[str, Graph]]) -> Tabl
         table.add_row(
             name, counts[0], f"{mb:.1f}", counts[1], g.storage, g.arithmetic, unit, g.profile, g.recipe, rewrites
         )
+    return table
+
+
+def _peak_table(manifest: Manifest) -> Table:
+    """Return the memory that drawing from a prompt is predicted to need, by stage, in MB of 1e6 bytes."""
+    from pocketdiffusion.runtime.bundle.stage_memory import predict_peaks
+
+    table = _table("memory, predicted")
+    for way in ("all graphs open, MB", "one at a time, MB"):
+        table.add_column(way, justify="right", no_wrap=True)
+    for format, graphs in manifest.graphs.items():
+        for stage, peak in predict_peaks(manifest.program, graphs).items():
+            sizes = ("-" if size is None else f"{size / 1e6:.1f}" for size in (peak.whole, peak.one_at_a_time))
+            table.add_row(f"{format} {stage}", *sizes)
     return table
 
 

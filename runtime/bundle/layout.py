@@ -25,6 +25,7 @@ from pocketdiffusion.runtime.bundle.graph_records import Graph, GraphProof, Pipe
 from pocketdiffusion.runtime.bundle.leftovers import FILES, FOLDERS
 from pocketdiffusion.runtime.bundle.manifest import MINOR, Common, Manifest, UnsealedManifest, original_picture
 from pocketdiffusion.runtime.bundle.picture_records import Scheduler
+from pocketdiffusion.runtime.bundle.stage_memory import Peak, predict_peaks
 from pocketdiffusion.runtime.bundle.step_files import Steps
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
 from pocketdiffusion.runtime.bundle.verdicts import (
@@ -44,6 +45,9 @@ class Format(Record):
     """One format of the bundle."""
 
     pipeline: BundlePath = Field(description="its pipeline file")
+    peaks: dict[str, Peak] = Field(
+        default={}, description="what drawing from a prompt needs of the phone's memory, by the name of the stage"
+    )
 
 
 class PassedOver(Record):
@@ -167,7 +171,10 @@ def make_index(draft: UnsealedManifest, files: Mapping[str, FileEntry]) -> Index
         minor=MINOR,
         model=draft.model,
         target=draft.target,
-        formats={format: Format(pipeline=pipeline_path(format)) for format in draft.graphs},
+        formats={
+            format: Format(pipeline=pipeline_path(format), peaks=predict_peaks(draft.program, graphs))
+            for format, graphs in draft.graphs.items()
+        },
         proof=summarize(draft, files[PROOF].sha256),
         picture=original_picture(draft),
         golden=draft.cases,

@@ -1,10 +1,30 @@
 """The memory that drawing needs, by stage, predicted from the manifest's records of the graphs."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
 from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.program import Program, graphs_of, text_to_image
+from pocketdiffusion.runtime.record import Count, Record
+
+
+class Peak(Record):
+    """The largest memory of the engines in one stage, predicted from the graphs' `memory`, in bytes; null: not known.
+    The app and the engine's own code come on top."""
+
+    whole: Annotated[Count | None, Field(description="with all graphs of the stage open at once")]
+    one_at_a_time: Annotated[
+        Count | None, Field(description="with one graph of the stage open at a time, each freed before the next opens")
+    ]
+
+
+def predict_peaks(program: Program, graphs: Mapping[str, Graph]) -> dict[str, Peak]:
+    """Return the predicted peak of each stage of drawing from a prompt, as manifest.json states it."""
+    whole, low = (stage_peaks(program, graphs, low_memory=each) for each in (False, True))
+    return {stage: Peak(whole=whole[stage], one_at_a_time=low[stage]) for stage in whole}
 
 
 def stage_peaks(program: Program, graphs: Mapping[str, Graph], *, low_memory: bool) -> dict[str, int | None]:

@@ -10,6 +10,7 @@ from typing import Any
 from pocketdiffusion.runtime.engines.facts import EngineFacts, StandinRun
 from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.memory import mapping_large_blocks
 from pocketdiffusion.runtime.runner import Array, Runner, check_inputs
 
 ENGINE = EngineFacts(
@@ -40,10 +41,11 @@ class OnnxRunner:
         check_inputs(self.spec, inputs)
         names = [tensor.name for tensor in self.spec.outputs]
         try:
-            outputs = self.session.run(names, dict(inputs))
+            with mapping_large_blocks():
+                outputs = self.session.run(names, dict(inputs))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ProofError(f"{self.spec.name}: onnxruntime cannot run this graph: {_reason(error)}") from None
-        # An output of onnxruntime is a view of the session's memory, which would be kept as long as the output.
+        # An output of onnxruntime is a view of a block of the engine's, which would be kept as long as the output.
         return {name: output.copy() for name, output in zip(names, outputs, strict=True)}
 
 
@@ -60,7 +62,12 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.use_deterministic_compute = True
-    options.enable_mem_pattern = False  # from the second call on, it would hold a second copy of all activations
+    # Each activation is allocated when it is computed, and freed after it was read for the last time. The arena would
+    # keep up to half as much again between its blocks, and all of it after the call; the pattern a second copy from the
+    # second call on; reuse keeps what it plans to use again later (benchmarks/RESULTS.md).
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _sums_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")  # slower, exact sums of int8

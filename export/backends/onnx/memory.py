@@ -6,12 +6,12 @@ from typing import Any
 
 import onnx
 
-from pocketdiffusion.export.backends.live_tensors import Operation, largest_live
+from pocketdiffusion.export.backends.live_tensors import largest_live
+from pocketdiffusion.export.backends.onnx.channel_blocks import copied_back, executed
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
 
 HALVES = 2  # samples in a call with an open batch: both halves of guidance
 _BITS = {"INT4": 4, "UINT4": 4, "BOOL": 8}
-_RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _COUNTED = (
     "what is computed of weights alone is computed when the file is loaded, as a cast of float16 to float32 is; "
     "integers stay integers behind a DequantizeLinear, which runs at each call"
@@ -35,7 +35,7 @@ def count_memory(path: Path) -> Memory:
     sizes = {value.name: _bytes(value.type.tensor_type) for value in _shaped(model)}
     held = {tensor.name: _count(tensor.dims, tensor.data_type) for tensor in model.graph.initializer}
     stored = {*held}
-    operations, weights, filters = [], set(), set()
+    nodes, weights, filters = [], set(), set()
     largest = 0  # bytes of the copies of one weight
     for node in model.graph.node:
         reads, writes = tuple(filter(None, node.input)), tuple(filter(None, node.output))
@@ -49,8 +49,8 @@ def count_memory(path: Path) -> Memory:
             for name in reads
         }
         largest = max([largest, *(copies[name] * held[name] for name in reads if name in held)])
-        operations.append(Operation(reads, writes, node.op_type in _RESHAPES))
-    computed = {name for operation in operations for name in operation.writes}
+        nodes.append(node)
+    computed = {name for node in nodes for name in node.output if name}
     ends = [[value.name for value in values] for values in (model.graph.input, model.graph.output)]
     known = {name: size for name, size in sizes.items() if size is not None and name not in held}
     unknown = sorted((computed | {*ends[0]}) - known.keys())
@@ -59,11 +59,17 @@ def count_memory(path: Path) -> Memory:
         counted += f"; activations: of {HALVES} samples in a call"
     if unknown:
         counted += f"; activations: not counted, since the shape of {unknown[0]} is not known"
+    channels = {
+        value.name: value.type.tensor_type.shape.dim[1].dim_value
+        for value in _shaped(model)
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    run = copied_back(ends[1], executed(nodes, channels, known, filters))
     size = sum(held[name] for name in weights)
     return Memory(
         weights_bytes=size,
         loading_bytes=size + sum(held[name] for name in filters - stored) + largest,
-        activations_bytes=None if unknown else largest_live(operations, known, *ends),
+        activations_bytes=None if unknown else largest_live(run.operations, known | run.copies, *ends),
         counted=counted,
     )
 
