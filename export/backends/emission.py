@@ -81,8 +81,8 @@ def check_layers(part: Component, schemes: Iterable[Scheme], artifact: Artifact)
     for name in filter(changed.get, names):
         raise UserError(
             f"{part.spec.name}: {name} computes layers in parts, and the recipe {artifact.recipe} computes in "
-            "integers, which are proved layer by layer: use a recipe with arithmetic in floats, or leave out this rewrite "
-            "(--vae-tiles none)"
+            "integers, which are proved layer by layer: use a recipe with arithmetic in floats, or leave out this "
+            "rewrite (--vae-tiles none)"
         )
 
 
