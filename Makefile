@@ -8,13 +8,13 @@ PARALLEL = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime pocketdiffusion/tools
 
 # What the Android engine is tested with; CI makes them two at once. Whoever changed what they are made of: make clean.
-ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-pixel-8 build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 \
-	build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
+ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-split build/emoji-tiled build/emoji-pixel-8 \
+	build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
 # Those that the Android app comes with.
 PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 
 # What the Swift engine is tested with.
-SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-iphone-15
+SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-split build/emoji-tiled build/emoji-iphone-15
 
 .PHONY: demo pixel test test-all test-android apk test-apk test-swift check clean
 
@@ -59,6 +59,8 @@ build/emoji-pixel-8-w8a8: OPTIONS = --target pixel-8 --recipe w8a8
 build/emoji-galaxy-s24: OPTIONS = --target galaxy-s24
 build/emoji-galaxy-s24-dynamic8: OPTIONS = --target galaxy-s24 --recipe dynamic8
 build/emoji-fp32-std: OPTIONS = --target pixel-8 --recipe fp32 --profile std
+build/emoji-split: OPTIONS = --target pixel-8 --recipe fp32 --profile std --split-unet 3 --proof quick
+build/emoji-tiled: OPTIONS = --target pixel-8 --recipe fp32 --profile std --vae-tiles blended --proof quick
 build/emoji-iphone-15: OPTIONS = --target iphone-15
 $(sort $(ANDROID_BUNDLES) $(SWIFT_BUNDLES)): | .venv/.ready
 	$(BIN)/pocketdiffusion export $(OPTIONS) -o $@

@@ -2,7 +2,8 @@
 
     python android_demo/run_tests.py [--offline] [--required] [--module NAME] --kit KIT BUNDLE [BUNDLE ...]
 
-BUNDLE are bundles of any format and recipe: one with ONNX in float32 and, except for `--module engine`, one of TFLite.
+BUNDLE are bundles of any format and recipe: one with ONNX in float32, one more with a split UNet, and, except for
+`--module engine`, one of TFLite.
 Pictures of bundles that store floats are compared with Python's. Without a JDK and Maven it prints 'not run', which is
 an error with --required. A module that ran no test is always an error.
 """

@@ -52,7 +52,7 @@ def write(folder: Path, format: str, profile: str, rewrite: str, latent: int) ->
     from diffusers.models.attention_processor import Attention
     from safetensors.torch import save_file
 
-    from pocketdiffusion.export.backends.emission import emit
+    from pocketdiffusion.export.backends.emission import emit_floats
     from pocketdiffusion.export.checkpoints.safetensors_header import read_header
     from pocketdiffusion.export.component import Component
     from pocketdiffusion.export.targets import Artifact
@@ -68,7 +68,7 @@ def write(folder: Path, format: str, profile: str, rewrite: str, latent: int) ->
     torch.manual_seed(0)
     save_file(build().state_dict(), home / "weights.safetensors")
     part = Component(spec_of(latent), build, read_header(home / "weights.safetensors"), example, {"attention": 1})
-    return home / emit(part, Artifact(format, profile, "fp32", "cpu", (rewrite,)), home, open_batch=False).path
+    return home / emit_floats(part, Artifact(format, profile, "fp32", "cpu", (rewrite,)), home, open_batch=False).path
 
 
 def open_one(path: Path, format: str, latent: int) -> Runner:

@@ -1,10 +1,13 @@
 """Measure memory and time of a whole export through the gate, by stage.
 
-    python benchmarks/full_export.py [MODEL] [--target pixel-8] [--proof quick] [-o FILE.json]
+    python benchmarks/full_export.py [MODEL] [--target pixel-8] [--format NAME] [--split-unet N] [--proof quick] \\
+        [--recordings DIR] [-o FILE.json]
 
 MODEL is any checkpoint that `export` accepts; `sd15`, the default, is Stable Diffusion 1.5 with seeded random weights
 of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export). Memory is summed over the process tree and
-sampled every 50 ms: anonymous memory, which the system cannot drop, and resident pages of files beside it.
+sampled every 100 ms: anonymous memory, which the system cannot drop, and resident pages of files beside it. Each stage
+is printed when it ends, so that an interrupted run has its figures too. With `--recordings`, a second run reads the
+drawings of the first.
 """
 
 import json
@@ -27,11 +30,14 @@ from pocketdiffusion.cli.console import print_line, run, stdout
 from pocketdiffusion.runtime.errors import ProofError
 
 CHILD = """
+import json
 import sys
 from pathlib import Path
 from pocketdiffusion.build import export
-model, target, proof, out = sys.argv[1:]
-export(model, target, Path(out), proof=proof, progress=lambda line: print(line, flush=True))
+model, target, out, options = sys.argv[1:]
+options = json.loads(options)
+options["recordings"] = options["recordings"] and Path(options["recordings"])
+export(model, target, Path(out), **options, progress=lambda line: print(line, flush=True))
 """
 
 
@@ -63,17 +69,20 @@ def watch(command: list[str]) -> list[Stage]:
             stage.seconds += now - past
             stage.cpu_seconds += max(0.0, now_cpu - cpu)
             past, cpu = now, max(cpu, now_cpu)
-            time.sleep(0.05)
+            time.sleep(0.1)
     if child.returncode:
         raise ProofError(f"the export failed: {''.join(errors).strip()[-300:]}")
     return stages
 
 
 def read_stages(stages: list[Stage], lines: Iterable[str]) -> None:
-    """Begin a stage at each line, unless it is about the same stage as the line before."""
+    """Begin a stage at each line, unless it is about the same stage as the line before, and print the one that
+    ended."""
     for line in lines:
         name = line.strip().partition(": prompt ")[0]
         if name != stages[-1].name:
+            ended = stages[-1]
+            print_line(f"{ended.name}: {ended.anonymous_mb:.0f} MB, {ended.cpu_seconds:.0f} CPU s")
             stages.append(Stage(name))
 
 
@@ -100,6 +109,9 @@ def main(
     model: Annotated[str, typer.Argument(help="Checkpoint to export.")] = "sd15",
     target: Annotated[str, typer.Option(help="Target to export for.")] = "pixel-8",
     proof: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    format: Annotated[str | None, typer.Option(help="The only format to write.")] = None,
+    split_unet: Annotated[int | None, typer.Option(help="Graphs that the UNet becomes.")] = None,
+    recordings: Annotated[Path | None, typer.Option(help="Folder of recordings to read and write.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder that full_size.py wrote, to save time.")] = None,
     output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/full_export.json"),
 ) -> None:
@@ -110,7 +122,13 @@ def main(
                 subprocess.run([sys.executable, script, "write", scratch, "float16"], check=True)
             model = str((checkpoint or Path(scratch)) / "sd15")
         print_line(f"{os.cpu_count()} processors, {psutil.virtual_memory().total / 1e9:.0f} GB of memory")
-        stages = watch([sys.executable, "-c", CHILD, model, target, proof, str(Path(scratch) / "bundle")])
+        options = {
+            "proof": proof,
+            "format": format,
+            "split_unet": split_unet,
+            "recordings": None if recordings is None else str(recordings.absolute()),
+        }
+        stages = watch([sys.executable, "-c", CHILD, model, target, str(Path(scratch) / "bundle"), json.dumps(options)])
     table = Table("stage", "anonymous MB", "files MB", "CPU s", "s", title=f"export for {target}, {proof} proof")
     total = Stage(
         "whole",
@@ -124,7 +142,7 @@ def main(
         table.add_row(stage.name, *(f"{figure:.0f}" for figure in figures))
     stdout().print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"target": target, "proof": proof, "stages": [asdict(stage) for stage in (*stages, total)]}
+    record = {"target": target, "options": options, "stages": [asdict(stage) for stage in (*stages, total)]}
     output.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pocketdiffusion.cli.console import run
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.targets import load_target
@@ -102,7 +102,7 @@ def emit_all(folder: Path, target_name: str) -> None:
     checkpoint = open_checkpoint(str(folder / "sd15"))
     for artifact in target.artifacts:
         for part in components(checkpoint):
-            emit(part, artifact, folder / "artifacts", open_batch=target.open_batch)
+            emit_floats(part, artifact, folder / "artifacts", open_batch=target.open_batch)
 
 
 def main() -> None:

@@ -68,10 +68,10 @@ def original(folder: Path) -> Trajectory:
 
 
 def convert(folder: Path, format: str) -> dict[str, Any]:
-    from pocketdiffusion.export.backends.emission import emit
+    from pocketdiffusion.export.backends.emission import emit_floats
 
     part, artifact = _part_and_artifact(folder, format)
-    graph = emit(part, artifact, folder / format, open_batch=False)
+    graph = emit_floats(part, artifact, folder / format, open_batch=False)
     (folder / f"{format}.json").write_text(graph.model_dump_json())
     size = sum((folder / format / file).stat().st_size for file in graph.files)
     return {

@@ -44,7 +44,7 @@ from pocketdiffusion.export.backends.onnx.quantization.qdq import ROOM
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts import unet2d
-from pocketdiffusion.export.matrices import weights_of
+from pocketdiffusion.export.matrices import float_plan, weights_of
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.export.targets import Artifact
 from pocketdiffusion.quantize.qparams import ValueRange
@@ -133,6 +133,7 @@ def plan_of(part: Component, recipe: str, bits: int, group: int, activation: Act
 def write(part: Component, artifact: Artifact, plan: Plan | None, folder: Path) -> tuple[Graph, int]:
     """Write the graph below `folder`, and return it with the size of its files in bytes."""
     folder.mkdir()
+    plan = plan or float_plan(part, artifact.recipe)
     graph = emit(part, artifact, folder, open_batch=False, plan=plan)
     return graph, sum((folder / file).stat().st_size for file in graph.files)
 

@@ -25,7 +25,7 @@ from sigmoid import interleave
 
 from pocketdiffusion.cli.console import print_line, run
 from pocketdiffusion.export import bundle_writer as layout
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit, emit_floats
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.original import Original
@@ -133,7 +133,7 @@ def time_beside_fp32(
     the ratios of calls in turn."""
     (unet,) = [part for part in original.parts if part.spec.name == "unet"]
     (scratch / "fp32").mkdir()
-    reference = emit(unet, replace(artifact, recipe="fp32"), scratch / "fp32", open_batch=False)
+    reference = emit_floats(unet, replace(artifact, recipe="fp32"), scratch / "fp32", open_batch=False)
     graph = bundle.manifest.graphs[artifact.format]["unet"]
     open_runner = _OPEN[artifact.format]
     runners = {

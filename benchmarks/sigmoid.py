@@ -28,7 +28,7 @@ from transformers.activations import QuickGELUActivation
 
 from pocketdiffusion.cli.console import run
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.activation_forms import FORMS, measure_forms
@@ -83,7 +83,7 @@ def artifact_of(format: str, profile: str, with_tanh: Sequence[str]) -> Artifact
 
 
 def open_part(part: Component, artifact: Artifact, folder: Path) -> tuple[Runner, dict[str, int]]:
-    graph = emit(part, artifact, folder, open_batch=False)
+    graph = emit_floats(part, artifact, folder, open_batch=False)
     return _OPEN[artifact.format](folder / graph.path, graph.spec, threads=1), graph.ops
 
 

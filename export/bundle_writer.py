@@ -26,10 +26,11 @@ from pocketdiffusion.runtime.bundle.picture_records import Latents, Scheduler, V
 from pocketdiffusion.runtime.bundle.subject_records import ModelInfo, Provenance, TargetInfo
 from pocketdiffusion.runtime.bundle.tokenizer_records import Tokenizer
 from pocketdiffusion.runtime.characters import CHARACTERS
-from pocketdiffusion.runtime.program import Program, find_ends
+from pocketdiffusion.runtime.program import Program, find_ends, latents_shape
 from pocketdiffusion.runtime.sampling.schedule import read_schedule
 from pocketdiffusion.runtime.sampling.scheduler_settings import read_settings
 from pocketdiffusion.runtime.sampling.stored_tables import write_tables
+from pocketdiffusion.runtime.vae_tiles import Tiling
 from pocketdiffusion.runtime.verify.golden import write_case, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -51,10 +52,10 @@ def assemble(
     format's backend. `calibration` is given if value ranges of activations were measured."""
     named = next(iter(graphs.values()))
     program, scheduler = trajectories[0].program, scheduler_config(checkpoint)
-    latents = describe_latents(program, named)
+    height, width = trajectories[0].latents.shape[-2:]
+    size = int(height), int(width)
     homes: dict[str, str] = {}
     for format, files in graphs.items():
-        size = latents.height, latents.width
         homes |= find_backend(format).write_companions(folder / format, files, checkpoint, size)
     tokenizers = write_tokenizers(folder, checkpoint, homes)
     conformance = write_conformance(folder, checkpoint)
@@ -66,10 +67,8 @@ def assemble(
     draft = UnsealedManifest(
         model=model,
         target=phone,
-        latents=latents,
-        vae=Vae(
-            scaling_factor=checkpoint.configs["vae"]["scaling_factor"], shift_factor=0.0
-        ),  # as diffusers' pipelines
+        latents=describe_latents(program, named),
+        vae=describe_vae(checkpoint.configs["vae"]["scaling_factor"], trajectories[0].tiling),
         tokenizers=tokenizers,
         defaults=read_defaults(checkpoint),
         preview=fit_preview(trajectories),
@@ -94,10 +93,19 @@ def assemble(
 
 
 def describe_latents(program: Program, graphs: Mapping[str, Graph]) -> Latents:
-    """Return the size of the latents that the decoder accepts, and how many pixels it makes of one along an axis."""
-    taken, decoded = find_ends(program, {name: graph.spec for name, graph in graphs.items()})
-    _, channels, height, width = (int(d) if isinstance(d, int) else 1 for d in taken.shape)
-    return Latents(channels=channels, height=height, width=width, scale=int(decoded.shape[2]) // height)
+    """Return the size of the latents, and how many pixels the decoder makes of one along an axis."""
+    specs = {name: graph.spec for name, graph in graphs.items()}
+    taken, decoded = find_ends(program, specs)
+    channels, height, width = latents_shape(program, specs)
+    return Latents(channels=channels, height=height, width=width, scale=int(decoded.shape[2]) // int(taken.shape[2]))
+
+
+def describe_vae(scaling_factor: float, tiling: Tiling | None) -> Vae:
+    """Return the record of the VAE. It has no shift, as in diffusers' pipelines."""
+    if tiling is None:
+        return Vae(scaling_factor=scaling_factor, shift_factor=0.0)
+    size, overlap = tiling.tile * tiling.scale, tiling.overlap * tiling.scale
+    return Vae(scaling_factor=scaling_factor, shift_factor=0.0, tile_size=size, tile_overlap=overlap)
 
 
 def describe_model(checkpoint: Checkpoint, scheduler: Mapping[str, Any], licences: Licences) -> ModelInfo:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
 from pocketdiffusion.export.checkpoints.weight_content import Content, NotFiniteError
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.vae_tiles import Tiling
+
+if TYPE_CHECKING:
+    from pocketdiffusion.export.families.parts.tiles import TileSize
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Component:
     the e of a result that is 2^-e times the original module's. `stage` is the stage of the program that calls the
     graph; `halved` is True if it runs for each half of guidance, in one call if the graph's batch is open. `split`
     returns the component as a number of parts that run one after the other, None if it cannot be split; `part_of` is
-    set for such a part. Tensors that are not the whole's have the same name in all parts.
+    set for such a part. Tensors that are not the whole's have the same name in all parts. `tile` returns a decoder for
+    tiles of a size (parts/tiles.py), None if the component is no decoder; `tiling` is set for such a decoder.
     """
 
     spec: GraphSpec
@@ -57,6 +63,8 @@ class Component:
     halved: bool = False
     split: Callable[["Component", int], list["Component"]] | None = None
     part_of: PartOf | None = None
+    tile: "Callable[[Component, TileSize], Component] | None" = None
+    tiling: Tiling | None = None
 
 
 def check_runs(component: Component) -> None:

@@ -16,8 +16,6 @@ from pocketdiffusion.runtime.verify.check import NONE, Check
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.recording import (
     Trajectory,
-    cases,
-    first_middle_last_steps,
     keep_steps,
     recorded_steps,
 )
@@ -59,12 +57,12 @@ class Findings:
 def measure_findings(
     fitted: EmittedGraph,
     rungs: Sequence[Verdict],
-    trajectories: Sequence[Trajectory],
+    few: Sequence[Trajectory],
     report: str,
     progress: Progress,
 ) -> Findings:
     """Return the findings on an emitted graph whose `rungs` are judged. For `report` "full", measure the rest on the
-    first of `trajectories`."""
+    first of `few`, the drawings that the rungs were judged on."""
     part, artifact, graph = fitted.part, fitted.artifact, fitted.graph
     kinds = [kind for kind in part.sites if kind in FORMS]
     found = Findings(
@@ -89,17 +87,17 @@ def measure_findings(
         kept=count_kept(part, artifact.rewrites),
         calls_before=count_calls(part, ()),
         calls_after=count_calls(part, artifact.rewrites),
-        forms=find_forms(fitted.original, trajectories),
-        single_db={name: _alone_db(part, name, trajectories[0]) for name, count in graph.rewrites.items() if count},
+        forms=find_forms(fitted.original, few[0]),
+        single_db={name: _alone_db(part, name, few[0]) for name, count in graph.rewrites.items() if count},
     )
 
 
-def find_forms(part: Component, trajectories: Sequence[Trajectory]) -> list[FormError]:
+def find_forms(part: Component, trajectory: Trajectory) -> list[FormError]:
     """Return the error of each form of the component's activation functions in float16, on a few of its recorded
     calls."""
     if not any(kind in FORMS for kind in part.sites):
         return []
-    calls = [case.inputs for case in cases(part.spec.name, first_middle_last_steps(trajectories[0]))]
+    calls = [case.inputs for case in trajectory.calls.get(part.spec.name, ())]
     return measure_forms(part, calls[:: max(1, len(calls) // FORM_CALLS)])
 
 

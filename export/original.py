@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
-from pocketdiffusion.export.families import components
+from pocketdiffusion.export.families import components, program
+from pocketdiffusion.export.families.parts.tiles import TileSize, tiling_of
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.quantization import Calibrated, calibrate
+from pocketdiffusion.export.reference.kept_recordings import find_recording, keep_recording, recording_key
 from pocketdiffusion.export.reference.record import check_reference, record
 from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
@@ -47,17 +50,19 @@ def open_model(
     allow_unexpected: Sequence[str] = (),
     sampler: str | None = None,
     split_unet: int = 1,
+    tiles: TileSize | None = None,
     progress: Progress = lambda line: None,
 ) -> tuple[Checkpoint, Sequence[Component]]:
     """Return the checkpoint and its components, with the arguments of `export`. `sampler` replaces the checkpoint's
     scheduler, unless both are the same. Raise UserError, before any long work, if a module does not run or the size,
-    the sampler or the number of the UNet's parts is not possible, and if a weight is not finite."""
+    the sampler, the number of the UNet's parts or the size of the decoder's tiles is not possible, and if a weight is
+    not finite."""
     if sampler is not None:
         check_sampler(sampler)
     noting = lambda line: progress(Note(line))  # noqa: E731  # notes on ignored tensors stay on the screen
     opened = open_checkpoint(model, revision=revision, token=token, allow_unexpected=allow_unexpected, progress=noting)
     checkpoint = opened if sampler is None or is_own_scheduler(opened, sampler) else replace(opened, sampler=sampler)
-    parts = components(checkpoint, width=width, height=height, split_unet=split_unet, progress=noting)
+    parts = components(checkpoint, width=width, height=height, split_unet=split_unet, tiles=tiles, progress=noting)
     check_reference(checkpoint, parts)
     for part in parts:
         check_runs(part)
@@ -72,10 +77,23 @@ def record_original(
     parts: Sequence[Component],
     progress: Progress = lambda line: None,
     proof: ProofKind = "full",
+    recordings: Path | None = None,
 ) -> Original:
     """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline. `proof` decides
-    how many there are (export/reference/requests.py)."""
+    how many there are (export/reference/requests.py). In the folder `recordings` they are kept, and found again."""
     wanted = PROOFS[proof]
+    key = "" if recordings is None else recording_key(checkpoint, parts, wanted.requests, wanted.controls)
+    found = (
+        None if recordings is None else find_recording(recordings, key, program(checkpoint, parts), tiling_of(parts))
+    )
+    if found is not None:
+        progress(f"reading the recording of {checkpoint.name} in {recordings}")
+        return Original(checkpoint, parts, found, proof)
     note = lambda line: progress(f"recording the original: {line}")  # noqa: E731
     trajectories = record(checkpoint, parts, wanted.requests, note, controls=wanted.controls)
+    if recordings is not None:
+        try:
+            keep_recording(recordings, key, trajectories)
+        except OSError as error:  # the export needs the drawings, not their copy
+            progress(Note(f"the recording of {checkpoint.name} is not kept in {recordings}: {error.strerror}"))
     return Original(checkpoint, parts, trajectories, proof)

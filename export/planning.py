@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pocketdiffusion.export.backends.emission import check_converter, check_schemes, check_size
+from pocketdiffusion.export.backends.emission import check_converter, check_layers, check_schemes, check_size
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.mixed_recipe import analyse_original, find_mixed
@@ -65,10 +65,10 @@ def _plan_parts(
     for part in original.parts:
         name = part.spec.name
         progress(f"planning {artifact.format} {name}, {recipe.name}")
-        plans[name] = make_plan(
-            recipe, weights_of(part), analysis.of(name, artifact.format, artifact.profile), ranges, part.stage
-        )
+        weights, sensitivities = weights_of(part), analysis.of(name, artifact.format, artifact.profile)
+        plans[name] = make_plan(recipe, weights, sensitivities, ranges, part.stage)
         check_schemes(plans[name], artifact)
+        check_layers(part, plans[name].schemes.values(), artifact)
     return plans
 
 
@@ -80,4 +80,5 @@ def _check_lowered(parts: Sequence[Component], artifacts: Sequence[Artifact], re
             schemes = recipe.plan(weights, Unmeasured(name, artifact.format, artifact.profile, weights))
             plan = Plan(recipe.name, schemes)
             check_schemes(plan, artifact)
+            check_layers(part, schemes.values(), artifact)
             check_size(part, plan, artifact)

@@ -1,26 +1,20 @@
 """The inputs of the package quantize for one model: its modules, the drawings to measure on, and their names."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
-
-import diffusers
-import numpy as np
-import torch
-import transformers
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.checkpoints.tokenizer_files import digest
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import program
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.parent import follow_parent
 from pocketdiffusion.export.reference.record import Request, record
+from pocketdiffusion.export.reference.recording_facts import recording_facts
 from pocketdiffusion.export.reference.torch_runner import Read, TorchRunner, open_rewritten
 from pocketdiffusion.quantize.measure.activation_stats import ActivationStatistics, empty_statistics
 from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis, open_analysis
@@ -144,19 +138,4 @@ def _draw(
 def analysis_key(checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request]) -> str:
     """Return the key of a sensitivity table: the model with its tokenizers (all files of each folder, including special
     and added tokens), the size of its pictures, the prompts, the libraries, and the version of the code."""
-    facts: Mapping[str, Any] = {
-        "weights": checkpoint.fingerprint,
-        "derivations": {p.spec.name: [tensor.derivation for tensor in p.weights.values()] for p in parts},
-        "configs": {name: dict(config) for name, config in checkpoint.configs.items()},
-        "scheduler": dict(checkpoint.scheduler),
-        "sampler": checkpoint.sampler,
-        "classes": dict(checkpoint.model_index),
-        "tokenizers": {name: digest(folder) for name, folder in checkpoint.tokenizers.items()},
-        "shapes": {part.spec.name: [tensor.shape for tensor in part.spec.inputs] for part in parts},
-        "requests": [asdict(request) for request in requests],
-        "diffusers": diffusers.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "numpy": np.__version__,
-    }
-    return table_key(facts)
+    return table_key(recording_facts(checkpoint, parts, requests))

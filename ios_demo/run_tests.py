@@ -3,9 +3,10 @@
     python ios_demo/run_tests.py [--required] [--quick] --kit KIT BUNDLE [BUNDLE ...]
 
 KIT is the reader's kit. BUNDLE are bundles of the built-in model in any format, the first with ONNX in float32: its
-pictures are compared with Python's. One has to be of Core ML, except with --quick, which leaves out the stand-ins for
-Apple's frameworks and most pictures. Without a Swift toolchain (see tools/swift_setup) it prints 'not run: no Swift',
-which is an error with --required. If no test ran, it is always an error.
+pictures, and those of bundles that decode in tiles, are compared with Python's. One more has such graphs and a split
+UNet. One has to be of Core ML, except with --quick, which leaves out the stand-ins for Apple's frameworks and most
+pictures. Without a Swift toolchain (see tools/swift_setup) it prints 'not run: no Swift', which is an error with
+--required. If no test ran, it is always an error.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import check_views
 import draw_requests
 import onnxruntime
+
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
 
 HERE = Path(__file__).parent.resolve()
 UNPACKED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketdiffusion/swift/bin/swift"
@@ -56,6 +59,12 @@ def find_swift() -> str | None:
 def find_onnxruntime() -> Path:
     """Return the path of the C library in Python's onnxruntime."""
     return next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+
+
+def is_tiled(folder: Path) -> bool:
+    """Return True if the bundle has ONNX graphs, and its pictures are decoded in tiles."""
+    manifest = open_bundle(folder, check=False).manifest
+    return "onnx" in manifest.graphs and manifest.vae.tile_size is not None
 
 
 class Toolchain:
@@ -127,7 +136,8 @@ def run(swift: str, kit: Path, bundles: list[Path], quick: bool) -> int:
     with TemporaryDirectory() as scratch:
         requests, reports = Path(scratch) / "requests", Path(scratch) / "reports"
         reports.mkdir()
-        draw_requests.main(requests, bundles[:1], draw_requests.FEW if quick else draw_requests.STEPS)
+        drawn = [*bundles[:1], *filter(is_tiled, bundles[1:])]
+        draw_requests.main(requests, drawn, draw_requests.FEW if quick else draw_requests.STEPS)
         make_zips(Path(scratch), kit / "pndm")
         link()
         library = find_onnxruntime()

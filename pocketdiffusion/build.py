@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pocketdiffusion.choices import check_search, choose
+from pocketdiffusion.choices import check_search, check_tile_size, choose
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
+from pocketdiffusion.export.families.parts.tiles import TileSize
 from pocketdiffusion.export.findings import Findings, measure_findings
 from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
-from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.export.targets import BLENDED, Target, load_target
+from pocketdiffusion.host_memory import check_host_memory, formats_one_at_a_time
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.reports.stage_times import timed
@@ -44,31 +46,40 @@ def export(
     width: int | None = None,
     height: int | None = None,
     split_unet: int | None = None,
+    vae_tiles: str | None = None,
+    vae_tile_size: int | None = None,
     revision: str | None = None,
     token: str | None = None,
     allow_unexpected: Sequence[str] = (),
     proof: ProofKind = "full",
+    recordings: Path | None = None,
+    max_memory: int | None = None,
     report: ReportKind = "short",
     progress: Progress = lambda line: None,
 ) -> Bundle:
     """Export `model` (built-in name, diffusers folder or hub id) for the phone `target_name` into the folder `out`.
 
-    `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile` and
-    `split_unet`, the number of graphs that the UNet becomes, override the target's own, `sampler` the checkpoint's
-    scheduler, `width` and `height` (pixels) the size that the model was trained at. `allow_unexpected`: shell patterns
-    of unused tensors to ignore. `proof` "quick" compares one picture of few steps instead of four of ten. `report`
-    "full" also measures the error of each single rewrite and activation form. The recipe "mixed" is searched, for
-    weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
+    `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile`,
+    `split_unet`, the number of graphs that the UNet becomes, and `vae_tiles` override the target's own: "none", "exact"
+    for a VAE decoder that computes in stripes of rows, or "blended" for one of tiles of `vae_tile_size` pixels.
+    `sampler` overrides the checkpoint's scheduler, `width` and `height` (pixels) the size that the model was trained
+    at. `allow_unexpected`: shell patterns of unused tensors to ignore. `proof` "quick" compares one picture of few
+    steps instead of four of ten. The folder `recordings` keeps the original's drawings for the next export of the same
+    model. `max_memory` (bytes) bounds the memory of the export, by default the free memory does. `report` "full" also
+    measures the error of each single rewrite and activation form. The recipe "mixed" is searched, for weights of
+    `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
 
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
     """
     progress, seconds = timed(progress)
-    target = choose(load_target(target_name), recipe, format, profile, split_unet)
+    target = choose(load_target(target_name), recipe, format, profile, split_unet, vae_tiles)
+    check_tile_size(target, vae_tile_size)
     check_search(target, budget_mb, min_psnr)
     check_output_folder(out)
     options: dict[str, Any] = {
         "split_unet": target.split_unet,
+        "tiles": TileSize(vae_tile_size) if target.vae_tiles == BLENDED else None,
         "revision": revision,
         "token": token,
         "allow_unexpected": allow_unexpected,
@@ -76,12 +87,12 @@ def export(
     }
     checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
     check_recipes(parts, target.artifacts)
+    check_host_memory(parts, target.artifacts, max_memory)
     with scratch_next_to(out):
-        original = record_original(checkpoint, parts, progress, proof)
+        original = record_original(checkpoint, parts, progress, proof, recordings)
         recipes = find_recipes(original, target, budget_mb, min_psnr, progress)
-        return export_original(
-            original, target, out, recipes=recipes, report=report, progress=progress, seconds=seconds
-        )
+        options = {"max_memory": max_memory, "report": report, "progress": progress, "seconds": seconds}
+        return export_original(original, target, out, recipes=recipes, **options)
 
 
 def export_original(
@@ -90,6 +101,7 @@ def export_original(
     out: Path,
     *,
     recipes: Sequence[Recipe] | None = None,
+    max_memory: int | None = None,
     report: ReportKind = "short",
     progress: Progress = lambda line: None,
     seconds: Mapping[str, float] = {},
@@ -112,16 +124,16 @@ def export_original(
                 fitted = emit_within_float16(part, artifact, plans[name], folder, few, open_batch=target.open_batch)
                 rungs = judge_rungs(fitted, target, few, folder, progress)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
-                findings.setdefault(artifact.format, {})[name] = measure_findings(
-                    fitted, rungs, trajectories, report, progress
-                )
+                findings.setdefault(artifact.format, {})[name] = measure_findings(fitted, rungs, few, report, progress)
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
         calibration = original.calibrated.calibration if calibrated else None
         progress("writing tokenizer, tables and vectors")
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
         unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder), "proof_kind": original.proof}))
-        judged, pictures = judge(unsealed.bundle, trajectories, lambda part: progress(f"verifying {part}"))
+        tight = formats_one_at_a_time(draft.program, draft.graphs, max_memory)
+        said = lambda part: progress(f"verifying {part}")  # noqa: E731
+        judged, pictures = judge(unsealed.bundle, trajectories, said, tight=tight)
         verdicts = sorted([*ladder, *judged], key=lambda verdict: verdict.kind != Kind.PICTURES)  # pictures first
         progress("writing the report")
         manifest, peak_mb = unsealed.bundle.manifest, own_peak_bytes() / 1e6

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
-from pocketdiffusion.export.targets import Target, load_target
+from pocketdiffusion.export.targets import BLENDED, EXACT, VAE_TILES, Target, load_target
 from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
 from pocketdiffusion.runtime.errors import UserError
 
 ANY_SYSTEM = "any"  # the `os` of a target that is no certain phone
+STRIPED = "tiled_decoder"  # the rewrite of "exact"
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a drive
 
 
@@ -34,12 +35,16 @@ class ExportOptions:
     height: int | None = None
     revision: str | None = None
     split_unet: int | None = None
+    vae_tiles: str | None = None
+    vae_tile_size: int | None = None
 
 
 def check_export(wanted: ExportOptions) -> Target:
     """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
     is unknown, options contradict each other, or the checkpoint is not on this disk."""
-    chosen = choose(load_target(wanted.target), wanted.recipe, wanted.format, wanted.profile, wanted.split_unet)
+    options = wanted.recipe, wanted.format, wanted.profile, wanted.split_unet, wanted.vae_tiles
+    chosen = choose(load_target(wanted.target), *options)
+    check_tile_size(chosen, wanted.vae_tile_size)
     check_search(chosen, wanted.budget_mb, wanted.min_psnr)
     if wanted.sampler is not None:
         from pocketdiffusion.runtime.sampling.samplers import check_sampler
@@ -89,14 +94,21 @@ def check_model(name: str) -> None:
 
 
 def choose(
-    target: Target, recipe: str | None, format: str | None, profile: str | None, split_unet: int | None = None
+    target: Target,
+    recipe: str | None,
+    format: str | None,
+    profile: str | None,
+    split_unet: int | None = None,
+    vae_tiles: str | None = None,
 ) -> Target:
-    """Return the target with the artifacts and the parts of the UNet that the options choose. `profile` applies to the
-    formats that have it.
+    """Return the target with the artifacts, the parts of the UNet and the tiles of the VAE that the options choose.
+    `profile` applies to the formats that have it. `vae_tiles`, a name in VAE_TILES, is how the VAE decodes.
 
     Raise UserError if a value is unknown, the phone cannot run the format, none of the formats has that
     profile, or `split_unet` is not positive.
     """
+    if vae_tiles is not None and vae_tiles not in VAE_TILES:
+        raise UserError(f"--vae-tiles {vae_tiles} is not known: give {' or '.join(VAE_TILES)}")
     if split_unet is not None and split_unet < 1:
         raise UserError(f"--split-unet {split_unet} is not a number of parts: give 1 or more")
     if recipe is not None:
@@ -115,16 +127,34 @@ def choose(
     return replace(
         target,
         split_unet=target.split_unet if split_unet is None else split_unet,
+        vae_tiles=target.vae_tiles if vae_tiles is None else vae_tiles,
         artifacts=tuple(
             replace(
                 a,
                 recipe=recipe or a.recipe,
                 profile=profile if profile is not None and profile in profiles[a.format] else a.profile,
                 compute_unit=_unit(a, recipe),
+                rewrites=_tiled(a.rewrites, target.vae_tiles, vae_tiles),
             )
             for a in artifacts
         ),
     )
+
+
+def _tiled(rewrites: tuple[str, ...], own: str, wanted: str | None) -> tuple[str, ...]:
+    """Return `rewrites` with the one that decodes in stripes if `wanted`, or without it the target's `own` way to
+    decode, is "exact"; without that rewrite if another way is wanted."""
+    if (wanted or own) == EXACT:
+        return tuple(dict.fromkeys((*rewrites, STRIPED)))
+    return rewrites if wanted is None else tuple(name for name in rewrites if name != STRIPED)
+
+
+def check_tile_size(target: Target, size: int | None) -> None:
+    """Raise UserError if a size of tiles, in pixels, is given and tiles are not blended, or it is not positive."""
+    if size is not None and target.vae_tiles != BLENDED:
+        raise UserError(f"--vae-tile-size is for blended tiles only: give --vae-tiles {BLENDED}")
+    if size is not None and size < 1:
+        raise UserError(f"--vae-tile-size {size} is not a size: give a number of pixels")
 
 
 def check_system(target: Target, format: str) -> None:

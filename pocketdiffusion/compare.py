@@ -216,18 +216,19 @@ def open_sides(
     allow_unexpected: Sequence[str] = (),
 ) -> list[Candidate]:
     """Return A and B, opened. A bundle runs `format`, None for its first. A model has the size of the bundle that it is
-    compared with, the parts of its UNet, and its sampler if the bundle replaces the checkpoint's own; without a bundle,
-    the size that it was trained at. Raise ProofError, which names the side, if a model has a weight of NaN or infinity.
+    compared with, the parts of its UNet, the tiles of its VAE, and its sampler if the bundle replaces the checkpoint's
+    own; without a bundle, the size that it was trained at. Raise ProofError, which names the side, if a model has a
+    weight of NaN or infinity.
     """
     bundles: dict[str, Candidate] = {}
-    width = height = sampler = None
+    width = height = sampler = vae = None
     for name in names:
         if (Path(name) / "manifest.json").exists():
             progress(f"hashes of {name}")
             bundle = open_unproven(Path(name))
             require_proof(bundle)
             bundles[name] = BundleCandidate(bundle, graph_format(bundle, format))
-            size = bundle.manifest.latents
+            size, vae = bundle.manifest.latents, bundle.manifest.vae
             width, height = size.width * size.scale, size.height * size.scale
             scheduler = bundle.manifest.scheduler
             sampler = scheduler.default_sampler if scheduler.replaced else sampler
@@ -235,11 +236,13 @@ def open_sides(
         return [bundles[name] for name in names]
     from pocketdiffusion.export.checkpoints.weight_content import NotFiniteError
     from pocketdiffusion.export.families.parts.split import count_parts
+    from pocketdiffusion.export.families.parts.tiles import stated_tiles
 
     options: dict[str, Any] = {
         "revision": revision,
         "token": token,
         "allow_unexpected": allow_unexpected,
+        "tiles": None if vae is None else stated_tiles(vae),
         "split_unet": max((count_parts(side.program) for side in bundles.values()), default=1),
         "progress": progress,
     }

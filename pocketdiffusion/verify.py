@@ -130,6 +130,7 @@ def record_model(
     """Return the checkpoint of `model` and its drawings at the bundle's size and with its sampler. Raise UserError if
     the shapes of its graphs are not the bundle's; ModuleNotFoundError if torch is not installed."""
     from pocketdiffusion.export.families.parts.split import count_parts
+    from pocketdiffusion.export.families.parts.tiles import stated_tiles
     from pocketdiffusion.export.original import open_model
     from pocketdiffusion.export.reference.record import record
     from pocketdiffusion.export.reference.requests import PROOFS
@@ -143,6 +144,7 @@ def record_model(
         token=model.token,
         sampler=scheduler.default_sampler if scheduler.replaced else None,
         split_unet=count_parts(bundle.manifest.program),
+        tiles=stated_tiles(bundle.manifest.vae),
         allow_unexpected=model.allow_unexpected,
         progress=progress,
     )

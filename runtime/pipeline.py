@@ -36,6 +36,7 @@ from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.sampling.step_table import StepTable, advance, first_latents
 from pocketdiffusion.runtime.sampling.stored_tables import read_table
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
+from pocketdiffusion.runtime.vae_tiles import blend_tiles, cut_tiles, find_tiling
 
 Latents = NDArray[np.float32]
 
@@ -103,8 +104,7 @@ def generate(
     for number, latents in enumerate(denoise(graphs, table, noisy, Values(given, halves), guidance, random), 1):
         if number < last:
             yield StepResult(number, last, table.rows[number - 1].timestep, latents, None, *cuts)
-    decoder_latents = unscale_latents(bundle, latents)
-    decoded = graphs.open_stage(DECODE)(Values({"decoder_latents": decoder_latents}, {})).shared["decoded"]
+    decoded = decode(graphs, unscale_latents(bundle, latents))
     yield StepResult(last, last, table.rows[-1].timestep, latents, to_uint8(decoded), *cuts, decoded)
 
 
@@ -169,6 +169,21 @@ def denoise(
         noise = random.randn(latents_shape(graphs.bundle)) if row.c else None
         latents, history = advance(row, latents, combine_halves(outputs, guidance), history, noise)
         yield latents
+
+
+def decode(graphs: Graphs, latents: Latents) -> NDArray[np.float32]:
+    """Return the decoded picture, float32 [1, 3, H, W], of the decoder's `latents`, float32 [1, c, h, w]: in one call
+    of the stage, or tile after tile if the decoder is for tiles (vae_tiles.py). The graphs are freed after it."""
+    run = graphs.open_stage(DECODE)
+    manifest = graphs.bundle.manifest
+    tiling = find_tiling(manifest.latents, manifest.vae)
+
+    def decode_one(given: Latents) -> NDArray[np.float32]:
+        return run(Values({"decoder_latents": given}, {})).shared["decoded"]
+
+    if tiling is None:
+        return decode_one(latents)
+    return blend_tiles(tiling, map(decode_one, cut_tiles(tiling, latents)))
 
 
 def draw(bundle: Bundle, prompt: str, **options: object) -> NDArray[np.uint8]:

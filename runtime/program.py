@@ -247,11 +247,19 @@ def input_of(specs: Mapping[str, GraphSpec], graph: str, name: str) -> TensorSpe
 
 def find_ends(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[TensorSpec, TensorSpec]:
     """Return the input tensor of `decoder_latents` and the output tensor of `decoded`, which have the sizes of latents
-    and pictures."""
+    and pictures, or of a tile of them."""
     taker, giver = find_consumer(program, DECODE, "decoder_latents"), find_producer(program, DECODE, "decoded")
     assert taker is not None and giver is not None, "check_program refuses a program without"
     graph, name = giver
     return input_of(specs, *taker), next(tensor for tensor in specs[graph].outputs if tensor.name == name)
+
+
+def latents_shape(program: Program, specs: Mapping[str, GraphSpec]) -> tuple[int, int, int]:
+    """Return channels, height and width of the latents: those of `model_output`, since decode may be for tiles."""
+    graph, name = model_graph(program)
+    shape = next(tensor for tensor in specs[graph].outputs if tensor.name == name).shape
+    channels, height, width = (int(size) for size in shape[1:])
+    return channels, height, width
 
 
 def values_of_a_half(program: Program, stage: Stage) -> set[str]:

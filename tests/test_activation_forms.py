@@ -12,7 +12,7 @@ from torch import nn
 from transformers.activations import QuickGELUActivation
 
 from pocketdiffusion.export.backends import backend_names, find_backend
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.float16.activation_forms import FORMS, SIGMOIDS, choice, measure_forms
 from pocketdiffusion.export.rewrites import apply_rewrites
@@ -54,7 +54,7 @@ def test_what_each_format_makes_of_them(tmp_path: Path, dialect: tuple[str, str]
     format, profile = dialect
     rewrites = ("tanh_sigmoid", "tanh_gelu") if to_tanh else ("quick_gelu",)
     given, wanted = part(tmp_path), Artifact(format, profile, "fp32", "cpu", rewrites)
-    graph = emit(given, wanted, tmp_path, open_batch=False)
+    graph = emit_floats(given, wanted, tmp_path, open_batch=False)
     found = {name: count for name, count in graph.ops.items() if name in COUNTED}
     if to_tanh:
         tanh = "TANH" if format == "tflite" else "Tanh" if format == "onnx" else "tanh"

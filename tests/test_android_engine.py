@@ -1,7 +1,7 @@
 """android_demo/engine, the Kotlin engine, by Maven with few bundles: `make test-android` has more of them.
 
-It draws with the built-in model in float32 and with `tiny_bundle`, which stands for the reader's kit; both are exported
-for other tests as well.
+It draws with the built-in model in float32, whole and with a UNet of three graphs, and with `tiny_bundle`, which stands
+for the reader's kit; all are exported for other tests as well.
 """
 
 import importlib.util
@@ -44,11 +44,11 @@ def kit(tiny_bundle: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_kotlin_engine_meets_its_tests(kit: Path, emoji_fp32: Bundle) -> None:
+def test_the_kotlin_engine_meets_its_tests(kit: Path, emoji_fp32: Bundle, emoji_split: Bundle) -> None:
     lacking = [program for program in ("javac", "mvn") if shutil.which(program) is None]
     if lacking:
         pytest.skip(f"not run: the Android engine's tests need {' and '.join(lacking)}")
-    done = run_tests("--required", "--module", "engine", "--kit", kit, emoji_fp32.folder)
+    done = run_tests("--required", "--module", "engine", "--kit", kit, emoji_fp32.folder, emoji_split.folder)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert "tests of android_demo/engine" in done.stdout
 

@@ -191,14 +191,14 @@ def test_a_fault_in_the_code_is_blamed(
 @pytest.mark.parametrize("recipe", ["fp32", "fp16"])
 def test_a_lost_causal_mask_is_blamed_where_it_is_a_constant(emoji_fp32: Bundle, recipe: str, folder: Path) -> None:
     """In the profile std, which has no attention operator, the mask is added to the scores."""
-    from pocketdiffusion.export.backends.emission import emit
+    from pocketdiffusion.export.backends.emission import emit_floats
     from pocketdiffusion.export.families import components
     from pocketdiffusion.export.opening import open_checkpoint
     from pocketdiffusion.export.targets import Artifact
 
     text_encoder = components(open_checkpoint("emoji"))[0]
     artifact = Artifact("onnx", "std", recipe, "cpu", ("fused_attention", "quick_gelu"))
-    graph = emit(text_encoder, artifact, folder, open_batch=False)
+    graph = emit_floats(text_encoder, artifact, folder, open_batch=False)
 
     def failed() -> set[str]:
         runner = load_runner(folder, "onnx", graph)

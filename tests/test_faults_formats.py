@@ -13,7 +13,7 @@ import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.opening import open_checkpoint
@@ -51,7 +51,7 @@ def blamed(part: Component, format: str, originals: list[Trajectory], folder: Pa
     (shipped,) = load_target(PHONES[format]).artifacts
     found = {}
     for recipe in RECIPES:
-        graph = emit(part, replace(shipped, recipe=recipe), folder / recipe, open_batch=False)
+        graph = emit_floats(part, replace(shipped, recipe=recipe), folder / recipe, open_batch=False)
         check = check_artifact(scope_of(format, graph), graph)
         reports: list[Verdict] = judge_graph(check, load_runner(folder / recipe, format, graph), originals)
         found[recipe] = {report.subject for report in reports if not report.passed}

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import EmittedGraph, check_replay, emit_within_float16, measure_ranges, replay
@@ -99,7 +99,7 @@ def test_without_a_look_the_picture_is_black(
     loud_decoder: tuple[Component, list[Trajectory]], format: str, tmp_path: Path
 ) -> None:
     part, originals = loud_decoder
-    graph = emit(part, artifact(format), tmp_path, open_batch=False)
+    graph = emit_floats(part, artifact(format), tmp_path, open_batch=False)
     plan = float_plan(part, "fp16")
     naive = EmittedGraph(graph, part, part, artifact(format), plan, None)
     reports, ranges = replay(tmp_path, graph, check_replay(format, plan), originals)
@@ -128,7 +128,7 @@ def test_the_audit_finds_the_operator_and_the_mend_brings_the_picture_back(
 
 def test_ranges_go_on_where_float16_ends(loud_decoder: tuple[Component, list[Trajectory]], tmp_path: Path) -> None:
     part, originals = loud_decoder
-    graph = emit(part, artifact("coreml"), tmp_path, open_batch=False)
+    graph = emit_floats(part, artifact("coreml"), tmp_path, open_batch=False)
     first = measure_ranges(tmp_path, "coreml", graph, originals)[0]
     assert first.operator == "square" and HALF_MAX < first.largest < np.inf and not first.fits
 

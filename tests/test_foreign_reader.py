@@ -17,7 +17,6 @@ from support.forgery import forge, reseal
 from test_reader_kit import FLOOR  # noqa: PLC0414  # a fixture
 from test_reader_kit import kit as kit
 
-from pocketdiffusion.build import export
 from pocketdiffusion.export.kit_models import MODELS
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.image import write_png
@@ -81,19 +80,17 @@ def test_it_draws_the_built_in_model(reader: Path, emoji_fp32: Bundle, tmp_path:
     assert done.returncode == 0 and f"{2 * len(requests)} passed, 0 failed" in done.stdout, done.stdout
 
 
-def test_it_draws_with_a_split_unet(reader: Path, micro_checkpoint: Path, tmp_path: Path) -> None:
-    """Three graphs in place of one, with both halves of guidance in one call and in two: as Python draws it."""
-    bundle = export(
-        str(micro_checkpoint), "generic", tmp_path / "bundle", format="onnx", recipe="fp32", split_unet=3, proof="quick"
-    )
-    assert {"unet_1", "unet_2", "unet_3"} < set(bundle.manifest.graphs["onnx"])
+def test_it_draws_with_a_split_unet(reader: Path, emoji_fp32: Bundle, emoji_split: Bundle, tmp_path: Path) -> None:
+    """Three graphs, with both halves of guidance in one call and in two: as Python draws with the whole UNet."""
+    assert {"unet_1", "unet_2", "unet_3"} < set(emoji_split.manifest.graphs["onnx"])
+    (tmp_path / "bundle").symlink_to(emoji_split.folder)
     request = {"prompt": "red apple", "negative_prompt": None, "seed": 7, "steps": 4, "guidance": 7.5, "sampler": None}
-    photo = draw(bundle, "a photo", seed=3, steps=2)
+    photo = draw(emoji_fp32, "ghost", seed=3, steps=2)
     requests: list[dict[str, Any]] = [request, {**request, "guidance": 1.0}, {**request, "strength": 0.7}]
-    draw_kit(bundle, requests, photo, tmp_path)
+    draw_kit(emoji_fp32, requests, photo, tmp_path)
     done = node(reader, "kit_check.js", tmp_path, str(FLOOR))
     assert done.returncode == 0 and f"{2 * len(requests)} passed, 0 failed" in done.stdout, done.stdout
-    checked = node(reader, "check.js", bundle.folder)
+    checked = node(reader, "check.js", emoji_split.folder)
     assert checked.returncode == 0 and " 0 failed" in checked.stdout, checked.stdout
 
 
@@ -108,6 +105,22 @@ def draw_kit(bundle: Bundle, requests: list[dict[str, Any]], photo: Any, folder:
         request |= {"bundle": "bundle", "picture": f"{number}.png", "seed": str(request["seed"])}
         request.setdefault("strength", None)
     (folder / "requests.json").write_text(json.dumps({"photo": "photo.png", "draw": requests}))
+
+
+def test_it_draws_with_blended_tiles(reader: Path, tmp_path: Path) -> None:
+    """Four tiles, from a prompt and from a picture: as Python draws it."""
+    from pocketdiffusion import build
+
+    options: dict[str, Any] = {"format": "onnx", "recipe": "fp32", "vae_tiles": "blended", "proof": "quick"}
+    bundle = build.export("emoji", "generic", tmp_path / "bundle", **options)
+    assert bundle.manifest.vae.tile_size == 56
+    request = {"prompt": "red apple", "negative_prompt": None, "seed": 7, "steps": 4, "guidance": 7.5, "sampler": None}
+    requests: list[dict[str, Any]] = [request, {**request, "strength": 0.7}]
+    draw_kit(bundle, requests, draw(bundle, "a photo", seed=3, steps=2), tmp_path)
+    done = node(reader, "kit_check.js", tmp_path, str(FLOOR))
+    assert done.returncode == 0 and f"{2 * len(requests)} passed, 0 failed" in done.stdout, done.stdout
+    checked = node(reader, "check.js", bundle.folder)
+    assert checked.returncode == 0 and " 0 failed" in checked.stdout, checked.stdout
 
 
 @pytest.mark.parametrize("bundle", ["emoji", "sdxl"])

@@ -12,7 +12,7 @@ from support.traced_parts import component_of, psnr
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.backends.fp16_emulation import open_replay
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.quantize.float16_range import Found, update_largest
@@ -42,7 +42,7 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> Component:
 
 
 def emitted(part: Component, format: str, recipe: str, folder: Path) -> tuple[Graph, dict[str, Array]]:
-    graph = emit(part, replace(find_backend(format).default, recipe=recipe), folder, open_batch=False)
+    graph = emit_floats(part, replace(find_backend(format).default, recipe=recipe), folder, open_batch=False)
     return graph, {name: x.numpy() for name, x in part.example(0).items()}
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families.parts import unet2d
@@ -74,7 +74,7 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> FullSize:
 @pytest.mark.parametrize(("format", "phone"), [("coreml", "iphone-15"), ("tflite", "galaxy-s24")])
 def test_one_call(unet: FullSize, tmp_path: Path, format: str, phone: str) -> None:
     (wanted,) = load_target(phone).artifacts
-    graph = emit(unet.part, wanted, tmp_path, open_batch=False)
+    graph = emit_floats(unet.part, wanted, tmp_path, open_batch=False)
     assert graph.parameters == 859_520_964
     sizes = [file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()]
     assert 2 * graph.parameters < sum(sizes) < 2**31

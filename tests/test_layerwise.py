@@ -13,7 +13,7 @@ from test_faults_formats import one_element, part_of
 from torch import Tensor, nn
 
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit, emit_floats
 from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
 from pocketdiffusion.export.component import Component
@@ -146,7 +146,9 @@ def test_a_layer_that_nobody_names_is_refused(micro_checkpoint: Path, drawn: lis
 def test_opening_layers_writes_nothing_beside_the_artifact(format: str, micro_checkpoint: Path, tmp_path: Path) -> None:
     """Not for a moment: a bundle with a file that its manifest does not name is no bundle."""
     part = part_of(micro_checkpoint, "vae_decoder")
-    graph = emit(part, replace(find_backend(format).default, recipe="fp16"), tmp_path / "bundle", open_batch=False)
+    graph = emit_floats(
+        part, replace(find_backend(format).default, recipe="fp16"), tmp_path / "bundle", open_batch=False
+    )
     folders = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
     before = {folder: folder.stat().st_mtime_ns for folder in folders}
     open_layers(tmp_path / "bundle", format, graph)

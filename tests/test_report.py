@@ -116,6 +116,10 @@ def test_the_machines_report_says_the_same(tiny_bundle: Path) -> None:
     assert all(v["passed"] is True for v in report["verdicts"])
     assert [len(p["drift_db"]) for p in report["pictures"]] == [t.steps + 1 for t in manifest.golden]  # PNDM's one more
     assert report["peak_mb"] > 100 and sum(report["seconds"].values()) > 1
+    recorded = {graph: sum(len(t.graphs[graph].halves) for t in manifest.golden) for graph in report["calls"]}
+    assert {graph: calls["original"] for graph, calls in report["calls"].items()} == recorded
+    unet = report["calls"]["unet"]["checks"]
+    assert unet["onnx fp32"] == recorded["unet"] > unet["rewrites"] == len(manifest.golden) * 3 * 2
 
 
 def test_forced_steps_are_those_of_the_worst_prompt() -> None:

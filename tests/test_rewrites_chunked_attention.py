@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor
 from support.traced_parts import component_of, narrow_sd15_unet, psnr
 from torch import Tensor, nn
 
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.rewrites.batched_attention import products
 from pocketdiffusion.export.rewrites.chunked_attention import apply, chunked_attention, in_chunks
@@ -121,7 +121,7 @@ FORMATS = [
 def emitted(build: Callable[[], nn.Module], x: Tensor, wanted: Artifact, folder: Path) -> tuple[dict[str, int], float]:
     """The operators of the file, and its PSNR against the original module."""
     part = component_of(folder, build, {"x": x}, {"y": tuple(x.shape)}, {"attention": 1})
-    graph = emit(part, wanted, folder, open_batch=False)
+    graph = emit_floats(part, wanted, folder, open_batch=False)
     found = load_runner(folder, wanted.format, graph)({"x": x.numpy()})["y"]
     with torch.no_grad():
         return graph.ops, psnr(load_module(part)(x).numpy(), found)
@@ -166,4 +166,4 @@ def test_a_site_missing_is_seen(tmp_path: Path, format: str, profile: str) -> No
     with pytest.raises(
         ProofError, match="1 attention sites were found in the traced graph, and the model's configuration requires 2"
     ):
-        emit(replace(part, sites={"attention": 2}), wanted, tmp_path, open_batch=False)
+        emit_floats(replace(part, sites={"attention": 2}), wanted, tmp_path, open_batch=False)

@@ -44,10 +44,10 @@ def kit(tiny_bundle: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_swift_engine_meets_its_tests(kit: Path, emoji_fp32: Bundle) -> None:
+def test_the_swift_engine_meets_its_tests(kit: Path, emoji_fp32: Bundle, emoji_split: Bundle) -> None:
     if load("run_tests").find_swift() is None:
         pytest.skip("not run: no Swift")
-    done = run_tests("--required", "--quick", "--kit", kit, emoji_fp32.folder)
+    done = run_tests("--required", "--quick", "--kit", kit, emoji_fp32.folder, emoji_split.folder)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " tests of ios_demo" in done.stdout
 

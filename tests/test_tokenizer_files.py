@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 
 from pocketdiffusion.export.backends.coreml.apple_layout import write_script
 from pocketdiffusion.export.backends.coreml.apple_tokenizer import differences
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.checkpoints.tokenizer_files import read_tokenizer, write_vocabulary
@@ -239,7 +239,7 @@ def test_states_are_those_of_diffusers_pipeline(folder: Path, tmp_path: Path) ->
     ]
     assert count_kept(text, ["fused_attention"]) == {"fused_attention": {"takes an attention mask": 2}}
     artifact = Artifact(format="onnx", compute_unit="cpu", recipe="fp32", profile="ort", rewrites=("fused_attention",))
-    graph = emit(text, artifact, tmp_path, open_batch=False)
+    graph = emit_floats(text, artifact, tmp_path, open_batch=False)
     runner = open_runner(tmp_path / graph.path, graph.spec)
     ours = runtime_tokenizer(tmp_path, write_tokenizers(tmp_path, checkpoint)[0])
     pipeline = StableDiffusionPipeline.from_pretrained(folder)

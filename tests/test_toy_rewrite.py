@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pocketdiffusion.build import export_original
 from pocketdiffusion.export import rewrites
 from pocketdiffusion.export.artifact import Artifact
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.float16.scale_propagation import follow
 from pocketdiffusion.export.original import open_model, record_original
@@ -94,7 +94,7 @@ def test_it_is_exported_judged_and_drawn_with(micro_checkpoint: Path, tmp_path: 
 @pytest.mark.parametrize(("format", "profile"), [("onnx", "ort"), ("coreml", "ios17"), ("tflite", "std")])
 def test_every_format_lowers_its_operator(format: str, profile: str, tmp_path: Path) -> None:
     part = micro_unet(tmp_path)
-    graph = emit(
+    graph = emit_floats(
         part, Artifact(format, profile, "fp32", "cpu", FLAT if format == "tflite" else WITH), tmp_path, open_batch=False
     )
     inputs = part.example(0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.traced_parts import narrow_sd15_unet
 
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers
 from pocketdiffusion.export.component import Component, load_module, read_weights
@@ -78,7 +78,7 @@ def test_layers_are_compared_in_the_originals_own_scale(name: str, tiny_checkpoi
     parts = components(open_checkpoint(str(tiny_checkpoint)))
     part = next(each for each in parts if each.spec.name == name)
     found = rescaled._plan(louder(follow(part, PLAIN, [inputs_of(part)]), 2.0**9))
-    graph = emit(rescale(part, found), load_target("generic").artifacts[0], tmp_path, open_batch=False)
+    graph = emit_floats(rescale(part, found), load_target("generic").artifacts[0], tmp_path, open_batch=False)
     assert graph.layer_exponents and set(graph.layer_exponents.values()) != {0}
     given = open_layers(tmp_path, "onnx", graph)(inputs_of(part))
     for module, wanted in OriginalLayers(part)(inputs_of(part)).items():

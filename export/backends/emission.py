@@ -6,11 +6,14 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
+import torch
+
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.backend import Refusal
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.matrices import float_plan
+from pocketdiffusion.export.rewrites import apply_rewrites, in_parts
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.scheme import Plan, Scheme
 from pocketdiffusion.runtime.bundle.graph_needs import Unit
@@ -20,15 +23,21 @@ from pocketdiffusion.runtime.errors import UserError
 PROVED = "by the verdicts of this bundle's proof, on a computer: it opens only where they passed"
 
 
-def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan | None = None) -> Graph:
+def emit_floats(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool) -> Graph:
+    """Write one artifact of `part` as `emit` does, with weights as the artifact's recipe, "fp32" or "fp16", stores
+    them."""
+    return emit(part, artifact, folder, open_batch=open_batch, plan=float_plan(part, artifact.recipe))
+
+
+def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool, plan: Plan) -> Graph:
     """Write one artifact of `part` below `folder`/FORMAT and return its record. `plan` decides how each weight is
-    stored; by default the artifact's recipe does, which is then "fp32" or "fp16". Raise ProofError if the file that
-    was written fails a check."""
+    stored. Raise ProofError if the file that was written fails a check."""
     backend = find_backend(artifact.format)
-    plan = plan or float_plan(part, artifact.recipe)
     graph = backend.emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     path = folder / graph.path
     layers = backend.layers(path, plan.schemes)
+    uses = Counter(layer.module for layer in layers)
+    layers = [layer for layer in layers if uses[layer.module] == 1]  # the others are computed in parts
     good = Unit(status="good", evidence="measured_here", note=PROVED)
     proved = {} if backend.proved_on is None else {backend.proved_on: good}
     return graph.model_copy(
@@ -62,6 +71,22 @@ def check_schemes(plan: Plan, artifact: Artifact) -> None:
         raise UserError(
             f"{artifact.format} {artifact.profile} cannot use the recipe {plan.recipe}: {refusal.reason}; the "
             f"nearest is {refusal.nearest}"
+        )
+
+
+def check_layers(part: Component, schemes: Iterable[Scheme], artifact: Artifact) -> None:
+    """Raise UserError if `part` is to compute in integers and a rewrite computes its layers in parts: integers are
+    proved layer by layer, and such a layer has no tensor of its own."""
+    names = in_parts(artifact.rewrites)
+    if not names or all(scheme.activation == "float" for scheme in schemes):
+        return
+    with torch.device("meta"):
+        changed = apply_rewrites(part.build(), names)
+    for name in filter(changed.get, names):
+        raise UserError(
+            f"{part.spec.name}: {name} computes layers in parts, and the recipe {artifact.recipe} computes in "
+            "integers, which are proved layer by layer: use a recipe with arithmetic in floats, or leave out this "
+            "rewrite (--vae-tiles none)"
         )
 
 

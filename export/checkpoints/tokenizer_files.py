@@ -242,8 +242,8 @@ def _expansion(text: str, texts: Iterable[str]) -> str:
 def _compare(found: ClipTokenizer, theirs: Any) -> None:
     """Compare the runtime's ids and masks with transformers' on all probes. Raise UserError at the first prompt that
     differs."""
-    ours = runtime_tokenizer(found)
-    for prompt in probes(found.added):
+    prompts, ours = probes(found.added), runtime_tokenizer(found)
+    for prompt in prompts:
         written = _expand(theirs, prompt, found.added)
         try:
             expected = theirs(written, padding="max_length", max_length=found.max_length, truncation=True)

@@ -33,6 +33,7 @@ from pocketdiffusion.export.checkpoints.tensor import places_of
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.families.parts.split import split_calls, split_components, split_modules, split_program
+from pocketdiffusion.export.families.parts.tiles import TileSize, tile_components
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program
@@ -54,17 +55,19 @@ def components(
     width: int | None = None,
     height: int | None = None,
     split_unet: int = 1,
+    tiles: TileSize | None = None,
     progress: Progress = lambda line: None,
 ) -> list[Component]:
     """Return the graphs of a checkpoint, batch 1, for pictures of `width` x `height` pixels, in the order in which they
-    run. The UNet is `split_unet` graphs.
+    run. The UNet is `split_unet` graphs, and the VAE decoder is for `tiles`, or None for complete pictures.
 
     `progress` receives one line about unused tensors. Raise UserError if the pipeline class belongs to no known family,
     if a configuration requires something that its family does not support, if the size does not fit the model, if the
-    weights do not fit the configuration, and if the UNet cannot be split so.
+    weights do not fit the configuration, and if the UNet cannot be split or the decoder not be tiled so.
     """
     family = find_family(checkpoint)
     parts = split_components(checkpoint.name, family.components(checkpoint, width, height), split_unet)
+    parts = tile_components(checkpoint.name, parts, tiles)
     drawn = program(checkpoint, parts)
     halved, stages = halved_graphs(drawn), {call.graph: stage.stage for stage in drawn.stages for call in stage.calls}
     parts = [replace(part, stage=stages.get(part.spec.name, ""), halved=part.spec.name in halved) for part in parts]

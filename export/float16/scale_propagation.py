@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from pocketdiffusion.export.component import Component, load_module
-from pocketdiffusion.export.rewrites import apply_rewrites, scale_rules
+from pocketdiffusion.export.rewrites import apply_rewrites, in_parts, scale_rules
 from pocketdiffusion.quantize.exponents import Flow
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.runner import Array
@@ -70,7 +70,8 @@ class Dataflow:
 
 def follow(part: Component, rewrites: Sequence[str], inputs: Iterable[Mapping[str, Array]]) -> Dataflow:
     """Return the dataflow of a component with the largest magnitude of each result for `inputs`. Holds its weights in
-    float32."""
+    float32. A rewrite that computes layers in parts does not change their results, and is left out."""
+    rewrites = [name for name in rewrites if name not in in_parts(rewrites)]
     module = load_module(part)
     apply_rewrites(module, rewrites)
     with warnings.catch_warnings(), torch.no_grad():

@@ -12,6 +12,7 @@ from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import calls, modules, program
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
+from pocketdiffusion.export.families.parts.tiles import tiling_of
 from pocketdiffusion.export.reference.array_store import ArrayStore
 from pocketdiffusion.export.reference.pipeline import Pipeline, open_pipeline
 from pocketdiffusion.export.reference.recorder import Recorder, assemble
@@ -19,22 +20,28 @@ from pocketdiffusion.export.reference.requests import REQUESTS as REQUESTS
 from pocketdiffusion.export.reference.requests import Request as Request
 from pocketdiffusion.export.reference.scheduler import set_sampler
 from pocketdiffusion.runtime.errors import PocketDiffusionError, UserError
+from pocketdiffusion.runtime.image import to_uint8
 from pocketdiffusion.runtime.noise import TorchRandom
 from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
+    DECODE,
     DENOISE,
     ENCODE_IMAGE,
     Program,
     find_consumer,
     find_ends,
+    find_producer,
+    graphs_of,
     input_of,
+    latents_shape,
     text_to_image,
 )
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.vae_tiles import Tiling, blend_tiles, cut_tiles
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
-from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.recording import UNDIVIDED, Trajectory
 
 
 def record(
@@ -75,7 +82,7 @@ def record(
 class Reference:
     """An open pipeline of diffusers, and what its drawings are recorded by: its modules that have the weights of each
     component, the modules whose calls are recorded, the program that names their values, the size of its pictures
-    (width, height) and its sampler."""
+    (width, height), its sampler, and the tiles in which pictures are decoded."""
 
     pipeline: Pipeline
     modules: Mapping[str, Mapping[str, nn.Module | None]]
@@ -83,6 +90,7 @@ class Reference:
     program: Program
     size: tuple[int, int]
     sampler: str
+    tiling: Tiling | None = None
 
 
 def open_reference(checkpoint: Checkpoint, parts: Sequence[Component], streamed: bool) -> Reference:
@@ -90,11 +98,13 @@ def open_reference(checkpoint: Checkpoint, parts: Sequence[Component], streamed:
     pipeline = open_pipeline(checkpoint, streamed=streamed)
     sampler = set_sampler(checkpoint, pipeline)
     drawn = program(checkpoint, parts)
-    _, decoded = find_ends(drawn, {part.spec.name: part.spec for part in parts})
-    _, _, height, width = decoded.shape
-    size = int(width), int(height)
+    specs = {part.spec.name: part.spec for part in parts}
+    latents, decoded = find_ends(drawn, specs)
+    scale = int(decoded.shape[2]) // int(latents.shape[2])
+    _, height, width = latents_shape(drawn, specs)
+    size = width * scale, height * scale
     own, recorded = modules(checkpoint, pipeline, parts), calls(checkpoint, pipeline, parts)
-    return Reference(pipeline, own, recorded, drawn, size, sampler)
+    return Reference(pipeline, own, recorded, drawn, size, sampler, tiling_of(parts))
 
 
 def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
@@ -113,22 +123,43 @@ def check_reference(checkpoint: Checkpoint, parts: Sequence[Component]) -> None:
 
 
 def draw(reference: Reference, request: Request, store: ArrayStore, controls: Collection[str]) -> Trajectory:
-    """Draw one request as `record` does. `store` keeps the recorded arrays."""
-    pipeline, drawn = reference.pipeline, reference.program
+    """Draw one request as `record` does. `store` keeps the recorded arrays. With tiles the decoder's calls are those of
+    the tiles, and the picture is what they are blended to."""
+    pipeline, drawn, tiling = reference.pipeline, reference.program, reference.tiling
     with Recorder(pipeline, reference.calls) as recorder:
-        picture = draw_picture(pipeline, request, reference.size)
+        picture = undivided = draw_picture(pipeline, request, reference.size)
+        if tiling is not None:
+            picture = decode_tiles(pipeline, recorder, drawn, tiling)
         if ENCODE_IMAGE in text_to_image(drawn):
             encode(pipeline, picture)
-    found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None)
-    arrays: dict[str, Any] = store.put({"noise": found.noise, "latents": found.latents, "picture": picture})
+    tiles = 1 if tiling is None else len(tiling.places)
+    found = assemble(recorder, drawn, request.prompt, request.guidance, request.negative_prompt is None, tiles)
+    own = {"noise": found.noise, "latents": found.latents, "picture": picture}
+    arrays: dict[str, Any] = store.put(own if tiling is None else {**own, UNDIVIDED: undivided})
     return Trajectory(
         program=drawn,
         **vars(request),
         sampler=reference.sampler,
         calls=store.put_calls(found.calls),
         **arrays,
-        controls=draw_controls(pipeline, request, reference.size, picture, controls),
+        controls=draw_controls(pipeline, request, reference.size, undivided, controls),
+        tiling=tiling,
     )
+
+
+@torch.no_grad()
+def decode_tiles(pipeline: Pipeline, recorder: Recorder, program: Program, tiling: Tiling) -> Array:
+    """Decode the latents that the pipeline decoded once more, with its own VAE in tiles. Return the blended picture,
+    uint8 [H, W, 3]. The calls of the tiles take the place of the pipeline's call in `recorder`."""
+    reader, maker = find_consumer(program, DECODE, "decoder_latents"), find_producer(program, DECODE, "decoded")
+    assert reader is not None and maker is not None, "check_program refuses a program without"
+    latents = recorder.inputs[reader[0]][-1][reader[1]].numpy()
+    for graph in graphs_of(text_to_image(program)[DECODE]):
+        recorder.inputs.pop(graph)
+        recorder.outputs.pop(graph)
+    for tile in cut_tiles(tiling, latents):
+        pipeline.vae.decode(torch.from_numpy(tile))
+    return to_uint8(blend_tiles(tiling, (made[maker[1]].numpy() for made in recorder.outputs[maker[0]])))
 
 
 def draw_picture(pipeline: Pipeline, request: Request, size: tuple[int, int]) -> Array:
@@ -162,8 +193,8 @@ def draw_controls(
     others = {SEED: replace(request, seed=request.seed ^ 1), PROMPT: replace(request, prompt=shorten(request.prompt))}
     if request.steps > 1:
         others[STEPS] = replace(request, steps=request.steps - 1)
-    chosen = {name: other for name, other in others.items() if name in names}
-    return {name: image_psnr_db(picture, draw_picture(pipeline, other, size)) for name, other in chosen.items()}
+    drawn = {name: draw_picture(pipeline, other, size) for name, other in others.items() if name in names}
+    return {name: image_psnr_db(picture, other) for name, other in drawn.items()}
 
 
 @torch.no_grad()

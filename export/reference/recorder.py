@@ -99,10 +99,13 @@ class Recorded:
     latents: Array
 
 
-def assemble(recorder: Recorder, program: Program, prompt: str, guidance: float, no_negative: bool) -> Recorded:
+def assemble(
+    recorder: Recorder, program: Program, prompt: str, guidance: float, no_negative: bool, tiles: int = 1
+) -> Recorded:
     """Return the recorded calls, with the halves of guidance separated. diffusers' pipelines encode the positive prompt
-    first, and then pass both halves to the modules of a step in one call, the negative one first. Raise UserError if
-    the pipeline called its modules another number of times than the program does."""
+    first, and then pass both halves to the modules of a step in one call, the negative one first. The decoder was
+    called for each of `tiles`. Raise UserError if the pipeline called its modules another number of times than the
+    program does."""
     calls = {}
     for graph, inputs in recorder.inputs.items():
         pairs = list(zip(inputs, recorder.outputs[graph], strict=True))
@@ -111,7 +114,7 @@ def assemble(recorder: Recorder, program: Program, prompt: str, guidance: float,
             shared = not is_halved(program, graph)  # both halves of the pipeline's batch are then the same
             pairs = [pair for both in pairs for pair in _split(*both, halves)[: 1 if shared else halves]]
         try:
-            found = call_positions(program, graph, len(pairs), guidance, no_negative, positive_first=True)
+            found = call_positions(program, graph, len(pairs), guidance, no_negative, positive_first=True, tiles=tiles)
         except ValueError as error:
             raise UserError(f"diffusers' pipeline makes other calls than the family's program: {error}") from None
         arrays = [(_arrays(tensors), _arrays(results)) for tensors, results in pairs]

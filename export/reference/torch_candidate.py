@@ -15,7 +15,7 @@ from pocketdiffusion.runtime.program import Program
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.pictures import PictureReport, compare_picture
-from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
+from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_picture
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,4 @@ class ModelCandidate:
                     f"{self.title} makes {calls[0]} steps and the reference {calls[1]}: try another --steps"
                 )
             latents = [each[None] for each in own.latents[1:]]
-            yield compare_picture(self.format, expected, latents, recorded_once(own, "decoded"), own.picture)
+            yield compare_picture(self.format, expected, latents, recorded_picture(own), own.picture)

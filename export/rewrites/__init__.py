@@ -10,6 +10,8 @@ it must not fire, and defines
                              of their own; left out by a rewrite that is of no use to those
     SCALE_RULES              of each such operator, how powers of two pass through it (float16/scale_propagation.py):
                              "attention" or "norm"; an operator without a rule reads and returns unscaled values
+    IN_PARTS                 True for a rewrite that computes layers in parts, whose results are those of the module
+                             without it: scales are computed without it, and its layers have no tensor of their own
     kept(module) -> dict     before `apply`: {reason: count} of the modules of its kind that it does not change, such
                              as `{"normalises its queries": 2}`; left out if there cannot be any
     CHANGES                  only of a rewrite that changes the model: a description of the change, for the report
@@ -77,6 +79,11 @@ def scale_rules(names: Iterable[str]) -> dict[str, str]:
     modules = (import_module(f"{__name__}.{name}") for name in names)
     found = {mark: rule for module in modules for mark, rule in getattr(module, "SCALE_RULES", {}).items()}
     return {str(mark._schema.name).rpartition("::")[2]: rule for mark, rule in found.items()}
+
+
+def in_parts(names: Iterable[str]) -> list[str]:
+    """Return those rewrites in `names` that compute layers in parts."""
+    return [name for name in names if getattr(import_module(f"{__name__}.{name}"), "IN_PARTS", False)]
 
 
 def check_sites(graph: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:

@@ -4,6 +4,7 @@ keys are
     title, os, open_batch         required; open_batch: true only if the engine runs both halves of guidance in one call
     soc, memory_mb, os_floor      facts; each is left out, or has its address in [sources]. os_floor begins with os
     core                          the phone's processor by its name in qemu, for the stand-in arm64
+    split_unet, vae_tiles         the number of graphs of the UNet, and how the VAE decodes; may be left out
     [[artifacts]]                 format, profile, recipe, compute_unit, rewrites
     [[published]]                 measurements of others: what, device, value, unit, source
 
@@ -20,11 +21,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from pocketdiffusion.export.artifact import Artifact as Artifact
-from pocketdiffusion.export.targets.target import FACTS, Figure, Table, Target, describe
+from pocketdiffusion.export.targets.target import BLENDED, EXACT, FACTS, VAE_TILES, Figure, Table, Target, describe
 from pocketdiffusion.runtime.errors import UserError
 
 FOLDER = Path(__file__).parent
-__all__ = ["FOLDER", "Artifact", "Figure", "Target", "load_target", "target_names"]
+__all__ = ["BLENDED", "EXACT", "FOLDER", "VAE_TILES", "Artifact", "Figure", "Target", "load_target", "target_names"]
 
 
 def target_names(folder: Path = FOLDER) -> list[str]:

@@ -26,6 +26,8 @@ from pocketdiffusion.quantize.recipes import recipe_names
 from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 
 REWRITES = Path(__file__).parents[1] / "rewrites"
+# The VAE decodes a picture in one piece, in stripes inside of its graph, or in tiles that readers blend.
+NONE, EXACT, BLENDED = VAE_TILES = "none", "exact", "blended"
 FACTS = ("soc", "memory_mb", "os_floor")  # each needs its source
 CHOICES: Mapping[str, Callable[[], Sequence[str]]] = {
     "format": backend_names,
@@ -53,7 +55,8 @@ class Target:
 
     `core` is qemu's CPU model that is nearest to the phone's larger cores, for the stand-in arm64. `open_batch` leaves
     the batch of the UNet's graph open, for engines that run both halves of guidance at once. `split_unet` is the number
-    of graphs that the UNet becomes. `sources` names, by field, where its fact is published.
+    of graphs that the UNet becomes, `vae_tiles` one of VAE_TILES. `sources` names, by field, where its fact is
+    published.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Target:
     published: tuple[Figure, ...]
     sources: Mapping[str, str]
     split_unet: int = 1
+    vae_tiles: str = NONE
 
 
 class _Table(BaseModel):
@@ -125,6 +129,7 @@ class Table(_Table):
     core: StrictStr | None = None
     open_batch: StrictBool
     split_unet: StrictInt = 1
+    vae_tiles: StrictStr = NONE
     artifacts: tuple[ArtifactTable, ...]
     published: tuple[Figure, ...] = ()
     sources: dict[str, StrictStr] = {}
@@ -134,6 +139,13 @@ class Table(_Table):
     def _is_positive(cls, value: int) -> int:
         if value < 1:
             raise _wrong(f"is {value}, and must be 1 or more")
+        return value
+
+    @field_validator("vae_tiles")
+    @classmethod
+    def _is_a_way_to_decode(cls, value: str) -> str:
+        if value not in VAE_TILES:
+            raise _wrong(f"is {value!r} and must be one of {', '.join(VAE_TILES)}")
         return value
 
     @field_validator("os_floor")

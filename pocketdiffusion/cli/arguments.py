@@ -1,5 +1,6 @@
 """Check the arguments of a command before its work begins: sizes, pictures, folders."""
 
+import re
 import struct
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -41,6 +42,18 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
         raise UserError(f"--size {size} is not a size: give width and height in pixels, such as 512x512")
     return int(parts[0]), int(parts[1])
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """Return the bytes of a text such as "6GB", "6.5 GB" or "800MB" (1e9 and 1e6 bytes); None if `text` is None. Raise
+    UserError if the text has another form or is 0."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([GM])B", text.strip(), re.IGNORECASE | re.ASCII)
+    size = int(float(found[1]) * (1e9 if found[2] in "gG" else 1e6)) if found else 0
+    if not size:
+        raise UserError(f"--max-memory {text} is not a size of memory: give a number with a unit, such as 6GB or 800MB")
+    return size
 
 
 def _is_drawn(file: Path) -> bool:

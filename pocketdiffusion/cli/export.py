@@ -1,30 +1,34 @@
 """The command export."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pocketdiffusion.cli.arguments import parse_size
+from pocketdiffusion.cli.arguments import parse_bytes, parse_size
 from pocketdiffusion.cli.console import Output
 from pocketdiffusion.cli.extras import needs_export
 from pocketdiffusion.cli.options import (
     BUILT_IN,
+    RECORDINGS,
     AllowUnexpected,
     BudgetMb,
     Force,
     Format,
     Json,
+    MaxMemory,
     MinPsnr,
     Model,
-    Phone,
+    Phones,
     Plan,
     Profile,
     Proof,
     ProofKind,
     Quiet,
     Recipe,
+    Recordings,
     Report,
     ReportKind,
     Revision,
@@ -32,8 +36,10 @@ from pocketdiffusion.cli.options import (
     Size,
     SplitUnet,
     Token,
+    VaeTiles,
+    VaeTileSize,
 )
-from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.errors import ProofError, UserError
 from pocketdiffusion.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,10 +49,16 @@ if TYPE_CHECKING:
 
 
 def export(
-    target: Phone,
+    target: Phones,
     model: Model = BUILT_IN,
     folder: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="The folder to write the bundle to.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="The folder of the bundle to write, or, for several phones, of bundles.",
+        ),
     ] = None,
     recipe: Recipe = None,
     budget_mb: BudgetMb = None,
@@ -56,41 +68,92 @@ def export(
     sampler: Sampler = None,
     size: Size = None,
     split_unet: SplitUnet = None,
+    vae_tiles: VaeTiles = None,
+    vae_tile_size: VaeTileSize = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
     proof: Proof = ProofKind.FULL,
+    recordings: Recordings = RECORDINGS,
+    max_memory: MaxMemory = None,
     report: Report = ReportKind.SHORT,
     force: Force = False,
     plan: Plan = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export a checkpoint for a phone.
+    """Export a checkpoint for a phone, or for several.
 
-    Every graph and complete pictures are compared with the original before the bundle is written. If a difference is
+    Every graph and complete pictures are compared with the original before a bundle is written. If a difference is
     above its tolerance, the bundle is kept as DIR.failed."""
     from pocketdiffusion.choices import ExportOptions, check_export, fit_split
 
-    width, height = parse_size(size)
-    wanted = ExportOptions(
-        model, target, recipe, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
-    )
-    wanted, chosen, line = fit_split(wanted, check_export(wanted))
+    (width, height), limit = parse_size(size), parse_bytes(max_memory)
+    sizes = width, height, revision, split_unet, vae_tiles, vae_tile_size
+    common = recipe, budget_mb, min_psnr, format, profile, sampler, *sizes
+    wanted = [ExportOptions(model, phone, *common) for phone in dict.fromkeys(target)]
+    if as_json and len(wanted) > 1:
+        raise UserError("--json prints the record of one bundle: give one --target")
     output = Output(quiet, as_json)
-    warn_of_added(chosen, output)
-    if line:
-        output.warn(line)
+    fitted = [fit_split(each, check_export(each)) for each in wanted]
+    for _, each, line in fitted:
+        warn_of_added(each, output)
+        if line:
+            output.warn(line)
+    wanted, chosen = [options for options, _, _ in fitted], [phone for _, phone, _ in fitted]
     if plan:
         from pocketdiffusion.cli.plan import show_plan
 
-        show_plan(wanted, chosen, proof.value, output)
+        for options, phone in zip(wanted, chosen, strict=True):
+            show_plan(options, phone, proof.value, output)
         return
-    check_folder(folder, force)
-    assert folder is not None
-    with output.show_progress(f"exporting {model} for {target}") as progress:
-        exported = export_chosen(wanted, folder, token, allow_unexpected or (), proof, report, progress)
-    show_exported(exported, output)
+    folders = choose_folders(folder, wanted, force)
+    settings = Settings(token, allow_unexpected or (), proof, report, recordings.expanduser(), limit)
+    export_each(wanted, folders, settings, output)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of `export` that do not change what is exported."""
+
+    token: str | None
+    allow_unexpected: Sequence[str]
+    proof: ProofKind
+    report: ReportKind
+    recordings: Path
+    max_memory: int | None  # bytes
+
+
+def choose_folders(folder: Path | None, wanted: "Sequence[ExportOptions]", force: bool) -> list[Path]:
+    """Return the folder of each bundle: `folder` for one, below it for several. Raise UserError as `check_folder`
+    does."""
+    if folder is None:
+        raise UserError("Missing option '--output' / '-o': name the folder of the bundle to write")
+    folders = [folder] if len(wanted) == 1 else [folder / each.target for each in wanted]
+    if len(wanted) > 1:
+        folder.mkdir(parents=True, exist_ok=True)
+    for each in folders:
+        check_folder(each, force)
+    return folders
+
+
+def export_each(wanted: "Sequence[ExportOptions]", folders: Sequence[Path], settings: Settings, output: Output) -> None:
+    """Export for each phone, and print the results. A bundle that fails its proof does not stop the others. Raise
+    ProofError at the end if one failed."""
+    failed = []
+    for options, folder in zip(wanted, folders, strict=True):
+        try:
+            with output.show_progress(f"exporting {options.model} for {options.target}") as progress:
+                exported = export_chosen(options, folder, settings, progress)
+        except ProofError as error:
+            if len(wanted) == 1:
+                raise
+            output.warn(f"{options.target}: {error}")
+            failed.append(options.target)
+            continue
+        show_exported(exported, output)
+    if failed:
+        raise ProofError(f"{len(failed)} of {len(wanted)} bundles failed: {', '.join(failed)}")
 
 
 def warn_of_added(chosen: "Target", output: Output) -> None:
@@ -102,15 +165,7 @@ def warn_of_added(chosen: "Target", output: Output) -> None:
         output.warn(line)
 
 
-def export_chosen(
-    wanted: "ExportOptions",
-    folder: Path,
-    token: str | None,
-    allow_unexpected: Sequence[str],
-    proof: ProofKind,
-    report: ReportKind,
-    progress: Progress,
-) -> "Bundle":
+def export_chosen(wanted: "ExportOptions", folder: Path, settings: Settings, progress: Progress) -> "Bundle":
     """Return the new bundle in `folder`. Raise UserError if torch or a converter is not installed, and as
     `build.export` does."""
     progress("loading torch")
@@ -129,21 +184,23 @@ def export_chosen(
         width=wanted.width,
         height=wanted.height,
         split_unet=wanted.split_unet,
+        vae_tiles=wanted.vae_tiles,
+        vae_tile_size=wanted.vae_tile_size,
         revision=wanted.revision,
-        token=token,
-        allow_unexpected=allow_unexpected,
-        proof="quick" if proof is ProofKind.QUICK else "full",
-        report="full" if report is ReportKind.FULL else "short",
+        token=settings.token,
+        allow_unexpected=settings.allow_unexpected,
+        proof="quick" if settings.proof is ProofKind.QUICK else "full",
+        report="full" if settings.report is ReportKind.FULL else "short",
+        recordings=settings.recordings,
+        max_memory=settings.max_memory,
         progress=progress,
     )
 
 
-def check_folder(folder: Path | None, force: bool) -> None:
+def check_folder(folder: Path, force: bool) -> None:
     """Raise UserError if no bundle can be written to `folder`, or it has an older bundle and `force` is not given."""
     from pocketdiffusion.runtime.bundle.staging import check_output_folder
 
-    if folder is None:
-        raise UserError("Missing option '--output' / '-o': name the folder of the bundle to write")
     check_output_folder(folder)
     if not force and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} has a bundle already: give --force to replace it, or another folder")

@@ -11,6 +11,7 @@ from pocketdiffusion.runtime.devices.standins import standin_names
 
 BUILT_IN = "emoji"
 STANDINS = Path("~/.cache/pocketdiffusion/standins")
+RECORDINGS = Path("~/.cache/pocketdiffusion/recordings")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a bundle, as `export` wrote it.")]
 Phone = Annotated[
@@ -19,6 +20,34 @@ Phone = Annotated[
         metavar="PHONE",
         help="The phone to export for. `pocketdiffusion list targets` lists all phones.",
         autocompletion=complete_targets,
+    ),
+]
+Phones = Annotated[
+    list[str],
+    typer.Option(
+        "--target",
+        metavar="PHONE",
+        help="The phone to export for. Repeat the option to export for several phones, each into the folder DIR/PHONE: "
+        "the original is recorded once. `pocketdiffusion list targets` lists all phones.",
+        autocompletion=complete_targets,
+    ),
+]
+Recordings = Annotated[
+    Path,
+    typer.Option(
+        "--recordings",
+        metavar="DIR",
+        help="The folder where the original's recorded drawings are kept. An export of the same model with the same "
+        "proof, for any phone, format or recipe, reads them there instead of drawing again.",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="The memory that the export may use, such as 6GB or 800MB. An export that needs more is refused before it "
+        "starts, with what fits. By default, the limit is the memory that is free.",
     ),
 ]
 Model = Annotated[
@@ -95,6 +124,25 @@ SplitUnet = Annotated[
         metavar="N",
         help="The number of graphs that the UNet becomes, of nearly equal weight, which run one after the other. By "
         "default, the phone's own number is used, or, for `export`, the fewest with which drawing fits its memory.",
+    ),
+]
+VaeTiles = Annotated[
+    str | None,
+    typer.Option(
+        "--vae-tiles",
+        metavar="KIND",
+        help="How the VAE decodes a picture: `none`, in one piece; `exact`, in horizontal stripes, in less memory and "
+        "with the same result; or `blended`, in tiles that the app blends, which need less memory and change the "
+        "picture. By default, the phone's own, which is `none` unless its file states another.",
+    ),
+]
+VaeTileSize = Annotated[
+    int | None,
+    typer.Option(
+        "--vae-tile-size",
+        metavar="PX",
+        help="The height and width of a blended tile in pixels. By default, half of the larger side of the picture, at "
+        "least 64 latents, and at most 7/8 of that side.",
     ),
 ]
 Revision = Annotated[

@@ -13,6 +13,8 @@ from typing import Any
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.reports.answer import Answer, Pictures, answer_export, pictures_of
+from pocketdiffusion.reports.calls import count_calls
+from pocketdiffusion.reports.decoding import decoding_of, describe_decoding
 from pocketdiffusion.reports.page import group_pictures, render, word, words
 from pocketdiffusion.reports.plots import Steps, drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
@@ -89,9 +91,12 @@ def write_report(folder: Path, report: Report) -> None:
         against_controls=concluded.against_controls,
         warnings=concluded.warnings,
         apple=concluded.apple,
+        decoding=describe_decoding(report.manifest),
         sizes=sizes,
         teacher_forced=teacher_forced_plot(concluded.steps),
         drift=drift_plot(report.pictures),
+        calls=count_calls(report.originals, report.verdicts),
+        controls=sum(len(t.controls) for t in report.originals),
     )
     (folder / "report/report.html").write_text(page, encoding="utf-8")
 
@@ -149,6 +154,7 @@ def count_memory(graphs: Iterable[Graph]) -> tuple[float, float] | None:
 def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
     return {
         "answer": concluded.answer.sentence,
+        "decoding": decoding_of(report.manifest),
         "model": report.manifest.model.model_dump(),
         "target": report.manifest.target.model_dump(),
         "verdicts": [words(asdict(verdict)) | {"passed": verdict.passed} for verdict in report.verdicts],
@@ -176,6 +182,10 @@ def _machine(report: Report, concluded: Conclusions) -> dict[str, Any]:
         },
         "seconds": {stage: round(seconds, 2) for stage, seconds in report.seconds.items()},
         "peak_mb": round(report.peak_mb),
+        "calls": {
+            each.graph: {"original": each.recorded, "checks": dict(each.checks)}
+            for each in count_calls(report.originals, report.verdicts)
+        },
     }
 
 

@@ -36,7 +36,7 @@ from pocketdiffusion.runtime.verify.recording import (
     cases,
     first_middle_last_steps,
     halves_of,
-    recorded_once,
+    recorded_picture,
 )
 
 SEARCH = Check(Kind.COMPARED, Tolerance(0.0))  # measures without a limit: the search only compares schemes
@@ -171,7 +171,7 @@ def measure_pictures(
 
     originals = (read_prompt(folder, number) for number in numbers)
     return [
-        _picture_db(recorded_once(original, "decoded"), recorded_once(other, "decoded"))
+        _picture_db(recorded_picture(original), recorded_picture(other))
         for original, other in zip(originals, drawings.draw(numbers, change), strict=True)
     ]
 

@@ -22,10 +22,23 @@ def write_array(folder: Path, path: str, array: NDArray[Any]) -> ArrayRef:
 def read_array(folder: Path, ref: ArrayRef) -> NDArray[Any]:
     """Return the array that `write_array` wrote. Raise ProofError if the file does not have the size of the shape."""
     raw = (folder / ref.path).read_bytes()
-    if len(raw) != ref.nbytes:
-        raise ProofError(
-            f"{folder / ref.path} is corrupt: {len(raw)} bytes, and {ref.dtype}{list(ref.shape)} has {ref.nbytes}; "
-            "export or copy the bundle again"
-        )
+    _check_size(folder, ref, len(raw))
     dtype = np.dtype(ref.dtype)
     return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(ref.shape).astype(dtype)
+
+
+def map_array(folder: Path, ref: ArrayRef) -> NDArray[Any]:
+    """Return the array that `write_array` wrote, read-only, as mapped pages of the file. Raise ProofError as
+    `read_array` does."""
+    _check_size(folder, ref, (folder / ref.path).stat().st_size)
+    stored = np.dtype(ref.dtype).newbyteorder("<")
+    mapped = np.asarray(np.memmap(folder / ref.path, stored, "r")).reshape(ref.shape)
+    return mapped if mapped.dtype.isnative else mapped.astype(ref.dtype)
+
+
+def _check_size(folder: Path, ref: ArrayRef, size: int) -> None:
+    if size != ref.nbytes:
+        raise ProofError(
+            f"{folder / ref.path} is corrupt: {size} bytes, and {ref.dtype}{list(ref.shape)} has {ref.nbytes}; "
+            "export or copy the bundle again"
+        )

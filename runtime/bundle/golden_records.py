@@ -57,7 +57,7 @@ class Trajectory(OriginalPicture):
         dict[str, ArrayRef],
         Field(
             description="noise, the first draw; latents, before each row of the step table and at the end; picture, "
-            "uint8 [height, width, 3]"
+            "uint8 [height, width, 3]; undivided, of a bundle with tiles the picture that was decoded in one piece"
         ),
     ]
     graphs: Annotated[dict[str, RecordedGraph], Field(description="the recorded calls of each graph, by its name")]

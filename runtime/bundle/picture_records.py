@@ -1,6 +1,8 @@
 """Records of the settings around the graphs: latents, the VAE's scale, the scheduler, defaults and previews."""
 
-from pydantic import Field, JsonValue
+from typing import Self
+
+from pydantic import Field, JsonValue, model_validator
 
 from pocketdiffusion.runtime.record import Record, Size
 
@@ -19,8 +21,22 @@ class Vae(Record):
 
     scaling_factor: float = Field(description="divides latents before they are decoded, multiplies encoded ones")
     shift_factor: float = Field(description="is added after the division, and taken away before the multiplication")
-    tile_size: Size | None = Field(default=None, description="reserved: pixels of a tile; null: the whole picture")
-    tile_overlap: Size | None = Field(default=None, description="reserved: pixels that neighbouring tiles share")
+    tile_size: Size | None = Field(
+        default=None,
+        description="height and width in pixels of a tile of the decoder, at most the picture's own; null: the decoder "
+        "is given the complete latents",
+    )
+    tile_overlap: Size | None = Field(
+        default=None, description="least number of pixels that neighbouring tiles share; null without tiles"
+    )
+
+    @model_validator(mode="after")
+    def _tiles_are_complete(self) -> Self:
+        if (self.tile_size is None) != (self.tile_overlap is None):
+            raise ValueError("tile_size and tile_overlap are both numbers or both null")
+        if self.tile_size is not None and self.tile_overlap is not None and self.tile_overlap >= self.tile_size:
+            raise ValueError(f"tile_overlap is {self.tile_overlap}, and must be below tile_size, {self.tile_size}")
+        return self
 
 
 class Scheduler(Record):

@@ -4,17 +4,19 @@ from collections.abc import Iterator, Mapping
 
 from pocketdiffusion.runtime.bundle.manifest import Common
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec
-from pocketdiffusion.runtime.program import STAGES
+from pocketdiffusion.runtime.program import DECODE, STAGES
+from pocketdiffusion.runtime.vae_tiles import find_tiling
 
 Sizes = Mapping[str, tuple[int, ...]]
 
 
 def check_sizes(common: Common, specs: Mapping[str, GraphSpec]) -> None:
     """Raise ValueError, which names graph and tensor, if a tensor that is exactly one value of the program has another
-    size than latents, picture and tokenizers state. The first axis, the batch, and open axes are ignored."""
+    size than latents, picture, tiles and tokenizers state. The first axis, the batch, and open axes are ignored."""
     sizes = value_sizes(common)
+    tiles = {**sizes, **tile_sizes(common)}
     for where, value, shape in _ends(common, specs):
-        expected = sizes.get(value)
+        expected = (tiles if where.startswith(f"{DECODE}: ") else sizes).get(value)
         if expected is None:
             continue
         given = shape[1:]
@@ -36,6 +38,17 @@ def value_sizes(common: Common) -> Sizes:
     for number, tokenizer in enumerate(common.tokenizers, 1):
         sizes |= dict.fromkeys((f"tokens/{number}", f"attention_mask/{number}"), (tokenizer.max_length,))
     return sizes
+
+
+def tile_sizes(common: Common) -> Sizes:
+    """Return the sizes of the values of decode that are those of a tile, without the batch axis; none without tiles.
+    Raise ValueError if the tiles contradict the latents."""
+    tiling = find_tiling(common.latents, common.vae)
+    if tiling is None:
+        return {}
+    height, width = tiling.shape
+    latents = common.latents.channels, height, width
+    return {"decoder_latents": latents, "decoded": (3, height * tiling.scale, width * tiling.scale)}
 
 
 def _ends(common: Common, specs: Mapping[str, GraphSpec]) -> Iterator[tuple[str, str, tuple[Dim, ...]]]:

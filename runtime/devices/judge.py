@@ -25,6 +25,7 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.program import DECODE, find_producer, model_graph
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
+from pocketdiffusion.runtime.vae_tiles import cut_decoded
 from pocketdiffusion.runtime.verify.check import Scope, scope_of
 from pocketdiffusion.runtime.verify.gate import judge_graph
 from pocketdiffusion.runtime.verify.pictures import draw_again, draw_pictures, judge_pictures
@@ -141,5 +142,9 @@ def draw_on_host(bundle: Bundle, trajectory: Trajectory, format: str) -> Traject
     after, decoded, picture = draw_again(bundle, trajectory, format, steps=STEPS)
     latents = np.concatenate([trajectory.latents[:1], *after])
     graph, tensor = find_producer(trajectory.program, DECODE, "decoded") or ("", "")
-    drawn = tuple(replace(case, outputs={**case.outputs, tensor: decoded}) for case in trajectory.calls[graph])
+    tiles = [decoded] if trajectory.tiling is None else cut_decoded(trajectory.tiling, decoded)
+    drawn = tuple(
+        replace(case, outputs={**case.outputs, tensor: tile})
+        for case, tile in zip(trajectory.calls[graph], tiles, strict=True)
+    )
     return replace(trajectory, steps=STEPS, latents=latents, picture=picture, calls={**trajectory.calls, graph: drawn})

@@ -3,11 +3,12 @@
 Teacher-forced, each graph and each stage gets the original's own inputs, so that its verdict blames only this part.
 Then complete pictures are drawn, free-running, and compared with the original's."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.verdicts import Verdict
 from pocketdiffusion.runtime.engines import open_graph
+from pocketdiffusion.runtime.one_at_a_time import one_at_a_time
 from pocketdiffusion.runtime.program import model_graph
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
@@ -32,11 +33,16 @@ def judge_graph(check: Check, runner: Runner, trajectories: Sequence[Trajectory]
 
 
 def judge(
-    bundle: Bundle, trajectories: Sequence[Trajectory], progress: Progress = lambda line: None
+    bundle: Bundle,
+    trajectories: Sequence[Trajectory],
+    progress: Progress = lambda line: None,
+    *,
+    tight: Collection[str] = (),
 ) -> tuple[list[Verdict], list[PictureReport]]:
     """Judge everything. Return the verdicts and the pictures: verdicts on pictures come first, then on stages and on
     every graph of every format. All tolerances are decided before anything runs, from the graphs and the verdicts of
-    the manifest (`tolerances.check_artifacts`)."""
+    the manifest (`tolerances.check_artifacts`). The pictures of the formats in `tight` are drawn with one graph
+    open at a time."""
     checks = check_artifacts(bundle.manifest.graphs, bundle.manifest.verdicts)
     progress("stages")
     verdicts = judge_stages(bundle, trajectories)
@@ -47,7 +53,8 @@ def judge(
             progress(f"{format} {name}")
             verdicts += judge_graph(checks[format, name], open_graph(bundle, name, format), trajectories)
         progress(f"{format} pictures")
-        drawn = list(draw_pictures(bundle, trajectories, format))
+        opener = one_at_a_time(open_graph) if format in tight else open_graph
+        drawn = list(draw_pictures(bundle, trajectories, format, opener))
         controls = [trajectory.controls for trajectory in trajectories]
         scope = Scope(format, arithmetic=graphs[model_graph(bundle.manifest.program)[0]].arithmetic)
         first += judge_pictures(drawn, graphs.values(), scope, controls)

@@ -1,7 +1,7 @@
 """Recorded trajectories in a bundle: raw arrays below golden/NUMBER, and one PNG each for people."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from pocketdiffusion.runtime.bundle.manifest import Trajectory as Recorded
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
-from pocketdiffusion.runtime.program import PREVIEW, graphs_of, text_to_image
+from pocketdiffusion.runtime.program import DECODE, PREVIEW, Program, graphs_of, text_to_image
 from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, Case, Trajectory, cases, label_of
+from pocketdiffusion.runtime.vae_tiles import Tiling, find_tiling
+from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, UNDIVIDED, Case, Trajectory, cases, labels_of
+
+Read = Callable[[Path, ArrayRef], Array]  # opens an array below a folder
 
 
 class GoldenWriter:
@@ -53,7 +56,8 @@ class GoldenWriter:
 def write_golden(folder: Path, number: int, trajectory: Trajectory) -> Recorded:
     """Write every array of `trajectory` below `folder`/golden/`number`. Return the manifest's record of it."""
     writer, home = GoldenWriter(folder), f"golden/{number}"
-    arrays = {name: writer.write(f"{home}/{name}.bin", getattr(trajectory, name)) for name in ARRAYS}
+    names = ARRAYS if trajectory.undivided is None else (*ARRAYS, UNDIVIDED)
+    arrays = {name: writer.write(f"{home}/{name}.bin", getattr(trajectory, name)) for name in names}
     graphs = {graph: _write_graph(writer, f"{home}/{graph}", cases) for graph, cases in trajectory.calls.items()}
     write_png(folder / f"{home}.png", trajectory.picture, {})
     facts = {name: getattr(trajectory, name) for name in FACTS}
@@ -101,52 +105,73 @@ def read_golden(bundle: Bundle) -> list[Trajectory]:
     require_proof(bundle)
     trajectories = []
     stages = text_to_image(bundle.manifest.program)
+    tiling = find_tiling(bundle.manifest.latents, bundle.manifest.vae)
+    expected = ARRAYS if tiling is None else (*ARRAYS, UNDIVIDED)
     for number, recorded in enumerate(bundle.manifest.golden):
-        if missing := set(ARRAYS) - set(recorded.arrays):
+        if missing := set(expected) - set(recorded.arrays):
             raise ProofError(f"{bundle.folder}: recording {number} has no array {min(missing)}: export the model again")
         drawn = (graph for name, s in stages.items() if name != PREVIEW for graph in graphs_of(s))
         if missing := {graph for graph in drawn if not (graph in recorded.graphs and recorded.graphs[graph].halves)}:
             raise ProofError(
                 f"{bundle.folder}: recording {number} has no call of {min(missing)}: export the model again"
             )
-        fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
-        fields |= {name: read_array(bundle.folder, recorded.arrays[name]) for name in ARRAYS}
-        calls = {
-            graph: tuple(_read_graph(bundle, f"recording {number}: {graph}", recorded.prompt, each))
-            for graph, each in recorded.graphs.items()
-        }
-        trajectories.append(Trajectory(program=bundle.manifest.program, calls=calls, **fields))
+        tiles = 1 if tiling is None else len(tiling.places)
+        for graph in graphs_of(stages[DECODE]):
+            if (count := len(recorded.graphs[graph].halves)) != tiles:
+                raise ProofError(
+                    f"{bundle.folder}: recording {number} has {count} calls of {graph}, and the picture is {tiles} by "
+                    "the tiles of the pipeline file: export the model again"
+                )
+        trajectories.append(read_trajectory(bundle.folder, number, recorded, bundle.manifest.program, tiling=tiling))
     if not trajectories:
         raise ProofError(f"{bundle.folder} has no recordings to verify against: export the model again")
     return trajectories
 
 
-def _read_graph(bundle: Bundle, what: str, prompt: str, recorded: RecordedGraph) -> list[Case]:
-    def read(tensors: dict[str, RecordedTensor]) -> dict[str, list[Array]]:
-        return {name: _read_tensor(bundle, f"{what}.{name}", tensor, count) for name, tensor in tensors.items()}
+def read_trajectory(
+    folder: Path,
+    number: int,
+    recorded: Recorded,
+    program: Program,
+    read: Read = read_array,
+    tiling: Tiling | None = None,
+) -> Trajectory:
+    """Return the trajectory that `write_golden` wrote as number `number` below `folder`, decoded as `tiling`. `read`
+    opens its arrays. Raise ProofError if arrays are missing or do not fit."""
+    names = ARRAYS if tiling is None else (*ARRAYS, UNDIVIDED)
+    fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
+    fields |= {name: read(folder, recorded.arrays[name]) for name in names}
+    calls = {
+        graph: tuple(_read_graph(folder, f"recording {number}: {graph}", recorded.prompt, each, read))
+        for graph, each in recorded.graphs.items()
+    }
+    return Trajectory(program=program, calls=calls, tiling=tiling, **fields)
+
+
+def _read_graph(folder: Path, what: str, prompt: str, recorded: RecordedGraph, read: Read) -> list[Case]:
+    def read_all(tensors: dict[str, RecordedTensor]) -> dict[str, list[Array]]:
+        return {name: _read_tensor(folder, f"{what}.{name}", tensor, count, read) for name, tensor in tensors.items()}
 
     count = len(recorded.halves)
     if len(recorded.steps) != count:
-        raise ProofError(
-            f"{bundle.folder}: {what} has {count} halves and {len(recorded.steps)} steps: export the model again"
-        )
-    inputs, outputs = read(recorded.inputs), read(recorded.outputs)
+        raise ProofError(f"{folder}: {what} has {count} halves and {len(recorded.steps)} steps: export the model again")
+    inputs, outputs = read_all(recorded.inputs), read_all(recorded.outputs)
+    positions: list[tuple[str, int | None]] = list(zip(recorded.halves, recorded.steps, strict=True))
+    labels = labels_of(prompt, positions)
     return [
         Case(
-            label_of(prompt, half, step),
+            labels[call],
             half,
             step,
             {name: arrays[call] for name, arrays in inputs.items()},
             {name: arrays[call] for name, arrays in outputs.items()},
         )
-        for call, (half, step) in enumerate(zip(recorded.halves, recorded.steps, strict=True))
+        for call, (half, step) in enumerate(positions)
     ]
 
 
-def _read_tensor(bundle: Bundle, what: str, tensor: RecordedTensor, count: int) -> list[Array]:
-    values = read_array(bundle.folder, tensor.values)
+def _read_tensor(folder: Path, what: str, tensor: RecordedTensor, count: int, read: Read) -> list[Array]:
+    values = read(folder, tensor.values)
     if len(tensor.calls) != count or max(tensor.calls, default=-1) >= len(values):
-        raise ProofError(
-            f"{bundle.folder}: {what} does not name one of its values for each call: export the model again"
-        )
+        raise ProofError(f"{folder}: {what} does not name one of its values for each call: export the model again")
     return [values[call] for call in tensor.calls]

@@ -14,7 +14,7 @@ from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.finite import find_not_finite, largest
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db, psnr_db, ssim
-from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_once
+from pocketdiffusion.runtime.verify.recording import Trajectory, recorded_picture
 from pocketdiffusion.runtime.verify.tolerances import control_floor, picture_floors
 
 
@@ -99,7 +99,7 @@ def compare_picture(
     peak = largest([t.latents])
     expected = [each[None] for each in t.latents[1:]]
     drift = tuple(psnr_db(one, other, peak) for one, other in zip(expected, latents, strict=True))
-    places = [*enumerate(zip(expected, latents, strict=True), 1), (0, (recorded_once(t, "decoded"), decoded))]
+    places = [*enumerate(zip(expected, latents, strict=True), 1), (0, (recorded_picture(t), decoded))]
     found = (
         find_not_finite(f"latents after step {n} of {t.prompt!r}" if n else f"picture of {t.prompt!r}", one, other)
         for n, (one, other) in places

@@ -18,6 +18,7 @@ from pocketdiffusion.runtime.pipeline import draw, find_table, generate, latents
 from pocketdiffusion.runtime.program import CLASSIFIER_FREE, ENCODE_IMAGE, text_to_image
 from pocketdiffusion.runtime.program_run import Values, run_stage
 from pocketdiffusion.runtime.runner import Array, Runner
+from pocketdiffusion.runtime.vae_tiles import find_tiling
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, call_positions, make_cases
@@ -93,6 +94,14 @@ def record_bundle(
     picture = drafts[-1].picture
     assert picture is not None
     _encode_picture(bundle, picture, lambda graph: runners.get(graph) or opener(bundle, graph, format))
+    tiling = find_tiling(bundle.manifest.latents, bundle.manifest.vae)
+    positions = partial(
+        call_positions,
+        program,
+        guidance=guidance,
+        no_negative=negative_prompt is None,
+        tiles=1 if tiling is None else len(tiling.places),
+    )
     noise = TorchRandom(seed).randn(latents_shape(bundle))
     start = noise * np.float32(find_table(bundle, sampler, steps, 0).init_noise_sigma)
     return Trajectory(
@@ -104,15 +113,13 @@ def record_bundle(
         sampler=sampler,
         guidance=guidance,
         calls={
-            name: make_cases(
-                prompt, call_positions(program, name, len(each.calls), guidance, negative_prompt is None), each.calls
-            )
-            for name, each in runners.items()
+            name: make_cases(prompt, positions(name, len(each.calls)), each.calls) for name, each in runners.items()
         },
         noise=noise,
         latents=np.concatenate([start, *(draft.latents for draft in drafts)]),
         picture=picture,
         controls=draw_controls(bundle, picture, prompt, **options) if controls else {},
+        tiling=tiling,
     )
 
 

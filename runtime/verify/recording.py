@@ -4,7 +4,8 @@ All arrays are what the original computed in float32, with diffusers' own schedu
 that each part of the reference phone is judged against an implementation that is not ours.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -13,6 +14,7 @@ import numpy as np
 from pocketdiffusion.runtime.pipeline import combine_halves
 from pocketdiffusion.runtime.program import (
     CLASSIFIER_FREE,
+    DECODE,
     DENOISE,
     ENCODE_PROMPT,
     HALVES,
@@ -25,6 +27,7 @@ from pocketdiffusion.runtime.program import (
     values_of_a_half,
 )
 from pocketdiffusion.runtime.runner import Array
+from pocketdiffusion.runtime.vae_tiles import Tiling, blend_tiles
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Trajectory:
     half of guidance before the positive. noise [1, c, h, w] is the first draw; latents [n + 1, c, h, w] are the latents
     before each step and at the end; picture uint8 [H, W, 3]. Arrays are float32 unless said otherwise.
     `negative_prompt` None is an absent one. `controls` has the PSNR (dB) of other pictures by the original against this
-    one, if they were drawn (`controls.py`)."""
+    one, if they were drawn (`controls.py`). With `tiling` the graphs of decode have one call for each tile, `picture`
+    is what they are blended to, and `undivided`, uint8 [H, W, 3], is the picture that the original decoded in one call;
+    None for a bundle's own drawing."""
 
     program: Program
     prompt: str
@@ -60,15 +65,31 @@ class Trajectory:
     latents: Array
     picture: Array
     controls: Mapping[str, float] = field(default_factory=dict)
+    tiling: Tiling | None = None
+    undivided: Array | None = None
 
 
 ARRAYS = ("noise", "latents", "picture")  # arrays that belong to no call
+UNDIVIDED = "undivided"  # another one, of a recording in tiles
 FACTS = ("prompt", "negative_prompt", "seed", "steps", "sampler", "guidance", "controls")
 
 
 def cases(graph: str, trajectory: Trajectory) -> Iterator[Case]:
     """Return an iterator over the recorded calls of `graph` in `trajectory`."""
     return iter(trajectory.calls.get(graph, ()))
+
+
+def labels_of(prompt: str, positions: Sequence[tuple[str, int | None]]) -> list[str]:
+    """Return the name of each call at `positions`, halves and steps. Calls for tiles have one position, and are
+    counted."""
+    counts = Counter(positions)
+    seen: Counter[tuple[str, int | None]] = Counter()
+    names = []
+    for half, step in positions:
+        seen[half, step] += 1
+        tile = f", tile {seen[half, step]}" if counts[half, step] > 1 else ""
+        names.append(label_of(prompt, half, step) + tile)
+    return names
 
 
 def label_of(prompt: str, half: str, step: int | None) -> str:
@@ -117,9 +138,30 @@ def recorded(trajectory: Trajectory, value: str, half: str = "") -> dict[int | N
 
 
 def recorded_once(trajectory: Trajectory, value: str, half: str = "") -> Array:
-    """Return a value that occurs once in a picture, such as decoded. Otherwise like `recorded`."""
+    """Return a value that occurs once in a picture, such as decoded. Otherwise like `recorded`. Of tiles it is the
+    first one's: `recorded_picture` has all."""
     (found,) = recorded(trajectory, value, half).values()
     return found
+
+
+def recorded_tiles(trajectory: Trajectory, value: str) -> list[Array]:
+    """Return a value of decode, `decoder_latents` or `decoded`, of each tile in the order of decoding; of one call
+    without tiles."""
+    stage = text_to_image(trajectory.program)[DECODE]
+    for call in stage.calls:
+        tensors = [(name, "in") for name, each in call.inputs.items() if each == value]
+        tensors += [(name, "out") for name, made in call.outputs.items() if made == value]
+        for name, side in tensors:
+            calls = trajectory.calls.get(call.graph, ())
+            return [(case.inputs if side == "in" else case.outputs)[name] for case in calls]
+    return []
+
+
+def recorded_picture(trajectory: Trajectory) -> Array:
+    """Return the decoded picture, float32 [1, 3, H, W]; with tiles what they are blended to."""
+    if trajectory.tiling is None:
+        return recorded_once(trajectory, "decoded")
+    return blend_tiles(trajectory.tiling, recorded_tiles(trajectory, "decoded"))
 
 
 def guided_outputs(trajectory: Trajectory) -> dict[int, Array]:
@@ -139,10 +181,18 @@ def halves_of(trajectory: Trajectory) -> tuple[str, ...]:
 
 
 def call_positions(
-    program: Program, graph: str, count: int, guidance: float, no_negative: bool, *, positive_first: bool = False
+    program: Program,
+    graph: str,
+    count: int,
+    guidance: float,
+    no_negative: bool,
+    *,
+    positive_first: bool = False,
+    tiles: int = 1,
 ) -> list[tuple[str, int | None]]:
     """Return (half, step) of each of the `count` calls of a graph in their order: the order of `run_stage` without a
-    batch, or, with `positive_first`, the order in which diffusers' pipelines encode their prompts.
+    batch, or, with `positive_first`, the order in which diffusers' pipelines encode their prompts. `tiles` is the
+    number of calls of each graph of decode.
 
     Raise ValueError if `count` does not fit."""
     stage, halved = _stage_of(program, graph)
@@ -154,7 +204,7 @@ def call_positions(
         each = halves if halved else ("",)
         found = [(half, step) for step, half in product(range(count // len(each)), each)]
     else:
-        found = [("", None)]
+        found = [("", None)] * (tiles if stage.stage == DECODE else 1)
     if len(found) != count:
         raise ValueError(f"{graph} was called {count} times in {stage.stage}, not {len(found)}")
     return found
@@ -188,9 +238,10 @@ def make_cases(
     calls: Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]],
 ) -> tuple[Case, ...]:
     """Return the cases of one graph from the inputs and outputs of its calls, in the order that trajectories have."""
+    positions = list(call_positions)
     found = [
-        Case(label_of(prompt, half, step), half, step, inputs, outputs)
-        for (half, step), (inputs, outputs) in zip(call_positions, calls, strict=True)
+        Case(label, half, step, inputs, outputs)
+        for label, (half, step), (inputs, outputs) in zip(labels_of(prompt, positions), positions, calls, strict=True)
     ]
     return tuple(sorted(found, key=lambda case: (-1 if case.step is None else case.step, case.half)))
 
@@ -200,8 +251,8 @@ def digest_arrays(trajectory: Trajectory) -> Iterator[Array]:
     hosts = sorted({value for stage in text_to_image(trajectory.program).values() for value in _tokens(stage)})
     for value in hosts:
         yield np.concatenate([x for half in HALVES for x in recorded(trajectory, value, half).values()])
-    for value in ("scaled_latents", "decoder_latents"):
-        yield from recorded(trajectory, value).values()
+    yield from recorded(trajectory, "scaled_latents").values()
+    yield from recorded_tiles(trajectory, "decoder_latents")
     yield trajectory.picture
 
 

@@ -49,7 +49,7 @@ def _parts(version: str | None) -> tuple[int, ...]:
 
 
 def settings_faults(bundle: Bundle) -> Iterator[str]:
-    """Yield faults in the defaults, the preview, and the reserved fields of the VAE."""
+    """Yield faults in the defaults and the preview."""
     manifest, defaults = bundle.manifest, bundle.manifest.defaults
     try:
         start = start_step(defaults.steps, defaults.strength)
@@ -61,9 +61,6 @@ def settings_faults(bundle: Bundle) -> Iterator[str]:
     preview, channels = manifest.preview, manifest.latents.channels
     if preview is not None and len(preview.matrix) != channels:
         yield f"preview.matrix has {len(preview.matrix)} rows, and latents have {channels} channels"
-    for field, value in (("tile_size", manifest.vae.tile_size), ("tile_overlap", manifest.vae.tile_overlap)):
-        if value is not None:
-            yield f"vae.{field} is reserved and must be null in this version"
 
 
 def passed_over_faults(bundle: Bundle) -> Iterator[str]:

@@ -29,16 +29,26 @@ from pocketdiffusion.runtime.program_run import evaluate
 from pocketdiffusion.runtime.runner import Array
 from pocketdiffusion.runtime.sampling.step_table import advance
 from pocketdiffusion.runtime.tokenizer import encode
+from pocketdiffusion.runtime.vae_tiles import cut_tiles
 from pocketdiffusion.runtime.verify.golden_cases import compare_cases
 from pocketdiffusion.runtime.verify.metrics import Comparison, measure
-from pocketdiffusion.runtime.verify.recording import Trajectory, guided_outputs, halves_of, recorded, recorded_once
+from pocketdiffusion.runtime.verify.recording import (
+    Case,
+    Trajectory,
+    guided_outputs,
+    halves_of,
+    recorded,
+    recorded_picture,
+    recorded_tiles,
+)
 from pocketdiffusion.runtime.verify.step_tables import compare_step_tables
+from pocketdiffusion.runtime.verify.tiles import judge_tiles
 from pocketdiffusion.runtime.verify.tolerances import EXACT_DB, NOISE_DB, SAMPLER_DB, check_stage
 
 
 def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Verdict]:
     """Return the verdicts on the parts of the pipeline that are not graphs: tokenizer, characters, program, noise,
-    step_tables, timesteps, sampler, vae_scale, image and golden_cases.
+    step_tables, timesteps, sampler, vae_scale, image, golden_cases, and of tiles what `judge_tiles` returns.
 
     A part of which nothing was recorded is left out, such as the tokenizer of a model without prompts. step_tables
     compares all tables of the bundle with the samplers' own, each number relative to its size, since the recordings use
@@ -64,6 +74,7 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Ver
             verdicts.append(measure(stage, comparisons, check_stage(floor)))
     before = [verdict.subject for verdict in verdicts].index("noise") + 1
     verdicts.insert(before, measure("step_tables", list(compare_step_tables(bundle)), check_stage(SAMPLER_DB)))
+    verdicts += judge_tiles(trajectories)
     if bundle.manifest.has_proof:
         verdicts.append(measure("golden_cases", compare_cases(bundle), check_stage(EXACT_DB)))
     return verdicts
@@ -84,9 +95,9 @@ def _program(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
     found: dict[str, dict[str, Array]] = {half: {} for half in HALVES}  # outside of the step table
     for stage in text_to_image(bundle.manifest.program).values():
         for call in stage.calls:
-            for case in t.calls.get(call.graph, ()):
-                made = {**found[case.half or HALVES[1]], **_made_at(t, stage, case.step, case.half)}
-                hosts = _hosts_at(bundle, t, stage, case.step)
+            for number, case in enumerate(t.calls.get(call.graph, ())):
+                made = {**found[case.half or HALVES[1]], **_made_at(t, stage, case, number)}
+                hosts = _hosts_at(bundle, t, stage, case.step, number)
                 for name, given in call.inputs.items():
                     own = (
                         made if isinstance(given, str) else {**hosts, **made}
@@ -112,24 +123,32 @@ def _encoded(t: Trajectory, stage: Stage, zeros: bool) -> Iterator[tuple[Array, 
         yield np.array([1 + count], np.float32), np.array([1 + called], np.float32)
 
 
-def _made_at(t: Trajectory, stage: Stage, step: int | None, half: str) -> dict[str, Array]:
-    """Return the recorded outputs, by the program's names, of the graphs of `stage` at one step for one half."""
+def _made_at(t: Trajectory, stage: Stage, at: Case, number: int) -> dict[str, Array]:
+    """Return the recorded outputs, by the program's names, of the graphs of `stage` at the step and for the half of the
+    call `at`, or for the tile `number`."""
+
+    def belongs(place: int, case: Case) -> bool:
+        if at.step is None:
+            return stage.stage == DECODE and t.tiling is not None and place == number
+        return case.step == at.step and case.half in (at.half, "")
+
     return {
         value: case.outputs[tensor]
         for call in stage.calls
-        for case in t.calls.get(call.graph, ())
-        if step is not None and case.step == step and case.half in (half, "")
+        for place, case in enumerate(t.calls.get(call.graph, ()))
+        if belongs(place, case)
         for tensor, value in call.outputs.items()
         if tensor in case.outputs
     }
 
 
-def _hosts_at(bundle: Bundle, t: Trajectory, stage: Stage, step: int | None) -> dict[str, Array]:
-    """Return the host values of dtype float32 that the original had in `stage` at `step`, by name."""
+def _hosts_at(bundle: Bundle, t: Trajectory, stage: Stage, step: int | None, number: int) -> dict[str, Array]:
+    """Return the host values of dtype float32 that the original had in `stage` at `step`, by name; in decode of the
+    tile `number`."""
     if stage.stage == ENCODE_IMAGE:
         return {"picture": from_uint8(t.picture)}
     if stage.stage == DECODE:
-        return {"decoder_latents": unscale_latents(bundle, t.latents[-1:])}
+        return {"decoder_latents": _decoder_latents(bundle, t)[number]}
     if stage.stage != DENOISE or step is None:
         return {}
     row, latents = find_table(bundle, t.sampler, t.steps, 0).rows[step], t.latents[step : step + 1]
@@ -187,11 +206,17 @@ def _sampler(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
 
 
 def _vae_scale(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    for given in recorded(t, "decoder_latents").values():
-        yield given, unscale_latents(bundle, t.latents[-1:])
+    if expected := recorded_tiles(t, "decoder_latents"):
+        yield from zip(expected, _decoder_latents(bundle, t), strict=True)
+
+
+def _decoder_latents(bundle: Bundle, t: Trajectory) -> list[Array]:
+    """Return the latents that the decoder is given, of each tile."""
+    latents = unscale_latents(bundle, t.latents[-1:])
+    return [latents] if t.tiling is None else list(cut_tiles(t.tiling, latents))
 
 
 def _image(bundle: Bundle, t: Trajectory) -> Iterator[tuple[Array, Array]]:
-    yield t.picture, to_uint8(recorded_once(t, "decoded"))
+    yield t.picture, to_uint8(recorded_picture(t))
     for picture in recorded(t, "picture").values():
         yield picture, from_uint8(t.picture)

@@ -6,7 +6,7 @@ for an artifact with a rewrite that changes the model. A lossy recipe states its
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, log10
 
 from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.bundle.verdicts import Kind, Verdict
@@ -29,6 +29,8 @@ SAMPLER_DB = 105.0  # float32 arithmetic in another order
 # built-in model: 69 dB in ONNX, 61 in Core ML, which rounds to float16 on the way, 57 in LiteRT, where a single value
 # is off by up to 3.3 % of the peak, one step of its int8.
 LAYER_DB = 45.0
+TILES_DB = 35.0  # the original's picture blended of tiles against the one that it decodes in one call
+SEAM_DB = -20 * log10(1.1)  # edges at the seams of tiles are at most 1.1 times as strong as elsewhere (tiles.py)
 PICTURE_FLOORS_DB = {
     "float32": (50.0, 50.0),
     "float16": (35.0, 25.0),

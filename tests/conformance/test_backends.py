@@ -13,7 +13,7 @@ from support.backend_cases import RECIPES, in_each_artifact, in_each_format, mat
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import backend_names, find_backend
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.backends.lazy import Lazy
 from pocketdiffusion.export.checks.layer_errors import OriginalLayers, compare_layers, first_over
@@ -57,7 +57,7 @@ def emitted(parts: dict[str, Component], tmp_path_factory: pytest.TempPathFactor
         found = {}
         for recipe in RECIPES:
             folder = home / name_of(artifact) / recipe / name
-            found[recipe] = folder, emit(parts[name], replace(artifact, recipe=recipe), folder, open_batch=False)
+            found[recipe] = folder, emit_floats(parts[name], replace(artifact, recipe=recipe), folder, open_batch=False)
         return found
 
     return lambda artifact, name, recipe: write(artifact, name)[recipe]
@@ -139,7 +139,9 @@ def test_two_exports_are_the_same_bytes(
     """The model is opened again for the second one, so that no kept conversion is used."""
     artifact, name = find_backend(format).default, nth(parts, number)
     folder, graph = emitted(artifact, name, "fp16")
-    again = emit(read_parts(micro_checkpoint)[name], replace(artifact, recipe="fp16"), tmp_path, open_batch=False)
+    again = emit_floats(
+        read_parts(micro_checkpoint)[name], replace(artifact, recipe="fp16"), tmp_path, open_batch=False
+    )
     assert again == graph
     for file in graph.files:
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes(), file
@@ -160,7 +162,7 @@ def test_says_nothing_of_where_it_was_made(
 
 @in_each_format
 def test_it_prints_nothing(format: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    emit(matrix(tmp_path), replace(find_backend(format).default, recipe="fp16"), tmp_path, open_batch=False)
+    emit_floats(matrix(tmp_path), replace(find_backend(format).default, recipe="fp16"), tmp_path, open_batch=False)
     assert capfd.readouterr() == ("", "")
 
 

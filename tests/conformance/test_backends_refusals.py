@@ -13,7 +13,7 @@ from support.backend_cases import RECIPES, SIZE, in_each_format, in_each_profile
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import backend_names, find_backend
 from pocketdiffusion.export.backends.backend import Refusal
-from pocketdiffusion.export.backends.emission import emit, find_refusal
+from pocketdiffusion.export.backends.emission import emit, emit_floats, find_refusal
 from pocketdiffusion.export.checkpoints.safetensors_header import read_header
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.quantize.quantized_tensor import restore, store
@@ -96,15 +96,15 @@ def changed(part: Component, folder: Path, name: str, value: float) -> Component
 def test_a_weight_that_is_not_finite(format: str, name: str, value: float, tmp_path: Path) -> None:
     part = changed(matrix(tmp_path), tmp_path, name, value)
     with pytest.raises(ProofError, match=f"^weight {name} has values that are not finite"):
-        emit(part, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
+        emit_floats(part, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
 
 
 @in_each_format
 def test_a_weight_too_large_for_half(format: str, tmp_path: Path) -> None:
     part = changed(matrix(tmp_path), tmp_path, "weight", 70000.0)
-    emit(part, replace(find_backend(format).default, recipe="fp32"), tmp_path / "fp32", open_batch=False)
+    emit_floats(part, replace(find_backend(format).default, recipe="fp32"), tmp_path / "fp32", open_batch=False)
     with pytest.raises(ProofError, match="^weight weight has the value 70000, over 65504.*fp32"):
-        emit(part, replace(find_backend(format).default, recipe="fp16"), tmp_path / "fp16", open_batch=False)
+        emit_floats(part, replace(find_backend(format).default, recipe="fp16"), tmp_path / "fp16", open_batch=False)
 
 
 @in_each_format
@@ -113,7 +113,7 @@ def test_a_site_missing_writes_nothing(format: str, micro_checkpoint: Path, tmp_
     wrong = replace(part, sites={**part.sites, "attention": part.sites["attention"] + 1})
     found = f"{part.spec.name}: {part.sites['attention']} attention sites were found"
     with pytest.raises(ProofError, match=found):
-        emit(wrong, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
+        emit_floats(wrong, replace(find_backend(format).default, recipe="fp32"), tmp_path, open_batch=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -121,6 +121,6 @@ def test_a_site_missing_writes_nothing(format: str, micro_checkpoint: Path, tmp_
 def test_unknown_options(format: str, tmp_path: Path) -> None:
     part, artifact = matrix(tmp_path), find_backend(format).default
     with pytest.raises(UserError, match="the recipe int4 needs measurements"):
-        emit(part, replace(artifact, recipe="int4"), tmp_path, open_batch=False)
+        emit_floats(part, replace(artifact, recipe="int4"), tmp_path, open_batch=False)
     with pytest.raises(UserError, match="profile 'none'"):
-        emit(part, replace(artifact, profile="none"), tmp_path, open_batch=False)
+        emit_floats(part, replace(artifact, profile="none"), tmp_path, open_batch=False)

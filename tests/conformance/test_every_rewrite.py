@@ -41,6 +41,7 @@ COUNTS = {  # of each rewrite; what is not named is 0
     "tanh_gelu": {"unet": 16},
     # modules: one for each residual block, which calls it twice or thrice, one at the end, one for the timestep
     "tanh_sigmoid": {"text_encoder": 12, "unet": 22 + 2, "vae_decoder": 14 + 1, "vae_encoder": 10 + 1},
+    "tiled_decoder": {"vae_decoder": 6 + 2 + 1},  # residual blocks, upsamplers to two levels, the end
 }
 
 

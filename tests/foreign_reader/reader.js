@@ -11,6 +11,7 @@ import { guide, Program } from './program.js';
 import { Refusal } from './refusal.js';
 import { advance, StepTables } from './steps.js';
 import { tensor, weighted } from './tensors.js';
+import { decodeTiles, tilesOf } from './tiles.js';
 import { ClipTokenizer } from './tokenizer.js';
 
 export async function openReader(source, ort, { format = 'onnx', engineOptions } = {}) {
@@ -21,6 +22,7 @@ export async function openReader(source, ort, { format = 'onnx', engineOptions }
   const reader = new Reader();
   Object.assign(reader, { bundle, pipeline, engine: new Engine(ort, bundle, engineOptions) });
   reader.program = new Program(pipeline);
+  reader.tiles = tilesOf(pipeline);
   await reader.program.readConstants(bundle);
   reader.tables = new StepTables(pipeline.steps, await bundle.read(pipeline.steps.file));
   reader.tokenizers = await Promise.all(pipeline.tokenizers.map((index) => openTokenizer(bundle, index)));
@@ -155,10 +157,16 @@ export class Reader {
       return outputs.length > 1 ? guide(...outputs, guidance) : outputs[0];
     }, onRow));
 
-    values.set('decoder_latents', latents(decoderLatents(x, pipeline.vae)));
-    const [made] = await this.#with(decode, (loaded) => program.run(decode, loaded, [get]));
+    const all = decoderLatents(x, pipeline.vae);
+    const decoded = await this.#with(decode, (loaded) => {
+      const decodePart = async (data, shape) => {
+        values.set('decoder_latents', tensor('float32', shape, data));
+        return (await program.run(decode, loaded, [get]))[0].get('decoded').data;
+      };
+      return this.tiles ? decodeTiles(this.tiles, all, decodePart) : decodePart(all, [1, channels, h, w]);
+    });
     const cut = inputs.flat().map((input) => input.cut);
-    return { width, height, latents: x, cut, ...numbersToPicture(made.get('decoded').data) };
+    return { width, height, latents: x, cut, ...numbersToPicture(decoded) };
   }
 
   // All noise of one picture, drawn in the program's order.

@@ -11,6 +11,7 @@ import { Program } from './program.js';
 import { startOf } from './reader.js';
 import { advance, StepTables } from './steps.js';
 import { concat, cut, fromHalf, sum, tensor, toHalf, transpose } from './tensors.js';
+import { axisOf, decodeTiles, tilesOf } from './tiles.js';
 import { Characters, ClipTokenizer } from './tokenizer.js';
 
 const text = (value) => new TextEncoder().encode(value);
@@ -60,6 +61,31 @@ test('a row is advanced in the order that is written, and needs its history', ()
   const { x, history } = advance(row, Float32Array.of(4), Float32Array.of(3), [], null);
   assert.deepEqual([x, history], [Float32Array.of(8), [Float32Array.of(3)]]);
   assert.throws(() => advance({ ...row, b1: 1 }, x, x, [], null), /history/);
+});
+
+test('tiles lie where the specification says, and are blended in float32', async () => {
+  assert.deepEqual(axisOf(11, 4, 1).starts, [0, 2, 4, 7]); // the example of section 10
+  assert.deepEqual(axisOf(3, 4, 1), { n: 3, t: 3, starts: [0] });
+  const columns = axisOf(3, 2, 1);
+  const levels = [1, 3]; // of the first and the second tile
+  const picture = await decodeTiles({ rows: axisOf(1, 2, 1), columns, s: 1, channels: 1 }, Float32Array.of(7, 8, 9), (tile, shape) => {
+    assert.deepEqual([...tile, shape], levels.length > 1 ? [7, 8, [1, 1, 1, 2]] : [8, 9, [1, 1, 1, 2]]);
+    return new Float32Array(6).fill(levels.shift());
+  });
+  assert.deepEqual([...picture.subarray(0, 3)], [1, 2, 3]);
+});
+
+test('tiles that cannot be are refused by name', () => {
+  const spec = { inputs: [{ name: 'x', shape: [1, 4, 8, 8] }], outputs: [{ name: 'y', shape: [1, 3, 32, 32] }] };
+  const calls = [{ graph: 'decoder', inputs: { x: 'decoder_latents' }, outputs: { y: 'decoded' } }];
+  const of = (tile_size, tile_overlap) => tilesOf({
+    vae: { tile_size, tile_overlap }, latents: { channels: 4, height: 16, width: 16, scale: 4 },
+    program: { stages: [{ stage: 'decode', calls }] }, graphs: { decoder: { spec } },
+  });
+  assert.equal(of(null, null), null);
+  assert.deepEqual(of(32, 8).rows.starts, [0, 4, 8]);
+  const wrong = [[32, null], [null, 8], [32, 32], [30, 8], [32, 6], [64, 8], [32, -4], [24, 8]];
+  for (const [size, overlap] of wrong) assert.throws(() => of(size, overlap), /vae.tile_size/);
 });
 
 test('image to image starts as the strength says', () => {

@@ -5,9 +5,11 @@
 noise.json      torch.randn on the CPU
 tokenizer.json  transformers' CLIPTokenizer over the built-in model's vocabulary
 steps.json      runs of diffusers' schedulers, with the step tables that must follow them
+tiles.json      decoded tiles and the picture that they are blended to, by section 10 of docs/BUNDLE.md, in torch
 """
 
 import json
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,19 @@ RUNS: tuple[tuple[str, Any, dict[str, Any], int, int], ...] = (  # sampler, sche
     ("pndm", PNDMScheduler, V, 5, 2),
 )
 SHAPE = (1, 4, 2, 2)
+TILES = (  # height and width of the latents, scale, tile_size, tile_overlap
+    ((3, 5), 2, 4, 2),
+    ((2, 7), 2, 6, 2),  # a tile is higher than the picture
+    ((1, 11), 1, 4, 1),  # the example of docs/BUNDLE.md: the last tile overlaps less
+    ((6, 5), 1, 4, 3),  # three tiles and more on one pixel
+)
 
 
 def main() -> None:
     write("noise.json", {"tolerance": 1e-6, "cases": [noise_case(seed, draws) for seed in SEEDS for draws in DRAWS]})
     write("tokenizer.json", {"max_length": 77, "cases": [*tokenizer_cases("clip"), *tokenizer_cases("sd2", "!")]})
     write("steps.json", {"tolerance": 1e-4, "cases": [steps_case(*run) for run in RUNS]})
+    write("tiles.json", {"tolerance": 0, "cases": [tiles_case(*layout) for layout in TILES]})
 
 
 def write(name: str, content: dict[str, Any]) -> None:
@@ -160,6 +169,52 @@ def steps_case(sampler: str, kind: Any, config: dict[str, Any], steps: int, star
         "first": floats(first.numpy()),
         "rows": rows,
     }
+
+
+def tiles_case(latents: tuple[int, int], scale: int, tile_size: int, tile_overlap: int) -> dict[str, Any]:
+    """Tiles that a decoder might return and the picture of them, pixel by pixel, to be met exactly. `latents` is height
+    and width, `rows` and `columns` are where tiles begin, in latents; `tiles` are [3, h, w] each, from left to right
+    and from top to bottom; `picture` is [3, H, W]."""
+    tile = [min(tile_size // scale, size) for size in latents]
+    starts = []
+    for size, length in zip(latents, tile, strict=True):
+        count = 1 if length == size else ceil((size - length) / (length - tile_overlap // scale)) + 1
+        starts.append([i * (size - length) // max(count - 1, 1) for i in range(count)])
+    rows, columns = starts
+    generator = torch.Generator().manual_seed(12)
+    shape = (len(rows) * len(columns), 3, *(scale * length for length in tile))
+    tiles = torch.randn(shape, generator=generator)
+    strips = [
+        blended(list(tiles[i * len(columns) : (i + 1) * len(columns)].movedim(3, 1)), columns, scale, latents[1])
+        for i in range(len(rows))
+    ]  # [W, 3, h] each
+    picture = blended([strip.permute(2, 1, 0) for strip in strips], rows, scale, latents[0])  # [H, 3, W]
+    return {
+        "latents": latents,
+        "scale": scale,
+        "tile_size": tile_size,
+        "tile_overlap": tile_overlap,
+        "rows": rows,
+        "columns": columns,
+        "tiles": [floats(each.numpy()) for each in tiles],
+        "picture": floats(picture.permute(1, 0, 2).numpy()),
+    }
+
+
+def blended(pieces: list[torch.Tensor], starts: list[int], scale: int, size: int) -> torch.Tensor:
+    """Lay pieces over each other along their first axis, at `starts`, which are in latents like `size`."""
+    laid = torch.full((scale * size, *pieces[0].shape[1:]), torch.nan)
+    end = 0
+    for start, piece in zip(starts, pieces, strict=True):
+        at = scale * start
+        for x, values in enumerate(piece):
+            if at + x < end:
+                weight = torch.tensor(2 * x + 1.0) / torch.tensor(2.0 * (end - at))
+                laid[at + x] = laid[at + x] + weight * (values - laid[at + x])
+            else:
+                laid[at + x] = values
+        end = at + len(piece)
+    return laid
 
 
 def floats(array: Any) -> list[float]:

@@ -37,8 +37,11 @@ cp "$here/../{tokenizer}/vocab.json" "$here/../{tokenizer}/merges.txt" "$out"
 
 
 def opens_in_apple(graphs: Mapping[str, Graph]) -> bool:
-    """Return True if `graphs` are exactly the graphs that Apple's pipeline calls."""
-    return set(graphs) == set(PACKAGES)
+    """Return True if `graphs` are exactly the graphs that Apple's pipeline calls, the decoder for complete pictures."""
+    if set(graphs) != set(PACKAGES):
+        return False
+    denoiser, decoder = (graphs[name].spec.inputs[0].shape[2:] for name in ("unet", "vae_decoder"))
+    return denoiser == decoder
 
 
 def apple_differences(manifest: UnsealedManifest) -> tuple[str, ...]:

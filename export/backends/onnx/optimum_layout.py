@@ -26,10 +26,13 @@ _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 def opens_in_optimum(graphs: Mapping[str, Graph]) -> bool:
     """Return True if optimum 2.1 can run the graphs of the bundle: it calls the UNet with both halves of guidance at
-    once, so that its batch must be open; it passes no mask to the text encoder; and it calls no other graphs."""
+    once, so that its batch must be open; it passes no mask to the text encoder; it calls no other graphs, and the
+    decoder for complete pictures."""
     if set(graphs) != set(_COMPONENTS):
         return False
-    batch = graphs["unet"].spec.inputs[0].shape[0]
+    batch, _, *size = graphs["unet"].spec.inputs[0].shape
+    if [*graphs["vae_decoder"].spec.inputs[0].shape[2:]] != size:
+        return False
     return isinstance(batch, str) and len(graphs["text_encoder"].spec.inputs) == 1
 
 

@@ -18,6 +18,7 @@ from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.examples import noise
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
+from pocketdiffusion.export.families.parts.tiles import TileSize, choose_tiling
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
@@ -134,8 +135,9 @@ def components(
     ) -> Component:
         return Component(spec, build, {name: weights[name] for name in shapes}, partial(noise, spec), found)
 
+    decodes = make(GraphSpec("vae_decoder", (latents,), (picture,)), build_decoder, decoder, decoder_sites(config))
     return [
-        make(GraphSpec("vae_decoder", (latents,), (picture,)), build_decoder, decoder, decoder_sites(config)),
+        replace(decodes, tile=tile_decoder),
         make(
             GraphSpec("vae_encoder", (replace(picture, doc="a picture, -1 to 1"),), (moments,)),
             build_encoder,
@@ -143,6 +145,26 @@ def components(
             encoder_sites(config),
         ),
     ]
+
+
+def tile_decoder(part: Component, wanted: TileSize) -> Component:
+    """Return the decoder for tiles of the `wanted` size. Raise UserError if the size is not possible."""
+    (latents,), (picture,) = part.spec.inputs, part.spec.outputs
+    _, channels, height, width = (int(size) for size in latents.shape)
+    tiling = choose_tiling(height, width, int(picture.shape[2]) // height, wanted)
+    rows, columns = tiling.shape
+    spec = replace(
+        part.spec,
+        inputs=(replace(latents, shape=(1, channels, rows, columns), doc=f"a tile of the {latents.doc}"),),
+        outputs=(
+            replace(
+                picture,
+                shape=(1, 3, rows * tiling.scale, columns * tiling.scale),
+                doc="a tile of the picture, -1 to 1",
+            ),
+        ),
+    )
+    return replace(part, spec=spec, example=partial(noise, spec), tile=None, tiling=tiling)
 
 
 def scale(config: Mapping[str, Any]) -> int:

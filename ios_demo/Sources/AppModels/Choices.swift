@@ -37,11 +37,12 @@ extension Studio {
   public func memory(_ opened: Opened) -> Phrase? {
     guard let left = phone.leftMemory() else { return nil }
     let free = Phrase.Value.phrase(Numbers.bytes(left))
-    guard let least = opened.peakBytes(hasPhoto: photo != nil, leastMemory: true),
-      let peak = opened.peakBytes(hasPhoto: photo != nil, leastMemory: settings.leastMemory)
-    else { return Phrase(.memoryLeft, free) }
-    if least > left { return Phrase(.memoryShort, .phrase(Numbers.bytes(least)), free) }
-    return Phrase(.memory, .phrase(Numbers.bytes(min(peak, left))), free)
+    let ways = Residency.allCases.map { opened.peakBytes(hasPhoto: photo != nil, $0) }
+    guard let all = ways[0], let usual = ways[1], let least = ways[2] else { return Phrase(.memoryLeft, free) }
+    func phrase(_ key: TextKey, _ needs: Int64) -> Phrase { Phrase(key, .phrase(Numbers.bytes(needs)), free) }
+    if least > left { return phrase(.memoryShort, least) }
+    if settings.leastMemory { return phrase(.memory, least) }
+    return usual > left ? phrase(.memoryLess, least) : phrase(.memory, min(all, left))
   }
 
   /// The units to choose from. What a self-test found may add some: `tested` is read, so that screens follow it.
@@ -106,6 +107,7 @@ extension Finished {
     var notes: [Phrase] = []
     if !cut.isEmpty { notes.append(Phrase(.cut, .text(cut))) }
     if !negativeCut.isEmpty { notes.append(Phrase(.cutNegative, .text(negativeCut))) }
+    if isOneByOne { notes.append(Phrase(.oneByOne)) }
     for (graph, message) in fallbacks.sorted(by: { $0.key < $1.key }) {
       notes.append(Phrase(.fallback, .text(graph), .phrase(message.text)))
     }

@@ -16,9 +16,11 @@ public struct Finished: Sendable {
   public private(set) var secondsPerStep: Double?
   /// Graphs that ran on the CPU and not where they were wished to, with what to tell of each.
   public private(set) var fallbacks: [String: Message] = [:]
+  /// Whether one graph was open at a time, since the memory had no room for those of a step.
+  public private(set) var isOneByOne = false
 
-  /// Holds a picture that is to lie in `folder`, where `keep` writes it.
-  init(_ drawn: Drawn, secondsPerStep: Double?, folder: URL) {
+  /// Holds a picture that was drawn by `wish` and is to lie in `folder`, where `keep` writes it.
+  init(_ drawn: Drawn, by wish: Wish, secondsPerStep: Double?, folder: URL) {
     picture = drawn.picture
     facts = drawn.facts
     file = folder.appendingPathComponent(Self.fileName(drawn.facts))
@@ -27,6 +29,7 @@ public struct Finished: Sendable {
     seconds = drawn.seconds
     self.secondsPerStep = secondsPerStep
     fallbacks = drawn.fallbacks.mapValues { Message($0) }
+    isOneByOne = drawn.residency == .call && !wish.leastMemory
   }
 
   /// Writes the PNG into its folder, in place of the picture before, which stays where that fails. Throws the system's

@@ -67,6 +67,7 @@ import PocketDiffusion
     var samePicturePsnrDb: Double?
     var controlsDb: [String: Double]?
     var fallbacks: [String]?
+    var oneGraphAtATime: Bool?
     var isSameModel: Bool?
     var error: String?
     var passed: Bool { error == nil && isSameModel != false }
@@ -95,6 +96,7 @@ import PocketDiffusion
     result.seconds = finished.seconds
     result.secondsPerStep = finished.secondsPerStep
     result.fallbacks = finished.fallbacks.keys.sorted()
+    result.oneGraphAtATime = finished.isOneByOne
   }
 
   private func takeTest(_ result: inout Result, out: String) throws {

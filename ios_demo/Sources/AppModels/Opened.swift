@@ -73,9 +73,9 @@ public final class Opened: Sendable {
     return bad + untestedUnits.map { Phrase(.unitUntested, .phrase(Message.unit($0))) }
   }
 
-  /// The bytes that drawing takes at its peak; nil where the manifest does not count them.
-  public func peakBytes(hasPhoto: Bool, leastMemory: Bool) -> Int64? {
-    (try? MemoryEstimate(generator, hasPicture: hasPhoto))?.peak(leastMemory ? .call : .keep)
+  /// The bytes that drawing takes at its peak, where graphs are kept so; nil where the manifest does not count them.
+  public func peakBytes(hasPhoto: Bool, _ residency: Residency) -> Int64? {
+    (try? MemoryEstimate(generator, hasPicture: hasPhoto))?.peak(residency)
   }
 
   /// By graphs, the unit that was wished; with nil the one that the graph was made for, where it is known or was tested

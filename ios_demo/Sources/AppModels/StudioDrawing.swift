@@ -68,7 +68,7 @@ extension Studio {
       work.report(event)
       if case .finished(let drawn) = event {
         let folder = folders.support.appendingPathComponent("last")
-        return Finished(drawn, secondsPerStep: work.secondsPerStep, folder: folder)
+        return Finished(drawn, by: wish, secondsPerStep: work.secondsPerStep, folder: folder)
       }
     }
     throw EngineError.cancelled

@@ -4,12 +4,12 @@ public enum TextKey: String, CaseIterable, Sendable {
   case appName, draw, cancel, close, prompt, promptHint, negative, negativeHint, choices, steps, guidance
   case guidanceNone, sampler, seed, seedWrong, newSeed, keepSeed, useSeed, defaults, photo, photoText, photoChoose
   case photoChosen, photoRemove, strength, empty, emptyNoBundle, noBundle, preview, pictureOf, pictureFacts
-  case pictureTime, save, saved, share, cut, cutNegative, fallback, interrupted, drawAgainLess
+  case pictureTime, save, saved, share, cut, cutNegative, oneByOne, fallback, interrupted, drawAgainLess
 
   // The phone
-  case phone, memory, memoryLeft, memoryShort, leastMemory, heatNormal, heatWarm, heatHot, heatCritical, heatUnknown
-  case savingPower, otherTarget, lessMemory, unit, unitDefault, unitCpu, unitGpu, unitAne, unitOther, unitLeftOut
-  case unitUntested
+  case phone, memory, memoryLeft, memoryLess, memoryShort, leastMemory, heatNormal, heatWarm, heatHot, heatCritical
+  case heatUnknown, savingPower, otherTarget, lessMemory, unit, unitDefault, unitCpu, unitGpu, unitAne, unitOther
+  case unitLeftOut, unitUntested
 
   // Work that goes on
   case workOpen, workImport, workDownload, workTest, stagePrompt, stagePhoto, stageDenoise, stageDecode

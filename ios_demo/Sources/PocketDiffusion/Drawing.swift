@@ -54,7 +54,7 @@ struct Drawing {
     return Drawn(
       picture: picture, cut: Self.longestCut(tokens.last ?? []),
       negativeCut: isGuided ? Self.longestCut(tokens[0]) : "", seconds: seconds(since: began), facts: facts,
-      fallbacks: generator.pool.fallbacks, latents: latents)
+      fallbacks: generator.pool.fallbacks, residency: generator.pool.residency, latents: latents)
   }
 
   /// The values of each half: those that encode_prompt makes, and those that it begins with.
@@ -66,7 +66,7 @@ struct Drawing {
     let isZeros = prompts.map { $0 == nil && program.absentNegative == .zeros }
     var made = try runStage(stage, halves: zip(own, isZeros).filter { !$1 }.map(\.0), say)[...]
     return try zip(own, isZeros).map { values, isZeros in
-      values.merging(isZeros ? try runner(alone: true, say).zeros(stage) : made.removeFirst()) { $1 }
+      values.merging(isZeros ? try runner(say).zeros(stage) : made.removeFirst()) { $1 }
     }
   }
 
@@ -112,9 +112,9 @@ struct Drawing {
     _ halves: [Values], from first: [Float], _ say: @escaping (DrawEvent) -> Void
   ) throws -> [Float] {
     let stage = try stage(Program.denoise)
-    say(.stage(stage.stage))
+    try begin(stage, say)
     let stacked = request.oneBatch && halves.count > 1 && program.canStack(stage)
-    let runner = runner(alone: false, say)
+    let runner = runner(say)
     var denoising = Denoising(first)
     for (r, row) in run.rows.enumerated() {
       try cancellation.check()
@@ -144,12 +144,24 @@ struct Drawing {
     return denoising.latents
   }
 
-  private mutating func decode(_ latents: [Float], _ say: @escaping (DrawEvent) -> Void) throws -> Picture {
+  private func decode(_ latents: [Float], _ say: @escaping (DrawEvent) -> Void) throws -> Picture {
     let stage = try stage(Program.decode)
-    shared["decoder_latents"] = Tensor(Latents.toDecoder(latents, pipeline.vae), shape: pipeline.latents)
-    let decoded = try runStage(stage, halves: [[:]], say)[0]
-    let (width, height) = (pipeline.picture.width, pipeline.picture.height)
-    return Picture(decoded: try result(decoded, "decoded", count: 3 * width * height), width: width, height: height)
+    let (width, height, channels) = (pipeline.picture.width, pipeline.picture.height, pipeline.latents[1])
+    try begin(stage, say)
+    let runner = runner(say)
+    func decodePart(_ part: [Float], _ shape: [Int], count: Int) throws -> [Float] {
+      let given = shared.merging(["decoder_latents": Tensor(part, shape: shape)]) { $1 }
+      return try result(try runner.run(stage, halves: [given])[0], "decoded", count: count)
+    }
+    let all = Latents.toDecoder(latents, pipeline.vae)
+    let decoded =
+      try pipeline.tiles.map { tiles in
+        try tiles.decode(all, channels: channels) {
+          try decodePart($0, tiles.shape(channels: channels), count: tiles.count)
+        }
+      } ?? decodePart(all, pipeline.latents, count: 3 * width * height)
+    generator.pool.endStage()
+    return Picture(decoded: decoded, width: width, height: height)
   }
 
   private func stage(_ name: String) throws -> Stage {
@@ -160,17 +172,25 @@ struct Drawing {
   private func runStage(
     _ stage: Stage, halves: [Values], _ say: @escaping (DrawEvent) -> Void
   ) throws -> [Values] {
-    say(.stage(stage.stage))
-    let made = try runner(alone: true, say).run(stage, halves: halves.map { shared.merging($0) { $1 } })
+    try begin(stage, say)
+    let made = try runner(say).run(stage, halves: halves.map { shared.merging($0) { $1 } })
     generator.pool.endStage()
     return made
   }
 
-  private func runner(alone: Bool, _ say: @escaping (DrawEvent) -> Void) -> ProgramRun {
+  private func begin(_ stage: Stage, _ say: (DrawEvent) -> Void) throws {
+    say(.stage(stage.stage))
+    try generator.pool.beginStage(pipeline.graphs(of: stage)) { graph, unit in
+      try cancellation.check()
+      say(.opening(graph: graph.name, unit: unit))
+    }
+  }
+
+  private func runner(_ say: @escaping (DrawEvent) -> Void) -> ProgramRun {
     ProgramRun(
       pipeline: pipeline, constants: generator.constants,
       graphs: { [pool = generator.pool] graph in
-        try pool.get(graph, alone: alone) { say(.opening(graph: $0.name, unit: $1)) }
+        try pool.get(graph) { say(.opening(graph: $0.name, unit: $1)) }
       }, cancellation: cancellation)
   }
 

@@ -37,8 +37,7 @@ public final class Generator: @unchecked Sendable {  // `pool` is used on `queue
     for ref in pipeline.program.constants { constants[ref.path] = try bundle.array(ref) }
     self.constants = constants
     pool = GraphPool(bundle: bundle, engine: engine, residency: residency, wishedUnit: wishedUnit)
-    let names = Set(try stages(hasPicture: false).flatMap(\.calls).map(\.graph))
-    for name in names.sorted() { try pool.check(pipeline.graph(name)) }
+    for stage in try stages(hasPicture: false) { try pipeline.graphs(of: stage).forEach(pool.check) }
   }
 
   /// Draws one picture. The sequence ends with `finished`, or throws an `EngineError`. A task that is cancelled, or stops

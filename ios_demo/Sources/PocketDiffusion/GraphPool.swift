@@ -4,7 +4,8 @@ public enum Residency: Int, Sendable, CaseIterable, Comparable {
   case keep
   /// For the stage that needs them.
   case stage
-  /// For their call, but in the stage that is run for each step: the least memory.
+  /// Until another graph is called: never two are open. The least memory; where a step has several graphs, each step
+  /// opens them anew.
   case call
 
   public static func < (one: Residency, other: Residency) -> Bool { one.rawValue < other.rawValue }
@@ -35,13 +36,20 @@ final class GraphPool {
   /// The names of the graphs that are open.
   var openNames: Set<String> { Set(open.keys) }
 
-  /// The graph, which is opened where it is not; `onOpen` hears of it before. With `alone` all others may be closed.
-  func get(_ graph: PipelineGraph, alone: Bool, onOpen: (PipelineGraph, String) -> Void) throws -> any GraphRunner {
+  /// Opens the graphs of a stage, where they stay open together: the copies that an engine needs while it loads one then
+  /// never lie beside what it keeps of calls. `onOpen` hears of each before, and may end it by throwing.
+  func beginStage(_ graphs: [PipelineGraph], onOpen: (PipelineGraph, String) throws -> Void) throws {
+    if residency == .call { return }
+    for graph in graphs { _ = try get(graph, onOpen: onOpen) }
+  }
+
+  /// The graph, which is opened where it is not; `onOpen` hears of it before.
+  func get(_ graph: PipelineGraph, onOpen: (PipelineGraph, String) throws -> Void) throws -> any GraphRunner {
     if let runner = open[graph.name] { return runner }
-    if alone && residency == .call { close() }
+    if residency == .call { close() }
     let runner = try orOnCPU(graph) { unit in
       try engine.check(graph, on: unit)
-      onOpen(graph, unit)
+      try onOpen(graph, unit)
       return try engine.open(graph, of: bundle, on: unit)
     }
     open[graph.name] = runner

@@ -9,6 +9,9 @@ public struct Pipeline: Sendable {
   struct VAE: Sendable, Decodable {
     let scalingFactor: Float
     let shiftFactor: Float
+    /// In pixels; nil: the picture is decoded as one.
+    let tileSize: Int?
+    let tileOverlap: Int?
   }
 
   /// What to draw with where the user says nothing.
@@ -33,6 +36,8 @@ public struct Pipeline: Sendable {
   public let defaults: Defaults
   public let graphs: [String: PipelineGraph]
   let vae: VAE
+  /// In which the picture is decoded; nil: as one.
+  let tiles: Tiles?
   let tokenizers: [TokenizerIndex]
   let program: Program
   let preview: Preview?
@@ -42,6 +47,7 @@ public struct Pipeline: Sendable {
       let channels: Int
       let height: Int
       let width: Int
+      let scale: Int
     }
 
     let picture: Size
@@ -68,6 +74,9 @@ public struct Pipeline: Sendable {
     vae = file.vae
     tokenizers = file.tokenizers
     program = try Program(file: file.program, specs: graphs.mapValues(\.spec), tokenizers: tokenizers.count)
+    tiles = try Tiles(
+      size: vae.tileSize, overlap: vae.tileOverlap, latents: latents, scale: file.latents.scale, place: "\(path).vae")
+    if let tiles { try program.checkDecoder(tiles, channels: latents[1]) }
     steps = file.steps
     defaults = file.defaults
     preview = file.preview
@@ -82,6 +91,13 @@ public struct Pipeline: Sendable {
   public var takesPicture: Bool {
     let hosts = program.hosts(tokenizers: tokenizers.count, hasPicture: true)
     return (try? program.variant(Program.encodeImage, hosts: hosts)) != nil
+  }
+
+  /// The graphs that a stage calls, in the order of their first calls. Throws `refusal` for a graph that is not there.
+  func graphs(of stage: Stage) throws -> [PipelineGraph] {
+    var names: [String] = []
+    for call in stage.calls where !names.contains(call.graph) { names.append(call.graph) }
+    return try names.map(graph)
   }
 
   /// Throws `refusal` for a graph that is not there.

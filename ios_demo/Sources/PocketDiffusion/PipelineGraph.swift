@@ -21,6 +21,13 @@ public struct PipelineGraph: Sendable {
   public struct Memory: Equatable, Sendable, Decodable {
     public let weightsBytes: Int64?
     public let activationsBytes: Int64?
+    private let loadingBytes: Int64?
+
+    /// While the engine opens the graph, at its most.
+    var opening: Int64 { max(loadingBytes ?? 0, weightsBytes ?? 0) }
+
+    /// Once it was called: an engine keeps the memory of its activations for the next call.
+    var called: Int64 { (weightsBytes ?? 0) + (activationsBytes ?? 0) }
   }
 
   public let name: String

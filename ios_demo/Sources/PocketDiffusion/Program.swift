@@ -85,6 +85,19 @@ struct Program: Sendable {
     }
   }
 
+  /// Throws `refusal` where a graph that decodes is not made for tiles of these latents.
+  func checkDecoder(_ tiles: Tiles, channels: Int) throws {
+    for call in stages.filter({ $0.stage == Self.decode }).flatMap(\.calls) {
+      guard let spec = specs[call.graph] else { continue }
+      let takes = call.inputs.filter { if case .value("decoder_latents") = $0.value { true } else { false } }
+      let makes = call.outputs.filter { $0.value == "decoded" }
+      let isGood =
+        takes.keys.allSatisfy { spec.input($0)?.resolved() == tiles.shape(channels: channels) }
+        && makes.keys.allSatisfy { spec.output($0)?.resolved() == tiles.pictureShape }
+      if !isGood { throw EngineError.refusal(what: "vae.tile_size, which the graph \(call.graph) is not made for") }
+    }
+  }
+
   /// For each call of a stage, the inputs that depend on the half of guidance.
   func dependsOnHalf(_ stage: Stage) -> [Set<String>] {
     var dependent = Set(stages.filter { $0.stage == Self.encodePrompt }.flatMap(\.made))

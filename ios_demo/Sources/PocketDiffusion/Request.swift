@@ -68,5 +68,7 @@ public struct Drawn: Sendable {
   public let facts: [String: String]
   /// Graphs that ran on the CPU and not where they were wished to, each with the reason.
   public let fallbacks: [String: EngineError]
+  /// How long graphs stayed open.
+  public let residency: Residency
   let latents: [Float]
 }

@@ -35,7 +35,17 @@ import XCTest
   /// A small bundle of the reader's kit, with all its parts.
   func bundle() throws -> URL { URL(fileURLWithPath: try Self.given("POCKET_KIT")).appendingPathComponent("pndm") }
 
-  /// The same as a zip: flat.zip is deflated, long.zip has the form of
+  /// The bundle of the built-in model whose UNet is several graphs.
+  func splitBundle() throws -> URL {
+    for folder in try Self.given("POCKET_BUNDLES").split(separator: ":").map({ URL(fileURLWithPath: String($0)) }) {
+      let bundle = try ModelBundle(folder: folder, digests: DigestMemory())
+      guard bundle.manifest.formatNames.contains(engine.format) else { continue }
+      if try bundle.pipeline(format: engine.format).graphs["unet_1"] != nil { return folder }
+    }
+    throw Missing(description: "none of POCKET_BUNDLES holds several graphs of a UNet")
+  }
+
+  /// The same as `bundle` in a zip: flat.zip is deflated, long.zip has the form of
   /// those beyond 4 GB, folder.zip is stored, in a folder.
   func zip(_ name: String) throws -> URL {
     URL(fileURLWithPath: try Self.given("POCKET_ZIPS")).appendingPathComponent(name)

@@ -12,6 +12,7 @@ final class ChangedEngine: GraphEngine, @unchecked Sendable {  // `lock` guards 
   private let lock = NSLock()
   private var counts: [String: String] = [:]
   private var most = 0
+  private var names: [String] = []
 
   init(
     _ inner: any GraphEngine, units: [String]? = nil, before: @escaping @Sendable (String) throws -> Void = { _ in },
@@ -29,6 +30,8 @@ final class ChangedEngine: GraphEngine, @unchecked Sendable {  // `lock` guards 
   /// The graphs that are open, and the unit of each.
   var open: [String: String] { lock.withLock { counts } }
   var mostOpen: Int { lock.withLock { most } }
+  /// The graphs that were ever opened, in their order, one as often as it was opened.
+  var opened: [String] { lock.withLock { names } }
 
   func arithmetic(of graph: PipelineGraph, on unit: String) -> String { inner.arithmetic(of: graph, on: unit) }
 
@@ -36,6 +39,7 @@ final class ChangedEngine: GraphEngine, @unchecked Sendable {  // `lock` guards 
     let runner = try inner.open(graph, of: bundle, on: "cpu")
     lock.withLock {
       counts[graph.name] = unit
+      names.append(graph.name)
       most = max(most, counts.count)
     }
     return Runner(runner, graph, self)

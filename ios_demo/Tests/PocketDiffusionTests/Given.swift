@@ -16,12 +16,27 @@ enum Given {
 
   /// The first of them that holds ONNX in float32, which is exact enough to be compared with Python's pictures.
   static func emoji() throws -> ModelBundle {
+    try first("none of POCKET_BUNDLES holds ONNX in float32") { _ in true }
+  }
+
+  /// The first of them that is as exact, and whose UNet is several graphs: `pocketdiffusion export --split-unet`.
+  static func split() throws -> ModelBundle {
+    try first("none of POCKET_BUNDLES holds several graphs of a UNet in float32") { pipeline in
+      let hosts = pipeline.program.hosts(tokenizers: pipeline.tokenizers.count, hasPicture: false)
+      guard let stage = try pipeline.program.variant(Program.denoise, hosts: hosts) else { return false }
+      return try pipeline.graphs(of: stage).count > 1
+    }
+  }
+
+  private static func first(_ missing: String, where isWanted: (Pipeline) throws -> Bool) throws -> ModelBundle {
     for folder in try bundles() {
       let bundle = try ModelBundle(folder: folder, digests: digests)
       guard bundle.manifest.formatNames.contains("onnx") else { continue }
-      if try bundle.pipeline(format: "onnx").graphs.values.allSatisfy({ $0.storage == "float32" }) { return bundle }
+      let pipeline = try bundle.pipeline(format: "onnx")
+      let isExact = pipeline.graphs.values.allSatisfy { $0.storage == "float32" }
+      if try isExact && isWanted(pipeline) { return bundle }
     }
-    throw Missing(description: "none of POCKET_BUNDLES holds ONNX in float32")
+    throw Missing(description: missing)
   }
 
   /// The reader's kit.

@@ -16,6 +16,9 @@ class Finished(val png: ByteArray, val bitmap: Bitmap, val facts: Map<String, St
     /** Graphs that ran on the CPU and not where they were wished to, each with the reason. */
     var fallbacks: Map<String, Throwable> = emptyMap()
 
+    /** Whether one graph was open at a time, since the memory had no room for those of a step. */
+    var isOneByOne = false
+
     /** Whether the next start has it, too; there may be no room. */
     var isKept = true
 

@@ -117,6 +117,7 @@ object Headless {
                 put("seconds_per_step", finished.secondsPerStep)
                 put("facts", JSONObject(finished.facts))
                 put("cut", finished.cut)
+                put("one_graph_at_a_time", finished.isOneByOne)
                 put("fallbacks", JSONObject(finished.fallbacks.mapValues { "${it.value.message}" }))
             }
         }

@@ -131,6 +131,7 @@ class MainActivity : Screen(R.layout.main) {
         val words = listOfNotNull(
             finished?.cut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
             getString(R.string.not_kept).takeIf { finished?.isKept == false },
+            getString(R.string.one_by_one).takeIf { finished?.isOneByOne == true },
             finished?.negativeCut?.takeIf { it.isNotEmpty() }?.let { getString(R.string.cut, it) },
         ) +
             finished?.fallbacks.orEmpty().map { (graph, why) ->

@@ -44,7 +44,7 @@ class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine, val 
         .map { it.computeUnit }
         .distinct()
 
-    fun peakBytes(hasPhoto: Boolean, residency: Residency = Residency.STAGE): Long? =
+    fun peakBytes(hasPhoto: Boolean, residency: Residency): Long? =
         MemoryEstimate(planner, hasPhoto).peakBytes(residency)
 
     /** Whether a drawing with the least memory takes less, as far as the manifest counts it. */
@@ -53,7 +53,10 @@ class Opened(val place: Place, val bundle: Bundle, val engine: GraphEngine, val 
         return usual != null && least != null && least < usual
     }
 
-    /** How graphs are to be kept in the memory that is left. Throws NotEnoughMemory. */
+    /**
+     * How graphs are to be kept in the memory that is left: those of a stage, or one at a time where they do not fit or
+     * the person wished it. Throws NotEnoughMemory.
+     */
     fun residency(hasPhoto: Boolean, leftBytes: Long, leastMemory: Boolean): Residency =
         MemoryEstimate(planner, hasPhoto).choose(leftBytes, if (leastMemory) Residency.CALL else Residency.STAGE)
 

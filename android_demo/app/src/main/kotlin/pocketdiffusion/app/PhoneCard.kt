@@ -2,6 +2,7 @@ package pocketdiffusion.app
 
 import android.view.View
 import android.widget.TextView
+import pocketdiffusion.engine.Residency
 
 /** The card that says how the phone is: memory, temperature, for which phone the bundle was made, units. */
 class PhoneCard(private val screen: MainActivity) {
@@ -29,9 +30,13 @@ class PhoneCard(private val screen: MainActivity) {
 
     private fun memory(opened: Opened?, hasPhoto: Boolean): String {
         val left = phone.leftBytes()
-        val needs =
-            opened?.peakBytes(hasPhoto) ?: return screen.getString(R.string.memory_left, messages.megabytes(left))
-        val words = if (needs <= left) R.string.memory else R.string.memory_short
+        val (usual, least) = listOf(Residency.STAGE, Residency.CALL).map { opened?.peakBytes(hasPhoto, it) }
+        if (usual == null || least == null) return screen.getString(R.string.memory_left, messages.megabytes(left))
+        val (words, needs) = when {
+            usual <= left -> R.string.memory to usual
+            least <= left -> R.string.memory_less to least
+            else -> R.string.memory_short to least
+        }
         return screen.getString(words, messages.megabytes(needs), messages.megabytes(left))
     }
 

@@ -9,6 +9,7 @@ import pocketdiffusion.engine.DrawListener
 import pocketdiffusion.engine.HttpRemote
 import pocketdiffusion.engine.Png
 import pocketdiffusion.engine.Remote
+import pocketdiffusion.engine.Residency
 import pocketdiffusion.engine.StepDone
 import pocketdiffusion.engine.UnitVerdicts
 import pocketdiffusion.engine.Unreadable
@@ -254,6 +255,7 @@ class Studio(private val app: Application, private val engines: Engines) {
                     seconds = drawn.seconds
                     secondsPerStep = median(times)
                     fallbacks = generator.fallbacks
+                    isOneByOne = residency == Residency.CALL && !wish.leastMemory
                     isKept = kept
                 }
             }

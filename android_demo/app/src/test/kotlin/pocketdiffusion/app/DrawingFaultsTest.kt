@@ -5,6 +5,7 @@ import android.app.ApplicationExitInfo
 import android.net.Uri
 import android.view.View
 import kotlinx.serialization.json.JsonPrimitive
+import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNull
@@ -21,6 +22,7 @@ import pocketdiffusion.engine.ChangedEngine
 import pocketdiffusion.engine.EngineFailure
 import pocketdiffusion.engine.Forgery
 import pocketdiffusion.engine.NotFinite
+import pocketdiffusion.engine.Residency
 import java.io.File
 
 /** What a person sees where a drawing goes wrong, and that the app goes on. */
@@ -76,6 +78,37 @@ class DrawingFaultsTest {
         assertEquals("Not enough memory", screen.words(R.id.problem_title))
         assertTrue(screen.words(R.id.problem_text), screen.words(R.id.problem_text).contains("60 MB are free"))
         assertTrue(screen.words(R.id.phone_memory).contains("only 60 MB are free"))
+    }
+
+    @Test
+    fun `one graph at a time is opened where those of a step do not fit, and it is told`() {
+        OnPhone.push(OnPhone.split)
+        val engines = ArrayList<ChangedEngine>()
+        OnPhone.change { engine -> ChangedEngine(engine).also { engines += it } }
+        val screen = OnPhone.open()
+        val (usual, least) = listOf(Residency.STAGE, Residency.CALL).map {
+            studio.opened!!.peakBytes(hasPhoto = false, it)!! shr 20
+        }
+        assertTrue("$least and $usual MB", least + 1 < usual)
+        fun draw(megabytes: Long): Finished {
+            OnPhone.give(megabytes)
+            engines.single().mostOpen = 0
+            studio.draw(Wish("red apple", seed = "1", steps = 2))
+            OnPhone.awaitIdle()
+            return studio.finished!!
+        }
+        val first = draw(usual + 1)
+        assertTrue(engines.single().mostOpen > 1)
+        assertFalse("one part of the model" in screen.words(R.id.phone_memory))
+        assertEquals("", screen.words(R.id.notice_text))
+        val second = draw(usual)
+        assertEquals(1, engines.single().mostOpen)
+        assertTrue("with one part of the model at a time" in screen.words(R.id.phone_memory))
+        assertTrue(screen.words(R.id.notice_text), screen.words(R.id.notice_text).startsWith("The memory had no room"))
+        assertArrayEquals(first.png, second.png)
+        assertTrue(studio.opened!!.canSaveMemory(hasPhoto = false))
+        draw(least)
+        assertEquals("Not enough memory", screen.words(R.id.problem_title))
     }
 
     @Test

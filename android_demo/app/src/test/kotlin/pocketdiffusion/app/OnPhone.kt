@@ -40,13 +40,16 @@ object OnPhone {
     /** The first of them that holds ONNX in float32, which is exact enough to be compared with the original. */
     fun bundle(): Path = exact
 
-    private val exact: Path by lazy {
-        bundles.firstOrNull { folder ->
-            val bundle = Bundle.open(folder)
-            "onnx" in bundle.manifest.formats &&
-                bundle.pipeline(listOf("onnx")).graphs.values.all { it.storage == "float32" }
-        } ?: error("none of -Dbundles holds ONNX in float32")
-    }
+    private val exact: Path by lazy { first("holds ONNX in float32") { true } }
+
+    /** The first of them that is as exact, and whose UNet is several graphs. */
+    val split: Path by lazy { first("holds several graphs of a UNet") { "unet_1" in it } }
+
+    private fun first(what: String, isWanted: (Set<String>) -> Boolean): Path = bundles.firstOrNull { folder ->
+        val bundle = Bundle.open(folder)
+        val graphs = if ("onnx" in bundle.manifest.formats) bundle.pipeline(listOf("onnx")).graphs else emptyMap()
+        graphs.isNotEmpty() && graphs.values.all { it.storage == "float32" } && isWanted(graphs.keys)
+    } ?: error("none of -Dbundles $what")
 
     /** The smallest of them that holds ONNX, where nothing but its files matters. */
     val small: Path by lazy {

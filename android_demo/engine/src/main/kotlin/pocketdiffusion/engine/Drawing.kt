@@ -98,9 +98,9 @@ internal class Drawing(
 
     private fun denoise(halves: List<Values>, first: FloatArray): FloatArray {
         val stage = stages.getValue(Program.DENOISE)
-        listener.onStage(stage.name)
+        begin(stage)
         val stacked = request.oneBatch && halves.size > 1 && program.canStack(stage)
-        val runner = runner(alone = false)
+        val runner = runner()
         val denoising = Denoising(first)
         for ((r, row) in run.rows.withIndex()) {
             cancellation.check()
@@ -133,9 +133,19 @@ internal class Drawing(
     }
 
     private fun decode(latents: FloatArray): Picture {
-        shared["decoder_latents"] = Tensor.of(pipeline.latents, Latents.toDecoder(latents, pipeline.vae))
-        val decoded = runStage(stages.getValue(Program.DECODE), listOf(emptyMap()))[0]
-        return Picture.of(result(decoded, "decoded"), pipeline.width, pipeline.height)
+        val stage = stages.getValue(Program.DECODE)
+        begin(stage)
+        val runner = runner()
+        fun decodePart(part: FloatArray, shape: IntArray): FloatArray {
+            val given = shared + ("decoder_latents" to Tensor.of(shape, part))
+            return result(runner.run(stage, listOf(given))[0], "decoded")
+        }
+        val all = Latents.toDecoder(latents, pipeline.vae)
+        val (tiles, channels) = pipeline.tiles to pipeline.latents[1]
+        val decoded = tiles?.decode(all, channels) { decodePart(it, tiles.shape(channels)) }
+            ?: decodePart(all, pipeline.latents)
+        generator.pool.endStage()
+        return Picture.of(decoded, pipeline.width, pipeline.height)
     }
 
     private fun preview(latents: FloatArray): Picture? = pipeline.preview?.let { preview ->
@@ -143,12 +153,16 @@ internal class Drawing(
     }
 
     private fun runStage(stage: Stage, halves: List<Values>): List<Values> {
-        listener.onStage(stage.name)
+        begin(stage)
         return runner().run(stage, halves.map { shared + it }).also { generator.pool.endStage() }
     }
 
-    private fun runner(alone: Boolean = true) =
-        ProgramRun(pipeline, generator.constants, { generator.pool.get(it, alone) }, cancellation)
+    private fun begin(stage: Stage) {
+        listener.onStage(stage.name)
+        generator.pool.beginStage(pipeline.graphsOf(stage), before = cancellation::check)
+    }
+
+    private fun runner() = ProgramRun(pipeline, generator.constants, generator.pool::get, cancellation)
 
     private fun result(made: Values, name: String): FloatArray =
         (made[name] ?: throw Refusal("a program that makes no $name")).convert(DType.FLOAT32).floats()

@@ -20,9 +20,7 @@ class Generator(
     internal val pool = GraphPool(bundle, engine, residency, wishedUnit)
 
     init {
-        for (graph in stagesFor(hasPicture = false).flatMap { it.calls }.map { it.graph }.distinct()) {
-            pool.check(pipeline.graphs.getValue(graph))
-        }
+        stagesFor(hasPicture = false).flatMap(pipeline::graphsOf).distinct().forEach(pool::check)
     }
 
     /** Graphs that run on the CPU and not where they were wished to, each with the reason. */

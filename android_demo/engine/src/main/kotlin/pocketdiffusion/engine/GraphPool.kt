@@ -10,7 +10,10 @@ enum class Residency {
     /** For the stage that needs them. */
     STAGE,
 
-    /** For their call, but in the stage that is run for each step: the least memory. */
+    /**
+     * Until another graph is called: never two are open. The least memory; where a step has several graphs, each step
+     * opens them anew.
+     */
     CALL,
 }
 
@@ -27,10 +30,22 @@ internal class GraphPool(
     private val open = LinkedHashMap<String, GraphRunner>()
     val fallbacks = HashMap<String, EngineError>()
 
-    /** The graph, which is opened where it is not. With `alone` all others may be closed before. */
-    fun get(graph: PipelineGraph, alone: Boolean): GraphRunner {
+    /**
+     * Opens the graphs of a stage, where they stay open together: the copies that an engine needs while it loads one
+     * then never lie beside what it keeps of calls. `before` is called before each.
+     */
+    fun beginStage(graphs: List<PipelineGraph>, before: () -> Unit) {
+        if (residency == Residency.CALL) return
+        for (graph in graphs) {
+            before()
+            get(graph)
+        }
+    }
+
+    /** The graph, which is opened where it is not. */
+    fun get(graph: PipelineGraph): GraphRunner {
         open[graph.name]?.let { return it }
-        if (alone && residency == Residency.CALL) close()
+        if (residency == Residency.CALL) close()
         return openOn(unitOf(graph), graph).also { open[graph.name] = it }
     }
 

@@ -66,7 +66,13 @@ class PipelineGraph(
     class Engine(val name: String, val leastVersion: String?, val signature: String?)
 
     /** Counted in bytes; null: not known. */
-    class Memory(val weights: Long?, val activations: Long?)
+    class Memory(val weights: Long?, val activations: Long?, private val loading: Long?) {
+        /** While the engine opens the graph, at its most. */
+        val opening: Long get() = maxOf(loading ?: 0, weights ?: 0)
+
+        /** Once it was called: an engine keeps the memory of its activations for the next call. */
+        val called: Long get() = (weights ?: 0) + (activations ?: 0)
+    }
 
     /** What an output's dB have to reach beside a golden case (section 11); null: this engine knows none. */
     val floor: Double?
@@ -126,7 +132,11 @@ class PipelineGraph(
                 arithmetic = node["arithmetic"].text(),
                 computeUnit = node["compute_unit"].text(),
                 engine = node.optional("engine", ::readEngine),
-                memory = Memory(readBytes(node, "weights_bytes"), readBytes(node, "activations_bytes")),
+                memory = Memory(
+                    weights = readBytes(node, "weights_bytes"),
+                    activations = readBytes(node, "activations_bytes"),
+                    loading = readBytes(node, "loading_bytes"),
+                ),
                 units = node.optional("units") { it.entries().mapValues { (_, unit) -> readUnit(unit) } }.orEmpty(),
                 compiledFor = node.optional("compiled_for") { it.texts() },
                 ownFloor = node.optional("floor_db") { it.number() },

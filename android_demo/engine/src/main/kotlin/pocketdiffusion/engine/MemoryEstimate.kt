@@ -1,28 +1,36 @@
 package pocketdiffusion.engine
 
 /**
- * The memory that a drawing takes, as far as the manifest counts it: weights and activations of the graphs that are
- * open at once, at their largest. An engine adds its own code, copies of weights in another layout and scratch space:
- * `OVERHEAD` is for these, a guess that device reports can better.
+ * The memory that a drawing takes, as far as the manifest counts it (docs/BUNDLE.md, section 5, `memory`). An engine
+ * adds its own code, copies of weights in another layout and scratch space: `FACTOR` and `OVERHEAD` are for these, a
+ * guess that device reports can better.
  */
-class MemoryEstimate(private val generator: Generator, hasPicture: Boolean) {
-    private val graphs = generator.pipeline.graphs
-    private val stages = generator.stagesFor(hasPicture)
+class MemoryEstimate(generator: Generator, hasPicture: Boolean) {
+    private val stages = generator.stagesFor(hasPicture).map { generator.pipeline.graphsOf(it) }
 
     /** Bytes at the peak; null where the weights of a graph are not known. */
     fun peakBytes(residency: Residency): Long? {
-        val needed = stages.flatMap { it.calls }.map { graphs.getValue(it.graph) }.distinct()
-        if (needed.any { it.memory.weights == null }) return null
-        val peak = stages.maxOf { stage ->
-            val own = stage.calls.map { graphs.getValue(it.graph) }.distinct()
-            val largest = own.maxOf { it.memory.activations ?: 0 }
-            when {
-                residency == Residency.KEEP -> needed.sumOf(::weights) + largest
-                residency == Residency.STAGE || stage.name == Program.DENOISE -> own.sumOf(::weights) + largest
-                else -> own.maxOf { weights(it) + (it.memory.activations ?: 0) }
-            }
+        if (stages.flatten().any { it.memory.weights == null }) return null
+        val kept = LinkedHashSet<PipelineGraph>() // of the stages before
+        val peak = stages.maxOf { graphs ->
+            val own = graphs - kept
+            val before = kept.sumOf { it.memory.called }
+            if (residency == Residency.KEEP) kept += own
+            before + if (residency == Residency.CALL) oneByOne(own) else together(own)
         }
         return (peak * FACTOR).toLong() + OVERHEAD
+    }
+
+    private fun oneByOne(graphs: List<PipelineGraph>): Long =
+        graphs.maxOf { maxOf(it.memory.opening, it.memory.called) }
+
+    /** All are opened one after the other, and then called. */
+    private fun together(graphs: List<PipelineGraph>): Long {
+        var opened = 0L
+        val opening = graphs.maxOfOrNull { graph ->
+            (opened + graph.memory.opening).also { opened += graph.memory.weights ?: 0 }
+        }
+        return maxOf(opening ?: 0, graphs.sumOf { it.memory.called })
     }
 
     /**
@@ -44,8 +52,6 @@ class MemoryEstimate(private val generator: Generator, hasPicture: Boolean) {
     }
 
     private fun refuse(leftBytes: Long): Nothing = throw NotEnoughMemory(peakBytes(Residency.CALL)!!, leftBytes, null)
-
-    private fun weights(graph: PipelineGraph): Long = graph.memory.weights ?: 0
 
     private companion object {
         const val FACTOR = 1.1

@@ -8,6 +8,8 @@ class Pipeline(
     /** [1, channels, height, width] */
     val latents: IntArray,
     val vae: Vae,
+    /** In which the picture is decoded; null: as one. */
+    val tiles: Tiles?,
     val tokenizers: List<TokenizerIndex>,
     val program: Program,
     val steps: StepIndex,
@@ -24,6 +26,9 @@ class Pipeline(
     /** How a rough picture is made of latents. */
     class Preview(val matrix: List<DoubleArray>, val bias: DoubleArray)
 
+    /** The graphs that a stage calls, in the order of their first calls. */
+    fun graphsOf(stage: Stage): List<PipelineGraph> = stage.calls.map { graphs.getValue(it.graph) }.distinct()
+
     companion object {
         /** Throws Refusal for what this engine does not know, Contradiction for what cannot be. */
         fun read(format: String, node: JsonNode): Pipeline {
@@ -31,17 +36,22 @@ class Pipeline(
             val latents = listOf("channels", "height", "width").map { size[it].int() }
             val graphs = node["graphs"].entries().mapValues { (name, graph) -> PipelineGraph.read(name, graph) }
             val tokenizers = node["tokenizers"].items().map { TokenizerIndex.read(it) }
+            val program = Program.read(node["program"], graphs.mapValues { it.value.spec }, tokenizers.size)
+            val channels = intArrayOf(1) + latents
+            val tiles = Tiles.read(node["vae"], channels, size["scale"].int())
+            if (tiles != null) program.checkDecoder(tiles, channels[1])
             return Pipeline(
                 format = format,
                 width = node["picture"]["width"].int(),
                 height = node["picture"]["height"].int(),
-                latents = intArrayOf(1) + latents,
+                latents = channels,
                 vae = Vae(
                     node["vae"]["scaling_factor"].number().toFloat(),
                     node["vae"]["shift_factor"].number().toFloat(),
                 ),
+                tiles = tiles,
                 tokenizers = tokenizers,
-                program = Program.read(node["program"], graphs.mapValues { it.value.spec }, tokenizers.size),
+                program = program,
                 steps = StepIndex.read(node["steps"]),
                 defaults = node["defaults"].let {
                     Defaults(it["steps"].int(), it["guidance"].number(), it["strength"].number())

@@ -51,6 +51,18 @@ class Program private constructor(
         }
     }
 
+    /** Throws Refusal where a graph that decodes is not made for tiles of these latents. */
+    fun checkDecoder(tiles: Tiles, channels: Int) {
+        for (call in stages.filter { it.name == DECODE }.flatMap { it.calls }) {
+            val spec = specs.getValue(call.graph)
+            val takes = call.inputs.filterValues { it is Source.Value && LATENTS in it.names }.keys.map(spec::input)
+            val makes = call.outputs.filterValues { it == DECODED }.keys.map(spec::output)
+            val isGood = takes.all { it!!.resolve().contentEquals(tiles.shape(channels)) } &&
+                makes.all { it!!.resolve().contentEquals(tiles.pictureShape) }
+            if (!isGood) throw Refusal("vae.tile_size, which the graph ${call.graph} is not made for")
+        }
+    }
+
     /** For each call of a stage, the inputs that depend on the half of guidance. */
     fun dependsOnHalf(stage: Stage): List<Set<String>> {
         val dependent = encoded.toMutableSet()
@@ -72,6 +84,8 @@ class Program private constructor(
         const val ENCODE_IMAGE = "encode_image"
         const val DENOISE = "denoise"
         const val DECODE = "decode"
+        private const val LATENTS = "decoder_latents"
+        private const val DECODED = "decoded"
         internal val STAGES = listOf(ENCODE_PROMPT, ENCODE_IMAGE, DENOISE, DECODE, "preview") // in the order of running
         private val ALWAYS = listOf("latents", "scaled_latents", "timestep", "decoder_latents", "time_ids")
         private val HALF = Regex("(?:tokens|attention_mask)/[0-9]+|time_ids")

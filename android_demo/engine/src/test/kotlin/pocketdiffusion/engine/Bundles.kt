@@ -14,6 +14,10 @@ object Bundles {
     /** The first of them that holds ONNX in float32, which is exact enough to be compared with Python's pictures. */
     val emoji: Path get() = all.firstOrNull(::isExact) ?: fail("none of -Dbundles holds ONNX in float32")
 
+    /** The first of them that is as exact, and whose UNet is several graphs: `pocketdiffusion export --split-unet`. */
+    val split: Path
+        get() = all.firstOrNull { isExact(it) && isSplit(it) } ?: fail("none of -Dbundles has a UNet of several graphs")
+
     /** The reader's kit: `-Dkit=FOLDER`. */
     val kit: Path get() = given("kit", "the reader's kit: pocketdiffusion reader-kit FOLDER").single()
 
@@ -36,6 +40,11 @@ object Bundles {
         val bundle = Bundle.open(folder)
         return "onnx" in bundle.manifest.formats &&
             bundle.pipeline(listOf("onnx")).graphs.values.all { it.storage == "float32" }
+    }
+
+    private fun isSplit(folder: Path): Boolean {
+        val pipeline = Bundle.open(folder).pipeline(listOf("onnx"))
+        return pipeline.graphsOf(pipeline.program.variant(Program.DENOISE, pipeline.program.hosts(1, false))!!).size > 1
     }
 
     private fun given(name: String, what: String): List<Path> {

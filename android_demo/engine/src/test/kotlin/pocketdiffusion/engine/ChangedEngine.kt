@@ -12,6 +12,9 @@ class ChangedEngine(
     val open = LinkedHashMap<String, String>()
     var mostOpen = 0
 
+    /** The graphs that were ever opened, in their order, one as often as it was opened. */
+    val opened = ArrayList<String>()
+
     override fun check(graph: PipelineGraph, unit: String) {
         if (unit !in units) throw UnitNotHere(graph.name, unit, engine.name)
         graph.checkUnit(unit)
@@ -21,7 +24,9 @@ class ChangedEngine(
     override fun open(bundle: Bundle, graph: PipelineGraph, unit: String): GraphRunner {
         check(graph, unit)
         val runner = engine.open(bundle, graph, "cpu")
+        check(graph.name !in open) { "${graph.name} is opened twice" }
         open[graph.name] = unit
+        opened += graph.name
         mostOpen = Math.max(mostOpen, open.size)
         return object : GraphRunner {
             override fun run(inputs: Values, cancellation: Cancellation): Values {

@@ -1,0 +1,111 @@
+"""Recordings of the original that stay on disk, so that an export of the same model for another phone, format or recipe
+does not draw them again.
+
+A recording lies in a folder that is named by a digest of everything that decides it. It is used only if every file has
+the digest that was stored when it was written.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+
+from pydantic import ValidationError
+
+from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.families import program
+from pocketdiffusion.export.reference.recording_facts import recording_facts
+from pocketdiffusion.export.reference.requests import Request
+from pocketdiffusion.runtime.bundle.arrays import map_array
+from pocketdiffusion.runtime.bundle.golden_records import Trajectory as Recorded
+from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.program import Program
+from pocketdiffusion.runtime.record import BundlePath, Record, Sha256
+from pocketdiffusion.runtime.vae_tiles import Tiling
+from pocketdiffusion.runtime.verify.golden import read_trajectory, write_golden
+from pocketdiffusion.runtime.verify.recording import Trajectory
+
+RECORDING_VERSION = 1
+"""The version of the recording, a part of every key. Increment it with each change of code that changes the recorded
+numbers of the same model, requests and libraries, or the form in which they are stored."""
+LARGEST = 8_000_000_000  # bytes of all recordings: those that were not used for the longest time are removed
+_INDEX = "recording.json"
+
+
+class KeptRecording(Record):
+    """The file recording.json: the drawings, and the digest of each file."""
+
+    drawings: tuple[Recorded, ...]
+    files: dict[BundlePath, Sha256]
+
+
+def recording_key(
+    checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request], controls: Collection[str]
+) -> str:
+    """Return the SHA-256 (hex) of all that decides a recording."""
+    graphs = {
+        part.spec.name: [
+            (tensor.name, tensor.shape, tensor.dtype) for tensor in (*part.spec.inputs, *part.spec.outputs)
+        ]
+        for part in parts
+    }
+    facts = {
+        "version": RECORDING_VERSION,
+        "facts": recording_facts(checkpoint, parts, requests),
+        "graphs": graphs,
+        "program": program(checkpoint, parts).model_dump(mode="json"),
+        "controls": sorted(controls),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def find_recording(home: Path, key: str, drawn: Program, tiling: Tiling | None = None) -> list[Trajectory] | None:
+    """Return the recording `key` in `home`, drawn by the program `drawn` and decoded as `tiling`, with its arrays as
+    mapped pages; None if there is none, or one of its files has changed."""
+    folder = home / key
+    try:
+        kept = KeptRecording.model_validate_json((folder / _INDEX).read_text(encoding="utf-8"))
+        if any(_digest(folder / path) != digest for path, digest in kept.files.items()):
+            return None
+        os.utime(folder)
+        return [read_trajectory(folder, n, each, drawn, map_array, tiling) for n, each in enumerate(kept.drawings)]
+    except (OSError, UnicodeDecodeError, ValidationError, ProofError):
+        return None
+
+
+def keep_recording(home: Path, key: str, trajectories: Sequence[Trajectory]) -> None:
+    """Write a recording into `home`, complete or not at all, and remove the oldest ones there if all together have more
+    than LARGEST bytes. Raise OSError if it cannot be written."""
+    home.mkdir(parents=True, exist_ok=True)
+    new = Path(mkdtemp(dir=home, prefix=".new-"))
+    try:
+        drawings = tuple(write_golden(new, number, each) for number, each in enumerate(trajectories))
+        names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
+        kept = KeptRecording(drawings=drawings, files={name: _digest(new / name) for name in names})
+        (new / _INDEX).write_text(kept.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        old = home / key
+        if old.exists():  # it has changed, or another process was faster
+            old.rename(new.with_name(f"{new.name}.old"))
+        new.rename(home / key)
+    finally:
+        for folder in (new, new.with_name(f"{new.name}.old")):
+            shutil.rmtree(folder, ignore_errors=True)
+    _remove_oldest(home)
+
+
+def _remove_oldest(home: Path) -> None:
+    folders = sorted((f for f in home.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime, reverse=True)
+    size = 0
+    for number, folder in enumerate(folders):
+        size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if number and size > LARGEST:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,80 @@
+"""The memory that an export needs on this computer: predicted before it starts, and kept below a limit.
+
+The limit is the user's, or the memory that is free. The prediction is `OWN_BYTES` and, for each parameter of the
+largest graph, `export_bytes_per_parameter` of the format's costs.json: the largest anonymous memory of whole exports of
+Stable Diffusion 1.5 (benchmarks/RESULTS.md). Pages of files, which the system can drop, do not count.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import ceil, prod
+
+import psutil
+
+from pocketdiffusion.estimates import read_costs
+from pocketdiffusion.export.artifact import Artifact
+from pocketdiffusion.export.component import Component
+from pocketdiffusion.runtime.bundle.graph_records import Graph
+from pocketdiffusion.runtime.bundle.stage_memory import stage_peaks
+from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.program import Program
+
+OWN_BYTES = 1_000_000_000  # torch, the libraries, and the tensors of one call of the original
+MOST_PARTS = 8  # of a UNet, in the advice
+
+
+def find_limit(max_memory: int | None) -> tuple[int, str]:
+    """Return the bytes that an export may use, and in words where this number is from: `max_memory`, or else the free
+    memory of this computer."""
+    if max_memory is not None:
+        return max_memory, "--max-memory allows"
+    return int(psutil.virtual_memory().available), "this computer has free"
+
+
+def check_host_memory(parts: Sequence[Component], artifacts: Sequence[Artifact], max_memory: int | None) -> None:
+    """Raise UserError, with what fits, if an export of `parts` to the formats of `artifacts` needs more memory than
+    `find_limit` says. Formats whose costs were not measured are not checked."""
+    limit, words = find_limit(max_memory)
+    largest = max(parts, key=count_parameters)
+    for format in dict.fromkeys(artifact.format for artifact in artifacts):
+        needs = predict_bytes(largest, format)
+        if needs is None or needs <= limit:
+            continue
+        raise UserError(
+            f"an export to {format} needs about {needs / 1e9:.1f} GB of memory for {largest.spec.name}, and {words} "
+            f"{limit / 1e9:.1f} GB: {_advise(largest, needs, limit)}"
+        )
+
+
+def predict_bytes(part: Component, format: str) -> int | None:
+    """Return the memory in bytes that an export of `part` to `format` needs; None if it was not measured."""
+    costs = read_costs(format) or {}
+    each = costs.get("export_bytes_per_parameter")
+    return None if each is None else int(OWN_BYTES + each * count_parameters(part))
+
+
+def count_parameters(part: Component) -> int:
+    """Return the number of weights of a component."""
+    return sum(prod(tensor.shape) for tensor in part.weights.values())
+
+
+def formats_one_at_a_time(
+    program: Program, graphs: Mapping[str, Mapping[str, Graph]], max_memory: int | None
+) -> list[str]:
+    """Return the formats whose pictures are drawn with one graph open at a time, since all graphs of a stage do not fit
+    the limit."""
+    limit, _ = find_limit(max_memory)
+    found = []
+    for format, named in graphs.items():
+        known = [peak for peak in stage_peaks(program, named, low_memory=False).values() if peak is not None]
+        if OWN_BYTES + max(known, default=0) > limit:
+            found.append(format)
+    return found
+
+
+def _advise(largest: Component, needs: int, limit: int) -> str:
+    """Return the advice: the smallest number of graphs that fits, if the largest component can be split."""
+    room = limit - OWN_BYTES
+    parts = ceil((needs - OWN_BYTES) / room) + 1 if room > 0 else MOST_PARTS + 1  # parts are not equal
+    if largest.split is None or parts > MOST_PARTS:
+        return "use a computer with more memory"
+    return f"give --split-unet {parts}, or use a computer with more memory"

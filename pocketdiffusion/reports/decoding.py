@@ -1,0 +1,25 @@
+"""How a bundle decodes pictures: in one piece, or in tiles that its reader blends."""
+
+from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
+from pocketdiffusion.runtime.vae_tiles import find_tiling
+
+UNDIVIDED, BLENDED = "one piece", "blended tiles"
+
+
+def decoding_of(manifest: UnsealedManifest) -> str:
+    """Return UNDIVIDED or BLENDED."""
+    return UNDIVIDED if find_tiling(manifest.latents, manifest.vae) is None else BLENDED
+
+
+def describe_decoding(manifest: UnsealedManifest) -> str:
+    """Return a sentence without a full stop."""
+    tiling = find_tiling(manifest.latents, manifest.vae)
+    if tiling is None:
+        return "The VAE decodes a picture in one piece"
+    height, width = (size * tiling.scale for size in tiling.shape)
+    return (
+        f"The VAE decodes a picture in {len(tiling.places)} tiles of {width}x{height} pixels, which the app blends "
+        f"where they overlap, by {manifest.vae.tile_overlap} pixels or more. The original's pictures on this page are "
+        "decoded in the same tiles; their distance from the pictures that it decodes in one piece is the check tiles, "
+        "and seams compares edges at the borders of tiles with edges elsewhere"
+    )
