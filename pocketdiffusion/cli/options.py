@@ -123,7 +123,7 @@ SplitUnet = Annotated[
         "--split-unet",
         metavar="N",
         help="The number of graphs that the UNet becomes, of nearly equal weight, which run one after the other. By "
-        "default, the phone's own number is used, which is 1 unless its file states another.",
+        "default, the phone's own number is used, or, for `export`, the fewest with which drawing fits its memory.",
     ),
 ]
 VaeTiles = Annotated[

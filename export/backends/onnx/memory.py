@@ -69,7 +69,7 @@ def count_memory(path: Path) -> Memory:
     return Memory(
         weights_bytes=size,
         loading_bytes=size + sum(held[name] for name in filters - stored) + largest,
-        activations_bytes=None if unknown else largest_live(run.operations, known | run.copies, *ends),
+        activations_bytes=None if unknown else largest_live(run.operations, {**known, **run.copies}, *ends),
         counted=counted,
     )
 
