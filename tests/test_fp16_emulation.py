@@ -1,6 +1,8 @@
 """Replays: every result of an artifact is seen, and rounded where that is asked for."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,3 +91,38 @@ def test_a_disk_without_hard_links(part: Component, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "link", refuse)
     replayed = open_replay(tmp_path, "onnx", graph, "float32", lambda *_: None)(inputs)["y"]
     assert psnr(load_runner(tmp_path, "onnx", graph)(inputs)["y"], replayed) > 130
+
+
+KEEPS_NOTHING = """
+import sys
+from pathlib import Path
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from pocketdiffusion.export.backends.onnx.fp16_emulation import open_replay
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
+from pocketdiffusion.runtime.memory import own_peak_bytes
+
+folder, size, count = Path(sys.argv[1]), 1_000_000, 60
+nodes = [helper.make_node("Sqrt", [f"x{n}"], [f"x{n + 1}"], name=f"node{n}") for n in range(count)]
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name in ("x0", f"x{count}")]
+inner = [helper.make_tensor_value_info(f"x{n}", TensorProto.FLOAT, [1, size]) for n in range(1, count)]
+graph = helper.make_graph(nodes, "main", ends[:1], ends[1:], value_info=inner)
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / "model.onnx")
+(folder / "model.onnx_data").touch()
+x, y = (TensorSpec(name, (1, size), "float32") for name in ("x0", f"x{count}"))
+noted = []
+runner = open_replay(folder / "model.onnx", GraphSpec("graph", (x,), (y,)), "float16", lambda *seen: noted.append(seen))
+before = own_peak_bytes()
+runner({"x0": np.full((1, size), 2.0, np.float32)})
+print(len(noted), own_peak_bytes() - before)
+"""
+
+
+def test_a_replay_of_onnx_keeps_no_results(tmp_path: Path) -> None:
+    """60 results of 4 MB: they would be 240 MB, and as much again rounded, and few are read at the same time."""
+    folder = tmp_path / "onnx" / "graph"
+    folder.mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-c", KEEPS_NOTHING, folder], capture_output=True, text=True, check=True)
+    count, grown = map(int, done.stdout.split())
+    assert count == 60 and grown < 120e6
