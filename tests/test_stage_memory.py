@@ -64,8 +64,8 @@ def test_the_manifest_states_the_peaks_of_its_graphs(tmp_path: Path) -> None:
 
 def test_inspect_prints_them(tmp_path: Path) -> None:
     sealed(tmp_path, unet=memory(5_000_000, 2_000_000, 9_000_000))
-    shown = call("inspect", str(tmp_path)).stdout
+    shown = call("inspect", str(tmp_path), fresh=True).stdout
     (line,) = [line for line in shown.splitlines() if line.split()[:2] == ["onnx", "denoise"]]
     assert line.split()[2:] == ["9.0", "9.0"]
-    peaks = json.loads(call("inspect", str(tmp_path), "--json").stdout)["peaks"]
+    peaks = json.loads(call("inspect", str(tmp_path), "--json", fresh=True).stdout)["peaks"]
     assert peaks["onnx"]["denoise"] == {"whole": 9_000_000, "one_at_a_time": 9_000_000}
