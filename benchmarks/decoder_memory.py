@@ -52,7 +52,7 @@ def emit_one(folder: Path, format: str, stripes: int, latents: int) -> None:
     from full_size import VAE
 
     from pocketdiffusion.choices import choose
-    from pocketdiffusion.export.backends.emission import emit
+    from pocketdiffusion.export.backends.emission import emit_floats
     from pocketdiffusion.export.checkpoints.safetensors_header import read_header
     from pocketdiffusion.export.families.parts import autoencoder_kl
     from pocketdiffusion.export.rewrites import tiled_decoder
@@ -65,7 +65,7 @@ def emit_one(folder: Path, format: str, stripes: int, latents: int) -> None:
     ways = choose(load_target(PHONES[format]), None, format, None, vae_tiles="exact" if stripes else "none")
     home = folder / f"{format}_{stripes}"
     home.mkdir()
-    graph = emit(decoder, ways.artifacts[0], home, open_batch=False)
+    graph = emit_floats(decoder, ways.artifacts[0], home, open_batch=False)
     (home / "graph.json").write_text(graph.model_dump_json())
 
 

@@ -6,7 +6,7 @@ One picture is drawn in each way, each in a process of its own that does nothing
 stage, "low" is `generate --low-memory`. Memory is anonymous memory (RssAnon, which the system cannot drop), sampled
 every 2 ms from another process, less what that process holds where no graph is open: the least at the beginning of any
 stage and at the end, stated as "process" (the interpreter, numpy, the engine's library). Exits with 1 if a prediction
-is more than 15 % away from what was measured, and by more than 32 MB, which the tokenizer's tables and the sessions need.
+is more than 15 % away from what was measured, and by more than 32 MB (the tokenizer's tables and the sessions).
 """
 
 import json

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +14,13 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.vae_tiles import Tiling
 
-if TYPE_CHECKING:
-    from pocketdiffusion.export.families.parts.tiles import TileSize
+
+@dataclass(frozen=True)
+class TileSize:
+    """The size and overlap of the VAE's tiles in pixels; None for the default."""
+
+    size: int | None = None
+    overlap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Component:
     halved: bool = False
     split: Callable[["Component", int], list["Component"]] | None = None
     part_of: PartOf | None = None
-    tile: "Callable[[Component, TileSize], Component] | None" = None
+    tile: Callable[["Component", TileSize], "Component"] | None = None
     tiling: Tiling | None = None
 
 

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.component import Component, check_finite, check_runs
+from pocketdiffusion.export.component import Component, TileSize, check_finite, check_runs
 from pocketdiffusion.export.families import components, program
-from pocketdiffusion.export.families.parts.tiles import TileSize, tiling_of
+from pocketdiffusion.export.families.parts.tiles import tiling_of
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.quantization import Calibrated, calibrate

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pocketdiffusion.choices import check_search, check_tile_size, choose
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
-from pocketdiffusion.export.families.parts.tiles import TileSize
+from pocketdiffusion.export.component import TileSize
 from pocketdiffusion.export.findings import Findings, measure_findings
 from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.original import Original, open_model, record_original
@@ -61,13 +61,12 @@ def export(
 
     `recipe` (a file of quantize/recipes, or a JSON file of one), `format` ("onnx", "coreml", "tflite"), `profile`,
     `split_unet`, the number of graphs that the UNet becomes, and `vae_tiles` override the target's own: "none", "exact"
-    for a VAE decoder that computes in stripes of rows, or "blended" for one of tiles of `vae_tile_size` pixels.
-    `sampler` overrides the checkpoint's scheduler, `width` and `height` (pixels) the size that the model was trained
-    at. `allow_unexpected`: shell patterns of unused tensors to ignore. `proof` "quick" compares one picture of few
-    steps instead of four of ten. The folder `recordings` keeps the original's drawings for the next export of the same
-    model. `max_memory` (bytes) bounds the memory of the export, by default the free memory does. `report` "full" also
-    measures the error of each single rewrite and activation form. The recipe "mixed" is searched, for weights of
-    `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
+    for a VAE decoder in stripes of rows, or "blended" for one of tiles of `vae_tile_size` pixels. `sampler` overrides
+    the checkpoint's scheduler, `width` and `height` (pixels) the trained size. `allow_unexpected`: shell patterns of
+    unused tensors to ignore. `proof` "quick" compares one picture of few steps instead of four of ten. The folder
+    `recordings` keeps the original's drawings for the next export of the model. `max_memory`: bytes that the export may
+    use, by default the free ones. `report` "full" also measures the error of each single rewrite and activation form.
+    The recipe "mixed" is searched, for weights of `budget_mb` (MB of 1e6 bytes) or pictures of `min_psnr` (dB).
 
     Raise UserError if the input cannot be used, and ProofError if a verdict failed: then the bundle is kept as
     `out`.failed, and `out` is not written.
@@ -132,8 +131,8 @@ def export_original(
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
         unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder), "proof_kind": original.proof}))
         tight = formats_one_at_a_time(draft.program, draft.graphs, max_memory)
-        said = lambda part: progress(f"verifying {part}")  # noqa: E731
-        judged, pictures = judge(unsealed.bundle, trajectories, said, tight=tight)
+        show = lambda part: progress(f"verifying {part}")  # noqa: E731
+        judged, pictures = judge(unsealed.bundle, trajectories, show, tight=tight)
         verdicts = sorted([*ladder, *judged], key=lambda verdict: verdict.kind != Kind.PICTURES)  # pictures first
         progress("writing the report")
         manifest, peak_mb = unsealed.bundle.manifest, own_peak_bytes() / 1e6

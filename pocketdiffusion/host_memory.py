@@ -6,9 +6,7 @@ Stable Diffusion 1.5 (benchmarks/RESULTS.md). Pages of files, which the system c
 """
 
 from collections.abc import Mapping, Sequence
-from math import ceil, prod
-
-import psutil
+from math import ceil, inf, prod
 
 from pocketdiffusion.estimates import read_costs
 from pocketdiffusion.export.artifact import Artifact
@@ -16,18 +14,20 @@ from pocketdiffusion.export.component import Component
 from pocketdiffusion.runtime.bundle.graph_records import Graph
 from pocketdiffusion.runtime.bundle.stage_memory import stage_peaks
 from pocketdiffusion.runtime.errors import UserError
+from pocketdiffusion.runtime.memory import available_bytes
 from pocketdiffusion.runtime.program import Program
 
 OWN_BYTES = 1_000_000_000  # torch, the libraries, and the tensors of one call of the original
 MOST_PARTS = 8  # of a UNet, in the advice
 
 
-def find_limit(max_memory: int | None) -> tuple[int, str]:
+def find_limit(max_memory: int | None) -> tuple[float, str]:
     """Return the bytes that an export may use, and in words where this number is from: `max_memory`, or else the free
-    memory of this computer."""
+    memory of this computer; infinity where the system does not tell it."""
     if max_memory is not None:
         return max_memory, "--max-memory allows"
-    return int(psutil.virtual_memory().available), "this computer has free"
+    free = available_bytes()
+    return inf if free is None else free, "this computer has free"
 
 
 def check_host_memory(parts: Sequence[Component], artifacts: Sequence[Artifact], max_memory: int | None) -> None:
@@ -71,7 +71,7 @@ def formats_one_at_a_time(
     return found
 
 
-def _advise(largest: Component, needs: int, limit: int) -> str:
+def _advise(largest: Component, needs: int, limit: float) -> str:
     """Return the advice: the smallest number of graphs that fits, if the largest component can be split."""
     room = limit - OWN_BYTES
     parts = ceil((needs - OWN_BYTES) / room) + 1 if room > 0 else MOST_PARTS + 1  # parts are not equal

@@ -48,7 +48,7 @@ def write_kit(
             progress(f"writing {model.name}: {model.tests}")
             source = Path(scratch) / model.name
             write_model(model, source, VOCABULARY, seed + number)
-            export(str(source), TARGET, folder / model.name, format=format)
+            export(str(source), TARGET, folder / model.name, format=format, proof="quick")
             checkpoint = open_checkpoint(str(source), progress=lambda line: None)
             for count, drawing in enumerate(drawings(model)):
                 picture = draw_with_pipeline(checkpoint, drawing, SIZE, photo)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+MEMINFO = Path("/proc/meminfo")
 LARGE = 2**20  # bytes; smaller blocks are few among weights
 # glibc's malloc.h and malloc.c: parameters of mallopt, and the largest value that its rule sets the first one to.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -26,6 +27,15 @@ def own_peak_bytes() -> int:
     except (OSError, IndexError):  # not Linux, or a kernel without VmHWM
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_bytes() -> int | None:
+    """Return the memory in bytes that a process can get without swapping: Linux's MemAvailable (proc(5)); None on other
+    systems."""
+    try:
+        return int(MEMINFO.read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return None
 
 
 def return_freed_memory() -> None:

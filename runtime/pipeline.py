@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.bundle.arrays import read_array
 from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.tiling import find_tiling
 from pocketdiffusion.runtime.engines import Opener, graph_format, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
@@ -36,7 +37,7 @@ from pocketdiffusion.runtime.sampling.samplers import check_sampler
 from pocketdiffusion.runtime.sampling.step_table import StepTable, advance, first_latents
 from pocketdiffusion.runtime.sampling.stored_tables import read_table
 from pocketdiffusion.runtime.tokenizer import Tokenizer, encode, load_tokenizer
-from pocketdiffusion.runtime.vae_tiles import blend_tiles, cut_tiles, find_tiling
+from pocketdiffusion.runtime.vae_tiles import blend_tiles, cut_tiles
 
 Latents = NDArray[np.float32]
 

@@ -11,8 +11,9 @@ import pytest
 from support.command import refusal
 
 from pocketdiffusion.build import export
+from pocketdiffusion.export.component import TileSize
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.families.parts.tiles import TileSize, choose_tiling
+from pocketdiffusion.export.families.parts.tiles import choose_tiling
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.export.reference.requests import PROOFS

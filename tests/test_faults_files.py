@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.file_faults import (
     MERGES,
+    TILE_FAULTS,
     Fault,
     another,
     another_size,
@@ -175,23 +176,7 @@ NAMED: list[tuple[str, Fault, str]] = [
     ),
     ("code of a processor", unet(lambda g: g.update(compiled_for=["SM8650"])), "unet.compiled_for must be null"),
     ("parts", unet(lambda g: g.update(parts=["x.onnx"])), "unet.parts is reserved"),
-    ("tiles", pipeline(lambda f: f["vae"].update(tile_size=8)), "tile_size and tile_overlap are both"),
-    ("tiles that overlap", pipeline(lambda f: f["vae"].update(tile_overlap=8)), "tile_size and tile_overlap are both"),
-    (
-        "tiles of a decoder for pictures",
-        pipeline(lambda f: f["vae"].update(tile_size=16, tile_overlap=4)),
-        "decode: vae_decoder.latent_sample is .1, 4, 16, 16., and decoder_latents is .4, 8, 8.",
-    ),
-    (
-        "tiles as large as the picture",
-        pipeline(lambda f: f["vae"].update(tile_size=32, tile_overlap=8)),
-        "vae.tile_size is 32, and the larger side",
-    ),
-    (
-        "tiles of half a latent",
-        pipeline(lambda f: f["vae"].update(tile_size=15, tile_overlap=8)),
-        "vae.tile_size is 15, which is not a multiple",
-    ),
+    *TILE_FAULTS,
     (
         "steps without a table",
         pipeline(lambda f: f["defaults"].update(steps=1000)),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pocketdiffusion.build import export
 from pocketdiffusion.choices import choose
-from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families.parts import autoencoder_kl
 from pocketdiffusion.export.float16.scale_propagation import follow
@@ -94,7 +94,6 @@ def test_in_any_order_with_other_rewrites(others: tuple[str, ...], tmp_path: Pat
     part = decoder_part(tmp_path)
     found = [decoded(part, order) for order in (["tiled_decoder", *others], [*others, "tiled_decoder"])]
     assert psnr(decoded(part, ()), found[0]) > 115 and (found[0] == found[1]).all()
-    assert ("tanh_sigmoid" in others) != (found[0] == decoded(part, ["tiled_decoder"])).all()
 
 
 def test_statistics_are_those_of_the_complete_tensor() -> None:
@@ -104,7 +103,9 @@ def test_statistics_are_those_of_the_complete_tensor() -> None:
     gain, offset, weight, bias = torch.randn(8), torch.randn(8), torch.randn(4, 8, 3, 3), torch.randn(4)
     expected = torch.conv2d(nn.functional.silu(torch.group_norm(x, 2, gain, offset, 1e-5)), weight, bias, padding=1)
     given = (split_rows(x), 2, gain, offset, 1e-5, False, weight, bias)
-    assert psnr(expected.numpy(), torch.cat(striped_conv(*given), 2).numpy()) > 115
+    found, by_tanh = (torch.cat(striped_conv(*given[:5], tanh, weight, bias), 2) for tanh in (False, True))
+    assert psnr(expected.numpy(), found.numpy()) > 115 and psnr(expected.numpy(), by_tanh.numpy()) > 115
+    assert not torch.equal(found, by_tanh)
     assert [stripe.shape[2] for stripe in split_rows(x)] == [2] * STRIPES
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(striped_conv, given, test_utils=checks)
@@ -129,7 +130,7 @@ FORMATS = [
 def emitted(part: Component, wanted: Artifact, folder: Path) -> tuple[Graph, Array]:
     """The artifact's record, and the picture that its file decodes."""
     folder.mkdir()
-    graph = emit(part, wanted, folder, open_batch=False)
+    graph = emit_floats(part, wanted, folder, open_batch=False)
     inputs = {name: value.numpy() for name, value in part.example(0).items()}
     return graph, load_runner(folder, wanted.format, graph)(inputs)["sample"]
 
@@ -145,7 +146,7 @@ def test_every_format_decodes_the_same_in_less_memory(
     assert psnr(decoded(part, ()), found) > floor
     assert tiled.rewrites["tiled_decoder"] == 7
     assert whole.memory is not None and tiled.memory is not None
-    assert tiled.memory.activations_bytes < 0.7 * whole.memory.activations_bytes
+    assert (tiled.memory.activations_bytes or 0) < 0.7 * (whole.memory.activations_bytes or 0)
     layers = {name for name, _ in tiled.layers}
     assert layers < {name for name, _ in whole.layers} and "decoder.up_blocks.0.resnets.0.conv1" in layers
     assert not any(name.startswith("decoder.up_blocks.2.") for name in layers)

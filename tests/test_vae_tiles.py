@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pocketdiffusion.runtime.bundle.picture_records import Latents, Vae
-from pocketdiffusion.runtime.vae_tiles import Tiling, blend_tiles, cut_tiles, find_tiling, tile_starts
+from pocketdiffusion.runtime.bundle.tiling import find_tiling
+from pocketdiffusion.runtime.vae_tiles import Tiling, blend_tiles, cut_tiles, tile_starts
 
 CASES = json.loads((Path(__file__).parent / "golden/tiles.json").read_text(encoding="utf-8"))["cases"]
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -72,7 +73,8 @@ def find_recording(home: Path, key: str, drawn: Program, tiling: Tiling | None =
         if any(_digest(folder / path) != digest for path, digest in kept.files.items()):
             return None
         os.utime(folder)
-        return [read_trajectory(folder, n, each, drawn, map_array, tiling) for n, each in enumerate(kept.drawings)]
+        found = (read_trajectory(folder, n, each, drawn, map_array) for n, each in enumerate(kept.drawings))
+        return [replace(each, tiling=tiling) for each in found]
     except (OSError, UnicodeDecodeError, ValidationError, ProofError):
         return None
 

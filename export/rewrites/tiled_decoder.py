@@ -16,6 +16,7 @@ https://github.com/pkuliyi2015/multidiffusion-upscaler-for-automatic1111 (Tiled 
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -162,7 +163,7 @@ def _is_tanh(activation: nn.Module) -> bool:
     return isinstance(activation, TanhActivation) and activation.operator is tanh_silu
 
 
-def _first(decoder: nn.Module) -> int:
+def _first(decoder: Any) -> int:
     """Return the index of the first up block in stripes."""
     return max(0, len(decoder.up_blocks) - LEVELS)
 
@@ -221,7 +222,8 @@ def upsampled(stripes: Rows, upsampler: Upsample2D) -> Rows:
     conv, found = upsampler.conv, []
     for number in range(len(stripes)):
         x = F.interpolate(with_neighbours(stripes, number), scale_factor=2.0, mode="nearest")
-        x = x[:, :, int(number > 0) : x.shape[2] - int(number < len(stripes) - 1)]  # of each neighbour's row, one half
+        first, last = int(number > 0), int(x.shape[2]) - int(number < len(stripes) - 1)
+        x = x[:, :, first:last]  # without the outer one of the two rows that each neighbour's row became
         found.append(convolve(x, number, len(stripes), conv.weight, conv.bias))
     return found
 

@@ -102,14 +102,19 @@ def export(
             output.warn(line)
     wanted, chosen = [options for options, _, _ in fitted], [phone for _, phone, _ in fitted]
     if plan:
-        from pocketdiffusion.cli.plan import show_plan
-
-        for options, phone in zip(wanted, chosen, strict=True):
-            show_plan(options, phone, proof.value, output)
+        show_plans(wanted, chosen, proof, output)
         return
     folders = choose_folders(folder, wanted, force)
     settings = Settings(token, allow_unexpected or (), proof, report, recordings.expanduser(), limit)
     export_each(wanted, folders, settings, output)
+
+
+def show_plans(wanted: "Sequence[ExportOptions]", chosen: "Sequence[Target]", proof: ProofKind, output: Output) -> None:
+    """Print the plan of the export for each phone."""
+    from pocketdiffusion.cli.plan import show_plan
+
+    for options, phone in zip(wanted, chosen, strict=True):
+        show_plan(options, phone, proof.value, output)
 
 
 @dataclass(frozen=True)

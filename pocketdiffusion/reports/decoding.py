@@ -1,7 +1,7 @@
 """How a bundle decodes pictures: in one piece, or in tiles that its reader blends."""
 
 from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
-from pocketdiffusion.runtime.vae_tiles import find_tiling
+from pocketdiffusion.runtime.bundle.tiling import find_tiling
 
 UNDIVIDED, BLENDED = "one piece", "blended tiles"
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from pocketdiffusion.runtime.bundle.manifest import Common
+from pocketdiffusion.runtime.bundle.tiling import find_tiling
 from pocketdiffusion.runtime.graph_spec import Dim, GraphSpec
 from pocketdiffusion.runtime.program import DECODE, STAGES
-from pocketdiffusion.runtime.vae_tiles import find_tiling
 
 Sizes = Mapping[str, tuple[int, ...]]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from pocketdiffusion.runtime.bundle.arrays import read_array, write_array
 from pocketdiffusion.runtime.bundle.bundle import Bundle, require_proof
 from pocketdiffusion.runtime.bundle.golden_records import GoldenCase, RecordedGraph, RecordedTensor
 from pocketdiffusion.runtime.bundle.manifest import Trajectory as Recorded
+from pocketdiffusion.runtime.bundle.tiling import find_tiling
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.image import write_png
 from pocketdiffusion.runtime.program import DECODE, PREVIEW, Program, graphs_of, text_to_image
 from pocketdiffusion.runtime.record import ArrayRef
 from pocketdiffusion.runtime.runner import Array
-from pocketdiffusion.runtime.vae_tiles import Tiling, find_tiling
 from pocketdiffusion.runtime.verify.recording import ARRAYS, FACTS, UNDIVIDED, Case, Trajectory, cases, labels_of
 
 Read = Callable[[Path, ArrayRef], Array]  # opens an array below a folder
@@ -122,7 +123,8 @@ def read_golden(bundle: Bundle) -> list[Trajectory]:
                     f"{bundle.folder}: recording {number} has {count} calls of {graph}, and the picture is {tiles} by "
                     "the tiles of the pipeline file: export the model again"
                 )
-        trajectories.append(read_trajectory(bundle.folder, number, recorded, bundle.manifest.program, tiling=tiling))
+        found = read_trajectory(bundle.folder, number, recorded, bundle.manifest.program)
+        trajectories.append(replace(found, tiling=tiling))
     if not trajectories:
         raise ProofError(f"{bundle.folder} has no recordings to verify against: export the model again")
     return trajectories
@@ -134,18 +136,17 @@ def read_trajectory(
     recorded: Recorded,
     program: Program,
     read: Read = read_array,
-    tiling: Tiling | None = None,
 ) -> Trajectory:
-    """Return the trajectory that `write_golden` wrote as number `number` below `folder`, decoded as `tiling`. `read`
-    opens its arrays. Raise ProofError if arrays are missing or do not fit."""
-    names = ARRAYS if tiling is None else (*ARRAYS, UNDIVIDED)
+    """Return the trajectory that `write_golden` wrote as number `number` below `folder`, without its tiling. `read`
+    opens its arrays. Raise ProofError if arrays or calls do not fit."""
     fields: dict[str, Any] = {name: getattr(recorded, name) for name in FACTS}
+    names = (name for name in (*ARRAYS, UNDIVIDED) if name in recorded.arrays)
     fields |= {name: read(folder, recorded.arrays[name]) for name in names}
     calls = {
         graph: tuple(_read_graph(folder, f"recording {number}: {graph}", recorded.prompt, each, read))
         for graph, each in recorded.graphs.items()
     }
-    return Trajectory(program=program, calls=calls, tiling=tiling, **fields)
+    return Trajectory(program=program, calls=calls, **fields)
 
 
 def _read_graph(folder: Path, what: str, prompt: str, recorded: RecordedGraph, read: Read) -> list[Case]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pocketdiffusion.runtime.bundle.arrays import read_array
 from pocketdiffusion.runtime.bundle.bundle import Bundle
+from pocketdiffusion.runtime.bundle.tiling import find_tiling
 from pocketdiffusion.runtime.engines import graph_format, open_graph
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
@@ -18,7 +19,6 @@ from pocketdiffusion.runtime.pipeline import draw, find_table, generate, latents
 from pocketdiffusion.runtime.program import CLASSIFIER_FREE, ENCODE_IMAGE, text_to_image
 from pocketdiffusion.runtime.program_run import Values, run_stage
 from pocketdiffusion.runtime.runner import Array, Runner
-from pocketdiffusion.runtime.vae_tiles import find_tiling
 from pocketdiffusion.runtime.verify.controls import PROMPT, SEED, STEPS, shorten
 from pocketdiffusion.runtime.verify.metrics import image_psnr_db
 from pocketdiffusion.runtime.verify.recording import Trajectory, call_positions, make_cases
@@ -82,26 +82,15 @@ def record_bundle(
         runners[name] = RecordingRunner(open_graph(bundle, name, format))
         return runners[name]
 
-    options: dict[str, Any] = {
-        "negative_prompt": negative_prompt,
-        "seed": seed,
-        "steps": steps,
-        "guidance": guidance,
-        "sampler": sampler,
-        "format": format,
-    }
+    options: dict[str, Any] = {"negative_prompt": negative_prompt, "seed": seed, "steps": steps}
+    options |= {"guidance": guidance, "sampler": sampler, "format": format}
     drafts = list(generate(bundle, prompt, batched=False, opener=opener, **options))
     picture = drafts[-1].picture
     assert picture is not None
     _encode_picture(bundle, picture, lambda graph: runners.get(graph) or opener(bundle, graph, format))
     tiling = find_tiling(bundle.manifest.latents, bundle.manifest.vae)
-    positions = partial(
-        call_positions,
-        program,
-        guidance=guidance,
-        no_negative=negative_prompt is None,
-        tiles=1 if tiling is None else len(tiling.places),
-    )
+    tiles = 1 if tiling is None else len(tiling.places)
+    positions = partial(call_positions, program, guidance=guidance, no_negative=negative_prompt is None, tiles=tiles)
     noise = TorchRandom(seed).randn(latents_shape(bundle))
     start = noise * np.float32(find_table(bundle, sampler, steps, 0).init_noise_sigma)
     return Trajectory(

@@ -246,3 +246,25 @@ def blamed(bundle: Bundle) -> set[str]:
             trajectories,
         )
     return {verdict.subject for verdict in found if not verdict.passed}
+
+
+# Contradictions between the tiles of vae, the latents and the decoder: (name, fault, part of the sentence).
+TILE_FAULTS: list[tuple[str, Fault, str]] = [
+    ("tiles", pipeline(lambda f: f["vae"].update(tile_size=8)), "tile_size and tile_overlap are both"),
+    ("tiles that overlap", pipeline(lambda f: f["vae"].update(tile_overlap=8)), "tile_size and tile_overlap are both"),
+    (
+        "tiles of a decoder for pictures",
+        pipeline(lambda f: f["vae"].update(tile_size=16, tile_overlap=4)),
+        "decode: vae_decoder.latent_sample is .1, 4, 16, 16., and decoder_latents is .4, 8, 8.",
+    ),
+    (
+        "tiles as large as the picture",
+        pipeline(lambda f: f["vae"].update(tile_size=32, tile_overlap=8)),
+        "vae.tile_size is 32, and the larger side",
+    ),
+    (
+        "tiles of half a latent",
+        pipeline(lambda f: f["vae"].update(tile_size=15, tile_overlap=8)),
+        "vae.tile_size is 15, which is not a multiple",
+    ),
+]

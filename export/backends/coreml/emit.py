@@ -35,7 +35,7 @@ from pocketdiffusion.export.backends.nearest import interpolate
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
-from pocketdiffusion.export.trace import check_calls
+from pocketdiffusion.export.trace import CallCounts, check_calls
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
@@ -72,6 +72,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     with WithBodies(artifact.rewrites) as replaced:
         traced = _trace(part, module, own, transposes)
     calls = replaced.calls + Counter(node.kind() for node in traced.inlined_graph.nodes())
+    calls.subtract(replaced.inside.calls)
     check_calls(part, artifact.rewrites, calls)
     passes, compressed = ct.PassPipeline(), compresses(plan)
     faults = add_pass(passes, part, plan) if compressed else []
@@ -129,7 +130,8 @@ def _trace(part: Component, module: nn.Module, own: GraphSpec, turned: Mapping[s
 
 
 class WithBodies(TorchFunctionMode):
-    """Replaces calls of markers that have no lowering here by calls of their bodies, and counts them by marker.
+    """Replaces calls of markers that have no lowering here by calls of their bodies, and counts them by marker, and
+    in `inside` the operators that the bodies call.
 
     Nearest upsampling becomes `nearest.interpolate`, which is the same in every format."""
 
@@ -137,11 +139,13 @@ class WithBodies(TorchFunctionMode):
         super().__init__()
         self.table = {mark: body for mark, body in bodies(rewrites).items() if mark not in coreml_lowering.LOWERED}
         self.calls: Counter[str] = Counter()
+        self.inside = CallCounts()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in self.table:
             self.calls[function._schema.name] += 1
-            function = self.table[function]
+            with self.inside:
+                return self.table[function](*args, **(kwargs or {}))
         elif function is functional.interpolate:
             function = interpolate
         return function(*args, **(kwargs or {}))

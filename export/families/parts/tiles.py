@@ -1,9 +1,8 @@
 """A decoder as a graph for tiles of the picture, which readers blend (runtime/vae_tiles.py)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from pocketdiffusion.export.component import Component
+from pocketdiffusion.export.component import Component, TileSize
 from pocketdiffusion.runtime.bundle.picture_records import Vae
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.vae_tiles import Tiling
@@ -12,14 +11,6 @@ from pocketdiffusion.runtime.vae_tiles import Tiling
 # so that smaller ones have other colours. A smaller picture has tiles of 7/8 of its larger side.
 LEAST_TILE = 64
 OVERLAP = 4  # a quarter of a tile, as in diffusers
-
-
-@dataclass(frozen=True)
-class TileSize:
-    """The size and overlap of tiles in pixels; None for the default."""
-
-    size: int | None = None
-    overlap: int | None = None
 
 
 def tile_components(title: str, parts: Sequence[Component], wanted: TileSize | None) -> list[Component]:
