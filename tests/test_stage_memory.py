@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.command import call
+from support.sample_bundle import write_sample
 
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
+from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.stage_memory import peak_of, stage_peaks
 
 
@@ -37,24 +41,31 @@ def test_what_is_not_known_is_not_guessed(unknown: Memory | None) -> None:
     assert peak_of([memory(1, 1), unknown], low_memory=False) is None
 
 
-def test_the_stages_of_a_bundle(tiny_bundle: Path) -> None:
-    """Each has one graph: both ways need the same."""
-    manifest = open_bundle(tiny_bundle).manifest
-    graphs = manifest.graphs["onnx"]
-    whole, low = (stage_peaks(manifest.program, graphs, low_memory=each) for each in (False, True))
-    assert whole == low and {*whole} >= {"encode_prompt", "denoise", "decode"}
-    assert whole["denoise"] == peak_of([graphs["unet"].memory], low_memory=True)
+def sealed(folder: Path, **needs: Memory | None) -> dict[str, Any]:
+    """manifest.json of a small bundle whose graphs need as much as `needs` says by their names."""
+    draft = write_sample(folder)
+    graphs = draft.graphs["onnx"]
+    changed = {name: graph.model_copy(update={"memory": needs.get(name)}) for name, graph in graphs.items()}
+    seal(folder, draft.model_copy(update={"graphs": {"onnx": changed}}))
+    index: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    return index
 
 
-def test_the_manifest_states_the_peaks_of_its_graphs(tiny_bundle: Path) -> None:
-    """By hand from the records of the graphs in the pipeline file: each stage has one."""
-    index, pipeline = (
-        json.loads((tiny_bundle / name).read_text("utf-8")) for name in ("manifest.json", "pipeline/onnx.json")
-    )
-    peaks = index["formats"]["onnx"]["peaks"]
-    graphs = {"encode_prompt": "text_encoder", "denoise": "unet", "decode": "vae_decoder"}
-    assert graphs.keys() <= peaks.keys()
-    for stage, graph in graphs.items():
-        needs = pipeline["graphs"][graph]["memory"]
-        largest = max(needs["loading_bytes"], needs["weights_bytes"] + needs["activations_bytes"])
-        assert peaks[stage] == {"whole": largest, "one_at_a_time": largest}
+def test_the_manifest_states_the_peaks_of_its_graphs(tmp_path: Path) -> None:
+    needs = {"text_encoder": memory(100, 10), "unet": memory(50, 20, 90)}  # of the decoder nothing is known
+    assert sealed(tmp_path, **needs)["formats"]["onnx"]["peaks"] == {
+        "encode_prompt": {"whole": 110, "one_at_a_time": 110},
+        "denoise": {"whole": 90, "one_at_a_time": 90},
+        "decode": {"whole": None, "one_at_a_time": None},
+    }
+    manifest = open_bundle(tmp_path).manifest
+    assert stage_peaks(manifest.program, manifest.graphs["onnx"], low_memory=True)["denoise"] == 90
+
+
+def test_inspect_prints_them(tmp_path: Path) -> None:
+    sealed(tmp_path, unet=memory(5_000_000, 2_000_000, 9_000_000))
+    shown = call("inspect", str(tmp_path), fresh=True).stdout
+    (line,) = [line for line in shown.splitlines() if line.split()[:2] == ["onnx", "denoise"]]
+    assert line.split()[2:] == ["9.0", "9.0"]
+    peaks = json.loads(call("inspect", str(tmp_path), "--json", fresh=True).stdout)["peaks"]
+    assert peaks["onnx"]["denoise"] == {"whole": 9_000_000, "one_at_a_time": 9_000_000}
