@@ -67,7 +67,7 @@ def factors(
     stripes: Sequence[Tensor], groups: int, gain: Tensor, offset: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return m, k and c, each [batch, channels, 1, 1], by which (x - m) * k + c is the group norm of all stripes,
-    computed as `centred_group_norm` does."""
+    computed as `centred_group_norm` does, but for a division: coremltools' rsqrt adds an epsilon of its own."""
     batch, channels = stripes[0].shape[:2]
     grouped, full = (-1, groups, channels // groups), (batch, channels, 1, 1)
     rows = [int(stripe.shape[2]) for stripe in stripes]
@@ -85,7 +85,7 @@ def factors(
     inner = mean.reshape(grouped)
     inner = inner - inner.mean(2, keepdim=True)
     variance = (squares.reshape(grouped) + inner * inner).mean(2, keepdim=True)
-    factor = torch.rsqrt(variance + eps) * gain.reshape(grouped)
+    factor = gain.reshape(grouped) / torch.sqrt(variance + eps)
     return mean, factor.reshape(full), (inner * factor + offset.reshape(grouped)).reshape(full)
 
 

@@ -35,7 +35,7 @@ from pocketdiffusion.export.backends.nearest import interpolate
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.rewrites import apply_rewrites, bodies
-from pocketdiffusion.export.trace import CallCounts, check_calls
+from pocketdiffusion.export.trace import check_calls
 from pocketdiffusion.quantize.scheme import FLOAT16, FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.errors import UserError
@@ -139,7 +139,7 @@ class WithBodies(TorchFunctionMode):
         super().__init__()
         self.table = {mark: body for mark, body in bodies(rewrites).items() if mark not in coreml_lowering.LOWERED}
         self.calls: Counter[str] = Counter()
-        self.inside = CallCounts()
+        self.inside = FunctionCalls()
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in self.table:
@@ -148,6 +148,19 @@ class WithBodies(TorchFunctionMode):
                 return self.table[function](*args, **(kwargs or {}))
         elif function is functional.interpolate:
             function = interpolate
+        return function(*args, **(kwargs or {}))
+
+
+class FunctionCalls(TorchFunctionMode):
+    """Counts the calls of torch's functions, by the name of the operator that each becomes in a traced program. A
+    dispatch mode, as `CallCounts` is, would keep them out of a program that is being traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[f"aten::{function.__name__}"] += 1
         return function(*args, **(kwargs or {}))
 
 
