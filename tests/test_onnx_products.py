@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.integer_parts import calibrate, emitted, example, in_torch, operators, plan_for, read
+from support.integer_parts import calibrate, emitted, example, in_torch, operators, plan_for, read, words
 from support.traced_parts import artifact, component_of, psnr
 from torch import nn
 
 from pocketdiffusion.export.backends.emission import emit
+from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.backends.onnx.quantization import products as onnx_products
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import components
@@ -20,8 +21,10 @@ from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.torch_runner import open_rewritten
 from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Activation, Plan, Scheme
+from pocketdiffusion.runtime.bundle.manifest import Graph
 from pocketdiffusion.runtime.engines import onnx as runners
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.runner import Runner
 
 pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 
@@ -33,6 +36,16 @@ def unet(folder: Path) -> Component:
     return next(
         p for p in components(open_checkpoint(str(folder), progress=lambda line: None)) if p.spec.name == "unet"
     )
+
+
+def opened_without_vnni(path: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """Open a graph as on x86 without VNNI: with other kernels of onnxruntime, which read each weight as uint8."""
+    with monkeypatch.context() as patch:
+        patch.setattr(runners, "_sums_saturate", lambda: True)
+        careful = runners.open_runner(path / graph.path, graph.spec, threads=1)
+    options = careful.session.get_session_options()  # type: ignore[attr-defined]
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    return careful
 
 
 @pytest.mark.parametrize(("activation", "profile"), PRODUCTS)
@@ -57,12 +70,15 @@ def test_patches_in_bands_are_the_same(
 ) -> None:
     part = operators(tmp_path)
     plan = plan_for(part, activation=activation)
+    monkeypatch.setattr(runners, "_sums_saturate", lambda: False)  # the kernels of other processors: see below
     undivided = emitted(part, plan, tmp_path / "undivided", profile)
     monkeypatch.setattr(onnx_products, "PATCHES", 3 * 8 * 9 * 64)  # three rows of `same`, one of `wide`
     bands = emitted(part, plan, tmp_path / "bands", profile)
     assert (undivided[0].ops.get("Slice"), bands[0].ops["Slice"]) == (None, 4 + 7)
     for name, x in undivided[1](example(part)).items():
         np.testing.assert_array_equal(bands[1](example(part))[name], x)
+    with pytest.raises(ProofError, match="exact sums of int8 only for weights of one operator each"):
+        opened_without_vnni(tmp_path / "bands", bands[0], monkeypatch)
 
 
 @pytest.mark.parametrize(("activation", "profile"), PRODUCTS[:3:2])
@@ -125,18 +141,42 @@ def test_an_open_batch(tiny_checkpoint: Path, tmp_path: Path, activation: Activa
 
 
 def test_sums_are_exact_on_x86_without_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the runner selects other kernels of onnxruntime, which read each weight as uint8."""
     part = operators(tmp_path)
     for activation in ("int8", "float"):
         plan = plan_for(part, activation=activation)
         graph, runner = emitted(part, plan, tmp_path / activation)
-        monkeypatch.setattr(runners, "_sums_saturate", lambda: True)
-        careful = runners.open_runner(tmp_path / activation / graph.path, graph.spec, threads=1)
-        monkeypatch.undo()
-        options = careful.session.get_session_options()  # type: ignore[attr-defined]
-        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+        careful = opened_without_vnni(tmp_path / activation, graph, monkeypatch)
         for name, x in runner(example(part)).items():
             np.testing.assert_array_equal(careful(example(part))[name], x)
+
+
+def test_layers_have_exact_sums_on_x86_without_vnni(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two products of the largest uint8 and int8, 255 * 127, are more than int16 holds."""
+
+    def build() -> nn.Module:
+        layer = nn.Linear(64, 8)
+        nn.init.constant_(layer.weight, 1.0)
+        return nn.Sequential(layer)
+
+    x = np.ones((1, 4, 64), np.float32)
+    part = component_of(tmp_path, build, {"x": torch.from_numpy(x)}, {"y": (1, 4, 8)}, {})
+    plan = plan_for(part, activation="int8")
+    graph, _ = emitted(part, plan, tmp_path / "out", "ort")
+    monkeypatch.setattr(runners, "_sums_saturate", lambda: True)
+    (layer,) = open_layers(tmp_path / "out", "onnx", graph)({"x": x}).values()
+    assert psnr(in_torch(part, plan)({"x": x})["y"], layer) >= 120
+
+
+@pytest.mark.parametrize(("bits", "group"), [(8, 0), (4, 0), (4, 32)])
+def test_fixed_rows_of_an_embedding_on_x86_without_vnni(
+    tmp_path: Path, bits: int, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime computes rows with fixed indices once, and then reads them as uint8, as it does a weight."""
+    part = words(tmp_path)
+    plan = plan_for(part, bits, group)
+    graph, _ = emitted(part, plan, tmp_path / "out")
+    careful = opened_without_vnni(tmp_path / "out", graph, monkeypatch)
+    assert psnr(in_torch(part, plan)(example(part))["states"], careful(example(part))["states"]) >= 120
 
 
 def test_a_convolution_in_groups(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ ENGINE = EngineFacts(
 )
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 _FATAL = 4  # onnxruntime's log level: errors arrive as exceptions
+_SHARED_WEIGHT = (
+    "on x86 without VNNI it has exact sums of int8 only for weights of one operator each, and large convolutions here "
+    "share theirs: use a processor with VNNI or an arm64 one, or a --recipe without integer arithmetic"
+)
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,10 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
     options.enable_mem_pattern = False
     options.enable_mem_reuse = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if _sums_saturate():
-        options.add_session_config_entry("session.x64quantprecision", "1")  # slower, exact sums of int8
+    select_exact_sums(options)
     if threads is not None:
         options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ProofError(f"{path}: onnxruntime cannot load this file: {_reason(error)}") from None
+    session = load_session(path, options)
     for kind, wanted, found in (
         ("inputs", spec.inputs, session.get_inputs()),
         ("outputs", spec.outputs, session.get_outputs()),
@@ -86,6 +86,26 @@ def open_runner(path: Path, spec: GraphSpec, threads: int | None = None) -> Runn
             promised = ", ".join(_describe(t) for t in wanted)
             raise ProofError(f"{path}: {kind} are {', '.join(sorted(actual))}, not {promised}")
     return OnnxRunner(spec, session)
+
+
+def load_session(path: Path, options: Any) -> Any:
+    """Return a session of onnxruntime for the file `path`. Raise ProofError if it cannot load the file."""
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        reason = _SHARED_WEIGHT if "replace the existing tensor" in str(error) else _reason(error)
+        raise ProofError(f"{path}: onnxruntime cannot load this file: {reason}") from None
+
+
+def select_exact_sums(options: Any) -> bool:
+    """Select, in onnxruntime's session options, kernels whose sums of int8 products do not saturate, and return True if
+    the default ones do. They are slower, and graph optimizations of the second level put them in."""
+    if _sums_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        return True
+    return False
 
 
 def _sums_saturate() -> bool:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from pocketdiffusion.export.backends.onnx.weights import DATA
 from pocketdiffusion.quantize.float16_range import Note
 from pocketdiffusion.runtime.engines.mlprogram.execute import Arithmetic
+from pocketdiffusion.runtime.engines.onnx import load_session, select_exact_sums
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.runner import Array, check_inputs
@@ -57,20 +58,23 @@ def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note)
 
 def open_session(path: Path, model: ir.Model, beside: Path | None = None) -> Any:
     """Return a session of `model`, a changed copy of the file at `path`, whose data it reads. onnxruntime's graph
-    optimizations are off, so that all operators stay. While it loads, the model is in a temporary folder below
-    `beside`, by default the system's; nothing is written into a bundle."""
+    optimizations are off, so that all operators stay, except where exact sums of int8 need them. While it loads, the
+    model is in a temporary folder below `beside`, by default the system's; nothing is written into a bundle. Raise
+    ProofError if onnxruntime cannot load it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if any(node.op_type.startswith("MatMulInteger") for node in model.graph) and select_exact_sums(options):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     # In the order of the file: by default the maxima, which nothing reads, come last, and all results wait for them.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with TemporaryDirectory(dir=beside) as scratch:
         _place(path.parent / DATA, Path(scratch) / DATA)
         onnx.save(ir.to_proto(model), Path(scratch) / _MODEL)
-        return onnxruntime.InferenceSession(Path(scratch) / _MODEL, options, providers=["CPUExecutionProvider"])
+        return load_session(Path(scratch) / _MODEL, options)
 
 
 def _place(source: Path, target: Path) -> None:

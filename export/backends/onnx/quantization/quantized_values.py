@@ -106,7 +106,9 @@ def gather_quantized(edit: Edit, weight: Weight, scheme: Scheme, sites: Sequence
             found.append(edit.put(site.node, "Gather", [table, site.x], rows))
         count = count_of(shape_of(found[1]))
         rows = edit.reshape(site.node, found[0], [-1, shape[1] // blocks], [count, shape[1] // blocks])
-        dequantized = _put_dequantize(edit, site.node, rows, edit.reshape(site.node, found[1], [-1], [count]))
+        # Rows with fixed indices are a constant, which onnxruntime converts as it does a weight (put_zero_points).
+        zeros = put_zero_points(edit, weight, (count,), extracts) if scheme.bits == 8 and count is not None else None
+        dequantized = _put_dequantize(edit, site.node, rows, edit.reshape(site.node, found[1], [-1], [count]), zeros)
         edit.replace(site.output, edit.restore_shape(site.node, dequantized, site.output), site.nodes)
 
 
