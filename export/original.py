@@ -7,12 +7,11 @@ from pathlib import Path
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, TileSize, check_finite, check_runs
-from pocketdiffusion.export.families import components, program
-from pocketdiffusion.export.families.parts.tiles import tiling_of
+from pocketdiffusion.export.families import components
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.quantization import Calibrated, calibrate
-from pocketdiffusion.export.reference.kept_recordings import find_recording, keep_recording, recording_key
+from pocketdiffusion.export.reference.kept_recordings import find_recording, keep_recording
 from pocketdiffusion.export.reference.record import check_reference, record
 from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
@@ -82,18 +81,15 @@ def record_original(
     """Return the model with its drawings of the gate's prompts, recorded with diffusers' own pipeline. `proof` decides
     how many there are (export/reference/requests.py). In the folder `recordings` they are kept, and found again."""
     wanted = PROOFS[proof]
-    key = "" if recordings is None else recording_key(checkpoint, parts, wanted.requests, wanted.controls)
-    found = (
-        None if recordings is None else find_recording(recordings, key, program(checkpoint, parts), tiling_of(parts))
-    )
+    folder, found = (None, None) if recordings is None else find_recording(recordings, checkpoint, parts, wanted)
     if found is not None:
         progress(f"reading the recording of {checkpoint.name} in {recordings}")
         return Original(checkpoint, parts, found, proof)
     note = lambda line: progress(f"recording the original: {line}")  # noqa: E731
     trajectories = record(checkpoint, parts, wanted.requests, note, controls=wanted.controls)
-    if recordings is not None:
+    if folder is not None:
         try:
-            keep_recording(recordings, key, trajectories)
+            keep_recording(folder, trajectories)
         except OSError as error:  # the export needs the drawings, not their copy
             progress(Note(f"the recording of {checkpoint.name} is not kept in {recordings}: {error.strerror}"))
     return Original(checkpoint, parts, trajectories, proof)

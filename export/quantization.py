@@ -95,9 +95,9 @@ def analyse(
 ) -> Iterator[SensitivityAnalysis]:
     """Open the sensitivity analysis of a model on the prompts `requests`. `file` keeps its table from run to run;
     `workers` processes measure, by default one per core. Raise UserError if the system ends one of them."""
+    subjects, drawings = subjects_of(parts), drawings_of(checkpoint, parts, requests)
     key = analysis_key(checkpoint, parts, requests) if file is not None else ""
     table = SensitivityTable() if file is None else open_table(file, key, progress)
-    subjects, drawings = subjects_of(parts), drawings_of(checkpoint, parts, requests)
     opened = open_analysis(subjects, drawings, follow_parent, table=table, workers=workers, progress=progress)
     with opened as analysis:
         yield analysis
@@ -138,4 +138,5 @@ def _draw(
 def analysis_key(checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request]) -> str:
     """Return the key of a sensitivity table: the model with its tokenizers (all files of each folder, including special
     and added tokens), the size of its pictures, the prompts, the libraries, and the version of the code."""
-    return table_key(recording_facts(checkpoint, parts, requests))
+    facts = recording_facts(checkpoint, parts, requests)
+    return table_key(facts)

@@ -100,7 +100,7 @@ def test_the_oldest_are_removed(home: Path, tmp_path: Path, monkeypatch: pytest.
     (other / "old").mkdir()
     (other / "old" / "file").write_bytes(bytes(1000))
     monkeypatch.setattr(kept_recordings, "LARGEST", 500)
-    kept_recordings.keep_recording(other, folder.name, [])
+    kept_recordings.keep_recording(other / folder.name, [])
     assert [each.name for each in other.iterdir()] == [folder.name]
 
 

@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -19,14 +19,13 @@ from pydantic import ValidationError
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families import program
+from pocketdiffusion.export.families.parts.tiles import tiling_of
 from pocketdiffusion.export.reference.recording_facts import recording_facts
-from pocketdiffusion.export.reference.requests import Request
+from pocketdiffusion.export.reference.requests import Proof
 from pocketdiffusion.runtime.bundle.arrays import map_array
 from pocketdiffusion.runtime.bundle.golden_records import Trajectory as Recorded
 from pocketdiffusion.runtime.errors import ProofError
-from pocketdiffusion.runtime.program import Program
 from pocketdiffusion.runtime.record import BundlePath, Record, Sha256
-from pocketdiffusion.runtime.vae_tiles import Tiling
 from pocketdiffusion.runtime.verify.golden import read_trajectory, write_golden
 from pocketdiffusion.runtime.verify.recording import Trajectory
 
@@ -44,44 +43,36 @@ class KeptRecording(Record):
     files: dict[BundlePath, Sha256]
 
 
-def recording_key(
-    checkpoint: Checkpoint, parts: Sequence[Component], requests: Sequence[Request], controls: Collection[str]
-) -> str:
-    """Return the SHA-256 (hex) of all that decides a recording."""
-    graphs = {
-        part.spec.name: [
-            (tensor.name, tensor.shape, tensor.dtype) for tensor in (*part.spec.inputs, *part.spec.outputs)
-        ]
-        for part in parts
-    }
+def find_recording(
+    home: Path, checkpoint: Checkpoint, parts: Sequence[Component], proof: Proof
+) -> tuple[Path, list[Trajectory] | None]:
+    """Return the folder in `home` of the recording of a checkpoint for `proof`, named by the SHA-256 (hex) of all that
+    decides it, and the recording with its arrays as mapped pages: None if there is none, or if one of its files has
+    changed."""
     facts = {
         "version": RECORDING_VERSION,
-        "facts": recording_facts(checkpoint, parts, requests),
-        "graphs": graphs,
-        "program": program(checkpoint, parts).model_dump(mode="json"),
-        "controls": sorted(controls),
+        "facts": recording_facts(checkpoint, parts, proof.requests),
+        "graphs": [asdict(part.spec) for part in parts],
+        "controls": sorted(proof.controls),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def find_recording(home: Path, key: str, drawn: Program, tiling: Tiling | None = None) -> list[Trajectory] | None:
-    """Return the recording `key` in `home`, drawn by the program `drawn` and decoded as `tiling`, with its arrays as
-    mapped pages; None if there is none, or one of its files has changed."""
-    folder = home / key
+    tiling, drawn = tiling_of(parts), program(checkpoint, parts)
+    facts["program"] = drawn.model_dump(mode="json")
+    folder = home / hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     try:
         kept = KeptRecording.model_validate_json((folder / _INDEX).read_text(encoding="utf-8"))
         if any(_digest(folder / path) != digest for path, digest in kept.files.items()):
-            return None
+            return folder, None
         os.utime(folder)
         found = (read_trajectory(folder, n, each, drawn, map_array) for n, each in enumerate(kept.drawings))
-        return [replace(each, tiling=tiling) for each in found]
+        return folder, [replace(each, tiling=tiling) for each in found]
     except (OSError, UnicodeDecodeError, ValidationError, ProofError):
-        return None
+        return folder, None
 
 
-def keep_recording(home: Path, key: str, trajectories: Sequence[Trajectory]) -> None:
-    """Write a recording into `home`, complete or not at all, and remove the oldest ones there if all together have more
-    than LARGEST bytes. Raise OSError if it cannot be written."""
+def keep_recording(folder: Path, trajectories: Sequence[Trajectory]) -> None:
+    """Write a recording as `folder`, complete or not at all, and remove the oldest ones beside it if all together have
+    more than LARGEST bytes. Raise OSError if it cannot be written."""
+    home = folder.parent
     home.mkdir(parents=True, exist_ok=True)
     new = Path(mkdtemp(dir=home, prefix=".new-"))
     try:
@@ -89,13 +80,12 @@ def keep_recording(home: Path, key: str, trajectories: Sequence[Trajectory]) -> 
         names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
         kept = KeptRecording(drawings=drawings, files={name: _digest(new / name) for name in names})
         (new / _INDEX).write_text(kept.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        old = home / key
-        if old.exists():  # it has changed, or another process was faster
-            old.rename(new.with_name(f"{new.name}.old"))
-        new.rename(home / key)
+        if folder.exists():  # it has changed, or another process was faster
+            folder.rename(new.with_name(f"{new.name}.old"))
+        new.rename(folder)
     finally:
-        for folder in (new, new.with_name(f"{new.name}.old")):
-            shutil.rmtree(folder, ignore_errors=True)
+        for part in (new, new.with_name(f"{new.name}.old")):
+            shutil.rmtree(part, ignore_errors=True)
     _remove_oldest(home)
 
 

@@ -96,14 +96,13 @@ class Reference:
 def open_reference(checkpoint: Checkpoint, parts: Sequence[Component], streamed: bool) -> Reference:
     """Open the checkpoint's pipeline. Raise UserError as `record` does."""
     pipeline = open_pipeline(checkpoint, streamed=streamed)
+    drawn, specs = program(checkpoint, parts), {part.spec.name: part.spec for part in parts}
+    own, recorded = modules(checkpoint, pipeline, parts), calls(checkpoint, pipeline, parts)
     sampler = set_sampler(checkpoint, pipeline)
-    drawn = program(checkpoint, parts)
-    specs = {part.spec.name: part.spec for part in parts}
     latents, decoded = find_ends(drawn, specs)
     scale = int(decoded.shape[2]) // int(latents.shape[2])
     _, height, width = latents_shape(drawn, specs)
     size = width * scale, height * scale
-    own, recorded = modules(checkpoint, pipeline, parts), calls(checkpoint, pipeline, parts)
     return Reference(pipeline, own, recorded, drawn, size, sampler, tiling_of(parts))
 
 
