@@ -27,10 +27,6 @@ ENGINE = EngineFacts(
 )
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32", "tensor(int64)": "int64"}
 _FATAL = 4  # onnxruntime's log level: errors arrive as exceptions
-_SHARED_WEIGHT = (
-    "on x86 without VNNI it has exact sums of int8 only for weights of one operator each, and large convolutions here "
-    "share theirs: use a processor with VNNI or an arm64 one, or a --recipe without integer arithmetic"
-)
 
 
 @dataclass(frozen=True)
@@ -95,8 +91,7 @@ def load_session(path: Path, options: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        reason = _SHARED_WEIGHT if "replace the existing tensor" in str(error) else _reason(error)
-        raise ProofError(f"{path}: onnxruntime cannot load this file: {reason}") from None
+        raise ProofError(f"{path}: onnxruntime cannot load this file: {_reason(error)}") from None
 
 
 def select_exact_sums(options: Any) -> bool:

@@ -136,14 +136,28 @@ def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
             vector = len(part.weight.ref.shape) < 2
             stored = Plain(array) if vector else store(array, part.scheme)
             file.write(b"" if vector else bytes(-file.tell() % _PAGE))
+            written: dict[Extract, ir.ExternalTensor] = {}
             for value in used:
-                data = np.asarray(part.values[value](stored), order="C")
-                if data.dtype == np.float16 and value.dtype == ir.DataType.FLOAT:
-                    value = _store_as_half(model, value)
-                inside = vector or data.ndim < 2
-                value.const_value = ir.tensor(data, name=value.name) if inside else _write(file, value, data, folder)
+                extract = part.values[value]
+                if extract not in written:
+                    data = np.asarray(extract(stored), order="C")
+                    if data.dtype == np.float16 and value.dtype == ir.DataType.FLOAT:
+                        value = _store_as_half(model, value)
+                    if vector or data.ndim < 2:
+                        value.const_value = ir.tensor(data, name=value.name)
+                    else:
+                        value.const_value = written[extract] = _write(file, value, data, folder)
+                else:
+                    value.const_value = _refer(value, written[extract], folder)
                 model.graph.initializers.add(value)
     return parameters
+
+
+def _refer(value: ir.Value, written: ir.ExternalTensor, folder: Path) -> ir.ExternalTensor:
+    """Return a tensor for `value` with the bytes of a tensor that is written already."""
+    assert value.dtype is not None and value.shape is not None
+    place = DATA, written.offset, written.length
+    return ir.ExternalTensor(*place, value.dtype, shape=value.shape, name=str(value.name), base_dir=folder)
 
 
 def _write(file: BinaryIO, value: ir.Value, data: NDArray[Any], folder: Path) -> ir.ExternalTensor:

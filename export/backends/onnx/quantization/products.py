@@ -7,7 +7,7 @@ with it (benchmarks/RESULTS.md). Activations are uint8 and weights int8: onnxrun
 pair at twice the speed of uint8 with uint8, and at nine times the speed of int8 with int8.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 from typing import Any
@@ -19,12 +19,13 @@ from pocketdiffusion.export.backends.onnx.edit import Edit, shape_of
 from pocketdiffusion.export.backends.onnx.lowering import Profile
 from pocketdiffusion.export.backends.onnx.quantization.quantized_values import (
     Extracts,
-    put_quantized,
+    linear,
     put_scales,
+    put_stored,
     put_zero_points,
 )
 from pocketdiffusion.export.backends.onnx.quantization.sites import Site, ints
-from pocketdiffusion.export.backends.onnx.weights import Weight
+from pocketdiffusion.export.backends.onnx.weights import Extract, Weight
 from pocketdiffusion.quantize.qparams import ValueRange, affine
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import ProofError
@@ -86,23 +87,27 @@ def lower_product(
     edit, first = activations.edit, sites[0].node
     shape = weight.ref.shape
     if len(shape) == 2:
-        quantized = put_quantized(edit, first, weight, scheme.bits, shape[::-1], lambda values: values.T, extracts)
+        rows = shape[::-1]
+        extract: Extract = lambda stored: linear(stored).quantized.T  # noqa: E731
     elif len(shape) == 4 and all(shape[1] == shape_of(site.x)[1] for site in sites):
         rows = (prod(shape[1:]), shape[0])
-        quantized = put_quantized(
-            edit, first, weight, scheme.bits, rows, lambda values: values.transpose(2, 3, 1, 0).reshape(rows), extracts
-        )
+        extract = lambda stored: linear(stored).quantized.transpose(2, 3, 1, 0).reshape(rows)  # noqa: E731
     else:
         raise ProofError(f"{weight.name}: there are no integer products for such a convolution: keep its input float")
-    zero_point, scales = put_zero_points(edit, weight, (), extracts), put_scales(edit, weight, extracts)
+
+    def put_weight() -> tuple[ir.Value, ir.Value]:
+        quantized = put_stored(edit, first, weight, scheme.bits, rows, extract, extracts)
+        return quantized, put_zero_points(edit, weight, (), extracts)
+
+    scales = put_scales(edit, weight, extracts)
     for site in sites:
         rounded = _round(activations, site, scheme)
         if profile == "ort":
-            product = _Product(edit, site, rounded, quantized, zero_point, scales, fused=True)
+            product = _Product(edit, site, rounded, put_weight, scales, fused=True)
         else:
             both = edit.value(ir.DataType.FLOAT, shape[:1])
             edit.put(site.node, "Mul", [scales, rounded.scale], both)
-            product = _Product(edit, site, rounded, quantized, zero_point, both, fused=False)
+            product = _Product(edit, site, rounded, put_weight, both, fused=False)
         result = _convolve(product, shape) if site.operator == "conv" else product.put(rounded.quantized)
         edit.replace(site.output, result, site.nodes)
 
@@ -131,28 +136,29 @@ def _round(activations: Activations, site: Site, scheme: Scheme) -> Rounded:
 
 @dataclass(frozen=True)
 class _Product:
-    """The product of quantized values [..., inputs] of one operator with its weight [inputs, out]. `scales` are the
-    weight's if one node computes everything (`fused`), else the scales of the integer sums."""
+    """The product of quantized values [..., inputs] of one operator with its weight. `put_weight` returns the weight
+    [inputs, out] and its zero point under new names, for one node. `scales` are the weight's if one node computes
+    everything (`fused`), else the scales of the integer sums."""
 
     edit: Edit
     site: Site
     rounded: Rounded
-    weight: ir.Value
-    zero_point: ir.Value
+    put_weight: Callable[[], tuple[ir.Value, ir.Value]]
     scales: ir.Value
     fused: bool
 
     def put(self, quantized: ir.Value) -> ir.Value:
         """Return the product of uint8 [..., inputs] with the weight, plus the bias, as float32 [..., out]."""
         edit, node, bias = self.edit, self.site.node, self.site.bias
-        shape = [*shape_of(quantized)[:-1], shape_of(self.weight)[1]]
+        weight, zero_point = self.put_weight()
+        shape = [*shape_of(quantized)[:-1], shape_of(weight)[1]]
         result = edit.value(ir.DataType.FLOAT, shape)
         if self.fused:
-            inputs = [quantized, self.weight, self.rounded.scale, self.scales, self.rounded.zero_point, self.zero_point]
+            inputs = [quantized, weight, self.rounded.scale, self.scales, self.rounded.zero_point, zero_point]
             more = [] if bias is None else [bias]
             return edit.put(node, "MatMulIntegerToFloat", [*inputs, *more], result, domain=_OWN)
         sums = edit.value(ir.DataType.INT32, shape)
-        edit.put(node, "MatMulInteger", [quantized, self.weight, self.rounded.zero_point, self.zero_point], sums)
+        edit.put(node, "MatMulInteger", [quantized, weight, self.rounded.zero_point, zero_point], sums)
         edit.put(node, "Cast", [sums], result, attributes={"to": ir.DataType.FLOAT})
         scaled = edit.put(node, "Mul", [result, self.scales], edit.value(ir.DataType.FLOAT, shape))
         if bias is None:

@@ -6,6 +6,7 @@ has one scale: an output channel, or a block of one. int4 is widened by a Cast, 
 its DequantizeLinear of int4 is three times as slow as of int8.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -40,9 +41,23 @@ def put_quantized(
     extracts: Extracts,
 ) -> ir.Value:
     """Return the quantized values after `turn`, int8 of `shape`; they have the weight's name."""
+    return put_stored(edit, anchor, weight, bits, shape, lambda stored: turn(linear(stored).quantized), extracts)
+
+
+def put_stored(
+    edit: Edit,
+    anchor: ir.Node,
+    weight: Weight,
+    bits: int,
+    shape: Sequence[int],
+    extract: Extract,
+    extracts: Extracts,
+) -> ir.Value:
+    """Return the quantized values of `extract`, int8 of `shape`, under a name of their own. The data file has the
+    values of one `extract` once."""
     stored_as = ir.DataType.INT4 if bits <= NARROW else ir.DataType.INT8
-    quantized = edit.value(stored_as, shape, weight.name)
-    extracts[quantized] = lambda stored: turn(linear(stored).quantized)
+    quantized = edit.value(stored_as, shape, _unused(weight.name, extracts))
+    extracts[quantized] = extract
     if bits > NARROW:
         return quantized
     widened = edit.value(ir.DataType.INT8, shape)
@@ -57,11 +72,18 @@ def put_scales(edit: Edit, weight: Weight, extracts: Extracts) -> ir.Value:
 
 
 def put_zero_points(edit: Edit, weight: Weight, shape: Sequence[int], extracts: Extracts) -> ir.Value:
-    """Return the zero points, int8 of `shape`, all 0. Each weight has its own: onnxruntime on x86 without VNNI converts
-    int8 weights and their zero points to uint8."""
-    zero_points = edit.value(ir.DataType.INT8, shape, f"{weight.name}.zero")
+    """Return the zero points, int8 of `shape`, all 0. Each operator has its own: onnxruntime on x86 without VNNI
+    converts int8 weights and their zero points to uint8, under new names, and refuses to do so twice."""
+    zero_points = edit.value(ir.DataType.INT8, shape, _unused(f"{weight.name}.zero", extracts))
     extracts[zero_points] = lambda stored: np.zeros(shape, np.int8)
     return zero_points
+
+
+def _unused(name: str, extracts: Extracts) -> str:
+    """Return `name`, or with a number behind it if a value of the weight has that name already."""
+    taken = {value.name for value in extracts}
+    copies = (f"{name}.{number}" for number in itertools.count(1))
+    return next(each for each in itertools.chain([name], copies) if each not in taken)
 
 
 def put_block_scales(edit: Edit, anchor: ir.Node, weight: Weight, blocks: int, extracts: Extracts) -> ir.Value:
