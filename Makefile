@@ -16,7 +16,7 @@ PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 # What the Swift engine is tested with.
 SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-split build/emoji-tiled build/emoji-iphone-15
 
-.PHONY: demo pixel test test-all test-android apk test-apk test-swift check clean
+.PHONY: demo pixel test test-slow test-all test-android apk test-apk test-swift check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -24,13 +24,19 @@ demo: .venv/.ready
 pixel: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build pixel-8
 
+# LEAVE_OUT: tests that were run before. UNTIL, in seconds since 1970: no slow test begins later.
+PYTEST = $(PARALLEL) $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder --durations 10 \
+	$(addprefix --kit=,$(wildcard build/kit)) $(addprefix --tensorflow=,$(wildcard build/tensorflow)) \
+	$(addprefix --deselect=,$(LEAVE_OUT))
+
 test: .venv/.ready
-	$(PARALLEL) $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+test-slow: .venv/.ready
+	$(PYTEST) -m slow $(addprefix --until=,$(UNTIL))
 
 test-all: .venv/.ready
-	$(PARALLEL) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow" --durations 10 \
-		$(addprefix --kit=,$(wildcard build/kit)) $(addprefix --tensorflow=,$(wildcard build/tensorflow)) \
-		$(addprefix --deselect=,$(LEAVE_OUT))
+	$(PYTEST) -m "slow or not slow"
 
 # The Android demo, with a JDK and Maven, which fetches the rest: engine and app, then the APK.
 test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)

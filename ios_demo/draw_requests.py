@@ -1,5 +1,5 @@
 """Draw pictures with bundles in Python, as requests for the Swift engine's tests: every sampler, 1 to 50 steps, with
-and without guidance, and from a photo of another size.
+and without guidance, and from a photo of another size; with every bundle but the first, few numbers of steps.
 
     python ios_demo/draw_requests.py OUT BUNDLE [BUNDLE ...]
 
@@ -28,8 +28,9 @@ FIRST = {
     "sampler": None,
     "strength": None,
 }
-STEPS = (1, 2, 3, 5, 20, 50)
+STEPS = (1, 2, 3, 5, 20)
 FEW = (1, 5)
+MOST = 50
 RESIZED = ((24, 16), (64, 64), (64, 96), (90, 40), (20, 90), (48, 33))  # widths and heights of the resized photos
 
 
@@ -38,6 +39,8 @@ def requests(bundle: Bundle, counts: Iterable[int]) -> Iterator[dict[str, Any]]:
     for sampler in bundle.manifest.step_tables.index.samplers:
         yield from ({**FIRST, "sampler": sampler, "steps": steps, "seed": 100 + steps} for steps in counts)
         yield {**FIRST, "sampler": sampler, "steps": 9, "strength": 0.6, "seed": 3}
+    if counts == STEPS:
+        yield {**FIRST, "steps": MOST}
     yield {**FIRST, "negative_prompt": "green", "seed": -1}
     yield {**FIRST, "negative_prompt": "", "prompt": "Ein Apfel, 2 ÄPFEL und 🍎", "seed": 2**64 - 1}
     yield {**FIRST, "guidance": 1.0, "prompt": "sunglasses " * 90}
@@ -59,11 +62,11 @@ def main(out: Path, bundles: list[Path], counts: Iterable[int] = STEPS) -> None:
     for width, height in RESIZED:
         write_png(out / f"photo-{width}x{height}.png", read_picture(out / "photo.png", width, height), {})
     listed: list[dict[str, Any]] = []
-    for folder in bundles:
+    for number, folder in enumerate(bundles):
         bundle = open_bundle(folder)
         size = bundle.manifest.latents
         photo = read_picture(out / "photo.png", size.width * size.scale, size.height * size.scale)
-        for request in requests(bundle, counts):
+        for request in requests(bundle, FEW if number else counts):
             options = {name: value for name, value in request.items() if value is not None and name != "prompt"}
             if request["strength"] is not None:
                 options["image"] = photo

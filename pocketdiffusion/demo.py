@@ -24,6 +24,7 @@ from rich.table import Table
 
 from pocketdiffusion.build import export_original
 from pocketdiffusion.cli.console import run, show_progress, stdout
+from pocketdiffusion.cli.options import RECORDINGS
 from pocketdiffusion.cli.tables import verdict_table
 from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.parent import follow_parent
@@ -49,7 +50,7 @@ def demo(folder: Path, targets: Sequence[str]) -> None:
     """Export for `targets` below `folder`, draw the sample sheet with each, and print verdicts and pictures' PSNR."""
     begun = perf_counter()
     with show_progress("emoji", log=True) as progress:
-        original = record_original(*open_model("emoji"), progress=progress)
+        original = record_original(*open_model("emoji"), progress=progress, recordings=RECORDINGS.expanduser())
         try:
             bundles, originals, drawn = export_and_draw(original, targets, folder, progress)
         except BrokenProcessPool:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,30 +19,33 @@ if TYPE_CHECKING:
 for name in ("COLUMNS", "LINES"):  # pytest-xdist's workers get these, and the commands that tests run would obey them
     os.environ.pop(name, None)
 
-# The files that take longest come first, so that no worker is left alone with one at the end.
+# The files that take longest come first, so that no worker is left alone with one at the end. With --until the last are
+# those that may be skipped: they repeat at full size, or with other programs, what the first ones prove.
 LONGEST = (
-    "test_full_size",
-    "test_packaging",
     "test_android_engine",
     "test_swift_engine",
-    "test_coreml",
-    "test_tflite",
+    "test_onnx_products",
+    "test_faults",
     "test_foreign_reader",
     "test_faults_formats",
-    "test_faults",
-    "test_sdxl_formats",
-    "test_optimum",
+    "test_backends",
+    "test_coreml",
+    "test_tflite",
+    "test_recipes",
+    "test_float16_audit",
+    "test_compare",
+    "test_onnx",
+    "test_split_unet",
+    "test_blended_tiles",
     "test_layerwise",
+    "test_sdxl_formats",
     "test_coreml_split_einsum",
     "test_export_cut_short",
     "test_sensitivity",
     "test_sensitivity_table",
-    "test_onnx",
     "test_staging_processes",
-    "test_float16_audit",
-    "test_compare",
-    "test_recipes",
 )
+LAST = ("test_rewrites_tiled_decoder", "test_optimum", "test_packaging", "test_full_size")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,10 +53,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--tensorflow", type=Path, help="an environment with tensorflow.txt; by default the tests make one"
     )
+    parser.addoption("--until", type=float, help="seconds since 1970: tests that have not begun by then are skipped")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    until = item.config.getoption("--until")
+    if until is not None and time.time() > until:
+        pytest.skip("not run: the time given by --until is over")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {name: place for place, name in enumerate(LONGEST)}
+    order = {name: place for place, name in enumerate(LONGEST)} | {name: len(items) for name in LAST}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 
 

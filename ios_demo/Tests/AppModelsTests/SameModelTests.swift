@@ -26,7 +26,7 @@ import XCTest
       XCTAssertNotNil(result.time)
     }
     XCTAssertEqual(tested.vectors.key, .vectorsAll)
-    XCTAssertEqual(tested.controls.map(\.kind), [.seed, .step, .prompt], "they are in the proof")
+    XCTAssertEqual(tested.controls.map(\.kind), [.seed], "the one of a quick proof")
     XCTAssertEqual(tested.controls.first?.title, Phrase(.controlSeed))
     XCTAssertEqual(tested.comparison, Phrase(.controlsNearer))
     XCTAssertNoThrow(try JSONSerialization.jsonObject(with: Data(contentsOf: tested.file)))
