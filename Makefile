@@ -9,7 +9,7 @@ LINKS = pocketdiffusion/export pocketdiffusion/quantize pocketdiffusion/runtime 
 
 # What the Android engine is tested with; CI makes them two at once. Whoever changed what they are made of: make clean.
 ANDROID_BUNDLES = build/emoji-fp32-std build/emoji-split build/emoji-tiled build/emoji-pixel-8 \
-	build/emoji-pixel-8-std build/emoji-pixel-8-w8a8 build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
+	build/emoji-pixel-8-w8a8 build/emoji-galaxy-s24 build/emoji-galaxy-s24-dynamic8
 # Those that the Android app comes with.
 PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 
@@ -60,7 +60,6 @@ build/tensorflow: tests/tensorflow.txt
 	touch $@
 
 build/emoji-pixel-8: OPTIONS = --target pixel-8
-build/emoji-pixel-8-std: OPTIONS = --target pixel-8 --profile std
 build/emoji-pixel-8-w8a8: OPTIONS = --target pixel-8 --recipe w8a8
 build/emoji-galaxy-s24: OPTIONS = --target galaxy-s24
 build/emoji-galaxy-s24-dynamic8: OPTIONS = --target galaxy-s24 --recipe dynamic8
