@@ -108,7 +108,7 @@ def choose(
     profile, or `split_unet` is not positive.
     """
     if vae_tiles is not None and vae_tiles not in VAE_TILES:
-        raise UserError(f"--vae-tiles {vae_tiles} is not known: give {' or '.join(VAE_TILES)}")
+        raise UserError(f"--vae-tiles {vae_tiles} is not known: give {', '.join(VAE_TILES[:-1])} or {VAE_TILES[-1]}")
     if split_unet is not None and split_unet < 1:
         raise UserError(f"--split-unet {split_unet} is not a number of parts: give 1 or more")
     if recipe is not None:

@@ -61,7 +61,7 @@ def test_a_size_that_is_not_possible_is_refused(size: int) -> None:
 
 def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     command = ("export", "emoji", "--target", "generic", "-o", tmp_path / "out")
-    assert refusal(*command, "--vae-tiles", "mixed") == "--vae-tiles mixed is not known: give none or blended"
+    assert refusal(*command, "--vae-tiles", "mixed") == "--vae-tiles mixed is not known: give none, exact or blended"
     assert "--vae-tile-size is for blended tiles only" in refusal(*command, "--vae-tile-size", "32")
 
 

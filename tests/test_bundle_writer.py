@@ -26,7 +26,9 @@ LARGEST = 30_000  # bytes of manifest.json: what a page or a phone reads before 
 def test_the_manifest_is_short(tiny_bundle: Path) -> None:
     assert (tiny_bundle / "manifest.json").stat().st_size < LARGEST
     fields = json.loads((tiny_bundle / "manifest.json").read_text())
-    assert fields["formats"] == {"onnx": {"pipeline": "pipeline/onnx.json"}}
+    assert fields["formats"].keys() == {"onnx"} and fields["formats"]["onnx"].keys() == {"pipeline", "peaks"}
+    assert fields["formats"]["onnx"]["pipeline"] == "pipeline/onnx.json"
+    assert fields["formats"]["onnx"]["peaks"].keys() >= {"encode_prompt", "denoise", "decode"}
     assert fields["passed_over"] == {"files": list(FILES), "folders": list(FOLDERS)}
     assert fields["proof"]["passed"] is True and fields["proof"]["kind"] == "full"
     assert fields["proof"]["worst"]["margin_db"] > 0
