@@ -56,7 +56,7 @@ import XCTest
     XCTAssertEqual(code, 0, said)
     let result = try XCTUnwrap(JSONSerialization.jsonObject(with: Data(said.utf8)) as? [String: Any])
     XCTAssertEqual(result["is_same_model"] as? Bool, true)
-    XCTAssertEqual((result["controls_db"] as? [String: Any])?.keys.sorted(), ["seed"])
+    XCTAssertEqual((result["controls_db"] as? [String: Any])?.keys.sorted(), ["another seed"])
     let report = try Data(contentsOf: XCTUnwrap(app.folders.shared).appendingPathComponent("result.report.json"))
     XCTAssertNoThrow(try JSONSerialization.jsonObject(with: report))
   }
