@@ -40,7 +40,7 @@ def ask(*arguments: str | Path, **environment: str) -> tuple[str, str, str]:
         (("--size", "big"), "--size big is not a size"),
         (("--recipe", "mixed"), "needs exactly one of --budget-mb and --min-median-psnr"),
         (("--split-unet", "0"), "--split-unet 0 is not a number of parts: give 1 or more"),
-        (("--vae-tiles", "half"), "--vae-tiles half is not known: give none or exact"),
+        (("--vae-tiles", "half"), "--vae-tiles half is not known: give none, exact or blended"),
         (("--budget-mb", "3"), "are for the recipe mixed only"),
         (("-o", "/proc/out"), "cannot write to /proc"),
         (("-o", "."), "cannot be an output folder"),
