@@ -1,7 +1,7 @@
 """Measure memory and time of a whole export through the gate, by stage.
 
     python benchmarks/full_export.py [MODEL] [--target pixel-8] [--format NAME] [--split-unet N] [--proof quick] \\
-        [--recordings DIR] [-o FILE.json]
+        [--recordings DIR] [--bundle DIR] [-o FILE.json]
 
 MODEL is any checkpoint that `export` accepts; `sd15`, the default, is Stable Diffusion 1.5 with seeded random weights
 of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export). Memory is summed over the process tree and
@@ -113,6 +113,7 @@ def main(
     split_unet: Annotated[int | None, typer.Option(help="Graphs that the UNet becomes.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="Folder of recordings to read and write.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder that full_size.py wrote, to save time.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder where the bundle stays. Default: it is deleted.")] = None,
     output: Annotated[Path, typer.Option("-o", help="JSON file for the figures.")] = Path("build/full_export.json"),
 ) -> None:
     with TemporaryDirectory(dir=Path.cwd()) as scratch:
@@ -128,7 +129,8 @@ def main(
             "split_unet": split_unet,
             "recordings": None if recordings is None else str(recordings.absolute()),
         }
-        stages = watch([sys.executable, "-c", CHILD, model, target, str(Path(scratch) / "bundle"), json.dumps(options)])
+        out = (bundle or Path(scratch) / "bundle").absolute()
+        stages = watch([sys.executable, "-c", CHILD, model, target, str(out), json.dumps(options)])
     table = Table("stage", "anonymous MB", "files MB", "CPU s", "s", title=f"export for {target}, {proof} proof")
     total = Stage(
         "whole",
