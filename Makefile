@@ -16,7 +16,7 @@ PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 # What the Swift engine is tested with.
 SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-split build/emoji-tiled build/emoji-iphone-15
 
-.PHONY: demo pixel test test-slow test-all test-android apk test-apk test-swift check clean
+.PHONY: demo pixel test test-slow test-all test-full-export test-android apk test-apk test-swift check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -36,7 +36,11 @@ test-slow: .venv/.ready
 	$(PYTEST) -m slow $(addprefix --until=,$(UNTIL))
 
 test-all: .venv/.ready
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) -m "not outside_ci"
+
+# A quick export of Stable Diffusion 1.5 in full size within 5 GB of memory: some 40 minutes.
+test-full-export: .venv/.ready
+	$(BIN)/python -m pytest -q -s -m outside_ci tests/test_full_size_memory.py
 
 # The Android demo, with a JDK and Maven, which fetches the rest: engine and app, then the APK.
 test-android: .venv/.ready build/kit $(ANDROID_BUNDLES)

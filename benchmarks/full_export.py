@@ -1,7 +1,7 @@
 """Measure memory and time of a whole export through the gate, by stage.
 
     python benchmarks/full_export.py [MODEL] [--target pixel-8] [--format NAME] [--split-unet N] [--proof quick] \\
-        [--recordings DIR] [--bundle DIR] [-o FILE.json]
+        [--max-memory 5GB] [--recordings DIR] [--bundle DIR] [-o FILE.json]
 
 MODEL is any checkpoint that `export` accepts; `sd15`, the default, is Stable Diffusion 1.5 with seeded random weights
 of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export). Memory is summed over the process tree and
@@ -26,6 +26,7 @@ import psutil
 import typer
 from rich.table import Table
 
+from pocketdiffusion.cli.arguments import parse_bytes
 from pocketdiffusion.cli.console import print_line, run, stdout
 from pocketdiffusion.runtime.errors import ProofError
 
@@ -111,6 +112,7 @@ def main(
     proof: Annotated[str, typer.Option(help="quick or full.")] = "quick",
     format: Annotated[str | None, typer.Option(help="The only format to write.")] = None,
     split_unet: Annotated[int | None, typer.Option(help="Graphs that the UNet becomes.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Memory that the export may use, such as 5GB.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="Folder of recordings to read and write.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder that full_size.py wrote, to save time.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder where the bundle stays. Default: it is deleted.")] = None,
@@ -127,6 +129,7 @@ def main(
             "proof": proof,
             "format": format,
             "split_unet": split_unet,
+            "max_memory": parse_bytes(max_memory),
             "recordings": None if recordings is None else str(recordings.absolute()),
         }
         out = (bundle or Path(scratch) / "bundle").absolute()

@@ -54,21 +54,21 @@ def check_export(wanted: ExportOptions) -> Target:
     return chosen
 
 
-def fit_split(wanted: ExportOptions, chosen: Target) -> tuple[ExportOptions, Target, str]:
-    """Return the options and the target with the number of graphs of the UNet that fits the phone's memory, and a line
-    that says so; both as they are and "" if the user gives a number, nothing must change, or the checkpoint is not on
-    this disk."""
-    if wanted.split_unet is not None or chosen.split_unet > 1 or chosen.memory_mb is None:
-        return wanted, chosen, ""
+def fit_split(
+    model: str, chosen: Target, split_unet: int | None, width: int | None, height: int | None
+) -> tuple[Target, str]:
+    """Return the target with the number of graphs of the UNet that fits the phone's memory, and a line that says so;
+    the target as it is and "" if the user gives a number, `split_unet`, nothing must change, or the checkpoint is not
+    on this disk."""
+    if split_unet is not None or chosen.split_unet > 1 or chosen.memory_mb is None:
+        return chosen, ""
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.default_split import default_split
 
     try:
-        outline = read_outline(wanted.model)
-        fitted, line = default_split(outline, chosen, wanted.width, wanted.height)
+        return default_split(read_outline(model), chosen, width, height)
     except UserError:  # a model of another source, or one that the export will refuse
-        return wanted, chosen, ""
-    return replace(wanted, split_unet=fitted.split_unet), fitted, line
+        return chosen, ""
 
 
 def check_model(name: str) -> None:

@@ -46,7 +46,7 @@ from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.verify.controls import STEPS
 
 STEP_SECONDS, POSITION_SECONDS = 0.033, 4.9e-12  # of a step of the original; per parameter and position of the latents
-TORCH_STEPS = 9  # of rewritten modules, for each picture of the proof: three steps of three modules
+TORCH_RUNGS = 3  # rewritten modules of each graph, which run a few steps of each picture of the proof
 OTHER_SECONDS = 15
 
 
@@ -122,10 +122,11 @@ def plan_export(
     parameters = {part: _parameters(shapes) for part, shapes in outline.shapes.items()}
     steps, pictures = original_steps(proof)
     requests = PROOFS[proof].requests
-    file_steps = 2 * sum(request.steps for request in requests) + 3 * len(requests)  # all steps twice; three in fp32
+    rung_steps = PROOFS[proof].rung_steps * len(requests)
+    file_steps = 2 * sum(request.steps for request in requests) + rung_steps  # all steps twice; a few in fp32
     step = STEP_SECONDS + POSITION_SECONDS * parameters[denoiser] * across * down
     known = [cost for cost in costs.values() if cost is not None]
-    seconds = step * (steps + TORCH_STEPS * len(requests)) + sum(
+    seconds = step * (steps + TORCH_RUNGS * rung_steps) + sum(
         _format_seconds(cost, step * file_steps, sum(parameters.values())) for cost in known
     )
     return ExportPlan(

@@ -10,7 +10,7 @@ from support.command import call
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pocketdiffusion.checkpoint_outline import Outline, read_outline
-from pocketdiffusion.choices import ExportOptions, choose, fit_split
+from pocketdiffusion.choices import choose, fit_split
 from pocketdiffusion.default_split import GOAL_SHARE, default_split, largest_need
 from pocketdiffusion.estimates import plan_export
 from pocketdiffusion.export.targets import load_target
@@ -63,10 +63,8 @@ def test_a_pixel_needs_less_than_three_gigabytes(sd15: Outline) -> None:
 def test_what_the_user_gives_and_small_models_stay() -> None:
     pixel = load_target("pixel-8")
     assert default_split(read_outline("emoji"), pixel, None, None) == (pixel, "")
-    wanted = ExportOptions("emoji", "pixel-8", split_unet=2)
-    assert fit_split(wanted, pixel) == (wanted, pixel, "")
-    unknown = ExportOptions("user/model", "pixel-8")
-    assert fit_split(unknown, pixel) == (unknown, pixel, "")
+    assert fit_split("emoji", pixel, 2, None, None) == (pixel, "")
+    assert fit_split("user/model", pixel, None, None, None) == (pixel, "")
 
 
 def test_recipes_that_name_weights_by_graph_decide_themselves(sd15: Outline) -> None:

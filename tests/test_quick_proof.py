@@ -45,6 +45,11 @@ def test_a_full_proof_has_all_of_its_checks(quick: Bundle, micro_checkpoint: Pat
     assert set(PROOFS["quick"].controls) <= set(PROOFS["full"].controls)
 
 
+def test_lower_rungs_run_two_steps_and_the_shipped_artifact_all(quick: Bundle) -> None:
+    cases = {v.rung: v.cases for v in quick.manifest.verdicts if v.subject == "unet.out_sample"}
+    assert cases == {"rewrites": 4, "fp32": 4, "rounding": 4, "fp16": 8}  # both halves; PNDM has one call more
+
+
 def test_a_quick_proof_that_calls_itself_full(quick: Bundle, tmp_path: Path) -> None:
     copytree(quick.folder, tmp_path / "bundle")
     forge(tmp_path / "bundle", "manifest.json", lambda fields: fields["proof"].update(kind="full"))

@@ -1,7 +1,7 @@
 """The command export."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,12 +95,13 @@ def export(
     if as_json and len(wanted) > 1:
         raise UserError("--json prints the record of one bundle: give one --target")
     output = Output(quiet, as_json)
-    fitted = [fit_split(each, check_export(each)) for each in wanted]
-    for _, each, line in fitted:
+    chosen = [check_export(each) for each in wanted]
+    for place, each in enumerate(chosen):
         warn_of_added(each, output)
+        chosen[place], line = fit_split(model, each, split_unet, width, height)
+        wanted[place] = replace(wanted[place], split_unet=chosen[place].split_unet)
         if line:
             output.warn(line)
-    wanted, chosen = [options for options, _, _ in fitted], [phone for _, phone, _ in fitted]
     if plan:
         show_plans(wanted, chosen, proof, output)
         return

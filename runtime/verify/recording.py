@@ -112,10 +112,16 @@ def keep_steps(trajectory: Trajectory, steps: Collection[int]) -> Trajectory:
 
 
 def first_middle_last_steps(trajectory: Trajectory) -> Trajectory:
-    """Return the trajectory with its first, middle and last step only: enough for the rungs below the shipped
-    artifact."""
+    """Return the trajectory with its first, middle and last step only."""
+    return spread_steps(trajectory, 3)
+
+
+def spread_steps(trajectory: Trajectory, count: int) -> Trajectory:
+    """Return the trajectory with `count` of its steps only, at least 2: the first, the last, and others evenly between
+    them."""
     steps = recorded_steps(trajectory)
-    return keep_steps(trajectory, {steps[0], steps[len(steps) // 2], steps[-1]})
+    last = len(steps) - 1
+    return keep_steps(trajectory, {steps[min(number * len(steps) // (count - 1), last)] for number in range(count)})
 
 
 def recorded(trajectory: Trajectory, value: str, half: str = "") -> dict[int | None, Array]:
