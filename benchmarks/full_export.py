@@ -1,7 +1,7 @@
 """Measure memory and time of a whole export through the gate, by stage.
 
-    python benchmarks/full_export.py [MODEL] [--target pixel-8] [--format NAME] [--split-unet N] [--proof quick] \\
-        [--max-memory 5GB] [--recordings DIR] [--bundle DIR] [-o FILE.json]
+    python benchmarks/full_export.py [MODEL] [--target pixel-8] [--format NAME] [--recipe NAME] [--split-unet N] \\
+        [--proof quick] [--max-memory 5GB] [--recordings DIR] [--bundle DIR] [-o FILE.json]
 
 MODEL is any checkpoint that `export` accepts; `sd15`, the default, is Stable Diffusion 1.5 with seeded random weights
 of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export). Memory is summed over the process tree and
@@ -111,6 +111,7 @@ def main(
     target: Annotated[str, typer.Option(help="Target to export for.")] = "pixel-8",
     proof: Annotated[str, typer.Option(help="quick or full.")] = "quick",
     format: Annotated[str | None, typer.Option(help="The only format to write.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the weights.")] = None,
     split_unet: Annotated[int | None, typer.Option(help="Graphs that the UNet becomes.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Memory that the export may use, such as 5GB.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="Folder of recordings to read and write.")] = None,
@@ -128,6 +129,7 @@ def main(
         options = {
             "proof": proof,
             "format": format,
+            "recipe": recipe,
             "split_unet": split_unet,
             "max_memory": parse_bytes(max_memory),
             "recordings": None if recordings is None else str(recordings.absolute()),

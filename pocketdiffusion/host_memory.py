@@ -1,8 +1,9 @@
 """The memory that an export needs on this computer: predicted before it starts, and kept below a limit.
 
-The limit is the user's, or the memory that is free. The prediction is `OWN_BYTES` and, for each parameter of the
-largest graph, `export_bytes_per_parameter` of the format's costs.json: the largest anonymous memory of whole exports of
-Stable Diffusion 1.5 (benchmarks/RESULTS.md). Pages of files, which the system can drop, do not count.
+The limit is the user's, or the memory that is free. The prediction is `OWN_BYTES` and, for the graph that needs most,
+`export_bytes_per_parameter` or `export_bytes_per_pixel` of the format's costs.json, whichever is more: the largest
+anonymous memory while graphs of Stable Diffusion 1.5 were exported (benchmarks/RESULTS.md). Pages of files, which the
+system can drop, do not count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,27 +35,39 @@ def check_host_memory(parts: Sequence[Component], artifacts: Sequence[Artifact],
     """Raise UserError, with what fits, if an export of `parts` to the formats of `artifacts` needs more memory than
     `find_limit` says. Formats whose costs were not measured are not checked."""
     limit, words = find_limit(max_memory)
-    largest = max(parts, key=count_parameters)
     for format in dict.fromkeys(artifact.format for artifact in artifacts):
-        needs = predict_bytes(largest, format)
-        if needs is None or needs <= limit:
+        needs = {part.spec.name: predict_bytes(part, format) or 0 for part in parts}
+        beyond = [part for part in parts if needs[part.spec.name] > limit]
+        if not beyond:
             continue
+        worst = max(beyond, key=lambda part: (part.split is None, needs[part.spec.name]))  # what no split can help
+        size = needs[worst.spec.name]
         raise UserError(
-            f"an export to {format} needs about {needs / 1e9:.1f} GB of memory for {largest.spec.name}, and {words} "
-            f"{limit / 1e9:.1f} GB: {_advise(largest, needs, limit)}"
+            f"an export to {format} needs about {size / 1e9:.1f} GB of memory for {worst.spec.name}, and {words} "
+            f"{limit / 1e9:.1f} GB: {_advise(worst, size, limit)}"
         )
 
 
 def predict_bytes(part: Component, format: str) -> int | None:
     """Return the memory in bytes that an export of `part` to `format` needs; None if it was not measured."""
     costs = read_costs(format) or {}
-    each = costs.get("export_bytes_per_parameter")
-    return None if each is None else int(OWN_BYTES + each * count_parameters(part))
+    if "export_bytes_per_parameter" not in costs:
+        return None
+    weights = costs["export_bytes_per_parameter"] * count_parameters(part)
+    return int(OWN_BYTES + max(weights, costs["export_bytes_per_pixel"] * count_pixels(part)))
 
 
 def count_parameters(part: Component) -> int:
     """Return the number of weights of a component."""
     return sum(prod(tensor.shape) for tensor in part.weights.values())
+
+
+def count_pixels(part: Component) -> int:
+    """Return the pixels of a component's largest picture or latents: height times width of an input or output."""
+    return max(
+        (prod(tensor.shape[2:]) for tensor in (*part.spec.inputs, *part.spec.outputs) if len(tensor.shape) == 4),
+        default=0,
+    )
 
 
 def formats_one_at_a_time(

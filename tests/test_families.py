@@ -159,7 +159,8 @@ SD15_VAE = {
 
 def test_sites_of_stable_diffusion_15() -> None:
     unet = unet2d.sites(unet2d.read_config("unet", SD15_UNET))
-    assert unet == {"attention": 32, "gelu": 16, "layer_norm": 48, "group_norm": 61, "silu": 68}
+    norms = {"layer_norm": 48, "group_norm": 61}
+    assert unet == {"attention": 32, "gelu": 16, "silu": 68, "sinusoidal_embedding": 1, **norms}
     vae = autoencoder_kl.read_config("vae", SD15_VAE)
     assert autoencoder_kl.decoder_sites(vae) == {"attention": 1, "group_norm": 30, "silu": 29}
     assert autoencoder_kl.encoder_sites(vae) == {"attention": 1, "group_norm": 22, "silu": 21}

@@ -135,7 +135,8 @@ def test_sites_of_the_real_unet() -> None:
         "transformer_layers_per_block": [1, 2, 10],
     }
     sites = unet2d.sites(unet2d.read_config("unet", real, added="text_time"))
-    assert sites == {"attention": 140, "gelu": 70, "layer_norm": 210, "group_norm": 46, "silu": 54}
+    norms = {"layer_norm": 210, "group_norm": 46}
+    assert sites == {"attention": 140, "gelu": 70, "silu": 54, "sinusoidal_embedding": 2, **norms}
 
 
 def test_old_names_of_the_text_encoders_are_understood(edited: Path) -> None:

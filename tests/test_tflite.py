@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow  # each test emits a graph, or starts a process
 ROOT = Path(__file__).parents[1]
 NAMES = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 FLOORS = {"fp32": 105, "fp16": 65}
-REWRITES = ("chunked_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu")
+REWRITES = ("chunked_attention", "centred_group_norm", "centred_layer_norm", "quick_gelu", "split_timesteps")
 
 
 @cache
@@ -81,6 +81,7 @@ def test_operators_of_every_part(
         "centred_group_norm": part.sites.get("group_norm", 0),
         "centred_layer_norm": part.sites.get("layer_norm", 0),
         "quick_gelu": part.sites.get("quick_gelu", 0),
+        "split_timesteps": part.sites.get("sinusoidal_embedding", 0),
     }
     assert graph.ops["SOFTMAX"] == part.sites["attention"]
     products = 1 if name.startswith("vae") else 2  # of one head, the converter makes a FULLY_CONNECTED of the other
@@ -101,10 +102,10 @@ def test_every_matrix_is_stored_in_half(
     assert "DEQUANTIZE" not in emitted["fp32", name][1].ops
     model = read_model(folder / graph.path)
     tensors = model.subgraphs[0].tensors
-    for operator in model.subgraphs[0].operators:
-        place = WEIGHT_OPERAND.get(operator_name(model, operator))
-        if place is not None:  # a constant would be one in float32; attention of one head has computed "weights"
-            assert data_of(model, tensors[operator.inputs[place]]) is None
+    places = [(each, WEIGHT_OPERAND.get(operator_name(model, each))) for each in model.subgraphs[0].operators]
+    operands = [tensors[each.inputs[place]] for each, place in places if place is not None]
+    in_float32 = [tensor for tensor in operands if data_of(model, tensor) is not None]  # others are computed
+    assert len(in_float32) == 2 * graph.rewrites["split_timesteps"]  # its tables
     assert named_constants(model) == {key: ("FLOAT16", prod(weights[key].shape)) for key in matrices}
     single = named_constants(read_model(emitted["fp32", name][0] / graph.path))
     assert single == {key: ("FLOAT32", prod(weights[key].shape)) for key in matrices}
@@ -147,6 +148,7 @@ def test_topology_of_stable_diffusion_15(tmp_path: Path) -> None:
         "centred_group_norm": 61,
         "centred_layer_norm": 48,
         "quick_gelu": 0,
+        "split_timesteps": 1,
     }
     ops = {"SOFTMAX": 32, "BATCH_MATMUL": 64, "GELU": 16, "RSQRT": 61 + 48}
     assert {op: graph.ops.get(op, 0) for op in ops} == ops

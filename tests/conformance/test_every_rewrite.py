@@ -38,6 +38,7 @@ COUNTS = {  # of each rewrite; what is not named is 0
     "fused_attention": ATTENTIONS,
     "quick_gelu": {"text_encoder": 12},
     "split_einsum": {"unet": 32},
+    "split_timesteps": {"unet": 1},
     "tanh_gelu": {"unet": 16},
     # modules: one for each residual block, which calls it twice or thrice, one at the end, one for the timestep
     "tanh_sigmoid": {"text_encoder": 12, "unet": 22 + 2, "vae_decoder": 14 + 1, "vae_encoder": 10 + 1},

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import Timesteps
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -80,6 +81,7 @@ def count_sites(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, in
         "layer_norm": (nn.LayerNorm,),
         "gelu": (GEGLU, GELUActivation),
         "quick_gelu": (QuickGELUActivation,),
+        "sinusoidal_embedding": (Timesteps,),
     }
     counts = Counter(kind for child in module.modules() for kind, types in kinds.items() if isinstance(child, types))
     hooks = [

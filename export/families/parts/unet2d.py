@@ -182,6 +182,7 @@ def sites(config: Mapping[str, Any]) -> dict[str, int]:
         "layer_norm": 3 * sum(depths),
         "group_norm": 2 * resnets + len(depths) + 1,
         "silu": silu,
+        "sinusoidal_embedding": 1 + (config["addition_embed_type"] == "text_time"),  # of the timestep, and of sizes
     }
     return {kind: count for kind, count in counts.items() if count}
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 
 from pocketdiffusion.runtime.graph_spec import GraphSpec
@@ -147,6 +148,7 @@ def sites(unet: Any, step: Step) -> dict[str, int]:
         "gelu": _count(own, GEGLU),
         "layer_norm": _count(own, nn.LayerNorm),
         "group_norm": _count(own, nn.GroupNorm),
+        "sinusoidal_embedding": _count(own, Timesteps),
     }
     if step.kind == RESNET:  # one module, called three times: on the hidden state twice, on the time embedding
         (block,) = (children[path] for path in step.paths)
