@@ -64,10 +64,8 @@ def count_parameters(part: Component) -> int:
 
 def count_pixels(part: Component) -> int:
     """Return the pixels of a component's largest picture or latents: height times width of an input or output."""
-    return max(
-        (prod(tensor.shape[2:]) for tensor in (*part.spec.inputs, *part.spec.outputs) if len(tensor.shape) == 4),
-        default=0,
-    )
+    shapes = [tensor.shape for tensor in (*part.spec.inputs, *part.spec.outputs) if len(tensor.shape) == 4]
+    return max((prod(int(size) for size in shape[2:]) for shape in shapes), default=0)
 
 
 def formats_one_at_a_time(

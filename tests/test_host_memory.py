@@ -13,7 +13,7 @@ from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.host_memory import check_host_memory, formats_one_at_a_time, predict_bytes
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
 from pocketdiffusion.runtime.errors import UserError
-from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 from pocketdiffusion.runtime.verify.gate import judge
 from pocketdiffusion.runtime.verify.golden import read_golden
 
@@ -45,7 +45,20 @@ def test_a_model_that_does_not_fit() -> None:
         check_host_memory(PARTS, ARTIFACTS, 4_000_000_000)
     needs = predict_bytes(PARTS[1], "onnx")
     assert needs is not None and f"to onnx needs about {needs / 1e9:.1f} GB of memory for unet" in str(error.value)
-    assert "--max-memory allows 4.0 GB: give --split-unet 3, or use a computer with more" in str(error.value)
+    assert "--max-memory allows 4.0 GB: give --split-unet 4, or use a computer with more" in str(error.value)
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "coreml"])
+def test_a_decoder_needs_memory_for_its_pixels(format: str) -> None:
+    """No split of the UNet helps, and none is advised."""
+    picture = TensorSpec("sample", (1, 3, 512, 512), "float32")
+    decoder = Part(GraphSpec("vae_decoder", (), (picture,)), {"w": Shape((50, 1000, 1000))})
+    parts: Any = (*PARTS, decoder)
+    artifacts = [replace(ARTIFACTS[0], format=format)]
+    with pytest.raises(UserError, match="of memory for vae_decoder, and .*: use a computer with more memory"):
+        check_host_memory(parts, artifacts, 2_500_000_000)
+    with pytest.raises(UserError, match="of memory for unet, and .*: give --split-unet"):
+        check_host_memory(parts, artifacts, 5_000_000_000)
 
 
 @pytest.mark.parametrize("parts", [[replace(PARTS[1], split=None)], PARTS])

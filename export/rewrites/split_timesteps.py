@@ -19,6 +19,7 @@ https://dlmf.nist.gov/4.21#i.
 """
 
 from math import log
+from typing import Any
 
 import torch
 from diffusers.models.embeddings import Timesteps
@@ -74,8 +75,8 @@ def apply(module: nn.Module) -> int:
     return len(found)
 
 
-def _is_plain(module: nn.Module) -> bool:
-    return type(module) is Timesteps and module.scale == 1 and module.num_channels % 2 == 0
+def _is_plain(module: Any) -> bool:  # diffusers has no types
+    return type(module) is Timesteps and bool(module.scale == 1) and module.num_channels % 2 == 0
 
 
 def kept(module: nn.Module) -> dict[str, int]:
