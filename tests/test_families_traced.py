@@ -51,6 +51,7 @@ def check_trace(part: Component, open_batch: bool) -> tuple[Any, ...]:
         "gelu": "aten.gelu.default",
         "silu": "aten.silu.default",
         "quick_gelu": "aten.sigmoid.default",
+        "sinusoidal_embedding": "aten.sin.default",
     }
     assert {kind: calls[op] for kind, op in operators.items() if calls[op]} == dict(part.sites)
     assert {spec.target for spec in program.graph_signature.input_specs if spec.target} == set(part.weights)

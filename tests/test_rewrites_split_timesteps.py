@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pocketdiffusion.export.rewrites.split_timesteps import SplitTimesteps, apply, by_parts, kept
 
 EMBEDDINGS = [Timesteps(320, True, 0), Timesteps(64, False, 1)]
-TIMESTEPS = (0.0, 1.0, 21.5, 63.0, 64.0, 333.0, 841.25, 999.0, 4095.0)
+TIMESTEPS = (0.0, 1.0, 21.5, 63.0, 64.0, 333.0, 841.25, 999.0, 1500.0, 4095.0)  # sizes of pictures too
 
 
 class Float16(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -49,7 +49,7 @@ def test_float32(embedding: Timesteps, timestep: float) -> None:
     assert timestep < 300 or found > psnr(embedding(given), expected) + 20
 
 
-@pytest.mark.parametrize("timestep", [1.0, 250.0, 333.0, 667.0, 999.0])
+@pytest.mark.parametrize("timestep", [1.0, 250.0, 333.0, 667.0, 999.0, 1536.0])
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 def test_float16(embedding: Timesteps, timestep: float) -> None:
     """Where diffusers' has 45 dB at most from timestep 250 on. Every operator of the body is rounded."""

@@ -31,7 +31,14 @@ from support.family_cases import MICRO, SMALL_UNET
 REWRITES = ("fused_attention", "quick_gelu")
 # Stable Diffusion 1.5's own but for the channels: 320, 640, 1280, 1280 there, and a context of 768.
 SD15_UNET = {"block_out_channels": (32, 64, 128, 128), "cross_attention_dim": 64, "attention_head_dim": 8}
-SD15_SITES = {"attention": 32, "gelu": 16, "group_norm": 61, "layer_norm": 48, "silu": 68}
+SD15_SITES = {
+    "attention": 32,
+    "gelu": 16,
+    "group_norm": 61,
+    "layer_norm": 48,
+    "silu": 68,
+    "sinusoidal_embedding": 1,
+}
 
 
 def component_of(
