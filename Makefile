@@ -38,7 +38,8 @@ test-slow: .venv/.ready
 test-all: .venv/.ready
 	$(PYTEST) -m "not outside_ci"
 
-# A quick export of Stable Diffusion 1.5 in full size within 5 GB of memory: 10 to 40 minutes.
+# Memory of Stable Diffusion 1.5 in full size: writing ONNX within 1.2 GB (not met yet), a quick export within 5 GB.
+# 12 to 45 minutes.
 test-full-export: .venv/.ready
 	$(BIN)/python -m pytest -q -s -m outside_ci tests/test_full_size_memory.py
 

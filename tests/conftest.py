@@ -45,7 +45,7 @@ LONGEST = (
     "test_sensitivity_table",
     "test_staging_processes",
 )
-LAST = ("test_rewrites_tiled_decoder", "test_optimum", "test_packaging", "test_full_size", "test_full_size_memory")
+LAST = ("test_rewrites_tiled_decoder", "test_optimum", "test_packaging", "test_full_size")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
