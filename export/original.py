@@ -18,21 +18,32 @@ from pocketdiffusion.export.reference.scheduler import is_own_scheduler
 from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 from pocketdiffusion.runtime.progress import Note, Progress
 from pocketdiffusion.runtime.sampling.samplers import check_sampler
-from pocketdiffusion.runtime.verify.recording import Trajectory
+from pocketdiffusion.runtime.verify.recording import Trajectory, first_middle_last_steps, spread_steps
 
 
 @dataclass(frozen=True)
 class Original:
     """A recorded model, which exports for several phones share.
 
-    `proof`: how much was recorded. `calibrated`: the statistics of its activations on the calibration prompts, measured
-    at the first use.
+    `proof`: how much was recorded. `recording`: the folder of the recording, if it is kept. `calibrated`: the
+    statistics of its activations on the calibration prompts, measured at the first use.
     """
 
     checkpoint: Checkpoint
     parts: Sequence[Component]
     trajectories: list[Trajectory]
     proof: ProofKind = "full"
+    recording: Path | None = None
+
+    @cached_property
+    def few(self) -> list[Trajectory]:
+        """Return the drawings with the first, the middle and the last step only."""
+        return [first_middle_last_steps(trajectory) for trajectory in self.trajectories]
+
+    @cached_property
+    def for_rungs(self) -> list[Trajectory]:
+        """Return the drawings with the steps that are compared on the rungs below the artifact."""
+        return [spread_steps(trajectory, PROOFS[self.proof].rung_steps) for trajectory in self.trajectories]
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -84,7 +95,7 @@ def record_original(
     folder, found = (None, None) if recordings is None else find_recording(recordings, checkpoint, parts, wanted)
     if found is not None:
         progress(f"reading the recording of {checkpoint.name} in {recordings}")
-        return Original(checkpoint, parts, found, proof)
+        return Original(checkpoint, parts, found, proof, folder)
     note = lambda line: progress(f"recording the original: {line}")  # noqa: E731
     trajectories = record(checkpoint, parts, wanted.requests, note, controls=wanted.controls)
     if folder is not None:
@@ -92,4 +103,5 @@ def record_original(
             keep_recording(folder, trajectories)
         except OSError as error:  # the export needs the drawings, not their copy
             progress(Note(f"the recording of {checkpoint.name} is not kept in {recordings}: {error.strerror}"))
-    return Original(checkpoint, parts, trajectories, proof)
+            folder = None
+    return Original(checkpoint, parts, trajectories, proof, folder)

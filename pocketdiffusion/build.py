@@ -13,7 +13,6 @@ from pocketdiffusion.export.findings import Findings, measure_findings
 from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
-from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.targets import BLENDED, Target, load_target
 from pocketdiffusion.host_memory import check_host_memory, formats_one_at_a_time
 from pocketdiffusion.quantize.recipe import Recipe
@@ -28,7 +27,6 @@ from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.memory import own_peak_bytes
 from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.verify.gate import judge
-from pocketdiffusion.runtime.verify.recording import first_middle_last_steps, spread_steps
 
 ReportKind = Literal["short", "full"]
 
@@ -110,8 +108,6 @@ def export_original(
     that the target names. `seconds`: time by stage, which is read for the report at the end."""
     recipes = find_recipes(original, target, None, None, progress) if recipes is None else recipes
     trajectories = original.trajectories
-    few = [first_middle_last_steps(trajectory) for trajectory in trajectories]
-    below = [spread_steps(trajectory, PROOFS[original.proof].rung_steps) for trajectory in trajectories]
     graphs: dict[str, dict[str, Graph]] = {}
     findings: dict[str, dict[str, Findings]] = {}
     ladder: list[Verdict] = []
@@ -122,10 +118,14 @@ def export_original(
             for part in original.parts:
                 name = part.spec.name
                 progress(f"writing {artifact.format} {name}, {artifact.recipe}")
-                fitted = emit_within_float16(part, artifact, plans[name], folder, few, open_batch=target.open_batch)
-                rungs = judge_rungs(fitted, target, below, folder, progress)
+                fitted = emit_within_float16(
+                    part, artifact, plans[name], folder, original.few, open_batch=target.open_batch
+                )
+                rungs = judge_rungs(fitted, target, original.for_rungs, folder, progress, original.recording)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
-                findings.setdefault(artifact.format, {})[name] = measure_findings(fitted, rungs, few, report, progress)
+                findings.setdefault(artifact.format, {})[name] = measure_findings(
+                    fitted, rungs, original.few, report, progress
+                )
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
         calibration = original.calibrated.calibration if calibrated else None

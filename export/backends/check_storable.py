@@ -10,7 +10,7 @@ from pocketdiffusion.runtime.errors import ProofError
 
 def check_storable(name: str, weight: NDArray[np.float32], scheme: Scheme) -> None:
     """Raise ProofError if a value of `weight` is not finite, or exceeds 65504 and `scheme` is not float32."""
-    largest = float(np.abs(weight).max(initial=0))
+    largest = float(max(weight.max(initial=0), -weight.min(initial=0)))  # no copy of the weight; both are NaN for a NaN
     if not np.isfinite(largest):
         raise ProofError(f"weight {name} has values that are not finite: download the checkpoint again")
     if scheme != FLOAT32 and largest > HALF_MAX:

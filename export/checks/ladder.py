@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.backends.emission import emit_floats, holds_float32
 from pocketdiffusion.export.backends.intermediate_outputs import open_layers
+from pocketdiffusion.export.checks.kept_rungs import keep_rungs, read_rungs, rungs_file
 from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
 from pocketdiffusion.export.float16.audit import EmittedGraph
 from pocketdiffusion.export.quantization import open_quantized
@@ -39,10 +40,21 @@ class Rung:
 
 
 def judge_rungs(
-    fitted: EmittedGraph, target: Target, few: list[Trajectory], folder: Path, progress: Progress
+    fitted: EmittedGraph,
+    target: Target,
+    few: list[Trajectory],
+    folder: Path,
+    progress: Progress,
+    recording: Path | None = None,
 ) -> list[Verdict]:
     """Judge the rungs below the shipped artifact, which is in `folder`, in the order of `list_rungs`. At most one
-    runner and its reference are open at a time."""
+    runner and its reference are open at a time. In the folder `recording` of the original's recording, the verdicts are
+    kept, and found again for the same artifact."""
+    kept = None if recording is None else rungs_file(recording, fitted, folder, few, target.open_batch)
+    found = None if kept is None else read_rungs(kept)
+    if found is not None:
+        progress(f"reading kept verdicts on the rungs below {fitted.artifact.format} {fitted.part.spec.name}")
+        return [*found, *fitted.verdicts]
     verdicts: list[Verdict] = []
     with TemporaryDirectory(dir=folder.parent) as scratch:
         for rung in list_rungs(fitted, target, folder, Path(scratch), verdicts):
@@ -54,6 +66,8 @@ def judge_rungs(
                 verdicts.append(judge_teacher_forced(rung.check, reference, layers, few, fitted.plan))
             else:
                 verdicts += judge_graph(replace(rung.check, reference=reference), rung.open(), few)
+    if kept is not None:
+        keep_rungs(kept, verdicts)
     return [*verdicts, *fitted.verdicts]
 
 

@@ -77,9 +77,9 @@ def emit_within_float16(
     graph = emit(part, artifact, folder, open_batch=open_batch, plan=plan)
     if plan.storage == "float32" or plan.activation != "float":
         return EmittedGraph(graph, part, part, artifact, plan, None)
-    original, check = part, check_replay(artifact.format, plan)
+    original = part
     corrections: list[str] = []
-    replayed, ranges = replay(folder, graph, check, trajectories)
+    replayed, ranges = replay(folder, graph, artifact.format, plan, trajectories)
     for correct in (_rescale, _upcast):
         if all(r.fits for r in ranges):
             break
@@ -89,7 +89,7 @@ def emit_within_float16(
             continue
         remove(folder, graph)
         graph = emit(corrected.part, corrected.artifact, folder, open_batch=open_batch, plan=plan)
-        better, found = replay(folder, graph, check, trajectories)
+        better, found = replay(folder, graph, artifact.format, plan, trajectories)
         if sum(not r.fits for r in found) < sum(not r.fits for r in ranges):
             part, artifact, replayed, ranges = corrected.part, corrected.artifact, better, found
             corrections.append(corrected.description)
@@ -109,13 +109,13 @@ def check_replay(format: str, plan: Plan) -> Check:
 
 
 def replay(
-    folder: Path, graph: Graph, check: Check, trajectories: Sequence[Trajectory]
+    folder: Path, graph: Graph, format: str, plan: Plan, trajectories: Sequence[Trajectory]
 ) -> tuple[list[Verdict], list[Range]]:
-    """Run the artifact with each result rounded to float16. Return its verdicts, and the value ranges of its results,
-    the nearest to the limit of float16 first; infinite for a result that overflowed."""
+    """Run the artifact, stored as `plan` says, with each result rounded to float16. Return its verdicts, and the value
+    ranges of its results, the nearest to the limit of float16 first; infinite for a result that overflowed."""
     found: Found = {}
-    assert check.scope.format is not None
-    runner = open_replay(folder, check.scope.format, graph, "float16", partial(update_largest, found))
+    runner = open_replay(folder, format, graph, "float16", partial(update_largest, found))
+    check = check_replay(format, plan)
     return judge_graph(check, runner, trajectories), by_magnitude(found)
 
 
