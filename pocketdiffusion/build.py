@@ -121,7 +121,7 @@ def export_original(
                 fitted = emit_within_float16(
                     part, artifact, plans[name], folder, original.few, open_batch=target.open_batch
                 )
-                rungs = judge_rungs(fitted, target, original.for_rungs, folder, progress, original.recording)
+                rungs = judge_rungs(fitted, target, original, folder, progress)
                 graphs.setdefault(artifact.format, {})[name] = fitted.graph
                 findings.setdefault(artifact.format, {})[name] = measure_findings(
                     fitted, rungs, original.few, report, progress

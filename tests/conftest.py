@@ -54,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tensorflow", type=Path, help="an environment with tensorflow.txt; by default the tests make one"
     )
     parser.addoption("--until", type=float, help="seconds since 1970: tests that have not begun by then are skipped")
+    parser.addoption("--share", help="K/N: of the slow tests every N-th one only, from number K (0 to N - 1) on")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -62,9 +63,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("not run: the time given by --until is over")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)} | {name: len(items) for name in LAST}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+    if config.getoption("--share") is not None:
+        first, count = map(int, config.getoption("--share").split("/"))
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        left_out = {*slow} - {*slow[first::count]}
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 TOKENIZER = Path(__file__).parents[1] / "pocketdiffusion/models/emoji/tokenizer"

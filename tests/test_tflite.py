@@ -29,6 +29,7 @@ from pocketdiffusion.export.families import components
 from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.matrices import float_plan
 from pocketdiffusion.export.opening import open_checkpoint
+from pocketdiffusion.export.original import Original
 from pocketdiffusion.export.reference.record import Request, record
 from pocketdiffusion.export.targets import Artifact, load_target
 from pocketdiffusion.runtime.bundle.manifest import Graph
@@ -198,7 +199,8 @@ def test_the_ladder_where_a_file_cannot_hold_float32(
     part, target = parts(tiny_checkpoint)[name], load_target("galaxy-s24")
     folder = tmp_path / "bundle"
     fitted = emit_within_float16(part, artifact(), float_plan(part, "fp16"), folder, trajectories, open_batch=False)
-    reports = judge_rungs(fitted, target, trajectories, folder, progress=lambda line: None)
+    original = Original(checkpoint, [part], trajectories)
+    reports = judge_rungs(fitted, target, original, folder, progress=lambda line: None)
     assert all(report.passed for report in reports)
     assert [report.kind for report in reports] == [Kind.REWRITES, Kind.ROUNDING, Kind.SAME_WEIGHTS, Kind.REPLAY]
     assert {report.floor_db for report in reports if report.kind == Kind.SAME_WEIGHTS} == {105}

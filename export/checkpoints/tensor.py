@@ -33,6 +33,7 @@ FLOATS = (
     "float8_e5m2fnuz",
     "float8_e8m0fnu",
 )
+_BLOCK = 2**20  # values that are read at a time
 _FEWER_BITS = {"float4_e2m1fn": 4, "float6_e2m3": 6, "float6_e3m2": 6, "bool": 8}
 
 
@@ -94,9 +95,14 @@ class Stored:
         return f"{self.dtype}{list(self.shape)}"
 
     def read(self) -> NDArray[np.float32]:
-        """Return the values as float32, by plain file reads, so that no mapped page counts as memory."""
-        raw = np.fromfile(self.file, np.uint8, self.nbytes, offset=self.offset)
-        return widen(raw, self.dtype).reshape(self.shape)
+        """Return the values as float32, by plain file reads of some MB, so that no mapped page counts as memory."""
+        values, width = np.empty(math.prod(self.shape), np.float32), bits_of(self.dtype) // 8
+        with open(self.file, "rb") as file:
+            file.seek(self.offset)
+            for begin in range(0, values.size, _BLOCK):
+                block = values[begin : begin + _BLOCK]
+                block[:] = widen(np.fromfile(file, np.uint8, block.size * width), self.dtype)
+        return values.reshape(self.shape)
 
 
 @dataclass(frozen=True)

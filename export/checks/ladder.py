@@ -12,6 +12,7 @@ from pocketdiffusion.export.backends.intermediate_outputs import open_layers
 from pocketdiffusion.export.checks.kept_rungs import keep_rungs, read_rungs, rungs_file
 from pocketdiffusion.export.checks.layerwise import judge_teacher_forced
 from pocketdiffusion.export.float16.audit import EmittedGraph
+from pocketdiffusion.export.original import Original
 from pocketdiffusion.export.quantization import open_quantized
 from pocketdiffusion.export.reference.torch_runner import TorchRunner, open_rewritten, open_rounded
 from pocketdiffusion.export.rewrites import changed_floor_db, changes
@@ -22,7 +23,6 @@ from pocketdiffusion.runtime.progress import Progress
 from pocketdiffusion.runtime.runner import Runner
 from pocketdiffusion.runtime.verify.check import Check, Scope, Tolerance
 from pocketdiffusion.runtime.verify.gate import judge_graph
-from pocketdiffusion.runtime.verify.recording import Trajectory
 from pocketdiffusion.runtime.verify.tolerances import FLOORS_DB, LAYER_DB, check_in_torch, floor_db
 
 
@@ -40,16 +40,12 @@ class Rung:
 
 
 def judge_rungs(
-    fitted: EmittedGraph,
-    target: Target,
-    few: list[Trajectory],
-    folder: Path,
-    progress: Progress,
-    recording: Path | None = None,
+    fitted: EmittedGraph, target: Target, original: Original, folder: Path, progress: Progress
 ) -> list[Verdict]:
     """Judge the rungs below the shipped artifact, which is in `folder`, in the order of `list_rungs`. At most one
-    runner and its reference are open at a time. In the folder `recording` of the original's recording, the verdicts are
-    kept, and found again for the same artifact."""
+    runner and its reference are open at a time. Where the original's recording is kept, so are the verdicts, which are
+    found again for the same artifact."""
+    few, recording = original.for_rungs, original.recording
     kept = None if recording is None else rungs_file(recording, fitted, folder, few, target.open_batch)
     found = None if kept is None else read_rungs(kept)
     if found is not None:

@@ -18,10 +18,12 @@ from pocketdiffusion.export.checkpoints.tensor import LazyTensor
 from pocketdiffusion.quantize.quantized_tensor import Plain, Stored, store
 from pocketdiffusion.quantize.scheme import Scheme
 from pocketdiffusion.runtime.errors import ProofError
+from pocketdiffusion.runtime.memory import mapping_large_blocks, return_freed_memory
 
 Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Extract = Callable[[Stored], NDArray[Any]]  # the content of a graph value, computed from a stored weight
 DATA = "model.onnx_data"
+_BLOCK = 2**20  # values that are rounded and written at a time
 _PAGE = 4096  # bytes: ONNX requires offsets that can be mapped into memory
 
 
@@ -121,36 +123,41 @@ def stream_weights(model: ir.Model, parts: Iterable[Part], folder: Path) -> int:
     matter most for precision. Weights begin at a page; scales of blocks follow their quantized values. A float16
     weight gets a Cast to float32 in the graph. Raise ProofError for a weight that is not finite, or exceeds float16.
     """
-    parameters = 0
-    with open(folder / DATA, "wb") as file:
-        for part in parts:
-            used = [value for value in part.values if value.uses()]
-            for value in part.values:
-                if value.is_graph_input():
-                    model.graph.inputs.remove(value)
-            if not used:
-                continue
-            array = part.weight.read()
-            parameters += array.size
-            check_storable(part.weight.name, array, part.scheme)
-            vector = len(part.weight.ref.shape) < 2
-            stored = Plain(array) if vector else store(array, part.scheme)
-            file.write(b"" if vector else bytes(-file.tell() % _PAGE))
-            written: dict[Extract, ir.ExternalTensor] = {}
-            for value in used:
-                extract = part.values[value]
-                if extract not in written:
-                    data = np.asarray(extract(stored), order="C")
-                    if data.dtype == np.float16 and value.dtype == ir.DataType.FLOAT:
-                        value = _store_as_half(model, value)
-                    if vector or data.ndim < 2:
-                        value.const_value = ir.tensor(data, name=value.name)
-                    else:
-                        value.const_value = written[extract] = _write(file, value, data, folder)
-                else:
-                    value.const_value = _refer(value, written[extract], folder)
-                model.graph.initializers.add(value)
-    return parameters
+    return_freed_memory()  # what translating the graph left
+    with open(folder / DATA, "wb") as file, mapping_large_blocks():
+        return sum(_stream_part(model, part, file, folder) for part in parts)
+
+
+def _stream_part(model: ir.Model, part: Part, file: BinaryIO, folder: Path) -> int:
+    """Write one tensor as `stream_weights` does, and return the number of its parameters that were written. Its arrays
+    are released at the end, before the next tensor is read."""
+    used = [value for value in part.values if value.uses()]
+    for value in part.values:
+        if value.is_graph_input():
+            model.graph.inputs.remove(value)
+    if not used:
+        return 0
+    array = part.weight.read()
+    check_storable(part.weight.name, array, part.scheme)
+    vector = len(part.weight.ref.shape) < 2
+    half = not vector and (part.scheme.kind, part.scheme.bits) == ("float", 16)
+    stored = Plain(array) if vector or half else store(array, part.scheme)  # `_write` rounds to float16
+    file.write(b"" if vector else bytes(-file.tell() % _PAGE))
+    written: dict[Extract, ir.ExternalTensor] = {}
+    for value in used:
+        extract = part.values[value]
+        if extract not in written:
+            data = np.asarray(extract(stored), order="C")
+            if half and value.dtype == ir.DataType.FLOAT:
+                value = _store_as_half(model, value)
+            if vector or data.ndim < 2:
+                value.const_value = ir.tensor(data, name=value.name)
+            else:
+                value.const_value = written[extract] = _write(file, value, data, folder)
+        else:
+            value.const_value = _refer(value, written[extract], folder)
+        model.graph.initializers.add(value)
+    return array.size
 
 
 def _refer(value: ir.Value, written: ir.ExternalTensor, folder: Path) -> ir.ExternalTensor:
@@ -161,16 +168,21 @@ def _refer(value: ir.Value, written: ir.ExternalTensor, folder: Path) -> ir.Exte
 
 
 def _write(file: BinaryIO, value: ir.Value, data: NDArray[Any], folder: Path) -> ir.ExternalTensor:
-    """Append `data` to the file, with two int4 values in a byte, the first in the lower half. Return its tensor."""
+    """Append `data` to the file, rounded to float16 if the value is, by blocks, or with two int4 values in a byte, the
+    first in the lower half. Return its tensor."""
     assert value.dtype is not None
     shape = ir.Shape(data.shape)
     if value.dtype == ir.DataType.INT4:
         flat = data.view(np.uint8).ravel() & 15
         flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
         data = flat[::2] | flat[1::2] << 4
-    start = file.tell()
-    file.write(data.data)
-    return ir.ExternalTensor(DATA, start, data.nbytes, value.dtype, shape=shape, name=str(value.name), base_dir=folder)
+    start, flat = file.tell(), data.reshape(-1)
+    dtype = np.float16 if value.dtype == ir.DataType.FLOAT16 else data.dtype
+    for begin in range(0, flat.size, _BLOCK):
+        file.write(flat[begin : begin + _BLOCK].astype(dtype, copy=False).data)
+    return ir.ExternalTensor(
+        DATA, start, file.tell() - start, value.dtype, shape=shape, name=str(value.name), base_dir=folder
+    )
 
 
 def _store_as_half(model: ir.Model, value: ir.Value) -> ir.Value:
