@@ -16,7 +16,7 @@ PACKED_BUNDLES = build/emoji-galaxy-s24 build/emoji-pixel-8
 # What the Swift engine is tested with.
 SWIFT_BUNDLES = build/emoji-fp32-std build/emoji-split build/emoji-tiled build/emoji-iphone-15
 
-.PHONY: demo pixel test test-slow test-all test-full-export test-android apk test-apk test-swift check clean
+.PHONY: demo pixel test test-all test-full-export test-android apk test-apk test-swift check clean
 
 demo: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build
@@ -33,13 +33,10 @@ PYTEST = $(PARALLEL) $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-lo
 test: .venv/.ready
 	$(PYTEST)
 
-test-slow: .venv/.ready
-	$(PYTEST) -m slow $(addprefix --share=,$(SHARE)) $(addprefix --until=,$(UNTIL))
-
 test-all: .venv/.ready
-	$(PYTEST) -m "not outside_ci"
+	$(PYTEST) -m "not outside_ci" $(addprefix --share=,$(SHARE)) $(addprefix --until=,$(UNTIL))
 
-# Memory of Stable Diffusion 1.5 in full size: writing ONNX within 1.2 GB (not met yet), a quick export within 5 GB.
+# Memory of Stable Diffusion 1.5 in full size: writing ONNX within 1.2 GB, a quick export within 5 GB.
 # 12 to 45 minutes.
 test-full-export: .venv/.ready
 	$(BIN)/python -m pytest -q -s -m outside_ci tests/test_full_size_memory.py

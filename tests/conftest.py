@@ -53,13 +53,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--tensorflow", type=Path, help="an environment with tensorflow.txt; by default the tests make one"
     )
-    parser.addoption("--until", type=float, help="seconds since 1970: tests that have not begun by then are skipped")
+    parser.addoption(
+        "--until", type=float, help="seconds since 1970: slow tests that have not begun by then are skipped"
+    )
     parser.addoption("--share", help="K/N: of the slow tests every N-th one only, from number K (0 to N - 1) on")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     until = item.config.getoption("--until")
-    if until is not None and time.time() > until:
+    if until is not None and time.time() > until and item.get_closest_marker("slow"):
         pytest.skip("not run: the time given by --until is over")
 
 

@@ -12,6 +12,8 @@ import pytest
 from pocketdiffusion.build import export
 from pocketdiffusion.export.checks import kept_rungs, ladder
 
+pytestmark = pytest.mark.slow  # three exports
+
 
 @pytest.fixture(scope="module")
 def home(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
