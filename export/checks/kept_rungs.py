@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from pocketdiffusion import export, quantize, runtime
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.float16.audit import EmittedGraph
+from pocketdiffusion.export.reference.kept_recordings import digest_file
 from pocketdiffusion.runtime.bundle.verdicts import Verdict, VerdictRecord, read_verdict, record_verdict
 from pocketdiffusion.runtime.record import AnyFloat, Record
 from pocketdiffusion.runtime.verify.recording import Trajectory, cases
@@ -51,7 +52,7 @@ def rungs_file(
         "weights": [tensor.derivation for part in (fitted.part, fitted.original) for tensor in part.weights.values()],
         "exponents": dict(fitted.part.exponents),
         "open_batch": open_batch,
-        "files": {name: _digest(folder / name) for name in graph.files},
+        "files": {name: digest_file(folder / name) for name in graph.files},
         "code": _code_digest(),
         "tools": {name: version(name) for name in find_backend(fitted.artifact.format).tools},
     }
@@ -84,10 +85,5 @@ def _code_digest() -> str:
     found = hashlib.sha256()
     for room in map(Path, (place for package in (export, quantize, runtime) for place in package.__path__)):
         for file in sorted(path for kind in ("*.py", "*.json", "*.toml") for path in room.rglob(kind)):
-            found.update(f"{room.name}/{file.relative_to(room).as_posix()} {_digest(file)}\n".encode())
+            found.update(f"{room.name}/{file.relative_to(room).as_posix()} {digest_file(file)}\n".encode())
     return found.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -60,7 +60,7 @@ def find_recording(
     folder = home / hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     try:
         kept = KeptRecording.model_validate_json((folder / _INDEX).read_text(encoding="utf-8"))
-        if any(_digest(folder / path) != digest for path, digest in kept.files.items()):
+        if any(digest_file(folder / path) != digest for path, digest in kept.files.items()):
             return folder, None
         os.utime(folder)
         found = (read_trajectory(folder, n, each, drawn, map_array) for n, each in enumerate(kept.drawings))
@@ -78,7 +78,7 @@ def keep_recording(folder: Path, trajectories: Sequence[Trajectory]) -> None:
     try:
         drawings = tuple(write_golden(new, number, each) for number, each in enumerate(trajectories))
         names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
-        kept = KeptRecording(drawings=drawings, files={name: _digest(new / name) for name in names})
+        kept = KeptRecording(drawings=drawings, files={name: digest_file(new / name) for name in names})
         (new / _INDEX).write_text(kept.model_dump_json(indent=1) + "\n", encoding="utf-8")
         if folder.exists():  # it has changed, or another process was faster
             folder.rename(new.with_name(f"{new.name}.old"))
@@ -98,6 +98,7 @@ def _remove_oldest(home: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _digest(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
