@@ -24,8 +24,8 @@ demo: .venv/.ready
 pixel: .venv/.ready
 	$(BIN)/python -m pocketdiffusion.demo build pixel-8
 
-# LEAVE_OUT: tests that were run before. SHARE=K/N: every N-th slow test only, from number K on. UNTIL, in seconds since
-# 1970: no slow test begins later.
+# LEAVE_OUT: tests that were run before. SHARE=K/N: slow tests of every N-th file only, from number K on. UNTIL, in seconds
+# since 1970: no slow test begins later.
 PYTEST = $(PARALLEL) $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder --durations 10 \
 	$(addprefix --kit=,$(wildcard build/kit)) $(addprefix --tensorflow=,$(wildcard build/tensorflow)) \
 	$(addprefix --deselect=,$(LEAVE_OUT))

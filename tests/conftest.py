@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -23,9 +23,9 @@ for name in ("COLUMNS", "LINES"):  # pytest-xdist's workers get these, and the c
 # those that may be skipped: they repeat at full size, or with other programs, what the first ones prove.
 LONGEST = (
     "test_android_engine",
+    "test_faults",  # not of the bundles that the first worker exports: the second would wait for them
     "test_swift_engine",
     "test_onnx_products",
-    "test_faults",
     "test_foreign_reader",
     "test_faults_formats",
     "test_backends",
@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--until", type=float, help="seconds since 1970: slow tests that have not begun by then are skipped"
     )
-    parser.addoption("--share", help="K/N: of the slow tests every N-th one only, from number K (0 to N - 1) on")
+    parser.addoption("--share", help="K/N: slow tests of every N-th file that has any, from number K (0 to N - 1) on")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -71,7 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--share") is not None:
         first, count = map(int, config.getoption("--share").split("/"))
         slow = [item for item in items if item.get_closest_marker("slow")]
-        left_out = {*slow} - {*slow[first::count]}
+        files = list(dict.fromkeys(item.path for item in slow))  # whole files, whose tests share their exports
+        left_out = {item for item in slow if item.path not in files[first::count]}
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
 
@@ -175,10 +176,15 @@ def make(tiny_checkpoint: Path, tmp_path: Path) -> "Callable[..., Model]":
     return partial(write_checkpoint, tiny_checkpoint, tmp_path / "made")
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run of pytest, which is the same for all of pytest-xdist's workers."""
+    home = factory.getbasetemp()
+    return home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+
+
 def once(factory: pytest.TempPathFactory, name: str, export: Callable[[Path], object]) -> Path:
     """The folder that `export` writes, by the first of pytest-xdist's workers that asks for it."""
-    home = factory.getbasetemp()
-    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+    home = shared_folder(factory)
     with FileLock(home / f"{name}.lock"):
         if not (home / name).exists():
             export(home / name)
@@ -206,26 +212,27 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     return once(tmp_path_factory, "tiny_bundle", whole)
 
 
+def export_emoji(factory: pytest.TempPathFactory, name: str, **options: Any) -> Bundle:
+    """The built-in model for a Pixel 8, exported once; what the original draws is recorded once for all of them."""
+    from pocketdiffusion.build import export
+
+    kept = shared_folder(factory) / "recordings"
+    return open_bundle(once(factory, name, partial(export, "emoji", "pixel-8", recordings=kept, **options)))
+
+
 @pytest.fixture(scope="session")
 def emoji_fp16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The built-in model as it ships. It takes about 25 s of processor time. Read it, never write to it."""
-    from pocketdiffusion.build import export
-
-    return open_bundle(once(tmp_path_factory, "emoji_fp16", lambda out: export("emoji", "pixel-8", out, recipe="fp16")))
+    return export_emoji(tmp_path_factory, "emoji_fp16", recipe="fp16")
 
 
 @pytest.fixture(scope="session")
 def emoji_fp32(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The built-in model in float32. It takes about 18 s of processor time. Read it, never write to it."""
-    from pocketdiffusion.build import export
-
-    return open_bundle(once(tmp_path_factory, "emoji_fp32", lambda out: export("emoji", "pixel-8", out, recipe="fp32")))
+    return export_emoji(tmp_path_factory, "emoji_fp32", recipe="fp32")
 
 
 @pytest.fixture(scope="session")
 def emoji_split(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """As `emoji_fp32`, the UNet as three graphs. It takes about 39 s of processor time. Read it, never write to it."""
-    from pocketdiffusion.build import export
-
-    whole = partial(export, "emoji", "pixel-8", recipe="fp32", split_unet=3, proof="quick")
-    return open_bundle(once(tmp_path_factory, "emoji_split", whole))
+    return export_emoji(tmp_path_factory, "emoji_split", recipe="fp32", split_unet=3, proof="quick")
