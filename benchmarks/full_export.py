@@ -1,7 +1,7 @@
 """Measure memory and time of a whole export through the gate, by stage.
 
     python benchmarks/full_export.py [MODEL] [--target pixel-8] [--format NAME] [--recipe NAME] [--split-unet N] \\
-        [--proof quick] [--max-memory 5GB] [--recordings DIR] [--bundle DIR] [-o FILE.json]
+        [--vae-tiles exact] [--proof quick] [--max-memory 5GB] [--recordings DIR] [--bundle DIR] [-o FILE.json]
 
 MODEL is any checkpoint that `export` accepts; `sd15`, the default, is Stable Diffusion 1.5 with seeded random weights
 of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export). Memory is summed over the process tree and
@@ -35,10 +35,11 @@ import json
 import sys
 from pathlib import Path
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 model, target, out, options = sys.argv[1:]
 options = json.loads(options)
 options["recordings"] = options["recordings"] and Path(options["recordings"])
-export(model, target, Path(out), **options, progress=lambda line: print(line, flush=True))
+export(model, target, Path(out), ExportOptions(**options), lambda line: print(line, flush=True))
 """
 
 
@@ -113,6 +114,7 @@ def main(
     format: Annotated[str | None, typer.Option(help="The only format to write.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe of the weights.")] = None,
     split_unet: Annotated[int | None, typer.Option(help="Graphs that the UNet becomes.")] = None,
+    vae_tiles: Annotated[str | None, typer.Option(help="How the VAE decodes: none, exact or blended.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Memory that the export may use, such as 5GB.")] = None,
     recordings: Annotated[Path | None, typer.Option(help="Folder of recordings to read and write.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder that full_size.py wrote, to save time.")] = None,
@@ -131,6 +133,7 @@ def main(
             "format": format,
             "recipe": recipe,
             "split_unet": split_unet,
+            "vae_tiles": vae_tiles,
             "max_memory": parse_bytes(max_memory),
             "recordings": None if recordings is None else str(recordings.absolute()),
         }
@@ -149,6 +152,7 @@ def main(
         table.add_row(stage.name, *(f"{figure:.0f}" for figure in figures))
     stdout().print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
+    options["recordings"] = recordings is not None  # not a path of this machine
     record = {"target": target, "options": options, "stages": [asdict(stage) for stage in (*stages, total)]}
     output.write_text(json.dumps(record, indent=1) + "\n")
 

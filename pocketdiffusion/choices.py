@@ -1,9 +1,11 @@
-"""Check the choices of a user for an export before torch is imported, so that mistakes are reported at once."""
+"""The options of an export, and their checks before torch is imported, so that mistakes are reported at once."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
@@ -11,6 +13,7 @@ from pocketdiffusion.export.targets import BLENDED, EXACT, VAE_TILES, Target, lo
 from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
+from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 from pocketdiffusion.runtime.errors import UserError
 
 ANY_SYSTEM = "any"  # the `os` of a target that is no certain phone
@@ -20,11 +23,20 @@ _SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of an export as the user wrote them, None for the default of the phone or the checkpoint. `width` and
-    `height` in pixels, `budget_mb` in MB of 1e6 bytes, `min_psnr` in dB."""
+    """The options of an export, None for the default of the phone or the checkpoint.
 
-    model: str
-    target: str
+    `recipe`: a file of quantize/recipes, or a JSON file of one; "mixed" is searched, for weights of `budget_mb` (MB of
+    1e6 bytes) or pictures of `min_psnr` (dB). `format` ("onnx", "coreml", "tflite"), `profile`, `split_unet`, the
+    number of graphs that the UNet becomes, and `vae_tiles` override the target's own: "none", "exact" for a VAE decoder
+    in stripes of rows, or "blended" for one of tiles of `vae_tile_size` pixels. `sampler` overrides the checkpoint's
+    scheduler, `width` and `height` (pixels) the trained size. `revision` and `token` are the hub's.
+    `allow_unexpected`: shell patterns of unused tensors to ignore.
+
+    `proof` "quick" compares one picture of few steps instead of four of ten. The folder `recordings` keeps the
+    original's drawings for the next export of the model. `max_memory`: bytes that the export may use, by default the
+    free ones. `report` "full" also measures the error of each single rewrite and activation form.
+    """
+
     recipe: str | None = None
     budget_mb: float | None = None
     min_psnr: float | None = None
@@ -33,24 +45,39 @@ class ExportOptions:
     sampler: str | None = None
     width: int | None = None
     height: int | None = None
-    revision: str | None = None
     split_unet: int | None = None
     vae_tiles: str | None = None
     vae_tile_size: int | None = None
+    revision: str | None = None
+    token: str | None = None
+    allow_unexpected: Sequence[str] = ()
+    proof: ProofKind = "full"
+    recordings: Path | None = None
+    max_memory: int | None = None
+    report: Literal["short", "full"] = "short"
 
 
-def check_export(wanted: ExportOptions) -> Target:
+DEFAULTS = ExportOptions()
+
+
+def check_export(model: str, target_name: str, options: ExportOptions = DEFAULTS) -> Target:
     """Return the target with the artifacts that the options choose. Raise UserError, without reading weights, if a name
     is unknown, options contradict each other, or the checkpoint is not on this disk."""
-    options = wanted.recipe, wanted.format, wanted.profile, wanted.split_unet, wanted.vae_tiles
-    chosen = choose(load_target(wanted.target), *options)
-    check_tile_size(chosen, wanted.vae_tile_size)
-    check_search(chosen, wanted.budget_mb, wanted.min_psnr)
-    if wanted.sampler is not None:
+    chosen = choose(
+        load_target(target_name),
+        options.recipe,
+        options.format,
+        options.profile,
+        options.split_unet,
+        options.vae_tiles,
+    )
+    check_tile_size(chosen, options.vae_tile_size)
+    check_search(chosen, options.budget_mb, options.min_psnr)
+    if options.sampler is not None:
         from pocketdiffusion.runtime.sampling.samplers import check_sampler
 
-        check_sampler(wanted.sampler)
-    check_model(wanted.model)
+        check_sampler(options.sampler)
+    check_model(model)
     return chosen
 
 

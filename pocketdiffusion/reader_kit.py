@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pocketdiffusion
 from pocketdiffusion.build import export
-from pocketdiffusion.choices import choose
+from pocketdiffusion.choices import ExportOptions, choose
 from pocketdiffusion.export.kit_models import MODELS, SIZE, KitModel, make_photo, write_model
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.drawings import Drawing, draw_with_pipeline
@@ -48,7 +48,7 @@ def write_kit(
             progress(f"writing {model.name}: {model.tests}")
             source = Path(scratch) / model.name
             write_model(model, source, VOCABULARY, seed + number)
-            export(str(source), TARGET, folder / model.name, format=format, proof="quick")
+            export(str(source), TARGET, folder / model.name, ExportOptions(format=format, proof="quick"))
             checkpoint = open_checkpoint(str(source), progress=lambda line: None)
             for count, drawing in enumerate(drawings(model)):
                 picture = draw_with_pipeline(checkpoint, drawing, SIZE, photo)

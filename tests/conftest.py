@@ -207,17 +207,19 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_checkpoint` for the target generic, as ONNX: float32, standard operators, a full report. Read it only."""
     from pocketdiffusion.build import export
+    from pocketdiffusion.choices import ExportOptions
 
-    whole = partial(export, str(tiny_checkpoint), "generic", format="onnx", report="full")
-    return once(tmp_path_factory, "tiny_bundle", whole)
+    options = ExportOptions(format="onnx", report="full")
+    return once(tmp_path_factory, "tiny_bundle", lambda out: export(str(tiny_checkpoint), "generic", out, options))
 
 
 def export_emoji(factory: pytest.TempPathFactory, name: str, **options: Any) -> Bundle:
     """The built-in model for a Pixel 8, exported once; what the original draws is recorded once for all of them."""
     from pocketdiffusion.build import export
+    from pocketdiffusion.choices import ExportOptions
 
-    kept = shared_folder(factory) / "recordings"
-    return open_bundle(once(factory, name, partial(export, "emoji", "pixel-8", recordings=kept, **options)))
+    chosen = ExportOptions(recordings=shared_folder(factory) / "recordings", **options)
+    return open_bundle(once(factory, name, lambda out: export("emoji", "pixel-8", out, chosen)))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 from support.command import refusal
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.component import TileSize
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts.tiles import choose_tiling
@@ -162,7 +163,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle
     @cache
     def exported_as(format: str) -> Bundle:
         out = tmp_path_factory.mktemp("tiles") / format
-        return export("emoji", TARGETS[format], out, format=format, recipe="fp32", vae_tiles="blended", proof="quick")
+        return export(
+            "emoji",
+            TARGETS[format],
+            out,
+            ExportOptions(format=format, recipe="fp32", vae_tiles="blended", proof="quick"),
+        )
 
     return exported_as
 
@@ -201,7 +207,12 @@ def test_it_is_verified_compared_and_shipped(exported: Callable[[str], Bundle], 
 def test_an_export_whose_tiles_show_seams_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(vae_tiles, "lay_over", hard_seam)
     with pytest.raises(ProofError, match=r"tiles \(stage\): PSNR [12].* at least 35 dB required; .* 2 checks failed"):
-        export("emoji", "generic", tmp_path / "out", format="onnx", recipe="fp32", vae_tiles="blended", proof="quick")
+        export(
+            "emoji",
+            "generic",
+            tmp_path / "out",
+            ExportOptions(format="onnx", recipe="fp32", vae_tiles="blended", proof="quick"),
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -212,9 +223,5 @@ def test_tiles_that_are_too_small_fail(tmp_path: Path) -> None:
             "emoji",
             "generic",
             tmp_path / "out",
-            format="onnx",
-            recipe="fp32",
-            vae_tiles="blended",
-            vae_tile_size=32,
-            proof="quick",
+            ExportOptions(format="onnx", recipe="fp32", vae_tiles="blended", vae_tile_size=32, proof="quick"),
         )

@@ -11,7 +11,7 @@ import pytest
 from support.faults import weight
 
 from pocketdiffusion import build
-from pocketdiffusion.choices import choose
+from pocketdiffusion.choices import ExportOptions, choose
 from pocketdiffusion.export.backends import find_backend, tflite
 from pocketdiffusion.export.backends.emission import emit as sound_emit
 from pocketdiffusion.export.float16 import audit as fitting
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 def test_two_exports_of_a_model_are_one_bundle(tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Another folder, another name for it: every file but the report and the manifest, which holds its hash."""
     moved = shutil.copytree(tiny_checkpoint, tmp_path / tiny_checkpoint.name)
-    again = build.export(str(moved), "generic", tmp_path / "again", format="onnx")
+    again = build.export(str(moved), "generic", tmp_path / "again", ExportOptions(format="onnx"))
     first = open_bundle(tiny_bundle)
     assert again.manifest.bundle_id == first.manifest.bundle_id
     assert {path for path, entry in again.manifest.files.items() if entry != first.manifest.files[path]} <= {
@@ -66,7 +66,7 @@ def test_a_failed_export_is_kept_aside(tiny_checkpoint: Path, tmp_path: Path, mo
     with pytest.raises(
         ProofError, match=r"onnx vae_decoder.sample \(fp32\).*The failed bundle is .*out\.failed: see its report"
     ):
-        build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
+        build.export(str(tiny_checkpoint), "generic", tmp_path / "out", ExportOptions(format="onnx"))
     assert [path.name for path in tmp_path.iterdir()] == ["out.failed"]
     verdicts = open_unproven(tmp_path / "out.failed").manifest.verdicts
     assert {v.subject for v in verdicts if not v.passed and v.rung != "pictures"} == {"vae_decoder.sample"}
@@ -104,7 +104,9 @@ def test_mistakes_are_found_before_anything_is_drawn(
     before, said = sorted(tmp_path.rglob("*")), list[str]()
     given = {"out": "out", **options}
     with pytest.raises(UserError, match=refused):
-        build.export(str(tiny_checkpoint), "generic", Path(given.pop("out")), **given, progress=said.append)
+        build.export(
+            str(tiny_checkpoint), "generic", Path(given.pop("out")), ExportOptions(**given), progress=said.append
+        )
     assert said == [] and sorted(tmp_path.rglob("*")) == before
 
 
@@ -143,7 +145,13 @@ def test_what_tflite_lacks_is_said_before_anything_is_drawn(
 
     def refused(recipe: str, words: str) -> None:
         with pytest.raises(UserError, match=words):
-            build.export(str(micro_checkpoint), "galaxy-s24", tmp_path / "out", recipe=recipe, progress=said.append)
+            build.export(
+                str(micro_checkpoint),
+                "galaxy-s24",
+                tmp_path / "out",
+                ExportOptions(recipe=recipe),
+                progress=said.append,
+            )
         assert not any("recording" in line or "writing" in line for line in said) and not list(tmp_path.iterdir())
 
     monkeypatch.setattr("pocketdiffusion.export.backends.tflite.BACKEND", replace(tflite.BACKEND, largest=2_000_000))

@@ -46,8 +46,9 @@ from pocketdiffusion.cli.console import run
 def export():
     print("loading torch", flush=True)
     from pocketdiffusion import build
+    from pocketdiffusion.choices import ExportOptions
     model, out = sys.argv[1:]
-    build.export(model, "generic", Path(out), format="onnx", progress=lambda line: print(line, flush=True))
+    build.export(model, "generic", Path(out), ExportOptions(format="onnx"), lambda line: print(line, flush=True))
 
 run(export)
 """

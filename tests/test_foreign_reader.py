@@ -17,6 +17,7 @@ from support.forgery import forge, reseal
 from test_reader_kit import FLOOR  # noqa: PLC0414  # a fixture
 from test_reader_kit import kit as kit
 
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.kit_models import MODELS
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.image import write_png
@@ -112,7 +113,7 @@ def test_it_draws_with_blended_tiles(reader: Path, tmp_path: Path) -> None:
     from pocketdiffusion import build
 
     options: dict[str, Any] = {"format": "onnx", "recipe": "fp32", "vae_tiles": "blended", "proof": "quick"}
-    bundle = build.export("emoji", "generic", tmp_path / "bundle", **options)
+    bundle = build.export("emoji", "generic", tmp_path / "bundle", ExportOptions(**options))
     assert bundle.manifest.vae.tile_size == 56
     request = {"prompt": "red apple", "negative_prompt": None, "seed": 7, "steps": 4, "guidance": 7.5, "sampler": None}
     requests: list[dict[str, Any]] = [request, {**request, "strength": 0.7}]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.checks import kept_rungs, ladder
 
 pytestmark = pytest.mark.slow  # three exports
@@ -24,7 +25,7 @@ def home(micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def export_for(target: str, checkpoint: Path, home: Path, out: Path) -> None:
-    export(str(checkpoint), target, out, proof="quick", recordings=home / "recordings")
+    export(str(checkpoint), target, out, ExportOptions(proof="quick", recordings=home / "recordings"))
 
 
 def rung_files(home: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.backends.onnx.optimum_layout import write_companions
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
@@ -71,7 +72,7 @@ def test_companions_say_nothing_of_where_they_came_from(tiny_checkpoint: Path, t
 @pytest.mark.slow
 def test_optimum_draws_the_same_picture(tmp_path: Path) -> None:
     """The built-in model, exported for generic: optimum's pipeline opens DIR/onnx unchanged, in its own environment."""
-    bundle = export("emoji", "generic", tmp_path / "bundle", format="onnx")
+    bundle = export("emoji", "generic", tmp_path / "bundle", ExportOptions(format="onnx"))
     environment = tmp_path / "optimum"
     venv.create(environment, with_pip=True)
     python = environment / "bin/python"

@@ -22,6 +22,7 @@ from support.open_engines import OpenEngines
 from torch import Tensor, nn
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import families
 from pocketdiffusion.export.arguments import tensor_shapes
@@ -214,7 +215,7 @@ def bundle(request: pytest.FixtureRequest, model: Path, bundles: dict[str, Bundl
     format = request.param
     if format not in bundles:
         out = tmp_path_factory.mktemp("toy") / format
-        export(str(model), FORMATS[format], out, format=format, recipe="fp32")
+        export(str(model), FORMATS[format], out, ExportOptions(format=format, recipe="fp32"))
         bundles[format] = open_bundle(out)
     return bundles[format]
 

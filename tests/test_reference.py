@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from support.command import refusal
 from support.family_cases import MICRO, write_checkpoint
 
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.families.parts import clip_text, unet2d
 from pocketdiffusion.export.opening import open_checkpoint
@@ -237,7 +238,7 @@ def test_a_fault_in_our_own_reading_fails_the_export(
     from pocketdiffusion import build
 
     with pytest.raises(ProofError):
-        build.export(str(tiny_checkpoint), "generic", tmp_path / "out", format="onnx")
+        build.export(str(tiny_checkpoint), "generic", tmp_path / "out", ExportOptions(format="onnx"))
     proof = json.loads((tmp_path / "out.failed/proof.json").read_text())
     failed = {verdict["subject"] for verdict in proof["verdicts"] if not verdict["passed"]}
     assert {"unet.out_sample", "text_encoder.last_hidden_state", "pictures.median"} <= failed

@@ -16,7 +16,7 @@ from test_weight_rescaling import inputs_of
 from torch import Tensor, nn
 
 from pocketdiffusion.build import export
-from pocketdiffusion.choices import choose
+from pocketdiffusion.choices import ExportOptions, choose
 from pocketdiffusion.export.backends.emission import emit_floats
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families.parts import autoencoder_kl
@@ -166,7 +166,7 @@ def test_stripes_without_their_neighbours_rows_are_caught(
     monkeypatch.setattr(tiled_decoder, "with_neighbours", without_neighbours)
     options: dict[str, Any] = {"format": "onnx", "recipe": "fp32", "proof": "quick"}
     with pytest.raises(ProofError, match="vae_decoder"):
-        export(str(micro_checkpoint), "generic", tmp_path / "out", vae_tiles="exact", **options)
+        export(str(micro_checkpoint), "generic", tmp_path / "out", ExportOptions(vae_tiles="exact", **options))
     assert not (tmp_path / "out").exists()
 
 
@@ -192,7 +192,7 @@ TARGETS = {"onnx": "generic", "tflite": "galaxy-s24", "coreml": "iphone-15"}
 def test_the_built_in_model_draws_the_same_pictures(format: str, tmp_path: Path) -> None:
     def exported(way: str) -> Bundle:
         options: dict[str, Any] = {"format": format, "recipe": "fp32", "vae_tiles": way, "proof": "quick"}
-        export("emoji", TARGETS[format], tmp_path / way, **options)
+        export("emoji", TARGETS[format], tmp_path / way, ExportOptions(**options))
         return open_bundle(tmp_path / way)
 
     whole, tiled = exported("none"), exported("exact")

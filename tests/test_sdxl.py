@@ -22,6 +22,7 @@ from support.traced_parts import count_sites
 from torch import Tensor
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.bundle_writer import write_tokenizers
 from pocketdiffusion.export.component import load_module
 from pocketdiffusion.export.families import components, program
@@ -208,7 +209,7 @@ def test_the_folder_pads_as_real_ones_do(sdxl: Path) -> None:
 def bundle(sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Pictures of 24x16, which are not square, as ONNX in float32. It takes 12 s of processor time."""
     out = tmp_path_factory.mktemp("sdxl_bundle") / "bundle"
-    return export(str(sdxl), "generic", out, format="onnx", recipe="fp32", width=24, height=16)
+    return export(str(sdxl), "generic", out, ExportOptions(format="onnx", recipe="fp32", width=24, height=16))
 
 
 LONG = "a cat, " * 40

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from support.sdxl import decibels, draw_floats, open_diffusers, write_sdxl
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.pipeline import draw
 
@@ -58,6 +59,8 @@ def check_pictures(sdxl: Path, bundle: Bundle, least: float) -> None:
 def test_a_format_draws_what_diffusers_draws(
     target: str, format: str, recipe: str, least: float, sdxl: Path, tmp_path: Path
 ) -> None:
-    bundle = export(str(sdxl), target, tmp_path / "out", format=format, recipe=recipe, width=24, height=16)
+    bundle = export(
+        str(sdxl), target, tmp_path / "out", ExportOptions(format=format, recipe=recipe, width=24, height=16)
+    )
     assert all(verdict.passed for verdict in bundle.manifest.verdicts)
     check_pictures(sdxl, bundle, least)

@@ -19,7 +19,7 @@ from support.sdxl import write_sdxl
 from test_weight_rescaling import inputs_of, louder, outputs
 
 from pocketdiffusion.build import export
-from pocketdiffusion.choices import choose
+from pocketdiffusion.choices import ExportOptions, choose
 from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export.component import Component, load_module
 from pocketdiffusion.export.families import components
@@ -193,7 +193,12 @@ def exported(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     def get(format: str, count: int) -> Bundle:
         if (format, count) not in found:
             out = tmp_path_factory.mktemp("split") / f"{format}_{count}"
-            export(str(micro), TARGETS[format], out, format=format, recipe="fp32", split_unet=count, proof="quick")
+            export(
+                str(micro),
+                TARGETS[format],
+                out,
+                ExportOptions(format=format, recipe="fp32", split_unet=count, proof="quick"),
+            )
             found[format, count] = open_bundle(out)
         return found[format, count]
 
@@ -263,14 +268,21 @@ def test_the_original_is_split_as_the_bundle_is(exported: Export, micro: Path) -
 def test_recipes_of_the_built_in_model(target: str, recipe: str, tmp_path: Path) -> None:
     """The floors are those of the whole UNet: each part reaches them."""
     format = {"generic": "onnx", "iphone-15": "coreml", "galaxy-s24": "tflite"}[target]
-    bundle = export("emoji", target, tmp_path / "out", format=format, recipe=recipe, split_unet=2, proof="quick")
+    bundle = export(
+        "emoji", target, tmp_path / "out", ExportOptions(format=format, recipe=recipe, split_unet=2, proof="quick")
+    )
     sizes = [bundle.manifest.graphs[format][name].parameters for name in ("unet_1", "unet_2")]
     assert max(sizes) <= EQUAL * sum(sizes) / 2
 
 
 @pytest.mark.slow
 def test_integers_are_calibrated_in_each_part(micro: Path, tmp_path: Path) -> None:
-    bundle = export(str(micro), "generic", tmp_path / "out", format="onnx", recipe="w8a8", split_unet=2, proof="quick")
+    bundle = export(
+        str(micro),
+        "generic",
+        tmp_path / "out",
+        ExportOptions(format="onnx", recipe="w8a8", split_unet=2, proof="quick"),
+    )
     assert {bundle.manifest.graphs["onnx"][name].arithmetic for name in ("unet_1", "unet_2")} == {"int8"}
 
 
@@ -279,7 +291,7 @@ def test_a_split_xl_draws_what_the_whole_draws(tmp_path: Path) -> None:
     folder = write_sdxl(tmp_path / "model")
     options: dict[str, Any] = {"format": "onnx", "recipe": "fp32"}
     whole, split = (
-        export(str(folder), "generic", tmp_path / str(count), split_unet=count, proof="quick", **options)
+        export(str(folder), "generic", tmp_path / str(count), ExportOptions(split_unet=count, proof="quick", **options))
         for count in (1, 3)
     )
     given: dict[str, Any] = {"negative_prompt": None, "seed": 7, "steps": 4, "guidance": 5.0}

@@ -14,7 +14,7 @@ import pytest
 
 from pocketdiffusion.build import export
 from pocketdiffusion.checkpoint_outline import read_outline
-from pocketdiffusion.choices import choose
+from pocketdiffusion.choices import ExportOptions, choose
 from pocketdiffusion.cli.json_output import plan_record
 from pocketdiffusion.cli.plan import describe_plan
 from pocketdiffusion.compare import compare_two
@@ -61,7 +61,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def bundle(registered: None, micro_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export(str(micro_checkpoint), "generic", tmp_path_factory.mktemp("toy") / "bundle", format="toy")
+    return export(
+        str(micro_checkpoint), "generic", tmp_path_factory.mktemp("toy") / "bundle", ExportOptions(format="toy")
+    )
 
 
 def test_it_is_found_by_its_folder() -> None:
@@ -128,5 +130,5 @@ def test_a_recipe_that_it_cannot_hold_is_refused(micro_checkpoint: Path, tmp_pat
     refusal = find_refusal([Scheme("linear", 8)], "toy", "plain")
     assert refusal is not None and refusal.nearest == "fp16"
     with pytest.raises(UserError, match="toy plain cannot use the recipe w8: a toy has floats only; the nearest is"):
-        export(str(micro_checkpoint), "generic", tmp_path / "out", format="toy", recipe="w8")
+        export(str(micro_checkpoint), "generic", tmp_path / "out", ExportOptions(format="toy", recipe="w8"))
     assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from support.sample_bundle import write_sample
 from support.toys import registered
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.matrices import weights_of
 from pocketdiffusion.export.opening import open_checkpoint
@@ -64,7 +65,7 @@ def test_a_bundle_is_held_to_the_floors_that_it_states(floor: float, fault: bool
 @pytest.mark.parametrize("format", ["onnx", "coreml", "tflite"])
 def test_it_is_exported_judged_and_drawn_with(format: str, micro_checkpoint: Path, tmp_path: Path) -> None:
     target = {"onnx": "generic", "coreml": "iphone-15", "tflite": "galaxy-s24"}[format]
-    made = export(str(micro_checkpoint), target, tmp_path / "out", format=format, recipe="toy_conv8")
+    made = export(str(micro_checkpoint), target, tmp_path / "out", ExportOptions(format=format, recipe="toy_conv8"))
     bundle = open_bundle(made.folder)
     for part in components(open_checkpoint(str(micro_checkpoint))):
         graph, weights = bundle.manifest.graphs[format][part.spec.name], weights_of(part).values()

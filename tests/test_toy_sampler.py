@@ -14,6 +14,7 @@ from support.family_cases import MICRO, edit_json, write_checkpoint
 from support.toys import registered
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.pipeline import draw
@@ -73,7 +74,9 @@ def model(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export(str(model), "generic", tmp_path_factory.mktemp("toy") / "bundle", format="onnx", recipe="fp32")
+    return export(
+        str(model), "generic", tmp_path_factory.mktemp("toy") / "bundle", ExportOptions(format="onnx", recipe="fp32")
+    )
 
 
 def test_it_is_the_checkpoints_own_and_is_judged(bundle: Bundle) -> None:
@@ -97,6 +100,11 @@ def test_it_draws_what_diffusers_draws(bundle: Bundle, model: Path) -> None:
 
 def test_it_takes_the_place_of_another(micro_checkpoint: Path, tmp_path: Path) -> None:
     """Of a checkpoint whose own scheduler is PNDM."""
-    made = export(str(micro_checkpoint), "generic", tmp_path / "out", format="onnx", recipe="fp32", sampler="toy_ddpm")
+    made = export(
+        str(micro_checkpoint),
+        "generic",
+        tmp_path / "out",
+        ExportOptions(format="onnx", recipe="fp32", sampler="toy_ddpm"),
+    )
     scheduler = made.manifest.scheduler
     assert (scheduler.default_sampler, scheduler.replaced) == ("toy_ddpm", "PNDMScheduler")

@@ -17,6 +17,7 @@ import transformers
 from support.toys import registered
 
 from pocketdiffusion.build import export
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.compare import compare_two
 from pocketdiffusion.export import checkpoints
 from pocketdiffusion.export.arguments import defaults
@@ -154,7 +155,9 @@ def test_it_is_asked_in_its_order(model: Path) -> None:
 def test_it_is_exported_judged_and_drawn_with(model: Path, micro_checkpoint: Path, tmp_path: Path) -> None:
     """Every file but those that name the model is that of the folder's own bundle."""
     ours, theirs = (
-        open_bundle(export(str(source), "generic", tmp_path / source.name, format="onnx", recipe="fp16").folder)
+        open_bundle(
+            export(str(source), "generic", tmp_path / source.name, ExportOptions(format="onnx", recipe="fp16")).folder
+        )
         for source in (model, micro_checkpoint)
     )
     verdicts, _ = judge(ours, read_golden(ours)[:1])

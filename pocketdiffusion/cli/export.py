@@ -1,7 +1,7 @@
 """The command export."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +40,6 @@ from pocketdiffusion.cli.options import (
     VaeTileSize,
 )
 from pocketdiffusion.runtime.errors import ProofError, UserError
-from pocketdiffusion.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from pocketdiffusion.choices import ExportOptions
@@ -86,80 +85,87 @@ def export(
 
     Every graph and complete pictures are compared with the original before a bundle is written. If a difference is
     above its tolerance, the bundle is kept as DIR.failed."""
-    from pocketdiffusion.choices import ExportOptions, check_export, fit_split
+    from pocketdiffusion.choices import ExportOptions
 
-    (width, height), limit = parse_size(size), parse_bytes(max_memory)
-    sizes = width, height, revision, split_unet, vae_tiles, vae_tile_size
-    common = recipe, budget_mb, min_psnr, format, profile, sampler, *sizes
-    wanted = [ExportOptions(model, phone, *common) for phone in dict.fromkeys(target)]
-    if as_json and len(wanted) > 1:
+    sizes = (*parse_size(size), split_unet, vae_tiles, vae_tile_size)
+    options = ExportOptions(recipe, budget_mb, min_psnr, format, profile, sampler, *sizes, revision, token)
+    options = replace(
+        options,
+        allow_unexpected=allow_unexpected or (),
+        proof="quick" if proof is ProofKind.QUICK else "full",
+        recordings=recordings.expanduser(),
+        max_memory=parse_bytes(max_memory),
+        report="full" if report is ReportKind.FULL else "short",
+    )
+    phones = list(dict.fromkeys(target))
+    if as_json and len(phones) > 1:
         raise UserError("--json prints the record of one bundle: give one --target")
     output = Output(quiet, as_json)
-    chosen = [check_export(each) for each in wanted]
-    for place, each in enumerate(chosen):
-        warn_of_added(each, output)
-        chosen[place], line = fit_split(model, each, split_unet, width, height)
-        wanted[place] = replace(wanted[place], split_unet=chosen[place].split_unet)
-        if line:
-            output.warn(line)
+    chosen = [choose_phone(model, phone, options, output) for phone in phones]
     if plan:
-        show_plans(wanted, chosen, proof, output)
+        show_plans(model, chosen, options, output)
         return
-    folders = choose_folders(folder, wanted, force)
-    settings = Settings(token, allow_unexpected or (), proof, report, recordings.expanduser(), limit)
-    export_each(wanted, folders, settings, output)
+    export_each(model, chosen, choose_folders(folder, phones, force), options, output)
 
 
-def show_plans(wanted: "Sequence[ExportOptions]", chosen: "Sequence[Target]", proof: ProofKind, output: Output) -> None:
+def choose_phone(model: str, phone: str, options: "ExportOptions", output: Output) -> "Target":
+    """Return the phone's target as the options choose it, with as many graphs of the UNet as fit the phone. Warn about
+    a format that the target does not list, and of a UNet that is split."""
+    from pocketdiffusion.choices import check_export, fit_split
+
+    chosen = check_export(model, phone, options)
+    warn_of_added(chosen, output)
+    fitted, line = fit_split(model, chosen, options.split_unet, options.width, options.height)
+    if line:
+        output.warn(line)
+    return fitted
+
+
+def show_plans(model: str, chosen: "Sequence[Target]", options: "ExportOptions", output: Output) -> None:
     """Print the plan of the export for each phone."""
     from pocketdiffusion.cli.plan import show_plan
 
-    for options, phone in zip(wanted, chosen, strict=True):
-        show_plan(options, phone, proof.value, output)
+    for phone in chosen:
+        show_plan(model, phone, options, output)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Options of `export` that do not change what is exported."""
-
-    token: str | None
-    allow_unexpected: Sequence[str]
-    proof: ProofKind
-    report: ReportKind
-    recordings: Path
-    max_memory: int | None  # bytes
-
-
-def choose_folders(folder: Path | None, wanted: "Sequence[ExportOptions]", force: bool) -> list[Path]:
+def choose_folders(folder: Path | None, phones: Sequence[str], force: bool) -> list[Path]:
     """Return the folder of each bundle: `folder` for one, below it for several. Raise UserError as `check_folder`
     does."""
     if folder is None:
         raise UserError("Missing option '--output' / '-o': name the folder of the bundle to write")
-    folders = [folder] if len(wanted) == 1 else [folder / each.target for each in wanted]
-    if len(wanted) > 1:
+    folders = [folder] if len(phones) == 1 else [folder / phone for phone in phones]
+    if len(phones) > 1:
         folder.mkdir(parents=True, exist_ok=True)
     for each in folders:
         check_folder(each, force)
     return folders
 
 
-def export_each(wanted: "Sequence[ExportOptions]", folders: Sequence[Path], settings: Settings, output: Output) -> None:
-    """Export for each phone, and print the results. A bundle that fails its proof does not stop the others. Raise
-    ProofError at the end if one failed."""
+def export_each(
+    model: str, chosen: "Sequence[Target]", folders: Sequence[Path], options: "ExportOptions", output: Output
+) -> None:
+    """Export for each phone, its UNet in as many graphs as were chosen for it, and print the results. A bundle that
+    fails its proof does not stop the others. Raise ProofError at the end if one failed, and UserError if torch or a
+    converter is not installed."""
     failed = []
-    for options, folder in zip(wanted, folders, strict=True):
+    for phone, folder in zip(chosen, folders, strict=True):
         try:
-            with output.show_progress(f"exporting {options.model} for {options.target}") as progress:
-                exported = export_chosen(options, folder, settings, progress)
+            with output.show_progress(f"exporting {model} for {phone.name}") as progress:
+                progress("loading torch")
+                with needs_export():
+                    from pocketdiffusion import build
+                own = replace(options, split_unet=phone.split_unet)
+                exported = build.export(model, phone.name, folder, own, progress)
         except ProofError as error:
-            if len(wanted) == 1:
+            if len(chosen) == 1:
                 raise
-            output.warn(f"{options.target}: {error}")
-            failed.append(options.target)
+            output.warn(f"{phone.name}: {error}")
+            failed.append(phone.name)
             continue
         show_exported(exported, output)
     if failed:
-        raise ProofError(f"{len(failed)} of {len(wanted)} bundles failed: {', '.join(failed)}")
+        raise ProofError(f"{len(failed)} of {len(chosen)} bundles failed: {', '.join(failed)}")
 
 
 def warn_of_added(chosen: "Target", output: Output) -> None:
@@ -169,38 +175,6 @@ def warn_of_added(chosen: "Target", output: Output) -> None:
 
     if line := describe_added(load_target(chosen.name), chosen):
         output.warn(line)
-
-
-def export_chosen(wanted: "ExportOptions", folder: Path, settings: Settings, progress: Progress) -> "Bundle":
-    """Return the new bundle in `folder`. Raise UserError if torch or a converter is not installed, and as
-    `build.export` does."""
-    progress("loading torch")
-    with needs_export():
-        from pocketdiffusion import build
-    return build.export(
-        wanted.model,
-        wanted.target,
-        folder,
-        recipe=wanted.recipe,
-        budget_mb=wanted.budget_mb,
-        min_psnr=wanted.min_psnr,
-        format=wanted.format,
-        profile=wanted.profile,
-        sampler=wanted.sampler,
-        width=wanted.width,
-        height=wanted.height,
-        split_unet=wanted.split_unet,
-        vae_tiles=wanted.vae_tiles,
-        vae_tile_size=wanted.vae_tile_size,
-        revision=wanted.revision,
-        token=settings.token,
-        allow_unexpected=settings.allow_unexpected,
-        proof="quick" if settings.proof is ProofKind.QUICK else "full",
-        report="full" if settings.report is ReportKind.FULL else "short",
-        recordings=settings.recordings,
-        max_memory=settings.max_memory,
-        progress=progress,
-    )
 
 
 def check_folder(folder: Path, force: bool) -> None:

@@ -8,20 +8,23 @@ if TYPE_CHECKING:
     from pocketdiffusion.choices import ExportOptions
     from pocketdiffusion.estimates import ExportPlan
     from pocketdiffusion.export.targets import Target
-    from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 
 
-def show_plan(wanted: "ExportOptions", target: "Target", proof: "ProofKind", output: Output) -> None:
-    """Print the plan of an export with this kind of proof. Raise UserError if the checkpoint is not on this disk."""
+def show_plan(model: str, target: "Target", options: "ExportOptions", output: Output) -> None:
+    """Print the plan of an export. Raise UserError if the checkpoint is not on this disk."""
     from pocketdiffusion.checkpoint_outline import read_outline
     from pocketdiffusion.cli.json_output import plan_record
     from pocketdiffusion.cli.tables import plan_table
     from pocketdiffusion.estimates import plan_export
     from pocketdiffusion.memory_fit import warn_of_plan
 
-    outline = read_outline(wanted.model)
     plan = plan_export(
-        outline, target, budget_mb=wanted.budget_mb, width=wanted.width, height=wanted.height, proof=proof
+        read_outline(model),
+        target,
+        budget_mb=options.budget_mb,
+        width=options.width,
+        height=options.height,
+        proof=options.proof,
     )
     output.json(lambda: plan_record(plan))
     output.table(plan_table(plan.parts))

@@ -90,10 +90,8 @@ def search(
     from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)
-    wanted = ExportOptions(
-        model, target, SEARCHED, budget_mb, min_psnr, format, profile, sampler, width, height, revision, split_unet
-    )
-    chosen = check_export(wanted)
+    options = ExportOptions(SEARCHED, budget_mb, min_psnr, format, profile, sampler, split_unet=split_unet)
+    chosen = check_export(model, target, options)
     artifact = one_artifact(chosen)
     check_recipe_file(file)
     warn_of_added(chosen, output := Output(quiet, as_json))
