@@ -152,7 +152,9 @@ def main(
         table.add_row(stage.name, *(f"{figure:.0f}" for figure in figures))
     stdout().print(table)
     output.parent.mkdir(parents=True, exist_ok=True)
-    options["recordings"] = recordings is not None  # not a path of this machine
+    options["recordings"] = recordings is not None  # no path of this machine goes into the file
+    for stage in stages:
+        stage.name = stage.name.partition(f" in {recordings and recordings.absolute()}")[0]
     record = {"target": target, "options": options, "stages": [asdict(stage) for stage in (*stages, total)]}
     output.write_text(json.dumps(record, indent=1) + "\n")
 

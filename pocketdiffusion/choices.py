@@ -9,7 +9,7 @@ from typing import Literal
 
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
-from pocketdiffusion.export.targets import BLENDED, EXACT, VAE_TILES, Target, load_target
+from pocketdiffusion.export.targets import BLENDED, EXACT, STRIPED, VAE_TILES, Target, load_target
 from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
@@ -17,7 +17,6 @@ from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 from pocketdiffusion.runtime.errors import UserError
 
 ANY_SYSTEM = "any"  # the `os` of a target that is no certain phone
-STRIPED = "tiled_decoder"  # the rewrite of "exact"
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]+:")  # of two characters or more: C: is a drive
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pocketdiffusion.runtime.bundle.bundle import open_bundle
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -50,5 +52,5 @@ def test_a_quick_export_passes_its_proof_within_5_gb(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, check=True)
     *_, complete = json.loads(figures.read_text())["stages"]
     assert complete["name"] == "whole" and complete["anonymous_mb"] < 5000
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    assert manifest["proof_kind"] == "quick" and manifest["verdicts"]
+    manifest = open_bundle(bundle).manifest
+    assert manifest.proof_kind == "quick" and all(verdict.passed for verdict in manifest.verdicts)

@@ -12,6 +12,8 @@ import pytest
 
 from pocketdiffusion.export.findings import Findings
 from pocketdiffusion.export.float16.audit import Audit
+from pocketdiffusion.export.targets import STRIPED
+from pocketdiffusion.reports.decoding import STRIPES, UNDIVIDED, decoding_of, describe_decoding
 from pocketdiffusion.reports.page import TEMPLATES
 from pocketdiffusion.reports.plots import drift_plot, teacher_forced_db, teacher_forced_plot
 from pocketdiffusion.runtime.bundle.bundle import open_bundle
@@ -159,3 +161,13 @@ def test_the_template_of_findings_names_their_fields(name: str, record: type, on
     """A missing one fails an export only after all of its work."""
     used = set(re.findall(rf"\b{name}\.(\w+)", (TEMPLATES / "findings.html").read_text(encoding="utf-8")))
     assert one in used and used <= {field.name for field in fields(record)}
+
+
+def test_it_says_how_the_vae_decodes(tiny_bundle: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    assert (decoding_of(manifest), describe_decoding(manifest)) == (UNDIVIDED, "The VAE decodes a picture in one piece")
+    decoder = manifest.graphs["onnx"]["vae_decoder"]
+    striped = decoder.model_copy(update={"rewrites": {**decoder.rewrites, STRIPED: 3}})
+    graphs = {"onnx": {**manifest.graphs["onnx"], "vae_decoder": striped}}
+    changed = manifest.model_copy(update={"graphs": graphs})
+    assert decoding_of(changed) == STRIPES and "in horizontal stripes" in describe_decoding(changed)

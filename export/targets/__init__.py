@@ -21,11 +21,32 @@ from typing import Any
 from pydantic import ValidationError
 
 from pocketdiffusion.export.artifact import Artifact as Artifact
-from pocketdiffusion.export.targets.target import BLENDED, EXACT, FACTS, VAE_TILES, Figure, Table, Target, describe
+from pocketdiffusion.export.targets.target import (
+    BLENDED,
+    EXACT,
+    FACTS,
+    STRIPED,
+    VAE_TILES,
+    Figure,
+    Table,
+    Target,
+    describe,
+)
 from pocketdiffusion.runtime.errors import UserError
 
 FOLDER = Path(__file__).parent
-__all__ = ["BLENDED", "EXACT", "FOLDER", "VAE_TILES", "Artifact", "Figure", "Target", "load_target", "target_names"]
+__all__ = [
+    "BLENDED",
+    "EXACT",
+    "FOLDER",
+    "STRIPED",
+    "VAE_TILES",
+    "Artifact",
+    "Figure",
+    "Target",
+    "load_target",
+    "target_names",
+]
 
 
 def target_names(folder: Path = FOLDER) -> list[str]:

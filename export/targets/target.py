@@ -28,6 +28,7 @@ from pocketdiffusion.runtime.devices.standins.arm64 import CORES
 REWRITES = Path(__file__).parents[1] / "rewrites"
 # The VAE decodes a picture in one piece, in stripes inside of its graph, or in tiles that readers blend.
 NONE, EXACT, BLENDED = VAE_TILES = "none", "exact", "blended"
+STRIPED = "tiled_decoder"  # the rewrite of EXACT
 FACTS = ("soc", "memory_mb", "os_floor")  # each needs its source
 CHOICES: Mapping[str, Callable[[], Sequence[str]]] = {
     "format": backend_names,
