@@ -10,17 +10,10 @@ from torch import Tensor, nn
 
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
 from pocketdiffusion.export.checkpoints.weight_content import Content, NotFiniteError
+from pocketdiffusion.export.tile_size import TileSize
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
 from pocketdiffusion.runtime.vae_tiles import Tiling
-
-
-@dataclass(frozen=True)
-class TileSize:
-    """The size and overlap of the VAE's tiles in pixels; None for the default."""
-
-    size: int | None = None
-    overlap: int | None = None
 
 
 @dataclass(frozen=True)

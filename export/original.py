@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
-from pocketdiffusion.export.component import Component, TileSize, check_finite, check_runs
+from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.prompts import requests
@@ -15,6 +15,7 @@ from pocketdiffusion.export.reference.kept_recordings import find_recording, kee
 from pocketdiffusion.export.reference.record import check_reference, record
 from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.reference.scheduler import is_own_scheduler
+from pocketdiffusion.export.tile_size import TileSize
 from pocketdiffusion.runtime.bundle.verdicts import ProofKind
 from pocketdiffusion.runtime.progress import Note, Progress
 from pocketdiffusion.runtime.sampling.samplers import check_sampler

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pocketdiffusion.choices import DEFAULTS, ExportOptions, check_export
+from pocketdiffusion.choices import DEFAULTS, ExportOptions, check_export, choose_tiles
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
-from pocketdiffusion.export.component import TileSize
 from pocketdiffusion.export.findings import Findings, measure_findings
 from pocketdiffusion.export.float16.audit import emit_within_float16
 from pocketdiffusion.export.original import Original, open_model, record_original
 from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
-from pocketdiffusion.export.targets import BLENDED, Target
+from pocketdiffusion.export.targets import Target
 from pocketdiffusion.host_memory import check_host_memory, formats_one_at_a_time
 from pocketdiffusion.reports.export import Report, write_report
 from pocketdiffusion.reports.stage_times import timed
@@ -48,7 +47,7 @@ def export(
         height=options.height,
         sampler=options.sampler,
         split_unet=target.split_unet,
-        tiles=TileSize(options.vae_tile_size) if target.vae_tiles == BLENDED else None,
+        tiles=choose_tiles(target, options.vae_tile_size),
         revision=options.revision,
         token=options.token,
         allow_unexpected=options.allow_unexpected,

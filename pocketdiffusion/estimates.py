@@ -10,7 +10,8 @@ Memory and time are estimates by these rules, each with its measurement:
   onnxruntime loads weights of convolutions in float16, it has them in float32 twice.
 - Tensors in memory: `decoder_tensors` tensors of the picture's size with the channels of the autoencoder's second block
   are in memory at once. The built-in decoder has 64 channels there, 64x64 pixels, and 3.15 MB (ONNX) = 3 such tensors.
-  The scores of attention are not counted.
+  The scores of attention are not counted. A decoder for blended tiles has tensors of a tile's size; one in stripes was
+  measured with 643 MB instead of 806 (Stable Diffusion 1.5 at 512x512, ONNX).
 - A denoising step of the original, both halves: 0.033 s + 4.9e-12 s per parameter of the denoiser and position of the
   latents, on one thread. From the built-in model (0.046 s) and Stable Diffusion 1.5 (62.7 s for 3 steps, of which about
   10 s are text and autoencoder). SDXL, which was not used to fit the rule: 199.7 s for one step and the autoencoder at
@@ -35,7 +36,8 @@ from typing import Any
 from pocketdiffusion.checkpoint_outline import Outline
 from pocketdiffusion.export import backends
 from pocketdiffusion.export.reference.requests import PROOFS
-from pocketdiffusion.export.targets import Artifact, Target
+from pocketdiffusion.export.targets import BLENDED, EXACT, Artifact, Target
+from pocketdiffusion.export.tile_size import TileSize, choose_tiling
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
@@ -48,6 +50,7 @@ from pocketdiffusion.runtime.verify.controls import STEPS
 STEP_SECONDS, POSITION_SECONDS = 0.033, 4.9e-12  # of a step of the original; per parameter and position of the latents
 TORCH_RUNGS = 3  # rewritten modules of each graph, which run a few steps of each picture of the proof
 OTHER_SECONDS = 15
+STRIPES_SHARE = 643 / 806  # of the decoder's tensors, if it computes in stripes
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,17 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """The estimates of an export. `memory_bytes`: peak memory by format with all graphs loaded, None if it is not
-    known; `tensor_bytes`: its tensors of the decoder. `stages`: the parts that draw, by stage. `ram_bytes`: memory of
-    the phone, None if the target does not state it. `steps`: denoising steps of the original, each with both halves,
-    for `pictures` pictures. `cpu_seconds`: time of the export on one thread, None if it is not known. `not_measured`:
-    the formats whose costs were not measured."""
+    """The estimates of an export of pictures of `width` x `height`, `scale` pixels to a latent. `memory_bytes`: peak
+    memory by format with all graphs loaded, None if it is not known; `tensor_bytes`: its tensors of the decoder.
+    `stages`: the parts that draw, by stage. `ram_bytes`: memory of the phone, None if the target does not state it.
+    `steps`: denoising steps of the original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the
+    export on one thread, None if it is not known. `not_measured`: the formats whose costs were not measured."""
 
     model: str
     target: str
     width: int
     height: int
+    scale: int
     parts: tuple[PlannedPart, ...]
     memory_bytes: Mapping[str, int | None]
     tensor_bytes: Mapping[str, int]
@@ -95,13 +99,14 @@ def plan_export(
     budget_mb: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    tile_size: int | None = None,
     proof: ProofKind = "full",
 ) -> ExportPlan:
     """Return the expected sizes, memory and time of an export of the checkpoint for `target`.
 
-    `width` and `height` in pixels, None for the size that the model was trained at. `budget_mb`: size of the recipe
-    "mixed". `proof`: how much is drawn and compared. Raise UserError if a recipe cannot be used, or the parts of the
-    checkpoint are of an unknown kind.
+    `width` and `height` in pixels, None for the size that the model was trained at. `tile_size`: pixels of blended
+    tiles, None for the default. `budget_mb`: size of the recipe "mixed". `proof`: how much is drawn and compared. Raise
+    UserError if a recipe or tiles cannot be used, or the parts of the checkpoint are of an unknown kind.
     """
     denoiser, autoencoder = _find_parts(outline)
     channels = outline.configs[autoencoder]["block_out_channels"]
@@ -111,7 +116,8 @@ def plan_export(
         _plan_part(outline, part, artifact, budget_mb) for artifact in target.artifacts for part in outline.shapes
     )
     costs = {artifact.format: read_costs(artifact.format) for artifact in target.artifacts}
-    tensors = across * down * scale**2 * channels[min(1, len(channels) - 1)]
+    share = decoder_share(target.vae_tiles, down, across, scale, tile_size)
+    tensors = across * down * scale**2 * channels[min(1, len(channels) - 1)] * share
     decoder = {
         format: int(cost["decoder_tensors"] * cost["tensor_bytes"] * tensors) for format, cost in costs.items() if cost
     }
@@ -121,19 +127,15 @@ def plan_export(
         memory[format] = None if None in held else sum(each or 0 for each in held) + decoder.get(format, 0)
     parameters = {part: _parameters(shapes) for part, shapes in outline.shapes.items()}
     steps, pictures = original_steps(proof)
-    requests = PROOFS[proof].requests
-    rung_steps = PROOFS[proof].rung_steps * len(requests)
-    file_steps = 2 * sum(request.steps for request in requests) + rung_steps  # all steps twice; a few in fp32
     step = STEP_SECONDS + POSITION_SECONDS * parameters[denoiser] * across * down
     known = [cost for cost in costs.values() if cost is not None]
-    seconds = step * (steps + TORCH_RUNGS * rung_steps) + sum(
-        _format_seconds(cost, step * file_steps, sum(parameters.values())) for cost in known
-    )
+    seconds = _export_seconds(proof, step, known, sum(parameters.values()))
     return ExportPlan(
         model=outline.name,
         target=target.name,
         width=across * scale,
         height=down * scale,
+        scale=scale,
         parts=parts,
         memory_bytes=memory,
         tensor_bytes=decoder,
@@ -145,9 +147,19 @@ def plan_export(
         ram_bytes=None if target.memory_mb is None else target.memory_mb * 2**20,
         pictures=pictures,
         steps=steps,
-        cpu_seconds=OTHER_SECONDS + seconds if len(known) == len(costs) else None,
+        cpu_seconds=seconds if len(known) == len(costs) else None,
         not_measured=tuple(format for format, cost in costs.items() if cost is None),
     )
+
+
+def _export_seconds(proof: ProofKind, step: float, costs: Sequence[Mapping[str, Any]], parameters: int) -> float:
+    """Return the CPU time in seconds of an export of `parameters` parameters to the formats with these costs, where a
+    step of the original needs `step` seconds."""
+    requests = PROOFS[proof].requests
+    rung_steps = PROOFS[proof].rung_steps * len(requests)
+    file_steps = 2 * sum(request.steps for request in requests) + rung_steps  # all steps twice; a few in fp32
+    original = step * (original_steps(proof)[0] + TORCH_RUNGS * rung_steps)
+    return OTHER_SECONDS + original + sum(_format_seconds(cost, step * file_steps, parameters) for cost in costs)
 
 
 def _format_seconds(cost: Mapping[str, Any], seconds: float, parameters: int) -> float:
@@ -155,6 +167,15 @@ def _format_seconds(cost: Mapping[str, Any], seconds: float, parameters: int) ->
     original needs `seconds` for as many steps."""
     converting = cost["convert_seconds"] + 1e-9 * cost["convert_nanoseconds_per_parameter"] * parameters
     return float(seconds * cost["step_ratio"] + converting)
+
+
+def decoder_share(way: str, down: int, across: int, scale: int, tile_size: int | None = None) -> float:
+    """Return the share of its tensors that a decoder of latents of `down` x `across` has in memory at once, if it
+    decodes in a `way` of VAE_TILES. `scale`: pixels of a latent on each axis; `tile_size`: pixels of blended tiles,
+    None for the default. Raise UserError if tiles are not possible."""
+    if way == BLENDED:
+        return prod(choose_tiling(down, across, scale, TileSize(tile_size)).shape) / (down * across)
+    return STRIPES_SHARE if way == EXACT else 1.0
 
 
 def original_steps(proof: ProofKind) -> tuple[int, int]:

@@ -6,19 +6,21 @@ of a stage open at once, then with one graph at a time.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from pocketdiffusion.estimates import ExportPlan, PlannedPart, read_costs, storage_key
+from pocketdiffusion.estimates import ExportPlan, PlannedPart, decoder_share, read_costs, storage_key
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend
-from pocketdiffusion.export.targets import Target
+from pocketdiffusion.export.targets import BLENDED, EXACT, NONE, STRIPED, VAE_TILES, Target
 from pocketdiffusion.quantize.recipe import Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe, recipe_names
-from pocketdiffusion.quantize.scheme import Weight
+from pocketdiffusion.quantize.scheme import FLOAT32, Scheme, Weight
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
-from pocketdiffusion.runtime.bundle.manifest import UnsealedManifest
+from pocketdiffusion.runtime.bundle.manifest import Graph, UnsealedManifest
 from pocketdiffusion.runtime.bundle.stage_memory import peak_of
+from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import DECODE, DENOISE, ENCODE_PROMPT, graphs_of, text_to_image
 
 # iPhones end an app at 6.1 GB of 12 GB, and at 2.9 to 4 GB of 6 GB: published by developers, not measured here. Android
@@ -69,7 +71,7 @@ def warn_of_memory(manifest: UnsealedManifest) -> list[str]:
         }
         any_graph = next(iter(graphs.values()))
         artifact = Artifact(format, any_graph.profile, any_graph.recipe, any_graph.compute_unit, ())
-        lines += warn_of_format(phone, artifact, stages)
+        lines += warn_of_format(phone, artifact, stages, bundle_shares(manifest, graphs))
     return lines
 
 
@@ -79,11 +81,29 @@ def warn_of_plan(plan: ExportPlan, target: Target) -> list[str]:
     if plan.ram_bytes is None:
         return []
     phone = Phone(target.title, plan.ram_bytes)
+    shares = other_shares(plan.height // plan.scale, plan.width // plan.scale, plan.scale, target.vae_tiles)
     return [
         line
         for artifact in target.artifacts
-        for line in warn_of_format(phone, artifact, planned_stages(plan, artifact, target))
+        for line in warn_of_format(phone, artifact, planned_stages(plan, artifact, target), shares)
     ]
+
+
+def bundle_shares(manifest: UnsealedManifest, graphs: Mapping[str, Graph]) -> dict[str, float]:
+    """Return `other_shares` of a bundle with these graphs."""
+    striped = any(STRIPED in graph.rewrites for graph in graphs.values())
+    own = BLENDED if manifest.vae.tile_size is not None else EXACT if striped else NONE
+    return other_shares(manifest.latents.height, manifest.latents.width, manifest.latents.scale, own)
+
+
+def other_shares(down: int, across: int, scale: int, own: str) -> dict[str, float]:
+    """Return, by its name in VAE_TILES, the tensors in memory of each way to decode that has less of them than the way
+    `own`, as a share of the tensors of that. Blended tiles have the default size; small pictures have none."""
+    shares = {}
+    for way in VAE_TILES:
+        with suppress(UserError):
+            shares[way] = decoder_share(way, down, across, scale)
+    return {way: share / shares[own] for way, share in shares.items() if share < shares.get(own, 0)}
 
 
 def planned_stages(plan: ExportPlan, artifact: Artifact, target: Target) -> dict[str, list[Need]]:
@@ -114,17 +134,17 @@ def _planned_need(part: PlannedPart, tensors: int) -> Need:
     )
 
 
-def warn_of_format(phone: Phone, artifact: Artifact, stages: Stages) -> list[str]:
+def warn_of_format(phone: Phone, artifact: Artifact, stages: Stages, shares: Mapping[str, float]) -> list[str]:
     """Return one line if drawing with the graphs of `stages` does not fit `phone`. It proposes what fits: one graph at
-    a time, or else another recipe or a denoiser of several graphs, or else a smaller size. Return [] if it fits or is
-    not known."""
+    a time, or else another recipe, a denoiser of several graphs or another way to decode (`shares`, as
+    `other_shares` returns them), or else a smaller size. Return [] if it fits or is not known."""
     usual, low = (app_needs(stages, low_memory=low) for low in (False, True))
     if usual is None or low is None or usual <= phone.limit:
         return []
     return [
         f"WARNING: drawing with the {artifact.format} graphs needs about {_mb(usual)} MB, {_mb(low)} MB with one graph "
         f"at a time, and an app gets about {_mb(phone.limit)} MB on {phone.title}: "
-        f"{_propose(phone, artifact, stages, low)}"
+        f"{_propose(phone, artifact, stages, shares, low)}"
     ]
 
 
@@ -135,21 +155,42 @@ def app_needs(stages: Stages, *, low_memory: bool) -> int | None:
     return int(FACTOR * max(known)) + OVERHEAD if len(known) == len(peaks) else None
 
 
-def _propose(phone: Phone, artifact: Artifact, stages: Stages, low: int) -> str:
+def _propose(phone: Phone, artifact: Artifact, stages: Stages, shares: Mapping[str, float], low: int) -> str:
     if low <= phone.limit:
         return f"open {ONE_AT_A_TIME}"
-    found = [*_propose_recipe(phone, artifact, stages), *_propose_split(phone, stages)]
+    recipes, ways = smaller_recipes(artifact), _ways_to_decode(artifact, shares)
+    tiled = {way: _decoded_by(way, stages, shares) for way in ways}
+    found = _propose_one(phone, recipes, stages)
+    found += next(filter(None, (_first_fit(phone, f"--vae-tiles {way}", tiled[way]) for way in ways)), [])
+    for way in ways:
+        if found:
+            break
+        usable = {r: size for r, size in recipes.items() if way in _ways_to_decode(replace(artifact, recipe=r), shares)}
+        found = [f"--vae-tiles {way} and {other}" for other in _propose_one(phone, usable, tiled[way])]
     return f"export with {', or '.join(found)}" if found else "nothing else fits, export for a smaller --size"
 
 
-def _propose_recipe(phone: Phone, artifact: Artifact, stages: Stages) -> list[str]:
-    """Return the first recipe that fits, with the memory that it needs."""
-    for recipe, weight_bytes in smaller_recipes(artifact).items():
+def _propose_one(phone: Phone, recipes: Mapping[str, float], stages: Stages) -> list[str]:
+    """Return the first of `recipes` that fits, and the smallest number of parts of the denoiser that does."""
+    return [*_propose_recipe(phone, recipes, stages), *_propose_split(phone, stages)]
+
+
+def _propose_recipe(phone: Phone, recipes: Mapping[str, float], stages: Stages) -> list[str]:
+    """Return the first recipe that fits, with the memory that it needs. `recipes`: bytes of a weight in memory."""
+    for recipe, weight_bytes in recipes.items():
         smaller = {name: [_stored_by(need, weight_bytes) for need in stage] for name, stage in stages.items()}
-        for option, low_memory in (("", False), (f" and {ONE_AT_A_TIME}", True)):
-            needs = app_needs(smaller, low_memory=low_memory)
-            if needs is not None and needs <= phone.limit:
-                return [f"--recipe {recipe}{option}, about {_mb(needs)} MB"]
+        if found := _first_fit(phone, f"--recipe {recipe}", smaller):
+            return found
+    return []
+
+
+def _first_fit(phone: Phone, option: str, stages: Stages) -> list[str]:
+    """Return `option` and the memory that it needs, if drawing with `stages` fits with all graphs open, or else with
+    one; [] if it does not fit."""
+    for addition, low_memory in (("", False), (f" and {ONE_AT_A_TIME}", True)):
+        needs = app_needs(stages, low_memory=low_memory)
+        if needs is not None and needs <= phone.limit:
+            return [f"{option}{addition}, about {_mb(needs)} MB"]
     return []
 
 
@@ -163,6 +204,26 @@ def _propose_split(phone: Phone, stages: Stages) -> list[str]:
         if needs is not None and needs <= phone.limit:
             return [f"--split-unet {parts} and {ONE_AT_A_TIME}, about {_mb(needs)} MB"]
     return []
+
+
+def _ways_to_decode(artifact: Artifact, shares: Mapping[str, float]) -> list[str]:
+    """Return the other ways to decode, the exact one first; it is refused for recipes that compute in integers."""
+    exact = [EXACT] if _denoiser_scheme(artifact).activation == "float" else []
+    return [name for name in (*exact, BLENDED) if name in shares]
+
+
+def _decoded_by(way: str, stages: Stages, shares: Mapping[str, float]) -> Stages:
+    """Return the stages with another way to decode."""
+    return {**stages, DECODE: [_with_activations(need, shares[way]) for need in stages[DECODE]]}
+
+
+def _with_activations(need: Need, share: float) -> Need:
+    """Return the need of a graph that has this share of its tensors in memory at once."""
+    memory = need.memory
+    if memory is None or memory.activations_bytes is None:
+        return need
+    size = int(share * memory.activations_bytes)
+    return Need(need.parameters, memory.model_copy(update={"activations_bytes": size}))
 
 
 def _split(need: Need, parts: int) -> list[Need]:
@@ -185,15 +246,21 @@ def smaller_recipes(artifact: Artifact) -> Mapping[str, float]:
     for name in dict.fromkeys((artifact.recipe, *recipe_names())):
         if name == SEARCHED or name.endswith(".json"):
             continue
-        weights = {"weight": _WEIGHT}
-        scheme = load_recipe(name).plan(weights, Unmeasured("denoiser", artifact.format, artifact.profile, weights))[
-            "weight"
-        ]
+        scheme = _denoiser_scheme(replace(artifact, recipe=name))
         size = costs.get(storage_key(scheme), costs.get(scheme.storage))
         if size is not None and find_backend(artifact.format).refusal(scheme, artifact.profile) is None:
             found[name] = size
     own = found.get(artifact.recipe, max(found.values(), default=0))
     return {name: size for name, size in found.items() if size < own}
+
+
+def _denoiser_scheme(artifact: Artifact) -> Scheme:
+    """Return how the artifact's recipe stores a weight of the denoiser; float32 for recipes that were searched."""
+    if artifact.recipe == SEARCHED or artifact.recipe.endswith(".json"):
+        return FLOAT32
+    weights = {"weight": _WEIGHT}
+    recipe = load_recipe(artifact.recipe)
+    return recipe.plan(weights, Unmeasured("denoiser", artifact.format, artifact.profile, weights))["weight"]
 
 
 def _stored_by(need: Need, weight_bytes: float) -> Need:

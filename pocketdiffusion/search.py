@@ -1,18 +1,18 @@
 """The command search: find the best mixed recipe of a size, or the smallest of a quality, and write it to a file."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pocketdiffusion.choices import ExportOptions, choose_tiles, one_artifact
 from pocketdiffusion.export.mixed_recipe import choose_mixed, open_mixed
 from pocketdiffusion.export.original import open_model
 from pocketdiffusion.export.prompts import FOLDER, numbered
 from pocketdiffusion.export.quantization import analyse
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
 from pocketdiffusion.export.reference.record import Request
-from pocketdiffusion.export.targets import Artifact
+from pocketdiffusion.export.targets import Target
 from pocketdiffusion.files import check_recipe_file, check_replaceable, read_prompts
 from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.mixed_precision.search import Measured
@@ -42,47 +42,46 @@ class Found:
 
 def search(
     model: str,
-    artifact: Artifact,
+    target: Target,
     out: Path,
+    options: ExportOptions,
     *,
-    budget_mb: float | None = None,
-    min_psnr: float | None = None,
-    sampler: str | None = None,
-    width: int | None = None,
-    height: int | None = None,
-    split_unet: int = 1,
-    revision: str | None = None,
-    token: str | None = None,
-    allow_unexpected: Sequence[str] = (),
     prompts: Path = PROMPTS,
     workers: int | None = None,
     progress: Progress = lambda line: None,
 ) -> Found:
-    """Write three files: the recipe `out` (JSON) for `model` in artifacts such as `artifact`, a plot of sizes next to
-    it (.svg), and the sensitivities (.sensitivity.jsonl), from which an interrupted search continues.
+    """Write three files: the recipe `out` (JSON) for `model` in the artifacts of `target`, as `check_export` returns
+    it, a plot of sizes next to it (.svg), and the sensitivities (.sensitivity.jsonl), from which an interrupted search
+    continues.
 
-    Either `budget_mb` (size of all weights in MB of 1e6 bytes) or `min_psnr` (median PSNR of the search prompts'
-    pictures in dB) must be given. `prompts`: a text file, one prompt per line. Raises UserError if the input cannot be
-    used, or if no recipe is small or precise enough.
+    The options are those of the export that will use the recipe. Either `budget_mb` (size of all weights in MB of 1e6
+    bytes) or `min_psnr` (median PSNR of the search prompts' pictures in dB) must be given. `prompts`: a text file, one
+    prompt per line. Raises UserError if the target has several formats, if the input cannot be used, or if no recipe is
+    small or precise enough.
     """
-    check_goal(budget_mb, min_psnr)
+    check_goal(options.budget_mb, options.min_psnr)
+    artifact = one_artifact(target)
     check_outputs(out)
     requests = search_requests(prompts)
-    options: dict[str, Any] = {
-        "split_unet": split_unet,
-        "revision": revision,
-        "token": token,
-        "allow_unexpected": allow_unexpected,
-        "progress": progress,
-    }
-    checkpoint, parts = open_model(model, width=width, height=height, sampler=sampler, **options)
+    checkpoint, parts = open_model(
+        model,
+        width=options.width,
+        height=options.height,
+        sampler=options.sampler,
+        split_unet=target.split_unet,
+        tiles=choose_tiles(target, options.vae_tile_size),
+        revision=options.revision,
+        token=options.token,
+        allow_unexpected=options.allow_unexpected,
+        progress=progress,
+    )
     table = out.with_suffix(TABLE)
     with (
         scratch_next_to(out),
         analyse(checkpoint, parts, requests, file=table, workers=workers, progress=progress) as analysis,
     ):
         opened = open_mixed(analysis, artifact)
-        measured = choose_mixed(opened, budget_mb, min_psnr)
+        measured = choose_mixed(opened, options.budget_mb, options.min_psnr)
         recipe = opened.recipe(measured)
         write_recipe(out, recipe)
         uniform = {s.storage: opened.uniform(s) for s in opened.storages if s.kind != "float"}

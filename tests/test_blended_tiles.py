@@ -12,13 +12,12 @@ from support.command import refusal
 
 from pocketdiffusion.build import export
 from pocketdiffusion.choices import ExportOptions
-from pocketdiffusion.export.component import TileSize
 from pocketdiffusion.export.families import components
-from pocketdiffusion.export.families.parts.tiles import choose_tiling
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.reference.record import record
 from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.targets import load_target
+from pocketdiffusion.export.tile_size import TileSize, choose_tiling
 from pocketdiffusion.runtime import vae_tiles
 from pocketdiffusion.runtime.bundle.bundle import Bundle
 from pocketdiffusion.runtime.bundle.runtime_part import copy_runtime_part

@@ -67,6 +67,20 @@ def test_more_pixels_take_more() -> None:
     assert (large.memory_bytes["onnx"] or 0) > 2 * (small.memory_bytes["onnx"] or 0)
 
 
+def test_a_decoder_in_stripes_or_tiles_takes_less() -> None:
+    outline, pixel = read_outline("emoji"), load_target("pixel-8")
+    whole, stripes, tiles = (
+        plan_export(outline, choose(pixel, None, None, None, vae_tiles=kind), width=1024, height=1024).tensor_bytes[
+            "onnx"
+        ]
+        for kind in ("none", "exact", "blended")
+    )
+    assert tiles == whole / 4 and tiles < stripes < whole
+    half = ("export", "--plan", "--target", "pixel-8", "--vae-tiles", "blended", "--size", "128x128")
+    assert json.loads(call(*half, "--vae-tile-size", "64", "--json").stdout)["tensor_bytes"]["onnx"] == 3145728
+    assert "--vae-tile-size 30 is not possible" in refusal(*half, "--vae-tile-size", "30")
+
+
 def test_every_format_has_its_costs() -> None:
     for format in backend_names():
         costs = read_costs(format)

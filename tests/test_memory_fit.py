@@ -1,5 +1,6 @@
 """Whether a phone's memory suffices, and what is proposed: by hand, for a model of Stable Diffusion 1.5's size."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from support.command import call
 
 from pocketdiffusion.checkpoint_outline import read_outline
 from pocketdiffusion.choices import choose
-from pocketdiffusion.estimates import plan_export
+from pocketdiffusion.estimates import decoder_share, plan_export
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.targets import load_target
 from pocketdiffusion.memory_fit import (
@@ -18,6 +19,7 @@ from pocketdiffusion.memory_fit import (
     Phone,
     Stages,
     app_needs,
+    other_shares,
     smaller_recipes,
     warn_of_format,
     warn_of_memory,
@@ -46,8 +48,8 @@ SD15 = {"encode_prompt": TEXT, "denoise": [need(859.5, 300, 5950)], "decode": DE
 SPLIT = {**SD15, "denoise": [need(430, 300, 2900), need(430, 300, 2900)]}
 
 
-def told(gigabytes: int, artifact: Artifact, stages: Stages) -> str:
-    return "".join(warn_of_format(Phone("a phone", gigabytes * 2**30), artifact, stages))
+def told(gigabytes: float, artifact: Artifact, stages: Stages, shares: Mapping[str, float] = {}) -> str:
+    return "".join(warn_of_format(Phone("a phone", int(gigabytes * 2**30)), artifact, stages, shares))
 
 
 def test_what_fits_is_not_warned_of() -> None:
@@ -67,6 +69,28 @@ def test_the_first_proposal_that_fits_is_made() -> None:
     assert told(3, ONNX, SPLIT).endswith("--recipe w8 and one graph at a time (--low-memory), about 1002 MB")
     assert told(2, ONNX, SD15).endswith("export with --recipe w4, about 974 MB")
     assert told(1, ONNX, SD15).endswith("nothing else fits, export for a smaller --size")
+
+
+def test_another_way_to_decode_is_proposed() -> None:
+    """Where the decoder needs most: the exact way, or else blended tiles, alone, or else with something else."""
+    shares = {"exact": 0.8, "blended": 0.25}
+    large = {"encode_prompt": TEXT, "denoise": [need(430, 300)] * 2, "decode": [need(49.5, 3200)]}
+    low = "and one graph at a time (--low-memory)"
+    assert told(6, ONNX, large, shares).endswith(f"a phone: export with --vae-tiles exact {low}, about 3101 MB")
+    assert told(5, ONNX, large, shares).endswith(f"a phone: export with --vae-tiles blended {low}, about 2289 MB")
+    assert told(4, ONNX, large, shares).endswith("export with --vae-tiles blended and --recipe w8, about 1673 MB")
+    assert told(4, ONNX, large).endswith("nothing else fits, export for a smaller --size")
+    integers = Artifact("tflite", "std", "dynamic8", "cpu", ())
+    assert "--vae-tiles exact" not in told(6, integers, large, shares), "it is refused with integers"
+
+
+def test_shares_of_the_decoders_tensors() -> None:
+    assert decoder_share("blended", 64, 64, 8) == 56**2 / 64**2
+    assert [decoder_share(way, 128, 128, 8) for way in ("none", "exact", "blended")] == [1, 643 / 806, 0.25]
+    assert other_shares(2, 2, 8, "none").keys() == {"exact"}, "too small for tiles"
+    assert other_shares(128, 128, 8, "none") == {"exact": 643 / 806, "blended": 0.25}
+    assert other_shares(128, 128, 8, "exact") == {"blended": 0.25 / (643 / 806)}
+    assert other_shares(128, 128, 8, "blended") == {}
 
 
 def test_what_is_not_known_is_not_warned_of() -> None:

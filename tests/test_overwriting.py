@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.command import refusal
+from support.targets import only
 
-from pocketdiffusion.export.backends import find_backend
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.quantize.floors import Floors
 from pocketdiffusion.quantize.recipe import Recipe
 from pocketdiffusion.quantize.recipe_file import write_recipe
@@ -38,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_search_replaces_only_what_it_wrote(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name} exists and is not a .*: move it, or give another -o") as told:
-        search(str(tmp_path / "no model"), find_backend("tflite").default, tmp_path / "logo.json", budget_mb=2.5)
+        search(str(tmp_path / "no model"), only("tflite"), tmp_path / "logo.json", ExportOptions(budget_mb=2.5))
     assert "\n" not in str(told.value) and contents(tmp_path) == {name: content}
 
 

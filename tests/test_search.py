@@ -13,8 +13,10 @@ import pytest
 import safetensors.numpy
 from support.analysis_here import analyse_here
 from support.command import call
+from support.targets import only
 from test_recipes import Analysis
 
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.families import components
 from pocketdiffusion.export.opening import open_checkpoint
@@ -144,14 +146,14 @@ def test_mixed_alone_says_what_it_needs() -> None:
 @pytest.mark.parametrize(("budget_mb", "min_psnr"), [(None, None), (1.0, 40.0), (0.0, None), (None, float("nan"))])
 def test_one_of_size_and_quality_is_asked_for(budget_mb: float | None, min_psnr: float | None, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give"):
-        search("emoji", find_backend("tflite").default, tmp_path / "out.json", budget_mb=budget_mb, min_psnr=min_psnr)
+        search("emoji", only("tflite"), tmp_path / "out.json", ExportOptions(budget_mb=budget_mb, min_psnr=min_psnr))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_no_place_for_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with pytest.raises(UserError, match="cannot write"):
-        search(str(tmp_path / "none"), find_backend("tflite").default, tmp_path / "out.json", budget_mb=2.5)
+        search(str(tmp_path / "none"), only("tflite"), tmp_path / "out.json", ExportOptions(budget_mb=2.5))
 
 
 def test_search_prompts_are_nobody_elses() -> None:
@@ -187,9 +189,7 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
     """Within the budget, and on or above every recipe of one storage."""
     out, prompts = tmp_path / "out.json", tmp_path / "search.txt"
     prompts.write_text("bell pepper\n")
-    found = search(
-        str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=1.2, prompts=prompts, workers=1
-    )
+    found = search(str(micro_checkpoint), only("tflite"), out, ExportOptions(budget_mb=1.2), prompts=prompts, workers=1)
     assert found.measured.nbytes <= 1_200_000
     written = load_recipe(str(out))
     assert written.schemes == found.recipe.schemes and written.floors == found.recipe.floors
@@ -199,7 +199,7 @@ def test_a_search_writes_recipe_table_and_plot(micro_checkpoint: Path, tmp_path:
         size, searched = found.searched[f"of {name}'s size"]
         assert size <= mb and searched >= db
     with pytest.raises(UserError, match="no recipe fits in 0.10 MB: the smallest has"):
-        search(str(micro_checkpoint), find_backend("tflite").default, out, budget_mb=0.1, prompts=prompts, workers=1)
+        search(str(micro_checkpoint), only("tflite"), out, ExportOptions(budget_mb=0.1), prompts=prompts, workers=1)
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     write_recipe(out, Recipe("mixed", Floors({}, (20.0, 20.0), "made"), schemes={}))
     earlier = out.read_text()
     with out.open() as before:
-        found = search(str(checkpoint), find_backend("onnx").default, out, budget_mb=1.2, prompts=prompts, workers=1)
+        found = search(str(checkpoint), only("onnx"), out, ExportOptions(budget_mb=1.2), prompts=prompts, workers=1)
         assert before.read() == earlier  # replaced, not written over
     assert found.recipe.schemes is not None
     assert found.recipe.schemes["unet"][f"unet.{attention}.to_q.weight"] == Scheme("linear", 8)
@@ -237,6 +237,26 @@ def test_a_storage_that_leaves_nothing_of_one_weight(micro_checkpoint: Path, tmp
     )
     with pytest.raises(UserError, match="MB unet computes values that are not finite"):
         searched.recipe(searched.uniform(Scheme("linear", 4, 32)))
+
+
+@pytest.mark.slow  # two searches and an export
+def test_a_search_for_a_decoder_in_stripes_or_tiles(micro_checkpoint: Path, tmp_path: Path) -> None:
+    """Its command exports with the same options. Random weights have no blended tiles that pass."""
+    prompts = tmp_path / "search.txt"
+    prompts.write_text("bell pepper\n")
+
+    def search_with(*options: str) -> list[str]:
+        options = ("--budget-mb", "1.2", "--prompts", str(prompts), *options)
+        done = call("search", micro_checkpoint, "--target", "pixel-8", *options, "-o", tmp_path / "r.json")
+        assert done.returncode == 0, done.stderr
+        return shlex.split(done.stdout.split("; to export with this recipe: ")[1])[1:]
+
+    done = call(*search_with("--vae-tiles", "exact"), "--proof", "quick")
+    assert done.returncode == 0, done.stderr
+    decoder = open_bundle(tmp_path / "r").manifest.graphs["onnx"]["vae_decoder"]
+    assert decoder.recipe == "mixed" and "tiled_decoder" in decoder.rewrites
+    command = " ".join(search_with("--vae-tiles", "blended", "--vae-tile-size", "7"))
+    assert "--vae-tiles blended --vae-tile-size 7" in command
 
 
 @pytest.mark.slow  # a search and an export

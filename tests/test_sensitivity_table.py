@@ -16,7 +16,9 @@ import pytest
 import safetensors.numpy
 from support.analysis_here import analyse_here
 from support.processes import begun_by, outlived
+from support.targets import only
 
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.export.backends import find_backend
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.families import components
@@ -90,13 +92,15 @@ def test_what_is_no_table_is_not_overwritten(content: str, tmp_path: Path) -> No
 SEARCH = """
 import sys
 from pathlib import Path
-from pocketdiffusion.export.backends import find_backend
+from support.targets import only
+
+from pocketdiffusion.choices import ExportOptions
 from pocketdiffusion.search import search
 
 if __name__ == "__main__":
     model, out, prompts, workers = sys.argv[1:]
     options = {"prompts": Path(prompts), "workers": int(workers), "progress": print}
-    search(model, find_backend("tflite").default, Path(out), min_psnr=45, **options)
+    search(model, only("tflite"), Path(out), ExportOptions(min_psnr=45), **options)
 """
 
 
@@ -270,5 +274,5 @@ def test_another_sampler_measures_afresh(micro_checkpoint: Path, tmp_path: Path)
     assert ["from scratch" in line for line in said] == [False, True, False, True]
     with pytest.raises(UserError, match="did you mean euler"):
         search(
-            str(micro_checkpoint), find_backend("tflite").default, tmp_path / "out.json", budget_mb=1.0, sampler="eulr"
+            str(micro_checkpoint), only("tflite"), tmp_path / "out.json", ExportOptions(budget_mb=1.0, sampler="eulr")
         )

@@ -30,10 +30,11 @@ from torch import nn
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.checkpoints.tensor import places_of
-from pocketdiffusion.export.component import Component, TileSize
+from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
 from pocketdiffusion.export.families.parts.split import split_calls, split_components, split_modules, split_program
 from pocketdiffusion.export.families.parts.tiles import tile_components
+from pocketdiffusion.export.tile_size import TileSize
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.program import Program, halved_graphs
 from pocketdiffusion.runtime.program_check import check_program

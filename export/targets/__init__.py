@@ -25,6 +25,7 @@ from pocketdiffusion.export.targets.target import (
     BLENDED,
     EXACT,
     FACTS,
+    NONE,
     STRIPED,
     VAE_TILES,
     Figure,
@@ -38,6 +39,7 @@ FOLDER = Path(__file__).parent
 __all__ = [
     "BLENDED",
     "EXACT",
+    "NONE",
     "FOLDER",
     "STRIPED",
     "VAE_TILES",

@@ -24,6 +24,7 @@ def show_plan(model: str, target: "Target", options: "ExportOptions", output: Ou
         budget_mb=options.budget_mb,
         width=options.width,
         height=options.height,
+        tile_size=options.vae_tile_size,
         proof=options.proof,
     )
     output.json(lambda: plan_record(plan))

@@ -1,6 +1,7 @@
 """The command search."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,8 @@ from pocketdiffusion.cli.options import (
     Size,
     SplitUnet,
     Token,
+    VaeTiles,
+    VaeTileSize,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +75,8 @@ def search(
     sampler: Sampler = None,
     size: Size = None,
     split_unet: SplitUnet = None,
+    vae_tiles: VaeTiles = None,
+    vae_tile_size: VaeTileSize = None,
     revision: Revision = None,
     token: Token = None,
     allow_unexpected: AllowUnexpected = None,
@@ -90,33 +95,21 @@ def search(
     from pocketdiffusion.quantize.recipe_file import SEARCHED
 
     width, height = parse_size(size)
-    options = ExportOptions(SEARCHED, budget_mb, min_psnr, format, profile, sampler, split_unet=split_unet)
+    parts = (width, height, split_unet, vae_tiles, vae_tile_size)
+    options = ExportOptions(SEARCHED, budget_mb, min_psnr, format, profile, sampler, *parts, revision, token)
+    options = replace(options, allow_unexpected=allow_unexpected or ())
     chosen = check_export(model, target, options)
-    artifact = one_artifact(chosen)
+    one_artifact(chosen)
     check_recipe_file(file)
     warn_of_added(chosen, output := Output(quiet, as_json))
     with output.show_progress(f"searching for the best recipe of {model} for {target}") as progress:
         progress("loading torch")
         with needs_export():
             from pocketdiffusion import search as searching
-        found = searching.search(
-            model,
-            artifact,
-            file,
-            budget_mb=budget_mb,
-            min_psnr=min_psnr,
-            sampler=sampler,
-            width=width,
-            height=height,
-            split_unet=chosen.split_unet,
-            revision=revision,
-            token=token,
-            allow_unexpected=allow_unexpected or (),
-            prompts=prompts or searching.PROMPTS,
-            progress=progress,
-        )
+        found = searching.search(model, chosen, file, options, prompts=prompts or searching.PROMPTS, progress=progress)
     given = {"--format": format, "--profile": profile, "--sampler": sampler, "--size": size, "--revision": revision}
-    given["--split-unet"] = str(split_unet) if split_unet else None
+    sizes = {"--split-unet": split_unet, "--vae-tile-size": vae_tile_size}
+    given |= {"--vae-tiles": vae_tiles, **{name: str(size) for name, size in sizes.items() if size is not None}}
     show_found(file, found, export_command(model, target, file, given, allow_unexpected or ()), output)
 
 

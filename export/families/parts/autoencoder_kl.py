@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from pocketdiffusion.export.arguments import read_arguments, tensor_shapes
 from pocketdiffusion.export.checkpoints.safetensors_header import match_tensors, rename, without_kernel
 from pocketdiffusion.export.checkpoints.tensor import LazyTensor, places_of
-from pocketdiffusion.export.component import Component, TileSize
+from pocketdiffusion.export.component import Component
 from pocketdiffusion.export.families.parts.examples import noise
 from pocketdiffusion.export.families.parts.graph_call import GraphCall
-from pocketdiffusion.export.families.parts.tiles import choose_tiling
+from pocketdiffusion.export.tile_size import TileSize, choose_tiling
 from pocketdiffusion.runtime.errors import UserError
 from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 
