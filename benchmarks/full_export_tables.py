@@ -15,7 +15,7 @@ from typing import Any
 
 ROWS = {  # title and the names of its stages, in the order of an export
     "opening, finite weights": "starting|loading|.*: reading .* of weights",
-    "recording the original: 2 pictures of 3 steps": "recording|reading the recording",
+    "recording the original": "recording|reading the recording",
     "planning": "planning",
     **{
         f"{title}: {row}": pattern.format(name=name)
@@ -27,7 +27,7 @@ ROWS = {  # title and the names of its stages, in the order of an export
     },
     "tokenizer, tables, vectors, stages, report": "writing tokenizer|writing the report|verifying stages",
     "gate: each graph": r"verifying \w+ (text_encoder|unet(_\d+)?|vae_(en|de)coder)$",
-    "gate: one picture": r"verifying \w+ pictures",
+    "gate: pictures": r"verifying \w+ pictures",
     "whole": "whole$",
 }
 

@@ -131,6 +131,11 @@ WRONG = {
         '"__init__"',
         "rewrites names __init__, and export/rewrites has no such file",
     ),
+    "rewrite that the format cannot have": (
+        'format = "tflite"\nprofile = "std"\nrecipe = "fp16"\ncompute_unit = "gpu"',
+        'format = "onnx"\nprofile = "std"\nrecipe = "fp16"\ncompute_unit = "cpu"',
+        "artifacts[0].rewrites names split_timesteps, which onnx cannot have: this backend does not write constants",
+    ),
     "unknown unit": ('"gpu"', '"tpu"', "artifacts[0].compute_unit is 'tpu' and must be one of cpu, gpu, ane, npu"),
     "unit of another format": ('"gpu"', '"ane"', "artifacts[0].compute_unit is 'ane', and tflite has cpu, gpu"),
     "unknown core": ('"cortex-a710"', '"cortex-a78"', "core is 'cortex-a78' and must be one of a64fx, cortex-a35, "),

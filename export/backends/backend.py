@@ -6,7 +6,7 @@ format's engine, runtime/engines/NAME.py.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -96,6 +96,7 @@ class Backend:
     systems: tuple[str, ...] | None = None  # systems of phones that can run the files, as in targets; None: any
     compute_units: tuple[str, ...] = ("cpu",)  # the units that artifacts can be made for
     float16_only: tuple[str, ...] = ()  # those of them that have no float32 arithmetic
+    rewrites_refused: Mapping[str, str] = field(default_factory=dict)  # why, by the name of the rewrite
     layout: Layout = "channels_first"
     proved_on: str | None = (
         None  # the compute unit whose engine the gate itself runs; None: the gate uses another program

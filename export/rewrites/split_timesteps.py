@@ -8,8 +8,8 @@ sine and cosine of 64 a f and b f are read from tables of 64 rows, by a product 
 zero elsewhere, and the parts are joined by the sum formulas. Every value is then at most one, but for t and its parts.
 In float32 it is as exact as the original: at t = 999 the original's own rounding of the product is the difference.
 
-A timestep that float16 cannot represent, such as 841.3, is rounded before it arrives here. For TFLite only: the ONNX
-backend does not write constants of a program, and our executor of Core ML programs has no floor.
+A timestep that float16 cannot represent, such as 841.3, is rounded before it arrives here. Other backends than TFLite's
+refuse this rewrite (`rewrites_refused`).
 
 Fires on diffusers' `Timesteps` with an even number of channels and scale 1. Must NOT fire on another number of channels
 or scale, nor on subclasses. Timesteps, and the sizes that Stable Diffusion XL embeds, must be at least 0 and below

@@ -108,7 +108,7 @@ class ArtifactTable(_Table):
 
     @field_validator("rewrites", mode="before")
     @classmethod
-    def _are_files(cls, value: object) -> object:
+    def _are_files(cls, value: object, info: Info) -> object:
         if isinstance(value, list):
             if not all(isinstance(name, str) for name in value):
                 raise _wrong("must be a list of names")
@@ -116,6 +116,10 @@ class ArtifactTable(_Table):
             for name in value:
                 if name not in known:
                     raise _wrong(f"names {name}, and export/rewrites has no such file")
+                format = info.data.get("format", "")
+                reason = find_backend(format).rewrites_refused.get(name) if format else None
+                if reason is not None:
+                    raise _wrong(f"names {name}, which {format} cannot have: {reason}")
         return value
 
 

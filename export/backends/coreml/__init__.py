@@ -30,6 +30,7 @@ BACKEND = Backend(
     systems=("iOS",),
     compute_units=("cpu", "gpu", "ane"),
     float16_only=("ane",),
+    rewrites_refused={"split_timesteps": "the executor of these programs has no floor"},
     layout="tokens_last",
     find_islands=Lazy(f"{__name__}.islands:find_islands"),
     tools=("coremltools",),

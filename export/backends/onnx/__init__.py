@@ -23,6 +23,7 @@ BACKEND = Backend(
     refusal=refusal,
     search_storages=lambda profile: _SEARCHED,
     compute_units=("cpu", "npu"),
+    rewrites_refused={"split_timesteps": "this backend does not write constants of a program"},
     proved_on="cpu",
     tools=("onnx", "onnx_ir", "onnxruntime", "onnxscript"),
     packages=(
