@@ -31,7 +31,7 @@ from pocketdiffusion.runtime.sampling.step_table import advance
 from pocketdiffusion.runtime.tokenizer import encode
 from pocketdiffusion.runtime.vae_tiles import cut_tiles
 from pocketdiffusion.runtime.verify.golden_cases import compare_cases
-from pocketdiffusion.runtime.verify.metrics import Comparison, measure
+from pocketdiffusion.runtime.verify.metrics import Comparison, Tally, measure
 from pocketdiffusion.runtime.verify.recording import (
     Case,
     Trajectory,
@@ -65,15 +65,15 @@ def judge_stages(bundle: Bundle, trajectories: Sequence[Trajectory]) -> list[Ver
     )
     verdicts = []
     for stage, floor, compare in checks:
-        comparisons = [
-            Comparison(f"{t.prompt!r}", reference.astype(np.float32), given.astype(np.float32))
-            for t in trajectories
-            for reference, given in compare(bundle, t)
-        ]
-        if comparisons:
-            verdicts.append(measure(stage, comparisons, check_stage(floor)))
+        tally = Tally()
+        for t in trajectories:
+            for pair in compare(bundle, t):
+                reference, given = (array.astype(np.float32, copy=False) for array in pair)
+                tally.add(Comparison(f"{t.prompt!r}", reference, given))
+        if tally.rmse:
+            verdicts.append(tally.verdict(stage, check_stage(floor)))
     before = [verdict.subject for verdict in verdicts].index("noise") + 1
-    verdicts.insert(before, measure("step_tables", list(compare_step_tables(bundle)), check_stage(SAMPLER_DB)))
+    verdicts.insert(before, measure("step_tables", compare_step_tables(bundle), check_stage(SAMPLER_DB)))
     verdicts += judge_tiles(trajectories)
     if bundle.manifest.has_proof:
         verdicts.append(measure("golden_cases", compare_cases(bundle), check_stage(EXACT_DB)))
