@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pocketdiffusion.quantize.stated_floors import check_floors
+from pocketdiffusion.runtime.bundle.arrays import map_array
 from pocketdiffusion.runtime.bundle.bundle import Bundle, open_bundle
 from pocketdiffusion.runtime.bundle.verdicts import Verdict, first_to_report
 from pocketdiffusion.runtime.devices.judge import find_place, judge_on
@@ -83,7 +84,7 @@ def verify(
     if against is not None:
         checkpoint, trajectories = record_model(bundle, against, place.device == HOST, progress)
     elif bundle.manifest.has_proof or place.device != HOST:
-        trajectories = read_golden(bundle)
+        trajectories = read_golden(bundle, map_array)
     if place.device == HOST:
         return _judge_here(bundle, trajectories, checkpoint, progress)
     core = place.core or core_of(bundle.manifest.target.name)

@@ -100,9 +100,9 @@ def middle_call(graph: str, trajectory: Trajectory) -> Case:
     return calls[len(calls) // 2]
 
 
-def read_golden(bundle: Bundle) -> list[Trajectory]:
-    """Return the trajectories that the bundle was judged by. Raise UserError if its proof part is not installed, and
-    ProofError if it has none, or if arrays or calls are missing."""
+def read_golden(bundle: Bundle, read: Read = read_array) -> list[Trajectory]:
+    """Return the trajectories that the bundle was judged by. `read` opens their arrays. Raise UserError if its proof
+    part is not installed, and ProofError if it has none, or if arrays or calls are missing."""
     require_proof(bundle)
     trajectories = []
     stages = text_to_image(bundle.manifest.program)
@@ -123,7 +123,7 @@ def read_golden(bundle: Bundle) -> list[Trajectory]:
                     f"{bundle.folder}: recording {number} has {count} calls of {graph}, and the picture is {tiles} by "
                     "the tiles of the pipeline file: export the model again"
                 )
-        found = read_trajectory(bundle.folder, number, recorded, bundle.manifest.program)
+        found = read_trajectory(bundle.folder, number, recorded, bundle.manifest.program, read)
         trajectories.append(replace(found, tiling=tiling))
     if not trajectories:
         raise ProofError(f"{bundle.folder} has no recordings to verify against: export the model again")
