@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pocketdiffusion.choices import DEFAULTS, ExportOptions, check_export, choose_tiles
+from pocketdiffusion.choices import DEFAULTS, ExportOptions, check_export
+from pocketdiffusion.chosen_model import open_chosen
 from pocketdiffusion.export import bundle_writer as layout
 from pocketdiffusion.export.checks.ladder import judge_rungs
 from pocketdiffusion.export.findings import Findings, measure_findings
 from pocketdiffusion.export.float16.audit import emit_within_float16
-from pocketdiffusion.export.original import Original, open_model, record_original
+from pocketdiffusion.export.original import Original, record_original
 from pocketdiffusion.export.planning import check_recipes, find_recipes, plan_artifacts
 from pocketdiffusion.export.targets import Target
 from pocketdiffusion.host_memory import check_host_memory, formats_one_at_a_time
@@ -41,18 +42,7 @@ def export(
     progress, seconds = timed(progress)
     target = check_export(model, target_name, options)
     check_output_folder(out)
-    checkpoint, parts = open_model(
-        model,
-        width=options.width,
-        height=options.height,
-        sampler=options.sampler,
-        split_unet=target.split_unet,
-        tiles=choose_tiles(target, options.vae_tile_size),
-        revision=options.revision,
-        token=options.token,
-        allow_unexpected=options.allow_unexpected,
-        progress=progress,
-    )
+    checkpoint, parts = open_chosen(model, target, options, progress)
     check_recipes(parts, target.artifacts)
     check_host_memory(parts, target.artifacts, options.max_memory)
     with scratch_next_to(out):

@@ -10,7 +10,6 @@ from typing import Literal
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends import find_backend, profile_names
 from pocketdiffusion.export.targets import BLENDED, EXACT, STRIPED, VAE_TILES, Target, load_target
-from pocketdiffusion.export.tile_size import TileSize
 from pocketdiffusion.quantize.mixed_precision.goal import check_goal
 from pocketdiffusion.quantize.recipe_file import SEARCHED
 from pocketdiffusion.quantize.recipes import load_recipe
@@ -182,12 +181,6 @@ def check_tile_size(target: Target, size: int | None) -> None:
         raise UserError(f"--vae-tile-size is for blended tiles only: give --vae-tiles {BLENDED}")
     if size is not None and size < 1:
         raise UserError(f"--vae-tile-size {size} is not a size: give a number of pixels")
-
-
-def choose_tiles(target: Target, size: int | None) -> TileSize | None:
-    """Return the tiles in which the target's VAE decodes, of `size` pixels or, if that is None, of the default; None if
-    it decodes complete pictures."""
-    return TileSize(size) if target.vae_tiles == BLENDED else None
 
 
 def check_system(target: Target, format: str) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketdiffusion.choices import ExportOptions, choose_tiles, one_artifact
+from pocketdiffusion.choices import ExportOptions, one_artifact
+from pocketdiffusion.chosen_model import open_chosen
 from pocketdiffusion.export.mixed_recipe import choose_mixed, open_mixed
-from pocketdiffusion.export.original import open_model
 from pocketdiffusion.export.prompts import FOLDER, numbered
 from pocketdiffusion.export.quantization import analyse
 from pocketdiffusion.export.reference.prompt_cut import find_cuts
@@ -63,18 +63,7 @@ def search(
     artifact = one_artifact(target)
     check_outputs(out)
     requests = search_requests(prompts)
-    checkpoint, parts = open_model(
-        model,
-        width=options.width,
-        height=options.height,
-        sampler=options.sampler,
-        split_unet=target.split_unet,
-        tiles=choose_tiles(target, options.vae_tile_size),
-        revision=options.revision,
-        token=options.token,
-        allow_unexpected=options.allow_unexpected,
-        progress=progress,
-    )
+    checkpoint, parts = open_chosen(model, target, options, progress)
     table = out.with_suffix(TABLE)
     with (
         scratch_next_to(out),
