@@ -4,10 +4,10 @@
         [--vae-tiles exact] [--proof quick] [--max-memory 5GB] [--recordings DIR] [--bundle DIR] [-o FILE.json]
 
 MODEL is any checkpoint that `export` accepts; `sd15`, the default, is Stable Diffusion 1.5 with seeded random weights
-of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export). Memory is summed over the process tree and
-sampled every 100 ms: anonymous memory, which the system cannot drop, and resident pages of files beside it. Each stage
-is printed when it ends, so that an interrupted run has its figures too. With `--recordings`, a second run reads the
-drawings of the first.
+of the real shapes in float16 (2.1 GB of disk, and 5 GB for the export); `narrow` has the same modules with few
+channels. Memory is summed over the process tree and sampled every 100 ms: anonymous memory, which the system cannot
+drop, and resident pages of files beside it. Each stage is printed when it ends, so that an interrupted run has its
+figures too. With `--recordings`, a second run reads the drawings of the first.
 """
 
 import json
@@ -54,9 +54,9 @@ class Stage:
     cpu_seconds: float = 0
 
 
-def watch(command: list[str]) -> list[Stage]:
-    """Run `command`, which prints a line when a stage begins, and return its stages. Stages of one name, such as the
-    prompts of a recording, follow each other and are counted together. Raise ProofError if the command fails."""
+def watch(command: list[str]) -> tuple[list[Stage], str]:
+    """Run `command`, which prints a line when a stage begins, and return its stages, and its error or "". Stages of one
+    name, such as the prompts of a recording, follow each other and are counted together."""
     stages = [Stage("starting")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stderr is not None
@@ -72,16 +72,14 @@ def watch(command: list[str]) -> list[Stage]:
             stage.cpu_seconds += max(0.0, now_cpu - cpu)
             past, cpu = now, max(cpu, now_cpu)
             time.sleep(0.1)
-    if child.returncode:
-        raise ProofError(f"the export failed: {''.join(errors).strip()[-300:]}")
-    return stages
+    return stages, "".join(errors).strip()[-300:] if child.returncode else ""
 
 
 def read_stages(stages: list[Stage], lines: Iterable[str]) -> None:
     """Begin a stage at each line, unless it is about the same stage as the line before, and print the one that
     ended."""
     for line in lines:
-        name = line.strip().partition(": prompt ")[0]
+        name = line.strip().partition(": prompt")[0]
         if name != stages[-1].name:
             ended = stages[-1]
             print_line(f"{ended.name}: {ended.anonymous_mb:.0f} MB, {ended.cpu_seconds:.0f} CPU s")
@@ -127,6 +125,9 @@ def main(
                 script = Path(__file__).parent / "full_size.py"
                 subprocess.run([sys.executable, script, "write", scratch, "float16"], check=True)
             model = str((checkpoint or Path(scratch)) / "sd15")
+        elif model == "narrow":
+            subprocess.run([sys.executable, Path(__file__).parent / "full_size.py", "narrow", scratch], check=True)
+            model = str(Path(scratch) / "narrow")
         print_line(f"{os.cpu_count()} processors, {psutil.virtual_memory().total / 1e9:.0f} GB of memory")
         options = {
             "proof": proof,
@@ -138,7 +139,7 @@ def main(
             "recordings": None if recordings is None else str(recordings.absolute()),
         }
         out = (bundle or Path(scratch) / "bundle").absolute()
-        stages = watch([sys.executable, "-c", CHILD, model, target, str(out), json.dumps(options)])
+        stages, error = watch([sys.executable, "-c", CHILD, model, target, str(out), json.dumps(options)])
     table = Table("stage", "anonymous MB", "files MB", "CPU s", "s", title=f"export for {target}, {proof} proof")
     total = Stage(
         "whole",
@@ -157,6 +158,8 @@ def main(
         stage.name = stage.name.partition(f" in {recordings and recordings.absolute()}")[0]
     record = {"target": target, "options": options, "stages": [asdict(stage) for stage in (*stages, total)]}
     output.write_text(json.dumps(record, indent=1) + "\n")
+    if error:
+        raise ProofError(f"the export failed: {error}")
 
 
 if __name__ == "__main__":

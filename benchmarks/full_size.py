@@ -1,6 +1,7 @@
 """A checkpoint of Stable Diffusion 1.5's real shapes with seeded random weights, for benchmarks of memory and time.
 
 python benchmarks/full_size.py write FOLDER [float16]    the diffusers folder below FOLDER/sd15 (4.3 GB, or 2.1)
+python benchmarks/full_size.py narrow FOLDER             the same with few channels, 128x128, FOLDER/narrow
 python benchmarks/full_size.py emit FOLDER TARGET        its artifacts below FOLDER/artifacts, without the gate
 """
 
@@ -9,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,20 +26,20 @@ from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.targets import load_target
 
 EMOJI = Path(__file__).parents[1] / "pocketdiffusion/models/emoji"
-UNET: Mapping[str, Any] = {
+UNET: dict[str, Any] = {
     "sample_size": 64,
     "block_out_channels": (320, 640, 1280, 1280),
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
-VAE: Mapping[str, Any] = {
+VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
     "sample_size": 512,
 }
-TEXT: Mapping[str, Any] = {
+TEXT: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -46,6 +48,15 @@ TEXT: Mapping[str, Any] = {
     "bos_token_id": 49406,
     "eos_token_id": 49407,
     "pad_token_id": 49407,
+}
+NARROW: Mapping[str, dict[str, Any]] = {
+    "unet": {
+        "sample_size": 16,
+        "block_out_channels": (32, 64, 128, 128),
+        "cross_attention_dim": 64,
+    },
+    "vae": {"sample_size": 128, "block_out_channels": (32, 64, 128, 128)},
+    "text_encoder": {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "projection_dim": 64},
 }
 SCHEDULER: Mapping[str, Any] = {
     "beta_schedule": "scaled_linear",
@@ -57,15 +68,17 @@ SCHEDULER: Mapping[str, Any] = {
 }
 
 
-def write(folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write the checkpoint below `folder`. Matrices are normal with the variance that keeps activations at unit
-    scale. Factors are near one and biases near zero, but not equal: an omitted one would not be noticed otherwise,
-    and a converter would remove it."""
+def write(
+    folder: Path, dtype: torch.dtype = torch.float32, changes: Mapping[str, dict[str, Any]] = MappingProxyType({})
+) -> None:
+    """Write the checkpoint as `folder`, with the `changes` of each part's configuration. Matrices are normal with the
+    variance that keeps activations at unit scale. Factors are near one and biases near zero, but not equal: an omitted
+    one would not be noticed otherwise, and a converter would remove it."""
     with torch.device("meta"):
         modules = {
-            "unet": UNet2DConditionModel(**UNET),
-            "vae": AutoencoderKL(**VAE),
-            "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT)),
+            "unet": UNet2DConditionModel(**UNET | changes.get("unet", {})),
+            "vae": AutoencoderKL(**VAE | changes.get("vae", {})),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT | changes.get("text_encoder", {}))),
         }
     index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
     for name, module in modules.items():
@@ -109,6 +122,8 @@ def main() -> None:
     verb, folder = sys.argv[1], Path(sys.argv[2])
     if verb == "write":
         write(folder / "sd15", getattr(torch, sys.argv[3] if len(sys.argv) > 3 else "float32"))
+    elif verb == "narrow":
+        write(folder / "narrow", changes=NARROW)
     else:
         emit_all(folder, sys.argv[3])
 

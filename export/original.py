@@ -8,9 +8,10 @@ from pathlib import Path
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component, check_finite, check_runs
 from pocketdiffusion.export.families import components
+from pocketdiffusion.export.kept_calibration import calibrate_once
 from pocketdiffusion.export.opening import open_checkpoint
 from pocketdiffusion.export.prompts import requests
-from pocketdiffusion.export.quantization import Calibrated, calibrate
+from pocketdiffusion.export.quantization import Calibrated
 from pocketdiffusion.export.reference.kept_recordings import find_recording, keep_recording
 from pocketdiffusion.export.reference.record import check_reference, record
 from pocketdiffusion.export.reference.requests import PROOFS
@@ -26,8 +27,8 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, first_middle_la
 class Original:
     """A recorded model, which exports for several phones share.
 
-    `proof`: how much was recorded. `recording`: the folder of the recording, if it is kept. `calibrated`: the
-    statistics of its activations on the calibration prompts, measured at the first use.
+    `proof`: how much was recorded. `recording`: the folder of the recording, if it is kept. `progress` reports the
+    calibration.
     """
 
     checkpoint: Checkpoint
@@ -35,6 +36,7 @@ class Original:
     trajectories: list[Trajectory]
     proof: ProofKind = "full"
     recording: Path | None = None
+    progress: Progress = lambda line: None  # noqa: E731
 
     @cached_property
     def few(self) -> list[Trajectory]:
@@ -48,7 +50,12 @@ class Original:
 
     @cached_property
     def calibrated(self) -> Calibrated:
-        return calibrate(self.checkpoint, self.parts, requests("calibration"))
+        """Return the statistics of the model's activations on the calibration prompts, measured at the first use unless
+        they are kept beside the recording."""
+        wanted = requests("calibration")
+        home = None if self.recording is None else self.recording.parent
+        note = lambda line: self.progress(f"calibrating: {line}")  # noqa: E731
+        return calibrate_once(self.checkpoint, self.parts, wanted, home, note)
 
 
 def open_model(
@@ -96,7 +103,7 @@ def record_original(
     folder, found = (None, None) if recordings is None else find_recording(recordings, checkpoint, parts, wanted)
     if found is not None:
         progress(f"reading the recording of {checkpoint.name} in {recordings}")
-        return Original(checkpoint, parts, found, proof, folder)
+        return Original(checkpoint, parts, found, proof, folder, progress)
     note = lambda line: progress(f"recording the original: {line}")  # noqa: E731
     trajectories = record(checkpoint, parts, wanted.requests, note, controls=wanted.controls)
     if folder is not None:
@@ -105,4 +112,4 @@ def record_original(
         except OSError as error:  # the export needs the drawings, not their copy
             progress(Note(f"the recording of {checkpoint.name} is not kept in {recordings}: {error.strerror}"))
             folder = None
-    return Original(checkpoint, parts, trajectories, proof, folder)
+    return Original(checkpoint, parts, trajectories, proof, folder, progress)

@@ -59,7 +59,6 @@ def _plan_parts(
     plans = {}
 
     def ranges(component: str, bits: int) -> Ranges:
-        progress("calibrating")
         return original.calibrated.statistics.ranges(component, bits)
 
     for part in original.parts:

@@ -63,9 +63,7 @@ def calibrate(
 ) -> Calibrated:
     """Draw `requests` with the original, a few at a time, and count the inputs and outputs of its convolutions and
     linear layers. Raise ProofError, naming the weight, if a value is not finite."""
-    statistics = empty_statistics(
-        {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts}
-    )
+    statistics = count_nothing(parts)
     sha256 = hashlib.sha256()
     for first in range(0, len(requests), TOGETHER):
         few = requests[first : first + TOGETHER]
@@ -81,6 +79,13 @@ def calibrate(
         sha256=sha256.hexdigest(),
     )
     return Calibrated(statistics, calibration)
+
+
+def count_nothing(parts: Sequence[Component]) -> ActivationStatistics:
+    """Return empty statistics for the convolutions and linear layers of each component."""
+    return empty_statistics(
+        {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts}
+    )
 
 
 @contextmanager

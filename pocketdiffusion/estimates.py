@@ -35,9 +35,11 @@ from typing import Any
 
 from pocketdiffusion.checkpoint_outline import Outline
 from pocketdiffusion.export import backends
+from pocketdiffusion.export.prompts import requests
 from pocketdiffusion.export.reference.requests import PROOFS
 from pocketdiffusion.export.targets import BLENDED, EXACT, Artifact, Target
 from pocketdiffusion.export.tile_size import TileSize, choose_tiling
+from pocketdiffusion.quantize.qparams import BITS
 from pocketdiffusion.quantize.quantized_tensor import nbytes
 from pocketdiffusion.quantize.recipe import Recipe, Unmeasured
 from pocketdiffusion.quantize.recipe_file import SEARCHED
@@ -57,7 +59,7 @@ STRIPES_SHARE = 643 / 806  # of the decoder's tensors, if it computes in stripes
 class PlannedPart:
     """One part of the checkpoint in one format. `nbytes`: stored size of its weights by the recipe. `memory_bytes`:
     size of its weights in the engine's memory, `loading_bytes`: with the copies that the engine has while it loads
-    them; None if it is not known."""
+    them; None if it is not known. `calibrated`: activations become integers with calibrated ranges."""
 
     format: str
     recipe: str
@@ -66,6 +68,7 @@ class PlannedPart:
     nbytes: int
     memory_bytes: int | None
     loading_bytes: int | None
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ class ExportPlan:
     """The estimates of an export of pictures of `width` x `height`, `scale` pixels to a latent. `memory_bytes`: peak
     memory by format with all graphs loaded, None if it is not known; `tensor_bytes`: its tensors of the decoder.
     `stages`: the parts that draw, by stage. `ram_bytes`: memory of the phone, None if the target does not state it.
-    `steps`: denoising steps of the original, each with both halves, for `pictures` pictures. `cpu_seconds`: time of the
-    export on one thread, None if it is not known. `not_measured`: the formats whose costs were not measured."""
+    `steps`: denoising steps of the original, each with both halves, for `pictures` pictures of the proof;
+    `calibration_steps`: those for calibration. `cpu_seconds`: time of the export on one thread, None if it is not
+    known. `not_measured`: the formats whose costs were not measured."""
 
     model: str
     target: str
@@ -88,6 +92,7 @@ class ExportPlan:
     ram_bytes: int | None
     pictures: int
     steps: int
+    calibration_steps: int
     cpu_seconds: float | None
     not_measured: tuple[str, ...] = ()
 
@@ -129,7 +134,8 @@ def plan_export(
     steps, pictures = original_steps(proof)
     step = STEP_SECONDS + POSITION_SECONDS * parameters[denoiser] * across * down
     known = [cost for cost in costs.values() if cost is not None]
-    seconds = _export_seconds(proof, step, known, sum(parameters.values()))
+    calibrating = sum(each.steps for each in requests("calibration")) if any(p.calibrated for p in parts) else 0
+    seconds = _export_seconds(proof, step, known, sum(parameters.values())) + step * calibrating
     return ExportPlan(
         model=outline.name,
         target=target.name,
@@ -147,6 +153,7 @@ def plan_export(
         ram_bytes=None if target.memory_mb is None else target.memory_mb * 2**20,
         pictures=pictures,
         steps=steps,
+        calibration_steps=calibrating,
         cpu_seconds=seconds if len(known) == len(costs) else None,
         not_measured=tuple(format for format, cost in costs.items() if cost is None),
     )
@@ -155,9 +162,9 @@ def plan_export(
 def _export_seconds(proof: ProofKind, step: float, costs: Sequence[Mapping[str, Any]], parameters: int) -> float:
     """Return the CPU time in seconds of an export of `parameters` parameters to the formats with these costs, where a
     step of the original needs `step` seconds."""
-    requests = PROOFS[proof].requests
-    rung_steps = PROOFS[proof].rung_steps * len(requests)
-    file_steps = 2 * sum(request.steps for request in requests) + rung_steps  # all steps twice; a few in fp32
+    drawn = PROOFS[proof].requests
+    rung_steps = PROOFS[proof].rung_steps * len(drawn)
+    file_steps = 2 * sum(request.steps for request in drawn) + rung_steps  # all steps twice; a few in fp32
     original = step * (original_steps(proof)[0] + TORCH_RUNGS * rung_steps)
     return OTHER_SECONDS + original + sum(_format_seconds(cost, step * file_steps, parameters) for cost in costs)
 
@@ -181,9 +188,9 @@ def decoder_share(way: str, down: int, across: int, scale: int, tile_size: int |
 def original_steps(proof: ProofKind) -> tuple[int, int]:
     """Return the numbers of denoising steps and of pictures that an export records with the original: each of the
     proof's requests and their controls."""
-    requests, controls = PROOFS[proof].requests, PROOFS[proof].controls
-    steps = sum((1 + len(controls)) * request.steps - (STEPS in controls) for request in requests)
-    return steps, (1 + len(controls)) * len(requests)
+    drawn, controls = PROOFS[proof].requests, PROOFS[proof].controls
+    steps = sum((1 + len(controls)) * request.steps - (STEPS in controls) for request in drawn)
+    return steps, (1 + len(controls)) * len(drawn)
 
 
 def read_costs(format: str) -> dict[str, Any] | None:
@@ -238,7 +245,8 @@ def _plan_part(outline: Outline, part: str, artifact: Artifact, budget_mb: float
     size = sum(nbytes(shape, schemes.get(name, FLOAT32)) for name, shape in shapes.items())
     memory = None if None in held else int(sum(filter(None, held)))
     most = None if memory is None else memory + int(loading)
-    return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, memory, most)
+    calibrated = any(scheme.activation in BITS for scheme in schemes.values())
+    return PlannedPart(artifact.format, artifact.recipe, part, parameters, size, memory, most, calibrated)
 
 
 def storage_key(scheme: Scheme) -> str:

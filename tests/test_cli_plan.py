@@ -96,6 +96,14 @@ def test_the_command_prints_it_without_torch() -> None:
     assert found["estimate"] is True and found["steps"] == 156 and len(found["parts"]) == 3
 
 
+def test_integer_activations_are_calibrated() -> None:
+    floats, integers = planned("pixel-8", "w8"), planned("pixel-8", "w8a16")
+    assert (floats.calibration_steps, integers.calibration_steps) == (0, 160)
+    assert floats.cpu_seconds and integers.cpu_seconds and integers.cpu_seconds > 1.1 * floats.cpu_seconds
+    said = call("export", "--plan", "--target", "pixel-8", "--recipe", "w8a16").stdout
+    assert "to calibrate activations, it draws 160 steps more" in said
+
+
 def test_plan_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     plan = ("export", "--plan", "--target", "pixel-8")
     assert "multiples of 4" in refusal(*plan, "--size", "63x64")

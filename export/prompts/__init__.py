@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pocketdiffusion.export.reference.record import Request
+from pocketdiffusion.export.reference.requests import Request
 
 FOLDER = Path(__file__).parent
 SEEDS = {"search": 1000, "calibration": 2000, "test": 3000}  # of the first line; each further line has the next one

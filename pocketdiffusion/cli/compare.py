@@ -151,7 +151,8 @@ def show_compared(compared: "Compared", broken: str, not_finite: Sequence[str], 
     from pocketdiffusion.reports.answer import answer_comparison
 
     output.print_line(answer_comparison(compared, broken).sentence)
-    output.print_line(f"the median picture is {compared.against_controls}")
+    subject = "picture" if len(compared.difference.pictures) == 1 else "median picture"
+    output.print_line(f"the {subject} is {compared.against_controls}")
     for line in compared.truncated:
         output.warn(line)
     for line in (*not_finite, *filter(None, [compared.no_layers_reason])):

@@ -56,6 +56,8 @@ def describe_plan(plan: "ExportPlan") -> list[str]:
         f"for the checks, the export draws {plan.pictures} pictures with the original: {plan.steps} denoising "
         "steps in all"
     )
+    if plan.calibration_steps:
+        lines.append(f"to calibrate activations, it draws {plan.calibration_steps} steps more")
     if plan.cpu_seconds is None:
         lines.append(f"not measured: the time of an export to {', '.join(plan.not_measured)}")
     else:

@@ -3,11 +3,13 @@
 Each value is counted when it is computed, so that memory does not grow with the number of prompts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketdiffusion.quantize.observers import METHOD, Histogram, choose_range
@@ -47,6 +49,31 @@ def empty_statistics(operators: Mapping[str, Iterable[str]]) -> ActivationStatis
         {component: {name: Histogram() for name in names} for component, names in operators.items()} for _ in range(2)
     )
     return ActivationStatistics(inputs, outputs)
+
+
+def pack(statistics: ActivationStatistics) -> dict[str, NDArray[np.float64]]:
+    """Return the histograms as two arrays: "counts", float64 [N, BINS], and "limits", float64 [N, 3], the reach, the
+    least and the largest value. The order is the one of the operators, inputs first."""
+    histograms = list(_histograms(statistics))
+    return {
+        "counts": np.stack([histogram.counts for histogram in histograms]),
+        "limits": np.array([(histogram.reach, histogram.low, histogram.high) for histogram in histograms]),
+    }
+
+
+def fill(statistics: ActivationStatistics, arrays: Mapping[str, NDArray[np.float64]]) -> None:
+    """Set empty statistics of the same operators to what `pack` returned. Raise KeyError or ValueError if `arrays` does
+    not have one histogram for each."""
+    histograms = zip(_histograms(statistics), arrays["counts"], arrays["limits"], strict=True)
+    for histogram, counts, (reach, low, high) in histograms:
+        histogram.counts = counts
+        histogram.reach, histogram.low, histogram.high = float(reach), float(low), float(high)
+
+
+def _histograms(statistics: ActivationStatistics) -> Iterator[Histogram]:
+    for side in (statistics.inputs, statistics.outputs):
+        for histograms in side.values():
+            yield from histograms.values()
 
 
 def check_finite(weight: str, x: Tensor) -> None:
