@@ -30,7 +30,7 @@ FACTOR, OVERHEAD = 1.1, 64 * 2**20
 ONE_AT_A_TIME = "one graph at a time (--low-memory)"
 SPLITS = (2, 3, 4)
 LARGEST_PART = 1.1  # of an equal share: cuts are between blocks
-_WEIGHT = Weight((320, 320, 3, 3), "conv")  # of a kind that every recipe may compress
+_WEIGHTS = {"conv": Weight((320, 320, 3, 3), "conv"), "linear": Weight((320, 320), "linear")}  # of the denoiser
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _propose_split(phone: Phone, stages: Stages) -> list[str]:
 
 def _ways_to_decode(artifact: Artifact, shares: Mapping[str, float]) -> list[str]:
     """Return the other ways to decode, the exact one first; it is refused for recipes that compute in integers."""
-    exact = [EXACT] if _denoiser_scheme(artifact).activation == "float" else []
+    exact = [EXACT] if all(scheme.activation == "float" for scheme in _denoiser_schemes(artifact)) else []
     return [name for name in (*exact, BLENDED) if name in shares]
 
 
@@ -242,25 +242,25 @@ def smaller_recipes(artifact: Artifact) -> Mapping[str, float]:
     """Return {recipe: bytes of a weight in memory} for the recipes that `artifact`'s format can hold and whose weights
     have fewer bytes in memory than its own recipe's, in the order of `list recipes`."""
     costs = (read_costs(artifact.format) or {}).get("weight_bytes", {})
-    found = {}
+    backend, found = find_backend(artifact.format), {}
     for name in dict.fromkeys((artifact.recipe, *recipe_names())):
         if name == SEARCHED or name.endswith(".json"):
             continue
-        scheme = _denoiser_scheme(replace(artifact, recipe=name))
-        size = costs.get(storage_key(scheme), costs.get(scheme.storage))
-        if size is not None and find_backend(artifact.format).refusal(scheme, artifact.profile) is None:
-            found[name] = size
+        schemes = _denoiser_schemes(replace(artifact, recipe=name))
+        sizes = [costs.get(storage_key(scheme), costs.get(scheme.storage)) for scheme in schemes]
+        if None not in sizes and all(backend.refusal(scheme, artifact.profile) is None for scheme in schemes):
+            found[name] = max(sizes)
     own = found.get(artifact.recipe, max(found.values(), default=0))
     return {name: size for name, size in found.items() if size < own}
 
 
-def _denoiser_scheme(artifact: Artifact) -> Scheme:
-    """Return how the artifact's recipe stores a weight of the denoiser; float32 for recipes that were searched."""
+def _denoiser_schemes(artifact: Artifact) -> list[Scheme]:
+    """Return how the artifact's recipe stores the weight of a convolution and of a linear layer of the denoiser;
+    float32 for recipes that were searched."""
     if artifact.recipe == SEARCHED or artifact.recipe.endswith(".json"):
-        return FLOAT32
-    weights = {"weight": _WEIGHT}
+        return [FLOAT32]
     recipe = load_recipe(artifact.recipe)
-    return recipe.plan(weights, Unmeasured("denoiser", artifact.format, artifact.profile, weights))["weight"]
+    return list(recipe.plan(_WEIGHTS, Unmeasured("denoiser", artifact.format, artifact.profile, _WEIGHTS)).values())
 
 
 def _stored_by(need: Need, weight_bytes: float) -> Need:

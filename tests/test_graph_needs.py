@@ -165,6 +165,29 @@ def test_onnx_integers_stay_integers_and_are_widened_at_each_call(tmp_path: Path
     assert memory.activations_bytes == 4 * (17 * 8) * 2 + 4 * 32 + 4 * 17 * 4  # x, r, w, y: more than x, q, r
 
 
+def test_onnx_integers_before_a_float_product_are_read_where_the_file_is_mapped(tmp_path: Path) -> None:
+    constants = [
+        helper.make_tensor("table", TensorProto.FLOAT, (5, 8), [0.1] * 40),
+        helper.make_tensor("codes", TensorProto.INT8, (4, 8), [1] * 32),
+        helper.make_tensor("scales", TensorProto.FLOAT, (4,), [0.1] * 4),
+    ]
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["x"]),
+        helper.make_node("DequantizeLinear", ["codes", "scales"], ["w"], axis=0),
+        helper.make_node("Gemm", ["x", "w"], ["y"], transB=1),
+    ]
+    ends = [value("ids", 3, kind=TensorProto.INT64), value("y", 3, 4)]
+    memory = count_onnx(save(tmp_path, nodes, ends, *constants, value("x", 3, 8), value("w", 4, 8)))
+    assert memory.mapped_bytes == 4 * 5 * 8 + 4 * 8 and memory.weights_bytes == 4 * 4
+    nodes.append(helper.make_node("MatMul", ["y", "codes32"], ["z"]))  # another node needs the values themselves
+    nodes.insert(0, helper.make_node("Cast", ["codes"], ["codes32"], to=TensorProto.FLOAT))
+    ends[1] = value("z", 3, 8)
+    shapes = value("x", 3, 8), value("w", 4, 8), value("y", 3, 4), value("codes32", 4, 8)
+    both = count_onnx(save(tmp_path, nodes, ends, *constants, *shapes))
+    assert both.mapped_bytes is not None and both.mapped_bytes >= 4 * 5 * 8
+    assert both.weights_bytes == 4 * 4 + 4 * 4 * 8, "its cast is computed when the file is loaded"
+
+
 def test_products_of_16_rows_are_known_bad_on_hexagon(tmp_path: Path, graph: Graph) -> None:
     shipped = graph.model_copy(update={"arithmetic": "int16", "profile": "std", "compute_unit": "npu", "ops": {}})
     for rows, status in ((15, "unknown"), (16, "bad"), (17, "unknown")):

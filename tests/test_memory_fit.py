@@ -62,12 +62,13 @@ def test_the_first_proposal_that_fits_is_made() -> None:
     assert line.startswith(
         "WARNING: drawing with the onnx graphs needs about 6612 MB, 6612 MB with one graph at a time, "
     )
-    assert "an app gets about 4295 MB on a phone: export with --recipe w8, about 1343 MB, or --split-unet 2 and" in line
+    assert "an app gets about 4295 MB on a phone: export with --recipe w8, about 947 MB, or --split-unet 2 and" in line
     assert line.endswith("one graph at a time (--low-memory), about 3667 MB")
     assert told(8, ONNX, SPLIT).endswith("a phone: open one graph at a time (--low-memory)")
-    assert told(4, ONNX, SPLIT).endswith("export with --recipe w8, about 1673 MB")
-    assert told(3, ONNX, SPLIT).endswith("--recipe w8 and one graph at a time (--low-memory), about 1002 MB")
-    assert told(2, ONNX, SD15).endswith("export with --recipe w4, about 974 MB")
+    assert told(4, ONNX, SPLIT).endswith("export with --recipe w8, about 947 MB")
+    wide = {**SD15, "denoise": [need(430, 500), need(430, 500)]}
+    assert told(2, ONNX, wide).endswith("--recipe w8 and one graph at a time (--low-memory), about 947 MB")
+    assert told(2, ONNX, SD15).endswith("export with --recipe w8, about 947 MB")
     assert told(1, ONNX, SD15).endswith("nothing else fits, export for a smaller --size")
 
 
@@ -78,7 +79,7 @@ def test_another_way_to_decode_is_proposed() -> None:
     low = "and one graph at a time (--low-memory)"
     assert told(6, ONNX, large, shares).endswith(f"a phone: export with --vae-tiles exact {low}, about 3101 MB")
     assert told(5, ONNX, large, shares).endswith(f"a phone: export with --vae-tiles blended {low}, about 2289 MB")
-    assert told(4, ONNX, large, shares).endswith("export with --vae-tiles blended and --recipe w8, about 1673 MB")
+    assert told(4, ONNX, large, shares).endswith("export with --vae-tiles blended and --recipe w8, about 947 MB")
     assert told(4, ONNX, large).endswith("nothing else fits, export for a smaller --size")
     integers = Artifact("tflite", "std", "dynamic8", "cpu", ())
     assert "--vae-tiles exact" not in told(6, integers, large, shares), "it is refused with integers"
@@ -100,8 +101,8 @@ def test_what_is_not_known_is_not_warned_of() -> None:
 @pytest.mark.parametrize(
     ("artifact", "recipes"),
     [
-        (ONNX, {"w8": 1, "w8a8": 1, "dynamic8": 1, "w4": 0.5}),
-        (replace(ONNX, recipe="w8"), {"w4": 0.5}),
+        (ONNX, {"w8": 0, "w8a8": 1, "dynamic8": 1, "w4": 1}),  # w8's integers are read where the file is mapped
+        (replace(ONNX, recipe="w4"), {"w8": 0}),
         (Artifact("tflite", "std", "fp16", "cpu", ()), {"dynamic8": 1}),  # w8 is widened beside its integers
         (Artifact("coreml", "ios17", "fp32", "gpu", ()), {"fp16": 2, "w8": 2}),
     ],

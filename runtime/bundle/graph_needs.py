@@ -53,6 +53,13 @@ class Memory(Record):
             description="bytes of the weights as the engine holds them on a CPU once the file is loaded; null: unknown"
         ),
     ]
+    mapped_bytes: Annotated[
+        Count | None,
+        Field(
+            description="bytes of the weights that the engine reads where the file is mapped, at each call: pages that "
+            "the system can drop and reads again, no part of the other numbers; null: not counted"
+        ),
+    ] = None
     activations_bytes: Annotated[
         Count | None,
         Field(

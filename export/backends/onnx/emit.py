@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 from pocketdiffusion.export.artifact import Artifact
 from pocketdiffusion.export.backends.emission import check_schemes
 from pocketdiffusion.export.backends.onnx.edit import SCOPES
+from pocketdiffusion.export.backends.onnx.execution_order import put_widened_weights_first
 from pocketdiffusion.export.backends.onnx.lint import lint, lint_static
 from pocketdiffusion.export.backends.onnx.lowering import OPSET, Profile, lowerings
 from pocketdiffusion.export.backends.onnx.quantization.lower_weights import INTEGER_OPSET, lower_weights, needs_opset
@@ -79,6 +80,7 @@ def emit(part: Component, artifact: Artifact, folder: Path, *, open_batch: bool,
     home = Path("onnx") / part.spec.name
     (folder / home).mkdir(parents=True)
     parameters = stream_weights(model, parts, folder / home)
+    put_widened_weights_first(model.graph)
     ops = lint(model, profile)
     if plan.activation == "int16":
         lint_static(model, plan)

@@ -1,5 +1,6 @@
 """The memory that onnxruntime needs on a CPU for a loaded ONNX graph, counted from the file and not measured."""
 
+from collections.abc import Collection, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ import onnx
 
 from pocketdiffusion.export.backends.live_tensors import largest_live
 from pocketdiffusion.export.backends.onnx.channel_blocks import copied_back, executed
+from pocketdiffusion.export.backends.onnx.execution_order import execution_order
 from pocketdiffusion.runtime.bundle.graph_needs import Memory
 
 HALVES = 2  # samples in a call with an open batch: both halves of guidance
 _BITS = {"INT4": 4, "UINT4": 4, "BOOL": 8}
 _COUNTED = (
     "what is computed of weights alone is computed when the file is loaded, as a cast of float16 to float32 is; "
-    "integers stay integers behind a DequantizeLinear, which runs at each call"
+    "the table of a Gather, and integers behind a DequantizeLinear, which runs at each call, are read where the file "
+    "is mapped: pages that the system can drop, in mapped_bytes"
 )
 _LOADING = (
     "while it is loaded: also the float32 of each convolution's weight of another type: onnxruntime on x86 copies them "
@@ -64,14 +67,32 @@ def count_memory(path: Path) -> Memory:
         for value in _shaped(model)
         if len(value.type.tensor_type.shape.dim) == 4
     }
-    run = copied_back(ends[1], executed(nodes, channels, known, filters))
-    size = sum(held[name] for name in weights)
+    ordered = execution_order(nodes, lambda node: node.op_type == "Conv" and node.input[1] in filters)
+    run = copied_back(ends[1], executed(ordered, channels, known, filters))
+    mapped = read_where_mapped(nodes, stored)
+    size = sum(held[name] for name in weights - mapped)
     return Memory(
         weights_bytes=size,
+        mapped_bytes=sum(held[name] for name in mapped),
         loading_bytes=size + sum(held[name] for name in filters - stored) + largest,
         activations_bytes=None if unknown else largest_live(run.operations, {**known, **run.copies}, *ends),
         counted=counted,
     )
+
+
+def read_where_mapped(nodes: Sequence[onnx.NodeProto], stored: Collection[str]) -> set[str]:
+    """Return the weights among the `stored` ones that onnxruntime reads where the file is mapped: those that are only
+    looked up by a Gather, or widened by a DequantizeLinear. One whose reader computes in integers is not among them,
+    since it is packed."""
+    widened = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    integers = {name for node in nodes if widened & {*node.input[:1]} for name in node.input[1:]}
+    mapped: set[str] = set()
+    others: set[str] = set()
+    for node in nodes:
+        looked_up = node.op_type == "Gather" or (node.op_type == "DequantizeLinear" and node.output[0] not in integers)
+        (mapped if looked_up else others).update(node.input[:1])
+        others |= {*node.input[1:]}
+    return (mapped - others) & {*stored}
 
 
 def _shaped(model: onnx.ModelProto) -> list[Any]:
