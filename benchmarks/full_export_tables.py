@@ -17,12 +17,13 @@ ROWS = {  # title and the names of its stages, in the order of an export
     "opening, finite weights": "starting|loading|.*: reading .* of weights",
     "recording the original": "recording|reading the recording",
     "planning": "planning",
+    "calibrating": "calibrating",
     **{
         f"{title}: {row}": pattern.format(name=name)
         for title, name in {"text encoder": "text_encoder", "UNet": r"unet(_\d+)?", "VAE": "vae_(en|de)coder"}.items()
         for row, pattern in {
             "writing, and the replay in float16": r"writing \w+ {name},",
-            "rungs below the artifact": r"verifying ({name} |\w+ {name}(, fp32| against))|reading kept .* {name}$",
+            "rungs below the artifact": r"verifying ({name} |\w+ {name}(, (fp32|layer)| against))|reading kept .* {name}$",
         }.items()
     },
     "tokenizer, tables, vectors, stages, report": "writing tokenizer|writing the report|verifying stages",
@@ -59,7 +60,7 @@ def main(paths: list[Path]) -> None:
             found = stages_of(title, export)
             megabytes = max((stage["anonymous_mb"] for stage in found), default=0)
             cells += [f"{megabytes:.0f}", f"{sum(stage['cpu_seconds'] for stage in found):.0f}"]
-        if title != "planning" or any(cell != "0" for cell in cells[1::2]):
+        if title not in ("planning", "calibrating") or any(cell != "0" for cell in cells[1::2]):
             print(f"| {title} | {' | '.join(cells)} |")
     print("| seconds | " + " | ".join(f"| {each['stages'][-1]['seconds']:.0f}" for each in exports) + " |")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
@@ -13,7 +14,11 @@ from support.integer_parts import plan_for
 from support.traced_parts import artifact, micro_unet
 
 from pocketdiffusion.export.backends.emission import emit
-from pocketdiffusion.export.backends.onnx.execution_order import execution_order
+from pocketdiffusion.export.backends.onnx.execution_order import (
+    execution_order,
+    put_widened_weights_before_readers,
+)
+from pocketdiffusion.export.backends.onnx.fp16_emulation import open_replay
 
 
 def executed(path: Path, folder: Path, optimized: bool) -> list[str]:
@@ -47,6 +52,27 @@ def test_branches_are_executed_as_counted(tmp_path: Path, long_first: bool) -> N
     onnx.save(model, path)
     expected = [node.name for node in execution_order(nodes)]
     assert expected != [node.name for node in nodes] and executed(path, tmp_path, optimized=False) == expected
+
+
+def test_a_session_in_the_order_of_the_file_gets_each_weight_before_its_reader(tmp_path: Path) -> None:
+    """The replay in float16 runs so: with all weights first, it held all of them in float32."""
+    part = micro_unet(tmp_path)
+    graph = emit(part, artifact(recipe="test"), tmp_path, open_batch=False, plan=plan_for(part))
+    model = ir.load(tmp_path / graph.path)
+    first = [node.op_type for node in model.graph][:20]
+    assert set(first) == {"DequantizeLinear"}
+    put_widened_weights_before_readers(model.graph)
+    nodes = list(model.graph)
+    for number, node in enumerate(nodes):
+        if node.op_type == "DequantizeLinear":
+            (use, *_) = node.outputs[0].uses()
+            assert use.node is nodes[number + 1]
+    seen: list[float] = []
+    replay = open_replay(
+        tmp_path / graph.path, graph.spec, "float32", lambda operator, name, largest: seen.append(largest)
+    )
+    given = {tensor.name: np.ones([int(size) for size in tensor.shape], np.float32) for tensor in graph.spec.inputs}
+    assert replay(given).keys() == {"out_sample"} and len(seen) > len(first)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -57,12 +57,28 @@ def put_widened_weights_first(graph: ir.Graph) -> None:
     residual block, and for the convolution that enlarges, during a whole stage of the UNet."""
     widening: dict[ir.Node, None] = {}
     for node in graph:
-        if node.op_type == "DequantizeLinear":
-            casts = [value.producer() for value in node.inputs if value is not None and not value.is_initializer()]
-            if all(cast is not None and _reads_constants(cast) for cast in casts):
-                widening |= dict.fromkeys([*filter(None, casts), node])
+        if node.op_type == "DequantizeLinear" and _is_weight(node):
+            casts = filter(None, (value.producer() for value in node.inputs if value is not None))
+            widening |= dict.fromkeys([*casts, node])
     graph.remove(widening)
     graph.insert_before(graph[0], widening)
+
+
+def put_widened_weights_before_readers(graph: ir.Graph) -> None:
+    """Move each DequantizeLinear of a weight back to just before the first node that reads it, for a session that
+    executes nodes in the order of the file."""
+    places = {node: place for place, node in enumerate(graph)}
+    for node in list(graph):
+        readers = [use.node for value in node.outputs for use in value.uses()]
+        if node.op_type == "DequantizeLinear" and _is_weight(node) and readers:
+            graph.remove(node)
+            graph.insert_before(min(readers, key=lambda reader: places[reader]), node)
+
+
+def _is_weight(node: ir.Node) -> bool:
+    """Return True if a DequantizeLinear reads constants, or Casts of constants."""
+    before = [value.producer() for value in node.inputs if value is not None and not value.is_initializer()]
+    return all(cast is not None and _reads_constants(cast) for cast in before)
 
 
 def _reads_constants(node: ir.Node) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from pocketdiffusion.export.backends.onnx.execution_order import put_widened_weights_before_readers
 from pocketdiffusion.export.backends.onnx.weights import DATA
 from pocketdiffusion.quantize.float16_range import Note
 from pocketdiffusion.runtime.engines.mlprogram.execute import Arithmetic
@@ -52,6 +53,7 @@ class OnnxReplay:
 def open_replay(path: Path, spec: GraphSpec, arithmetic: Arithmetic, note: Note) -> OnnxReplay:
     """Return a runner of the model.onnx at `path`, whose data file is next to it, that notes each operator's output."""
     model = ir.load(path)
+    put_widened_weights_before_readers(model.graph)
     noted = _instrument(model, rounding=arithmetic == "float16")
     return OnnxReplay(spec, open_session(path, model, path.parent.parent), noted, note)
 

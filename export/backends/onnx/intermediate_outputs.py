@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from pocketdiffusion.export.backends.intermediate_outputs import Layer
+from pocketdiffusion.export.backends.onnx.execution_order import put_widened_weights_before_readers
 from pocketdiffusion.export.backends.onnx.fp16_emulation import open_session
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
@@ -53,6 +54,7 @@ class OnnxLayerOutputs:
 def open_with_outputs(path: Path, spec: GraphSpec, results: tuple[str, ...]) -> OnnxLayerOutputs:
     """Return a runner of the model.onnx at `path` that keeps the intermediate outputs named in `results`."""
     model = ir.load(path)
+    put_widened_weights_before_readers(model.graph)
     found = {value.name: value for node in model.graph for value in node.outputs}
     for result in results:
         if found[result] not in model.graph.outputs:
