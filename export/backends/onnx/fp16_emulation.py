@@ -72,6 +72,7 @@ def open_session(path: Path, model: ir.Model, beside: Path | None = None) -> Any
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     # In the order of the file: by default the maxima, which nothing reads, come last, and all results wait for them.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = options.enable_mem_reuse = False  # as the runtime does
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with TemporaryDirectory(dir=beside) as scratch:
         _place(path.parent / DATA, Path(scratch) / DATA)
