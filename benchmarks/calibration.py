@@ -55,7 +55,7 @@ def main(
         print(own_peak_bytes() / 1e6)
         return
     memory = [{"prompts": count, "peak_mb": measure_memory(count)} for count in COUNTS]
-    statistics = calibrate(checkpoint, parts, requests("calibration"), print_line).statistics
+    statistics = calibrate(checkpoint, parts, requests("calibration"), print_line, counting=True).statistics
     trajectories = [first_middle_last_steps(t) for t in record(checkpoint, parts, requests("search"))]
     ranges = [row for part in parts for row in measure_ranges(part, statistics, trajectories)]
     show(ranges, memory)

@@ -23,7 +23,7 @@ ROWS = {  # title and the names of its stages, in the order of an export
         for title, name in {"text encoder": "text_encoder", "UNet": r"unet(_\d+)?", "VAE": "vae_(en|de)coder"}.items()
         for row, pattern in {
             "writing, and the replay in float16": r"writing \w+ {name},",
-            "rungs below the artifact": r"verifying ({name} |\w+ {name}(, (fp32|layer)| against))|reading kept .* {name}$",
+            "rungs below the artifact": r"verifying ({name} |\w+ {name}(,| against))|reading kept .* {name}$",
         }.items()
     },
     "tokenizer, tables, vectors, stages, report": "writing tokenizer|writing the report|verifying stages",

@@ -7,6 +7,7 @@ checksums: a damaged file is not used.
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +19,11 @@ from pydantic import ValidationError
 
 from pocketdiffusion.export.checkpoints.checkpoint import Checkpoint
 from pocketdiffusion.export.component import Component
-from pocketdiffusion.export.quantization import Calibrated, calibrate, count_nothing
+from pocketdiffusion.export.quantization import Calibrated, calibrate, observe_nothing
 from pocketdiffusion.export.reference.recording_facts import recording_facts
 from pocketdiffusion.export.reference.requests import Request
 from pocketdiffusion.quantize.measure.activation_stats import fill, pack
+from pocketdiffusion.quantize.observers import METHOD
 from pocketdiffusion.runtime.bundle.manifest import Calibration
 from pocketdiffusion.runtime.progress import Progress
 
@@ -43,7 +45,7 @@ def calibrate_once(
     ProofError as `calibrate` does."""
     if home is None:
         return calibrate(checkpoint, parts, requests, progress)
-    facts = {"version": CALIBRATION_VERSION, "facts": recording_facts(checkpoint, parts, requests)}
+    facts = {"version": CALIBRATION_VERSION, "method": METHOD, "facts": recording_facts(checkpoint, parts, requests)}
     name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     file = home / name / _FILE
     found = _read(file, parts)
@@ -56,12 +58,12 @@ def calibrate_once(
 
 def _read(file: Path, parts: Sequence[Component]) -> Calibrated | None:
     """Return the statistics in `file`, None if there are none that can be read."""
-    statistics = count_nothing(parts)
+    statistics = observe_nothing(parts)
     try:
         with np.load(file) as arrays:
             calibration = Calibration.model_validate_json(str(arrays[_RECORD]))
             fill(statistics, arrays)
-    except (OSError, BadZipFile, EOFError, KeyError, ValueError, ValidationError):
+    except (OSError, BadZipFile, zlib.error, EOFError, KeyError, ValueError, ValidationError):
         return None
     return Calibrated(statistics, calibration)
 
@@ -72,5 +74,5 @@ def _write(file: Path, found: Calibrated) -> None:
     record = np.array(found.calibration.model_dump_json())
     arrays: dict[str, Any] = {_RECORD: record, **pack(found.statistics)}
     with part.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez_compressed(stream, **arrays)
     part.replace(file)

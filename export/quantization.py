@@ -21,6 +21,7 @@ from pocketdiffusion.quantize.measure.analysis import SensitivityAnalysis, open_
 from pocketdiffusion.quantize.measure.cache import SensitivityTable, open_table, table_key
 from pocketdiffusion.quantize.measure.fake_quantize import round_activations
 from pocketdiffusion.quantize.measure.sensitivity import TOGETHER, Change, Drawings, MeasuredComponent
+from pocketdiffusion.quantize.observers import METHOD
 from pocketdiffusion.quantize.quantized_tensor import restore, store
 from pocketdiffusion.quantize.scheme import FLOAT32, Plan
 from pocketdiffusion.runtime.bundle.manifest import Calibration
@@ -60,10 +61,13 @@ def calibrate(
     parts: Sequence[Component],
     requests: Sequence[Request],
     progress: Progress = lambda line: None,
+    *,
+    counting: bool = METHOD != "minmax",
 ) -> Calibrated:
-    """Draw `requests` with the original, a few at a time, and count the inputs and outputs of its convolutions and
-    linear layers. Raise ProofError, naming the weight, if a value is not finite."""
-    statistics = count_nothing(parts)
+    """Draw `requests` with the original, a few at a time, and observe the inputs and outputs of its convolutions and
+    linear layers: their range, and with `counting` their histograms. Raise ProofError, naming the weight, if a value is
+    not finite."""
+    statistics = observe_nothing(parts, counting=counting)
     sha256 = hashlib.sha256()
     for first in range(0, len(requests), TOGETHER):
         few = requests[first : first + TOGETHER]
@@ -81,10 +85,11 @@ def calibrate(
     return Calibrated(statistics, calibration)
 
 
-def count_nothing(parts: Sequence[Component]) -> ActivationStatistics:
+def observe_nothing(parts: Sequence[Component], *, counting: bool = METHOD != "minmax") -> ActivationStatistics:
     """Return empty statistics for the convolutions and linear layers of each component."""
     return empty_statistics(
-        {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts}
+        {part.spec.name: [n for n, w in weights_of(part).items() if w.operator != "embedding"] for part in parts},
+        counting=counting,
     )
 
 

@@ -82,16 +82,16 @@ def test_a_model_is_counted_the_same_in_any_grouping(tiny_checkpoint: object, mo
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     parts = components(checkpoint)
     wanted = [Request(prompt, seed=n, steps=2) for n, prompt in enumerate(["a", "b", "c", "d", "e"])]
-    first = calibrate(checkpoint, parts, wanted)
+    first = calibrate(checkpoint, parts, wanted, counting=True)
     monkeypatch.setattr(quantization, "TOGETHER", 2)
-    second = calibrate(checkpoint, parts, wanted)
+    second = calibrate(checkpoint, parts, wanted, counting=True)
     assert first.calibration == second.calibration and first.calibration.prompts == ("a", "b", "c", "d", "e")
     assert calibrate(checkpoint, parts, wanted[:4]).calibration.sha256 != first.calibration.sha256
-    found, again = first.statistics, second.statistics
+    found, again, ranges_only = (each.statistics for each in (first, second, calibrate(checkpoint, parts, wanted)))
     for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
         ranges = found.ranges(component, 8)
         assert ranges.inputs.keys() == ranges.outputs.keys() and len(ranges.inputs) > 3
-        assert again.ranges(component, 8) == ranges
+        assert again.ranges(component, 8) == ranges == ranges_only.ranges(component, 8)
         for one, other in zip(found.inputs[component].values(), again.inputs[component].values(), strict=True):
             np.testing.assert_array_equal(one.counts, other.counts)
         both = (*ranges.inputs.values(), *ranges.outputs.values())
@@ -125,3 +125,13 @@ def test_no_two_uses_share_a_prompt_or_a_seed() -> None:
         seeds += [request.seed for request in requests(name)]
     assert len(used) == len(set(used)) and len(seeds) == len(set(seeds))
     assert len(requests("test")) == 24
+
+
+def test_without_counts_only_the_range_is_known() -> None:
+    histogram = Histogram(counting=False)
+    histogram.add(np.array([-1.0, 3.0], np.float32))
+    assert choose_range(histogram, "minmax", 16) == ValueRange(-2, 6)
+    with pytest.raises(ValueError, match="percentile needs counts"):
+        choose_range(histogram, "percentile", 16)
+    with pytest.raises(ValueError, match="not finite"):
+        histogram.add(np.array([1.0, np.nan], np.float32))

@@ -43,10 +43,12 @@ class ActivationStatistics:
             owner.register_forward_hook(count)
 
 
-def empty_statistics(operators: Mapping[str, Iterable[str]]) -> ActivationStatistics:
-    """Return empty statistics for the `operators` of each component, named by their weights."""
+def empty_statistics(operators: Mapping[str, Iterable[str]], *, counting: bool) -> ActivationStatistics:
+    """Return empty statistics for the `operators` of each component, named by their weights. Without `counting` they
+    have the least and the largest values only."""
     inputs, outputs = (
-        {component: {name: Histogram() for name in names} for component, names in operators.items()} for _ in range(2)
+        {component: {name: Histogram(counting) for name in names} for component, names in operators.items()}
+        for _ in range(2)
     )
     return ActivationStatistics(inputs, outputs)
 
@@ -80,12 +82,19 @@ def check_finite(weight: str, x: Tensor) -> None:
     """Raise ProofError unless all values of `x`, an input or output of the original's operator with this weight, are
     finite."""
     if not x.isfinite().all():
-        raise ProofError(f"the original computes values that are not finite at {weight}: download it again")
+        raise not_finite(weight)
+
+
+def not_finite(weight: str) -> ProofError:
+    """Return the error on an input or output of the original's operator with this weight that is not finite."""
+    return ProofError(f"the original computes values that are not finite at {weight}: download it again")
 
 
 def _count(
     weight: str, inputs: Histogram, outputs: Histogram, owner: nn.Module, arguments: tuple[Tensor, ...], result: Any
 ) -> None:
     for histogram, x in ((inputs, arguments[0]), (outputs, result)):
-        check_finite(weight, x)
-        histogram.add(x.numpy())
+        try:
+            histogram.add(x.numpy())
+        except ValueError:
+            raise not_finite(weight) from None
