@@ -1,7 +1,7 @@
 """Open a model and record it, which all exports of the model share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,8 +27,7 @@ from pocketdiffusion.runtime.verify.recording import Trajectory, first_middle_la
 class Original:
     """A recorded model, which exports for several phones share.
 
-    `proof`: how much was recorded. `recording`: the folder of the recording, if it is kept. `progress` reports the
-    calibration.
+    `proof`: how much was recorded. `recording`: the folder of the recording, if it is kept.
     """
 
     checkpoint: Checkpoint
@@ -36,7 +35,7 @@ class Original:
     trajectories: list[Trajectory]
     proof: ProofKind = "full"
     recording: Path | None = None
-    progress: Progress = lambda line: None  # noqa: E731
+    _calibrated: list[Calibrated] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
     def few(self) -> list[Trajectory]:
@@ -48,14 +47,15 @@ class Original:
         """Return the drawings with the steps that are compared on the rungs below the artifact."""
         return [spread_steps(trajectory, PROOFS[self.proof].rung_steps) for trajectory in self.trajectories]
 
-    @cached_property
-    def calibrated(self) -> Calibrated:
+    def calibrated(self, progress: Progress = lambda line: None) -> Calibrated:
         """Return the statistics of the model's activations on the calibration prompts, measured at the first use unless
         they are kept beside the recording."""
-        wanted = requests("calibration")
-        home = None if self.recording is None else self.recording.parent
-        note = lambda line: self.progress(f"calibrating: {line}")  # noqa: E731
-        return calibrate_once(self.checkpoint, self.parts, wanted, home, note)
+        if not self._calibrated:
+            wanted = requests("calibration")
+            home = None if self.recording is None else self.recording.parent
+            note = lambda line: progress(f"calibrating: {line}")  # noqa: E731
+            self._calibrated.append(calibrate_once(self.checkpoint, self.parts, wanted, home, note))
+        return self._calibrated[0]
 
 
 def open_model(
@@ -103,7 +103,7 @@ def record_original(
     folder, found = (None, None) if recordings is None else find_recording(recordings, checkpoint, parts, wanted)
     if found is not None:
         progress(f"reading the recording of {checkpoint.name} in {recordings}")
-        return Original(checkpoint, parts, found, proof, folder, progress)
+        return Original(checkpoint, parts, found, proof, folder)
     note = lambda line: progress(f"recording the original: {line}")  # noqa: E731
     trajectories = record(checkpoint, parts, wanted.requests, note, controls=wanted.controls)
     if folder is not None:
@@ -112,4 +112,4 @@ def record_original(
         except OSError as error:  # the export needs the drawings, not their copy
             progress(Note(f"the recording of {checkpoint.name} is not kept in {recordings}: {error.strerror}"))
             folder = None
-    return Original(checkpoint, parts, trajectories, proof, folder, progress)
+    return Original(checkpoint, parts, trajectories, proof, folder)

@@ -59,7 +59,7 @@ def _plan_parts(
     plans = {}
 
     def ranges(component: str, bits: int) -> Ranges:
-        return original.calibrated.statistics.ranges(component, bits)
+        return original.calibrated(progress).statistics.ranges(component, bits)
 
     for part in original.parts:
         name = part.spec.name

@@ -81,7 +81,7 @@ def export_original(
                 )
                 ladder += rungs
         calibrated = any(plan.inputs for plans in planned for plan in plans.values())
-        calibration = original.calibrated.calibration if calibrated else None
+        calibration = original.calibrated().calibration if calibrated else None
         progress("writing tokenizer, tables and vectors")
         draft = layout.assemble(folder, original.checkpoint, target, graphs, trajectories, calibration)
         unsealed = prepare(folder, draft.model_copy(update={"verdicts": tuple(ladder), "proof_kind": original.proof}))

@@ -1,5 +1,6 @@
 """Statistics of activations that stay on disk: found again for the same model, and never used if a byte has changed."""
 
+import pickle
 from pathlib import Path
 from shutil import copytree
 
@@ -102,6 +103,8 @@ def test_a_model_without_a_kept_recording_keeps_nothing(
 
     monkeypatch.setattr("pocketdiffusion.export.original.calibrate_once", note)
     opened = open_model(str(micro_checkpoint))
-    assert str(Original(*opened, []).calibrated) == "calibrated"
-    assert str(Original(*opened, [], recording=tmp_path / "home" / "digest").calibrated) == "calibrated"
-    assert homes == [None, tmp_path / "home"]
+    kept = Original(*opened, [], recording=tmp_path / "home" / "digest")
+    for original in (Original(*opened, []), kept, kept):
+        assert str(original.calibrated()) == "calibrated"
+    assert homes == [None, tmp_path / "home"], "the second use measures nothing"
+    assert pickle.loads(pickle.dumps(kept)).recording == kept.recording, "a demo exports in other processes"
