@@ -18,6 +18,7 @@ from pocketdiffusion.runtime.engines.mlprogram.execute import Arithmetic
 from pocketdiffusion.runtime.engines.onnx import load_session, select_exact_sums
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.memory import mapping_large_blocks
 from pocketdiffusion.runtime.runner import Array, check_inputs
 
 _MODEL = "replay.onnx"
@@ -42,7 +43,8 @@ class OnnxReplay:
         check_inputs(self.spec, inputs)
         names = [tensor.name for tensor in self.spec.outputs]
         try:
-            outputs = self.session.run([*names, *self.noted], dict(inputs))
+            with mapping_large_blocks():
+                outputs = self.session.run([*names, *self.noted], dict(inputs))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ProofError(f"{self.spec.name}: onnxruntime cannot replay this graph: {error}") from None
         for (operator, result), largest in zip(self.noted.values(), outputs[len(names) :], strict=True):

@@ -16,6 +16,7 @@ from pocketdiffusion.export.backends.onnx.execution_order import put_widened_wei
 from pocketdiffusion.export.backends.onnx.fp16_emulation import open_session
 from pocketdiffusion.runtime.errors import ProofError
 from pocketdiffusion.runtime.graph_spec import GraphSpec
+from pocketdiffusion.runtime.memory import mapping_large_blocks
 from pocketdiffusion.runtime.runner import Array, check_inputs
 
 # Operators on a module's input or output can have the module's name too.
@@ -67,7 +68,8 @@ class OnnxLayerOutputs:
         others = [name for name in dict.fromkeys([*names, *self.wanted]) if name not in mapped]
         for name in others:
             binding.bind_output(name)
-        self.session.run_with_iobinding(binding)
+        with mapping_large_blocks():
+            self.session.run_with_iobinding(binding)
         values = dict(zip([*mapped, *others], binding.get_outputs(), strict=True))
         return {**{name: values[name].numpy() for name in others}, **mapped}
 
