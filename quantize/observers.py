@@ -26,8 +26,8 @@ _CUTS = np.linspace(1, 0.2, 33)  # fractions of the range that "mse" tries
 
 @dataclass
 class Histogram:
-    """Counts of values in `BINS` bins from -reach to reach, and the least and the largest value. Counting takes 15
-    times as long as finding these two; without `counting` there are no counts, and "minmax" is the only method."""
+    """Counts of values in `BINS` bins from -reach to reach, and the least and the largest value. Counting takes some
+    30 times as long as finding these two; without `counting` there are no counts, and "minmax" is the only method."""
 
     counting: bool = True
     reach: float = 0.0

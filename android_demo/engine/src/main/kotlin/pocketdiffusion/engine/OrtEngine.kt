@@ -66,8 +66,8 @@ class OrtEngine(
     private fun configure(options: OrtSession.SessionOptions, unit: String) {
         options.setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL) // it says all in exceptions
         options.setDeterministicCompute(true)
-        // Each tensor is freed after it was read for the last time: the arena would keep the memory of a whole call, and
-        // the pattern a second copy of it from the second call on (benchmarks/android_memory.py).
+        // Each tensor is freed after it was read for the last time: the arena would keep the memory of a whole call,
+        // and the pattern a second copy of it from the second call on (benchmarks/android_memory.py).
         options.setCPUArenaAllocator(false)
         options.setMemoryPatternOptimization(false)
         options.addConfigEntry("session.intra_op.allow_spinning", "0")
