@@ -3,7 +3,9 @@
 It is not the order of the file: onnxruntime goes back from the nodes that nothing reads, to the inputs of each node
 before the node itself, of several inputs first to the one whose node has the highest number (Graph::ReverseDFSFrom
 with NodeCompare in onnxruntime/core/graph). The numbers are those of the file, and nodes that it replaces by its own
-get higher ones, in the order of execution before that.
+get higher ones, in the order of execution before that. Where several convolutions' results are copied back from blocks
+of channels for one node, as for stripes that are joined, their numbers differ from session to session: this is one of
+the possible orders.
 """
 
 from collections.abc import Callable, Sequence
