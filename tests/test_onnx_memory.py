@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pocketdiffusion.export.backends.onnx.memory import count_memory
 from pocketdiffusion.runtime.memory import STATUS
 
-SIDE = 384
+SIDE, FEW = 384, 24  # of blocks and of widened weights: height and width
 CHILD = """
 import sys
 from pathlib import Path
@@ -23,10 +24,10 @@ from pocketdiffusion.runtime.graph_spec import GraphSpec, TensorSpec
 def resident(field):
     return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) * 1024
 
-path, side = Path(sys.argv[1]), int(sys.argv[2])
-ends = [TensorSpec(name, (1, count, side, side), "float32") for name, count in (("x", 4), ("y", 3))]
+path, (side, before, after) = Path(sys.argv[1]), map(int, sys.argv[2:])
+ends = [TensorSpec(name, (1, count, side, side), "float32") for name, count in (("x", before), ("y", after))]
 runner = open_runner(path, GraphSpec("g", (ends[0],), (ends[1],)))
-given = {"x": np.ones((1, 4, side, side), np.float32)}
+given = {"x": np.ones((1, before, side, side), np.float32)}
 for _ in range(2):
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = resident("VmRSS")
@@ -84,13 +85,35 @@ def write_blocks(path: Path) -> None:
     onnx.save(helper.make_model(body, opset_imports=opsets, ir_version=10), str(path))
 
 
+def write_widened(path: Path) -> None:
+    """Write a convolution of 1024 filters, more than positions, whose int8 weights are widened at each call."""
+    weights = np.random.default_rng(0).integers(-127, 127, (1024, 1024, 3, 3), np.int8)
+    constants = {"w": weights, "scale": np.full(1024, 0.01, np.float32), "zero": np.zeros(1024, np.int8)}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["wide"], axis=0),
+        helper.make_node("Conv", ["x", "wide"], ["y"], pads=[1] * 4),
+    ]
+    shapes = {"x": (1, 1024, FEW, FEW), "y": (1, 1024, FEW, FEW), "wide": weights.shape}
+    x, y, wide = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    stored = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    body = helper.make_graph(nodes, "main", [x], [y], stored, value_info=[wide])
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+
+
 @pytest.mark.skipif(not STATUS.is_file(), reason="a process's memory is read from /proc")
-def test_a_call_needs_what_is_counted(tmp_path: Path) -> None:
-    """Also the second call, and no more: nothing is kept. 113 MB are counted, three tensors of 64 channels."""
-    write_blocks(tmp_path / "model.onnx")
-    counted = count_memory(tmp_path / "model.onnx").activations_bytes
-    assert counted is not None
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "model.onnx"), str(SIDE)]
+@pytest.mark.parametrize(
+    ("write", "sizes"),
+    [(write_blocks, (SIDE, 4, 3)), (write_widened, (FEW, 1024, 1024))],
+    ids=["blocks of channels", "widened weights"],
+)
+def test_a_call_needs_what_is_counted(tmp_path: Path, write: Callable[[Path], None], sizes: tuple[int, ...]) -> None:
+    """Also the second call, and no more: nothing is kept. 113 MB are counted of blocks, three tensors of 64 channels;
+    64 MB of widened weights, 21 of them the expanded input."""
+    write(tmp_path / "model.onnx")
+    memory = count_memory(tmp_path / "model.onnx")
+    counted = memory.activations_bytes
+    assert counted is not None and not memory.keeps_activations
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "model.onnx"), *map(str, sizes)]
     measured = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert len(measured) == 2
     for each in measured:

@@ -14,8 +14,14 @@ from pocketdiffusion.runtime.bundle.sealing import seal
 from pocketdiffusion.runtime.bundle.stage_memory import peak_of, stage_peaks
 
 
-def memory(weights: int | None, activations: int | None, loading: int | None = None) -> Memory:
-    return Memory(weights_bytes=weights, activations_bytes=activations, loading_bytes=loading, counted="")
+def memory(weights: int | None, activations: int | None, loading: int | None = None, keeps: bool = True) -> Memory:
+    return Memory(
+        weights_bytes=weights,
+        activations_bytes=activations,
+        loading_bytes=loading,
+        keeps_activations=keeps,
+        counted="",
+    )
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,9 @@ def memory(weights: int | None, activations: int | None, loading: int | None = N
         ([memory(100, 10), memory(50, 20, 90)], 190, 110),  # the second is opened beside the first
         ([memory(50, 20, 90), memory(100, 10)], 180, 110),
         ([memory(50, 70), memory(100, 10)], 230, 120),
+        ([memory(50, 70, keeps=False), memory(100, 10, keeps=False)], 220, 120),  # freed before the next is called
+        ([memory(50, 70, keeps=False), memory(100, 10)], 230, 120),
+        ([memory(50, 70), memory(100, 10, keeps=False)], 230, 120),
     ],
 )
 def test_the_peak_of_a_stage(needs: list[Memory], whole: int, low: int) -> None:

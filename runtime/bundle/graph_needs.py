@@ -69,6 +69,13 @@ class Memory(Record):
             "as `counted` states it; null: not counted"
         ),
     ]
+    keeps_activations: Annotated[
+        bool,
+        Field(
+            description="whether the engine keeps the memory of activations after a call, until the graph is freed; "
+            "false: it frees each tensor after it was read for the last time, as onnxruntime does without its CPU arena"
+        ),
+    ] = True
     loading_bytes: Annotated[
         Count | None,
         Field(

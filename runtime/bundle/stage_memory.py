@@ -39,17 +39,19 @@ def peak_of(needs: Sequence[Memory | None], *, low_memory: bool) -> int | None:
     """Return the largest memory in bytes of the engines of one stage; None if a number is not known.
 
     With `low_memory` one engine is open at a time, and its peak is that of loading or of a call. Otherwise all are
-    opened one after the other, and each keeps its weights and, since engines do not return it after a call, the memory
-    of its activations.
+    opened one after the other, and then called one after the other. Each keeps its weights, and the memory of its
+    activations if its record says so.
     """
-    weights, activations, loading = [], [], []
+    weights, activations, kept, loading = [], [], [], []
     for each in needs:
         if each is None or each.weights_bytes is None or each.activations_bytes is None:
             return None
         weights.append(each.weights_bytes)
         activations.append(each.activations_bytes)
+        kept.append(each.activations_bytes if each.keeps_activations else 0)
         loading.append(each.weights_bytes if each.loading_bytes is None else each.loading_bytes)
     if low_memory:
         return max(map(max, zip(loading, map(sum, zip(weights, activations, strict=True)), strict=True)))
     opening = max(sum(weights[:number]) + peak for number, peak in enumerate(loading))
-    return max(opening, sum(weights) + sum(activations))
+    freed = max(needed - held for needed, held in zip(activations, kept, strict=True))
+    return max(opening, sum(weights) + sum(kept) + freed)

@@ -17,6 +17,7 @@ from pocketdiffusion.export.backends.live_tensors import Operation
 BLOCK = 8  # channels: 16 with AVX-512, which changes no size here, since fewer channels than a block are not copied
 RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _BLOCKS = "/blocks"  # the name of a tensor's copy in blocks ends with it
+_EXPANDED = "/expanded"  # the name of the expanded input of the convolution that computes a tensor ends with it
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,15 @@ class Executed:
 
 
 def executed(
-    nodes: Sequence[onnx.NodeProto], channels: Mapping[str, int], sizes: Mapping[str, int], filters: Collection[str]
+    nodes: Sequence[onnx.NodeProto],
+    channels: Mapping[str, int],
+    sizes: Mapping[str, int],
+    filters: Collection[str],
+    expanded: Mapping[str, int],
 ) -> Executed:
-    """Return what onnxruntime executes for `nodes`, which are in the order of the file. `channels`: of each tensor of
-    four axes; `sizes`: bytes of each tensor; `filters`: constant float weights of convolutions."""
+    """Return what onnxruntime executes for `nodes`, which are in the order of execution. `channels`: of each tensor of
+    four axes; `sizes`: bytes of each tensor; `filters`: constant float weights of convolutions; `expanded`: bytes to
+    which a convolution without them expands its input, by its output."""
     operations: list[Operation] = []
     copies: dict[str, int] = {}
     plain: set[str] = set()  # tensors that were copied back
@@ -59,6 +65,9 @@ def executed(
             first = in_blocks(reads[0]) if wide else as_computed(reads[0])
             reads = [first, *reads[1:]]
         elif not _stays(node, made):
+            if expanded.get(writes[0]):
+                copies[writes[0] + _EXPANDED] = expanded[writes[0]]
+                writes = (*writes, writes[0] + _EXPANDED)  # which no operator reads
             operations.append(Operation(tuple(map(as_computed, reads)), writes, node.op_type in RESHAPES))
             continue
         else:

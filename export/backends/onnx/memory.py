@@ -1,6 +1,6 @@
 """The memory that onnxruntime needs on a CPU for a loaded ONNX graph, counted from the file and not measured."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,22 @@ def count_memory(path: Path) -> Memory:
         counted += f"; activations: of {HALVES} samples in a call"
     if unknown:
         counted += f"; activations: not counted, since the shape of {unknown[0]} is not known"
-    channels = {
-        value.name: value.type.tensor_type.shape.dim[1].dim_value
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in _shaped(model)
         if len(value.type.tensor_type.shape.dim) == 4
     }
+    channels = {name: shape[1] for name, shape in shapes.items()}
     ordered = execution_order(nodes, lambda node: node.op_type == "Conv" and node.input[1] in filters)
-    run = copied_back(ends[1], executed(ordered, channels, known, filters))
+    expanded = {node.output[0]: _expanded_bytes(node, shapes) for node in nodes if node.op_type == "Conv"}
+    run = copied_back(ends[1], executed(ordered, channels, known, filters, expanded))
     mapped = read_where_mapped(nodes, stored)
     size = sum(held[name] for name in weights - mapped)
     return Memory(
         weights_bytes=size,
         mapped_bytes=sum(held[name] for name in mapped),
         loading_bytes=size + sum(held[name] for name in filters - stored) + largest,
+        keeps_activations=False,
         activations_bytes=None if unknown else largest_live(run.operations, {**known, **run.copies}, *ends),
         counted=counted,
     )
@@ -93,6 +96,16 @@ def read_where_mapped(nodes: Sequence[onnx.NodeProto], stored: Collection[str]) 
         (mapped if looked_up else others).update(node.input[:1])
         others |= {*node.input[1:]}
     return (mapped - others) & {*stored}
+
+
+def _expanded_bytes(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Return the bytes of the matrix to which onnxruntime expands a sample of a convolution's input, a row for each
+    weight of a filter, where it computes without blocks of channels and has more filters than positions of the output
+    (MlasConvPrepare in onnxruntime/core/mlas/lib/convolve.cpp). With fewer filters it expands a little at a time."""
+    kernel, result = shapes.get(node.input[1]), shapes.get(node.output[0])
+    if kernel is None or result is None or kernel[0] <= prod(result[2:]) or prod(kernel[2:]) == 1:
+        return 0
+    return 4 * prod(kernel[1:]) * prod(result[2:])
 
 
 def _shaped(model: onnx.ModelProto) -> list[Any]:

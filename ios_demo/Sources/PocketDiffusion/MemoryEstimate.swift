@@ -19,7 +19,7 @@ public struct MemoryEstimate {
     var peak: Int64 = 0
     for graphs in stages {
       let own = graphs.filter { kept[$0.name] == nil }
-      let before = kept.values.reduce(0) { $0 + Self.called($1) }
+      let before = kept.values.reduce(0) { $0 + Self.kept($1) }
       peak = max(peak, before + (residency == .call ? Self.oneByOne(own) : Self.together(own)))
       if residency == .keep { for graph in own { kept[graph.name] = graph } }
     }
@@ -41,14 +41,15 @@ public struct MemoryEstimate {
     graphs.map { max(opening($0), called($0)) }.max() ?? 0
   }
 
-  /// All are opened one after the other, and then called.
+  /// All are opened one after the other, and then called one after the other.
   private static func together(_ graphs: [PipelineGraph]) -> Int64 {
     var (opened, peak): (Int64, Int64) = (0, 0)
     for graph in graphs {
       peak = max(peak, opened + opening(graph))
       opened += weights(graph)
     }
-    return max(peak, graphs.reduce(0) { $0 + called($1) })
+    let calling = graphs.map { called($0) - kept($0) }.max() ?? 0
+    return max(peak, graphs.reduce(0) { $0 + kept($1) } + calling)
   }
 
   private static func weights(_ graph: PipelineGraph) -> Int64 { graph.memory?.weightsBytes ?? 0 }
@@ -56,4 +57,6 @@ public struct MemoryEstimate {
   private static func opening(_ graph: PipelineGraph) -> Int64 { graph.memory?.opening ?? 0 }
 
   private static func called(_ graph: PipelineGraph) -> Int64 { graph.memory?.called ?? 0 }
+
+  private static func kept(_ graph: PipelineGraph) -> Int64 { graph.memory?.kept ?? 0 }
 }

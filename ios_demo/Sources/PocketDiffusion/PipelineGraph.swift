@@ -22,12 +22,16 @@ public struct PipelineGraph: Sendable {
     public let weightsBytes: Int64?
     public let activationsBytes: Int64?
     private let loadingBytes: Int64?
+    private let keepsActivations: Bool?
 
     /// While the engine opens the graph, at its most.
     var opening: Int64 { max(loadingBytes ?? 0, weightsBytes ?? 0) }
 
-    /// Once it was called: an engine keeps the memory of its activations for the next call.
+    /// While it is called.
     var called: Int64 { (weightsBytes ?? 0) + (activationsBytes ?? 0) }
+
+    /// Between its calls.
+    var kept: Int64 { keepsActivations == false ? weightsBytes ?? 0 : called }
   }
 
   public let name: String

@@ -66,12 +66,20 @@ class PipelineGraph(
     class Engine(val name: String, val leastVersion: String?, val signature: String?)
 
     /** Counted in bytes; null: not known. */
-    class Memory(val weights: Long?, val activations: Long?, private val loading: Long?) {
+    class Memory(
+        val weights: Long?,
+        val activations: Long?,
+        private val loading: Long?,
+        private val keepsActivations: Boolean,
+    ) {
         /** While the engine opens the graph, at its most. */
         val opening: Long get() = maxOf(loading ?: 0, weights ?: 0)
 
-        /** Once it was called: an engine keeps the memory of its activations for the next call. */
+        /** While it is called. */
         val called: Long get() = (weights ?: 0) + (activations ?: 0)
+
+        /** Between its calls. */
+        val kept: Long get() = if (keepsActivations) called else weights ?: 0
     }
 
     /** What an output's dB have to reach beside a golden case (section 11); null: this engine knows none. */
@@ -136,6 +144,8 @@ class PipelineGraph(
                     weights = readBytes(node, "weights_bytes"),
                     activations = readBytes(node, "activations_bytes"),
                     loading = readBytes(node, "loading_bytes"),
+                    keepsActivations = node.optional("memory") { it }
+                        ?.optional("keeps_activations") { it.boolean() } ?: true,
                 ),
                 units = node.optional("units") { it.entries().mapValues { (_, unit) -> readUnit(unit) } }.orEmpty(),
                 compiledFor = node.optional("compiled_for") { it.texts() },

@@ -14,7 +14,7 @@ class MemoryEstimate(generator: Generator, hasPicture: Boolean) {
         val kept = LinkedHashSet<PipelineGraph>() // of the stages before
         val peak = stages.maxOf { graphs ->
             val own = graphs - kept
-            val before = kept.sumOf { it.memory.called }
+            val before = kept.sumOf { it.memory.kept }
             if (residency == Residency.KEEP) kept += own
             before + if (residency == Residency.CALL) oneByOne(own) else together(own)
         }
@@ -24,13 +24,14 @@ class MemoryEstimate(generator: Generator, hasPicture: Boolean) {
     private fun oneByOne(graphs: List<PipelineGraph>): Long =
         graphs.maxOf { maxOf(it.memory.opening, it.memory.called) }
 
-    /** All are opened one after the other, and then called. */
+    /** All are opened one after the other, and then called one after the other. */
     private fun together(graphs: List<PipelineGraph>): Long {
         var opened = 0L
         val opening = graphs.maxOfOrNull { graph ->
             (opened + graph.memory.opening).also { opened += graph.memory.weights ?: 0 }
         }
-        return maxOf(opening ?: 0, graphs.sumOf { it.memory.called })
+        val calling = graphs.maxOfOrNull { it.memory.called - it.memory.kept } ?: 0
+        return maxOf(opening ?: 0, graphs.sumOf { it.memory.kept } + calling)
     }
 
     /**
