@@ -139,17 +139,18 @@ def emitted(part: Component, wanted: Artifact, folder: Path) -> tuple[Graph, Arr
 def test_every_format_decodes_the_same_in_less_memory(
     tmp_path: Path, format: str, profile: str, recipe: str, others: tuple[str, ...], floor: float
 ) -> None:
-    """By 0.6 of the largest tensor; of so few channels, tables, stripes and onnxruntime's copies in blocks of channels,
-    which are counted too, are not small beside it. In its order of execution a residual block's input is alive until
-    its shortcut is computed, after both of its other convolutions; in the order of the file it was 0.7."""
+    """By two thirds of the largest tensor; of so few channels, tables, stripes and onnxruntime's copies in blocks of
+    channels, which are counted too, are not small beside it. By 0.6 in ONNX: in onnxruntime's order of execution a
+    residual block's input is alive until its shortcut is computed, after both of its other convolutions."""
     part = decoder_part(tmp_path, (16, 16))
     whole, _ = emitted(part, Artifact(format, profile, recipe, "cpu", others), tmp_path / "whole")
     tiled, found = emitted(part, Artifact(format, profile, recipe, "cpu", ("tiled_decoder", *others)), tmp_path / "own")
     assert psnr(decoded(part, ()), found) > floor
     assert tiled.rewrites["tiled_decoder"] == 7
     assert whole.memory is not None and tiled.memory is not None
+    saved = 0.6 if format == "onnx" else 2 / 3
     largest = 4 * 16 * 64 * 64  # bytes in float32 of 16 channels of the picture's size
-    assert (tiled.memory.activations_bytes or 0) < (whole.memory.activations_bytes or 0) - 0.6 * largest
+    assert (tiled.memory.activations_bytes or 0) < (whole.memory.activations_bytes or 0) - saved * largest
     layers = {name for name, _ in tiled.layers}
     assert layers < {name for name, _ in whole.layers} and "decoder.up_blocks.0.resnets.0.conv1" in layers
     assert not any(name.startswith("decoder.up_blocks.2.") for name in layers)
