@@ -14,12 +14,14 @@ _REPLACED, _PASS = "common::add_fp16_cast", "pocketdiffusion::half_precision"
 
 @ct.converters.mil.mil.passes.pass_registry.register_pass(namespace="pocketdiffusion")
 class half_precision(ct.transform.FP16ComputePrecision):  # type: ignore[misc]
-    """coremltools' pass, under the name that its registry requires. Its own test for constants beyond float16 needs 11
-    times the weights of a convolution in memory: here it reads only what has such a value."""
+    """The pass of coremltools that casts a program to float16; its registry requires the class name. coremltools' own
+    `fp16_overflow` needs 11 times the weights of a convolution in memory: this one calls it only for operators that
+    have a constant beyond float16."""
 
     @staticmethod
     def fp16_overflow(op: Any) -> bool:
-        """Return True if a constant input of the operator has a magnitude from 65504 to 1e38: it stays float32."""
+        """Return True if a constant input has a magnitude over 65504 and below 1e38, so that the operator stays
+        float32."""
         if all(_fits_half(values) for values in _constants(op)):
             return False
         return bool(ct.transform.FP16ComputePrecision.fp16_overflow(op))
